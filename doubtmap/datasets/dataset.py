@@ -1,0 +1,72 @@
+"""What a data set is to the rest of the library: named samples of image and label map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+KNOWN = -3
+"""Label of a pixel that is known to be of the model's world, its class not said."""
+VOID = -2
+"""Label of a pixel that counts for nothing."""
+UNKNOWN = -1
+"""Label of a pixel of something outside the model's classes."""
+
+
+@dataclass(frozen=True)
+class ComponentSizes:
+    """Smallest connected components that count, in pixels, as the benchmark published them."""
+
+    predicted: int = 0
+    labelled: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image with its labels.
+
+    Args:
+        name: unique within the data set, usable as a file name without suffix.
+        image: `(3, H, W)` uint8 RGB.
+        label: `(H, W)` int16: index into the data set's `class_names`, or `KNOWN`, `UNKNOWN`,
+            `VOID`.
+    """
+
+    name: str
+    image: Tensor
+    label: Tensor
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Anything with names, a length and samples.
+
+    `class_names` is empty where labels only tell known from unknown.
+    """
+
+    @property
+    def name(self) -> str:
+        """How results call the data set, such as `camvid:test`."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the label classes, in the order of their indices."""
+        ...
+
+    @property
+    def component_sizes(self) -> ComponentSizes | None:
+        """The benchmark's component sizes, where it published any."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def sample_name(self, index: int) -> str:
+        """Name of a sample, without reading it."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample."""
+        ...

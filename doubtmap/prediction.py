@@ -1,0 +1,203 @@
+"""The two ideas that everything else speaks: `Prediction` and `Segmenter`.
+
+A segmenter is somebody's network behind one call, RGB images in, `Prediction` out. Scores,
+calibrators, metrics and reports read predictions only; none of them knows about networks.
+
+Axes are always `B C H W` (images, classes, rows, columns), with `D` in place of `C` for features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.kernels import PixelStatistics, pixel_statistics
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network said about a batch of images, at its own resolution.
+
+    Full-size maps are computed on demand and kept, so that ten scores of one prediction cost
+    one resize and one pass over the logits.
+
+    Args:
+        native_logits: `(B, C, h, w)`, unnormalised log-probabilities at the network's own
+            resolution, finite, at least two classes.
+        size: `(H, W)` of the images, in pixels.
+        covered: height and width, in image pixels, of the area that the native grid stands for.
+            Larger than `size` where the image was padded for the network; default: `size`.
+        align_corners: whether the outermost native samples lie on the image's outermost pixel
+            centres (True) or half a native sample inside its border (False).
+        features: `(B, D, h, w)`, what the last 1x1 convolution saw, where it could be found.
+        features_missing: why `features` is None, one sentence.
+        class_names: one name per class, or empty where unknown.
+
+    Raises:
+        UsageError: for shapes that do not fit each other.
+        DataError: for logits that are not finite.
+    """
+
+    native_logits: Tensor
+    size: tuple[int, int]
+    covered: tuple[float, float] | None = None
+    align_corners: bool = False
+    features: Tensor | None = None
+    features_missing: str = "this prediction was made from logits alone"
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.native_logits.shape)
+        if len(shape) != 4 or shape[1] < 2 or 0 in shape:
+            raise UsageError(
+                f"Prediction: expected logits (B, C, H, W) with C >= 2 and no empty axis, got "
+                f"{shape}. Add a batch axis with x[None]; for one sigmoid channel pass "
+                f"torch.cat([torch.zeros_like(x), x], 1)."
+            )
+        if not self.native_logits.is_floating_point():
+            raise UsageError(
+                f"Prediction: expected floating-point logits, got {self.native_logits.dtype}. "
+                f"Pass the network's scores before argmax."
+            )
+        if not bool(torch.isfinite(self.native_logits).all()):
+            raise DataError(
+                "Prediction: expected finite logits, got NaN or infinity. Check the network's "
+                "weights, or run it in float32."
+            )
+        if self.class_names and len(self.class_names) != shape[1]:
+            raise UsageError(
+                f"Prediction: expected {shape[1]} class names, one for each channel of the "
+                f"logits, got {len(self.class_names)}: {', '.join(self.class_names)}."
+            )
+        if self.features is not None and self.features.shape[-2:] != self.native_logits.shape[-2:]:
+            raise UsageError(
+                f"Prediction: expected features and logits on one grid, got "
+                f"{tuple(self.features.shape)} and {shape}."
+            )
+
+    def to_size(self, maps: Tensor) -> Tensor:
+        """Resize maps from the native grid to the image, as the network resizes its logits.
+
+        Args:
+            maps: `(B, K, h, w)` on the native grid.
+
+        Returns:
+            `(B, K, H, W)`; bilinear.
+        """
+        return resize(maps, self.size, self.covered, self.align_corners)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """`(B, C, H, W)`, full size, at least float32."""
+        return self.to_size(at_least_float32(self.native_logits))
+
+    @cached_property
+    def statistics(self) -> PixelStatistics:
+        """Predicted class, first, second, entropy and the like, each `(B, H, W)`, in one pass."""
+        return pixel_statistics(self.logits)
+
+    @property
+    def classes(self) -> Tensor:
+        """`(B, H, W)` int64, the predicted class of every pixel."""
+        return self.statistics.classes
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """`(B, C, H, W)` in [0, 1], softmax of the full-size logits."""
+        return self.logits.softmax(1)
+
+    def require_features(self, score: str) -> Tensor:
+        """Return the features, or say in one sentence why `score` cannot have them."""
+        if self.features is None:
+            raise ModelError(f"{score}: needs the network's features, but {self.features_missing}.")
+        return self.features
+
+    def with_logits(self, native_logits: Tensor) -> Prediction:
+        """The same prediction with other native logits, as a calibrator returns it."""
+        return replace(self, native_logits=native_logits)
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Somebody's network behind one call: `prediction = segmenter(images)`.
+
+    `images` are `(B, 3, H, W)` RGB, float in [0, 1] or uint8. Normalisation, padding and output
+    format are the segmenter's business.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class, or empty where the network does not know them."""
+        ...
+
+    @property
+    def description(self) -> dict[str, object]:
+        """What a results file should say about the network: source, features, resizing."""
+        ...
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict a batch of images of one size."""
+        ...
+
+
+Score = Callable[[Prediction], Tensor]
+"""`Prediction -> (B, H, W)` float32, higher = more doubt, without exception."""
+
+
+def as_prediction(logits: Prediction | Tensor) -> Prediction:
+    """Let scores that are plain arithmetic on logits take a tensor `(B, C, H, W)` too."""
+    if isinstance(logits, Prediction):
+        return logits
+    return Prediction(logits, size=(logits.shape[-2], logits.shape[-1]) if logits.ndim > 1 else (0, 0))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def resize(
+    maps: Tensor,
+    size: tuple[int, int],
+    covered: tuple[float, float] | None = None,
+    align_corners: bool = False,
+) -> Tensor:
+    """Bring maps that stand for an area of `covered` pixels to `size`, bilinearly.
+
+    Where the area is larger than the image (padding), only the image's part is computed.
+
+    Args:
+        maps: `(B, K, h, w)`, floating point.
+        size: `(H, W)` in pixels.
+        covered: height and width of the area, in the same pixels, not smaller than `size`.
+        align_corners: as in `torch.nn.functional.interpolate`.
+
+    Returns:
+        `(B, K, H, W)`.
+    """
+    if covered is None or tuple(covered) == tuple(size):
+        if tuple(maps.shape[-2:]) == tuple(size):
+            return maps
+        return F.interpolate(maps, size, mode="bilinear", align_corners=align_corners)
+    rows = _sample_positions(size[0], maps.shape[-2], covered[0], align_corners)
+    columns = _sample_positions(size[1], maps.shape[-1], covered[1], align_corners)
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1)
+    grid = grid.to(maps).expand(maps.shape[0], -1, -1, -1)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _sample_positions(pixels: int, samples: int, covered: float, align_corners: bool) -> Tensor:
+    """Positions of pixel centres on a native axis, in `grid_sample`'s [-1, 1]."""
+    pixel = torch.arange(pixels, dtype=torch.float64)
+    if align_corners:
+        sample = pixel * (samples - 1) / max(covered - 1, 1)
+    else:
+        sample = (pixel + 0.5) * samples / covered - 0.5
+    return (2 * sample + 1) / samples - 1
