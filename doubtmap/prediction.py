@@ -155,7 +155,9 @@ def as_prediction(logits: Prediction | Tensor) -> Prediction:
     """Let scores that are plain arithmetic on logits take a tensor `(B, C, H, W)` too."""
     if isinstance(logits, Prediction):
         return logits
-    return Prediction(logits, size=(logits.shape[-2], logits.shape[-1]) if logits.ndim > 1 else (0, 0))
+    return Prediction(
+        logits, size=(logits.shape[-2], logits.shape[-1]) if logits.ndim > 1 else (0, 0)
+    )
 
 
 def at_least_float32(x: Tensor) -> Tensor:

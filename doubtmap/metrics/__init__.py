@@ -1,0 +1,30 @@
+"""Metrics: over a data set, from accumulators of fixed size that can be merged.
+
+Pooled figures put all pixels into one pot; per-image ones are means over images, and their names
+say so.
+"""
+
+from doubtmap.metrics.accumulator import Accumulator, Figure
+from doubtmap.metrics.components import Components
+from doubtmap.metrics.confusion import Confusion
+from doubtmap.metrics.histogram import Histogram
+from doubtmap.metrics.patches import Patches
+from doubtmap.metrics.ranking import Ranking, RankingCurve
+from doubtmap.metrics.reliability import Reliability, brier_score
+from doubtmap.metrics.selective import Keeping, area_under_sparsification_error, sparsification
+
+__all__ = [
+    "Accumulator",
+    "Components",
+    "Confusion",
+    "Figure",
+    "Histogram",
+    "Keeping",
+    "Patches",
+    "Ranking",
+    "RankingCurve",
+    "Reliability",
+    "area_under_sparsification_error",
+    "brier_score",
+    "sparsification",
+]

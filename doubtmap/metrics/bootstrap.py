@@ -1,0 +1,156 @@
+"""Intervals for any figure that follows from sums over images, by resampling the images.
+
+Every image counts Poisson(1) times in each replicate, the streaming form of drawing as many
+images as there are with replacement, so that memory does not grow with the number of images. All
+accumulators of one run share the weights; so differences between scores are paired.
+
+Reference:
+    Bootstrap Methods: Another Look at the Jackknife (Efron, 1979); the Poisson form:
+    Estimating Uncertainty for Massive Data Streams (Chamandy et al., 2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Self
+
+import numpy as np
+
+from doubtmap.metrics.accumulator import Array, State
+from doubtmap.metrics.histogram import Bins, Histogram
+
+
+class Weights:
+    """How often each image counts in each replicate; depends on seed and image number only.
+
+    Args:
+        replicates: R.
+        seed: of the run.
+    """
+
+    def __init__(self, replicates: int = 300, seed: int = 0) -> None:
+        self.replicates, self.seed = replicates, seed
+
+    def __call__(self, image: int) -> Array:
+        """`(R,)` small whole numbers."""
+        generator = np.random.default_rng([self.seed, image])
+        return generator.poisson(1.0, self.replicates).astype(np.float64)
+
+
+class BootstrapSums:
+    """The replicates of named sums: `state[name]` with a leading axis R."""
+
+    def __init__(self, replicates: int) -> None:
+        self.replicates = replicates
+        self.sums: State = {}
+
+    def add(self, state: State, weights: Array) -> None:
+        """Add one image's sums."""
+        for name, array in state.items():
+            if name not in self.sums:
+                self.sums[name] = np.zeros((self.replicates, *array.shape))
+            self.sums[name] += weights.reshape(-1, *[1] * array.ndim) * array
+
+    def each(self) -> Iterator[State]:
+        """The sums of every replicate."""
+        for replicate in range(self.replicates):
+            yield {name: array[replicate] for name, array in self.sums.items()}
+
+    def figures(self, figure: Callable[[State], float]) -> Array:
+        """`(R,)`: a figure of every replicate."""
+        return np.array([figure(state) for state in self.each()])
+
+    def state(self) -> State:
+        """The sums as named arrays."""
+        return dict(self.sums)
+
+    @classmethod
+    def from_state(cls, state: State, replicates: int) -> Self:
+        """The replicates whose `state()` this was."""
+        bootstrap = cls(replicates)
+        bootstrap.sums = {name: array.copy() for name, array in state.items()}
+        return bootstrap
+
+
+class BootstrapHistogram:
+    """The replicates of a histogram, coarse: it shows how figures vary, not what they are.
+
+    Images are taken some at a time, as one matrix product.
+
+    Args:
+        replicates: R.
+        channels: of each histogram.
+        bins: the budget. Memory is `8 * bins * R * channels` bytes at most.
+    """
+
+    TOGETHER = 16
+
+    def __init__(self, replicates: int, channels: int, bins: int = 1 << 10) -> None:
+        self.histogram = Histogram(bins, shape=(replicates, channels))
+        self._waiting: list[tuple[Histogram, Array]] = []
+
+    def add(self, image: Histogram, weights: Array) -> None:
+        """Add one image's histogram of shape `(channels,)`."""
+        self._waiting.append((self.coarse(image), weights))
+        if len(self._waiting) == self.TOGETHER:
+            self._settle()
+
+    def coarse(self, histogram: Histogram) -> Histogram:
+        """A finer histogram's content in bins of this budget."""
+        coarse = Histogram(self.histogram.bins, shape=histogram.counts.shape[:-1])
+        coarse.absorb(histogram)
+        return coarse
+
+    def figures(self, figure: Callable[[Bins], float]) -> Array:
+        """`(R,)`: a figure of every replicate, from bins with counts `(channels, n)`."""
+        self._settle()
+        bins = self.histogram.view()
+        return np.array([figure(Bins(counts, bins.lowest, bins.single)) for counts in bins.counts])
+
+    def state(self) -> State:
+        """The sums as named arrays."""
+        self._settle()
+        return self.histogram.state()
+
+    @classmethod
+    def from_state(cls, state: State) -> Self:
+        """The replicates whose `state()` this was."""
+        histogram = Histogram.from_state(state)
+        bootstrap = cls(*histogram.counts.shape[:2], histogram.bins)
+        bootstrap.histogram = histogram
+        return bootstrap
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        images = [image for image, _ in self._waiting]
+        channels = self.histogram.counts.shape[1]
+        stacked = Histogram(self.histogram.bins, shape=(len(images), channels))
+        for index, image in enumerate(images):
+            stacked.absorb(image, np.eye(len(images))[index][:, None, None])
+        weights = np.stack([weights for _, weights in self._waiting], 1)
+        stacked.counts = np.tensordot(weights, stacked.counts, 1)
+        self.histogram.absorb(stacked)
+        self._waiting.clear()
+
+
+def interval(
+    value: float, replicates: Array, coarse_value: float | None = None
+) -> list[float] | None:
+    """The 95 % interval around a value: the replicates' percentiles, moved to the exact value.
+
+    Args:
+        value: the figure of all images.
+        replicates: `(R,)` the figure of the replicates; undefined ones (NaN) are left out.
+        coarse_value: the figure of all images as the replicates compute it, where that is
+            coarser; the replicates are shifted by the difference.
+
+    Returns:
+        `[lower, upper]`, or None where fewer than nine in ten replicates define the figure.
+    """
+    defined = replicates[np.isfinite(replicates)]
+    if len(defined) < 0.9 * len(replicates) or not np.isfinite(value):
+        return None
+    shift = 0.0 if coarse_value is None else value - coarse_value
+    lower, upper = np.percentile(defined, [2.5, 97.5]) + shift
+    return [float(lower), float(upper)]

@@ -1,0 +1,141 @@
+"""Unknown objects as things: component-wise sIoU, PPV and F1*, after SegmentMeIfYouCan.
+
+Reference:
+    SegmentMeIfYouCan: A Benchmark for Anomaly Segmentation (Chan et al., 2021),
+    https://arxiv.org/abs/2104.14812
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from scipy import ndimage
+
+from doubtmap.metrics.accumulator import Array, ArrayLike, Sums, same_shape, to_numpy
+
+THRESHOLDS = np.linspace(0.25, 0.75, 11)
+"""Of sIoU and PPV, over which F1 is averaged."""
+EIGHT_NEIGHBOURS = np.ones((3, 3), int)
+
+
+@dataclass
+class Components(Sums):
+    """Accumulates how labelled and predicted components of unknown objects meet.
+
+    Args:
+        labelled: `(2,)`: labelled components, sum of their sIoU.
+        predicted: `(2,)`: predicted components, sum of their PPV.
+        found: `(11,)`: labelled components whose sIoU reaches each threshold.
+        spurious: `(11,)`: predicted components whose PPV stays below each threshold.
+    """
+
+    labelled: Array
+    predicted: Array
+    found: Array
+    spurious: Array
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Nothing seen yet."""
+        return cls(np.zeros(2), np.zeros(2), np.zeros(11), np.zeros(11))
+
+    def update(
+        self,
+        predicted: ArrayLike,
+        unknown: ArrayLike,
+        valid: ArrayLike,
+        smallest_predicted: int = 0,
+        smallest_labelled: int = 0,
+    ) -> None:
+        """Take one frame.
+
+        Args:
+            predicted: `(H, W)` bool, score above the threshold.
+            unknown: `(H, W)` bool, labelled unknown.
+            valid: `(H, W)` bool; the rest is void.
+            smallest_predicted: predicted components with fewer pixels are dropped.
+            smallest_labelled: labelled components with fewer pixels become void.
+        """
+        siou, ppv = component_figures(
+            to_numpy(predicted),
+            to_numpy(unknown),
+            to_numpy(valid),
+            smallest_predicted,
+            smallest_labelled,
+        )
+        self.labelled = self.labelled + np.array([len(siou), siou.sum()])
+        self.predicted = self.predicted + np.array([len(ppv), ppv.sum()])
+        self.found = self.found + (siou[:, None] >= THRESHOLDS).sum(0)
+        self.spurious = self.spurious + (ppv[:, None] < THRESHOLDS).sum(0)
+
+    @property
+    def siou(self) -> float:
+        """Mean sIoU over all labelled components; NaN without any."""
+        return float(self.labelled[1] / self.labelled[0]) if self.labelled[0] else float("nan")
+
+    @property
+    def ppv(self) -> float:
+        """Mean PPV over all predicted components; NaN without any."""
+        return float(self.predicted[1] / self.predicted[0]) if self.predicted[0] else float("nan")
+
+    @property
+    def f1(self) -> float:
+        """F1*, the mean over the thresholds of 2 TP / (2 TP + FN + FP); NaN without any."""
+        if not self.labelled[0] + self.predicted[0]:
+            return float("nan")
+        # 2 TP + FN + FP = TP + (labelled components) + FP
+        total = self.found + self.labelled[0] + self.spurious
+        return float(np.mean(2 * self.found / np.maximum(total, 1)))
+
+
+def component_figures(
+    predicted: Array,
+    unknown: Array,
+    valid: Array,
+    smallest_predicted: int = 0,
+    smallest_labelled: int = 0,
+) -> tuple[Array, Array]:
+    """The sIoU of every labelled and the PPV of every predicted component of one frame.
+
+    Components are 8-connected, and prediction in void is none. With K the pixels of a labelled
+    component, P those of all predicted components that touch it, and A those of P in other
+    labelled components: `sIoU = |K and P| / (|P| + |K| - |K and P| - |A|)`. The PPV of a
+    predicted component is its share inside labelled components.
+
+    Args: as `Components.update`.
+
+    Returns:
+        sIoU `(labelled components,)`, PPV `(predicted components,)`, each in [0, 1].
+    """
+    predicted, unknown, valid = (np.asarray(mask, bool) for mask in (predicted, unknown, valid))
+    same_shape("Components", predicted=predicted, unknown=unknown, valid=valid)
+    things, _ = ndimage.label(unknown & valid, EIGHT_NEIGHBOURS)
+    guesses, _ = ndimage.label(predicted & valid, EIGHT_NEIGHBOURS)
+    guesses = _drop_small(guesses, smallest_predicted)
+    kept = _drop_small(things, smallest_labelled)
+    guesses = _drop_small(np.where((things > 0) & (kept == 0), 0, guesses))
+    count, guess_count = int(kept.max()), int(guesses.max())
+    shown = np.flatnonzero(kept | guesses)
+    pairs = kept.reshape(-1)[shown].astype(np.int64) * (guess_count + 1)
+    cells, shared = np.unique(pairs + guesses.reshape(-1)[shown], return_counts=True)
+    thing, guess = np.divmod(cells, guess_count + 1)
+    thing_size = np.bincount(thing, shared, minlength=count + 1)
+    guess_size = np.bincount(guess, shared, minlength=guess_count + 1)
+    inside = np.bincount(guess[thing > 0], shared[thing > 0], minlength=guess_count + 1)
+    meet = (thing > 0) & (guess > 0)
+    thing, guess, shared = thing[meet], guess[meet], shared[meet]
+    overlap, touching, elsewhere = (
+        np.bincount(thing, weights, minlength=count + 1)[1:]
+        for weights in (shared, guess_size[guess], inside[guess] - shared)
+    )
+    siou = overlap / (touching + thing_size[1:] - overlap - elsewhere)
+    return siou, inside[1:] / guess_size[1:]
+
+
+def _drop_small(labels: Array, smallest: int = 1) -> Array:
+    """Component numbers 1..n without gaps, components of fewer pixels set to 0."""
+    keep = np.bincount(labels.reshape(-1)) >= max(smallest, 1)
+    keep[0] = False
+    return np.asarray((np.cumsum(keep) * keep).astype(np.int32)[labels])

@@ -1,0 +1,117 @@
+"""Accuracy against doubt on small patches: p(accurate | certain), p(uncertain | inaccurate), PAvPU.
+
+Reference:
+    Evaluating Bayesian Deep Learning Methods for Semantic Segmentation (Mukhoti and Gal, 2018),
+    https://arxiv.org/abs/1811.12709
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from doubtmap.errors import UsageError
+from doubtmap.metrics.accumulator import Array, State
+from doubtmap.metrics.histogram import Histogram
+
+INACCURATE, ACCURATE = 0, 1
+
+
+@dataclass(frozen=True)
+class PatchFigures:
+    """The three conditional shares; NaN where a condition never holds."""
+
+    p_accurate_certain: float
+    p_uncertain_inaccurate: float
+    pavpu: float
+
+
+class Patches:
+    """Accumulates patches by mean score, accurate ones and inaccurate ones apart.
+
+    A patch is accurate if more than half of its pixels are right, and counts only if all its
+    pixels are valid; rows and columns that do not fill a patch are left out.
+
+    Args:
+        size: side of a patch, in pixels.
+        bins: memory is `20 * bins` bytes at most.
+    """
+
+    def __init__(self, size: int = 4, bins: int = 1 << 18) -> None:
+        self.size = size
+        self.histogram = Histogram(bins, shape=(2,))
+
+    def update(self, score: Tensor, right: Tensor, valid: Tensor) -> None:
+        """Take frames.
+
+        Args:
+            score: `(B, H, W)`, higher = more doubt.
+            right: `(B, H, W)` bool, whether the predicted class is the label.
+            valid: `(B, H, W)` bool.
+        """
+        self.add(*split_patches(score, right, valid, self.size))
+
+    def add(self, scores: Array, accurate: Array) -> None:
+        """Take patches, as `split_patches` returns them."""
+        self.histogram.update(scores, accurate.astype(np.uint8))
+
+    def __add__(self, other: Self) -> Self:
+        total = type(self)(self.size, self.histogram.bins)
+        total.histogram = self.histogram + other.histogram
+        return total
+
+    def at_percentile(self, percentile: float = 50) -> PatchFigures:
+        """Figures where patches above this percentile of the pooled scores count as uncertain."""
+        if not 0 <= percentile <= 100:
+            raise UsageError(f"Patches: expected a percentile in [0, 100], got {percentile}.")
+        counts = self.histogram.view().counts
+        patches = counts.sum(0)
+        if not patches.sum():
+            return PatchFigures(*[float("nan")] * 3)
+        reached = np.cumsum(patches) >= percentile / 100 * patches.sum()
+        last_certain = int(np.argmax(reached))
+        certain = counts[:, : last_certain + 1].sum(1)
+        uncertain = counts[:, last_certain + 1 :].sum(1)
+        return PatchFigures(
+            _share(certain[ACCURATE], certain.sum()),
+            _share(uncertain[INACCURATE], counts[INACCURATE].sum()),
+            _share(certain[ACCURATE] + uncertain[INACCURATE], patches.sum()),
+        )
+
+    def curves(self, percentiles: Array) -> list[PatchFigures]:
+        """Figures at several percentiles."""
+        return [self.at_percentile(float(percentile)) for percentile in percentiles]
+
+    def state(self) -> State:
+        """The sums as named arrays."""
+        return self.histogram.state() | {"size": np.array(self.size)}
+
+    @classmethod
+    def from_state(cls, state: State) -> Self:
+        """The accumulator whose `state()` this was."""
+        patches = cls(int(state["size"]), int(state["flags"][0]))
+        patches.histogram = Histogram.from_state(state)
+        return patches
+
+
+def split_patches(score: Tensor, right: Tensor, valid: Tensor, size: int) -> tuple[Array, Array]:
+    """Mean score and accuracy (more than half right) of every patch without an invalid pixel.
+
+    Returns:
+        `(n,)` float32 and `(n,)` bool.
+    """
+    if score.shape[-2] < size or score.shape[-1] < size:
+        return np.empty(0, np.float32), np.empty(0, bool)
+    maps = torch.stack([torch.where(valid, score, 0), right.to(score), valid.to(score)], 1)
+    means = F.avg_pool2d(maps, size)
+    keep = means[:, 2] == 1
+    return means[:, 0][keep].float().cpu().numpy(), (means[:, 1][keep] > 0.5).cpu().numpy()
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")

@@ -1,0 +1,262 @@
+"""Does a confidence of 0.8 mean right four times in five? ECE and its relatives, Brier, NLL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from doubtmap.errors import UsageError
+from doubtmap.metrics.accumulator import Array, State, Sums
+from doubtmap.metrics.histogram import Histogram
+
+
+@dataclass
+class ReliabilitySums(Sums):
+    """Sums over pixels from which the binned figures follow; float64 throughout.
+
+    Args:
+        confidence: `(M, 3)`: by bin of the largest probability, pixels, right ones, and the sum
+            of the probability. Bin m is `(m / M, (m + 1) / M]`.
+        classwise: `(C, M, 3)`: the same for each class's own probability and label.
+        losses: `(3,)`: pixels, sum of the Brier score, sum of the negative log-likelihood.
+    """
+
+    confidence: Array
+    classwise: Array
+    losses: Array
+
+    @classmethod
+    def empty(cls, classes: int, bins: int) -> Self:
+        """Nothing seen yet."""
+        return cls(np.zeros((bins, 3)), np.zeros((classes, bins, 3)), np.zeros(3))
+
+    @property
+    def pixels(self) -> float:
+        """How many pixels were seen."""
+        return float(self.losses[0])
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: mean over pixels of |accuracy - confidence| of their bin."""
+        return _mean_gap(self.confidence)
+
+    @property
+    def mce(self) -> float:
+        """Maximum calibration error: the largest gap of any bin that holds pixels."""
+        count, right, confidence = self.confidence.T
+        held = count > 0
+        if not held.any():
+            return float("nan")
+        return float((np.abs(right - confidence)[held] / count[held]).max())
+
+    @property
+    def classwise_ece(self) -> float:
+        """Mean over classes of the ECE of each class's own probability."""
+        return float(np.mean([_mean_gap(sums) for sums in self.classwise]))
+
+    @property
+    def brier(self) -> float:
+        """Mean over pixels of the squared distance of probabilities and one-hot label, [0, 2]."""
+        return float(self.losses[1] / self.losses[0]) if self.pixels else float("nan")
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood of the label, in nats."""
+        return float(self.losses[2] / self.losses[0]) if self.pixels else float("nan")
+
+    def diagram(self) -> tuple[Array, Array, Array]:
+        """Mean confidence, accuracy (NaN where empty) and share of pixels, each `(M,)`."""
+        count, right, confidence = self.confidence.T
+        some = np.where(count > 0, count, np.nan)
+        return confidence / some, right / some, count / max(self.pixels, 1)
+
+
+class Reliability:
+    """Accumulates the calibration of class probabilities, in fixed memory.
+
+    The binned figures and losses are exact; adaptive ECE and KS come from a fine histogram of
+    the confidence (2^20 bins), within which pixels count as evenly mixed.
+
+    Args:
+        classes: C.
+        bins: M, equal widths for ECE, MCE and class-wise ECE, equal shares for adaptive ECE.
+
+    Reference:
+        On Calibration of Modern Neural Networks (Guo et al., 2017),
+        https://arxiv.org/abs/1706.04599 (ECE, MCE); Measuring Calibration in Deep Learning
+        (Nixon et al., 2019), https://arxiv.org/abs/1904.01685 (adaptive, class-wise);
+        Calibration of Neural Networks using Splines (Gupta et al., 2021),
+        https://arxiv.org/abs/2006.12800 (KS)
+    """
+
+    def __init__(self, classes: int, bins: int = 15) -> None:
+        self.sums = ReliabilitySums.empty(classes, bins)
+        self.doubts = Histogram(shape=(3,))
+        """Of 1 - confidence: right pixels, wrong pixels, sum of 1 - confidence."""
+
+    def update(self, logits: Tensor, label: Tensor, valid: Tensor | None = None) -> None:
+        """Take pixels.
+
+        Args:
+            logits: `(B, C, H, W)`, finite; for probabilities pass their logarithm.
+            label: `(B, H, W)` class indices where valid.
+            valid: `(B, H, W)` bool; the rest counts for nothing. Default: all.
+
+        Raises:
+            UsageError: for shapes that do not fit, or labels outside [0, C) where valid.
+        """
+        self.add(*self.measure(logits, label, valid))
+
+    def measure(
+        self, logits: Tensor, label: Tensor, valid: Tensor | None = None
+    ) -> tuple[ReliabilitySums, Array, Array]:
+        """What `add` takes: a frame's sums, and for each pixel 1 - confidence and wrong or not."""
+        classes, bins = self.sums.classwise.shape[:2]
+        log_p, truth = _select(logits, label, valid, classes)
+        p, of_truth = log_p.exp(), log_p.gather(0, truth[None])[0].double()
+        doubt, wrong = _one_minus_max(log_p), log_p.argmax(0) != truth
+        at = _bin_of(1 - doubt, bins)
+        cells = _bin_of(p, bins) + bins * torch.arange(classes, device=p.device)[:, None]
+        of_label, size = cells.gather(0, truth[None])[0], classes * bins
+        brier = p.double().square().sum(0) - 2 * of_truth.exp() + 1
+        sums = ReliabilitySums(
+            np.stack([_count(at, bins), _count(at[~wrong], bins), _count(at, bins, 1 - doubt)], -1),
+            np.stack(
+                [_count(cells, size), _count(of_label, size), _count(cells, size, p)], -1
+            ).reshape(classes, bins, 3),
+            np.array([truth.numel(), float(brier.sum()), float(-of_truth.sum())]),
+        )
+        return sums, doubt.cpu().numpy(), wrong.cpu().numpy()
+
+    def add(self, sums: ReliabilitySums, doubt: Array, wrong: Array) -> None:
+        """Take a frame, as `measure` returns it."""
+        self.sums += sums
+        at = self.doubts.locate(doubt)
+        self.doubts.add(at, wrong.astype(np.uint8))
+        self.doubts.add(at, 2, doubt.astype(np.float64))
+
+    def __add__(self, other: Self) -> Self:
+        total = type(self)(*self.sums.classwise.shape[:2])
+        total.sums, total.doubts = self.sums + other.sums, self.doubts + other.doubts
+        return total
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error, pooled over all pixels."""
+        return self.sums.ece
+
+    @property
+    def mce(self) -> float:
+        """Maximum calibration error, pooled."""
+        return self.sums.mce
+
+    @property
+    def classwise_ece(self) -> float:
+        """Class-wise ECE, pooled."""
+        return self.sums.classwise_ece
+
+    @property
+    def brier(self) -> float:
+        """Mean Brier score, in [0, 2]."""
+        return self.sums.brier
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood, in nats."""
+        return self.sums.nll
+
+    @property
+    def adaptive_ece(self) -> float:
+        """ECE with bins that hold equal shares of the pixels."""
+        pixels, gap = self._cumulated()
+        if not pixels[-1]:
+            return float("nan")
+        edges = np.linspace(0, pixels[-1], self.sums.classwise.shape[1] + 1)
+        return float(np.abs(np.diff(np.interp(edges, pixels, gap))).sum() / pixels[-1])
+
+    @property
+    def ks(self) -> float:
+        """Largest gap of cumulated confidence and accuracy over pixels sorted by confidence."""
+        pixels, gap = self._cumulated()
+        return float(np.abs(gap).max() / pixels[-1]) if pixels[-1] else float("nan")
+
+    def state(self) -> State:
+        """The sums as named arrays."""
+        fine = {f"doubts.{name}": array for name, array in self.doubts.state().items()}
+        return self.sums.state() | fine
+
+    @classmethod
+    def from_state(cls, state: State) -> Self:
+        """The accumulator whose `state()` this was."""
+        reliability = cls(*state["classwise"].shape[:2])
+        names = reliability.sums.state()
+        reliability.sums = ReliabilitySums(**{name: state[name].copy() for name in names})
+        fine = {n.removeprefix("doubts."): a for n, a in state.items() if n.startswith("doubts.")}
+        reliability.doubts = Histogram.from_state(fine)
+        return reliability
+
+    def _cumulated(self) -> tuple[Array, Array]:
+        """Pixels, and confidence minus accuracy, summed from the most confident pixel on."""
+        right, wrong, doubt = self.doubts.view().counts
+        pixels = np.cumsum(np.concatenate([[0], right + wrong]))
+        # (1 - doubt) - right, summed: wrong pixels minus doubt.
+        return pixels, np.cumsum(np.concatenate([[0], wrong - doubt]))
+
+
+def brier_score(logits: Tensor, label: Tensor) -> Tensor:
+    """Brier score of every pixel.
+
+    Args:
+        logits: `(B, C, H, W)`.
+        label: `(B, H, W)` class indices in [0, C).
+
+    Returns:
+        `(B, H, W)` in [0, 2].
+    """
+    p = logits.softmax(1)
+    return p.square().sum(1) - 2 * p.gather(1, label[:, None])[:, 0] + 1
+
+
+def _select(
+    logits: Tensor, label: Tensor, valid: Tensor | None, classes: int
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities `(C, N)` and labels `(N,)` of the valid pixels."""
+    if logits.ndim != 4 or logits.shape[1] != classes or label.shape != logits[:, 0].shape:
+        raise UsageError(
+            f"Reliability: expected logits (B, {classes}, H, W) and labels (B, H, W), got "
+            f"{tuple(logits.shape)} and {tuple(label.shape)}."
+        )
+    keep = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
+    truth = label[keep].long()
+    if truth.numel() and not 0 <= int(truth.min()) <= int(truth.max()) < classes:
+        raise UsageError(
+            f"Reliability: expected labels in [0, {classes}), got {int(truth.min())} to "
+            f"{int(truth.max())}. Pass void pixels as valid=False."
+        )
+    return logits.movedim(1, 0)[:, keep].log_softmax(0), truth
+
+
+def _one_minus_max(log_p: Tensor) -> Tensor:
+    """1 - max p, from the other classes, so that it does not round to 0."""
+    others = log_p.scatter(0, log_p.argmax(0, keepdim=True), -torch.inf)
+    return others.exp().sum(0)
+
+
+def _bin_of(probability: Tensor, bins: int) -> Tensor:
+    """Index of the bin `(m / M, (m + 1) / M]`; 0 goes into the first."""
+    return (probability * bins).ceil().long().sub_(1).clamp_(0, bins - 1)
+
+
+def _count(at: Tensor, size: int, weight: Tensor | None = None) -> Array:
+    weights = None if weight is None else weight.reshape(-1).double()
+    return torch.bincount(at.reshape(-1), weights, minlength=size).double().cpu().numpy()
+
+
+def _mean_gap(sums: Array) -> float:
+    count, right, confidence = sums.T
+    total = count.sum()
+    return float(np.abs(right - confidence).sum() / total) if total else float("nan")

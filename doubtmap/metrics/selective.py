@@ -1,0 +1,81 @@
+"""What remains when the most doubtful pixels are set aside: risk-coverage and sparsification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from doubtmap.metrics.accumulator import Array
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Pixels and their summed error, by ascending doubt; the errors may be any non-negative.
+
+    Args:
+        pixels: `(n,)` per bin of doubt.
+        errors: `(n,)` summed error per bin: wrong pixels, or Brier scores.
+    """
+
+    pixels: Array
+    errors: Array
+
+    def risk(self, coverage: Array) -> Array:
+        """Mean error of the least doubtful pixels.
+
+        Args:
+            coverage: shares of the pixels kept, in (0, 1].
+        """
+        total = self.pixels.sum()
+        kept = np.asarray(coverage) * total
+        cumulated = np.cumsum(np.concatenate([[0], self.pixels]))
+        error = np.interp(kept, cumulated, np.cumsum(np.concatenate([[0], self.errors])))
+        return np.asarray(error / np.maximum(kept, 1e-300))
+
+    def area_under_risk(self) -> float:
+        """AURC: mean over n of the mean error of the n least doubtful pixels.
+
+        Pixels of one bin count as evenly mixed. NaN without pixels.
+
+        Reference:
+            Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers (Geifman et al.,
+            2019), https://arxiv.org/abs/1805.08206
+        """
+        held = self.pixels > 0
+        pixels, errors = self.pixels[held], self.errors[held]
+        if not pixels.size:
+            return float("nan")
+        rate = errors / pixels
+        before = np.cumsum(pixels) - pixels
+        error_before = np.cumsum(errors) - errors
+        # sum over j = 1..m of (e + rate j) / (b + j), the sum of 1 / (b + j) as an integral
+        offset = (error_before - rate * before) * np.log1p(pixels / (before + 0.5))
+        return float((rate * pixels + offset).sum() / pixels.sum())
+
+
+def sparsification(by_doubt: Keeping, by_error: Keeping) -> tuple[Array, Array, Array]:
+    """Mean error of what remains when the most doubtful, or the worst, pixels are removed.
+
+    Args:
+        by_doubt: pixels and errors by ascending doubt.
+        by_error: the same pixels by ascending error: the best order there is.
+
+    Returns:
+        Removed share (0, 0.01, ... 0.99), error by doubt, error of the oracle, each divided by
+        the error with nothing removed.
+
+    Reference:
+        Uncertainty Estimates and Multi-Hypotheses Networks for Optical Flow (Ilg et al., 2018),
+        https://arxiv.org/abs/1802.07095
+    """
+    removed = np.arange(100) / 100
+    curve, oracle = by_doubt.risk(1 - removed), by_error.risk(1 - removed)
+    if not curve[0] > 0:
+        return removed, np.full(100, np.nan), np.full(100, np.nan)
+    return removed, curve / curve[0], oracle / curve[0]
+
+
+def area_under_sparsification_error(removed: Array, curve: Array, oracle: Array) -> float:
+    """AUSE: area between the two curves of `sparsification`; 0 is as good as knowing the error."""
+    return float(np.trapezoid(curve - oracle, removed))

@@ -1,0 +1,128 @@
+"""Pixel-wise gradient norms: how hard a label would pull at the last layer's weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from doubtmap.errors import UsageError
+from doubtmap.prediction import Prediction, at_least_float32
+
+Label = Literal["predicted", "uniform"]
+Variant = Literal["exact", "published"]
+
+LARGEST_LOG = math.log(1e30)
+"""Norms beyond 1e30 go on as the tangent of exp, so that float32 keeps their order."""
+
+
+def pixel_gradient_norm(
+    prediction: Prediction,
+    p: float = 0.5,
+    label: Label = "predicted",
+    variant: Variant = "exact",
+    full_resolution: bool = False,
+) -> Tensor:
+    """The p-norm of the gradient of a pixel's loss in the weights of the last 1x1 convolution.
+
+    The loss is the cross entropy of the softmax `S` against a made-up label `y`: the predicted
+    class, or the uniform distribution. With the features `f` that the layer saw, the gradient is
+    the outer product of `S - y` and `f`, so for every p > 0, quasi-norms included,
+
+        norm = || S - y ||_p * || f ||_p,    || v ||_p = (sum_i |v_i|^p)^(1/p),
+
+    without any backward pass. All is computed in logarithms.
+
+    Against the predicted class the norm is small where the network is sure: it is a doubt.
+    Against the uniform label it is large where the network is sure (at a uniform softmax it is
+    0): it is a confidence, so the exact norm of the uniform label is **negated** here.
+
+    The norm is taken at feature resolution and then resized bilinearly, as the authors do, with
+    the network's own corner convention. Only weights count; a bias, where the layer has one,
+    is left out.
+
+    Args:
+        prediction: with features.
+        p: order of the norm, above 0; below 1 a quasi-norm; `inf` is the maximum.
+        label: `predicted` or `uniform`.
+        variant: `exact` is the gradient. `published` has the weights of the authors' code,
+            `S (1 - y)` instead of `|S - y|`, never negated: for the uniform label it is a doubt
+            only for p < 1; at p = 1 it is the norm of the features alone, beyond a confidence.
+        full_resolution: resize logits and features first and take the norm at every image pixel.
+            Needs `D x H x W` numbers of memory.
+
+    Returns:
+        `(B, H, W)` float32, >= 0 (<= 0 for the exact norm of the uniform label). Norms above
+        1e30 (small p, many features) are continued as `1e30 (1 + log(norm / 1e30))`, which keeps
+        their order and does not overflow.
+
+    Raises:
+        ModelError: where the prediction has no features.
+        UsageError: for p <= 0 or an unknown label or variant.
+
+    Reference:
+        Pixel-wise Gradient Uncertainty for Convolutional Neural Networks applied to
+        Out-of-Distribution Segmentation (Maag and Riedlinger, 2023),
+        https://arxiv.org/abs/2303.06920
+
+    Example:
+        >>> import torch
+        >>> from doubtmap.prediction import Prediction
+        >>> logits, features = torch.zeros(1, 2, 1, 1), torch.ones(1, 3, 1, 1)
+        >>> prediction = Prediction(logits, size=(1, 1), features=features)
+        >>> pixel_gradient_norm(prediction, p=1).item()  # |S - y| sums to 1, |f| to 3
+        3.0
+    """
+    _check(p, label, variant)
+    features = at_least_float32(prediction.require_features("gradient"))
+    if full_resolution:
+        logits, features = prediction.logits, prediction.to_size(features)
+    else:
+        logits = at_least_float32(prediction.native_logits)
+    log_weights = _log_weights(logits, label, variant)
+    log_norm = _log_norm(log_weights, p) + _log_norm(features.abs().log(), p)
+    norm = log_norm.clamp_max(LARGEST_LOG).exp()
+    norm = norm * (1 + (log_norm - LARGEST_LOG).clamp_min(0))
+    score = -norm if (label, variant) == ("uniform", "exact") else norm
+    return (
+        prediction.to_size(score[:, None])[:, 0].float() if not full_resolution else score.float()
+    )
+
+
+def _log_weights(logits: Tensor, label: Label, variant: Variant) -> Tensor:
+    """`(B, C, h, w)`: log |S - y|, or log of the authors' S (1 - y)."""
+    log_softmax = logits.log_softmax(1)
+    classes = logits.shape[1]
+    if label == "uniform":
+        if variant == "published":
+            return log_softmax + math.log1p(-1 / classes)
+        log_ratio = log_softmax + math.log(classes)
+        return torch.expm1(log_ratio).abs().log() - math.log(classes)
+    predicted = logits.argmax(1, keepdim=True)
+    others = logits.scatter(1, predicted, -torch.inf)
+    if variant == "published":
+        return log_softmax.scatter(1, predicted, -torch.inf)
+    log_rest = others.logsumexp(1, keepdim=True) - logits.logsumexp(1, keepdim=True)
+    return log_softmax.scatter(1, predicted, log_rest)
+
+
+def _log_norm(log_values: Tensor, p: float) -> Tensor:
+    """`(B, K, h, w)` to `(B, h, w)`: log of the p-norm from the logarithms of |v|."""
+    if math.isinf(p):
+        return log_values.amax(1)
+    return (p * log_values).logsumexp(1) / p
+
+
+def _check(p: float, label: str, variant: str) -> None:
+    if not p > 0:
+        raise UsageError(f"gradient: expected p > 0, such as 0.5 or 2, got p={p}.")
+    if label not in get_args(Label):
+        raise UsageError(f"gradient: expected label=predicted or label=uniform, got {label!r}.")
+    if variant not in get_args(Variant):
+        raise UsageError(f"gradient: expected variant=exact or published, got {variant!r}.")
+
+
+gradient = pixel_gradient_norm
+"""The score's name on the command line and in results."""
