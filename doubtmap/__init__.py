@@ -1,0 +1,35 @@
+"""Give doubtmap any semantic-segmentation model and it tells for every pixel how far to trust it.
+
+```python
+import doubtmap as dm
+
+segmenter = dm.load("demo")
+dataset = dm.open_dataset("synthetic:4")
+results = dm.evaluate(segmenter, dataset, scores=["entropy", "gradient"])
+```
+"""
+
+from doubtmap import datasets, metrics, scores
+from doubtmap.datasets import open_dataset
+from doubtmap.engine import Results, evaluate
+from doubtmap.errors import DataError, DoubtmapError, ModelError, UsageError
+from doubtmap.models import load
+from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.version import __version__
+
+__all__ = [
+    "DataError",
+    "DoubtmapError",
+    "ModelError",
+    "Prediction",
+    "Results",
+    "Segmenter",
+    "UsageError",
+    "__version__",
+    "datasets",
+    "evaluate",
+    "load",
+    "metrics",
+    "open_dataset",
+    "scores",
+]

@@ -1,0 +1,33 @@
+"""Data sets: layouts on disk to images and labels, and labels to a model's classes.
+
+`open_dataset("camvid:PATH:test")` gives a `Dataset`; `LAYOUTS` holds what it knows, as data.
+`match_labels` says which label is which class of a model, and which is unknown.
+"""
+
+from doubtmap.datasets.collecting import collect_images
+from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, ComponentSizes, Dataset, Sample
+from doubtmap.datasets.labelled_folder import LabelledFolder
+from doubtmap.datasets.layouts import LAYOUTS, Layout
+from doubtmap.datasets.matching import Matching, match_labels
+from doubtmap.datasets.opening import open_dataset
+from doubtmap.datasets.reading import read_image, read_label
+from doubtmap.datasets.values import LabelValues
+
+__all__ = [
+    "KNOWN",
+    "LAYOUTS",
+    "UNKNOWN",
+    "VOID",
+    "ComponentSizes",
+    "Dataset",
+    "LabelValues",
+    "LabelledFolder",
+    "Layout",
+    "Matching",
+    "Sample",
+    "collect_images",
+    "match_labels",
+    "open_dataset",
+    "read_image",
+    "read_label",
+]

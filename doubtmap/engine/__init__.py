@@ -1,0 +1,7 @@
+"""The engine: the only place with readers, progress, journals and passes over a data set."""
+
+from doubtmap.engine.evaluate import evaluate
+from doubtmap.engine.results import Example, Results
+from doubtmap.engine.score import ScoredImage, score_images
+
+__all__ = ["Example", "Results", "ScoredImage", "evaluate", "score_images"]

@@ -116,7 +116,8 @@ class BootstrapHistogram:
     def from_state(cls, state: State) -> Self:
         """The replicates whose `state()` this was."""
         histogram = Histogram.from_state(state)
-        bootstrap = cls(*histogram.counts.shape[:2], histogram.bins)
+        replicates, channels = histogram.counts.shape[:2]
+        bootstrap = cls(replicates, channels, histogram.bins)
         bootstrap.histogram = histogram
         return bootstrap
 
@@ -135,12 +136,12 @@ class BootstrapHistogram:
 
 
 def interval(
-    value: float, replicates: Array, coarse_value: float | None = None
+    value: float | None, replicates: Array, coarse_value: float | None = None
 ) -> list[float] | None:
     """The 95 % interval around a value: the replicates' percentiles, moved to the exact value.
 
     Args:
-        value: the figure of all images.
+        value: the figure of all images, None where it is not defined.
         replicates: `(R,)` the figure of the replicates; undefined ones (NaN) are left out.
         coarse_value: the figure of all images as the replicates compute it, where that is
             coarser; the replicates are shifted by the difference.
@@ -149,7 +150,7 @@ def interval(
         `[lower, upper]`, or None where fewer than nine in ten replicates define the figure.
     """
     defined = replicates[np.isfinite(replicates)]
-    if len(defined) < 0.9 * len(replicates) or not np.isfinite(value):
+    if value is None or len(defined) < 0.9 * len(replicates):
         return None
     shift = 0.0 if coarse_value is None else value - coarse_value
     lower, upper = np.percentile(defined, [2.5, 97.5]) + shift

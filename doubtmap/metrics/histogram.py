@@ -100,15 +100,16 @@ class Histogram:
         np.add.at(self.counts.reshape(-1), flat, weight)
 
     def absorb(self, other: Histogram, weight: Array | float = 1.0) -> None:
-        """Add another histogram's sums, times a weight that broadcasts over the channels."""
+        """Add another histogram's sums, times a weight that broadcasts with `(*channels, 1)`."""
         self._make_room(other.pages)
         self._set_level(min(self.level, other.level))
         levels = other.level - self.level
         slots = self._slot[other.pages]
         mine, only = self._by_page(self.counts), self._by_page(self.only)
-        mine[..., slots, :] += weight * self._by_page(coarsen(other.counts, levels))
-        theirs = self._by_page(coarsen_only(other.only, levels, FINEST - other.level))
-        only[slots] = join_only(only[slots], theirs)
+        theirs = self._by_page(coarsen(other.counts, levels))
+        mine[..., slots, :] += np.asarray(weight)[..., None] * theirs
+        other_only = coarsen_only(other.only, levels, FINEST - other.level)
+        only[slots] = join_only(only[slots], self._by_page(other_only))
         self.rounded |= other.rounded
 
     def __add__(self, other: Self) -> Self:
@@ -127,7 +128,7 @@ class Histogram:
         order = np.argsort(self.pages)
         shape = self.counts.shape[:-1]
         counts = self._by_page(self.counts)[..., order, :].reshape(*shape, -1)
-        held = np.flatnonzero(counts.reshape(-1, counts.shape[-1]).any(0))
+        held = np.flatnonzero(counts.any(axis=tuple(range(len(shape)))))
         page = self.pages[order][held >> self.level]
         within = held & ((1 << self.level) - 1)
         keys = (page << FINEST) | (within << (FINEST - self.level))

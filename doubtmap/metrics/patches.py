@@ -54,10 +54,12 @@ class Patches:
             right: `(B, H, W)` bool, whether the predicted class is the label.
             valid: `(B, H, W)` bool.
         """
-        self.add(*split_patches(score, right, valid, self.size))
+        whole, accurate = patch_accuracy(right, valid, self.size)
+        score = torch.where(valid, score, 0)
+        self.add(patch_scores(score, whole, self.size), accurate[whole].cpu().numpy())
 
     def add(self, scores: Array, accurate: Array) -> None:
-        """Take patches, as `split_patches` returns them."""
+        """Take patches: mean scores and accuracy, each `(n,)`."""
         self.histogram.update(scores, accurate.astype(np.uint8))
 
     def __add__(self, other: Self) -> Self:
@@ -89,28 +91,35 @@ class Patches:
 
     def state(self) -> State:
         """The sums as named arrays."""
-        return self.histogram.state() | {"size": np.array(self.size)}
+        return self.histogram.state() | {"size": np.array([self.size])}
 
     @classmethod
     def from_state(cls, state: State) -> Self:
         """The accumulator whose `state()` this was."""
-        patches = cls(int(state["size"]), int(state["flags"][0]))
+        patches = cls(int(state["size"][0]), int(state["flags"][0]))
         patches.histogram = Histogram.from_state(state)
         return patches
 
 
-def split_patches(score: Tensor, right: Tensor, valid: Tensor, size: int) -> tuple[Array, Array]:
-    """Mean score and accuracy (more than half right) of every patch without an invalid pixel.
+def patch_accuracy(right: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Which patches have valid pixels only, and which are accurate: more than half right.
 
     Returns:
-        `(n,)` float32 and `(n,)` bool.
+        Two bool tensors `(B, H // size, W // size)`.
     """
-    if score.shape[-2] < size or score.shape[-1] < size:
-        return np.empty(0, np.float32), np.empty(0, bool)
-    maps = torch.stack([torch.where(valid, score, 0), right.to(score), valid.to(score)], 1)
-    means = F.avg_pool2d(maps, size)
-    keep = means[:, 2] == 1
-    return means[:, 0][keep].float().cpu().numpy(), (means[:, 1][keep] > 0.5).cpu().numpy()
+    whole = _means(valid.float(), size) == 1
+    return whole, _means(right.float(), size) > 0.5
+
+
+def patch_scores(score: Tensor, whole: Tensor, size: int) -> Array:
+    """Mean score of the patches that `patch_accuracy` calls whole, `(n,)` float32."""
+    return np.asarray(_means(score, size)[whole].float().cpu().numpy())
+
+
+def _means(maps: Tensor, size: int) -> Tensor:
+    if maps.shape[-2] < size or maps.shape[-1] < size:
+        return maps.new_zeros(maps.shape[0], 0, 0)
+    return F.avg_pool2d(maps[:, None], size)[:, 0]
 
 
 def _share(part: float, whole: float) -> float:

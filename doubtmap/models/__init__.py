@@ -1,0 +1,6 @@
+"""Anybody's network behind one call: `load` takes a module, a folder, an ONNX file and more."""
+
+from doubtmap.models.loading import load
+from doubtmap.models.network import NetworkSegmenter
+
+__all__ = ["NetworkSegmenter", "load"]

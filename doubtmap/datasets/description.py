@@ -1,0 +1,209 @@
+"""A data set of one's own, described by a `doubtmap.toml` in its folder.
+
+```toml
+name = "dubai"                    # optional: how results call it
+images = "images/{frame}.jpg"     # fields in braces, or * ? ** as in a shell
+labels = "labels/{frame}.png"     # {stem}, {folder} and {file} of the image are fields too
+void = 255                        # a value or a list; also: known, unknown
+other = "void"                    # optional: what every other value means
+split = "test"                    # the default, where images has a {split}
+
+[classes]                         # in the order of the class indices
+land = 0
+vegetation = [1, 7]
+
+[components]                      # optional: smallest components that count, in pixels
+predicted = 500
+labelled = 100
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, ComponentSizes
+from doubtmap.datasets.layouts import Layout
+from doubtmap.datasets.matching import plain_name
+from doubtmap.datasets.patterns import fields_of
+from doubtmap.datasets.values import HIGHEST_VALUE, LabelValues
+from doubtmap.errors import DataError
+
+FILE_NAME = "doubtmap.toml"
+
+_KEYS = (
+    *("name", "images", "labels", "classes", "known", "unknown", "void", "other"),
+    *("split", "components"),
+)
+_MEANINGS = {"known": KNOWN, "unknown": UNKNOWN, "void": VOID}
+
+
+def read_description(folder: Path) -> Layout:
+    """Read the layout of a folder from its `doubtmap.toml`.
+
+    Args:
+        folder: folder of the data set.
+
+    Returns:
+        The layout, its `title` the data set's name.
+
+    Raises:
+        DataError: the file is missing, or something in it is wrong.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise DataError(
+            f"{path}: expected a description of the data set, found none. Write one with images, "
+            "labels and [classes], or name the layout that the folder has."
+        )
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _layout(content, folder)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path}: expected TOML, got a mistake: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected UTF-8 text, got other bytes ({error}).") from error
+    except _Mistake as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+class _Mistake(Exception):
+    """Something wrong in a description; becomes a `DataError` that names the file."""
+
+
+def _layout(content: dict[str, Any], folder: Path) -> Layout:
+    _check_keys(content, _KEYS, "")
+    images = _patterns(content, "images")
+    labels = _patterns(content, "labels")
+    _check_fields(images, labels)
+    layout = Layout(
+        title=_text(content, "name") or folder.resolve().name,
+        images=images,
+        labels=labels,
+        values=_values(content),
+        default_split=_text(content, "split"),
+        component_sizes=_component_sizes(content),
+    )
+    if layout.default_split and not layout.has_splits:
+        raise _Mistake(
+            f'split = "{layout.default_split}" needs a {{split}} in images. Add it, or leave '
+            "split out."
+        )
+    return layout
+
+
+def _values(content: dict[str, Any]) -> LabelValues:
+    classes = content.get("classes", {})
+    if not isinstance(classes, dict):
+        raise _Mistake(f"expected classes as a table of name = value, got {classes!r}.")
+    other = _text(content, "other")
+    if other is not None and other not in _MEANINGS:
+        raise _Mistake(f'expected other = "known", "unknown" or "void", got "{other}".')
+    values = LabelValues(
+        classes={name: _integers(value, f"classes.{name}") for name, value in classes.items()},
+        known=_integers(content.get("known", []), "known"),
+        unknown=_integers(content.get("unknown", []), "unknown"),
+        void=_integers(content.get("void", []), "void"),
+        other=None if other is None else _MEANINGS[other],
+    )
+    _check_values(values)
+    return values
+
+
+def _check_values(values: LabelValues) -> None:
+    if not (values.classes or values.known or values.unknown):
+        raise _Mistake(
+            "expected [classes], known or unknown values, got none. Say what the label values "
+            "mean, as in [classes] with road = 0."
+        )
+    spelled: dict[str, str] = {}
+    for name in values.class_names:
+        twin = spelled.setdefault(plain_name(name), name)
+        if twin != name:
+            raise _Mistake(
+                f"the classes {twin} and {name} are the same name: case, _, - and space make no "
+                "difference. Merge or rename them."
+            )
+    meanings: dict[int, str] = {}
+    for value, name, _ in values.described():
+        if value in meanings:
+            raise _Mistake(
+                f"the value {value} is listed for both {meanings[value]} and {name}. List it once."
+            )
+        meanings[value] = name
+
+
+def _integers(value: object, key: str) -> tuple[int, ...]:
+    """A value or a list of values, checked."""
+    values = value if isinstance(value, list) else [value]
+    for entry in values:
+        if type(entry) is not int or not 0 <= entry <= HIGHEST_VALUE:
+            raise _Mistake(
+                f"expected {key} as whole numbers of 0 to {HIGHEST_VALUE}, one or a list, got "
+                f"{entry!r}."
+            )
+    if not values and key.startswith("classes."):
+        raise _Mistake(f"expected at least one value for {key}, got an empty list.")
+    return tuple(values)
+
+
+def _component_sizes(content: dict[str, Any]) -> ComponentSizes | None:
+    if "components" not in content:
+        return None
+    sizes = content["components"]
+    if not isinstance(sizes, dict):
+        raise _Mistake(f"expected components as a table, got {sizes!r}.")
+    _check_keys(sizes, ("predicted", "labelled"), "components.")
+    for key, size in sizes.items():
+        if type(size) is not int or size < 0:
+            raise _Mistake(f"expected components.{key} as a number of pixels, got {size!r}.")
+    return ComponentSizes(**sizes)
+
+
+def _patterns(content: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = content.get(key)
+    entries = value if isinstance(value, list) else [value]
+    patterns = [entry for entry in entries if isinstance(entry, str) and entry]
+    if not patterns or len(patterns) < len(entries):
+        got = "nothing" if value is None else repr(value)
+        raise _Mistake(f'expected {key} as a path pattern, as in "{key}/{{frame}}.png", got {got}.')
+    for pattern in patterns:
+        rooted = PurePosixPath(pattern).is_absolute() or PureWindowsPath(pattern).is_absolute()
+        if rooted or ".." in PurePosixPath(pattern).parts:
+            raise _Mistake(f'expected {key} inside the folder, got "{pattern}".')
+    return tuple(patterns)
+
+
+def _check_fields(images: tuple[str, ...], labels: tuple[str, ...]) -> None:
+    given = {"stem", "folder", "file"}
+    if reserved := given.intersection(*map(fields_of, images)):
+        raise _Mistake(
+            f"{{{reserved.pop()}}} in images is filled by doubtmap. Choose another field name."
+        )
+    for label in labels:
+        for pattern in images:
+            missing = fields_of(label) - fields_of(pattern) - given
+            if missing:
+                raise _Mistake(
+                    f'labels "{label}" uses {{{sorted(missing)[0]}}}, which images "{pattern}" '
+                    "lacks. Use fields of images, or {stem}, {folder}, {file}."
+                )
+
+
+def _text(content: dict[str, Any], key: str) -> str | None:
+    value = content.get(key)
+    if value is not None and (not isinstance(value, str) or not value):
+        raise _Mistake(f'expected {key} as text, as in {key} = "...", got {value!r}.')
+    return value
+
+
+def _check_keys(content: Iterable[str], allowed: tuple[str, ...], prefix: str) -> None:
+    for key in content:
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, 1)
+            hint = f" Did you mean {prefix}{near[0]}?" if near else ""
+            raise _Mistake(f"expected only the keys {', '.join(allowed)}, got {prefix}{key}.{hint}")

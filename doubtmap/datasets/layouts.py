@@ -1,0 +1,165 @@
+"""The public data sets as they lie on disk, described as data.
+
+Adding a data set is adding an entry to `LAYOUTS`. The data sets themselves belong to their
+authors, whose terms stand on the homepage named with each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from doubtmap.datasets import class_tables
+from doubtmap.datasets.dataset import VOID, ComponentSizes
+from doubtmap.datasets.patterns import fields_of
+from doubtmap.datasets.values import LabelValues
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set lies on disk and what its labels mean.
+
+    Args:
+        title: the data set in a few words.
+        images: patterns of the images, see `patterns`; the first that finds any is used.
+        labels: patterns of an image's label, filled from its fields; the first that exists is
+            used. `{stem}`, `{folder}` and `{file}` of the image are fields too.
+        values: what the values in a label file mean. Of palette files the index counts.
+        listing: pattern of a text file that lists the `{frame}`s of a split.
+        default_split: the split where none is asked for.
+        component_sizes: the benchmark's component sizes, where it published any.
+        homepage: where the data and their terms of use are found.
+        paper: title, authors, year, link.
+    """
+
+    title: str
+    images: tuple[str, ...]
+    labels: tuple[str, ...]
+    values: LabelValues
+    listing: str | None = None
+    default_split: str | None = None
+    component_sizes: ComponentSizes | None = None
+    homepage: str = ""
+    paper: str = ""
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether the data set is divided, as into train, val and test."""
+        patterns = (self.listing,) if self.listing else self.images
+        return any("split" in fields_of(pattern) for pattern in patterns)
+
+
+_OBJECTS = ComponentSizes(predicted=500, labelled=100)
+"""SegmentMeIfYouCan's sizes for anomalies anywhere in the image (SegEval-AnomalyTrack)."""
+
+_OBSTACLES = ComponentSizes(predicted=50, labelled=10)
+"""SegmentMeIfYouCan's sizes for obstacles on the road (SegEval-ObstacleTrack)."""
+
+_ANOMALY_MASK = LabelValues(known=(0,), unknown=(1,), void=(255,))
+
+_CITYSCAPES = Layout(
+    title="Cityscapes, fine labels as labelIds",
+    images=("leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png",),
+    labels=("gtFine/{split}/{city}/{frame}_gtFine_labelIds.png",),
+    values=LabelValues(class_tables.CITYSCAPES_IDS, void=class_tables.CITYSCAPES_VOID_IDS),
+    default_split="val",
+    homepage="https://www.cityscapes-dataset.com",
+    paper="The Cityscapes Dataset for Semantic Urban Scene Understanding, Cordts et al., 2016, "
+    "https://arxiv.org/abs/1604.01685",
+)
+
+_SMIYC = Layout(
+    title="SegmentMeIfYouCan RoadAnomaly21",
+    # The distributed folder also holds the test images, whose labels are not public.
+    images=("images/validation{number}.{suffix}", "images/{frame}.{suffix}"),
+    labels=("labels_masks/{stem}_labels_semantic.png", "labels_masks/{stem}.png"),
+    values=_ANOMALY_MASK,
+    component_sizes=_OBJECTS,
+    homepage="https://segmentmeifyoucan.com",
+    paper="SegmentMeIfYouCan: A Benchmark for Anomaly Segmentation, Chan et al., 2021, "
+    "https://arxiv.org/abs/2104.14812",
+)
+
+LAYOUTS: dict[str, Layout] = {
+    "camvid": Layout(
+        title="CamVid, 11 classes, a folder of images and a folder of labels for each split",
+        images=("{split}/{frame}.jpg", "{split}/{frame}.png"),
+        labels=("{split}_labels/{frame}.png",),
+        values=LabelValues(class_tables.CAMVID, void=(11,)),
+        default_split="test",
+        homepage="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+        paper="Semantic object classes in video: A high-definition ground truth database, "
+        "Brostow, Fauqueur and Cipolla, 2009, https://doi.org/10.1016/j.patrec.2008.04.005",
+    ),
+    "cityscapes": _CITYSCAPES,
+    "cityscapes-trainids": replace(
+        _CITYSCAPES,
+        title="Cityscapes, fine labels as labelTrainIds",
+        labels=("gtFine/{split}/{city}/{frame}_gtFine_labelTrainIds.png",),
+        values=LabelValues(class_tables.CITYSCAPES_TRAIN_IDS, void=(255,)),
+    ),
+    "fishyscapes": Layout(
+        title="Fishyscapes, validation",
+        images=("images/{frame}_leftImg8bit.{suffix}", "images/{frame}.{suffix}"),
+        # The distributed labels of Lost & Found carry a running number: 0001_FRAME_labels.png.
+        labels=(
+            "labels_masks/{stem}.png",
+            "labels_masks/{frame}_labels.png",
+            "labels_masks/????_{frame}_labels.png",
+        ),
+        values=_ANOMALY_MASK,
+        component_sizes=_OBJECTS,
+        homepage="https://fishyscapes.com",
+        paper="The Fishyscapes Benchmark: Measuring Blind Spots in Semantic Segmentation, "
+        "Blum et al., 2019, https://arxiv.org/abs/1904.03215",
+    ),
+    "lostandfound": Layout(
+        title="Lost and Found, obstacles on the road",
+        images=("leftImg8bit/{split}/{scene}/{frame}_leftImg8bit.{suffix}",),
+        labels=("gtCoarse/{split}/{scene}/{frame}_gtCoarse_labelIds.png",),
+        # 0 and whatever is not named is void, as SegmentMeIfYouCan reads these labels.
+        values=LabelValues(known=(1,), unknown=tuple(range(2, 201)), other=VOID),
+        default_split="test",
+        component_sizes=_OBSTACLES,
+        homepage="http://www.6d-vision.com/lostandfounddataset",
+        paper="Lost and Found: Detecting Small Road Hazards for Self-Driving Vehicles, "
+        "Pinggera et al., 2016, https://arxiv.org/abs/1609.04653",
+    ),
+    "roadanomaly": Layout(
+        title="Road Anomaly of Lis et al.",
+        images=("frames/{frame}.{suffix}",),
+        labels=("frames/{frame}.labels/labels_semantic.png",),
+        # The authors' code names 0 background, 1 road, 2 anomaly, and leaves no region out.
+        values=LabelValues(known=(0, 1), unknown=(2,), other=VOID),
+        homepage="https://www.epfl.ch/labs/cvlab/data/road-anomaly/",
+        paper="Detecting the Unexpected via Image Resynthesis, Lis et al., 2019, "
+        "https://arxiv.org/abs/1904.07595",
+    ),
+    "smiyc": _SMIYC,
+    "smiyc-obstacle": replace(
+        _SMIYC, title="SegmentMeIfYouCan RoadObstacle21", component_sizes=_OBSTACLES
+    ),
+    "streethazards": Layout(
+        title="StreetHazards, simulated streets with foreign objects",
+        # As unpacked (test/images/test/...), or with the two top folders merged.
+        images=("{part}/images/{split}/{path}.png", "images/{split}/{path}.png"),
+        labels=("{part}/annotations/{split}/{path}.png", "annotations/{split}/{path}.png"),
+        # The authors' table has 0 unlabeled to 13 anomaly; their loader subtracts 1 from the files.
+        values=LabelValues(class_tables.STREETHAZARDS, unknown=(14,), void=(0,)),
+        default_split="test",
+        homepage="https://github.com/hendrycks/anomaly-seg",
+        paper="Scaling Out-of-Distribution Detection for Real-World Settings, Hendrycks et al., "
+        "2022, https://arxiv.org/abs/1911.11132",
+    ),
+    "voc": Layout(
+        title="Pascal VOC 2012 segmentation",
+        images=("JPEGImages/{frame}.jpg",),
+        labels=("SegmentationClass/{frame}.png",),
+        values=LabelValues(class_tables.VOC, void=(255,)),
+        listing="ImageSets/Segmentation/{split}.txt",
+        default_split="val",
+        homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+        paper="The Pascal Visual Object Classes (VOC) Challenge, Everingham et al., 2010, "
+        "https://doi.org/10.1007/s11263-009-0275-4",
+    ),
+}
+"""Layouts by the name that `open_dataset` knows them under."""

@@ -1,0 +1,100 @@
+"""Path patterns with named fields: `leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png`.
+
+A field stands for one piece of a path without `/`. `{path}` may hold several folders, `{suffix}`
+any image suffix. `*`, `?` and `**` mean what they mean in a shell. What the fields of an image
+pattern caught fills the pattern of its label.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+IMAGE_SUFFIXES = ("bmp", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp")
+"""Suffixes that a folder search takes for images; the content decides when a file is read."""
+
+_TOKEN = re.compile(r"(\{\w+\}|\*\*/|\*|\?)")
+_SPECIAL = {
+    "{path}": r"(?P<path>.+)",
+    "{suffix}": rf"(?P<suffix>(?i:{'|'.join(IMAGE_SUFFIXES)}))",
+    "**/": "(?:.*/)?",
+    "*": "[^/]*",
+    "?": "[^/]",
+}
+
+
+def fields_of(pattern: str) -> set[str]:
+    """Names of the fields in a pattern."""
+    return set(re.findall(r"\{(\w+)\}", pattern))
+
+
+def find(root: Path, pattern: str, fields: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Files under `root` that match, in sorted order, as the fields that they fill.
+
+    Args:
+        root: folder to search; hidden files are left out.
+        pattern: relative to `root`.
+        fields: fields that are already known.
+
+    Yields:
+        All fields, and `file` (path relative to `root`, with `/`), `folder` and `stem` of it.
+    """
+    expression = re.compile(_regular_expression(pattern, fields))
+    for file in _files(root, _shell_pattern(pattern, fields)):
+        if match := expression.fullmatch(file):
+            path = PurePosixPath(file)
+            named = {"file": file, "folder": str(path.parent), "stem": path.stem}
+            yield {**named, **fields, **match.groupdict()}
+
+
+def first_file(root: Path, patterns: tuple[str, ...], fields: Mapping[str, str]) -> Path | None:
+    """The file of the first pattern that has one once its fields are filled in."""
+    for pattern in patterns:
+        for file in _files(root, _shell_pattern(pattern, fields)):
+            return root / file
+    return None
+
+
+def fill(pattern: str, fields: Mapping[str, str], rest: str = r"{\1}") -> str:
+    """The pattern with its known fields filled in, and `rest` for the others."""
+    return re.sub(r"\{(\w+)\}", lambda field: fields.get(field[1], field.expand(rest)), pattern)
+
+
+def _files(root: Path, shell_pattern: str) -> list[str]:
+    # Unlike Path.glob, this leaves hidden files out, such as the ._NAME of archives.
+    found = glob.glob(shell_pattern, root_dir=root, recursive=True)  # noqa: PTH207
+    return sorted(name.replace(os.sep, "/") for name in found if (root / name).is_file())
+
+
+def _shell_pattern(pattern: str, fields: Mapping[str, str]) -> str:
+    def shell(token: str) -> str:
+        if token in ("**/", "*", "?"):
+            return token
+        if not _TOKEN.fullmatch(token):
+            return glob.escape(token)
+        known = fields.get(token[1:-1])
+        wild = "**/*" if token == "{path}" else "*"
+        return wild if known is None else glob.escape(known)
+
+    return "".join(map(shell, _TOKEN.split(pattern)))
+
+
+def _regular_expression(pattern: str, fields: Mapping[str, str]) -> str:
+    seen: set[str] = set()
+
+    def expression(token: str) -> str:
+        name = token[1:-1]
+        if not _TOKEN.fullmatch(token):
+            return re.escape(token)
+        if token.startswith("{") and name in fields:
+            return re.escape(fields[name])
+        if name in seen:
+            return f"(?P={name})"
+        if token.startswith("{"):
+            seen.add(name)
+        return _SPECIAL.get(token, f"(?P<{name}>[^/]+)")
+
+    return "".join(map(expression, _TOKEN.split(pattern)))

@@ -1,0 +1,215 @@
+"""Poles, lamps, bollards, signs and traffic lights."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+from doubtmap.datasets.streets.canvas import Canvas, Color, Paint
+from doubtmap.datasets.streets.materials import POLE, SIGN, Light, pick, rgb
+
+METAL = (
+    rgb(128, 132, 134),
+    rgb(96, 100, 102),
+    rgb(70, 74, 76),
+    rgb(150, 150, 146),
+    rgb(74, 84, 76),
+)
+TIMBER = (rgb(104, 88, 70), rgb(120, 108, 94))
+RED, BLUE, YELLOW = rgb(176, 42, 42), rgb(44, 84, 156), rgb(216, 176, 60)
+GREEN, BLANK, GREY = rgb(48, 110, 82), rgb(224, 224, 220), rgb(140, 142, 144)
+BROWN, BLACK = rgb(112, 82, 60), rgb(34, 34, 36)
+
+
+def pole(
+    canvas: Canvas, s: float, z: float, high: float, girth: float, paint: Paint, low: float = 0.0
+) -> None:
+    """Draw an upright post; girth is its half width in metres."""
+    girth = max(girth, 0.45 * z / canvas.view.focal)
+    canvas.polygon(
+        [(s - girth, low, z), (s - girth, high, z), (s + girth, high, z), (s + girth, low, z)],
+        paint,
+    )
+    shine = paint.lit(1.3)
+    canvas.polygon(
+        [(s - girth * 0.5, low, z), (s - girth * 0.5, high, z), (s, high, z), (s, low, z)], shine
+    )
+
+
+def _pole_shadow(canvas: Canvas, light: Light, s: float, z: float, high: float) -> None:
+    end_s, end_z = s + light.drift * high, max(z + light.reach * high, 1.5)
+    canvas.shade([(s - 0.08, z), (s + 0.08, z), (end_s + 0.08, end_z), (end_s - 0.08, end_z)], 0.8)
+
+
+def lamp(canvas: Canvas, random: Random, light: Light, side: int, s: float, z: float) -> None:
+    """Draw a street lamp that reaches over the road, or a wooden mast with wires."""
+    metal = Paint(POLE, pick(random, METAL), grain=0.03).lit(light.front)
+    high = random.uniform(5, 8.5)
+    pole(canvas, s, z, high, 0.09, metal)
+    reach = -side * random.uniform(0.8, 2.0)
+    thick = max(0.06, 0.45 * z / canvas.view.focal)
+    arm = [(s, high - thick, z), (s, high + thick, z)]
+    arm += [(s + reach, high + 0.3 + thick, z), (s + reach, high + 0.3 - thick, z)]
+    canvas.polygon(arm, metal)
+    head = Paint(POLE, rgb(206, 206, 200), glow=2.2)
+    canvas.ellipse((s + reach, high + 0.25, z), 0.38, 0.12, head)
+    _pole_shadow(canvas, light, s, z, high)
+
+
+def mast(canvas: Canvas, random: Random, light: Light, s: float, z: float) -> None:
+    """Draw a wooden mast with a crossbar."""
+    wood = Paint(POLE, pick(random, TIMBER), grain=0.12).lit(light.front)
+    high = random.uniform(6, 9)
+    pole(canvas, s, z, high, 0.13, wood)
+    canvas.polygon(
+        [
+            (s - 0.9, high - 0.7, z),
+            (s - 0.9, high - 0.5, z),
+            (s + 0.9, high - 0.5, z),
+            (s + 0.9, high - 0.7, z),
+        ],
+        wood,
+    )
+    _pole_shadow(canvas, light, s, z, high)
+
+
+def bollards(canvas: Canvas, random: Random, light: Light, s: float, z: float) -> None:
+    """Draw a row of short posts."""
+    paint = Paint(POLE, pick(random, (*METAL, rgb(160, 60, 50))), grain=0.03).lit(light.front)
+    high, gap = random.uniform(0.7, 1.1), random.uniform(1.5, 3)
+    for number in reversed(range(random.randint(2, 6))):
+        pole(canvas, s, z + number * gap, high, 0.09, paint)
+
+
+def _plate(shape: str, radius: float) -> list[tuple[float, float]]:
+    corners = {"triangle": 3, "give_way": 3, "diamond": 4, "octagon": 8, "round": 20}
+    if shape in corners:
+        count = corners[shape]
+        start = {"triangle": 0.5, "give_way": -0.5, "diamond": 0.5, "octagon": 0.125, "round": 0.0}
+        turn = start[shape] * math.pi
+        angles = [turn + 2 * math.pi * k / count for k in range(count)]
+        return [(radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]
+    wide, high = {"square": (1.0, 1.0), "wide": (1.7, 0.9), "tall": (0.7, 1.3)}[shape]
+    return [
+        (-radius * wide, -radius * high),
+        (-radius * wide, radius * high),
+        (radius * wide, radius * high),
+        (radius * wide, -radius * high),
+    ]
+
+
+FACES: tuple[tuple[str, Color, Color], ...] = (
+    ("triangle", RED, BLANK), ("give_way", RED, BLANK), ("round", RED, BLANK), ("octagon", RED, RED),
+    ("round", BLUE, BLUE), ("diamond", BLANK, YELLOW), ("diamond", BLACK, YELLOW), ("square", BLUE, BLUE),
+    ("wide", BLANK, BLUE), ("wide", BLANK, GREEN), ("tall", BLANK, BLANK), ("wide", BROWN, BLANK),
+    ("round", GREY, GREY), ("square", GREY, GREY), ("triangle", GREY, GREY),
+)  # fmt: skip
+
+
+def _face(
+    canvas: Canvas, random: Random, centre: tuple[float, float, float], radius: float, lit: float
+) -> None:
+    s, y, z = centre
+    shape, rim, field = random.choice(FACES)
+    outline = _plate(shape, radius)
+    edge = Paint(SIGN, rim, grain=0.02, blotch=0.03).lit(lit)
+    canvas.polygon([(s + right, y + up, z) for right, up in outline], edge)
+    inner = Paint(SIGN, field, grain=0.02, blotch=0.03).lit(lit)
+    canvas.polygon([(s + 0.78 * right, y + 0.78 * up, z) for right, up in outline], inner)
+    if rim == GREY:
+        return
+    ink = Paint(SIGN, BLACK if field in (BLANK, YELLOW) else BLANK).lit(lit)
+    for _ in range(random.randint(1, 3)):
+        right, up = random.uniform(-0.25, 0.25) * radius, random.uniform(-0.3, 0.3) * radius
+        wide, high = random.uniform(0.08, 0.35) * radius, random.uniform(0.06, 0.22) * radius
+        canvas.polygon(
+            [
+                (s + right - wide, y + up - high, z),
+                (s + right - wide, y + up + high, z),
+                (s + right + wide, y + up + high, z),
+                (s + right + wide, y + up - high, z),
+            ],
+            ink,
+        )
+
+
+def sign(canvas: Canvas, random: Random, light: Light, s: float, z: float) -> None:
+    """Draw one or two plates on a post."""
+    metal = Paint(POLE, pick(random, METAL), grain=0.03).lit(light.front)
+    radius = random.uniform(0.32, 0.6)
+    high = random.uniform(2.1, 3.0) + radius
+    pole(canvas, s, z, high, 0.04, metal)
+    lit = light.front * random.uniform(0.85, 1.1)
+    _face(canvas, random, (s, high, z), radius, lit)
+    if random.random() < 0.3:
+        _face(canvas, random, (s, high - 2.0 * radius, z), radius * 0.75, lit)
+    _pole_shadow(canvas, light, s, z, high)
+
+
+def board(canvas: Canvas, random: Random, light: Light, side: int, s: float, z: float) -> None:
+    """Draw a large direction board on two posts, or one that spans the road."""
+    metal = Paint(POLE, pick(random, METAL), grain=0.03).lit(light.front)
+    span = random.random() < 0.35
+    wide = random.uniform(1.4, 2.6)
+    low = random.uniform(5.0, 5.8) if span else random.uniform(1.8, 2.6)
+    high = low + random.uniform(1.2, 2.0)
+    if span:
+        pole(canvas, s, z, high, 0.14, metal)
+        centre = s - side * (wide + random.uniform(0.5, 2.5))
+        canvas.polygon(
+            [
+                (s, high - 0.3, z),
+                (s, high - 0.05, z),
+                (centre, high - 0.05, z),
+                (centre, high - 0.3, z),
+            ],
+            metal,
+        )
+    else:
+        centre = s + side * (wide + 0.2)
+        for post in (-0.7, 0.7):
+            pole(canvas, centre + post * wide, z, high, 0.07, metal)
+    field = random.choice([BLUE, GREEN, BLANK, YELLOW, GREY, BROWN])
+    lit = light.front
+    rim = Paint(SIGN, BLANK if field != BLANK else BLUE, blotch=0.03).lit(lit)
+    face = Paint(SIGN, field, grain=0.02, blotch=0.03).lit(lit)
+    for grow, paint in ((0.08, rim), (0.0, face)):
+        canvas.polygon(
+            [
+                (centre - wide - grow, low - grow, z),
+                (centre - wide - grow, high + grow, z),
+                (centre + wide + grow, high + grow, z),
+                (centre + wide + grow, low - grow, z),
+            ],
+            paint,
+        )
+    ink = Paint(SIGN, BLACK if field in (BLANK, YELLOW) else BLANK).lit(lit)
+    for line in range(random.randint(1, 3)):
+        y = high - 0.35 - 0.45 * line
+        if y > low + 0.15 and field != GREY:
+            end = centre - wide + random.uniform(0.8, 1.7) * wide
+            start = centre - 0.85 * wide
+            canvas.polygon(
+                [
+                    (start, y - 0.09, z),
+                    (start, y + 0.09, z),
+                    (end, y + 0.09, z),
+                    (end, y - 0.09, z),
+                ],
+                ink,
+            )
+
+
+def traffic_light(canvas: Canvas, random: Random, light: Light, s: float, z: float) -> None:
+    """Draw a traffic light on its post."""
+    metal = Paint(POLE, pick(random, METAL), grain=0.03).lit(light.front)
+    pole(canvas, s, z, 3.0, 0.07, metal)
+    case = Paint(SIGN, rgb(40, 44, 42)).lit(light.front)
+    canvas.polygon(
+        [(s - 0.2, 2.3, z), (s - 0.2, 3.4, z), (s + 0.2, 3.4, z), (s + 0.2, 2.3, z)], case
+    )
+    on = random.randrange(3)
+    for number, color in enumerate((rgb(230, 50, 40), rgb(236, 170, 40), rgb(70, 210, 130))):
+        bright = number == on
+        lens = Paint(SIGN, color, glow=2.0 if bright else 0.0).lit(1.0 if bright else 0.3)
+        canvas.ellipse((s, 3.2 - 0.35 * number, z), 0.13, 0.13, lens)

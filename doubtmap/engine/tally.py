@@ -1,0 +1,204 @@
+"""All sums of one evaluation: fixed in size, whatever the number of images.
+
+Only the few numbers per image that the table of images shows grow with the data set.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Self
+
+import numpy as np
+
+from doubtmap.engine.observation import IS_UNKNOWN, KNOWN_ONLY, RIGHT, WRONG, Observation
+from doubtmap.metrics import Confusion, Histogram, Patches, RankingCurve, Reliability
+from doubtmap.metrics.accumulator import Array, State
+from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
+from doubtmap.metrics.histogram import Bins
+from doubtmap.metrics.reliability import ReliabilitySums
+
+BRIER = 4
+"""Channel of a score's histogram that sums the Brier score of the pixels with a class."""
+BINS = 1 << 20
+IMAGE_BINS = 1 << 15
+Row = dict[str, Any]
+
+
+class ScoreTally:
+    """The sums of one score: pixels by kind and Brier score, patches, and their replicates."""
+
+    def __init__(self, replicates: int) -> None:
+        self.pixels = Histogram(BINS, shape=(5,))
+        self.patches = Patches(bins=1 << 18)
+        self.replicates = BootstrapHistogram(replicates, channels=4)
+
+    def take(self, name: str, arrays: dict[str, Array], weights: Array) -> Row:
+        """Take an image; returns its own figures."""
+        kind, values = arrays["kind"], arrays[f"score/{name}"]
+        has_class = kind <= WRONG
+        at = self.pixels.locate(values)
+        self.pixels.add(at, kind)
+        image = Histogram(IMAGE_BINS, shape=(4,))
+        image.update(values, kind)
+        self.replicates.add(image, weights)
+        if "brier" in arrays:
+            self.pixels.add(at[has_class], BRIER, arrays["brier"].astype(np.float64))
+            self.patches.add(arrays[f"patch/{name}"], arrays["accurate"])
+        return image_figures(image.view(), values, kind)
+
+    def state(self) -> State:
+        """The sums as named arrays."""
+        return join_states(
+            pixels=self.pixels.state(),
+            patches=self.patches.state(),
+            replicates=self.replicates.state(),
+        )
+
+    @classmethod
+    def from_state(cls, state: State) -> Self:
+        """The sums whose `state()` this was."""
+        tally = cls(1)
+        tally.pixels = Histogram.from_state(sub_state(state, "pixels"))
+        tally.patches = Patches.from_state(sub_state(state, "patches"))
+        tally.replicates = BootstrapHistogram.from_state(sub_state(state, "replicates"))
+        return tally
+
+
+class Tally:
+    """All sums over the pixels of a data set.
+
+    Args:
+        scores: names.
+        replicates: of the bootstrap over images.
+        seed: of the bootstrap.
+        bins: of the reliability diagram.
+    """
+
+    def __init__(
+        self, scores: list[str], replicates: int = 300, seed: int = 0, bins: int = 15
+    ) -> None:
+        self.weights = Weights(replicates, seed)
+        self.bins = bins
+        self.scores = {name: ScoreTally(replicates) for name in scores}
+        self.confusion: Confusion | None = None
+        self.reliability: Reliability | None = None
+        self.brier = Histogram(1 << 16, shape=(2,))
+        """Pixels with a class, and their summed Brier score, by Brier score."""
+        self.segmentation = BootstrapSums(replicates)
+        self.kinds = np.zeros(4, np.int64)
+        self.void = 0
+        self.images: list[Row] = []
+
+    def take(self, seen: Observation) -> None:
+        """Take an image into all sums."""
+        arrays, meta = seen.arrays, seen.meta
+        weights = self.weights(meta["index"])
+        self.kinds += np.bincount(arrays["kind"], minlength=4)
+        self.void += meta["void"]
+        row: Row = {"image": meta["name"], "index": meta["index"]}
+        if "confusion" in arrays:
+            row |= self._take_classes(arrays, weights)
+        row["scores"] = {
+            name: score.take(name, arrays, weights) for name, score in self.scores.items()
+        }
+        self.images.append(row)
+
+    def _take_classes(self, arrays: dict[str, Array], weights: Array) -> Row:
+        confusion = Confusion(arrays["confusion"])
+        sums = ReliabilitySums(**sub_state(arrays, "reliability"))
+        if self.confusion is None or self.reliability is None:
+            self.confusion = Confusion.empty(len(confusion.counts))
+            self.reliability = Reliability(len(confusion.counts), self.bins)
+        self.confusion += confusion
+        self.reliability.add(sums, arrays["doubt"], arrays["wrong"])
+        at = self.brier.locate(arrays["brier"])
+        self.brier.add(at, 0)
+        self.brier.add(at, 1, arrays["brier"].astype(np.float64))
+        self.segmentation.add({"counts": confusion.counts} | sums.state(), weights)
+        return {"miou": confusion.miou, "accuracy": confusion.accuracy, "ece": sums.ece}
+
+    def state(self) -> State:
+        """The sums as named arrays."""
+        state = join_states(
+            segmentation=self.segmentation.state(),
+            brier=self.brier.state(),
+            **{f"score/{name}": score.state() for name, score in self.scores.items()},
+        )
+        if self.confusion is not None and self.reliability is not None:
+            state |= join_states(
+                confusion=self.confusion.state(), reliability=self.reliability.state()
+            )
+        settings = {
+            "replicates": self.weights.replicates,
+            "seed": self.weights.seed,
+            "bins": self.bins,
+            "scores": list(self.scores),
+            "void": self.void,
+            "images": self.images,
+        }
+        state["kinds"] = self.kinds
+        state["settings"] = np.frombuffer(json.dumps(settings).encode(), np.uint8)
+        return state
+
+    @classmethod
+    def from_state(cls, state: State) -> Self:
+        """The sums whose `state()` this was."""
+        settings = json.loads(state["settings"].tobytes())
+        tally = cls(settings["scores"], settings["replicates"], settings["seed"], settings["bins"])
+        tally.void, tally.images = settings["void"], settings["images"]
+        tally.kinds = state["kinds"].copy()
+        tally.brier = Histogram.from_state(sub_state(state, "brier"))
+        tally.segmentation = BootstrapSums.from_state(
+            sub_state(state, "segmentation"), settings["replicates"]
+        )
+        for name in tally.scores:
+            tally.scores[name] = ScoreTally.from_state(sub_state(state, f"score/{name}"))
+        if "confusion/counts" in state:
+            tally.confusion = Confusion(state["confusion/counts"].copy())
+            tally.reliability = Reliability.from_state(sub_state(state, "reliability"))
+        return tally
+
+
+def unknown_curve(bins: Bins) -> RankingCurve:
+    """Unknown pixels against all known ones."""
+    known = bins.counts[RIGHT] + bins.counts[WRONG] + bins.counts[KNOWN_ONLY]
+    return RankingCurve.from_bins(bins, bins.counts[IS_UNKNOWN], known)
+
+
+def wrong_curve(bins: Bins) -> RankingCurve:
+    """Wrong pixels against right ones, unknown ones left out."""
+    return RankingCurve.from_bins(bins, bins.counts[WRONG], bins.counts[RIGHT])
+
+
+def image_figures(bins: Bins, values: Array, kind: Array) -> Row:
+    """An image's own figures: mean doubt, ranking figures, and the share of pixels missed.
+
+    Missed are the unknown (and wrong) pixels with less doubt than the median of the rest.
+    """
+    row: Row = {"mean": float(values.mean(dtype=np.float64)) if values.size else None}
+    for name, curve in (("unknown", unknown_curve(bins)), ("wrong", wrong_curve(bins))):
+        if curve.defined:
+            row[name] = {
+                "auprc": float(curve.average_precision()),
+                "auroc": float(curve.auroc()),
+                "fpr95": float(curve.fpr_at_tpr()),
+            }
+    bad = (kind == WRONG) | (kind == IS_UNKNOWN)
+    if bad.any() and not bad.all():
+        row["missed"] = float((values[bad] < np.median(values[~bad])).sum() / values.size)
+    return row
+
+
+def join_states(**states: State) -> State:
+    """One flat state from several, names joined by a slash."""
+    return {
+        f"{prefix}/{name}": array
+        for prefix, state in states.items()
+        for name, array in state.items()
+    }
+
+
+def sub_state(state: State, prefix: str) -> State:
+    """The arrays below a prefix, without it."""
+    start = prefix + "/"
+    return {name[len(start) :]: array for name, array in state.items() if name.startswith(start)}

@@ -1,0 +1,197 @@
+"""Programs saved by `torch.export.save` (`.pt2`), listened to while interpreted node by node."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from doubtmap.errors import ModelError
+from doubtmap.models.backend import Tap, first_line
+from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
+from doubtmap.models.source import Source, fixed_notes, sha256_of
+
+
+def open_exported(path: Path, device: torch.device | str | None = None) -> Source:
+    """Open an exported program.
+
+    Nothing in it is unpickled, and compiled code is refused. PyTorch's reader still evaluates
+    symbolic sizes as Python expressions: open only what you trust.
+
+    Args:
+        path: of the `.pt2` file.
+        device: where to move the program; default: where it was exported.
+
+    Returns:
+        The network, with ImageNet's mean and standard deviation.
+
+    Raises:
+        ModelError: where the file cannot be read or has no image input.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: expected an exported program, found none. Check the path.")
+    try:
+        _refuse_compiled(path)
+        with _weights_only():
+            program = torch.export.load(path)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{path}: expected a program saved by torch.export.save, but it cannot be read "
+            f"({first_line(error)}). Export it again with this PyTorch."
+        ) from error
+    if device is not None:
+        from torch.export.passes import move_to_device_pass  # PyTorch 2.5 and later
+
+        program = move_to_device_pass(program, str(device))
+    backend = ExportedBackend(program, path, device)
+    fixed = backend.fixed_size
+    return Source(
+        backend,
+        str(path),
+        "exported",
+        Preprocessing(size=FixedSize(*fixed) if fixed else ImageSize()),
+        notes=fixed_notes(fixed, backend.fixed_batch),
+        sha256=sha256_of(path),
+    )
+
+
+class ExportedBackend:
+    """An exported program; taps are read while its graph is interpreted.
+
+    Args:
+        program: with one image input.
+        path: named in errors.
+        device: where it was moved to; default: where its weights are.
+    """
+
+    def __init__(
+        self,
+        program: torch.export.ExportedProgram,
+        path: Path,
+        device: torch.device | str | None = None,
+    ) -> None:
+        inputs = _user_inputs(program)
+        shape = list(inputs[0].shape) if inputs else []
+        if len(inputs) != 1 or len(shape) != 4 or not inputs[0].is_floating_point():
+            raise ModelError(
+                f"{path}: expected one floating-point input (B, 3, H, W), got "
+                f"{', '.join(str(tuple(value.shape)) for value in inputs) or 'none'}. "
+                f"Export the network with the image as its only input."
+            )
+        self.dtype = inputs[0].dtype
+        self.device = torch.device(device) if device is not None else inputs[0].device
+        batch, _, height, width = (side if isinstance(side, int) else None for side in shape)
+        self.fixed_batch = batch
+        self.fixed_size = (height, width) if height and width else None
+        self._module: fx.GraphModule = program.module()
+        self._layers = _pointwise(self._module)
+
+    @property
+    def convolutions(self) -> Mapping[str, int]:
+        """Number of output channels of each ungrouped 1x1 convolution, by its module's name."""
+        return {name: channels for name, (_, channels) in self._layers.items()}
+
+    def run(self, x: Tensor, taps: Collection[str] = ()) -> tuple[object, list[Tap]]:
+        """Run the program, by interpreting it where layers are listened to."""
+        with torch.no_grad():
+            if not taps:
+                return self._module(x), []
+            nodes = {self._layers[name][0]: name for name in taps}
+            listener = _Listener(self._module, nodes)
+            return listener.run(x), listener.calls
+
+
+class _Listener(fx.Interpreter):
+    """Interprets a graph and keeps the calls of some of its convolutions."""
+
+    def __init__(self, module: fx.GraphModule, nodes: Mapping[str, str]) -> None:
+        super().__init__(module)
+        self.nodes = nodes
+        self.calls: list[Tap] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self.nodes:
+            args, _ = self.fetch_args_kwargs_from_env(n)
+            self.calls.append(Tap(self.nodes[n.name], args[0], result))
+        return result
+
+
+def _pointwise(module: fx.GraphModule) -> dict[str, tuple[str, int]]:
+    """Ungrouped 1x1 convolutions in the graph's order: node name and number of channels."""
+    layers: dict[str, tuple[str, int]] = {}
+    for node in module.graph.nodes:
+        weight = _weight(module, node)
+        if weight is not None and tuple(weight.shape[2:]) == (1, 1) and _groups(node) == 1:
+            name = _module_name(node)
+            layers[node.name if name in layers or not name else name] = (node.name, len(weight))
+    return layers
+
+
+def _weight(module: fx.GraphModule, node: fx.Node) -> Tensor | None:
+    aten = torch.ops.aten
+    if node.target == aten.convolution.default:
+        if node.args[6]:  # transposed
+            return None
+    elif node.target != aten.conv2d.default:
+        return None
+    source = node.args[1]
+    if not isinstance(source, fx.Node):
+        return None
+    value = source.meta.get("val")
+    if value is None and source.op == "get_attr":
+        owner, _, name = str(source.target).rpartition(".")
+        value = getattr(module.get_submodule(owner), name)
+    return value if isinstance(value, Tensor) and value.ndim == 4 else None
+
+
+def _groups(node: fx.Node) -> object:
+    place = 8 if node.target == torch.ops.aten.convolution.default else 6
+    return node.args[place] if len(node.args) > place else node.kwargs.get("groups", 1)
+
+
+def _module_name(node: fx.Node) -> str:
+    """Dotted name of the module that the node was made from, or nothing."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    name = str(stack[-1][0]) if stack else ""
+    return name.removeprefix("L['self']").removeprefix(".")
+
+
+def _user_inputs(program: torch.export.ExportedProgram) -> list[Tensor]:
+    names = set(program.graph_signature.user_inputs)
+    nodes = (n for n in program.graph.nodes if n.op == "placeholder" and n.name in names)
+    values = (node.meta.get("val") for node in nodes)
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def _refuse_compiled(path: Path) -> None:
+    """Refuse packages with machine code, which `torch.export.load` would load as a library."""
+    with zipfile.ZipFile(path) as archive:
+        if any("data/aotinductor/" in name for name in archive.namelist()):
+            raise ModelError(
+                f"{path}: expected an exported program without compiled code, got an AOTInductor "
+                f"package. Save the program itself with torch.export.save."
+            )
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Keep `torch.export.load` from unpickling weights, which it does for some files."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -1,0 +1,227 @@
+"""Hugging Face folders and names through transformers; the only file that imports it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from doubtmap.errors import ModelError
+from doubtmap.models.backend import first_line
+from doubtmap.models.module import ModuleBackend
+from doubtmap.models.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    EdgeSize,
+    FixedSize,
+    ImageSize,
+    Preprocessing,
+)
+from doubtmap.models.source import Source, sha256_of
+
+INSTALL = 'pip install "doubtmap[hf]"'
+
+QUERY_MODELS = ("mask2former", "maskformer", "eomt", "eomt_dinov3")
+SQUARE_ONLY = ("beit", "data2vec-vision", "dpt", "eomt", "eomt_dinov3")
+"""Networks whose position embeddings fit one size, `config.image_size`."""
+SHORTEST_EDGE = ("mask2former", "maskformer", "mobilenet_v2", "mobilevit", "mobilevitv2")
+"""Networks in whose processors a plain number is the shorter side, not both sides."""
+
+
+def open_huggingface(name: str, device: torch.device | str | None = None) -> Source:
+    """Open a folder, or a name on the hub, with its own classes and preprocessing.
+
+    Weights are read from safetensors, or with `weights_only`; code that comes with them is never
+    run.
+
+    Args:
+        name: a folder, or `owner/name`.
+        device: where to move the network.
+
+    Returns:
+        The network, in float32.
+
+    Raises:
+        ModelError: where transformers is missing, or the folder cannot be loaded.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ModelError(
+            f"{name}: expected transformers for Hugging Face networks, found none. Install with "
+            f"{INSTALL}."
+        ) from error
+    with _quiet(transformers):
+        config = _config(transformers, name)
+        network, notes = _network(transformers, name, config)
+        settings = _settings(transformers, name)
+    preprocessing, more = _preprocessing(settings, config)
+    return Source(
+        ModuleBackend(network.float(), device),
+        name,
+        "huggingface",
+        preprocessing,
+        _class_names(config),
+        (*notes, *more),
+        _sha256(transformers, name),
+    )
+
+
+def _config(transformers: Any, name: str) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        raise ModelError(
+            f"{name}: expected a Hugging Face folder or name with a config.json, but it cannot "
+            f"be read ({first_line(error)}). Check the name, or save with save_pretrained."
+        ) from error
+
+
+def _network(transformers: Any, name: str, config: Any) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network with its weights, none of which may be missing."""
+    if type(config) in transformers.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING:
+        auto = transformers.AutoModelForSemanticSegmentation
+    elif config.model_type in QUERY_MODELS:
+        auto = transformers.AutoModelForUniversalSegmentation
+    else:
+        raise ModelError(
+            f"{name}: expected a network for semantic segmentation, got {config.model_type}, "
+            f"which is none or needs more than the image. Wrap it in a module that returns logits."
+        )
+    try:
+        network, loading = auto.from_pretrained(
+            name,
+            config=config,
+            trust_remote_code=False,
+            weights_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise ModelError(
+            f"{name}: expected the weights of a {config.model_type} network, but they cannot be "
+            f"loaded ({first_line(error)}). Save the folder again with save_pretrained."
+        ) from error
+    missing = sorted(loading["missing_keys"])
+    needed = [key for key in missing if not key.startswith("auxiliary_head")]
+    if needed:
+        raise ModelError(
+            f"{name}: expected all weights of {type(network).__name__}, found {len(needed)} "
+            f"missing, such as {needed[0]}. Load a network trained for segmentation."
+        )
+    return network, ("The auxiliary head has no weights and is not used.",) if missing else ()
+
+
+def _settings(transformers: Any, name: str) -> dict[str, Any] | None:
+    """The processor's settings as plain JSON; None where the folder has none."""
+    reader = transformers.image_processing_utils.BaseImageProcessor
+    try:
+        return dict(reader.get_image_processor_dict(name)[0])
+    except OSError as error:
+        if Path(name, "preprocessor_config.json").exists():
+            raise ModelError(
+                f"{name}: expected preprocessing settings, but preprocessor_config.json cannot "
+                f"be read ({first_line(error)}). Save the processor again."
+            ) from error
+        return None
+
+
+def _preprocessing(
+    settings: dict[str, Any] | None, config: Any
+) -> tuple[Preprocessing, tuple[str, ...]]:
+    """Translate a processor's settings to RGB in [0, 1], and say what is not translated."""
+    notes = []
+    if settings is None:
+        notes.append("The folder has no preprocessor_config.json; ImageNet's values are assumed.")
+        settings = {}
+    size = _size(settings, config.model_type)
+    edge: Any = getattr(config, "image_size", None)
+    one_size = config.model_type in SQUARE_ONLY and edge is not None
+    if one_size and (isinstance(size, ImageSize) or config.model_type in QUERY_MODELS):
+        height, width = edge if isinstance(edge, (list, tuple)) else (edge, edge)
+        size = FixedSize(height, width)
+        notes.append("The network takes one size; images are resized to it as a whole.")
+    if settings.get("do_center_crop"):
+        notes.append("The processor's centre crop is left out, so that no pixel is lost.")
+    mean, std = _normalisation(settings)
+    divisor = settings.get("size_divisor") or settings.get("size_divisibility")
+    bgr = bool(settings.get("do_flip_channel_order"))
+    return Preprocessing(mean, std, size, divisor, bgr), tuple(notes)
+
+
+def _size(settings: Mapping[str, Any], model_type: str) -> FixedSize | EdgeSize | ImageSize:
+    size = settings.get("size")
+    if size is None or not settings.get("do_resize", True):
+        return ImageSize()
+    if isinstance(size, int):
+        if model_type in SHORTEST_EDGE:
+            return EdgeSize(size, settings.get("max_size"))
+        return FixedSize(size, size)
+    if isinstance(size, Mapping) and size.get("height") and size.get("width"):
+        return FixedSize(int(size["height"]), int(size["width"]))
+    if isinstance(size, Mapping) and size.get("shortest_edge"):
+        return EdgeSize(int(size["shortest_edge"]), size.get("longest_edge"))
+    return ImageSize()
+
+
+def _normalisation(settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation for RGB in [0, 1], the processor's rescaling folded in."""
+    factor = float(settings.get("rescale_factor", 1 / 255))
+    if not settings.get("do_rescale", True):
+        factor = 1.0
+    mean, std = [0.0] * 3, [1.0] * 3
+    if settings.get("do_normalize", True):
+        mean = _three(settings.get("image_mean"), IMAGENET_MEAN)
+        std = _three(settings.get("image_std"), IMAGENET_STD)
+    scale = 255 * factor  # the processor maps a pixel of value 1 to this before normalising
+    scale = 1.0 if abs(scale - 1) < 1e-6 else scale
+    return tuple(value / scale for value in mean), tuple(value / scale for value in std)
+
+
+def _three(values: Any, default: tuple[float, ...]) -> list[float]:
+    if values is None:
+        return list(default)
+    return [float(v) for v in values] if isinstance(values, (list, tuple)) else [float(values)] * 3
+
+
+def _class_names(config: Any) -> tuple[str, ...]:
+    """Names in the order of the classes; empty where they are transformers' placeholders."""
+    names = {int(index): str(label) for index, label in (config.id2label or {}).items()}
+    if sorted(names) != list(range(len(names))):
+        return ()
+    if all(label == f"LABEL_{index}" for index, label in names.items()):
+        return ()
+    return tuple(names[index] for index in range(len(names)))
+
+
+def _sha256(transformers: Any, name: str) -> str | None:
+    """Of the weights, where they are one safetensors file."""
+    if Path(name).is_dir():
+        path = Path(name, "model.safetensors")
+        return sha256_of(path) if path.is_file() else None
+    try:
+        cached = transformers.utils.cached_file(name, "model.safetensors", local_files_only=True)
+    except OSError:
+        return None
+    return sha256_of(Path(cached)) if cached else None
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """No progress bars, reports or warnings of transformers while the block lasts."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

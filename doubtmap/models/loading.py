@@ -1,0 +1,167 @@
+"""`load`: from whatever a user has (a module, a folder, a file, a name) to a segmenter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from doubtmap.errors import UsageError
+from doubtmap.models.exported import open_exported
+from doubtmap.models.huggingface import open_huggingface
+from doubtmap.models.module import ModuleBackend
+from doubtmap.models.network import NetworkSegmenter
+from doubtmap.models.onnx import open_onnx
+from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
+from doubtmap.models.python_file import open_python
+from doubtmap.models.source import Source
+
+FORMS = (
+    "an nn.Module, a Hugging Face folder or owner/name, FILE.onnx, FILE.pt2, "
+    "python:FILE.py:FUNCTION, or demo"
+)
+
+
+def load(
+    model: nn.Module | str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input_size: tuple[int, int] | Literal["image"] | None = None,
+    classifier: str | None = None,
+    divisor: int | None = None,
+    device: torch.device | str | None = None,
+) -> NetworkSegmenter:
+    """Put a network behind one call that takes RGB images.
+
+    Args:
+        model: an `nn.Module`, a Hugging Face folder or `owner/name`, `FILE.onnx`, `FILE.pt2`
+            (`torch.export`), `python:FILE.py:FUNCTION`, or `demo`.
+        classes: one name per class; default: the network's own.
+        mean: three values, for RGB in [0, 1]; default: the folder's, else ImageNet's.
+        std: likewise.
+        input_size: `(height, width)` in pixels to which images are resized for the network, or
+            `"image"` for each image's own; default: the folder's or file's rule, else the
+            image's own.
+        classifier: dotted name of the last 1x1 convolution, in place of the search; it is
+            checked all the same.
+        divisor: pad sides up to multiples of it; default: only where the network refuses a size.
+        device: where to run; default: where the module is, the CPU for files.
+
+    Returns:
+        A segmenter.
+
+    Raises:
+        UsageError: for options that make no sense.
+        ModelError: where the network cannot be loaded.
+
+    Example:
+        >>> network = nn.Conv2d(3, 4, kernel_size=1)
+        >>> segmenter = load(network, classes=["sky", "road", "car", "tree"])
+        >>> prediction = segmenter(torch.rand(1, 3, 8, 8))
+        >>> tuple(prediction.logits.shape)
+        (1, 4, 8, 8)
+    """
+    _check_options(classes, mean, std, input_size, divisor)
+    source = _opened(model, device)
+    preprocessing = source.preprocessing
+    if input_size is not None:
+        size = ImageSize() if input_size == "image" else FixedSize(*map(int, input_size))
+        _check_fixed(source, size)
+        preprocessing = replace(preprocessing, size=size)
+    if divisor is not None:
+        preprocessing = replace(preprocessing, divisor=divisor)
+    if mean is not None:
+        preprocessing = replace(preprocessing, mean=tuple(map(float, mean)))
+    if std is not None:
+        preprocessing = replace(preprocessing, std=tuple(map(float, std)))
+    names = source.class_names if classes is None else tuple(classes)
+    source = replace(source, preprocessing=preprocessing, class_names=names)
+    return NetworkSegmenter(source, classifier)
+
+
+def _opened(model: nn.Module | str | Path, device: torch.device | str | None) -> Source:
+    if isinstance(model, nn.Module):
+        return Source(ModuleBackend(model, device), type(model).__name__, "module")
+    if not isinstance(model, (str, Path)):
+        raise UsageError(f"load: expected {FORMS}, got {type(model).__name__}.")
+    name = str(model)
+    if name == "demo":
+        return _demo(device)
+    if name.startswith("python:"):
+        return open_python(name.removeprefix("python:"), device)
+    if Path(name).is_dir():
+        return open_huggingface(name, device)
+    if "," in name and not Path(name).exists():
+        raise UsageError(
+            f"load: expected one network, got {name!r}; ensembles are not available in this "
+            f"version and come with a later release. Pass one of them."
+        )
+    if name.endswith(".onnx"):
+        return open_onnx(Path(name), device)
+    if name.endswith(".pt2"):
+        return open_exported(Path(name), device)
+    if name.endswith((".pt", ".pth", ".ckpt", ".pkl", ".bin")):
+        raise UsageError(
+            f"load: expected {FORMS}, got the checkpoint {name!r}, which does not say what "
+            f"network it belongs to. Write a function that builds the network and loads it, and "
+            f"pass python:FILE.py:FUNCTION."
+        )
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not Path(name).exists():
+        return open_huggingface(name, device)
+    raise UsageError(f"load: expected {FORMS}, got {name!r}. Check the path.")
+
+
+def _demo(device: torch.device | str | None) -> Source:
+    from doubtmap.models.demo import DEMO_CLASSES, DEMO_MEAN, DEMO_STD, demo_network
+
+    backend = ModuleBackend(demo_network(), device)
+    preprocessing = Preprocessing(tuple(DEMO_MEAN), tuple(DEMO_STD))
+    return Source(backend, "demo", "demo", preprocessing, tuple(DEMO_CLASSES))
+
+
+def _check_options(
+    classes: Sequence[str] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    input_size: tuple[int, int] | Literal["image"] | None,
+    divisor: int | None,
+) -> None:
+    if isinstance(classes, str):
+        raise UsageError(
+            f"load: expected classes as a sequence of names, got one string. Pass {[classes]}."
+        )
+    for option, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) != 3:
+            raise UsageError(
+                f"load: expected three values for {option}, got {len(values)}. Give one for "
+                f"each of red, green and blue."
+            )
+    if std is not None and min(std) <= 0:
+        raise UsageError(
+            f"load: expected std above 0, got {list(std)}. Leave it out, or pass ones."
+        )
+    if divisor is not None and divisor < 1:
+        raise UsageError(f"load: expected divisor of at least 1, got {divisor}. Leave it out.")
+    if input_size is None or input_size == "image":
+        return
+    if isinstance(input_size, str) or len(input_size) != 2 or min(input_size) < 1:
+        raise UsageError(
+            f"load: expected input_size as (height, width) in pixels or 'image', got "
+            f"{input_size!r}. Pass for example (512, 1024)."
+        )
+
+
+def _check_fixed(source: Source, size: FixedSize | ImageSize) -> None:
+    only = source.backend.fixed_size
+    if only is not None and size != FixedSize(*only):
+        raise UsageError(
+            f"load: expected input_size {only}, the only one that {source.name} was exported "
+            f"for, got {size.describe()}. Leave it out, or export with dynamic sizes."
+        )

@@ -1,0 +1,177 @@
+"""ONNX files through onnxruntime; the only file that imports onnx and onnxruntime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from doubtmap.errors import ModelError, UsageError
+from doubtmap.models.backend import Tap, first_line
+from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
+from doubtmap.models.source import Source, fixed_notes, sha256_of
+
+INSTALL = 'pip install "doubtmap[onnx]"'
+
+_FLOATS = {1: torch.float32, 10: torch.float16, 11: torch.float64}
+"""ONNX's numbers for element types."""
+
+
+def open_onnx(path: Path, device: torch.device | str | None = None) -> Source:
+    """Open an ONNX file.
+
+    Args:
+        path: of the file; weights kept outside it lie next to it.
+        device: `cpu` (default) or a CUDA device, which needs onnxruntime-gpu.
+
+    Returns:
+        The network, with ImageNet's mean and standard deviation.
+
+    Raises:
+        ModelError: where the file cannot be read or has no image input.
+        UsageError: for a device that onnxruntime cannot use here.
+    """
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(
+            f"{path}: expected onnx and onnxruntime for ONNX files, found no {error.name}. "
+            f"Install with {INSTALL}."
+        ) from error
+    if not path.is_file():
+        raise ModelError(f"{path}: expected an ONNX file, found none. Check the path.")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        external = _external(model)
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:
+        raise ModelError(
+            f"{path}: expected an ONNX file, but it cannot be read ({first_line(error)}). "
+            f"Export it again."
+        ) from error
+    backend = OnnxBackend(model, path, onnxruntime, device)
+    fixed = backend.fixed_size
+    return Source(
+        backend,
+        str(path),
+        "onnx",
+        Preprocessing(size=FixedSize(*fixed) if fixed else ImageSize()),
+        notes=fixed_notes(fixed, backend.fixed_batch),
+        sha256=None if external else sha256_of(path),
+    )
+
+
+class OnnxBackend:
+    """A graph run by onnxruntime; taps are extra outputs of the graph.
+
+    Args:
+        model: the `onnx.ModelProto`, weights included.
+        path: named in errors.
+        onnxruntime: the module.
+        device: see `open_onnx`.
+    """
+
+    def __init__(
+        self, model: Any, path: Path, onnxruntime: Any, device: torch.device | str | None
+    ) -> None:
+        self.device = torch.device(device or "cpu")
+        self._model, self._path, self._runtime = model, path, onnxruntime
+        weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in weights]
+        shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in inputs]
+        kind = inputs[0].type.tensor_type.elem_type if inputs else None
+        if len(inputs) != 1 or len(shapes[0]) != 4 or kind not in _FLOATS:
+            raise ModelError(
+                f"{path}: expected one floating-point input (B, 3, H, W), got "
+                f"{', '.join(f'{v.name} {s}' for v, s in zip(inputs, shapes)) or 'none'}. "
+                f"Export the network with the image as its only input."
+            )
+        self.dtype = _FLOATS[kind]
+        self._input = inputs[0].name
+        batch, _, height, width = shapes[0]
+        self.fixed_batch = batch or None
+        self.fixed_size = (height, width) if height and width else None
+        self._layers = _pointwise(model.graph)
+        self._outputs = [value.name for value in model.graph.output]
+        self._session, self._tapped = self._started(()), frozenset[str]()
+
+    @property
+    def convolutions(self) -> Mapping[str, int]:
+        """Number of output channels of each ungrouped 1x1 convolution, by node name."""
+        return {name: channels for name, (_, _, channels) in self._layers.items()}
+
+    def run(self, x: Tensor, taps: Collection[str] = ()) -> tuple[object, list[Tap]]:
+        """Run the graph; a change of taps starts a new session."""
+        if frozenset(taps) != self._tapped:
+            self._session, self._tapped = self._started(taps), frozenset(taps)
+        names = [value.name for value in self._session.get_outputs()]
+        try:
+            arrays = self._session.run(names, {self._input: x.cpu().numpy()})
+        except Exception as error:  # onnxruntime's own errors share no base class
+            raise RuntimeError(first_line(error)) from error
+        values = {n: torch.from_numpy(a).to(self.device) for n, a in zip(names, arrays)}
+        values[self._input] = x
+        calls = [
+            Tap(name, values[seen], values[said])
+            for name, (seen, said, _) in self._layers.items()
+            if name in taps
+        ]
+        own = {name: values[name] for name in self._outputs}
+        return (own if "masks_queries_logits" in own else tuple(own.values())), calls
+
+    def _started(self, taps: Collection[str]) -> Any:
+        """A session whose graph also returns what the tapped layers see and say."""
+        model = type(self._model)()
+        model.CopyFrom(self._model)
+        for name in dict.fromkeys(n for tap in taps for n in self._layers[tap][:2]):
+            if name != self._input and name not in self._outputs:
+                model.graph.output.add().name = name
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4
+        try:
+            return self._runtime.InferenceSession(
+                model.SerializeToString(), options, providers=self._providers()
+            )
+        except Exception as error:
+            raise ModelError(
+                f"{self._path}: expected a graph that onnxruntime can run, but it said "
+                f"{first_line(error)}. Export it again, with another opset."
+            ) from error
+
+    def _providers(self) -> list[str]:
+        if self.device.type == "cpu":
+            return ["CPUExecutionProvider"]
+        if self.device.type == "cuda" and (
+            "CUDAExecutionProvider" in self._runtime.get_available_providers()
+        ):
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        raise UsageError(
+            f"{self._path}: expected a device that onnxruntime can use here, got {self.device}. "
+            f"Pass device='cpu', or install onnxruntime-gpu."
+        )
+
+
+def _pointwise(graph: Any) -> dict[str, tuple[str, str, int]]:
+    """Ungrouped 1x1 convolutions in the graph's order: input, output and number of channels."""
+    weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+            weights[node.output[0]] = list(node.attribute[0].t.dims)
+    layers = {}
+    for node in graph.node:
+        shape = weights.get(node.input[1], []) if node.op_type == "Conv" else []
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        if len(shape) == 4 and math.prod(shape[2:]) == 1 and groups == 1:
+            layers[node.name or node.output[0]] = (node.input[0], node.output[0], shape[0])
+    return layers
+
+
+def _external(model: Any) -> bool:
+    """Whether weights lie in files beside the ONNX file."""
+    return any(len(tensor.external_data) > 0 for tensor in model.graph.initializer)

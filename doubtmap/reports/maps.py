@@ -1,0 +1,190 @@
+"""Doubt maps and class maps as files.
+
+A doubt map is 16-bit greyscale PNG with its scale in the text metadata, or float32 as `.npy`,
+TIFF or safetensors. All files are written atomically; none can carry code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
+
+from doubtmap.errors import DataError, UsageError
+from doubtmap.reports.atomic import write_atomically
+from doubtmap.reports.colours import class_colours
+
+MapFormat = Literal["png", "npy", "tiff", "safetensors"]
+
+_STEPS = 65535
+_TIFF_DESCRIPTION = 270
+
+
+def write_map(
+    path: str | Path, doubt: NDArray[np.float32], format: MapFormat, name: str = "doubt"
+) -> None:
+    """Write one doubt map.
+
+    A PNG holds `pixel = round((value - minimum) / (maximum - minimum) * 65535)` and says the scale
+    as `doubtmap:score`, `doubtmap:minimum` and `doubtmap:maximum`; a constant map is all zeros.
+
+    Args:
+        path: the file, whatever its suffix.
+        doubt: `(H, W)`, finite.
+        format: `png`, `npy`, `tiff` or `safetensors` (one tensor, `doubt`).
+        name: the score's name, kept in the metadata (`.npy` has none).
+
+    Raises:
+        DataError: for a map that is not `(H, W)` or not finite.
+        UsageError: for an unknown format.
+    """
+    values = _checked(doubt, path)
+    if format == "png":
+        content = _png(values, name)
+    elif format == "npy":
+        content = _npy(values)
+    elif format == "tiff":
+        content = _tiff(values, name)
+    elif format == "safetensors":
+        content = safetensors.save({"doubt": values}, {"doubtmap:score": name})
+    else:
+        raise UsageError(f"{format}: expected a format of {', '.join(get_args(MapFormat))}.")
+    write_atomically(path, content)
+
+
+def read_map(path: str | Path) -> NDArray[np.float32]:
+    """Read a doubt map of any of the four formats, told apart by content.
+
+    Returns:
+        `(H, W)` float32; from PNG at most half a step, `(maximum - minimum) / 131070`, off.
+
+    Raises:
+        DataError: where the file is not a doubt map.
+    """
+    try:
+        content = Path(path).read_bytes()
+        if content.startswith(b"\x93NUMPY"):
+            values: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+        elif content.startswith((b"\x89PNG", b"II", b"MM")):
+            values = _read_image(content)
+        else:
+            values = safetensors.load(content)["doubt"]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as a doubt map ({error}).") from error
+    except (ValueError, KeyError, SyntaxError, EOFError, SafetensorError) as error:
+        raise DataError(f"{path}: is not a doubt map of doubtmap ({error}).") from error
+    return _checked(values, path)
+
+
+def write_classes(
+    path: str | Path, classes: NDArray[np.integer[Any]], class_names: Sequence[str] = ()
+) -> None:
+    """Write predicted classes as PNG whose pixel values are the class indices.
+
+    Eight bits with a palette of class colours; 16-bit greyscale with more than 256 classes. The
+    names stand in the metadata as `doubtmap:classes`, a JSON list.
+
+    Args:
+        path: the file.
+        classes: `(H, W)` integers, from 0.
+        class_names: in the order of the indices, or empty.
+
+    Raises:
+        DataError: for anything but `(H, W)` integers in 0 ... 65535.
+    """
+    indices = np.asarray(classes)
+    if indices.ndim != 2 or indices.size == 0 or not np.issubdtype(indices.dtype, np.integer):
+        raise DataError(
+            f"{path}: expected classes (H, W) of integers, got {indices.shape} {indices.dtype}."
+        )
+    lowest, highest = int(indices.min()), int(indices.max())
+    if lowest < 0 or highest > _STEPS:
+        raise DataError(f"{path}: expected classes in 0 ... {_STEPS}, got {lowest} ... {highest}.")
+    count = max(len(class_names), highest + 1)
+    if count <= 256:
+        image = Image.fromarray(indices.astype(np.uint8))
+        image.putpalette(class_colours(count, class_names).tobytes())
+    else:
+        image = Image.fromarray(indices.astype(np.uint16))
+    text = PngInfo()
+    text.add_text("doubtmap:classes", json.dumps(list(class_names)))
+    write_atomically(path, _encoded(image, "PNG", pnginfo=text, compress_level=1))
+
+
+def _checked(doubt: NDArray[Any], path: str | Path) -> NDArray[np.float32]:
+    values = np.asarray(doubt)
+    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "fiub":
+        raise DataError(
+            f"{path}: expected a doubt map (H, W) of numbers, got {values.shape} {values.dtype}."
+        )
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"{path}: expected a finite doubt map, got NaN or infinity. Check the network's "
+            f"weights, or run it in float32."
+        )
+    return values
+
+
+def _png(values: NDArray[np.float32], name: str) -> bytes:
+    minimum, maximum = float(values.min()), float(values.max())
+    scale = _STEPS / (maximum - minimum) if maximum > minimum else 0.0
+    # a range of a few subnormals overflows the factor; dividing first does not
+    steps = (
+        (values.astype(np.float64) - minimum) * scale
+        if np.isfinite(scale)
+        else (values.astype(np.float64) - minimum) / (maximum - minimum) * _STEPS
+    )
+    text = PngInfo()
+    text.add_text("doubtmap:score", name)
+    text.add_text("doubtmap:minimum", repr(minimum))
+    text.add_text("doubtmap:maximum", repr(maximum))
+    image = Image.fromarray(np.rint(steps).astype(np.uint16))
+    return _encoded(image, "PNG", pnginfo=text, compress_level=1)
+
+
+def _npy(values: NDArray[np.float32]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, values, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _tiff(values: NDArray[np.float32], name: str) -> bytes:
+    tags = ImageFileDirectory_v2()
+    tags[_TIFF_DESCRIPTION] = name.encode("ascii", "backslashreplace").decode()
+    return _encoded(Image.fromarray(values), "TIFF", tiffinfo=tags)
+
+
+def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def _read_image(content: bytes) -> NDArray[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(content), formats=("PNG", "TIFF")) as image:
+                image.load()
+                pixels = np.asarray(image)
+                text = dict(image.info)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ValueError(str(error)) from error
+    if image.format == "TIFF":
+        return pixels
+    minimum = float(text["doubtmap:minimum"])
+    maximum = float(text["doubtmap:maximum"])
+    return minimum + pixels / _STEPS * (maximum - minimum)

@@ -1,0 +1,67 @@
+"""Doubt over the photograph: where the network is sure, the picture; where it is not, a glow."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from doubtmap.errors import DataError
+from doubtmap.reports.atomic import write_atomically
+from doubtmap.reports.colours import ramp, ramp_index, robust_limits
+
+
+def overlay(
+    image: NDArray[np.uint8],
+    doubt: NDArray[np.float32],
+    limits: tuple[float, float] | None = None,
+    opacity: float = 0.92,
+) -> NDArray[np.uint8]:
+    """Lay a doubt map over its image.
+
+    Args:
+        image: `(H, W, 3)` RGB.
+        doubt: `(H, W)`, finite, higher = more doubt.
+        limits: doubt that does not show at all, and doubt that shows most. Give the same to all
+            images of a sequence; default: `robust_limits(doubt)`.
+        opacity: how much of the photograph the greatest doubt hides, in [0, 1].
+
+    Returns:
+        `(H, W, 3)` RGB.
+
+    Raises:
+        DataError: where image and doubt do not fit each other, or doubt is not finite.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or doubt.shape != image.shape[:2]:
+        raise DataError(
+            f"overlay: expected image (H, W, 3) and doubt (H, W) of one size, got "
+            f"{image.shape} and {doubt.shape}."
+        )
+    if not np.isfinite(doubt).all():
+        raise DataError("overlay: expected finite doubt, got NaN or infinity.")
+    place = ramp_index(doubt, robust_limits(doubt) if limits is None else limits)
+    cover = opacity * np.linspace(0, 1, 256) ** 0.75
+    glow = np.rint(256 * cover[:, None] * ramp()).astype(np.uint16)
+    # at most 256 * 255 in all, which 16 bits hold
+    keep = np.rint(256 * (1 - cover)).astype(np.uint16)
+    glow = np.minimum(glow, 255 * (256 - keep)[:, None])
+    return ((image * keep[place][..., None] + glow[place]) >> 8).astype(np.uint8)
+
+
+def write_overlay(
+    path: str | Path,
+    image: NDArray[np.uint8],
+    doubt: NDArray[np.float32],
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Write `overlay(image, doubt, limits)`: JPEG for `.jpg` and `.jpeg`, PNG otherwise."""
+    picture = Image.fromarray(overlay(image, doubt, limits))
+    stream = io.BytesIO()
+    if Path(path).suffix.lower() in (".jpg", ".jpeg"):
+        picture.save(stream, "JPEG", quality=90)
+    else:
+        picture.save(stream, "PNG", compress_level=1)
+    write_atomically(path, stream.getvalue())

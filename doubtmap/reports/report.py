@@ -1,0 +1,154 @@
+"""One HTML file with everything: no network, no other file, readable without scripts.
+
+Names, notes and commands come from users and their data: the template escapes them, and a content
+security policy lets nothing run but the page's own few lines.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from doubtmap.engine.results import Example, Results
+from doubtmap.reports.atomic import write_atomically
+from doubtmap.reports.catalogue import section
+from doubtmap.reports.colours import robust_limits
+from doubtmap.reports.curve_charts import curve_charts
+from doubtmap.reports.digits import count, digits, seconds
+from doubtmap.reports.panel import labels_present
+from doubtmap.reports.pictures import doubt_picture, label_picture, photograph, ramp_picture
+from doubtmap.reports.reading import reading
+from doubtmap.reports.reliability_chart import reliability_chart
+from doubtmap.reports.report_tables import class_bars, differences, figure_list, score_table
+from doubtmap.reports.results_json import strict_figures
+from doubtmap.version import __version__
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One example, ready for the template."""
+
+    example: Example
+    pictures: list[tuple[str, str]]
+    legend: list[tuple[str, str]]
+    low: str
+    high: str
+
+
+def write_report(results: Results, path: str | Path) -> None:
+    """Write the report of an evaluation as one self-contained HTML file.
+
+    Args:
+        results: the evaluation; any part of it may be missing.
+        path: the file, written atomically.
+
+    Raises:
+        DataError: for results that make no sense, or where the file cannot be written.
+    """
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "digits": digits,
+        "count": count,
+        "seconds": seconds,
+        "sha256": _sha256,
+        "breakable": _breakable,
+    }
+    template = resources.files("doubtmap.reports").joinpath("report.html").read_text("utf-8")
+    page = environment.from_string(template).render(_context(results))
+    write_atomically(path, page.encode("utf-8", "backslashreplace"))
+
+
+def _context(results: Results) -> dict[str, Any]:
+    figures = strict_figures(results.figures)
+    groups = (("unknown", "Unknown objects"), ("wrong", "Wrong pixels"))
+    tables = [(key, title, score_table(figures, key)) for key, title in groups]
+    reliability = results.curves.get("reliability")
+    return {
+        "title": _title(figures),
+        "reading": reading(figures),
+        "data": section(figures, "data"),
+        "pixels": section(figures, "data", "pixels"),
+        "tables": [row for row in tables if row[2]],
+        "segmentation": figure_list(figures, "segmentation"),
+        "class_bars": class_bars(figures, results.class_names),
+        "calibration": figure_list(figures, "calibration"),
+        "bins": section(figures, "calibration").get("bins"),
+        "reliability": reliability_chart(reliability),
+        "charts": curve_charts(results.curves, figures),
+        "differences": differences(figures),
+        "examples": _examples(results),
+        "ramp": ramp_picture(),
+        "notes": [str(note) for note in figures.get("notes") or []],
+        "conditions": _conditions(figures),
+        "seconds": section(figures, "seconds"),
+        "version": figures.get("doubtmap") or __version__,
+    }
+
+
+def _title(figures: Mapping[str, Any]) -> tuple[str, str]:
+    """Name of the model, name of the data."""
+    model = figures.get("model")
+    names = model if isinstance(model, Mapping) else {"name": model}
+    keys = ("name", "source", "path", "kind")
+    name = next((str(names[key]) for key in keys if names.get(key)), "a model")
+    return name, str(section(figures, "data").get("name") or "some data")
+
+
+def _conditions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the figures were made with, as names and texts."""
+    rows = [("command", figures.get("command")), ("seed", figures.get("seed"))]
+    model = figures.get("model")
+    if isinstance(model, Mapping):
+        rows += [(f"model: {key}", value) for key, value in model.items()]
+    elif model is not None:
+        rows.append(("model", model))
+    known = ("name", "images", "pixels")
+    rows += [(f"data: {k}", v) for k, v in section(figures, "data").items() if k not in known]
+    return [(name, _text(value)) for name, value in rows if value is not None]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _examples(results: Results) -> list[tuple[str, list[_Shown]]]:
+    """Examples by reason, in the order in which they came."""
+    groups: dict[str, list[_Shown]] = {}
+    for example in results.examples:
+        groups.setdefault(example.reason, []).append(_shown(example, results.class_names))
+    return list(groups.items())
+
+
+def _shown(example: Example, class_names: tuple[str, ...]) -> _Shown:
+    limits = robust_limits(example.doubt)
+    pictures = [
+        ("image", photograph(example.image)),
+        ("label", label_picture(example.label, class_names)),
+        ("prediction", label_picture(example.predicted, class_names)),
+        (f"doubt: {example.score}", doubt_picture(example.doubt, limits)),
+    ]
+    present = labels_present(example.label, example.predicted, class_names)
+    legend = [(name, "#" + bytes(colour).hex()) for name, colour in present]
+    return _Shown(example, pictures, legend, digits(limits[0]), digits(limits[1]))
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may break into lines at its joints."""
+    pieces = re.split(r"(?<=[_(,=:/-])", name)
+    return Markup("<wbr>").join(pieces)
+
+
+def _sha256(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()

@@ -1,0 +1,141 @@
+"""The files of `doubtmap score`: for each image its classes, doubt maps and an overlay.
+
+OUT/classes/NAME.png    predicted classes, a palette picture
+OUT/SCORE/NAME.png      a doubt map for each score
+OUT/overlay/NAME.jpg    the first score laid over the image; written last
+OUT/score.json          how all this was made
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import get_args
+
+from doubtmap.engine.score import ScoredImage, score_images
+from doubtmap.errors import DataError, UsageError
+from doubtmap.prediction import Score, Segmenter
+from doubtmap.reports.atomic import write_atomically
+from doubtmap.reports.maps import MapFormat, write_classes, write_map
+from doubtmap.reports.overlay import write_overlay
+from doubtmap.version import __version__
+
+WRITERS = 2
+
+
+def write_scores(
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    scores: dict[str, Score],
+    out: Path,
+    *,
+    format: str = "png",
+    resume: bool = False,
+    skip_bad: bool = False,
+    command: str = "",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> str:
+    """Score images and write what came out; files are whole or not there.
+
+    Args:
+        segmenter: the network.
+        paths: of the images.
+        scores: by name.
+        out: folder, made if it is not there.
+        format: of the maps: png (16 bits, with its scale), npy, tiff or safetensors.
+        resume: leave out images whose files are all there.
+        skip_bad: count images that cannot be read, and go on.
+        command: what to write as the origin.
+        progress: told after each image.
+
+    Returns:
+        One sentence about what was written.
+
+    Raises:
+        UsageError: for an unknown format.
+        DataError: for an image that cannot be read, or a folder that cannot be written.
+    """
+    if format not in get_args(MapFormat):
+        raise UsageError(
+            f"--format: expected one of {', '.join(get_args(MapFormat))}, got {format}."
+        )
+    names = unique_names(paths)
+    folders = {score: re.sub(r"[^\w.=-]+", "_", score).strip("_") for score in scores}
+    for folder in ("classes", "overlay", *folders.values()):
+        _make(out / folder)
+    todo = [
+        path for path in paths if not (resume and (out / "overlay" / f"{names[path]}.jpg").exists())
+    ]
+    skipped: dict[Path, str] | None = {} if skip_bad else None
+    done = len(paths) - len(todo)
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="doubtmap-write") as pool:
+        writing: list[Future[None]] = []
+        for scored in score_images(segmenter, todo, scores, skipped):
+            name = names[scored.path]
+            writing.append(pool.submit(_write, scored, out, name, folders, format))
+            while len(writing) > WRITERS:
+                writing.pop(0).result()
+            done += 1
+            if progress:
+                progress("score", done, len(paths))
+        for future in writing:
+            future.result()
+    about = {
+        "doubtmap": __version__,
+        "command": command,
+        "model": segmenter.description,
+        "class_names": list(segmenter.class_names),
+        "folders": folders,
+        "images": {names[path]: str(path) for path in paths},
+        "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
+    }
+    write_atomically(out / "score.json", json.dumps(about, indent=1).encode())
+    lost = f", {len(skipped)} could not be read" if skipped else ""
+    return f"{done} of {len(paths)} images scored{lost}: {out}"
+
+
+def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A file name without suffix for each image; equal ones get their folder's name in front."""
+    names = {path: path.stem for path in paths}
+    for spell in (
+        lambda path: f"{path.parent.name}_{path.stem}",
+        lambda path: re.sub(r"\W+", "_", str(path)).strip("_"),
+    ):
+        count = Counter(names.values())
+        names = {path: spell(path) if count[name] > 1 else name for path, name in names.items()}
+    return names
+
+
+def _write(scored: ScoredImage, out: Path, name: str, folders: dict[str, str], format: str) -> None:
+    prediction = scored.prediction
+    classes = prediction.classes[0].cpu().numpy()
+    write_classes(out / "classes" / f"{name}.png", classes, prediction.class_names)
+    for score, values in scored.maps.items():
+        path = out / folders[score] / f"{name}.{format}"
+        write_map(path, values.cpu().numpy(), format, score)  # type: ignore[arg-type]
+    first, values = next(iter(scored.maps.items()))
+    limits = _limits(first, prediction.native_logits.shape[1])
+    photograph = scored.image.permute(1, 2, 0).numpy()
+    write_overlay(out / "overlay" / f"{name}.jpg", photograph, values.cpu().numpy(), limits)
+
+
+def _limits(score: str, classes: int) -> tuple[float, float] | None:
+    """The same scale for all images, where the score has a natural one."""
+    return {
+        "max_softmax": (0.0, 1 - 1 / classes),
+        "margin": (0.0, 1.0),
+        "entropy": (0.0, math.log(classes)),
+        "divergence": (-math.log(2), 0.0),
+    }.get(score)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror}.") from error

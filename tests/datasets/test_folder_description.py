@@ -1,0 +1,129 @@
+import pytest
+
+from doubtmap.datasets import KNOWN, UNKNOWN, VOID, ComponentSizes, open_dataset
+from doubtmap.errors import DataError, UsageError
+
+GOOD = """
+name = "dubai"
+images = "images/{frame}.jpg"
+labels = "labels/{frame}.png"
+void = 255
+unknown = [8, 9]
+known = 5
+
+[classes]
+land = 0
+vegetation = [1, 7]
+
+[components]
+predicted = 50
+labelled = 10
+"""
+
+
+def small(folder, description, rows=((0, 1, 7), (255, 9, 5))):
+    folder.image("images/a.jpg")
+    folder.label("labels/a.png", rows)
+    folder.text("doubtmap.toml", description)
+    return open_dataset(f"folder:{folder.root}")
+
+
+def test_a_described_folder(folder):
+    dataset = small(folder, GOOD)
+    assert dataset.name == "dubai"
+    assert dataset.class_names == ("land", "vegetation")
+    assert dataset.component_sizes == ComponentSizes(predicted=50, labelled=10)
+    assert dataset[0].label.tolist() == [[0, 1, 1], [VOID, UNKNOWN, KNOWN]]
+
+
+def test_shell_patterns_and_the_fields_of_the_image(folder):
+    description = (
+        'images = "**/*.jpg"\nlabels = ["gone/{stem}.png", "labels/{stem}.png"]\n'
+        'other = "void"\n[classes]\nroad = 1\n'
+    )
+    dataset = small(folder, description)
+    assert dataset.name == "data set"
+    assert dataset.component_sizes is None
+    assert dataset[0].label.tolist() == [[VOID, 0, VOID], [VOID, VOID, VOID]]
+
+
+def test_splits_of_a_described_folder(folder):
+    folder.image("images/dusk/a.jpg")
+    folder.label("labels/dusk/a.png", [[0, 0, 1]] * 2)
+    common = 'images = "images/{split}/*.jpg"\nlabels = "labels/{split}/{stem}.png"\nunknown = 1\n'
+    folder.text("doubtmap.toml", common + "known = 0")
+    assert open_dataset(f"folder:{folder.root}:dusk").name == "data set:dusk"
+    with pytest.raises(UsageError, match=r"needs a split, .*Splits there: dusk"):
+        open_dataset(f"folder:{folder.root}")
+    folder.text("doubtmap.toml", common + 'known = 0\nsplit = "dusk"')
+    assert len(open_dataset(f"folder:{folder.root}")) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "dubai"', "name = ", "expected TOML, got a mistake: .*line 2"),
+        ('name = "dubai"', "name = 3", "expected name as text"),
+        ('images = "images/{frame}.jpg"', "", "expected images as a path pattern.*got nothing"),
+        ('labels = "labels/{frame}.png"', "labels = 7", "expected labels as a path pattern.*got 7"),
+        ('labels = "labels/{frame}.png"', "labels = []", "expected labels as a path pattern"),
+        ("labels/{frame}", "labels/{name}", r"uses \{name\}, which images .* lacks"),
+        ("images/{frame}.jpg", "images/{stem}.jpg", r"\{stem\} in images is filled by doubtmap"),
+        ('"images/', '"../images/', "expected images inside the folder"),
+        ('"images/', '"/images/', "expected images inside the folder"),
+        ('"labels/', '"C:/labels/', "expected labels inside the folder"),
+        ("void =", "viod =", r"got viod\. Did you mean void\?"),
+        (
+            "predicted =",
+            "predict =",
+            r"got components\.predict\. Did you mean components\.predicted",
+        ),
+        (
+            "predicted = 50",
+            "predicted = -1",
+            r"expected components\.predicted as a number of pixels",
+        ),
+        ("void = 255", "void = 9", "the value 9 is listed for both unknown and void"),
+        ("void = 255", "void = 7", "the value 7 is listed for both vegetation and void"),
+        ("land = 0", "land = 1", "the value 1 is listed for both land and vegetation"),
+        ("land = 0", "land = -1", r"expected classes\.land as whole numbers .*got -1"),
+        ("land = 0", "land = 70000", r"expected classes\.land as whole numbers .*got 70000"),
+        ("land = 0", "land = true", r"expected classes\.land as whole numbers .*got True"),
+        ("land = 0", "land = 'x'", r"expected classes\.land as whole numbers .*got 'x'"),
+        ("land = 0", "land = []", r"expected at least one value for classes\.land"),
+        ("known = 5", 'other = "nothing"', 'expected other = "known", "unknown" or "void"'),
+        ("known = 5", 'split = "test"', r"needs a \{split\} in images"),
+        ("[classes]", "[clases]", r"got clases\. Did you mean classes\?"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_key(folder, old, new, message):
+    assert old in GOOD
+    with pytest.raises(DataError, match=r"doubtmap\.toml: .*" + message):
+        small(folder, GOOD.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("void = 255", r"expected \[classes\], known or unknown values, got none"),
+        ("classes = 3", "expected classes as a table"),
+        ("known = 0\ncomponents = 3", "expected components as a table"),
+        ("[classes]\nRoad = 0\nroad = 1", "the classes Road and road are the same name"),
+    ],
+)
+def test_mistakes_in_the_whole(folder, extra, message):
+    with pytest.raises(DataError, match=message):
+        small(folder, f'images = "images/*.jpg"\nlabels = "labels/{{stem}}.png"\n{extra}\n')
+
+
+def test_no_description(folder):
+    folder.image("images/a.jpg")
+    with pytest.raises(DataError, match=r"doubtmap\.toml: expected a description"):
+        open_dataset(f"folder:{folder.root}")
+
+
+def test_description_that_is_no_text(folder):
+    folder.image("images/a.jpg")
+    (folder.root / "doubtmap.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"doubtmap\.toml: expected UTF-8"):
+        open_dataset(f"folder:{folder.root}")

@@ -1,0 +1,157 @@
+import pytest
+
+from doubtmap.datasets import KNOWN, LAYOUTS, UNKNOWN, VOID, Dataset, open_dataset
+
+K, U, V = KNOWN, UNKNOWN, VOID
+
+CASES = {
+    "cityscapes": (
+        "leftImg8bit/val/ulm/ulm_000_leftImg8bit.png",
+        "gtFine/val/ulm/ulm_000_gtFine_labelIds.png",
+        [[7, 8, 11], [33, 0, 29]],
+        [[0, 1, 2], [18, V, V]],
+    ),
+    "cityscapes-trainids": (
+        "leftImg8bit/val/ulm/ulm_000_leftImg8bit.png",
+        "gtFine/val/ulm/ulm_000_gtFine_labelTrainIds.png",
+        [[0, 1, 2], [18, 255, 255]],
+        [[0, 1, 2], [18, V, V]],
+    ),
+    "camvid": (
+        "test/0001TP_1.jpg",
+        "test_labels/0001TP_1.png",
+        [[0, 3, 10], [11, 9, 8]],
+        [[0, 3, 10], [V, 9, 8]],
+    ),
+    "smiyc": (
+        "images/0.png",
+        "labels_masks/0.png",
+        [[0, 1, 255], [0, 0, 0]],
+        [[K, U, V], [K, K, K]],
+    ),
+    "smiyc-obstacle": (
+        "images/validation_1.webp",
+        "labels_masks/validation_1_labels_semantic.png",
+        [[0, 1, 255], [0, 0, 0]],
+        [[K, U, V], [K, K, K]],
+    ),
+    "fishyscapes": (
+        "images/04_Weg_000000_000030_leftImg8bit.png",
+        "labels_masks/0001_04_Weg_000000_000030_labels.png",
+        [[0, 1, 255], [0, 0, 0]],
+        [[K, U, V], [K, K, K]],
+    ),
+    "lostandfound": (
+        "leftImg8bit/test/02_Str/02_Str_000000_000030_leftImg8bit.png",
+        "gtCoarse/test/02_Str/02_Str_000000_000030_gtCoarse_labelIds.png",
+        [[0, 1, 2], [200, 201, 255]],
+        [[V, K, U], [U, V, V]],
+    ),
+    "roadanomaly": (
+        "frames/animals01.jpg",
+        "frames/animals01.labels/labels_semantic.png",
+        [[0, 1, 2], [0, 3, 255]],
+        [[K, K, U], [K, V, V]],
+    ),
+    "streethazards": (
+        "test/images/test/t5/300.png",
+        "test/annotations/test/t5/300.png",
+        [[1, 2, 13], [14, 0, 8]],
+        [[0, 1, 12], [U, V, 7]],
+    ),
+    "voc": (
+        "JPEGImages/2007_000033.jpg",
+        "SegmentationClass/2007_000033.png",
+        [[0, 1, 20], [255, 15, 0]],
+        [[0, 1, 20], [V, 15, 0]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_labels_mean_what_the_layout_says(folder, name):
+    image, label, raw, expected = CASES[name]
+    folder.image(image)
+    folder.label(label, raw, palette=name == "voc")
+    folder.text("ImageSets/Segmentation/val.txt", "2007_000033\n")
+    dataset = open_dataset(f"{name}:{folder.root}")
+    sample = dataset[0]
+    assert isinstance(dataset, Dataset)
+    assert len(dataset) == 1
+    assert sample.label.tolist() == expected
+    assert sample.image.shape == (3, 2, 3)
+    assert (str(sample.image.dtype), str(sample.label.dtype)) == ("torch.uint8", "torch.int16")
+    assert sample.name == dataset.sample_name(0)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_names_its_source(name):
+    layout = LAYOUTS[name]
+    assert layout.homepage.startswith("http")
+    assert "https://" in layout.paper
+    assert layout.has_splits == bool(layout.default_split)
+    values = [value for value, _, _ in layout.values.described()]
+    assert len(values) == len(set(values))
+
+
+def test_layouts_are_sorted():
+    assert list(LAYOUTS) == sorted(LAYOUTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "predicted", "labelled"),
+    [
+        ("smiyc", 500, 100),
+        ("fishyscapes", 500, 100),
+        ("smiyc-obstacle", 50, 10),
+        ("lostandfound", 50, 10),
+    ],
+)
+def test_published_component_sizes(name, predicted, labelled):
+    sizes = LAYOUTS[name].component_sizes
+    assert (sizes.predicted, sizes.labelled) == (predicted, labelled)
+
+
+def test_cityscapes_classes():
+    ids = LAYOUTS["cityscapes"].values
+    train_ids = LAYOUTS["cityscapes-trainids"].values
+    assert ids.class_names == train_ids.class_names
+    assert len(ids.class_names) == 19
+    assert ids.class_names[0] == "road" and ids.class_names[18] == "bicycle"
+    assert {value for value, _, _ in ids.described()} == {*range(34), 255}
+
+
+def test_distributed_smiyc_folder_leaves_unlabelled_test_images_out(folder):
+    for stem in ("airplane0000", "validation0001", "validation0000"):
+        folder.image(f"images/{stem}.jpg")
+    for stem in ("validation0000", "validation0001"):
+        folder.label(f"labels_masks/{stem}_labels_semantic.png", [[0, 1, 255]] * 2)
+        folder.label(f"labels_masks/{stem}_labels_semantic_color.png", [[9, 9, 9]] * 2)
+    dataset = open_dataset(f"smiyc:{folder.root}")
+    assert [dataset.sample_name(i) for i in range(len(dataset))] == [
+        "validation0000",
+        "validation0001",
+    ]
+
+
+def test_streethazards_splits_lie_in_two_folders(folder):
+    for part, split in (("train", "training"), ("train", "validation"), ("test", "test")):
+        folder.image(f"{part}/images/{split}/t1/1.png")
+        folder.image(f"{part}/images/{split}/t2/1.png")
+        folder.label(f"{part}/annotations/{split}/t1/1.png", [[1, 1, 1]] * 2)
+        folder.label(f"{part}/annotations/{split}/t2/1.png", [[2, 2, 2]] * 2)
+    dataset = open_dataset(f"streethazards:{folder.root}:validation")
+    assert dataset.name == "streethazards:validation"
+    assert [dataset[i].label[0, 0].item() for i in range(len(dataset))] == [0, 1]
+    names = [dataset.sample_name(i) for i in range(2)]
+    assert len(set(names)) == 2
+    assert not any("/" in name for name in names)
+
+
+def test_voc_reads_only_the_listed_images_of_the_split(folder):
+    for stem in ("b", "a", "c"):
+        folder.image(f"JPEGImages/{stem}.jpg")
+        folder.label(f"SegmentationClass/{stem}.png", [[0, 0, 0]] * 2, palette=True)
+    folder.text("ImageSets/Segmentation/train.txt", "b\na\n\n")
+    dataset = open_dataset(f"voc:{folder.root}:train")
+    assert [dataset.sample_name(i) for i in range(len(dataset))] == ["a", "b"]

@@ -1,0 +1,270 @@
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from doubtmap.errors import ModelError
+from doubtmap.models import load
+from doubtmap.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+transformers = pytest.importorskip("transformers")
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+NAMES = dict(enumerate(["sky", "road", "car", "tree"]))
+
+
+def segformer():
+    config = transformers.SegformerConfig(
+        hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=12, id2label=NAMES,
+    )  # fmt: skip
+    return transformers.SegformerForSemanticSegmentation(config)
+
+
+def upernet():
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = transformers.UperNetConfig(
+        backbone_config=backbone, hidden_size=10, auxiliary_in_channels=16, auxiliary_channels=8,
+        use_auxiliary_head=True, num_labels=4, id2label=NAMES,
+    )  # fmt: skip
+    return transformers.UperNetForSemanticSegmentation(config)
+
+
+def dpt():
+    config = transformers.DPTConfig(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16,
+        image_size=64, patch_size=16, backbone_out_indices=[0, 1, 2, 3], is_hybrid=False,
+        neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, id2label=NAMES,
+        auxiliary_loss_weight=0.4, use_auxiliary_head=True,
+    )  # fmt: skip
+    return transformers.DPTForSemanticSegmentation(config)
+
+
+def mobilenet():
+    config = transformers.MobileNetV2Config(
+        depth_multiplier=0.1, min_depth=4, output_stride=8, id2label=NAMES
+    )
+    return transformers.MobileNetV2ForSemanticSegmentation(config)
+
+
+def mask2former():
+    backbone = transformers.SwinConfig(
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = transformers.Mask2FormerConfig(
+        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32,
+        encoder_feedforward_dim=16, encoder_layers=1, decoder_layers=2, num_attention_heads=2,
+        dim_feedforward=16, num_queries=6, id2label=NAMES,
+    )  # fmt: skip
+    return transformers.Mask2FormerForUniversalSegmentation(config)
+
+
+def eomt():
+    config = transformers.EomtConfig(
+        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=64, patch_size=16,
+        num_blocks=1, num_queries=6, num_upscale_blocks=2, id2label=NAMES,
+    )  # fmt: skip
+    return transformers.EomtForUniversalSegmentation(config)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Saves a network with random but not degenerate weights and loads it with doubtmap."""
+
+    def save(make, settings=None, **options):
+        torch.manual_seed(0)
+        network = make()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.ndim > 1:
+                    parameter.add_(0.2 * torch.randn_like(parameter))
+        network.save_pretrained(tmp_path)
+        if settings is not None:
+            (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+        return network.eval(), load(tmp_path, **options)
+
+    return save
+
+
+def normalised(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
+    return (images - mean) / std
+
+
+def resized(logits, images):
+    return F.interpolate(logits, images.shape[-2:], mode="bilinear")
+
+
+@pytest.mark.parametrize(
+    ("make", "classifier", "features", "stride", "align_corners"),
+    [
+        (segformer, "decode_head.classifier", 12, 4, False),
+        (upernet, "decode_head.classifier", 10, 4, False),
+        (dpt, "head.head.4", 8, 2, True),
+        (mobilenet, "segmentation_head.classifier.convolution", 256, 8, False),
+    ],
+)
+def test_semantic_networks(saved, make, classifier, features, stride, align_corners):
+    network, segmenter = saved(make)
+    images = torch.rand(2, 3, 64, 64)
+    prediction, told = segmenter(images), segmenter.description
+    with torch.no_grad():
+        expected = resized(network(normalised(images)).logits, images)
+    torch.testing.assert_close(prediction.logits, expected, atol=1e-4, rtol=1e-4)
+    assert prediction.class_names == ("sky", "road", "car", "tree")
+    assert told["classifier"] == classifier
+    assert (told["features"], told["stride"]) == (features, stride)
+    assert prediction.align_corners is align_corners
+    assert len(told["sha256"]) == 64
+    assert "no preprocessor_config.json" in told["notes"][0]
+    json.dumps(told)
+
+
+@pytest.mark.parametrize("make", [mask2former, eomt])
+def test_query_networks(saved, make):
+    network, segmenter = saved(make)
+    images = torch.rand(1, 3, 64, 64)
+    prediction = segmenter(images)
+    with torch.no_grad():
+        output = network(normalised(images))
+    classes = output.class_queries_logits.softmax(-1)[..., :-1]
+    masks = output.masks_queries_logits.sigmoid()
+    scores = (classes[..., None, None] * masks[:, :, None]).sum(1)
+    torch.testing.assert_close(prediction.native_logits, scores.log(), atol=1e-4, rtol=1e-4)
+    assert prediction.features is None
+    assert "queries" in prediction.features_missing
+
+
+def test_a_network_of_one_size_gets_its_own(saved):
+    _, segmenter = saved(eomt)
+    assert segmenter.description["input_size"] == [64, 64]
+    assert segmenter(torch.rand(1, 3, 50, 90)).logits.shape == (1, 4, 50, 90)
+
+
+FIXED = {"do_resize": True, "size": {"height": 48, "width": 64}}
+SQUARE = {"do_resize": True, "size": 64}
+EDGE = {"do_resize": True, "size": {"shortest_edge": 40, "longest_edge": 70}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        (FIXED, (48, 64)),
+        (SQUARE, (64, 64)),
+        (EDGE, (35, 70)),
+        ({**FIXED, "do_resize": False}, (45, 90)),
+    ],
+)
+def test_sizes_of_the_processor(saved, settings, size):
+    network, segmenter = saved(segformer, settings)
+    images = torch.rand(1, 3, 45, 90)
+    small = F.interpolate(images, size, mode="bilinear", antialias=True)
+    with torch.no_grad():
+        expected = resized(network(normalised(small)).logits, images)
+    torch.testing.assert_close(segmenter(images).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_input_size_overrides_the_processor(saved):
+    _, segmenter = saved(segformer, FIXED, input_size="image")
+    assert segmenter.description["input_size"] == "image"
+    assert segmenter(torch.rand(1, 3, 32, 32)).native_logits.shape[-2:] == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "transform"),
+    [
+        ({"do_rescale": False, "do_normalize": False}, lambda x: 255 * x),
+        ({"do_rescale": True, "do_normalize": False}, lambda x: x),
+        ({"do_normalize": False, "do_flip_channel_order": True}, lambda x: x.flip(1)),
+        (
+            {"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1, 1, 1]},
+            lambda x: 2 * x - 1,
+        ),
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, lambda x: 2 * x - 1),
+    ],
+)
+def test_normalisation_of_the_processor(saved, settings, transform):
+    network, segmenter = saved(segformer, {"do_resize": False, **settings})
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = resized(network(transform(images)).logits, images)
+    torch.testing.assert_close(segmenter(images).logits, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_size_divisor_pads(saved):
+    _, segmenter = saved(segformer, {"do_resize": False, "size_divisor": 32})
+    assert segmenter(torch.rand(1, 3, 40, 40)).covered == (64, 64)
+
+
+def test_placeholder_names_are_no_names(saved):
+    def unnamed():
+        network = segformer()
+        network.config.id2label = {i: f"LABEL_{i}" for i in range(4)}
+        return network
+
+    assert saved(unnamed)[1].class_names == ()
+
+
+def test_folders_that_cannot_be_loaded(tmp_path, saved):
+    with pytest.raises(ModelError, match=r"config\.json"):
+        load(tmp_path)
+    saved(segformer)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(tmp_path)
+    weights.unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(tmp_path)
+    weights.write_bytes(whole)
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(ModelError, match="preprocessing settings"):
+        load(tmp_path)
+
+
+def test_missing_classifier_weights_are_an_error(tmp_path):
+    segformer().segformer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="missing, such as decode_head"):
+        load(tmp_path)
+
+
+def test_other_tasks_are_refused(tmp_path):
+    transformers.BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="semantic segmentation, got bert"):
+        load(tmp_path)
+
+
+def test_loading_is_quiet_and_leaves_transformers_as_it_was(tmp_path, capfd):
+    segformer().save_pretrained(tmp_path)
+    logging = transformers.utils.logging
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled(), warnings.filters[:]
+    capfd.readouterr()
+    load(tmp_path)
+    assert capfd.readouterr() == ("", "")
+    after = logging.get_verbosity(), logging.is_progress_bar_enabled(), warnings.filters[:]
+    assert before == after
+
+
+@pytest.mark.real_data
+def test_camvid_network():
+    folder = SHARED / "models" / "camvid9"
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}")
+    segmenter = load(folder)
+    images = torch.rand(2, 3, 90, 121)
+    prediction, told = segmenter(images), segmenter.description
+    assert told["classifier"] == "decode_head.classifier"
+    assert (told["features"], told["stride"], told["align_corners"]) == (64, 4, False)
+    assert prediction.class_names[:3] == ("sky", "building", "pole")
+    network = transformers.AutoModelForSemanticSegmentation.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = network(normalised(images)).logits
+    torch.testing.assert_close(prediction.logits, expected, atol=1e-4, rtol=0)

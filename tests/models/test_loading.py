@@ -1,0 +1,106 @@
+import pytest
+import torch
+from tiny_networks import Tiny
+
+from doubtmap.errors import ModelError, UsageError
+from doubtmap.models import load
+
+FILE = """
+import torch
+from neighbour import CHANNELS
+
+def network():
+    return torch.nn.Conv2d(3, CHANNELS, 1)
+
+def nothing():
+    return None
+
+def broken():
+    raise KeyError("weights.safetensors")
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "neighbour.py").write_text("CHANNELS = 4\n")
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    return path
+
+
+def test_python_file(file):
+    segmenter = load(f"python:{file}:network", classes=list("abcd"))
+    assert segmenter(torch.rand(1, 3, 9, 9)).logits.shape == (1, 4, 9, 9)
+    assert segmenter.description["kind"] == "python"
+
+
+@pytest.mark.parametrize(
+    ("reference", "error", "message"),
+    [
+        ("{file}", UsageError, "found none|FUNCTION"),
+        ("gone.py:network", UsageError, "found none"),
+        ("{file}:netwrk", UsageError, "network, nothing, broken"),
+        ("{file}:nothing", UsageError, "NoneType"),
+        ("{file}:broken", ModelError, "the function raised KeyError"),
+    ],
+)
+def test_wrong_python_references(file, reference, error, message):
+    with pytest.raises(error, match=message):
+        load("python:" + reference.format(file=file))
+
+
+def test_python_file_that_raises(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text("1 / 0\n")
+    with pytest.raises(ModelError, match="the file raised ZeroDivisionError"):
+        load(f"python:{path}:network")
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        ("segformer", UsageError, "python:FILE.py:FUNCTION, or demo"),
+        (3, UsageError, "got int"),
+        ("a,b", UsageError, "ensembles are not available"),
+        ("weights.pth", UsageError, "python:FILE.py:FUNCTION"),
+        ("gone.onnx", ModelError, "found none"),
+        ("gone.pt2", ModelError, "found none"),
+        ("very/wrong/path", UsageError, "Check the path"),
+    ],
+)
+def test_wrong_models(model, error, message):
+    with pytest.raises(error, match=message):
+        load(model)
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_broken_files(tmp_path, suffix):
+    path = tmp_path / f"broken.{suffix}"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"classes": "road"},
+        {"mean": (0.5,)},
+        {"std": (1, 1, 0)},
+        {"divisor": 0},
+        {"input_size": (32,)},
+        {"input_size": "32x32"},
+        {"input_size": (0, 32)},
+    ],
+)
+def test_wrong_options(options):
+    with pytest.raises(UsageError, match="load: expected"):
+        load(Tiny(), **options)
+
+
+def test_demo():
+    pytest.importorskip("doubtmap.models.demo", reason="the demo network is not there yet")
+    segmenter = load("demo")
+    prediction = segmenter(torch.rand(1, 3, 64, 64))
+    assert prediction.class_names == segmenter.class_names
+    assert segmenter.description["kind"] == "demo"

@@ -1,0 +1,192 @@
+"""The report is one page that stands alone, tells the truth and runs nobody's code."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from made_up_results import CLASSES, SCORES, curves, example, figures, results
+
+from doubtmap.reports import Results, write_report
+
+VOID_ELEMENTS = {"meta", "img", "br", "wbr", "link", "input", "hr", "path", "rect", "circle"}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text; complains about elements that are not closed in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.attributes, self.tags, self.text = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attributes]
+        if tag not in VOID_ELEMENTS or tag in ("path", "rect", "circle"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join("".join(self.text).split())
+
+    def values(self, name):
+        return [value for _, key, value in self.attributes if key == name]
+
+
+def render(tmp_path, found):
+    write_report(found, tmp_path / "report.html")
+    return (tmp_path / "report.html").read_text("utf-8")
+
+
+@pytest.fixture
+def html(tmp_path):
+    return render(tmp_path, results())
+
+
+def test_the_page_is_well_formed_and_has_all_sections(html):
+    page = Page(html)
+    sections = [value for tag, key, value in page.attributes if (tag, key) == ("section", "id")]
+    assert sections == [
+        "unknown", "wrong", "differences", "segmentation", "calibration", "curves", "examples",
+        "conditions",
+    ]  # fmt: skip
+    links = [v for tag, key, v in page.attributes if (tag, key) == ("a", "href")]
+    assert links == [f"#{name}" for name in sections]
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_needs_nothing_from_anywhere(html):
+    page = Page(html)
+    assert all(value.startswith("data:image/") for value in page.values("src"))
+    assert ("script", "src") not in {(tag, key) for tag, key, _ in page.attributes}
+    assert "link" not in page.tags
+    assert not re.search(r"url\(|@import|https?://", html)
+
+
+def test_the_page_says_the_figures_and_their_reading(html):
+    words = Page(html).words
+    for text in ("demo on synthetic:3", "0.600", "0.500 – 0.700", "no clear difference", "street-2",
+                 "doubtmap evaluate demo synthetic:3", "1 min 1 s", "fpr95".upper()):  # fmt: skip
+        assert text in words
+    assert f"{SCORES[2]} separates unknown objects best (AUPRC 0.600 [0.500 – 0.700]" in words
+    assert f"no clear difference from {SCORES[1]}" in words
+    assert "max_softmax finds wrong pixels best (AUPRC 0.600)" in words
+
+
+def test_a_missing_figure_is_a_dash_with_its_reason(html):
+    titles = [v for tag, key, v in Page(html).attributes if (tag, key) == ("td", "title")]
+    assert titles.count("unknown.f1: no component is large enough") == len(SCORES)
+    assert '<span class="missing" aria-label="missing: unknown.f1' in html
+
+
+def test_bounds_stand_in_the_tooltip(html):
+    assert any("exact value within [0.39, 0.41]" in v for v in Page(html).values("title"))
+
+
+def test_curves_have_hover_titles_and_one_style_for_a_score(html):
+    page = Page(html)
+    for name in SCORES:
+        assert f"{name}: AUPRC" in page.words
+    groups = re.findall(r'<g class="curve hue(\d) dash(\d)[^>]*data-style="(\d+)"', html)
+    assert len(groups) == 7 * len(SCORES)
+    assert all(hue == style for hue, _, style in groups)
+
+
+def test_names_and_notes_cannot_inject_anything(tmp_path):
+    evil = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'`{{ 7*7 }}"
+    mine = json.loads(json.dumps(figures()).replace("entropy", "ENTROPY"))
+    mine["scores"][evil] = mine["scores"].pop("ENTROPY")
+    mine["segmentation"]["iou"] = {evil: 0.5}
+    mine |= {"notes": [evil, f"scores.{evil}.unknown.f1"], "command": evil, "doubtmap": evil}
+    mine["model"] = {"source": evil, evil: evil}
+    mine["data"]["name"] = evil
+    mine["differences"][0] |= {"figure": evil, "scores": [evil, evil]}
+    lines = {kind: {evil: rows.get("entropy")} for kind, rows in curves().items()}
+    shown = replace(example(evil, evil), detail=evil, score=evil)
+    html = render(tmp_path, Results(mine, lines, (evil, "b", "c"), [shown]))
+    page = Page(html)
+    assert page.tags.count("script") == 1
+    assert not any(key.startswith("on") for _, key, _ in page.attributes)
+    assert all(value.startswith("data:image/") for value in page.values("src"))
+    assert "{{ 7*7 }}" in page.words
+    assert "49" not in re.findall(r"`(\d+)", page.words)
+
+
+def test_only_the_pages_own_script_may_run(html):
+    import base64
+    import hashlib
+
+    script = re.search(r"<script>(.*?)</script>", html, re.S)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(v for v in Page(html).values("content") if v.startswith("default-src"))
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+@pytest.mark.parametrize("missing", [*figures(), None])
+def test_any_section_may_be_missing_or_null(tmp_path, missing):
+    mine = figures()
+    if missing is None:
+        mine = {}
+    else:
+        del mine[missing]
+        Page(render(tmp_path, Results(mine, curves(), CLASSES, [example()])))
+        mine[missing] = None
+    Page(render(tmp_path, Results(mine, curves(), CLASSES, [example()])))
+
+
+@pytest.mark.parametrize("kind", curves())
+@pytest.mark.parametrize("value", [None, {}, {"entropy": {}}, {"entropy": None}])
+def test_any_curve_may_be_missing_or_empty(tmp_path, kind, value):
+    Page(render(tmp_path, Results(figures(), curves() | {kind: value})))
+
+
+def test_nothing_at_all_is_still_a_page(tmp_path):
+    page = Page(render(tmp_path, Results({})))
+    assert "No figure could be computed" in page.words
+
+
+def test_figures_that_are_not_finite_do_not_break_the_page(tmp_path):
+    mine = figures()
+    mine["scores"]["entropy"]["unknown"] |= {
+        "auprc": float("nan"), "auprc_bounds": [None, 1], "fpr95": float("inf"),
+    }  # fmt: skip
+    lines = curves()
+    lines["roc"]["entropy"]["tpr"][3] = float("nan")
+    page = Page(render(tmp_path, Results(mine, lines, CLASSES)))
+    assert "nan" not in [word.lower() for word in page.words.split()[:80]]
+
+
+def test_unknown_only_data_have_no_wrong_section(tmp_path):
+    mine = figures()
+    for groups in mine["scores"].values():
+        groups["wrong"] = None
+    mine["segmentation"] = None
+    ids = Page(render(tmp_path, Results(mine))).values("id")
+    assert "unknown" in ids
+    assert "wrong" not in ids
+
+
+def test_many_scores_and_long_curves_stay_small(tmp_path):
+    x = np.linspace(0, 1, 20_000)
+    lines = {"roc": {f"score{n}": {"fpr": x, "tpr": x ** (1 / (n + 1))} for n in range(13)}}
+    html = render(tmp_path, Results(figures(), lines))
+    Page(html)
+    assert len(html) < 120_000
