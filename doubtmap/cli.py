@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -228,9 +228,11 @@ def _numbers(option: str, text: str | None) -> tuple[float, float, float] | None
     return red, green, blue
 
 
-def _size(text: str | None) -> tuple[int, int] | str | None:
-    if text is None or text == "image":
-        return text
+def _size(text: str | None) -> tuple[int, int] | Literal["image"] | None:
+    if text is None:
+        return None
+    if text == "image":
+        return "image"
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise UsageError(f"--input-size: expected HxW such as 512x1024, or 'image', got {text}.")

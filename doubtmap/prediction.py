@@ -76,7 +76,9 @@ class Prediction:
                 f"Prediction: expected {shape[1]} class names, one for each channel of the "
                 f"logits, got {len(self.class_names)}: {', '.join(self.class_names)}."
             )
-        if self.features is not None and self.features.shape[-2:] != self.native_logits.shape[-2:]:
+        if self.features is not None and (
+            self.features.ndim != 4 or self.features[:, :1].shape != self.native_logits[:, :1].shape
+        ):
             raise UsageError(
                 f"Prediction: expected features and logits on one grid, got "
                 f"{tuple(self.features.shape)} and {shape}."
@@ -96,7 +98,11 @@ class Prediction:
     @cached_property
     def logits(self) -> Tensor:
         """`(B, C, H, W)`, full size, at least float32."""
-        return self.to_size(at_least_float32(self.native_logits))
+        native = at_least_float32(self.native_logits)
+        if tuple(native.shape[-2:]) != tuple(self.size):
+            # Classes masked with the lowest float must not become infinite by interpolation.
+            native = native.clamp(-1e37, 1e37)
+        return self.to_size(native)
 
     @cached_property
     def statistics(self) -> PixelStatistics:

@@ -53,7 +53,9 @@ def draw_scenes(count: int) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def draw_batch(images: Tensor, labels: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_batch(
+    images: Tensor, labels: Tensor, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Random crops, half of them mirrored."""
     crops, targets = [], []
     height, width = labels.shape[1:]
@@ -102,7 +104,9 @@ def validate(network: DemoNetwork, count: int) -> dict[str, float]:
     iou = table.diag() / (table.sum(0) + table.sum(1) - table.diag()).clamp_min(1)
     auroc, precision = _detection(torch.cat(entropies), torch.cat(unknowns))
     figures = {"miou": float(iou.mean()), "entropy_auroc": auroc, "entropy_ap": precision}
-    return figures | {f"iou_{name}": float(part) for name, part in zip(DEMO_CLASSES, iou, strict=True)}
+    return figures | {
+        f"iou_{name}": float(part) for name, part in zip(DEMO_CLASSES, iou, strict=True)
+    }
 
 
 def _detection(score: Tensor, positive: Tensor) -> tuple[float, float]:
@@ -138,7 +142,10 @@ def train(arguments: argparse.Namespace) -> DemoNetwork:
         schedule.step()
         running += float(loss.detach())
         if step % 50 == 0:
-            print(f"step {step}  loss {running / 50:.3f}  {time.monotonic() - started:.0f} s", file=sys.stderr)
+            print(
+                f"step {step}  loss {running / 50:.3f}  {time.monotonic() - started:.0f} s",
+                file=sys.stderr,
+            )
             running = 0.0
         if step % 500 == 0:
             miou = validate(network, 12)["miou"]
@@ -168,10 +175,15 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     network = train(arguments)
     weights = packed(network)
-    network.load_state_dict({name: part.to(network.state_dict()[name].dtype) for name, part in weights.items()})
+    network.load_state_dict(
+        {name: part.to(network.state_dict()[name].dtype) for name, part in weights.items()}
+    )
     figures = validate(network, 48)
     facts = {name: f"{value:.4f}" for name, value in figures.items()}
-    facts |= {"seed": str(arguments.seed), "command": "python scripts/train_demo_network.py " + " ".join(sys.argv[1:])}
+    facts |= {
+        "seed": str(arguments.seed),
+        "command": "python scripts/train_demo_network.py " + " ".join(sys.argv[1:]),
+    }
     save_file(weights, arguments.out, metadata=facts)
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
 

@@ -1,4 +1,7 @@
-"""Street scenes drawn from a seed: pictures with exact labels and unknown things, without a download."""
+"""Street scenes drawn from a seed: pictures with exact labels and unknown things.
+
+They need no download: the demo, the tests and the pictures in the docs come from here.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from doubtmap.errors import DataError, UsageError
 from doubtmap.metrics.accumulator import State
 
 _HEADER = struct.Struct("<QI")
-LARGEST = 1 << 29
+LARGEST = 1 << 31
 """Bytes of journal after which the sums are saved whole."""
 
 

@@ -86,8 +86,7 @@ class Histogram:
         low = FINEST - self.level
         within = ((keys & ((1 << FINEST) - 1)) >> low).astype(np.int32)
         at = np.asarray((self._slot[page] << self.level) | within)
-        if low:
-            self._remember(at, (keys & ((1 << low) - 1)).astype(np.int32))
+        self._remember(at, (keys & ((1 << low) - 1)).astype(np.int32))
         return at
 
     def add(self, at: Array, channel: Array | int, weight: Array | float = 1.0) -> None:
@@ -167,8 +166,9 @@ class Histogram:
         return np.asarray((flipped.view(np.uint32) ^ np.uint32(0x80000000)).astype(np.int64))
 
     def _round(self, values: Array) -> Array:
-        if not np.isfinite(values).all():
-            return np.full(1, np.nan, np.float32)
+        finite = np.isfinite(values)
+        if not finite.all():
+            return np.full(np.count_nonzero(~finite), np.nan, np.float32)
         limit = np.finfo(np.float32).max
         rounded = np.clip(values, -limit, limit).astype(np.float32)
         self.rounded |= bool((rounded != values).any())

@@ -12,6 +12,7 @@ from torch import Tensor
 from doubtmap.errors import UsageError
 from doubtmap.metrics.accumulator import Array, State, Sums
 from doubtmap.metrics.histogram import Histogram
+from doubtmap.prediction import at_least_float32
 
 
 @dataclass
@@ -134,8 +135,8 @@ class Reliability:
 
     def add(self, sums: ReliabilitySums, doubt: Array, wrong: Array) -> None:
         """Take a frame, as `measure` returns it."""
-        self.sums += sums
         at = self.doubts.locate(doubt)
+        self.sums += sums
         self.doubts.add(at, wrong.astype(np.uint8))
         self.doubts.add(at, 2, doubt.astype(np.float64))
 
@@ -180,9 +181,9 @@ class Reliability:
 
     @property
     def ks(self) -> float:
-        """Largest gap of cumulated confidence and accuracy over pixels sorted by confidence."""
+        """Largest gap of confidence and accuracy, cumulated from the least confident pixel on."""
         pixels, gap = self._cumulated()
-        return float(np.abs(gap).max() / pixels[-1]) if pixels[-1] else float("nan")
+        return float(np.abs(gap[-1] - gap).max() / pixels[-1]) if pixels[-1] else float("nan")
 
     def state(self) -> State:
         """The sums as named arrays."""
@@ -217,8 +218,8 @@ def brier_score(logits: Tensor, label: Tensor) -> Tensor:
     Returns:
         `(B, H, W)` in [0, 2].
     """
-    p = logits.softmax(1)
-    return p.square().sum(1) - 2 * p.gather(1, label[:, None])[:, 0] + 1
+    p = at_least_float32(logits).softmax(1)
+    return p.square().sum(1) - 2 * p.gather(1, label.long()[:, None])[:, 0] + 1
 
 
 def _select(
@@ -230,14 +231,19 @@ def _select(
             f"Reliability: expected logits (B, {classes}, H, W) and labels (B, H, W), got "
             f"{tuple(logits.shape)} and {tuple(label.shape)}."
         )
-    keep = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
+    keep = torch.ones_like(label, dtype=torch.bool) if valid is None else valid.bool()
+    if keep.shape != label.shape:
+        raise UsageError(
+            f"Reliability: expected valid and labels of one shape, got {tuple(keep.shape)} and "
+            f"{tuple(label.shape)}."
+        )
     truth = label[keep].long()
     if truth.numel() and not 0 <= int(truth.min()) <= int(truth.max()) < classes:
         raise UsageError(
             f"Reliability: expected labels in [0, {classes}), got {int(truth.min())} to "
             f"{int(truth.max())}. Pass void pixels as valid=False."
         )
-    return logits.movedim(1, 0)[:, keep].log_softmax(0), truth
+    return at_least_float32(logits.movedim(1, 0)[:, keep]).log_softmax(0), truth
 
 
 def _one_minus_max(log_p: Tensor) -> Tensor:

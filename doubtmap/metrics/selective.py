@@ -78,4 +78,5 @@ def sparsification(by_doubt: Keeping, by_error: Keeping) -> tuple[Array, Array, 
 
 def area_under_sparsification_error(removed: Array, curve: Array, oracle: Array) -> float:
     """AUSE: area between the two curves of `sparsification`; 0 is as good as knowing the error."""
-    return float(np.trapezoid(curve - oracle, removed))
+    gap = curve - oracle
+    return float((gap[1:] + gap[:-1]) @ np.diff(removed) / 2)

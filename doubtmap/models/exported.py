@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -38,7 +39,7 @@ def open_exported(path: Path, device: torch.device | str | None = None) -> Sourc
         raise ModelError(f"{path}: expected an exported program, found none. Check the path.")
     try:
         _refuse_compiled(path)
-        with _weights_only():
+        with _safely():
             program = torch.export.load(path)
     except ModelError:
         raise
@@ -183,14 +184,16 @@ def _refuse_compiled(path: Path) -> None:
 
 
 @contextmanager
-def _weights_only() -> Iterator[None]:
-    """Keep `torch.export.load` from unpickling weights, which it does for some files."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
+def _safely() -> Iterator[None]:
+    """Keep `torch.export.load` from unpickling, which it else does, and from logging tracebacks."""
+    name, logger = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", logging.getLogger("torch.export")
+    before, level = os.environ.get(name), logger.level
     os.environ[name] = "1"
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
+        logger.setLevel(level)
         if before is None:
             del os.environ[name]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,13 @@ SQUARE_ONLY = ("beit", "data2vec-vision", "dpt", "eomt", "eomt_dinov3")
 """Networks whose position embeddings fit one size, `config.image_size`."""
 SHORTEST_EDGE = ("mask2former", "maskformer", "mobilenet_v2", "mobilevit", "mobilevitv2")
 """Networks in whose processors a plain number is the shorter side, not both sides."""
+LEFT_OUT = {
+    "do_center_crop": "The processor's centre crop is left out, so that no pixel is lost.",
+    "do_split_image": "The processor's splitting into windows is left out.",
+    "keep_aspect_ratio": "The processor's keeping of the aspect ratio is left out.",
+    "pad_size": "The processor's padding to one size is left out.",
+}
+"""Settings that are not followed, and what results should say then."""
 
 
 def open_huggingface(name: str, device: torch.device | str | None = None) -> Source:
@@ -145,8 +153,7 @@ def _preprocessing(
         height, width = edge if isinstance(edge, (list, tuple)) else (edge, edge)
         size = FixedSize(height, width)
         notes.append("The network takes one size; images are resized to it as a whole.")
-    if settings.get("do_center_crop"):
-        notes.append("The processor's centre crop is left out, so that no pixel is lost.")
+    notes += [note for setting, note in LEFT_OUT.items() if settings.get(setting)]
     mean, std = _normalisation(settings)
     divisor = settings.get("size_divisor") or settings.get("size_divisibility")
     bgr = bool(settings.get("do_flip_channel_order"))
@@ -212,16 +219,18 @@ def _sha256(transformers: Any, name: str) -> str | None:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """No progress bars, reports or warnings of transformers while the block lasts."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+    """No progress bars, reports or warnings of transformers and the hub while the block lasts."""
+    logger, hub = transformers.utils.logging, logging.getLogger("huggingface_hub")
+    verbosity, bars, level = logger.get_verbosity(), logger.is_progress_bar_enabled(), hub.level
+    logger.set_verbosity(logging.CRITICAL)
+    logger.disable_progress_bar()
+    hub.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        logger.set_verbosity(verbosity)
+        hub.setLevel(level)
         if bars:
-            logging.enable_progress_bar()
+            logger.enable_progress_bar()

@@ -19,7 +19,7 @@ from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.onnx import open_onnx
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
 from doubtmap.models.python_file import open_python
-from doubtmap.models.source import Source
+from doubtmap.models.source import Source, sha256_of
 
 FORMS = (
     "an nn.Module, a Hugging Face folder or owner/name, FILE.onnx, FILE.pt2, "
@@ -119,11 +119,24 @@ def _opened(model: nn.Module | str | Path, device: torch.device | str | None) ->
 
 
 def _demo(device: torch.device | str | None) -> Source:
-    from doubtmap.models.demo import DEMO_CLASSES, DEMO_MEAN, DEMO_STD, demo_network
+    from doubtmap.models.demo import (
+        DEMO_CLASSES,
+        DEMO_MEAN,
+        DEMO_STD,
+        DEMO_WEIGHTS,
+        demo_network,
+    )
 
     backend = ModuleBackend(demo_network(), device)
     preprocessing = Preprocessing(tuple(DEMO_MEAN), tuple(DEMO_STD))
-    return Source(backend, "demo", "demo", preprocessing, tuple(DEMO_CLASSES))
+    return Source(
+        backend,
+        "demo",
+        "demo",
+        preprocessing,
+        tuple(DEMO_CLASSES),
+        sha256=sha256_of(DEMO_WEIGHTS),
+    )
 
 
 def _check_options(

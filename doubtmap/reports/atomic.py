@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from doubtmap.errors import DataError
@@ -29,4 +30,5 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             f"{target}: cannot be written ({error.strerror or error}). Choose another --out."
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()

@@ -40,7 +40,7 @@ class Plane:
     width: int = 580
     height: int = 360
     top: int = 10
-    left: int = 66
+    left: int = 72
     right: int = 14
     bottom: int = 44
 
@@ -116,9 +116,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
         >>> ticks(0, 1)
         [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     """
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = min((1, 2, 2.5, 5, 10), key=lambda m: abs(math.log(m * power / rough))) * power
+    step = _step(high - low, about)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(k * step, 12) + 0.0 for k in range(first, last + 1)]
 
@@ -129,15 +127,23 @@ def tick_text(value: float) -> str:
 
 
 def rounded_up(value: float) -> float:
-    """The next round number, for the upper end of an axis that starts at 0.
+    """The next tick, for the upper end of an axis that starts at 0.
 
     Example:
-        >>> [rounded_up(x) for x in (0.133, 0.61, 7.2)]
-        [0.14, 0.65, 7.5]
+        >>> [rounded_up(x) for x in (0.107, 0.61, 7.2)]
+        [0.125, 0.7, 8.0]
     """
     if value <= 0:
         return 1.0
-    step = 10.0 ** math.floor(math.log10(value)) / 2
-    if value < 4 * step:
-        step *= 0.4
-    return round(math.ceil(value / step - 1e-9) * step, 12)
+    end = value
+    # twice, for the step of the longer axis may be another
+    for _ in range(2):
+        step = _step(end, 5)
+        end = math.ceil(value / step - 1e-9) * step
+    return round(end, 12)
+
+
+def _step(span: float, about: int) -> float:
+    rough = span / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    return min((1, 2, 2.5, 5, 10), key=lambda m: abs(math.log(m * power / rough))) * power

@@ -149,7 +149,8 @@ def ramp_index(doubt: NDArray[np.float32], limits: tuple[float, float]) -> NDArr
     if not high > low:
         return np.zeros(doubt.shape, np.uint8)
     place = (doubt.astype(np.float32) - np.float32(low)) * np.float32(255.0 / (high - low))
-    return np.rint(np.clip(place, 0, 255)).astype(np.uint8)
+    index: NDArray[np.uint8] = np.rint(np.clip(place, 0, 255)).astype(np.uint8)
+    return index
 
 
 def robust_limits(doubt: NDArray[np.float32]) -> tuple[float, float]:

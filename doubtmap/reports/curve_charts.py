@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from doubtmap.reports.catalogue import number, section
 from doubtmap.reports.chart import NOTHING, Plane, rounded_up
-from doubtmap.reports.digits import digits
+from doubtmap.reports.digits import column, digits
 from doubtmap.reports.line_chart import Curve, guide, line_chart, points_of, style_class
 
 
@@ -200,16 +200,16 @@ class _Drawer:
         values = {name: value(name, line) for name, line in points.items()}
         sign = -1 if higher_is_better else 1
         ranked = sorted(points, key=lambda n: (values[n] is None, sign * (values[n] or 0.0)))
+        texts = dict(zip(ranked, column([values[name] for name in ranked])))
         curves = [
-            Curve(name, f"{name}: {figure} {digits(values[name])}", points[name], self.styles[name])
+            Curve(name, f"{name}: {figure} {texts[name]}", points[name], self.styles[name])
             for name in ranked
         ]
         curves[0] = replace(curves[0], best=values[ranked[0]] is not None)
         legend = [
-            LegendEntry(n, digits(values[n]), style_class(self.styles[n]), self.styles[n])
-            for n in ranked
+            LegendEntry(n, texts[n], style_class(self.styles[n]), self.styles[n]) for n in ranked
         ]
-        label = f"{title}. Best: {ranked[0]}, {figure} {digits(values[ranked[0]])}"
+        label = f"{title}. Best: {ranked[0]}, {figure} {texts[ranked[0]]}"
         # the best lies on top, the second best under it
         drawn = line_chart(plane, curves[::-1], label, behind)
         return CurveChart(title, caption, figure, drawn, legend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from doubtmap.reports.catalogue import number, pair
@@ -27,6 +28,23 @@ def digits(value: Any) -> str:
     if abs(x) < 0.0001:
         return _minus(f"{x:.1e}")
     return _minus(f"{x:.{_decimals(x)}f}")
+
+
+def column(values: Sequence[Any]) -> list[str]:
+    """Figures that stand below each other, all with the decimals of the largest.
+
+    A figure that would be left with less than one digit keeps its own decimals.
+
+    Example:
+        >>> column([0.084, 0.0448, None]), column([0.9, 0.0448, 0.0002])
+        (['0.0840', '0.0448', '–'], ['0.900', '0.045', '0.00020'])
+    """
+    numbers = [number(value) for value in values]
+    decimals = _decimals(max((abs(x) for x in numbers if x is not None), default=0.0))
+    return [
+        digits(value) if x is None or abs(x) < 10.0**-decimals else _minus(f"{x:.{decimals}f}")
+        for value, x in zip(values, numbers)
+    ]
 
 
 def interval(value: Any) -> str:
@@ -72,12 +90,13 @@ def seconds(value: Any) -> str:
         return MISSING
     if s < 59.5:
         return f"{s:.3f} s" if s < 1 else f"{s:.1f} s"
-    minutes, rest = divmod(round(s), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    if s < 3599.5:
+        return "{} min {} s".format(*divmod(round(s), 60))
+    return "{} h {} min".format(*divmod(round(s / 60), 60))
 
 
 def _decimals(x: float) -> int:
-    limits = ((0.001, 5), (0.05, 4), (10, 3), (1000, 2))
+    limits = ((0.001, 5), (0.1, 4), (10, 3), (1000, 2))
     return next((decimals for limit, decimals in limits if abs(x) < limit), 0)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from doubtmap.reports.catalogue import number
 from doubtmap.reports.chart import NOTHING, Plane, drawing, titled
 
 HUES = 7
@@ -65,12 +64,12 @@ def points_of(curve: Any, x: str, y: str) -> NDArray[np.float64]:
 
 
 def _column(values: Any) -> NDArray[np.float64]:
-    if isinstance(values, np.ndarray):
-        return values.astype(np.float64).ravel()
-    if not isinstance(values, list | tuple):
+    """Numbers as an array, None as NaN; empty for what is no list of numbers."""
+    try:
+        column = np.array(values, np.float64)
+    except (TypeError, ValueError):
         return np.empty(0)
-    numbers = (number(value.item() if isinstance(value, np.generic) else value) for value in values)
-    return np.array([np.nan if n is None else n for n in numbers], np.float64)
+    return column if column.ndim == 1 else np.empty(0)
 
 
 def _line(plane: Plane, curve: Curve) -> Markup:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from doubtmap.reports.catalogue import Figure, best, figure, figures_of, number, pair, section
 from doubtmap.reports.colours import class_colours
-from doubtmap.reports.digits import MISSING, digits, interval
+from doubtmap.reports.digits import MISSING, column, digits, interval
 from doubtmap.reports.interval_chart import interval_chart
 from doubtmap.reports.reasons import reason
 
@@ -66,16 +66,12 @@ def score_table(figures: Mapping[str, Any], group: str) -> ScoreTable | None:
     if not any(number(parts[n].get(c.key)) is not None for n in parts for c in columns):
         return None
     winners = {c.key: best(figures, group, c.key) for c in columns} if len(parts) > 1 else {}
-    rows = [
-        (
-            name,
-            [
-                _cell(figures, part, ("scores", name, group, c.key), winners.get(c.key) == name)
-                for c in columns
-            ],
-        )
-        for name, part in parts.items()
-    ]
+    rows: list[tuple[str, list[Cell]]] = [(name, []) for name in parts]
+    for item in columns:
+        texts = column([part.get(item.key) for part in parts.values()])
+        for (name, cells), text in zip(rows, texts):
+            path = ("scores", name, group, item.key)
+            cells.append(_cell(figures, parts[name], path, text, winners.get(item.key) == name))
     return ScoreTable(columns, rows)
 
 
@@ -83,7 +79,7 @@ def figure_list(figures: Mapping[str, Any], group: str) -> list[tuple[Figure, Ce
     """The plain figures of `segmentation` or `calibration`."""
     part = section(figures, group)
     return [
-        (item, _cell(figures, part, (group, item.key)))
+        (item, _cell(figures, part, (group, item.key), digits(part.get(item.key))))
         for item in figures_of([part])
         if not isinstance(part.get(item.key), Mapping) and item.key != "bins"
     ]
@@ -98,11 +94,11 @@ def class_bars(figures: Mapping[str, Any], class_names: tuple[str, ...]) -> list
     return [
         ClassBar(
             name,
-            _cell(figures, iou, ("segmentation", "iou", name)),
+            _cell(figures, iou, ("segmentation", "iou", name), text),
             100 * min(1.0, max(0.0, number(iou[name]) or 0.0)),
             by_name.get(name, "#888888"),
         )
-        for name in iou
+        for name, text in zip(iou, column(list(iou.values())))
     ]
 
 
@@ -139,7 +135,11 @@ def _signed(value: float) -> str:
 
 
 def _cell(
-    figures: Mapping[str, Any], part: Mapping[str, Any], path: tuple[str, ...], best: bool = False
+    figures: Mapping[str, Any],
+    part: Mapping[str, Any],
+    path: tuple[str, ...],
+    text: str,
+    best: bool = False,
 ) -> Cell:
     value = number(part.get(path[-1]))
     if value is None:
@@ -152,4 +152,4 @@ def _cell(
     within = interval(part.get(f"{path[-1]}_interval"))
     if within:
         title += f"; interval {within}"
-    return Cell(digits(part[path[-1]]), within, title, best, sort=value)
+    return Cell(text, within, title, best, sort=value)

@@ -102,13 +102,18 @@ def write_scores(
 def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
     """A file name without suffix for each image; equal ones get their folder's name in front."""
     names = {path: path.stem for path in paths}
-    for spell in (
-        lambda path: f"{path.parent.name}_{path.stem}",
-        lambda path: re.sub(r"\W+", "_", str(path)).strip("_"),
-    ):
+    for again in (_with_folder, _with_path):
         count = Counter(names.values())
-        names = {path: spell(path) if count[name] > 1 else name for path, name in names.items()}
+        names = {path: again(path) if count[name] > 1 else name for path, name in names.items()}
     return names
+
+
+def _with_folder(path: Path) -> str:
+    return f"{path.parent.name}_{path.stem}"
+
+
+def _with_path(path: Path) -> str:
+    return re.sub(r"\W+", "_", str(path)).strip("_")
 
 
 def _write(scored: ScoredImage, out: Path, name: str, folders: dict[str, str], format: str) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from doubtmap.reports.catalogue import best, figure, figures_of, number, section
-from doubtmap.reports.digits import MISSING, digits
+from doubtmap.reports.digits import MISSING, column, digits
 from doubtmap.reports.results_json import strict_figures
 
 HEADLINE = (
@@ -39,8 +39,10 @@ def figures_table(figures: Mapping[str, Any]) -> Table:
     columns = _columns(figures)
     for group, key in columns:
         table.add_column(f"{group}\n{figure(key).title} {figure(key).arrow}", justify="right")
-    for name in section(figures, "scores"):
-        table.add_row(Text(_printable(name)), *(_cell(figures, name, *c) for c in columns))
+    texts = _texts(figures, columns)
+    for name, row in texts.items():
+        cells = (_cell(figures, name, *c, text) for c, text in zip(columns, row))
+        table.add_row(Text(_printable(name)), *cells)
     return table
 
 
@@ -48,8 +50,7 @@ def figures_text(figures: Mapping[str, Any]) -> str:
     """The same table as plain text, one row a line, for files and pipes."""
     columns = _columns(figures)
     rows = [["score", *(f"{group} {figure(key).title}" for group, key in columns)]]
-    for name in section(figures, "scores"):
-        rows.append([_printable(name), *(_value(figures, name, *c) for c in columns)])
+    rows += [[_printable(name), *row] for name, row in _texts(figures, columns).items()]
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
@@ -103,13 +104,18 @@ def _columns(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(group, key) for group, key in HEADLINE if group in there]
 
 
-def _value(figures: Mapping[str, Any], name: str, group: str, key: str) -> str:
-    return digits(section(figures, "scores", name, group).get(key))
+def _texts(figures: Mapping[str, Any], columns: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """For each score its figures, each column with the same decimals."""
+    names = list(section(figures, "scores"))
+    values = [
+        [section(figures, "scores", n, group).get(key) for n in names] for group, key in columns
+    ]
+    rows = zip(*map(column, values)) if columns else ([] for _ in names)
+    return dict(zip(names, map(list, rows)))
 
 
-def _cell(figures: Mapping[str, Any], name: str, group: str, key: str) -> Text:
-    best_one = best(figures, group, key) == name
-    return Text(_value(figures, name, group, key), style="bold" if best_one else "")
+def _cell(figures: Mapping[str, Any], name: str, group: str, key: str, text: str) -> Text:
+    return Text(text, style="bold" if best(figures, group, key) == name else "")
 
 
 def _line(figures: Mapping[str, Any]) -> str:

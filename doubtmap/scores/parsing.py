@@ -37,14 +37,9 @@ def parse_scores(
         ['entropy', 'gradient(p=1)']
     """
     if isinstance(wanted, Mapping):
-        return dict(wanted)
-    items = split_names(wanted) if isinstance(wanted, str) else list(wanted)
-    named: dict[str, Score] = {}
-    for item in items:
-        name, score = _parse_one(item) if isinstance(item, str) else (_name_of(item), item)
-        if name in named:
-            raise UsageError(f"scores: {name} is asked for twice; name each score once.")
-        named[name] = score
+        named = dict(wanted)
+    else:
+        named = _name_each(split_names(wanted) if isinstance(wanted, str) else wanted)
     if not named:
         raise UsageError(f"scores: expected at least one of {', '.join(scores.STATELESS)}.")
     return named
@@ -54,6 +49,16 @@ def split_names(text: str) -> list[str]:
     """Split at commas outside brackets."""
     parts = re.split(r",(?![^(]*\))", text)
     return [part.strip() for part in parts if part.strip()]
+
+
+def _name_each(items: Iterable[str | Score]) -> dict[str, Score]:
+    named: dict[str, Score] = {}
+    for item in items:
+        name, score = _parse_one(item) if isinstance(item, str) else (_name_of(item), item)
+        if name in named:
+            raise UsageError(f"scores: {name} is asked for twice; name each score once.")
+        named[name] = score
+    return named
 
 
 def _parse_one(text: str) -> tuple[str, Score]:
@@ -78,14 +83,20 @@ def _parse_one(text: str) -> tuple[str, Score]:
 
 
 def _arguments(name: str, function: Score, text: str | None) -> dict[str, object]:
-    known = list(inspect.signature(function).parameters)[1:]
+    known = dict(list(inspect.signature(function).parameters.items())[1:])
     arguments: dict[str, object] = {}
     for part in filter(None, (text or "").split(",")):
         key, equals, value = part.partition("=")
         if not equals or key not in known:
             takes = f"takes {', '.join(known)}" if known else "takes no parameters"
             raise UsageError(f"scores: {name} {takes}, got {part!r}.")
+        if key in arguments:
+            raise UsageError(f"scores: {name}: {key} is given twice.")
         arguments[key] = _value(value)
+        switch = isinstance(known[key].default, bool)
+        if switch != isinstance(arguments[key], bool):
+            expected = "true or false" if switch else "a value other than true and false"
+            raise UsageError(f"scores: {name}: expected {key} to be {expected}, got {value!r}.")
     return arguments
 
 

@@ -230,6 +230,25 @@ def test_folders_that_cannot_be_loaded(tmp_path, saved):
         load(tmp_path)
 
 
+class Attack:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+def test_pickled_code_is_not_run(tmp_path):
+    segformer().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"x": Attack(tmp_path / "touched")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(tmp_path)
+    assert not (tmp_path / "touched").exists()
+
+
 def test_missing_classifier_weights_are_an_error(tmp_path):
     segformer().segformer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="missing, such as decode_head"):

@@ -1,3 +1,6 @@
+import sys
+import zipfile
+
 import pytest
 import torch
 from tiny_networks import Tiny
@@ -74,11 +77,16 @@ def test_wrong_models(model, error, message):
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
-def test_broken_files(tmp_path, suffix):
+def test_broken_files(tmp_path, suffix, capfd):
     path = tmp_path / f"broken.{suffix}"
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(ModelError, match="cannot be read"):
         load(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load(path)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -96,6 +104,18 @@ def test_broken_files(tmp_path, suffix):
 def test_wrong_options(options):
     with pytest.raises(UsageError, match="load: expected"):
         load(Tiny(), **options)
+
+
+@pytest.mark.parametrize(
+    ("package", "file", "extra"),
+    [("transformers", ".", "hf"), ("onnx", "x.onnx", "onnx"), ("onnxruntime", "x.onnx", "onnx")],
+)
+def test_missing_packages_are_named_with_their_install_line(
+    monkeypatch, tmp_path, package, file, extra
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModelError, match=rf'pip install "doubtmap\[{extra}\]"'):
+        load(tmp_path / file)
 
 
 def test_demo():

@@ -1,1 +1,4 @@
-"""Drawn street scenes: a camera, a canvas of surfaces, and one file for each thing that stands there."""
+"""Drawn street scenes: a camera, a canvas of surfaces, one file for each kind of thing.
+
+`scene.py` puts them together; everything far away is drawn first.
+"""

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from random import Random
 
 from doubtmap.datasets.streets.canvas import Canvas, Color, Paint
 from doubtmap.datasets.streets.materials import BUILDING, Light, mix, pick, rgb, vary
 
-PLASTER = (rgb(206, 190, 160), rgb(190, 176, 164), rgb(214, 208, 196), rgb(196, 158, 130),
-           rgb(170, 176, 180), rgb(188, 178, 120), rgb(150, 170, 160))  # fmt: skip
+PLASTER = (
+    rgb(206, 190, 160),
+    rgb(190, 176, 164),
+    rgb(214, 208, 196),
+    rgb(196, 158, 130),
+    rgb(170, 176, 180),
+    rgb(188, 178, 120),
+    rgb(150, 170, 160),
+)
 BRICK = (rgb(142, 82, 66), rgb(120, 74, 62), rgb(164, 108, 84), rgb(112, 92, 84))
 CONCRETE = (rgb(150, 150, 148), rgb(128, 130, 134), rgb(172, 168, 160), rgb(106, 108, 110))
 GLASS = (rgb(104, 132, 158), rgb(80, 100, 120), rgb(142, 166, 184), rgb(70, 82, 88))
@@ -61,7 +69,7 @@ def building(
         _pitched_roof(canvas, random, light, gable, (s, back, height, z1, z2))
     canvas.polygon([(s, 0, z1), (s, height, z1), (s, height, z2), (s, 0, z2)], front)
     _gable_windows(canvas, random, gable, (s, back, z1, storey, floors))
-    _front(canvas, random, front, kind, (s, z1, z2, storey, floors, height))
+    _front(canvas, random, front, kind, (s, z1, z2, storey, floors))
     cast = light.drift * -side
     if cast > 0.1:
         edge = s - side * min(height, 16) * cast * 0.8
@@ -109,60 +117,102 @@ def _gable_windows(
                 canvas.polygon(outline, pane)
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """How the windows of one front look.
+
+    Args:
+        bays: number side by side.
+        tall: part of a storey.
+        wide: part of a bay.
+        pane: colour of the glass.
+        frame: colour of the frames, if they have any.
+        shops: whether shops take the ground floor.
+        lamps: part of the windows with light behind them.
+    """
+
+    bays: int
+    tall: float
+    wide: float
+    pane: Color
+    frame: Color | None
+    shops: bool
+    lamps: float
+
+
+def _draw_windows(random: Random, wall: Color, glass: bool, length: float) -> _Windows:
+    bay = random.uniform(1.6, 2.2) if glass else random.uniform(2.2, 3.8)
+    tall = random.uniform(0.75, 0.92) if glass else random.uniform(0.42, 0.62)
+    wide = random.uniform(0.82, 0.93) if glass else random.uniform(0.35, 0.62)
+    pane = vary(random, wall, 0.1) if glass else pick(random, PANE)
+    frame = mix(wall, (0.9, 0.9, 0.88), random.uniform(0.2, 0.8))
+    framed = random.random() < 0.6 and not glass
+    shops = random.random() < 0.35
+    return _Windows(
+        bays=max(1, int(length / bay)),
+        tall=tall,
+        wide=wide,
+        pane=pane,
+        frame=frame if framed else None,
+        shops=shops,
+        lamps=random.uniform(0.05, 0.5),
+    )
+
+
 def _front(
     canvas: Canvas,
     random: Random,
     front: Paint,
     kind: str,
-    box: tuple[float, float, float, float, int, float],
+    box: tuple[float, float, float, float, int],
 ) -> None:
-    s, z1, z2, storey, floors, height = box
-    length = z2 - z1
-    bay = random.uniform(1.6, 2.2) if kind == "glass" else random.uniform(2.2, 3.8)
-    bays = max(1, int(length / bay))
-    bay = length / bays
-    tall = random.uniform(0.75, 0.92) if kind == "glass" else random.uniform(0.42, 0.62)
-    wide = random.uniform(0.82, 0.93) if kind == "glass" else random.uniform(0.35, 0.62)
-    pane_color = vary(random, front.color, 0.1) if kind == "glass" else pick(random, PANE)
-    frame = front.tinted(mix(front.color, (0.9, 0.9, 0.88), random.uniform(0.2, 0.8)))
-    framed = random.random() < 0.6 and kind != "glass"
-    shops = random.random() < 0.35 and floors > 1
-    lit_share = random.uniform(0.05, 0.5)
+    s, z1, z2, storey, floors = box
+    windows = _draw_windows(random, front.color, kind == "glass", z2 - z1)
+    shops = windows.shops and floors > 1
     if random.random() < 0.5:
         _window(canvas, s, (z1, z2, 0, random.uniform(0.4, 0.9)), front.lit(0.72))
     if random.random() < 0.4:
         band = front.tinted(vary(random, front.color, 0.12))
         for floor in range(1, floors + 1):
             _window(canvas, s, (z1, z2, floor * storey - 0.18, floor * storey + 0.08), band)
+    bay = (z2 - z1) / windows.bays
     for floor in range(shops, floors):
-        low = floor * storey + storey * (1 - tall) * 0.55
-        for number in range(bays):
-            start = z1 + (number + (1 - wide) / 2) * bay
-            end = start + wide * bay
+        low = floor * storey + storey * (1 - windows.tall) * 0.55
+        for number in range(windows.bays):
+            start = z1 + (number + (1 - windows.wide) / 2) * bay
             if start > 90:
                 break
-            if framed and start < 45:
-                _window(
-                    canvas,
-                    s,
-                    (start - 0.12, end + 0.12, low - 0.15, low + tall * storey + 0.1),
-                    frame,
-                )
-            glow = 0.9 if random.random() < lit_share else 0.0
-            tone = vary(random, pane_color, 0.12)
-            if glow and random.random() < 0.3:
-                tone = mix(tone, random.choice(LAMPLIGHT), 0.35)
-            _window(canvas, s, (start, end, low, low + tall * storey), front.tinted(tone, glow))
-            if framed and start < 25:
-                middle = (start + end) / 2
-                _window(canvas, s, (middle - 0.05, middle + 0.05, low, low + tall * storey), frame)
-                bar = low + 0.68 * tall * storey
-                _window(canvas, s, (start, end, bar, bar + 0.08), frame)
+            span = (start, start + windows.wide * bay, low, low + windows.tall * storey)
+            _framed_window(canvas, random, front, windows, s, span)
     if shops:
         _shops(canvas, random, front, (s, z1, z2, storey))
     elif z1 < 60:
-        start = z1 + random.uniform(0.1, 0.7) * length
+        start = z1 + random.uniform(0.1, 0.7) * (z2 - z1)
         _window(canvas, s, (start, start + 1.1, 0, 2.2), front.tinted(pick(random, AWNING, 0.1)))
+
+
+def _framed_window(
+    canvas: Canvas,
+    random: Random,
+    front: Paint,
+    windows: _Windows,
+    s: float,
+    span: tuple[float, float, float, float],
+) -> None:
+    start, end, low, high = span
+    glow = 0.9 if random.random() < windows.lamps else 0.0
+    tone = vary(random, windows.pane, 0.12)
+    if glow and random.random() < 0.3:
+        tone = mix(tone, random.choice(LAMPLIGHT), 0.35)
+    if windows.frame is not None and start < 45:
+        edge = (start - 0.12, end + 0.12, low - 0.15, high + 0.1)
+        _window(canvas, s, edge, front.tinted(windows.frame))
+    _window(canvas, s, span, front.tinted(tone, glow))
+    if windows.frame is not None and start < 25:
+        middle, bar = (start + end) / 2, low + 0.68 * (high - low)
+        frame = front.tinted(windows.frame)
+        _window(canvas, s, (middle - 0.05, middle + 0.05, low, high), frame)
+        _window(canvas, s, (start, end, bar, bar + 0.08), frame)
 
 
 def _shops(
@@ -203,9 +253,9 @@ def skyline(canvas: Canvas, random: Random, label: int, colors: tuple[Color, ...
     color = mix(pick(random, colors, 0.05), (0.72, 0.76, 0.8), 0.35)
     paint = Paint(label, color, grain=0.06, blotch=0.1)
     floor = view.horizon + view.focal * view.eye / depth + 2
-    column = -10.0
+    column = -0.02 * view.width
     outline = [(column, floor)]
-    while column < view.width + 10:
+    while column < 1.02 * view.width:
         high = view.focal * random.uniform(4, 22 if label == BUILDING else 14) / depth
         step = view.focal * random.uniform(5, 22) / depth
         if label == BUILDING:

@@ -1,4 +1,7 @@
-"""A canvas of numbered surfaces: shapes are painted far to near, and the last one decides a pixel."""
+"""A canvas of numbered surfaces, painted far to near: the last one decides a pixel.
+
+What a surface is (its label, colour, texture, depth) is looked up by its number at the end.
+"""
 
 from __future__ import annotations
 
@@ -104,6 +107,17 @@ class Canvas:
             for column, row in corners
         ]
         self._pen.polygon(outline, fill=self._number(paint, near - slope * left, slope))
+
+    def panel(
+        self,
+        across: tuple[float, float],
+        up: tuple[float, float],
+        z: float,
+        paint: Paint,
+    ) -> None:
+        """Fill an upright rectangle that faces the camera."""
+        (left, right), (low, high) = across, up
+        self.polygon([(left, low, z), (left, high, z), (right, high, z), (right, low, z)], paint)
 
     def ellipse(self, centre: Point, across: float, up: float, paint: Paint) -> None:
         """Fill an upright ellipse that faces the camera; half-axes in metres."""

@@ -98,7 +98,8 @@ def smooth_noise(generator: np.random.Generator, shape: tuple[int, int], cell: f
     rows, columns = max(2, round(height / cell) + 2), max(2, round(width / cell) + 2)
     coarse = generator.random((rows, columns), dtype=np.float32) * 2 - 1
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(smooth), -1, 1)
+    noise: Array = np.clip(np.asarray(smooth), -1, 1)
+    return noise
 
 
 @lru_cache(maxsize=1)

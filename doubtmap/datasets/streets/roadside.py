@@ -26,14 +26,9 @@ def pole(
 ) -> None:
     """Draw an upright post; girth is its half width in metres."""
     girth = max(girth, 0.45 * z / canvas.view.focal)
-    canvas.polygon(
-        [(s - girth, low, z), (s - girth, high, z), (s + girth, high, z), (s + girth, low, z)],
-        paint,
-    )
+    canvas.panel((s - girth, s + girth), (low, high), z, paint)
     shine = paint.lit(1.3)
-    canvas.polygon(
-        [(s - girth * 0.5, low, z), (s - girth * 0.5, high, z), (s, high, z), (s, low, z)], shine
-    )
+    canvas.panel((s - girth * 0.5, s), (low, high), z, shine)
 
 
 def _pole_shadow(canvas: Canvas, light: Light, s: float, z: float, high: float) -> None:
@@ -41,11 +36,12 @@ def _pole_shadow(canvas: Canvas, light: Light, s: float, z: float, high: float) 
     canvas.shade([(s - 0.08, z), (s + 0.08, z), (end_s + 0.08, end_z), (end_s - 0.08, end_z)], 0.8)
 
 
-def lamp(canvas: Canvas, random: Random, light: Light, side: int, s: float, z: float) -> None:
+def lamp(canvas: Canvas, random: Random, light: Light, s: float, z: float) -> None:
     """Draw a street lamp that reaches over the road, or a wooden mast with wires."""
     metal = Paint(POLE, pick(random, METAL), grain=0.03).lit(light.front)
     high = random.uniform(5, 8.5)
     pole(canvas, s, z, high, 0.09, metal)
+    side = 1 if s > 0 else -1
     reach = -side * random.uniform(0.8, 2.0)
     thick = max(0.06, 0.45 * z / canvas.view.focal)
     arm = [(s, high - thick, z), (s, high + thick, z)]
@@ -61,15 +57,7 @@ def mast(canvas: Canvas, random: Random, light: Light, s: float, z: float) -> No
     wood = Paint(POLE, pick(random, TIMBER), grain=0.12).lit(light.front)
     high = random.uniform(6, 9)
     pole(canvas, s, z, high, 0.13, wood)
-    canvas.polygon(
-        [
-            (s - 0.9, high - 0.7, z),
-            (s - 0.9, high - 0.5, z),
-            (s + 0.9, high - 0.5, z),
-            (s + 0.9, high - 0.7, z),
-        ],
-        wood,
-    )
+    canvas.panel((s - 0.9, s + 0.9), (high - 0.7, high - 0.5), z, wood)
     _pole_shadow(canvas, light, s, z, high)
 
 
@@ -99,11 +87,22 @@ def _plate(shape: str, radius: float) -> list[tuple[float, float]]:
 
 
 FACES: tuple[tuple[str, Color, Color], ...] = (
-    ("triangle", RED, BLANK), ("give_way", RED, BLANK), ("round", RED, BLANK), ("octagon", RED, RED),
-    ("round", BLUE, BLUE), ("diamond", BLANK, YELLOW), ("diamond", BLACK, YELLOW), ("square", BLUE, BLUE),
-    ("wide", BLANK, BLUE), ("wide", BLANK, GREEN), ("tall", BLANK, BLANK), ("wide", BROWN, BLANK),
-    ("round", GREY, GREY), ("square", GREY, GREY), ("triangle", GREY, GREY),
-)  # fmt: skip
+    ("triangle", RED, BLANK),
+    ("give_way", RED, BLANK),
+    ("round", RED, BLANK),
+    ("octagon", RED, RED),
+    ("round", BLUE, BLUE),
+    ("diamond", BLANK, YELLOW),
+    ("diamond", BLACK, YELLOW),
+    ("square", BLUE, BLUE),
+    ("wide", BLANK, BLUE),
+    ("wide", BLANK, GREEN),
+    ("tall", BLANK, BLANK),
+    ("wide", BROWN, BLANK),
+    ("round", GREY, GREY),
+    ("square", GREY, GREY),
+    ("triangle", GREY, GREY),
+)
 
 
 def _face(
@@ -122,15 +121,7 @@ def _face(
     for _ in range(random.randint(1, 3)):
         right, up = random.uniform(-0.25, 0.25) * radius, random.uniform(-0.3, 0.3) * radius
         wide, high = random.uniform(0.08, 0.35) * radius, random.uniform(0.06, 0.22) * radius
-        canvas.polygon(
-            [
-                (s + right - wide, y + up - high, z),
-                (s + right - wide, y + up + high, z),
-                (s + right + wide, y + up + high, z),
-                (s + right + wide, y + up - high, z),
-            ],
-            ink,
-        )
+        canvas.panel((s + right - wide, s + right + wide), (y + up - high, y + up + high), z, ink)
 
 
 def sign(canvas: Canvas, random: Random, light: Light, s: float, z: float) -> None:
@@ -146,9 +137,10 @@ def sign(canvas: Canvas, random: Random, light: Light, s: float, z: float) -> No
     _pole_shadow(canvas, light, s, z, high)
 
 
-def board(canvas: Canvas, random: Random, light: Light, side: int, s: float, z: float) -> None:
+def board(canvas: Canvas, random: Random, light: Light, s: float, z: float) -> None:
     """Draw a large direction board on two posts, or one that spans the road."""
     metal = Paint(POLE, pick(random, METAL), grain=0.03).lit(light.front)
+    side = 1 if s > 0 else -1
     span = random.random() < 0.35
     wide = random.uniform(1.4, 2.6)
     low = random.uniform(5.0, 5.8) if span else random.uniform(1.8, 2.6)
@@ -156,15 +148,7 @@ def board(canvas: Canvas, random: Random, light: Light, side: int, s: float, z: 
     if span:
         pole(canvas, s, z, high, 0.14, metal)
         centre = s - side * (wide + random.uniform(0.5, 2.5))
-        canvas.polygon(
-            [
-                (s, high - 0.3, z),
-                (s, high - 0.05, z),
-                (centre, high - 0.05, z),
-                (centre, high - 0.3, z),
-            ],
-            metal,
-        )
+        canvas.panel((s, centre), (high - 0.3, high - 0.05), z, metal)
     else:
         centre = s + side * (wide + 0.2)
         for post in (-0.7, 0.7):
@@ -174,14 +158,8 @@ def board(canvas: Canvas, random: Random, light: Light, side: int, s: float, z: 
     rim = Paint(SIGN, BLANK if field != BLANK else BLUE, blotch=0.03).lit(lit)
     face = Paint(SIGN, field, grain=0.02, blotch=0.03).lit(lit)
     for grow, paint in ((0.08, rim), (0.0, face)):
-        canvas.polygon(
-            [
-                (centre - wide - grow, low - grow, z),
-                (centre - wide - grow, high + grow, z),
-                (centre + wide + grow, high + grow, z),
-                (centre + wide + grow, low - grow, z),
-            ],
-            paint,
+        canvas.panel(
+            (centre - wide - grow, centre + wide + grow), (low - grow, high + grow), z, paint
         )
     ink = Paint(SIGN, BLACK if field in (BLANK, YELLOW) else BLANK).lit(lit)
     for line in range(random.randint(1, 3)):
@@ -189,15 +167,7 @@ def board(canvas: Canvas, random: Random, light: Light, side: int, s: float, z: 
         if y > low + 0.15 and field != GREY:
             end = centre - wide + random.uniform(0.8, 1.7) * wide
             start = centre - 0.85 * wide
-            canvas.polygon(
-                [
-                    (start, y - 0.09, z),
-                    (start, y + 0.09, z),
-                    (end, y + 0.09, z),
-                    (end, y - 0.09, z),
-                ],
-                ink,
-            )
+            canvas.panel((start, end), (y - 0.09, y + 0.09), z, ink)
 
 
 def traffic_light(canvas: Canvas, random: Random, light: Light, s: float, z: float) -> None:
@@ -205,9 +175,7 @@ def traffic_light(canvas: Canvas, random: Random, light: Light, s: float, z: flo
     metal = Paint(POLE, pick(random, METAL), grain=0.03).lit(light.front)
     pole(canvas, s, z, 3.0, 0.07, metal)
     case = Paint(SIGN, rgb(40, 44, 42)).lit(light.front)
-    canvas.polygon(
-        [(s - 0.2, 2.3, z), (s - 0.2, 3.4, z), (s + 0.2, 3.4, z), (s + 0.2, 2.3, z)], case
-    )
+    canvas.panel((s - 0.2, s + 0.2), (2.3, 3.4), z, case)
     on = random.randrange(3)
     for number, color in enumerate((rgb(230, 50, 40), rgb(236, 170, 40), rgb(70, 210, 130))):
         bright = number == on

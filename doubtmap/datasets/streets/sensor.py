@@ -28,4 +28,5 @@ def expose(color: Array, generator: np.random.Generator) -> NDArray[np.uint8]:
     exposed = (exposed - 0.45) * np.float32(contrast) + 0.45
     grain = generator.standard_normal((height, width, 3), dtype=np.float32)
     exposed += noise * grain
-    return (np.clip(exposed, 0, 1) * 255 + 0.5).astype(np.uint8)
+    developed: NDArray[np.uint8] = (np.clip(exposed, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return developed

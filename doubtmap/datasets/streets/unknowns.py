@@ -1,4 +1,7 @@
-"""Things that no class names: animals, boxes, tyres, barrels, furniture, balls, debris, rocks, people."""
+"""Things that no class names: animals, boxes, tyres, furniture, debris, rocks, people ...
+
+Each has one function, which draws it on a `Stand`; `MAKERS` lists them with their sizes.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,10 @@ import math
 from collections.abc import Callable
 from random import Random
 
-from doubtmap.datasets.streets.canvas import Canvas, Color, Paint
+from doubtmap.datasets.streets.canvas import Canvas
 from doubtmap.datasets.streets.materials import Light, mix, pick, rgb, vary
+from doubtmap.datasets.streets.stand import LOUD, Stand
 
-UNKNOWN = -1
-LOUD = (
-    rgb(212, 40, 120),
-    rgb(236, 118, 28),
-    rgb(40, 190, 186),
-    rgb(122, 52, 168),
-    rgb(228, 208, 40),
-    rgb(60, 190, 80),
-)
 FUR = (
     rgb(120, 88, 62),
     rgb(62, 52, 46),
@@ -39,60 +34,7 @@ CLOTH = (
 SKIN = (rgb(206, 160, 130), rgb(150, 104, 78), rgb(98, 66, 50))
 RUBBER = rgb(36, 36, 38)
 
-Maker = Callable[["Stand", float], None]
-
-
-class Stand:
-    """A place on the ground where something stands, and the pen that draws there."""
-
-    def __init__(self, canvas: Canvas, random: Random, light: Light, s: float, z: float) -> None:
-        self.canvas, self.random, self.light, self.s, self.z = canvas, random, light, s, z
-
-    def paint(self, color: Color, grain: float = 0.08, blotch: float = 0.12) -> Paint:
-        """A material of something unknown, under this scene's light."""
-        return Paint(UNKNOWN, color, grain, blotch).lit(self.light.front)
-
-    def oval(
-        self, right: float, up: float, across: float, high: float, paint: Paint, near: float = 0.0
-    ) -> None:
-        """An ellipse, by its middle and half-axes in metres."""
-        self.canvas.ellipse((self.s + right, up, self.z - near), across, high, paint)
-
-    def shape(self, points: list[tuple[float, float]], paint: Paint, near: float = 0.0) -> None:
-        """A polygon that faces the camera, as (right, up) in metres."""
-        self.canvas.polygon([(self.s + right, up, self.z - near) for right, up in points], paint)
-
-    def bar(
-        self, start: tuple[float, float], end: tuple[float, float], thick: float, paint: Paint
-    ) -> None:
-        """A straight limb, from one point to another."""
-        (x1, y1), (x2, y2) = start, end
-        long = math.hypot(x2 - x1, y2 - y1) + 1e-6
-        dx, dy = -(y2 - y1) / long * thick / 2, (x2 - x1) / long * thick / 2
-        self.shape(
-            [(x1 + dx, y1 + dy), (x2 + dx, y2 + dy), (x2 - dx, y2 - dy), (x1 - dx, y1 - dy)], paint
-        )
-
-    def shadow(self, half: float, high: float) -> None:
-        """Darken the ground under and beside it."""
-        s, z, light = self.s, self.z, self.light
-        ring = [(math.cos(k * 0.63), math.sin(k * 0.63)) for k in range(10)]
-        self.canvas.shade([(s + half * 1.05 * c, max(z + half * 0.4 * d, 1.2)) for c, d in ring], contact=True)
-        fall_s, fall_z = s + light.drift * high * 0.7, max(z + light.reach * high * 0.7, 1.2)
-        self.canvas.shade(
-            [
-                (s - half * 0.8, z),
-                (s + half * 0.8, z),
-                (fall_s + half * 0.6, fall_z),
-                (fall_s - half * 0.6, fall_z),
-            ],
-            0.9,
-        )
-
-    def material(self, *palettes: tuple[Color, ...], loud: float = 0.35) -> Color:
-        """A colour from these palettes, or with some chance a loud one."""
-        palette = LOUD if self.random.random() < loud else self.random.choice(palettes)
-        return pick(self.random, palette, 0.1)
+Maker = Callable[[Stand, float], None]
 
 
 def _animal(stand: Stand, size: float) -> None:
@@ -160,15 +102,7 @@ def _box(stand: Stand, size: float) -> None:
         )
         canvas.polygon([(left, floor, z), (left, top, z), (right, top, z), (right, floor, z)], face)
         tape = face.tinted(vary(random, mix(face.color, (0.9, 0.85, 0.7), 0.5)))
-        stand.shape(
-            [
-                (shift - 0.07 * wide, floor),
-                (shift - 0.07 * wide, top),
-                (shift + 0.07 * wide, top),
-                (shift + 0.07 * wide, floor),
-            ],
-            tape,
-        )
+        stand.block((shift - 0.07 * wide, shift + 0.07 * wide), (floor, top), tape)
         floor = top
     stand.shadow(size * 0.55, size * 0.6)
 
@@ -199,7 +133,7 @@ def _barrel(stand: Stand, size: float) -> None:
     for part in range(10):
         x1, x2 = (-1 + part / 5) * half, (-0.8 + part / 5) * half
         shade = 0.65 + 0.5 * math.sin(math.pi * (part + 1) / 11)
-        stand.shape([(x1, half * 0.1), (x1, high), (x2, high), (x2, half * 0.1)], skin.lit(shade))
+        stand.block((x1, x2), (half * 0.1, high), skin.lit(shade))
         for band in (0.25, 0.6):
             stand.shape(
                 [
@@ -219,30 +153,16 @@ def _furniture(stand: Stand, size: float) -> None:
     cloth = stand.paint(stand.material(CLOTH, FUR), 0.08, 0.14)
     wide = size * random.uniform(0.5, 0.9)
     if random.random() < 0.5:
-        stand.shape(
-            [(-wide, 0.12 * size), (-wide, 0.85 * size), (wide, 0.85 * size), (wide, 0.12 * size)],
-            cloth.lit(0.8),
-        )
-        stand.shape(
-            [(-wide, 0.12 * size), (-wide, 0.45 * size), (wide, 0.45 * size), (wide, 0.12 * size)],
-            cloth.lit(1.1),
-            0.3,
-        )
+        stand.block((-wide, wide), (0.12 * size, 0.85 * size), cloth.lit(0.8))
+        stand.block((-wide, wide), (0.12 * size, 0.45 * size), cloth.lit(1.1), 0.3)
         for cushion in (-0.5, 0.4):
             stand.oval(
                 (cushion + 0.05) * wide, 0.55 * size, 0.42 * wide, 0.14 * size, cloth.lit(1.25), 0.2
             )
         for arm in (-1, 1):
             edge = arm * wide
-            stand.shape(
-                [
-                    (edge - 0.12 * size, 0.05 * size),
-                    (edge - 0.12 * size, 0.6 * size),
-                    (edge + 0.12 * size, 0.6 * size),
-                    (edge + 0.12 * size, 0.05 * size),
-                ],
-                cloth,
-                0.35,
+            stand.block(
+                (edge - 0.12 * size, edge + 0.12 * size), (0.05 * size, 0.6 * size), cloth, 0.35
             )
     else:
         wood = stand.paint(pick(random, CARDBOARD), 0.1)
@@ -252,15 +172,7 @@ def _furniture(stand: Stand, size: float) -> None:
             stand.bar(
                 (leg * wide * 0.8, 0.08), (leg * wide * 0.8, size), 0.06 * size, wood.lit(0.8)
             )
-        stand.shape(
-            [
-                (-wide * 0.9, 0.6 * size),
-                (-wide * 0.9, size),
-                (wide * 0.9, size),
-                (wide * 0.9, 0.6 * size),
-            ],
-            cloth,
-        )
+        stand.block((-wide * 0.9, wide * 0.9), (0.6 * size, size), cloth)
         stand.shape(
             [
                 (-wide * 1.1, 0.44 * size),
@@ -377,33 +289,9 @@ def _cone(stand: Stand, size: float) -> None:
         stand.paint(vary(stand.random, rgb(232, 92, 30)), 0.02),
         stand.paint(rgb(232, 232, 228), 0.02),
     )
-    stand.shape(
-        [
-            (-0.35 * high, 0),
-            (-0.3 * high, 0.08 * high),
-            (0.3 * high, 0.08 * high),
-            (0.35 * high, 0),
-        ],
-        skin.lit(0.8),
-    )
-    stand.shape(
-        [
-            (-0.22 * high, 0.08 * high),
-            (-0.04 * high, high),
-            (0.04 * high, high),
-            (0.22 * high, 0.08 * high),
-        ],
-        skin,
-    )
-    stand.shape(
-        [
-            (-0.16 * high, 0.4 * high),
-            (-0.11 * high, 0.65 * high),
-            (0.11 * high, 0.65 * high),
-            (0.16 * high, 0.4 * high),
-        ],
-        white,
-    )
+    stand.taper((0.35 * high, 0), (0.3 * high, 0.08 * high), skin.lit(0.8))
+    stand.taper((0.22 * high, 0.08 * high), (0.04 * high, high), skin)
+    stand.taper((0.16 * high, 0.4 * high), (0.11 * high, 0.65 * high), white)
     stand.shadow(0.3 * high, high)
 
 
@@ -418,15 +306,24 @@ def _bale(stand: Stand, size: float) -> None:
             paint = stand.paint(first if (row + column) % 2 else second, 0.05)
             x, y = -half + 2 * half * column / cells, high * row / cells
             x2, y2 = x + 2 * half / cells, y + high / cells
-            stand.shape([(x, y), (x, y2), (x2, y2), (x2, y)], paint)
+            stand.block((x, x2), (y, y2), paint)
     stand.shadow(half, high)
 
 
 MAKERS: tuple[tuple[Maker, float, float], ...] = (
-    (_animal, 0.5, 2.2), (_animal, 0.5, 2.2), (_box, 0.4, 1.8), (_tyre, 0.6, 1.1), (_barrel, 0.7, 1.3),
-    (_furniture, 0.8, 1.4), (_ball, 0.4, 1.4), (_debris, 0.6, 2.2), (_rock, 0.4, 1.8), (_person, 1.1, 1.9),
-    (_cone, 0.5, 1.0), (_bale, 0.5, 1.8),
-)  # fmt: skip
+    (_animal, 0.5, 2.2),
+    (_animal, 0.5, 2.2),
+    (_box, 0.4, 1.8),
+    (_tyre, 0.6, 1.1),
+    (_barrel, 0.7, 1.3),
+    (_furniture, 0.8, 1.4),
+    (_ball, 0.4, 1.4),
+    (_debris, 0.6, 2.2),
+    (_rock, 0.4, 1.8),
+    (_person, 1.1, 1.9),
+    (_cone, 0.5, 1.0),
+    (_bale, 0.5, 1.8),
+)
 """What can stand there, and its smallest and largest size in metres."""
 
 

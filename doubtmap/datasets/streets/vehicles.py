@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 from doubtmap.datasets.streets.canvas import Canvas, Color, Paint, Point
 from doubtmap.datasets.streets.materials import VEHICLE, Light, pick, rgb, vary
 
-LACQUER = (rgb(196, 198, 200), rgb(226, 226, 224), rgb(38, 40, 44), rgb(96, 100, 106), rgb(140, 32, 34),
-           rgb(44, 66, 112), rgb(74, 92, 58), rgb(150, 138, 112), rgb(104, 60, 48), rgb(188, 128, 48),
-           rgb(108, 128, 140))  # fmt: skip
+LACQUER = (
+    rgb(196, 198, 200),
+    rgb(226, 226, 224),
+    rgb(38, 40, 44),
+    rgb(96, 100, 106),
+    rgb(140, 32, 34),
+    rgb(44, 66, 112),
+    rgb(74, 92, 58),
+    rgb(150, 138, 112),
+    rgb(104, 60, 48),
+    rgb(188, 128, 48),
+    rgb(108, 128, 140),
+)
 CANVAS_COVER = (
     rgb(190, 178, 160),
     rgb(142, 86, 70),
@@ -51,30 +62,82 @@ class Model:
 
 
 CAR = Model(
-    (3.8, 4.9), 1.8, (1.4, 1.75),
-    ((0, 0.16), (0, 0.58), (0.05, 0.64), (0.2, 1.0), (0.58, 1.0), (0.74, 0.64), (0.99, 0.52), (1, 0.16)),
-    (2, 4), ((0.13, 0.4, 0.66, 0.94), (0.42, 0.68, 0.66, 0.94)), (0.19, 0.8), 0.2,
-)  # fmt: skip
+    length=(3.8, 4.9),
+    width=1.8,
+    height=(1.4, 1.75),
+    profile=(
+        (0, 0.16),
+        (0, 0.58),
+        (0.05, 0.64),
+        (0.2, 1.0),
+        (0.58, 1.0),
+        (0.74, 0.64),
+        (0.99, 0.52),
+        (1, 0.16),
+    ),
+    glass=(2, 4),
+    windows=((0.13, 0.4, 0.66, 0.94), (0.42, 0.68, 0.66, 0.94)),
+    wheels=(0.19, 0.8),
+    taper=0.2,
+)
 HATCH = Model(
-    (3.5, 4.4), 1.75, (1.45, 1.8),
-    ((0, 0.16), (0, 0.58), (0.03, 0.62), (0.1, 0.97), (0.55, 1.0), (0.74, 0.62), (0.99, 0.5), (1, 0.16)),
-    (2, 4), ((0.09, 0.4, 0.63, 0.93), (0.42, 0.68, 0.63, 0.93)), (0.18, 0.8), 0.18,
-)  # fmt: skip
+    length=(3.5, 4.4),
+    width=1.75,
+    height=(1.45, 1.8),
+    profile=(
+        (0, 0.16),
+        (0, 0.58),
+        (0.03, 0.62),
+        (0.1, 0.97),
+        (0.55, 1.0),
+        (0.74, 0.62),
+        (0.99, 0.5),
+        (1, 0.16),
+    ),
+    glass=(2, 4),
+    windows=((0.09, 0.4, 0.63, 0.93), (0.42, 0.68, 0.63, 0.93)),
+    wheels=(0.18, 0.8),
+    taper=0.18,
+)
 VAN = Model(
-    (4.8, 6.2), 2.0, (2.1, 2.7),
-    ((0, 0.1), (0, 0.98), (0.02, 1.0), (0.76, 1.0), (0.88, 0.58), (1, 0.46), (1, 0.1)),
-    (3,), ((0.68, 0.84, 0.55, 0.88),), (0.17, 0.82), 0.06,
-)  # fmt: skip
+    length=(4.8, 6.2),
+    width=2.0,
+    height=(2.1, 2.7),
+    profile=((0, 0.1), (0, 0.98), (0.02, 1.0), (0.76, 1.0), (0.88, 0.58), (1, 0.46), (1, 0.1)),
+    glass=(3,),
+    windows=((0.68, 0.84, 0.55, 0.88),),
+    wheels=(0.17, 0.82),
+    taper=0.06,
+)
 BUS = Model(
-    (9.5, 12.5), 2.5, (2.9, 3.6),
-    ((0, 0.09), (0, 1.0), (1, 1.0), (1, 0.09)),
-    (), tuple((0.03 + 0.135 * k, 0.15 + 0.135 * k, 0.42, 0.82) for k in range(7)), (0.2, 0.76), 0.0,
-)  # fmt: skip
+    length=(9.5, 12.5),
+    width=2.5,
+    height=(2.9, 3.6),
+    profile=((0, 0.09), (0, 1.0), (1, 1.0), (1, 0.09)),
+    glass=(),
+    windows=tuple((0.03 + 0.135 * k, 0.15 + 0.135 * k, 0.42, 0.82) for k in range(7)),
+    wheels=(0.2, 0.76),
+    taper=0.0,
+)
 LORRY = Model(
-    (7.0, 10.5), 2.5, (3.1, 3.9),
-    ((0, 0.2), (0, 1.0), (0.76, 1.0), (0.76, 0.8), (0.8, 0.8), (0.98, 0.78), (1, 0.45), (1, 0.12)),
-    (5,), ((0.84, 0.94, 0.5, 0.72),), (0.12, 0.24, 0.88), 0.0,
-)  # fmt: skip
+    length=(7.0, 10.5),
+    width=2.5,
+    height=(3.1, 3.9),
+    profile=(
+        (0, 0.2),
+        (0, 1.0),
+        (0.76, 1.0),
+        (0.76, 0.8),
+        (0.8, 0.8),
+        (0.98, 0.78),
+        (1, 0.45),
+        (1, 0.12),
+    ),
+    glass=(5,),
+    windows=((0.84, 0.94, 0.5, 0.72),),
+    wheels=(0.12, 0.24, 0.88),
+    taper=0.0,
+)
 
 
 @dataclass(frozen=True)
@@ -145,18 +208,26 @@ def _shadow(canvas: Canvas, light: Light, body: _Body) -> None:
     canvas.shade([(s, z - 0.15) for s, _, z in corners], contact=True)
     fall_s, fall_z = light.drift * body.height * 0.7, light.reach * body.height * 0.4
     for first, second in zip(corners, corners[1:] + corners[:1], strict=True):
-        canvas.shade([
-            (first[0], first[2]), (second[0], second[2]),
-            (second[0] + fall_s, second[2] + fall_z), (first[0] + fall_s, first[2] + fall_z),
-        ])  # fmt: skip
+        canvas.shade(
+            [
+                (first[0], first[2]),
+                (second[0], second[2]),
+                (second[0] + fall_s, second[2] + fall_z),
+                (first[0] + fall_s, first[2] + fall_z),
+            ]
+        )
 
 
 def _ends_and_top(canvas: Canvas, light: Light, body: _Body, paint: Paint, cab: Paint) -> None:
     profile = body.model.profile
     strips = []
-    for number, (one, two) in enumerate(zip(profile, profile[1:], strict=False)):
-        outline = [body.point(one[0], -1, one[1]), body.point(one[0], 1, one[1]),
-                   body.point(two[0], 1, two[1]), body.point(two[0], -1, two[1])]  # fmt: skip
+    for number, (one, two) in enumerate(pairwise(profile)):
+        outline = [
+            body.point(one[0], -1, one[1]),
+            body.point(one[0], 1, one[1]),
+            body.point(two[0], 1, two[1]),
+            body.point(two[0], -1, two[1]),
+        ]
         steep = abs(two[1] - one[1]) / (abs(two[1] - one[1]) + abs(two[0] - one[0]) * 2 + 1e-6)
         bright = 1.15 + (light.front - 1.15) * steep
         skin = cab if min(one[0], two[0]) > 0.75 else paint

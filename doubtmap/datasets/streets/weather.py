@@ -38,9 +38,7 @@ class Frame:
     haze: Color
 
 
-def weathered(
-    frame: Frame, weather: str, strength: float, generator: np.random.Generator
-) -> Array:
+def weathered(frame: Frame, weather: str, strength: float, generator: np.random.Generator) -> Array:
     """Colour of the scene in some weather, `(H, W, 3)`."""
     if strength == 0 or weather == "clear":
         return frame.color
@@ -62,7 +60,9 @@ def _night(frame: Frame, strength: float, generator: np.random.Generator) -> Arr
     cone = np.exp(-(columns**2)) / (1 + np.exp(-(rows + 0.05) * 40))
     reach = np.exp(-frame.depth / 20) * np.clip(frame.depth / 5, 0.2, 1)
     beam = (1.35 * strength * cone * reach)[..., None]
-    color = _without_sun(frame, 0.9 * strength) * (ambient + beam * np.asarray([1.0, 0.95, 0.82], dtype=np.float32))
+    color = _without_sun(frame, 0.9 * strength) * (
+        ambient + beam * np.asarray([1.0, 0.95, 0.82], dtype=np.float32)
+    )
     light = frame.glow * strength
     near = ndimage.gaussian_filter(light, (height / 160, height / 160, 0))
     wide = ndimage.uniform_filter(light, (height // 14 + 1, height // 14 + 1, 1))
@@ -119,5 +119,6 @@ def _wet(frame: Frame, color: Array, strength: float, generator: np.random.Gener
     puddles = np.clip(0.5 + 1.4 * np.repeat(puddle, 3, axis=1)[:, :width], 0.15, 1)
     grazing = np.clip(1 - (rows - frame.horizon) / (0.75 * height), 0.25, 1)
     share = (strength * 0.62 * puddles * grazing * frame.ground)[..., None]
-    wet: Array = color * (1 - 0.3 * strength * frame.ground[..., None]) * (1 - share)
-    return wet + mirrored * share
+    wet = color * (1 - 0.3 * strength * frame.ground[..., None]) * (1 - share)
+    reflecting: Array = wet + mirrored * share
+    return reflecting

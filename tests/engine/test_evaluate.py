@@ -1,0 +1,201 @@
+"""Whole runs: figures against scikit-learn on all pixels at once, void, unknowns, notes."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, jaccard_score, roc_auc_score
+
+import doubtmap as dm
+from doubtmap.datasets import UNKNOWN, VOID, Sample
+
+SCORES = "max_softmax,entropy,gradient(p=1)"
+
+
+class Streets:
+    """A data set that hands out given samples."""
+
+    component_sizes = None
+
+    def __init__(self, samples, class_names, name="given"):
+        self.samples, self.class_names, self.name = samples, class_names, name
+
+    def __len__(self):
+        return len(self.samples)
+
+    def sample_name(self, index):
+        return f"sample{index}"
+
+    def __getitem__(self, index):
+        found = self.samples[index]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def all_pixels(segmenter, dataset, score):
+    doubts, labels, classes = [], [], []
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        prediction = segmenter(sample.image[None])
+        doubts.append(score(prediction)[0].numpy().ravel())
+        labels.append(sample.label.numpy().ravel())
+        classes.append(prediction.classes[0].numpy().ravel())
+    return map(np.concatenate, (doubts, labels, classes))
+
+
+@pytest.fixture
+def figures(segmenter, streets):
+    return dm.evaluate(segmenter, streets, SCORES, replicates=50).figures
+
+
+def test_figures_are_those_of_all_pixels_in_one_pot(figures, segmenter, streets):
+    doubt, label, classes = all_pixels(segmenter, streets, dm.scores.entropy)
+    counted, known = label != VOID, label >= 0
+    unknown = figures["scores"]["entropy"]["unknown"]
+    exact = average_precision_score(label[counted] == UNKNOWN, doubt[counted])
+    assert unknown["auprc_bounds"][0] <= exact <= unknown["auprc_bounds"][1]
+    exact = roc_auc_score(label[counted] == UNKNOWN, doubt[counted])
+    assert unknown["auroc_bounds"][0] <= exact <= unknown["auroc_bounds"][1]
+    wrong = figures["scores"]["entropy"]["wrong"]
+    exact = average_precision_score(label[known] != classes[known], doubt[known])
+    assert wrong["auprc_bounds"][0] <= exact <= wrong["auprc_bounds"][1]
+    present = np.union1d(label[known], classes[known])
+    exact = jaccard_score(label[known], classes[known], labels=present, average="macro")
+    assert figures["segmentation"]["miou"] == pytest.approx(exact)
+    assert figures["data"]["pixels"] == {
+        "known": known.sum(),
+        "unknown": (label == UNKNOWN).sum(),
+        "void": (label == VOID).sum(),
+    }
+
+
+def test_every_headline_figure_has_an_interval_that_is_not_upside_down(figures):
+    intervals = [figures["segmentation"]["miou_interval"], figures["calibration"]["ece_interval"]]
+    for score in figures["scores"].values():
+        intervals += [score["unknown"][f"{name}_interval"] for name in ("auprc", "auroc", "fpr95")]
+        intervals += [score["wrong"][f"{name}_interval"] for name in ("auprc", "auroc", "aurc")]
+    assert all(low <= high for low, high in intervals)
+    pairs = {tuple(row["scores"]) for row in figures["differences"]}
+    assert ("max_softmax", "entropy") in pairs
+
+
+def test_the_difference_of_a_score_to_itself_is_nothing(segmenter, streets):
+    twice = {"a": dm.scores.entropy, "b": dm.scores.entropy}
+    rows = dm.evaluate(segmenter, streets, twice, replicates=50).figures["differences"]
+    assert rows
+    assert all(row["difference"] == 0 and row["interval"] == [0, 0] for row in rows)
+
+
+def test_void_counts_for_nothing(segmenter, streets):
+    samples = [streets[index] for index in range(3)]
+    hidden = [s.label.clone() for s in samples]
+    scrambled = []
+    for sample, label in zip(samples, hidden):
+        label[:20] = VOID
+        image = sample.image.clone()
+        scrambled.append(Sample(sample.name, image, label))
+    names = streets.class_names
+    before = dm.evaluate(segmenter, Streets(scrambled, names), "entropy", replicates=20).figures
+    doubt, label, _ = all_pixels(segmenter, Streets(scrambled, names), dm.scores.entropy)
+    keep = label != VOID
+    exact = average_precision_score(label[keep] == UNKNOWN, doubt[keep])
+    low, high = before["scores"]["entropy"]["unknown"]["auprc_bounds"]
+    assert low <= exact <= high
+    assert before["data"]["pixels"]["void"] >= 3 * 20 * 96
+
+
+def test_known_and_unknown_alone_give_no_segmentation_figures(segmenter, streets):
+    samples = []
+    for index in range(3):
+        sample = streets[index]
+        binary = torch.where(sample.label == UNKNOWN, UNKNOWN, -3).to(torch.int16)
+        samples.append(Sample(sample.name, sample.image, binary))
+    figures = dm.evaluate(segmenter, Streets(samples, ()), "entropy", replicates=20).figures
+    assert figures["segmentation"]["miou"] is None
+    assert figures["calibration"]["ece"] is None
+    assert figures["scores"]["entropy"]["wrong"]["auprc"] is None
+    assert figures["scores"]["entropy"]["unknown"]["auprc"] > 0
+    assert any("known from unknown" in note for note in figures["notes"])
+
+
+def test_without_unknown_pixels_their_figures_are_null_and_a_note_says_why(segmenter):
+    streets = dm.datasets.open_dataset("synthetic:2")
+    known = [streets[i] for i in range(2)]
+    known = [Sample(s.name, s.image, torch.where(s.label < 0, VOID, s.label)) for s in known]
+    dataset = Streets(known, streets.class_names)
+    figures = dm.evaluate(segmenter, dataset, "entropy", replicates=20).figures
+    assert figures["scores"]["entropy"]["unknown"]["auprc"] is None
+    assert any("unknown" in note for note in figures["notes"])
+
+
+def test_a_bad_image_ends_the_run_or_is_counted(segmenter, streets):
+    broken = dm.DataError("sample1.png: cannot be read")
+    dataset = Streets([streets[0], broken, streets[1]], streets.class_names)
+    with pytest.raises(dm.DataError, match=r"sample1\.png"):
+        dm.evaluate(segmenter, dataset, "entropy", replicates=20)
+    figures = dm.evaluate(segmenter, dataset, "entropy", replicates=20, skip_bad=True).figures
+    assert figures["data"]["images"] == 2
+    assert figures["data"]["skipped"] == {"sample1": "sample1.png: cannot be read"}
+
+
+def test_all_images_bad_is_an_error(segmenter, streets):
+    dataset = Streets([dm.DataError("gone")], streets.class_names)
+    with pytest.raises(dm.DataError, match="none of the 1 images"):
+        dm.evaluate(segmenter, dataset, "entropy", skip_bad=True)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_is_named(segmenter, streets, bad):
+    def broken(prediction):
+        return torch.full_like(dm.scores.entropy(prediction), bad)
+
+    with pytest.raises(dm.DataError, match="broken: expected finite"):
+        dm.evaluate(segmenter, streets, [broken])
+
+
+def test_a_score_of_another_shape_is_named(segmenter, streets):
+    def small(prediction):
+        return dm.scores.entropy(prediction)[:, ::2]
+
+    with pytest.raises(dm.DataError, match="small: expected a map of shape"):
+        dm.evaluate(segmenter, streets, [small])
+
+
+def test_components_are_those_at_the_threshold_of_the_best_f1(segmenter, streets):
+    figures = dm.evaluate(segmenter, streets, "entropy", replicates=20).figures
+    found = figures["scores"]["entropy"]["unknown"]
+    components = dm.metrics.Components.empty()
+    sizes = streets.component_sizes or dm.datasets.ComponentSizes(50, 10)
+    for index in range(len(streets)):
+        sample = streets[index]
+        doubt = dm.scores.entropy(segmenter(sample.image[None]))[0]
+        components.update(
+            doubt > found["threshold"],
+            sample.label == UNKNOWN,
+            sample.label != VOID,
+            sizes.predicted,
+            sizes.labelled,
+        )
+    assert (found["siou"], found["f1"]) == (components.siou, components.f1)
+
+
+def test_examples_show_most_doubt_and_most_missed(segmenter, streets):
+    results = dm.evaluate(segmenter, streets, "entropy", replicates=20, examples=2)
+    assert [example.reason for example in results.examples] == ["most doubt"] * 2 + [
+        "most missed"
+    ] * 2
+    doubts = [float(dm.scores.entropy(segmenter(streets[i].image[None])).mean()) for i in range(6)]
+    assert results.examples[0].name == streets.sample_name(int(np.argmax(doubts)))
+
+
+def test_per_image_figures_are_means_over_images(segmenter, streets):
+    values = []
+    for index in range(len(streets)):
+        one = Streets([streets[index]], streets.class_names)
+        doubt, label, _ = all_pixels(segmenter, one, dm.scores.entropy)
+        keep = label != VOID
+        if (label == UNKNOWN).any():
+            values.append(roc_auc_score(label[keep] == UNKNOWN, doubt[keep]))
+    figures = dm.evaluate(segmenter, streets, "entropy", replicates=20).figures
+    found = figures["scores"]["entropy"]["unknown"]["auroc_per_image"]
+    assert found == pytest.approx(np.mean(values), abs=1e-3)
