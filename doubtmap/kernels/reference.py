@@ -28,7 +28,7 @@ class PixelStatistics(NamedTuple):
 
     @property
     def logsumexp(self) -> Tensor:
-        """log of the sum of exp(x)."""
+        """Log of the sum of exp(x)."""
         return self.first + torch.log1p(self.rest)
 
 

@@ -37,6 +37,7 @@ _FIGURES = (
     Figure("ppv", "PPV", "Mean over predicted components of the share that is labelled."),
     Figure("f1", "F1*", "Component F1, averaged over overlap thresholds."),
     Figure("aurc", "AURC", "Area under the risk-coverage curve.", False),
+    Figure("ause", "AUSE", "Area between the sparsification curve and its oracle.", False),
     Figure(
         "p_accurate_certain",
         "p(acc | cert)",
@@ -58,6 +59,7 @@ _FIGURES = (
     Figure("brier", "Brier", "Mean squared distance of the probabilities to the label.", False),
     Figure("nll", "NLL", "Mean negative log-likelihood of the label, in nats.", False),
     Figure("ks", "KS", "Largest gap between cumulated confidence and accuracy.", False),
+    Figure("threshold", "Threshold", "Score above which a pixel is in a component.", None),
     Figure("bins", "Bins", "Number of confidence bins.", None),
 )
 _BY_KEY = {figure.key: figure for figure in _FIGURES}

@@ -118,28 +118,21 @@ class _Drawer:
     def sparsification(self) -> CurveChart | None:
         axes = ("removed", "error")
         plane = Plane(
-            "share removed", "error", y_range=(0, self._highest("sparsification", axes, 0))
+            "share removed", "error left", y_range=(0, self._highest("sparsification", axes, 0))
         )
         rows = section(self.curves, "sparsification")
         oracle = next((points_of(row, "removed", "oracle") for row in rows.values()), None)
         ground = NOTHING if oracle is None or len(oracle) < 2 else guide(plane, oracle, "oracle")
-
-        def area(name: str, points: NDArray[np.float64]) -> float | None:
-            ideal = points_of(rows[name], "removed", "oracle")
-            if len(ideal) != len(points) or len(points) < 2:
-                return None
-            gap = points[:, 1] - ideal[:, 1]
-            return float(((gap[1:] + gap[:-1]) / 2 * np.diff(points[:, 0])).sum())
-
         return self._chart(
             "sparsification",
             axes,
             plane,
             "Sparsification",
-            "Error of the pixels that stay when the most doubtful are removed. Dashed: an oracle "
-            "that removes the wrong ones first; the figure is the area between.",
+            "Brier error of the pixels that stay when the most doubtful are removed, as a share of "
+            "the error of all. Dashed: an oracle that removes the largest errors first; the figure "
+            "is the area between.",
             "AUSE",
-            area,
+            self._figure("wrong", "ause"),
             False,
             ground,
         )

@@ -39,8 +39,14 @@ def _best_sentence(figures: Mapping[str, Any], group: str, verb: str) -> str:
     if number(own.get("fpr95")) is not None:
         parts.append(f"FPR95 {digits(own['fpr95'])}")
     ties = _ties(figures, f"{group}.{key}", name)
-    tie = f"; no clear difference from {' and '.join(ties)}" if ties else ""
+    tie = f"; no clear difference from {_listed(ties)}" if ties else ""
     return f"{name} {verb} ({', '.join(parts)}){tie}."
+
+
+def _listed(names: list[str]) -> str:
+    """At most three names, then how many more."""
+    shown = names if len(names) < 4 else [*names[:2], f"{len(names) - 2} others"]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def _within(ends: Any) -> str:

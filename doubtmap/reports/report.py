@@ -24,12 +24,13 @@ from doubtmap.reports.atomic import write_atomically
 from doubtmap.reports.catalogue import section
 from doubtmap.reports.colours import robust_limits
 from doubtmap.reports.curve_charts import curve_charts
+from doubtmap.reports.differences import difference_tables
 from doubtmap.reports.digits import count, digits, seconds
 from doubtmap.reports.panel import labels_present
 from doubtmap.reports.pictures import doubt_picture, label_picture, photograph, ramp_picture
 from doubtmap.reports.reading import reading
 from doubtmap.reports.reliability_chart import reliability_chart
-from doubtmap.reports.report_tables import class_bars, differences, figure_list, score_table
+from doubtmap.reports.report_tables import class_bars, figure_list, score_tables
 from doubtmap.reports.results_json import strict_figures
 from doubtmap.version import __version__
 
@@ -73,7 +74,7 @@ def write_report(results: Results, path: str | Path) -> None:
 def _context(results: Results) -> dict[str, Any]:
     figures = strict_figures(results.figures)
     groups = (("unknown", "Unknown objects"), ("wrong", "Wrong pixels"))
-    tables = [(key, title, score_table(figures, key)) for key, title in groups]
+    tables = [(key, title, score_tables(figures, key)) for key, title in groups]
     reliability = results.curves.get("reliability")
     return {
         "title": _title(figures),
@@ -87,7 +88,7 @@ def _context(results: Results) -> dict[str, Any]:
         "bins": section(figures, "calibration").get("bins"),
         "reliability": reliability_chart(reliability),
         "charts": curve_charts(results.curves, figures),
-        "differences": differences(figures),
+        "differences": difference_tables(figures),
         "examples": _examples(results),
         "ramp": ramp_picture(),
         "notes": [str(note) for note in figures.get("notes") or []],
@@ -102,7 +103,9 @@ def _title(figures: Mapping[str, Any]) -> tuple[str, str]:
     model = figures.get("model")
     names = model if isinstance(model, Mapping) else {"name": model}
     keys = ("name", "source", "path", "kind")
-    name = next((str(names[key]) for key in keys if names.get(key)), "a model")
+    source = next((str(names[key]) for key in keys if names.get(key)), "a model")
+    # of a path the last part; several models are separated by commas
+    name = ", ".join(part.rstrip("/").rsplit("/", 1)[-1] for part in source.split(","))
     return name, str(section(figures, "data").get("name") or "some data")
 
 

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
-from doubtmap.reports.catalogue import Figure, best, figure, figures_of, number, pair, section
+from doubtmap.reports.catalogue import Figure, best, figures_of, number, pair, section
 from doubtmap.reports.colours import class_colours
 from doubtmap.reports.digits import MISSING, column, digits, interval
-from doubtmap.reports.interval_chart import interval_chart
 from doubtmap.reports.reasons import reason
 
 
@@ -45,30 +42,30 @@ class ClassBar:
     colour: str
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One paired difference."""
-
-    figure: Figure
-    group: str
-    first: str
-    second: str
-    cell: Cell
-    drawing: Markup
-    verdict: str
+def score_tables(figures: Mapping[str, Any], group: str) -> list[ScoreTable]:
+    """Tables of one group, `unknown` or `wrong`: the pooled figures, then all others."""
+    parts = section(figures, "scores").values()
+    columns = figures_of(section(part, group) for part in parts)
+    main = [item for item in columns if item.arrow and not item.key.endswith("_per_image")]
+    others = [item for item in columns if item not in main]
+    tables = (_score_table(figures, group, items) for items in (main, others))
+    return [table for table in tables if table]
 
 
-def score_table(figures: Mapping[str, Any], group: str) -> ScoreTable | None:
-    """Table of one group, `unknown` or `wrong`; None where no score has a figure."""
+def _score_table(
+    figures: Mapping[str, Any], group: str, columns: list[Figure]
+) -> ScoreTable | None:
+    """None where no score has a figure."""
     scores = section(figures, "scores")
     parts = {name: section(scores, name, group) for name in scores}
-    columns = figures_of(parts.values())
     if not any(number(parts[n].get(c.key)) is not None for n in parts for c in columns):
         return None
     winners = {c.key: best(figures, group, c.key) for c in columns} if len(parts) > 1 else {}
     rows: list[tuple[str, list[Cell]]] = [(name, []) for name in parts]
     for item in columns:
-        texts = column([part.get(item.key) for part in parts.values()])
+        values = [part.get(item.key) for part in parts.values()]
+        # without a direction the values need not be of one kind, such as thresholds
+        texts = column(values) if item.arrow else [digits(value) for value in values]
         for (name, cells), text in zip(rows, texts):
             path = ("scores", name, group, item.key)
             cells.append(_cell(figures, parts[name], path, text, winners.get(item.key) == name))
@@ -100,38 +97,6 @@ def class_bars(figures: Mapping[str, Any], class_names: tuple[str, ...]) -> list
         )
         for name, text in zip(iou, column(list(iou.values())))
     ]
-
-
-def differences(figures: Mapping[str, Any]) -> list[Difference]:
-    """Paired differences with their intervals on one scale."""
-    rows = [row for row in figures.get("differences") or [] if isinstance(row, Mapping)]
-    values = [v for row in rows for v in (number(row.get("difference")), *(_ends(row) or ()))]
-    reach = max((abs(value) for value in values if value is not None), default=0.0) or 1.0
-    return [_difference(row, reach) for row in rows if number(row.get("difference")) is not None]
-
-
-def _difference(row: Mapping[str, Any], reach: float) -> Difference:
-    group, _, key = str(row.get("figure", "")).rpartition(".")
-    first, second = [*map(str, row.get("scores") or []), MISSING, MISSING][:2]
-    value, ends = float(row["difference"]), _ends(row)
-    cell = Cell(_signed(value), interval(ends), repr(value), sort=value)
-    higher = figure(key).higher_is_better
-    if ends is None or higher is None:
-        verdict = ""
-    elif ends[0] <= 0 <= ends[1]:
-        verdict = "no clear difference"
-    else:
-        verdict = f"{first if (value > 0) == higher else second} is better"
-    drawing = interval_chart(value, ends, reach)
-    return Difference(figure(key), group, first, second, cell, drawing, verdict)
-
-
-def _ends(row: Mapping[str, Any]) -> tuple[float, float] | None:
-    return pair(row.get("interval"))
-
-
-def _signed(value: float) -> str:
-    return f"+{digits(value)}" if value > 0 else digits(value)
 
 
 def _cell(

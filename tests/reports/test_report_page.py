@@ -10,6 +10,7 @@ import pytest
 from made_up_results import CLASSES, SCORES, curves, example, figures, results
 
 from doubtmap.reports import Results, write_report
+from doubtmap.reports.differences import difference_tables
 from doubtmap.reports.digits import MISSING
 
 VOID_ELEMENTS = {"meta", "img", "br", "wbr", "link", "input", "hr", "path", "rect", "circle"}
@@ -195,3 +196,44 @@ def test_many_scores_and_long_curves_stay_small(tmp_path):
     html = render(tmp_path, Results(figures(), lines))
     Page(html)
     assert len(html) < 120_000
+
+
+def test_differences_are_told_from_the_best_score(tmp_path):
+    mine = figures()
+    first, second, third = SCORES
+    mine["differences"] = [
+        {"figure": "unknown.auprc", "scores": pair, "difference": d, "interval": [d - 0.05, d]}
+        for pair, d in (([first, second], -0.1), ([first, third], -0.2), ([second, third], -0.1))
+    ]
+    turned, kept = difference_tables(mine)[0].leading, difference_tables(mine)[0].others
+    assert [(row.difference.first, row.difference.second) for row in turned] == [
+        (third, first),
+        (third, second),
+    ]
+    assert [row.difference.value for row in turned] == [0.2, 0.1]
+    assert turned[0].difference.ends == pytest.approx((0.2, 0.25))
+    assert {row.verdict for row in turned} == {f"{third} is better"}
+    assert [row.verdict for row in kept] == [f"{second} is better"]
+    assert "Other pairs (1)" in Page(render(tmp_path, Results(mine))).words
+
+
+@pytest.mark.parametrize("row", [None, 3, {}, {"figure": 1}, {"scores": ["a"], "difference": 1}])
+def test_a_difference_that_is_none_is_left_out(row):
+    assert difference_tables({"differences": [row]}) == []
+
+
+def test_figures_per_image_wait_behind_the_pooled_ones(tmp_path):
+    mine = figures()
+    mine["scores"]["entropy"]["unknown"]["auprc_per_image"] = 0.123
+    html = render(tmp_path, Results(mine))
+    assert html.index("<details>") < html.index("0.123")
+    assert "AUPRC, per image" in Page(html).words
+
+
+@pytest.mark.parametrize(
+    ("source", "title"),
+    [("../models/camvid9/", "camvid9"), ("a/x.onnx,b/y.onnx", "x.onnx, y.onnx"), ("demo", "demo")],
+)
+def test_the_title_names_the_model_without_its_path(tmp_path, source, title):
+    html = render(tmp_path, Results(figures() | {"model": {"source": source}}))
+    assert f"<title>{title} on synthetic:3: doubtmap</title>" in html

@@ -1,0 +1,231 @@
+"""The command line, run in this process: outputs, exit codes, and errors of one sentence."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from doubtmap.cli import main
+from doubtmap.reports import read_map, read_results
+
+NETWORK = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.ReLU(), nn.Conv2d(6, 3, 1))
+
+def no_network():
+    return 3
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command line; returns exit code, stdout and stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["doubtmap", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def network(tmp_path):
+    path = tmp_path / "network.py"
+    path.write_text(NETWORK)
+    return f"python:{path}:build"
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        pixels = generator.integers(0, 256, (24, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def yard(tmp_path, photographs):
+    """A labelled folder of the user's own."""
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    generator = np.random.default_rng(1)
+    for name in ("a", "b", "c"):
+        values = generator.choice([0, 1, 2, 9, 255], (24, 32)).astype(np.uint8)
+        Image.fromarray(values).save(labels / f"{name}.png")
+    (tmp_path / "doubtmap.toml").write_text(
+        'images = "photographs/{frame}.png"\nlabels = "labels/{frame}.png"\n'
+        "void = 255\nunknown = 9\n[classes]\nlawn = 0\npath = 1\nshed = 2\n"
+    )
+    return f"folder:{tmp_path}"
+
+
+def test_evaluate_writes_results_and_a_report(run, network, yard, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = run(
+        *("evaluate", network, yard, "--classes", "lawn,path,shed", "--out", out),
+        *("--scores", "entropy,gradient(p=1)", "--replicates", "20"),
+    )
+    assert code == 0
+    figures = read_results(out / "results.json")
+    assert set(figures["scores"]) == {"entropy", "gradient(p=1)"}
+    assert figures["command"].startswith("doubtmap evaluate")
+    assert 0 < figures["scores"]["entropy"]["unknown"]["auprc"] < 1
+    assert "gradient(p=1)" in printed
+    assert "<svg" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("flag", "parse"), [("--json", json.loads), ("--csv", str.splitlines)])
+def test_evaluate_prints_what_other_tools_can_read(run, network, yard, tmp_path, flag, parse):
+    code, printed, _ = run(
+        *("evaluate", network, yard, "--classes", "lawn,path,shed", flag),
+        *("--scores", "entropy", "--replicates", "20", "--out", tmp_path / "out"),
+    )
+    assert code == 0
+    assert parse(printed)
+
+
+@pytest.mark.parametrize("format", ["png", "npy", "tiff", "safetensors"])
+def test_score_writes_classes_maps_and_overlays(run, network, photographs, tmp_path, format):
+    out = tmp_path / "out"
+    scores = "entropy,gradient(p=1,label=uniform)"
+    code, printed, _ = run(
+        *("score", network, photographs, "--scores", scores, "--out", out, "--format", format)
+    )
+    assert code == 0
+    assert "3 of 3 images scored" in printed
+    doubt = read_map(out / "entropy" / f"a.{format}")
+    assert doubt.shape == (24, 32)
+    assert 0 <= doubt.min() < doubt.max() <= np.log(3) + 1e-6
+    folder = json.loads((out / "score.json").read_text())["folders"][scores.split(",", 1)[1]]
+    assert (read_map(out / folder / f"b.{format}") <= 0).all()
+    with Image.open(out / "classes" / "c.png") as classes:
+        assert set(np.unique(classes)) <= {0, 1, 2}
+    assert (out / "overlay" / "a.jpg").exists()
+
+
+def test_score_goes_on_where_it_stopped(run, network, photographs, tmp_path):
+    out = tmp_path / "out"
+    run("score", network, photographs, "--out", out)
+    kept = out / "overlay" / "a.jpg"
+    before = kept.stat().st_mtime_ns
+    (out / "overlay" / "b.jpg").unlink()
+    os.utime(out / "entropy" / "b.png", (0, 0))
+    code, printed, _ = run("score", network, photographs, "--out", out, "--resume")
+    assert code == 0
+    assert "3 of 3 images scored" in printed
+    assert kept.stat().st_mtime_ns == before
+    assert (out / "entropy" / "b.png").stat().st_mtime > 0
+
+
+def test_images_of_one_name_in_two_folders_do_not_overwrite_each_other(
+    run, network, photographs, tmp_path
+):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.png").write_bytes((photographs / "a.png").read_bytes())
+    out = tmp_path / "out"
+    run("score", network, photographs, other, "--out", out)
+    assert len(list((out / "entropy").iterdir())) == 4
+
+
+def test_a_truncated_image_is_named_or_counted(run, network, photographs, tmp_path):
+    path = photographs / "b.png"
+    path.write_bytes(path.read_bytes()[:200])
+    out = tmp_path / "out"
+    code, _, error = run("score", network, photographs, "--out", out)
+    assert code == 1
+    assert "b.png" in error
+    assert "Traceback" not in error
+    code, printed, _ = run("score", network, photographs, "--out", out, "--skip-bad")
+    assert code == 0
+    assert "2 of 3 images scored, 1 could not be read" in printed
+
+
+MISUSE = [
+    (["evaluate", "NETWORK", "YARD", "--scores", "entropi"], "Did you mean entropy"),
+    (["evaluate", "NETWORK", "YARD", "--scores", "gradient(p=0)"], "expected p > 0"),
+    (["evaluate", "NETWORK", "YARD", "--mean", "1,2"], "three numbers"),
+    (["evaluate", "NETWORK", "YARD", "--input-size", "12"], "HxW"),
+    (["evaluate", "NETWORK", "YARD", "--component-sizes", "x"], "two numbers"),
+    (["evaluate", "NETWORK", "YARD", "--unknown", "dragon"], "dragon"),
+    (["evaluate", "NETWORK", "cityscape:x"], "cityscapes"),
+    (["evaluate", "NETWORK"], "Missing argument"),
+    (["score", "NETWORK", "PHOTOS", "--format", "bmp"], "png"),
+    (["score", "python:gone.py:build", "PHOTOS"], "gone.py"),
+    (["score", "NETWORK", "PHOTOS", "--scores", ""], "expected at least one"),
+    (["no-such-verb"], "No such command"),
+]
+FAILURES = [
+    (["evaluate", "NETWORK", "camvid:nowhere"], "nowhere"),
+    (["score", "gone.onnx", "PHOTOS"], "gone.onnx"),
+    (["score", "NETWORK", "nothing/*.jpg"], "nothing"),
+]
+
+
+def filled_in(arguments, network, yard, photographs):
+    places = {"NETWORK": network, "YARD": yard, "PHOTOS": str(photographs)}
+    return [places.get(argument, argument) for argument in arguments]
+
+
+@pytest.mark.parametrize(("arguments", "says"), MISUSE)
+def test_misuse_exits_with_2_and_says_what_to_do(run, network, yard, photographs, arguments, says):
+    code, _, error = run(*filled_in(arguments, network, yard, photographs))
+    assert code == 2
+    assert says in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(("arguments", "says"), FAILURES)
+def test_failure_exits_with_1_and_says_what_to_do(run, network, yard, photographs, arguments, says):
+    code, _, error = run(*filled_in(arguments, network, yard, photographs))
+    assert code == 1
+    assert says in error
+    assert "Traceback" not in error
+
+
+def test_a_label_of_no_class_is_named_with_its_file(run, network, yard, tmp_path):
+    labels = np.zeros((24, 32), np.uint8)
+    labels[3, 4] = 77
+    Image.fromarray(labels).save(tmp_path / "labels" / "b.png")
+    code, _, error = run("evaluate", network, yard, "--classes", "lawn,path,shed")
+    assert code == 1
+    assert "b.png" in error
+    assert "77" in error
+
+
+def test_info_says_what_is_here(run):
+    code, printed, _ = run("info")
+    assert code == 0
+    assert "torch" in printed
+
+
+def test_every_command_has_help(run):
+    for command in ("demo", "score", "evaluate", "info"):
+        code, printed, _ = run(command, "--help")
+        assert code == 0
+        assert len(printed) > 100
+
+
+def test_the_readme_names_commands_that_exist():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for line in readme.splitlines():
+        words = line.split()
+        if words[:1] == ["doubtmap"] and len(words) > 1:
+            assert words[1] in {"demo", "score", "evaluate", "info"}, line
