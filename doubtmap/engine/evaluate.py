@@ -301,14 +301,14 @@ def _notes(
         yield from run.matching.notes
     right, wrong, _, unknown = tally.kinds
     if not unknown:
-        yield "No pixel is labelled unknown, so the figures of unknown objects are null."
+        yield "unknown: no pixel is labelled unknown, so these figures are null."
     if right + wrong == 0:
         yield (
-            "Labels only tell known from unknown, so segmentation, calibration and the figures "
-            "of wrong pixels are null."
+            "segmentation, calibration, wrong: labels only tell known from unknown, so these "
+            "figures are null."
         )
     elif wrong == 0 or right == 0:
-        yield "All pixels are right, or all are wrong, so the figures of wrong pixels are null."
+        yield "wrong: all pixels are right, or all are wrong, so ranking figures are null."
     if components:
         origin = "published" if run.dataset.component_sizes == sizes else "chosen"
         yield (
@@ -326,7 +326,11 @@ def pick_examples(run: Run, tally: Tally, count: int) -> Iterator[Example]:
     taken: set[int] = set()
     for key, reason, detail in (
         ("mean", "most doubt", "mean {score} {value:.3g}"),
-        ("missed", "most missed", "{value:.1%} of the pixels are bad and not doubted"),
+        (
+            "missed",
+            "most missed",
+            "{value:.1%} of the pixels are bad and outside the most doubtful fifth by {score}",
+        ),
     ):
         rows = [row for row in tally.images if row["scores"][score].get(key) is not None]
         rows.sort(key=lambda row, key=key: -float(row["scores"][score][key]))  # type: ignore[misc]

@@ -25,6 +25,8 @@ from doubtmap.metrics.reliability import ReliabilitySums
 Figures = dict[str, Any]
 UNKNOWN_FIGURES = ("auprc", "auroc", "fpr95")
 WRONG_FIGURES = ("auprc", "auroc", "fpr95", "aurc")
+SHARE = (0.0, 1.0)
+LIMITS = {"brier": (0.0, 2.0), "nll": (0.0, np.inf)}
 PATCH_FIGURES = ("p_accurate_certain", "p_uncertain_inaccurate", "pavpu")
 
 
@@ -40,7 +42,7 @@ def segmentation_figures(tally: Tally, class_names: tuple[str, ...]) -> Figures:
         replicates = tally.segmentation.figures(
             lambda state, name=name: getattr(Confusion(state["counts"]), name)  # type: ignore[misc]
         )
-        figures[f"{name}_interval"] = interval(figures[name], replicates)
+        figures[f"{name}_interval"] = interval(figures[name], replicates, LIMITS.get(name, SHARE))
     return figures | {"iou": iou}
 
 
@@ -55,7 +57,7 @@ def calibration_figures(tally: Tally) -> Figures:
         replicates = tally.segmentation.figures(
             lambda state, name=name: getattr(_reliability(state), name)  # type: ignore[misc]
         )
-        figures[f"{name}_interval"] = interval(figures[name], replicates)
+        figures[f"{name}_interval"] = interval(figures[name], replicates, LIMITS.get(name, SHARE))
     return figures | {"bins": tally.bins}
 
 
@@ -63,10 +65,9 @@ def score_figures(tally: Tally) -> tuple[dict[str, Figures], list[Figures]]:
     """Every score's figures, and the paired differences of AUPRC between all pairs."""
     figures: dict[str, Figures] = {}
     replicates: dict[str, dict[str, Array]] = {}
-    coarse: dict[str, dict[str, float]] = {}
     for name, score in tally.scores.items():
         rows = [row["scores"][name] for row in tally.images]
-        figures[name], replicates[name], coarse[name] = _one_score(score, tally.brier, rows)
+        figures[name], replicates[name] = _one_score(score, tally.brier, rows)
     differences = []
     for figure in ("unknown.auprc", "wrong.auprc"):
         kind, key = figure.split(".")
@@ -82,7 +83,6 @@ def score_figures(tally: Tally) -> tuple[dict[str, Figures], list[Figures]]:
                     "interval": interval(
                         difference,
                         replicates[a][figure] - replicates[b][figure],
-                        coarse[a][figure] - coarse[b][figure],
                     ),
                 }
             )
@@ -97,13 +97,13 @@ def component_figures(components: Components, replicates: BootstrapSums) -> Figu
         values = replicates.figures(
             lambda state, name=name: getattr(Components(**state), name)  # type: ignore[misc]
         )
-        figures[f"{name}_interval"] = interval(figures[name], values)
+        figures[f"{name}_interval"] = interval(figures[name], values, SHARE)
     return figures
 
 
 def _one_score(
     score: ScoreTally, brier: Histogram, rows: list[dict[str, Any]]
-) -> tuple[Figures, dict[str, Array], dict[str, float]]:
+) -> tuple[Figures, dict[str, Array]]:
     bins = score.pixels.view()
     figures: Figures = {"unknown": {}, "wrong": {}}
     for kind, curve in (("unknown", unknown_curve(bins)), ("wrong", wrong_curve(bins))):
@@ -119,13 +119,12 @@ def _one_score(
     patches = score.patches.at_percentile(50)
     figures["wrong"] |= {name: number(getattr(patches, name)) for name in PATCH_FIGURES}
     drawn = score.replicates.figures(_headline)  # type: ignore[arg-type]
-    whole = _headline(score.replicates.coarse(score.pixels).view())
     names = [f"unknown.{n}" for n in UNKNOWN_FIGURES] + [f"wrong.{n}" for n in WRONG_FIGURES]
     for at, name in enumerate(names):
         kind, key = name.split(".")
         value = figures[kind][key]
-        figures[kind][f"{key}_interval"] = interval(value, drawn[:, at], whole[at])
-    return figures, dict(zip(names, drawn.T)), dict(zip(names, whole))
+        figures[kind][f"{key}_interval"] = interval(value, drawn[:, at], SHARE)
+    return figures, dict(zip(names, drawn.T))
 
 
 def _headline(bins: Bins) -> list[float]:

@@ -1,6 +1,6 @@
 """What one evaluation found: figures, curves and a few telling images.
 
-Filled by the engine, read by everything in this room; a plain value without behaviour.
+Filled by `evaluate`, read by the reports; a plain value without behaviour.
 """
 
 from __future__ import annotations

@@ -91,15 +91,11 @@ class BootstrapHistogram:
 
     def add(self, image: Histogram, weights: Array) -> None:
         """Add one image's histogram of shape `(channels,)`."""
-        self._waiting.append((self.coarse(image), weights))
+        coarse = Histogram(self.histogram.bins, shape=image.counts.shape[:-1])
+        coarse.absorb(image)
+        self._waiting.append((coarse, weights))
         if len(self._waiting) == self.TOGETHER:
             self._settle()
-
-    def coarse(self, histogram: Histogram) -> Histogram:
-        """A finer histogram's content in bins of this budget."""
-        coarse = Histogram(self.histogram.bins, shape=histogram.counts.shape[:-1])
-        coarse.absorb(histogram)
-        return coarse
 
     def figures(self, figure: Callable[[Bins], float]) -> Array:
         """`(R,)`: a figure of every replicate, from bins with counts `(channels, n)`."""
@@ -136,15 +132,17 @@ class BootstrapHistogram:
 
 
 def interval(
-    value: float | None, replicates: Array, coarse_value: float | None = None
+    value: float | None, replicates: Array, limits: tuple[float, float] = (-np.inf, np.inf)
 ) -> list[float] | None:
-    """The 95 % interval around a value: the replicates' percentiles, moved to the exact value.
+    """The 95 % interval around a value: the replicates' percentiles, centred on the value.
+
+    Percentiles are moved so that the replicates' median falls on the value: replicates of an
+    absolute gap such as ECE lie above it on average, and those of coarse histograms beside it.
 
     Args:
         value: the figure of all images, None where it is not defined.
         replicates: `(R,)` the figure of the replicates; undefined ones (NaN) are left out.
-        coarse_value: the figure of all images as the replicates compute it, where that is
-            coarser; the replicates are shifted by the difference.
+        limits: between which the figure lies by its nature.
 
     Returns:
         `[lower, upper]`, or None where fewer than nine in ten replicates define the figure.
@@ -152,6 +150,6 @@ def interval(
     defined = replicates[np.isfinite(replicates)]
     if value is None or len(defined) < 0.9 * len(replicates):
         return None
-    shift = 0.0 if coarse_value is None else value - coarse_value
-    lower, upper = np.percentile(defined, [2.5, 97.5]) + shift
+    lower, middle, upper = np.percentile(defined, [2.5, 50, 97.5])
+    lower, upper = np.clip((value + lower - middle, value + upper - middle), *limits)
     return [float(lower), float(upper)]

@@ -149,7 +149,7 @@ def _shown(example: Example, class_names: tuple[str, ...]) -> _Shown:
 
 def _breakable(name: str) -> Markup:
     """A name that may break into lines at its joints."""
-    pieces = re.split(r"(?<=[_(,=:/.-])", name)
+    pieces = re.split(r"(?<=[_(,:/-])|(?<=\.)(?!\d)", name)
     return Markup("<wbr>").join(pieces)
 
 

@@ -23,7 +23,9 @@ def test_figures_come_back(tmp_path):
     assert read_results(tmp_path / "results.json") == figures()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.dictionaries(st.text().filter(lambda key: key != "notes"), values, max_size=4))
 def test_whatever_is_written_is_strict_json(tmp_path, anything):
     def refuse(constant):
