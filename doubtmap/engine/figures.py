@@ -20,6 +20,7 @@ from doubtmap.metrics import (
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapSums, interval
 from doubtmap.metrics.histogram import Bins
+from doubtmap.metrics.patches import patch_figures
 from doubtmap.metrics.reliability import ReliabilitySums
 
 Figures = dict[str, Any]
@@ -118,7 +119,10 @@ def _one_score(
     figures["wrong"]["ause"] = number(area_under_sparsification_error(*sparse))
     patches = score.patches.at_percentile(50)
     figures["wrong"] |= {name: number(getattr(patches, name)) for name in PATCH_FIGURES}
-    drawn = score.replicates.figures(_headline)  # type: ignore[arg-type]
+    drawn = score.patch_replicates.figures(_patches)
+    for at, name in enumerate(PATCH_FIGURES):
+        figures["wrong"][f"{name}_interval"] = interval(figures["wrong"][name], drawn[:, at], SHARE)
+    drawn = score.replicates.figures(_headline)
     names = [f"unknown.{n}" for n in UNKNOWN_FIGURES] + [f"wrong.{n}" for n in WRONG_FIGURES]
     for at, name in enumerate(names):
         kind, key = name.split(".")
@@ -136,6 +140,11 @@ def _headline(bins: Bins) -> list[float]:
         for figure in (curve.average_precision, curve.auroc, curve.fpr_at_tpr)
     ]
     return [*ranked, _keeping(bins, errors=bins.counts[WRONG]).area_under_risk()]
+
+
+def _patches(bins: Bins) -> list[float]:
+    found = patch_figures(bins.counts, 50)
+    return [getattr(found, name) for name in PATCH_FIGURES]
 
 
 def _keeping(bins: Bins, errors: Array) -> Keeping:

@@ -21,6 +21,7 @@ BRIER = 4
 """Channel of a score's histogram that sums the Brier score of the pixels with a class."""
 BINS = 1 << 20
 IMAGE_BINS = 1 << 15
+PATCH_BINS = 1 << 16
 Row = dict[str, Any]
 
 
@@ -29,8 +30,9 @@ class ScoreTally:
 
     def __init__(self, replicates: int) -> None:
         self.pixels = Histogram(BINS, shape=(5,))
-        self.patches = Patches(bins=1 << 18)
+        self.patches = Patches(bins=PATCH_BINS)
         self.replicates = BootstrapHistogram(replicates, channels=4)
+        self.patch_replicates = BootstrapHistogram(replicates, channels=2)
 
     def take(self, name: str, arrays: dict[str, Array], weights: Array) -> Row:
         """Take an image; returns its own figures."""
@@ -43,7 +45,10 @@ class ScoreTally:
         self.replicates.add(image, weights)
         if "brier" in arrays:
             self.pixels.add(at[has_class], BRIER, arrays["brier"].astype(np.float64))
-            self.patches.add(arrays[f"patch/{name}"], arrays["accurate"])
+            patches = Patches(bins=PATCH_BINS)
+            patches.add(arrays[f"patch/{name}"], arrays["accurate"])
+            self.patches.histogram.absorb(patches.histogram)
+            self.patch_replicates.add(patches.histogram, weights)
         return image_figures(image.view(), values, kind)
 
     def state(self) -> State:
@@ -52,6 +57,7 @@ class ScoreTally:
             pixels=self.pixels.state(),
             patches=self.patches.state(),
             replicates=self.replicates.state(),
+            patch_replicates=self.patch_replicates.state(),
         )
 
     @classmethod
@@ -61,6 +67,7 @@ class ScoreTally:
         tally.pixels = Histogram.from_state(sub_state(state, "pixels"))
         tally.patches = Patches.from_state(sub_state(state, "patches"))
         tally.replicates = BootstrapHistogram.from_state(sub_state(state, "replicates"))
+        tally.patch_replicates = BootstrapHistogram.from_state(sub_state(state, "patch_replicates"))
         return tally
 
 

@@ -97,8 +97,8 @@ class BootstrapHistogram:
         if len(self._waiting) == self.TOGETHER:
             self._settle()
 
-    def figures(self, figure: Callable[[Bins], float]) -> Array:
-        """`(R,)`: a figure of every replicate, from bins with counts `(channels, n)`."""
+    def figures(self, figure: Callable[[Bins], float | list[float]]) -> Array:
+        """`(R,)` or `(R, k)`: figures of every replicate, from bins with counts `(channels, n)`."""
         self._settle()
         bins = self.histogram.view()
         return np.array([figure(Bins(counts, bins.lowest, bins.single)) for counts in bins.counts])

@@ -69,25 +69,12 @@ class Patches:
 
     def at_percentile(self, percentile: float = 50) -> PatchFigures:
         """Figures where patches above this percentile of the pooled scores count as uncertain."""
-        if not 0 <= percentile <= 100:
-            raise UsageError(f"Patches: expected a percentile in [0, 100], got {percentile}.")
-        counts = self.histogram.view().counts
-        patches = counts.sum(0)
-        if not patches.sum():
-            return PatchFigures(*[float("nan")] * 3)
-        reached = np.cumsum(patches) >= percentile * patches.sum() / 100
-        last_certain = int(np.argmax(reached))
-        certain = counts[:, : last_certain + 1].sum(1)
-        uncertain = counts[:, last_certain + 1 :].sum(1)
-        return PatchFigures(
-            _share(certain[ACCURATE], certain.sum()),
-            _share(uncertain[INACCURATE], counts[INACCURATE].sum()),
-            _share(certain[ACCURATE] + uncertain[INACCURATE], patches.sum()),
-        )
+        return patch_figures(self.histogram.view().counts, percentile)
 
     def curves(self, percentiles: Array) -> list[PatchFigures]:
         """Figures at several percentiles."""
-        return [self.at_percentile(float(percentile)) for percentile in percentiles]
+        counts = self.histogram.view().counts
+        return [patch_figures(counts, float(percentile)) for percentile in percentiles]
 
     def state(self) -> State:
         """The sums as named arrays."""
@@ -99,6 +86,32 @@ class Patches:
         patches = cls(int(state["size"][0]), int(state["flags"][0]))
         patches.histogram = Histogram.from_state(state)
         return patches
+
+
+def patch_figures(counts: Array, percentile: float) -> PatchFigures:
+    """Figures from patches by ascending score.
+
+    Args:
+        counts: `(2, n)`, inaccurate and accurate patches per bin of score.
+        percentile: in [0, 100]; patches above it are uncertain.
+
+    Raises:
+        UsageError: for a percentile outside [0, 100].
+    """
+    if not 0 <= percentile <= 100:
+        raise UsageError(f"Patches: expected a percentile in [0, 100], got {percentile}.")
+    patches = counts.sum(0)
+    if not patches.sum():
+        return PatchFigures(*[float("nan")] * 3)
+    reached = np.cumsum(patches) >= percentile / 100 * patches.sum()
+    last_certain = int(np.argmax(reached))
+    certain = counts[:, : last_certain + 1].sum(1)
+    uncertain = counts[:, last_certain + 1 :].sum(1)
+    return PatchFigures(
+        _share(certain[ACCURATE], certain.sum()),
+        _share(uncertain[INACCURATE], counts[INACCURATE].sum()),
+        _share(certain[ACCURATE] + uncertain[INACCURATE], patches.sum()),
+    )
 
 
 def patch_accuracy(right: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tensor]:
