@@ -66,9 +66,7 @@ def test_an_area_of_fractional_pixels_is_sampled_where_it_says(align_corners):
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_a_prediction_resizes_its_logits_by_its_own_rule(align_corners):
     native = torch.randn(2, 4, 5, 6)
-    prediction = Prediction(
-        native, size=(18, 20), covered=(24, 24), align_corners=align_corners
-    )
+    prediction = Prediction(native, size=(18, 20), covered=(24, 24), align_corners=align_corners)
     expected = interpolate(native, (24, 24), align_corners)[:, :, :18, :20]
     torch.testing.assert_close(prediction.logits, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(prediction.probabilities, expected.softmax(1), rtol=1e-4, atol=1e-5)
@@ -121,7 +119,8 @@ def test_other_logits_make_a_new_prediction_of_the_same_image():
 
 
 @pytest.mark.parametrize(
-    "shape", [(), (3,), (3, 4), (3, 4, 4), (1, 1, 4, 4), (0, 3, 4, 4), (1, 3, 0, 4), (1, 1, 3, 4, 4)]
+    "shape",
+    [(), (3,), (3, 4), (3, 4, 4), (1, 1, 4, 4), (0, 3, 4, 4), (1, 3, 0, 4), (1, 1, 3, 4, 4)],
 )
 def test_logits_of_another_shape_are_a_usage_error(shape):
     with pytest.raises(UsageError, match="Prediction: expected logits"):
@@ -142,7 +141,7 @@ def test_logits_that_are_not_finite_are_a_data_error(bad):
 
 
 def test_class_names_must_match_the_classes():
-    with pytest.raises(UsageError, match="expected 3 class names.*got 2: a, b"):
+    with pytest.raises(UsageError, match=r"expected 3 class names.*got 2: a, b"):
         Prediction(torch.zeros(1, 3, 4, 4), size=(4, 4), class_names=("a", "b"))
 
 

@@ -153,7 +153,7 @@ def _keeping(bins: Bins, errors: Array) -> Keeping:
 
 def _sparsification(score: ScoreTally, brier: Histogram) -> tuple[Array, Array, Array]:
     """Of the Brier score, against the order by the Brier score itself."""
-    bins, oracle = score.pixels.view(), brier.view()
+    bins, oracle = score.errors.view(), brier.view()
     return sparsification(
         _keeping(bins, errors=bins.counts[BRIER]), Keeping(oracle.counts[0], oracle.counts[1])
     )

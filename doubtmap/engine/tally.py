@@ -18,18 +18,19 @@ from doubtmap.metrics.histogram import Bins
 from doubtmap.metrics.reliability import ReliabilitySums
 
 BRIER = 4
-"""Channel of a score's histogram that sums the Brier score of the pixels with a class."""
-BINS = 1 << 20
+"""Channel that sums the Brier score of the pixels with a class, after the kinds of pixels."""
+BINS = 1 << 21
 IMAGE_BINS = 1 << 15
 PATCH_BINS = 1 << 16
 Row = dict[str, Any]
 
 
 class ScoreTally:
-    """The sums of one score: pixels by kind and Brier score, patches, and their replicates."""
+    """The sums of one score: pixels by kind, Brier scores, patches, and their replicates."""
 
     def __init__(self, replicates: int) -> None:
-        self.pixels = Histogram(BINS, shape=(5,))
+        self.pixels = Histogram(BINS, shape=(4,))
+        self.errors = Histogram(IMAGE_BINS, shape=(5,))
         self.patches = Patches(bins=PATCH_BINS)
         self.replicates = BootstrapHistogram(replicates, channels=4)
         self.patch_replicates = BootstrapHistogram(replicates, channels=2)
@@ -37,24 +38,26 @@ class ScoreTally:
     def take(self, name: str, arrays: dict[str, Array], weights: Array) -> Row:
         """Take an image; returns its own figures."""
         kind, values = arrays["kind"], arrays[f"score/{name}"]
-        has_class = kind <= WRONG
-        at = self.pixels.locate(values)
-        self.pixels.add(at, kind)
-        image = Histogram(IMAGE_BINS, shape=(4,))
-        image.update(values, kind)
-        self.replicates.add(image, weights)
+        self.pixels.update(values, kind)
+        image = Histogram(IMAGE_BINS, shape=(5,))
+        at = image.locate(values)
+        image.add(at, kind)
         if "brier" in arrays:
-            self.pixels.add(at[has_class], BRIER, arrays["brier"].astype(np.float64))
+            image.add(at[kind <= WRONG], BRIER, arrays["brier"].astype(np.float64))
             patches = Patches(bins=PATCH_BINS)
             patches.add(arrays[f"patch/{name}"], arrays["accurate"])
             self.patches.histogram.absorb(patches.histogram)
             self.patch_replicates.add(patches.histogram, weights)
+        self.errors.absorb(image)
+        image.counts = image.counts[:BRIER]
+        self.replicates.add(image, weights)
         return image_figures(image.view(), values, kind)
 
     def state(self) -> State:
         """The sums as named arrays."""
         return join_states(
             pixels=self.pixels.state(),
+            errors=self.errors.state(),
             patches=self.patches.state(),
             replicates=self.replicates.state(),
             patch_replicates=self.patch_replicates.state(),
@@ -65,6 +68,7 @@ class ScoreTally:
         """The sums whose `state()` this was."""
         tally = cls(1)
         tally.pixels = Histogram.from_state(sub_state(state, "pixels"))
+        tally.errors = Histogram.from_state(sub_state(state, "errors"))
         tally.patches = Patches.from_state(sub_state(state, "patches"))
         tally.replicates = BootstrapHistogram.from_state(sub_state(state, "replicates"))
         tally.patch_replicates = BootstrapHistogram.from_state(sub_state(state, "patch_replicates"))

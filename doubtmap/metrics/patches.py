@@ -103,7 +103,7 @@ def patch_figures(counts: Array, percentile: float) -> PatchFigures:
     patches = counts.sum(0)
     if not patches.sum():
         return PatchFigures(*[float("nan")] * 3)
-    reached = np.cumsum(patches) >= percentile / 100 * patches.sum()
+    reached = np.cumsum(patches) >= percentile * patches.sum() / 100
     last_certain = int(np.argmax(reached))
     certain = counts[:, : last_certain + 1].sum(1)
     uncertain = counts[:, last_certain + 1 :].sum(1)

@@ -119,14 +119,16 @@ class RankingCurve:
     def precision_recall(self, points: int = 400) -> tuple[Array, Array]:
         """Recall and precision from the highest score down, thinned to about `points`."""
         tp, fp = self.true_positives, self.false_positives
-        at = _thin(tp / max(tp[-1], 1) if tp.size else tp, points)
-        return tp[at] / max(tp[-1], 1), tp[at] / np.maximum(tp[at] + fp[at], 1)
+        recall = tp / max(self.positives.sum(), 1)
+        at = _thin(recall, points)
+        return recall[at], tp[at] / np.maximum(tp[at] + fp[at], 1)
 
     def roc(self, points: int = 400) -> tuple[Array, Array]:
         """False- and true-positive rates from the highest score down, thinned."""
-        tp, fp = self.true_positives, self.false_positives
-        at = _thin(fp / max(fp[-1], 1) + tp / max(tp[-1], 1) if tp.size else tp, points)
-        return fp[at] / max(fp[-1], 1), tp[at] / max(tp[-1], 1)
+        tpr = self.true_positives / max(self.positives.sum(), 1)
+        fpr = self.false_positives / max(self.negatives.sum(), 1)
+        at = _thin(fpr + tpr, points)
+        return fpr[at], tpr[at]
 
 
 class Ranking:
@@ -137,7 +139,7 @@ class Ranking:
     positives or no negatives.
 
     Args:
-        bins: memory is `20 * bins` bytes at most.
+        bins: memory is `20 * bins` bytes at most: 42 MB by default.
 
     Example:
         >>> import numpy as np
@@ -147,7 +149,7 @@ class Ranking:
         1.0
     """
 
-    def __init__(self, bins: int = 1 << 20) -> None:
+    def __init__(self, bins: int = 1 << 21) -> None:
         self.histogram = Histogram(bins, shape=(2,))
 
     def update(self, score: ArrayLike, positive: ArrayLike, valid: ArrayLike | None = None) -> None:

@@ -117,7 +117,7 @@ def test_a_record_with_a_flipped_bit_is_cut_off(tmp_path):
 def test_a_process_killed_outright_loses_nothing_that_was_done(tmp_path):
     command = [
         *(sys.executable, "-c", "from doubtmap.cli import main; main()"),
-        *("evaluate", "demo", "synthetic:12", "--scores", SCORES, "--replicates", "20"),
+        *("evaluate", "demo", "synthetic:4", "--scores", SCORES, "--replicates", "20"),
     ]
 
     def run(out, *more):

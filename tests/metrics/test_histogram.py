@@ -1,5 +1,7 @@
 """Any real numbers in fixed memory: order, ties, merging with weights, and the bound on size."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,7 +36,9 @@ def test_bins_are_ascending_and_hold_the_values_between_their_edges(values, bins
     assert (np.diff(edges) > 0).all()
     expected, _ = np.histogram(values.astype(np.float64), edges)
     np.testing.assert_array_equal(view.counts[0], expected)
-    distinct = [len(np.unique(values[(values >= a) & (values < b)])) for a, b in zip(edges, edges[1:])]
+    distinct = [
+        len(np.unique(values[(values >= a) & (values < b)])) for a, b in itertools.pairwise(edges)
+    ]
     np.testing.assert_array_equal(view.single, np.array(distinct) == 1)
 
 
@@ -104,7 +108,9 @@ def test_channels_may_differ_from_value_to_value():
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
-@given(seed=st.integers(0, 10**6), weight=st.integers(0, 5), coarse=st.sampled_from([16, 256, 4096]))
+@given(
+    seed=st.integers(0, 10**6), weight=st.integers(0, 5), coarse=st.sampled_from([16, 256, 4096])
+)
 def test_absorbing_with_a_weight_is_counting_that_often(seed, weight, coarse):
     rng = np.random.default_rng(seed)
     mine, theirs = rng.standard_cauchy(40), np.round(rng.normal(size=60), 1)

@@ -14,7 +14,7 @@ from doubtmap.models.demo import (
     demo_network,
 )
 
-MIOU_FLOOR = 0.5
+MIOU_FLOOR = 0.6
 SCENES = 8
 
 
@@ -68,4 +68,4 @@ def test_doubts_unknown_things(judged):
     label, output = judged
     log_probs = output.log_softmax(0)
     entropy = -(log_probs.exp() * log_probs).sum(0)
-    assert entropy[label == UNKNOWN].mean() > 2 * entropy[label >= 0].mean()
+    assert entropy[label == UNKNOWN].mean() > 1.3 * entropy[label >= 0].mean()

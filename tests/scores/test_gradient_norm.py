@@ -189,7 +189,7 @@ def test_without_features_the_error_gives_the_reason():
     prediction = Prediction(
         torch.zeros(1, 2, 1, 1), size=(1, 1), features_missing="its last layer is 3x3"
     )
-    with pytest.raises(ModelError, match="gradient: needs .* its last layer is 3x3"):
+    with pytest.raises(ModelError, match=r"gradient: needs .* its last layer is 3x3"):
         gradient(prediction)
 
 

@@ -21,7 +21,9 @@ def test_names_are_split_at_commas_outside_brackets():
 
 def test_parameters_reach_the_score():
     prediction = random_prediction()
-    found = parse_scores("gradient(p=inf, label=uniform,variant=published),divergence(temperature=1)")
+    found = parse_scores(
+        "gradient(p=inf, label=uniform,variant=published),divergence(temperature=1)"
+    )
     assert list(found) == [
         "gradient(p=inf,label=uniform,variant=published)",
         "divergence(temperature=1)",
