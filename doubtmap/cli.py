@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import torch
 import typer
@@ -179,11 +180,24 @@ def info() -> None:
 
 def main() -> None:
     """Run the command line; errors that doubtmap raises on purpose are one sentence on stderr."""
+    handlers = {
+        number: signal.signal(number, _stopped) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         app()
     except DoubtmapError as error:
         typer.echo(f"doubtmap: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _stopped(number: int, _: object) -> NoReturn:
+    raise DoubtmapError(
+        f"stopped by {signal.Signals(number).name}; what was done is kept, and the same command "
+        f"with --resume goes on (score and evaluate)."
+    )
 
 
 def _load(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -229,3 +230,15 @@ def test_the_readme_names_commands_that_exist():
         words = line.split()
         if words[:1] == ["doubtmap"] and len(words) > 1:
             assert words[1] in {"demo", "score", "evaluate", "info"}, line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_how_to_go_on(run, network, photographs, tmp_path, monkeypatch, number):
+    def stop(*_, **__):
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("doubtmap.reports.scoring.score_images", stop)
+    code, _, error = run("score", network, photographs, "--out", tmp_path / "out")
+    assert code == 1
+    assert "--resume" in error
+    assert "Traceback" not in error
