@@ -1,6 +1,6 @@
 """Make the pictures of the README and the docs from the synthetic streets.
 
-    python scripts/make_pictures.py
+python scripts/make_pictures.py
 """
 
 from pathlib import Path

@@ -229,7 +229,7 @@ def find_components(
         curve = unknown_curve(score.pixels.view())
         if curve.defined:
             replicates = BootstrapSums(tally.weights.replicates)
-            found[name] = ComponentTally(curve.best_f1()[1], Components.empty(), replicates)
+            found[name] = ComponentTally(curve.best_f1()[1], Components(), replicates)
     if not found:
         return found
     if journal and not run.components:

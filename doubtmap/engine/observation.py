@@ -126,7 +126,7 @@ def observe_components(
     """Find the components of unknown objects in one image, for each score at its threshold."""
     arrays: dict[str, Array] = {}
     for score, values in maps.items():
-        frame = Components.empty()
+        frame = Components()
         above = values > thresholds[score]
         frame.update(above, label == UNKNOWN, label != VOID, sizes.predicted, sizes.labelled)
         arrays |= {f"{score}/{key}": array for key, array in frame.state().items()}

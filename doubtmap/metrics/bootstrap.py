@@ -85,7 +85,7 @@ class BootstrapHistogram:
 
     TOGETHER = 16
 
-    def __init__(self, replicates: int, channels: int, bins: int = 1 << 10) -> None:
+    def __init__(self, replicates: int, channels: int, bins: int = 1 << 11) -> None:
         self.histogram = Histogram(bins, shape=(replicates, channels))
         self._waiting: list[tuple[Histogram, Array]] = []
 

@@ -7,8 +7,7 @@ Reference:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
@@ -31,15 +30,10 @@ class Components(Sums):
         spurious: `(11,)`: predicted components whose PPV stays below each threshold.
     """
 
-    labelled: Array
-    predicted: Array
-    found: Array
-    spurious: Array
-
-    @classmethod
-    def empty(cls) -> Self:
-        """Nothing seen yet."""
-        return cls(np.zeros(2), np.zeros(2), np.zeros(11), np.zeros(11))
+    labelled: Array = field(default_factory=lambda: np.zeros(2))
+    predicted: Array = field(default_factory=lambda: np.zeros(2))
+    found: Array = field(default_factory=lambda: np.zeros(len(THRESHOLDS)))
+    spurious: Array = field(default_factory=lambda: np.zeros(len(THRESHOLDS)))
 
     def update(
         self,

@@ -72,6 +72,7 @@ class Histogram:
             DataError: for NaN or infinities.
         """
         values = to_numpy(values).reshape(-1)
+        check_finite(values)
         channels = channel if isinstance(channel, int) else to_numpy(channel).reshape(-1)
         for start in range(0, len(values), CHUNK):
             part = slice(start, start + CHUNK)
@@ -80,6 +81,7 @@ class Histogram:
 
     def locate(self, values: Array) -> Array:
         """Bins of values, valid until the next `locate` or `+`; makes room for new pages."""
+        check_finite(values)
         keys = self._keys(values)
         page = keys >> FINEST
         self._make_room(np.flatnonzero(np.bincount(page, minlength=PAGES)))
@@ -156,19 +158,10 @@ class Histogram:
             values = self._round(values)
         # Adding zero turns -0.0 into 0.0: they are the same number.
         bits = (values + np.float32(0)).view(np.int32)
-        exponent_full = (bits & 0x7F800000) == 0x7F800000
-        if exponent_full.any():
-            raise DataError(
-                f"Histogram: expected finite scores, got {int(exponent_full.sum())} NaN or "
-                f"infinite values. Leave these pixels out as void, or mend the score."
-            )
         flipped = bits ^ ((bits >> 31) & 0x7FFFFFFF)
         return np.asarray((flipped.view(np.uint32) ^ np.uint32(0x80000000)).astype(np.int64))
 
     def _round(self, values: Array) -> Array:
-        finite = np.isfinite(values)
-        if not finite.all():
-            return np.full(np.count_nonzero(~finite), np.nan, np.float32)
         limit = np.finfo(np.float32).max
         rounded = np.clip(values, -limit, limit).astype(np.float32)
         self.rounded |= bool((rounded != values).any())
@@ -204,6 +197,16 @@ class Histogram:
         other = (before != low) & (before != MIXED)
         if other.any():
             self.only[at[other]] = MIXED
+
+
+def check_finite(values: Array) -> None:
+    """Raise where a value is NaN or infinite, before anything is counted."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise DataError(
+            f"Histogram: expected finite scores, got {np.count_nonzero(~finite)} NaN or infinite "
+            f"values. Leave these pixels out as void, or mend the score."
+        )
 
 
 def coarsen(counts: Array, levels: int) -> Array:

@@ -31,8 +31,8 @@ def divergence(prediction: Prediction | Tensor, temperature: float = 2.0) -> Ten
 
     Example:
         >>> import torch
-        >>> divergence(torch.tensor([1e4, 0.0]).reshape(1, 2, 1, 1)).item()
-        -0.21576154232025146
+        >>> round(divergence(torch.tensor([1e4, 0.0]).reshape(1, 2, 1, 1)).item(), 4)
+        -0.2158
     """
     if not temperature > 0 or math.isinf(temperature):
         raise UsageError(f"divergence: expected a finite temperature above 0, got {temperature}.")

@@ -164,7 +164,7 @@ def test_a_score_of_another_shape_is_named(segmenter, streets):
 def test_components_are_those_at_the_threshold_of_the_best_f1(segmenter, streets):
     figures = dm.evaluate(segmenter, streets, "entropy", replicates=20).figures
     found = figures["scores"]["entropy"]["unknown"]
-    components = dm.metrics.Components.empty()
+    components = dm.metrics.Components()
     sizes = streets.component_sizes or dm.datasets.ComponentSizes(50, 10)
     for index in range(len(streets)):
         sample = streets[index]

@@ -90,7 +90,7 @@ def boxes():
 
 
 def components_of(*frame):
-    components = Components.empty()
+    components = Components()
     components.update(*frame)
     return components
 
@@ -193,7 +193,7 @@ def test_arrays_of_other_shapes_are_a_usage_error():
 def test_sums_pool_the_components_of_all_frames():
     rng = np.random.default_rng(0)
     frames = rng.random((4, 3, 12, 12)) < np.array([0.3, 0.3, 0.95])[:, None, None]
-    total, whole = Components.empty(), Components.empty()
+    total, whole = Components(), Components()
     siou, ppv = [], []
     for frame in frames[[2, 0, 3, 1]]:
         total = total + components_of(*frame, 2, 2)
