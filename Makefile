@@ -20,7 +20,7 @@ format: .venv/ready
 bench: .venv/ready
 	$(BIN)/python benchmarks/ranking_speed.py
 
-.venv/ready: requirements-dev.txt pyproject.toml
+.venv/ready: requirements-dev.txt pyproject.toml setup.py $(wildcard doubtmap/kernels/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .

@@ -37,7 +37,9 @@ Model = Annotated[
 ]
 Scores = Annotated[
     str,
-    typer.Option(help=f"Comma-separated: {', '.join(STATELESS)}; gradient(p=1,label=uniform)."),
+    typer.Option(
+        help=f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
@@ -57,14 +59,13 @@ Divisor = Annotated[
     int | None, typer.Option(help="Pad images to sides that are multiples of this.")
 ]
 Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")]
-DEFAULT_SCORES = ",".join(STATELESS)
 
 
 @app.command()
 def demo(out: Out = Path("demo"), seed: Seed = 0) -> None:
     """The whole job on the embedded network and scenes, in about a minute."""
     torch.manual_seed(seed)
-    scores = f"{DEFAULT_SCORES},gradient(p=0.5,label=uniform)"
+    scores = f"{','.join(STATELESS)},gradient(p=0.5,label=uniform)"
     with progress_bar() as progress:
         results = evaluate(
             load("demo"),
@@ -121,7 +122,7 @@ def score(
 def evaluate_command(
     model: Model,
     data: Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N.")],
-    scores: Scores = DEFAULT_SCORES,
+    scores: Scores = "all",
     unknown: Annotated[
         str, typer.Option(help="Label classes that count as unknown objects, or 'rest'.")
     ] = "",

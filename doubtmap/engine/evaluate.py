@@ -34,6 +34,7 @@ from doubtmap.metrics import Components
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import BootstrapSums
 from doubtmap.prediction import Prediction, Score, Segmenter
+from doubtmap.scores import STATELESS
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.version import __version__
 
@@ -67,7 +68,8 @@ def evaluate(
     Args:
         segmenter: the network, as `doubtmap.load` gives it.
         dataset: as `doubtmap.open_dataset` gives it.
-        scores: names such as `"entropy,gradient(p=1)"`, functions, or a mapping of names to them.
+        scores: names such as `"entropy,gradient(p=1)"`, functions, or a mapping of names to them;
+            `"all"` is every score without fitting that this network can give.
         unknown: label classes that count as unknown objects; `rest` is all that the model lacks.
         out: folder for the journal of an interrupted run; without it nothing is kept on disk.
         resume: go on with the run in `out`, if there is one.
@@ -88,8 +90,9 @@ def evaluate(
     """
     if not len(dataset):
         raise DataError(f"{dataset.name}: expected images, found none.")
-    run = Run(segmenter, dataset, parse_scores(scores), tuple(unknown), progress)
+    run = Run(segmenter, dataset, {}, tuple(unknown), progress)
     run.skipped = Skipped() if skip_bad else None
+    run.scores = possible_scores(run) if scores == "all" else parse_scores(scores)
     start = time.perf_counter()
     settings = run.settings | {"seed": seed, "replicates": replicates, "bins": bins}
     journal = Journal(out / ".progress", settings, resume) if out else None
@@ -123,6 +126,7 @@ class Run:
     progress: Progress | None
     skipped: Skipped | None = None
     matching: Matching | None = None
+    notes: list[str] = field(default_factory=list)
     components: dict[int, Observation] = field(default_factory=dict)
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("forward", "scores", "metrics", "total"), 0.0)
@@ -164,6 +168,21 @@ class Run:
         start = time.perf_counter()
         yield
         self.seconds[what] += time.perf_counter() - start
+
+
+def possible_scores(run: Run) -> dict[str, Score]:
+    """All scores without fitting, but for those that need features where there are none."""
+    scores = parse_scores(",".join(STATELESS))
+    for _, sample in read_ahead(run.dataset, range(len(run.dataset)), run.skipped):
+        prediction, _ = run.predict(sample)
+        if prediction.features is None:
+            del scores["gradient"]
+            run.notes.append(
+                f"gradient: left out, since it needs the network's features, but "
+                f"{prediction.features_missing}."
+            )
+        break
+    return scores
 
 
 def tally_pixels(run: Run, tally: Tally, journal: Journal | None) -> Tally:
@@ -297,6 +316,7 @@ def _notes(
     run: Run, tally: Tally, components: dict[str, ComponentTally], sizes: ComponentSizes
 ) -> Iterator[str]:
     """What a reader of the figures must know."""
+    yield from run.notes
     if run.matching:
         yield from run.matching.notes
     right, wrong, _, unknown = tally.kinds

@@ -199,3 +199,19 @@ def test_per_image_figures_are_means_over_images(segmenter, streets):
     figures = dm.evaluate(segmenter, streets, "entropy", replicates=20).figures
     found = figures["scores"]["entropy"]["unknown"]["auroc_per_image"]
     assert found == pytest.approx(np.mean(values), abs=1e-3)
+
+
+def test_all_scores_are_those_that_the_network_can_give(segmenter, streets):
+    figures = dm.evaluate(segmenter, streets, "all", replicates=20).figures
+    assert set(figures["scores"]) == set(dm.scores.STATELESS)
+
+    class Stripes(torch.nn.Module):
+        def forward(self, x):
+            return torch.cat([x.mean(1, keepdim=True) * k for k in range(8)], 1)
+
+    blind = dm.load(Stripes(), classes=streets.class_names)
+    figures = dm.evaluate(blind, streets, "all", replicates=20).figures
+    assert set(figures["scores"]) == set(dm.scores.STATELESS) - {"gradient"}
+    assert any(note.startswith("gradient: left out") for note in figures["notes"])
+    with pytest.raises(dm.ModelError, match="gradient: needs the network's features"):
+        dm.evaluate(blind, streets, "gradient", replicates=20)
