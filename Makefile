@@ -1,4 +1,4 @@
-.PHONY: demo test lint format bench docs clean
+.PHONY: demo test lint format bench clean
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -18,7 +18,7 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/ranking_speed.py
+	$(BIN)/python benchmarks/kernels.py
 
 .venv/ready: requirements-dev.txt pyproject.toml setup.py $(wildcard doubtmap/kernels/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -12,8 +12,8 @@ import torch
 import typer
 
 from doubtmap.datasets import ComponentSizes, collect_images, open_dataset
-from doubtmap.engine import evaluate
-from doubtmap.errors import DoubtmapError, UsageError
+from doubtmap.engine import Results, evaluate
+from doubtmap.errors import DataError, DoubtmapError, UsageError
 from doubtmap.models import load
 from doubtmap.prediction import Segmenter
 from doubtmap.progress import progress_bar
@@ -29,6 +29,17 @@ app = typer.Typer(
     help="For every pixel, how far to trust the label of a semantic-segmentation model.",
 )
 
+
+@app.callback(invoke_without_command=True)
+def version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Say the version, where it is asked for."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -42,7 +53,7 @@ Scores = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")]
 Classes = Annotated[str | None, typer.Option(help="Class names of the model, comma-separated.")]
@@ -71,13 +82,11 @@ def demo(out: Out = Path("demo"), seed: Seed = 0) -> None:
             load("demo"),
             open_dataset("synthetic:24", seed=seed),
             scores,
-            out=out,
             seed=seed,
             command=_command(),
             progress=progress,
         )
-    write_results(results, out / "results.json")
-    write_report(results, out / "report.html")
+    _save(results, out)
     print_figures(results.figures)
     typer.echo(f"Open {out / 'report.html'} to see where the network is wrong.", err=True)
 
@@ -162,10 +171,11 @@ def evaluate_command(
             bins=bins,
             component_sizes=_sizes(component_sizes),
             command=_command(),
+            save=lambda results: _save(results, out),
             progress=progress,
         )
-    write_results(results, out / "results.json")
-    write_report(results, out / "report.html")
+    for note in results.figures["notes"]:
+        typer.echo(f"note: {note}", err=True)
     print_figures(results.figures, style="json" if json else "csv" if csv else "table")
 
 
@@ -196,8 +206,8 @@ def main() -> None:
 
 def _stopped(number: int, _: object) -> NoReturn:
     raise DoubtmapError(
-        f"stopped by {signal.Signals(number).name}; what was done is kept, and the same command "
-        f"with --resume goes on (score and evaluate)."
+        f"stopped by {signal.Signals(number).name}; score and evaluate keep what was done, and the "
+        f"same command with --resume goes on."
     )
 
 
@@ -221,6 +231,15 @@ def _load(
         divisor=divisor,
         device=device,
     )
+
+
+def _save(results: Results, out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_results(results, out / "results.json")
+        write_report(results, out / "report.html")
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror or error}).") from error
 
 
 def _command() -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from doubtmap.cli import main
 from doubtmap.reports import read_map, read_results
+from doubtmap.reports.scoring import unique_names
 
 NETWORK = """
 import torch
@@ -135,6 +136,64 @@ def test_score_goes_on_where_it_stopped(run, network, photographs, tmp_path):
     assert (out / "entropy" / "b.png").stat().st_mtime > 0
 
 
+def test_score_does_not_go_on_with_other_settings(run, network, photographs, tmp_path):
+    out = tmp_path / "out"
+    run("score", network, photographs, "--out", out)
+    code, _, error = run(
+        "score", network, photographs, "--out", out, "--resume", "--scores", "margin"
+    )
+    assert code == 2
+    assert "scores differ" in error
+    code, _, _ = run("score", network, photographs, "--out", out, "--scores", "margin")
+    assert code == 0
+
+
+def test_score_does_not_score_what_it_wrote(run, network, photographs):
+    out = photographs / "doubt"
+    for _ in range(2):
+        code, printed, _ = run("score", network, photographs, "--out", out)
+        assert code == 0
+        assert "3 of 3 images scored" in printed
+
+
+def test_names_that_differ_in_case_or_marks_only_stay_apart(tmp_path):
+    paths = [tmp_path / name for name in ("a-b/f.png", "a_b/f.png", "a_b/F.jpg", "x/a_b_f.png")]
+    names = unique_names(paths)
+    assert len({name.casefold() for name in names.values()}) == 4
+
+
+def test_no_readable_image_is_a_failure(run, network, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    code, _, error = run(
+        *("score", network, tmp_path / "bad.png", "--skip-bad", "--out", tmp_path / "out")
+    )
+    assert code == 1
+    assert "none of the 1 images" in error
+
+
+def test_results_that_cannot_be_written_do_not_lose_the_run(run, network, yard, tmp_path):
+    out = tmp_path / "out"
+    (out / "results.json").mkdir(parents=True)
+    asked = ("evaluate", network, yard, "--classes", "lawn,path,shed", "--out", out)
+    code, _, error = run(*asked, "--replicates", "20")
+    assert code == 1
+    assert "Traceback" not in error
+    (out / "results.json").rmdir()
+    code, _, error = run(*asked, "--replicates", "20")
+    assert code == 2
+    assert "not finished" in error
+    code, _, _ = run(*asked, "--replicates", "20", "--resume")
+    assert code == 0
+    assert read_results(out / "results.json")["model"]["features"] == 6
+
+
+def test_notes_are_told(run, network, yard, tmp_path):
+    out = tmp_path / "out"
+    _, _, error = run("evaluate", network, yard, "--classes", "lawm,path,shed", "--out", out)
+    assert "note: " in error
+    assert "lawn" in error
+
+
 def test_images_of_one_name_in_two_folders_do_not_overwrite_each_other(
     run, network, photographs, tmp_path
 ):
@@ -187,7 +246,8 @@ def filled_in(arguments, network, yard, photographs):
 
 @pytest.mark.parametrize(("arguments", "says"), MISUSE)
 def test_misuse_exits_with_2_and_says_what_to_do(run, network, yard, photographs, arguments, says):
-    code, _, error = run(*filled_in(arguments, network, yard, photographs))
+    out = ["--out", photographs / "out"] if arguments[0] in ("score", "evaluate") else []
+    code, _, error = run(*filled_in(arguments, network, yard, photographs), *out)
     assert code == 2
     assert says in error
     assert "Traceback" not in error
@@ -195,7 +255,8 @@ def test_misuse_exits_with_2_and_says_what_to_do(run, network, yard, photographs
 
 @pytest.mark.parametrize(("arguments", "says"), FAILURES)
 def test_failure_exits_with_1_and_says_what_to_do(run, network, yard, photographs, arguments, says):
-    code, _, error = run(*filled_in(arguments, network, yard, photographs))
+    out = ["--out", photographs / "out"] if arguments[0] in ("score", "evaluate") else []
+    code, _, error = run(*filled_in(arguments, network, yard, photographs), *out)
     assert code == 1
     assert says in error
     assert "Traceback" not in error
@@ -205,7 +266,8 @@ def test_a_label_of_no_class_is_named_with_its_file(run, network, yard, tmp_path
     labels = np.zeros((24, 32), np.uint8)
     labels[3, 4] = 77
     Image.fromarray(labels).save(tmp_path / "labels" / "b.png")
-    code, _, error = run("evaluate", network, yard, "--classes", "lawn,path,shed")
+    out = tmp_path / "out"
+    code, _, error = run("evaluate", network, yard, "--classes", "lawn,path,shed", "--out", out)
     assert code == 1
     assert "b.png" in error
     assert "77" in error

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from doubtmap.datasets.dataset import ComponentSizes, Dataset, Sample
-from doubtmap.datasets.matching import Matching, match_labels
+from doubtmap.datasets.dataset import ComponentSizes, Dataset
 from doubtmap.engine import figures as fig
+from doubtmap.engine.examples import pick_examples
 from doubtmap.engine.journal import Journal
 from doubtmap.engine.observation import (
     Observation,
@@ -27,19 +23,17 @@ from doubtmap.engine.observation import (
     score_maps,
 )
 from doubtmap.engine.reading import Skipped, read_ahead
-from doubtmap.engine.results import Example, Results
+from doubtmap.engine.results import Results
+from doubtmap.engine.run import Progress, Run, check_request, possible_scores
 from doubtmap.engine.tally import Tally, join_states, sub_state, unknown_curve
 from doubtmap.errors import DataError
 from doubtmap.metrics import Components
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import BootstrapSums
-from doubtmap.prediction import Prediction, Score, Segmenter
-from doubtmap.scores import STATELESS
+from doubtmap.prediction import Score, Segmenter
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.version import __version__
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, the images done and the images in all."""
 DEFAULT_SIZES = ComponentSizes(predicted=50, labelled=10)
 """Of data sets without published ones: those of SegmentMeIfYouCan's obstacle track."""
 
@@ -49,8 +43,8 @@ def evaluate(
     dataset: Dataset,
     scores: str | Iterable[str | Score] | Mapping[str, Score],
     *,
-    unknown: Sequence[str] = (),
-    out: Path | None = None,
+    unknown: str | Sequence[str] = (),
+    out: str | Path | None = None,
     resume: bool = False,
     skip_bad: bool = False,
     seed: int = 0,
@@ -59,6 +53,7 @@ def evaluate(
     component_sizes: ComponentSizes | None = None,
     examples: int = 3,
     command: str = "",
+    save: Callable[[Results], None] | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Measure scores of a network on a data set.
@@ -70,7 +65,8 @@ def evaluate(
         dataset: as `doubtmap.open_dataset` gives it.
         scores: names such as `"entropy,gradient(p=1)"`, functions, or a mapping of names to them;
             `"all"` is every score without fitting that this network can give.
-        unknown: label classes that count as unknown objects; `rest` is all that the model lacks.
+        unknown: label class, or classes, that count as unknown objects; `rest` is all that the
+            model lacks.
         out: folder for the journal of an interrupted run; without it nothing is kept on disk.
         resume: go on with the run in `out`, if there is one.
         skip_bad: leave out images that cannot be read, and count them, instead of stopping.
@@ -80,6 +76,7 @@ def evaluate(
         component_sizes: smallest components that count; default: the data set's published ones.
         examples: how many images of most doubt, and as many of most missed pixels, to keep.
         command: what to write into the results as their origin.
+        save: called with the results before the journal is removed, to write them.
         progress: told after each image.
 
     Returns:
@@ -88,101 +85,39 @@ def evaluate(
     Raises:
         UsageError, DataError, ModelError: each with one sentence that says what to do.
     """
-    if not len(dataset):
-        raise DataError(f"{dataset.name}: expected images, found none.")
-    run = Run(segmenter, dataset, {}, tuple(unknown), progress)
+    unknown = (unknown,) if isinstance(unknown, str) else tuple(unknown)
+    check_request(segmenter, dataset, unknown)
+    start = time.perf_counter()
+    run = Run(segmenter, dataset, {}, unknown, progress)
     run.skipped = Skipped() if skip_bad else None
     run.scores = possible_scores(run) if scores == "all" else parse_scores(scores)
-    start = time.perf_counter()
-    settings = run.settings | {"seed": seed, "replicates": replicates, "bins": bins}
-    journal = Journal(out / ".progress", settings, resume) if out else None
+    sizes = component_sizes or dataset.component_sizes or DEFAULT_SIZES
+    settings = run.settings | {
+        "seed": seed,
+        "replicates": replicates,
+        "bins": bins,
+        "component_sizes": [sizes.predicted, sizes.labelled],
+    }
+    journal = Journal(Path(out) / ".progress", settings, resume) if out else None
     try:
         tally = tally_pixels(run, Tally(list(run.scores), replicates, seed, bins), journal)
         if not tally.images:
             raise DataError(f"{dataset.name}: none of the {len(dataset)} images could be read.")
-        sizes = component_sizes or dataset.component_sizes or DEFAULT_SIZES
         components = find_components(run, tally, sizes, journal)
+        picked = list(pick_examples(run, tally, examples))
         results = summarise(run, tally, components, sizes)
-        results.examples.extend(pick_examples(run, tally, examples))
+        results.examples.extend(picked)
+        run.seconds["total"] = time.perf_counter() - start
+        results.figures.update(command=command, seed=seed, seconds=run.seconds)
+        if save:
+            save(results)
     except BaseException:
         if journal:
             journal.close()
         raise
-    run.seconds["total"] = time.perf_counter() - start
-    results.figures.update(command=command, seed=seed, seconds=run.seconds)
     if journal:
         journal.finish()
     return results
-
-
-@dataclass
-class Run:
-    """What all passes of one evaluation share."""
-
-    segmenter: Segmenter
-    dataset: Dataset
-    scores: dict[str, Score]
-    unknown: tuple[str, ...]
-    progress: Progress | None
-    skipped: Skipped | None = None
-    matching: Matching | None = None
-    notes: list[str] = field(default_factory=list)
-    components: dict[int, Observation] = field(default_factory=dict)
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("forward", "scores", "metrics", "total"), 0.0)
-    )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
-        model = self.segmenter.description
-        return {
-            "doubtmap": __version__,
-            "model": {key: model.get(key) for key in ("source", "sha256", "input_size")},
-            "data": [self.dataset.name, len(self.dataset)],
-            "scores": list(self.scores),
-            "unknown": list(self.unknown),
-        }
-
-    def predict(self, sample: Sample) -> tuple[Prediction, Tensor]:
-        """The prediction of one image, and its labels in the model's classes."""
-        with self.timed("forward"):
-            prediction = self.segmenter(sample.image[None])
-        if self.matching is None:
-            self.matching = match_labels(
-                self.dataset.class_names,
-                self.segmenter.class_names,
-                self.unknown,
-                channels=prediction.native_logits.shape[1],
-            )
-        return prediction, self.matching.apply(sample.label)
-
-    def tell(self, stage: str, done: int) -> None:
-        """Report progress."""
-        if self.progress:
-            self.progress(stage, done, len(self.dataset))
-
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Add the time of a block to `seconds`."""
-        start = time.perf_counter()
-        yield
-        self.seconds[what] += time.perf_counter() - start
-
-
-def possible_scores(run: Run) -> dict[str, Score]:
-    """All scores without fitting, but for those that need features where there are none."""
-    scores = parse_scores(",".join(STATELESS))
-    for _, sample in read_ahead(run.dataset, range(len(run.dataset)), run.skipped):
-        prediction, _ = run.predict(sample)
-        if prediction.features is None:
-            del scores["gradient"]
-            run.notes.append(
-                f"gradient: left out, since it needs the network's features, but "
-                f"{prediction.features_missing}."
-            )
-        break
-    return scores
 
 
 def tally_pixels(run: Run, tally: Tally, journal: Journal | None) -> Tally:
@@ -216,7 +151,7 @@ def _replay(run: Run, tally: Tally, journal: Journal) -> Tally:
     for record in journal.records():
         seen = Observation.from_bytes(record)
         if seen.meta["stage"] == "components":
-            run.components[seen.meta["index"]] = seen
+            run.components.append(seen)
         elif seen.meta["index"] not in held:
             tally.take(seen)
     return tally
@@ -253,8 +188,17 @@ def find_components(
         return found
     if journal and not run.components:
         journal.save(join_states(tally=tally.state()))
-    order = sorted(row["index"] for row in tally.images)
-    todo = [index for index in order if index not in run.components]
+
+    def take(seen: Observation) -> None:
+        for name, tallied in found.items():
+            frame = Components(**sub_state(seen.arrays, name))
+            tallied.take(frame, tally.weights(seen.meta["index"]))
+
+    done = {seen.meta["index"] for seen in run.components}
+    for seen in run.components:
+        take(seen)
+    run.components.clear()
+    todo = sorted(row["index"] for row in tally.images if row["index"] not in done)
     thresholds = {name: tallied.threshold for name, tallied in found.items()}
     for index, sample in read_ahead(run.dataset, todo):
         prediction, label = run.predict(sample)
@@ -264,12 +208,9 @@ def find_components(
             seen = observe_components(index, sample.name, label, maps, thresholds, sizes)
             if journal:
                 journal.append(seen.to_bytes())
-            run.components[index] = seen
-        run.tell("components", len(run.components))
-    for index in order:
-        for name, tallied in found.items():
-            frame = Components(**sub_state(run.components[index].arrays, name))
-            tallied.take(frame, tally.weights(index))
+            take(seen)
+        done.add(index)
+        run.tell("components", len(done))
     return found
 
 
@@ -287,6 +228,9 @@ def summarise(
             blank = fig.component_figures(found.components, found.replicates)
             blank["threshold"] = found.threshold
         figures["unknown"] |= blank
+    if run.matching is None:  # a resumed run that had seen all images
+        run.predict(run.dataset[tally.images[0]["index"]])
+    labelled = sorted({c for c in run.matching.targets if c >= 0} if run.matching else set())
     right, wrong, known_only, unknown = (int(count) for count in tally.kinds)
     known = right + wrong + known_only
     figures = {
@@ -299,7 +243,7 @@ def summarise(
             "images": len(tally.images),
             "pixels": {"known": known, "unknown": unknown, "void": tally.void},
         },
-        "segmentation": fig.segmentation_figures(tally, names),
+        "segmentation": fig.segmentation_figures(tally, names, labelled),
         "calibration": fig.calibration_figures(tally),
         "scores": scores,
         "differences": differences,
@@ -323,14 +267,11 @@ def _notes(
     if not unknown:
         yield "unknown: no pixel is labelled unknown, so these figures are null."
     if right + wrong == 0:
-        yield (
-            "segmentation, calibration, wrong: labels only tell known from unknown, so these "
-            "figures are null."
-        )
+        yield "segmentation, calibration, wrong: no pixel has a class, so these figures are null."
     elif wrong == 0 or right == 0:
         yield "wrong: all pixels are right, or all are wrong, so ranking figures are null."
     if components:
-        origin = "published" if run.dataset.component_sizes == sizes else "chosen"
+        origin = "the data set's" if run.dataset.component_sizes == sizes else "chosen"
         yield (
             f"Components: {origin} sizes, at least {sizes.predicted} predicted and "
             f"{sizes.labelled} labelled pixels, at the threshold of the best pixel F1 on these "
@@ -338,40 +279,3 @@ def _notes(
         )
     if run.skipped and run.skipped.reasons:
         yield f"{len(run.skipped.reasons)} images could not be read and were skipped."
-
-
-def pick_examples(run: Run, tally: Tally, count: int) -> Iterator[Example]:
-    """Third pass: the images with the most doubt, and those with the most missed pixels."""
-    score = "entropy" if "entropy" in run.scores else next(iter(run.scores))
-    taken: set[int] = set()
-    for key, reason, detail in (
-        ("mean", "most doubt", "mean {score} {value:.3g}"),
-        (
-            "missed",
-            "most missed",
-            "{value:.1%} of the pixels are bad and outside the most doubtful fifth by {score}",
-        ),
-    ):
-        rows = [row for row in tally.images if row["scores"][score].get(key) is not None]
-        rows.sort(key=lambda row, key=key: -float(row["scores"][score][key]))  # type: ignore[misc]
-        picked = [row for row in rows if row["index"] not in taken][:count]
-        taken |= {row["index"] for row in picked}
-        for row in picked:
-            text = detail.format(score=score, value=row["scores"][score][key])
-            yield _example(run, row["index"], score, reason, text)
-
-
-def _example(run: Run, index: int, score: str, reason: str, detail: str) -> Example:
-    sample = run.dataset[index]
-    prediction, label = run.predict(sample)
-    doubt = score_maps(prediction, {score: run.scores[score]})[score]
-    return Example(
-        name=sample.name,
-        reason=reason,
-        detail=detail,
-        image=sample.image.permute(1, 2, 0).numpy(),
-        label=label.cpu().numpy(),
-        predicted=prediction.classes[0].cpu().numpy().astype(np.int16),
-        doubt=doubt.cpu().numpy().astype(np.float32),
-        score=score,
-    )

@@ -31,19 +31,32 @@ LIMITS = {"brier": (0.0, 2.0), "nll": (0.0, np.inf)}
 PATCH_FIGURES = ("p_accurate_certain", "p_uncertain_inaccurate", "pavpu")
 
 
-def segmentation_figures(tally: Tally, class_names: tuple[str, ...]) -> Figures:
-    """The data set's mIoU, IoU per class and accuracy, with intervals."""
+def segmentation_figures(
+    tally: Tally, class_names: tuple[str, ...], labelled: list[int]
+) -> Figures:
+    """The data set's mIoU, IoU per class and accuracy, with intervals.
+
+    Args:
+        tally: the sums.
+        class_names: the model's, or empty.
+        labelled: the model's classes that the data set labels; others have no IoU.
+    """
     confusion = tally.confusion
     if confusion is None:
         return {"miou": None, "accuracy": None, "iou": {}}
     names = class_names or tuple(str(index) for index in range(len(confusion.counts)))
-    iou = {name: number(value) for name, value in zip(names, confusion.iou)}
-    figures: Figures = {"miou": number(confusion.miou), "accuracy": number(confusion.accuracy)}
-    for name in ("miou", "accuracy"):
-        replicates = tally.segmentation.figures(
-            lambda state, name=name: getattr(Confusion(state["counts"]), name)  # type: ignore[misc]
-        )
-        figures[f"{name}_interval"] = interval(figures[name], replicates, LIMITS.get(name, SHARE))
+    iou: dict[str, float | None] = dict.fromkeys(names)
+    iou |= {names[index]: number(confusion.iou[index]) for index in labelled}
+    figures: Figures = {
+        "miou": number(confusion.mean_iou(labelled)),
+        "accuracy": number(confusion.accuracy),
+    }
+    for name, figure in (
+        ("miou", lambda state: Confusion(state["counts"]).mean_iou(labelled)),
+        ("accuracy", lambda state: Confusion(state["counts"]).accuracy),
+    ):
+        replicates = tally.segmentation.figures(figure)
+        figures[f"{name}_interval"] = interval(figures[name], replicates, SHARE)
     return figures | {"iou": iou}
 
 

@@ -7,17 +7,18 @@ disk stays bounded. What a run resumes from is exactly what an unbroken run woul
 
 from __future__ import annotations
 
-import json
 import shutil
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
+from doubtmap.engine.settings import hold_to
 from doubtmap.errors import DataError, UsageError
 from doubtmap.metrics.accumulator import State
 
@@ -32,28 +33,45 @@ class Journal:
     Args:
         folder: made if it is not there; removed by `finish`.
         settings: what the run was asked to do; a run goes on only with the same.
-        resume: go on from what is there, if anything is; otherwise start anew.
+        resume: go on from what is there, if anything is; otherwise there must be nothing.
 
     Raises:
-        UsageError: where the folder holds a run with other settings.
+        UsageError: where the folder holds a run with other settings, or one that is not finished
+            and was not to be resumed.
         DataError: where the folder cannot be written.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
         self.folder = folder
-        if folder.exists() and not resume:
-            shutil.rmtree(folder)
-        try:
+        if not resume and self._holds_work():
+            raise UsageError(
+                f"{folder.parent}: holds a run that is not finished. Go on with --resume, choose "
+                f"another --out, or remove {folder} to start anew."
+            )
+        with guarded(folder):
+            if not resume and folder.is_dir():
+                shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be written: {error.strerror}.") from error
-        self._check(settings)
-        self._file = (folder / "journal").open("ab")
+        hold_to(folder / "settings.json", settings)
+        with guarded(folder):
+            self._file = (folder / "journal").open("ab")
+
+    def _holds_work(self) -> bool:
+        journal = self.folder / "journal"
+        kept = journal.is_file() and journal.stat().st_size > 0
+        return kept or (self.folder / "checkpoint.safetensors").exists()
 
     def checkpoint(self) -> State | None:
         """The sums as saved last, or None."""
         path = self.folder / "checkpoint.safetensors"
-        return dict(safetensors.numpy.load_file(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return dict(safetensors.numpy.load_file(path))
+        except Exception as error:
+            raise DataError(
+                f"{path}: cannot be read ({error}). Remove it to start anew."
+            ) from error
 
     def records(self) -> Iterator[bytes]:
         """What was appended since; a torn last record is cut off."""
@@ -71,8 +89,9 @@ class Journal:
 
     def append(self, data: bytes) -> None:
         """Add a record; once this returns, a killed process does not lose it."""
-        self._file.write(_HEADER.pack(len(data), zlib.crc32(data)) + data)
-        self._file.flush()
+        with guarded(self.folder):
+            self._file.write(_HEADER.pack(len(data), zlib.crc32(data)) + data)
+            self._file.flush()
 
     @property
     def full(self) -> bool:
@@ -88,9 +107,10 @@ class Journal:
         path = self.folder / "checkpoint.safetensors"
         partial = path.with_suffix(".partial")
         arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
-        safetensors.numpy.save_file(arrays, partial)
-        partial.replace(path)
-        self._file.truncate(0)
+        with guarded(self.folder):
+            safetensors.numpy.save_file(arrays, partial)
+            partial.replace(path)
+            self._file.truncate(0)
 
     def finish(self) -> None:
         """Remove the folder; the run is done."""
@@ -101,18 +121,11 @@ class Journal:
         """Leave the folder for a later run."""
         self._file.close()
 
-    def _check(self, settings: dict[str, Any]) -> None:
-        path = self.folder / "settings.json"
-        text = json.dumps(settings, sort_keys=True, indent=1, default=str)
-        if not path.exists():
-            path.write_text(text)
-            return
-        before = json.loads(path.read_text())
-        after = json.loads(text)
-        changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
-        if changed:
-            raise UsageError(
-                f"resume: expected the settings of the run in {self.folder.parent}, but "
-                f"{', '.join(changed)} differ. Use the same settings, or start anew without "
-                f"--resume."
-            )
+
+@contextmanager
+def guarded(place: Path) -> Iterator[None]:
+    """Turn trouble with the disk into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{place}: cannot be written ({error.strerror or error}).") from error

@@ -155,7 +155,8 @@ def score_maps(prediction: Prediction, scores: dict[str, Score]) -> dict[str, Te
                 f"{name}: expected finite scores, got NaN or infinity in "
                 f"{int((~torch.isfinite(values)).sum())} pixels. Mend the score, or leave it out."
             )
-        maps[name] = values[0].float()
+        limit = torch.finfo(torch.float32).max
+        maps[name] = values[0].clamp(-limit, limit).float()
     return maps
 
 

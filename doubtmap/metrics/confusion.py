@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -70,8 +71,12 @@ class Confusion(Sums):
 
     @property
     def miou(self) -> float:
-        """Mean of `iou` over the classes that occur; NaN where none does."""
-        iou = self.iou
+        """Mean of `iou` over the classes that are labelled or predicted anywhere."""
+        return self.mean_iou(range(len(self.counts)))
+
+    def mean_iou(self, classes: Iterable[int]) -> float:
+        """Mean of `iou` over those of the classes that occur; NaN where none does."""
+        iou = self.iou[list(classes)]
         return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
 
     @property

@@ -121,14 +121,16 @@ class Reliability:
         p, of_truth = log_p.exp(), log_p.gather(0, truth[None])[0].double()
         doubt, wrong = _one_minus_max(log_p), log_p.argmax(0) != truth
         at = _bin_of(1 - doubt, bins)
-        cells = _bin_of(p, bins) + bins * torch.arange(classes, device=p.device)[:, None]
-        of_label, size = cells.gather(0, truth[None])[0], classes * bins
+        classwise = []
+        for index, probability in enumerate(p):  # one class at a time bounds the memory
+            cells = _bin_of(probability, bins)
+            hits = _count(cells[truth == index], bins)
+            sums_of = (_count(cells, bins), hits, _count(cells, bins, probability))
+            classwise.append(np.stack(sums_of, -1))
         brier = p.double().square().sum(0) - 2 * of_truth.exp() + 1
         sums = ReliabilitySums(
             np.stack([_count(at, bins), _count(at[~wrong], bins), _count(at, bins, 1 - doubt)], -1),
-            np.stack(
-                [_count(cells, size), _count(of_label, size), _count(cells, size, p)], -1
-            ).reshape(classes, bins, 3),
+            np.stack(classwise),
             np.array([truth.numel(), float(brier.sum()), float(-of_truth.sum())]),
         )
         return sums, doubt.cpu().numpy(), wrong.cpu().numpy()

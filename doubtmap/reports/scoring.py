@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import get_args
 
 from doubtmap.engine.score import ScoredImage, score_images
+from doubtmap.engine.settings import hold_to, model_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.reports.atomic import write_atomically
@@ -48,7 +49,7 @@ def write_scores(
         scores: by name.
         out: folder, made if it is not there.
         format: of the maps: png (16 bits, with its scale), npy, tiff or safetensors.
-        resume: leave out images whose files are all there.
+        resume: leave out images whose files are all there; the settings must be the same.
         skip_bad: count images that cannot be read, and go on.
         command: what to write as the origin.
         progress: told after each image.
@@ -64,27 +65,38 @@ def write_scores(
         raise UsageError(
             f"--format: expected one of {', '.join(get_args(MapFormat))}, got {format}."
         )
+    paths = [path for path in paths if out.resolve() not in path.resolve().parents]
+    if not paths:
+        raise DataError(f"{out}: expected images outside of the output folder, found none.")
     names = unique_names(paths)
     folders = {score: re.sub(r"[^\w.=-]+", "_", score).strip("_") for score in scores}
     for folder in ("classes", "overlay", *folders.values()):
         _make(out / folder)
+    if not resume:
+        (out / "settings.json").unlink(missing_ok=True)
+    settings = model_settings(segmenter) | {"scores": list(scores), "format": format}
+    hold_to(out / "settings.json", settings)
     todo = [
-        path for path in paths if not (resume and (out / "overlay" / f"{names[path]}.jpg").exists())
+        path
+        for path in paths
+        if not (resume and all(f.exists() for f in files_of(out, names[path], folders, format)))
     ]
     skipped: dict[Path, str] | None = {} if skip_bad else None
     done = len(paths) - len(todo)
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="doubtmap-write") as pool:
         writing: list[Future[None]] = []
         for scored in score_images(segmenter, todo, scores, skipped):
-            name = names[scored.path]
-            writing.append(pool.submit(_write, scored, out, name, folders, format))
+            files = files_of(out, names[scored.path], folders, format)
+            writing.append(pool.submit(_write, scored, files, format))
             while len(writing) > WRITERS:
                 writing.pop(0).result()
             done += 1
             if progress:
-                progress("score", done, len(paths))
+                progress("score", done + len(skipped or ()), len(paths))
         for future in writing:
             future.result()
+    if not done:
+        raise DataError(f"none of the {len(paths)} images could be read, such as {paths[0]}.")
     about = {
         "doubtmap": __version__,
         "command": command,
@@ -99,34 +111,36 @@ def write_scores(
     return f"{done} of {len(paths)} images scored{lost}: {out}"
 
 
+def files_of(out: Path, name: str, folders: dict[str, str], format: str) -> list[Path]:
+    """The files of one image: classes, a map for each score, the overlay."""
+    maps = [out / folder / f"{name}.{format}" for folder in folders.values()]
+    return [out / "classes" / f"{name}.png", *maps, out / "overlay" / f"{name}.jpg"]
+
+
 def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name without suffix for each image; equal ones get their folder's name in front."""
+    """A file name without suffix for each image; equal ones get folder and, if need be, number."""
     names = {path: path.stem for path in paths}
-    for again in (_with_folder, _with_path):
-        count = Counter(names.values())
-        names = {path: again(path) if count[name] > 1 else name for path, name in names.items()}
+    count = Counter(name.casefold() for name in names.values())
+    taken: set[str] = set()
+    for path, stem in names.items():
+        name = stem if count[stem.casefold()] == 1 else f"{path.parent.name}_{stem}"
+        number = 2
+        while name.casefold() in taken:
+            name, number = f"{path.parent.name}_{stem}_{number}", number + 1
+        taken.add(name.casefold())
+        names[path] = name
     return names
 
 
-def _with_folder(path: Path) -> str:
-    return f"{path.parent.name}_{path.stem}"
-
-
-def _with_path(path: Path) -> str:
-    return re.sub(r"\W+", "_", str(path)).strip("_")
-
-
-def _write(scored: ScoredImage, out: Path, name: str, folders: dict[str, str], format: str) -> None:
+def _write(scored: ScoredImage, files: list[Path], format: str) -> None:
     prediction = scored.prediction
-    classes = prediction.classes[0].cpu().numpy()
-    write_classes(out / "classes" / f"{name}.png", classes, prediction.class_names)
-    for score, values in scored.maps.items():
-        path = out / folders[score] / f"{name}.{format}"
+    classes, *maps, overlay = files
+    write_classes(classes, prediction.classes[0].cpu().numpy(), prediction.class_names)
+    for path, (score, values) in zip(maps, scored.maps.items()):
         write_map(path, values.cpu().numpy(), format, score)  # type: ignore[arg-type]
     first, values = next(iter(scored.maps.items()))
     limits = _limits(first, prediction.native_logits.shape[1])
-    photograph = scored.image.permute(1, 2, 0).numpy()
-    write_overlay(out / "overlay" / f"{name}.jpg", photograph, values.cpu().numpy(), limits)
+    write_overlay(overlay, scored.image.permute(1, 2, 0).numpy(), values.cpu().numpy(), limits)
 
 
 def _limits(score: str, classes: int) -> tuple[float, float] | None:

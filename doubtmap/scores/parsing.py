@@ -18,7 +18,7 @@ _NAME = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
 
 
 def parse_scores(
-    wanted: str | Iterable[str | Score] | Mapping[str, Score],
+    wanted: str | Score | Iterable[str | Score] | Mapping[str, Score],
 ) -> dict[str, Score]:
     """Turn names, functions, or both into named scores, in order.
 
@@ -38,10 +38,15 @@ def parse_scores(
     """
     if isinstance(wanted, Mapping):
         named = dict(wanted)
+    elif isinstance(wanted, str):
+        named = _name_each(split_names(wanted))
     else:
-        named = _name_each(split_names(wanted) if isinstance(wanted, str) else wanted)
+        named = _name_each([wanted] if callable(wanted) else wanted)
     if not named:
         raise UsageError(f"scores: expected at least one of {', '.join(scores.STATELESS)}.")
+    for name in named:
+        if "/" in name:
+            raise UsageError(f"scores: expected names without a slash, got {name!r}.")
     return named
 
 

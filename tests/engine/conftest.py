@@ -25,8 +25,14 @@ class TinyNetwork(nn.Module):
 
 
 @pytest.fixture
-def segmenter():
-    return dm.load(TinyNetwork(), classes=CLASSES)
+def fresh_segmenter():
+    """Makes segmenters that have seen no image yet."""
+    return lambda: dm.load(TinyNetwork(), classes=CLASSES)
+
+
+@pytest.fixture
+def segmenter(fresh_segmenter):
+    return fresh_segmenter()
 
 
 @pytest.fixture

@@ -31,12 +31,13 @@ def without_times(results):
     return results.figures | {"seconds": None}
 
 
-@pytest.mark.parametrize(("stage", "image"), [("pixels", 1), ("pixels", 4), ("components", 3)])
+@pytest.mark.parametrize(("stage", "image"), [("pixels", 1), ("pixels", 6), ("components", 3)])
 @pytest.mark.parametrize("largest", [1, 1 << 31])
 def test_a_resumed_run_equals_an_unbroken_one(
-    segmenter, streets, tmp_path, monkeypatch, stage, image, largest
+    fresh_segmenter, streets, tmp_path, monkeypatch, stage, image, largest
 ):
     monkeypatch.setattr(journal_module, "LARGEST", largest)
+    segmenter = fresh_segmenter()
     unbroken = dm.evaluate(segmenter, streets, SCORES, replicates=20)
     with pytest.raises(Killed):
         dm.evaluate(
@@ -49,7 +50,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
         )
     seen = []
     resumed = dm.evaluate(
-        segmenter,
+        fresh_segmenter(),
         streets,
         SCORES,
         replicates=20,
@@ -64,19 +65,11 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert not (tmp_path / ".progress").exists()
 
 
-def test_without_resume_a_run_starts_anew(segmenter, streets, tmp_path):
+def test_without_resume_an_unfinished_run_is_not_thrown_away(segmenter, streets, tmp_path):
     with pytest.raises(Killed):
         dm.evaluate(segmenter, streets, SCORES, out=tmp_path, progress=killed_at("pixels", 2))
-    seen = []
-    dm.evaluate(
-        segmenter,
-        streets,
-        SCORES,
-        replicates=20,
-        out=tmp_path,
-        progress=lambda *state: seen.append(state),
-    )
-    assert seen[0] == ("pixels", 0, 6)
+    with pytest.raises(dm.UsageError, match="not finished"):
+        dm.evaluate(segmenter, streets, SCORES, out=tmp_path)
 
 
 def test_another_request_does_not_go_on_with_this_run(segmenter, streets, tmp_path):

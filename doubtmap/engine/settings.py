@@ -1,0 +1,58 @@
+"""What a run was asked to do; only a run of the same settings goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from doubtmap.datasets.dataset import Dataset
+from doubtmap.errors import DataError, UsageError
+from doubtmap.prediction import Segmenter
+from doubtmap.version import __version__
+
+MODEL_KEYS = ("source", "sha256", "input_size", "mean", "std", "channels")
+"""Of a segmenter's description: what is known before the first image and changes what it says."""
+
+
+def model_settings(segmenter: Segmenter) -> dict[str, Any]:
+    """What a network's predictions depend on, as far as can be told."""
+    about = segmenter.description
+    known = {key: about.get(key) for key in MODEL_KEYS}
+    return {"doubtmap": __version__, "model": known, "class_names": list(segmenter.class_names)}
+
+
+def data_settings(dataset: Dataset) -> dict[str, Any]:
+    """Which images a data set has, in which order."""
+    names = "\n".join(dataset.sample_name(index) for index in range(len(dataset)))
+    files = getattr(dataset, "files", None)
+    return {
+        "data": dataset.name,
+        "folder": str(Path(files[0][0]).resolve().parent) if files else None,
+        "images": hashlib.sha256(names.encode()).hexdigest(),
+        "labels": list(dataset.class_names),
+    }
+
+
+def hold_to(path: Path, settings: dict[str, Any]) -> None:
+    """Write settings, or compare them with those that were written.
+
+    Raises:
+        UsageError: for other settings than those of the run that is there.
+        DataError: for a file that cannot be read or written.
+    """
+    text = json.dumps(settings, sort_keys=True, indent=1, default=str)
+    try:
+        if not path.exists():
+            path.write_text(text)
+            return
+        before, after = json.loads(path.read_text()), json.loads(text)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be used ({error}). Remove it to start anew.") from error
+    changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+    if changed:
+        raise UsageError(
+            f"resume: expected the settings of the run in {path.parent}, but "
+            f"{', '.join(changed)} differ. Use the same settings, or another --out."
+        )
