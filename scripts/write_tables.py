@@ -36,9 +36,8 @@ def table(rows: list[dict[str, Any]], name: str) -> str:
         "|---|" + "---|" * len(keys),
     ]
     for row in rows:
-        score = re.sub(r",variant=exact|label=predicted,|label=predicted", "", row["name"])
-        cells = [cell(row, key) for key in keys]
-        lines.append(f"| `{score.replace(',)', ')')}` | " + " | ".join(cells) + " |")
+        score = row["name"].replace(",variant=exact", "").replace(",label=predicted", "")
+        lines.append(f"| `{score}` | " + " | ".join(cell(row, key) for key in keys) + " |")
     return "\n".join(lines)
 
 
