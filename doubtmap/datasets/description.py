@@ -29,7 +29,7 @@ from typing import Any
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, ComponentSizes
 from doubtmap.datasets.layouts import Layout
 from doubtmap.datasets.matching import plain_name
-from doubtmap.datasets.patterns import fields_of
+from doubtmap.datasets.patterns import fields_of, misnamed_field
 from doubtmap.datasets.values import HIGHEST_VALUE, LabelValues
 from doubtmap.errors import DataError
 
@@ -175,6 +175,11 @@ def _patterns(content: dict[str, Any], key: str) -> tuple[str, ...]:
         rooted = PurePosixPath(pattern).is_absolute() or PureWindowsPath(pattern).is_absolute()
         if rooted or ".." in PurePosixPath(pattern).parts:
             raise _Mistake(f'expected {key} inside the folder, got "{pattern}".')
+        if (name := misnamed_field(pattern)) is not None:
+            raise _Mistake(
+                f"expected fields in {key} that are letters, digits and _, as in {{frame}}, got "
+                f'"{{{name}}}". Rename it.'
+            )
     return tuple(patterns)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import torch
 
 from doubtmap.datasets.dataset import ComponentSizes, Sample
 from doubtmap.datasets.layouts import Layout
-from doubtmap.datasets.patterns import fill, find, first_file
+from doubtmap.datasets.patterns import fill, find, first_files
 from doubtmap.datasets.reading import read_image, read_label
 from doubtmap.errors import DataError, UsageError
 
@@ -23,13 +23,15 @@ class LabelledFolder:
         name: how results call the data set.
         layout: what the files mean.
         sample_names: unique name of each sample.
-        files: image and label of each sample.
+        files: image and label of each sample; None where the label is missing.
+        missing: for each such sample, by its index, the sentence that says so.
     """
 
     name: str
     layout: Layout
     sample_names: tuple[str, ...]
-    files: tuple[tuple[Path, Path], ...]
+    files: tuple[tuple[Path, Path | None], ...]
+    missing: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -52,9 +54,12 @@ class LabelledFolder:
         """Read one sample.
 
         Raises:
-            DataError: a file is damaged, the two differ in size, or a label value has no meaning.
+            DataError: a file is missing or damaged, the two differ in size, or a label value has
+                no meaning.
         """
         image_path, label_path = self.files[index]
+        if label_path is None:
+            raise DataError(self.missing[index % len(self)])
         image, raw = read_image(image_path), read_label(label_path)
         if image.shape[1:] != raw.shape:
             raise DataError(
@@ -78,17 +83,30 @@ def open_folder(root: Path, layout: Layout, layout_name: str, split: str | None)
 
     Raises:
         UsageError: a split is needed, or was named where there is none.
-        DataError: images, the split or a label are missing.
+        DataError: images, the split or all labels are missing, or it is not clear which label is
+            whose.
     """
     split = _split(root, layout, layout_name, split)
     images = _images(root, layout, {"split": split} if split else {})
     if not images:
         raise DataError(_no_images(root, layout, layout_name, split))
+    labels = [_label(root, layout, layout_name, image) for image in images]
+    missing = {
+        index: _no_label(root, layout, layout_name, image)
+        for index, (image, label) in enumerate(zip(images, labels))
+        if label is None
+    }
+    if len(missing) == len(images):
+        all_lack = f" None of {len(images)} images has one." if len(images) > 1 else ""
+        raise DataError(missing[0] + all_lack)
+    files = tuple((root / image["file"], label) for image, label in zip(images, labels))
+    _check_not_shared(files)
     return LabelledFolder(
         name=f"{layout_name}:{split}" if split else layout_name,
         layout=layout,
         sample_names=_unique_names([image["file"] for image in images]),
-        files=tuple(_with_labels(root, layout, layout_name, images)),
+        files=files,
+        missing=missing,
     )
 
 
@@ -122,7 +140,7 @@ def _listed_images(
     if not path.is_file():
         return []
     images = []
-    for frame in sorted(set(path.read_text(encoding="utf-8").split())):
+    for frame in _frames(path):
         named = {**fields, "frame": frame}
         found = next(find(root, layout.images[0], named), None)
         if found is None:
@@ -130,6 +148,16 @@ def _listed_images(
             raise DataError(f"{path} lists {frame}, but there is no {missing}. Complete the data.")
         images.append(found)
     return images
+
+
+def _frames(path: Path) -> list[str]:
+    try:
+        return sorted(set(path.read_text(encoding="utf-8").split()))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: expected a list of images in UTF-8, got other bytes ({error}). Save it as "
+            "plain text."
+        ) from error
 
 
 def _no_images(root: Path, layout: Layout, layout_name: str, split: str | None) -> str:
@@ -145,35 +173,41 @@ def _existing_splits(root: Path, layout: Layout) -> str:
     splits: set[str] = set()
     for pattern in (layout.listing,) if layout.listing else layout.images:
         for found in find(root, pattern, {}):
-            labelled = layout.listing or found["split"] in splits or _label(root, layout, found)
-            splits.update([found["split"]] if labelled else [])
+            if layout.listing or first_files(root, layout.labels, found):
+                splits.add(found["split"])
     if not splits:
         return "There are no images of any split: check the path."
     return f"Splits there: {', '.join(sorted(splits))}."
 
 
-def _with_labels(
-    root: Path, layout: Layout, layout_name: str, images: Sequence[dict[str, str]]
-) -> list[tuple[Path, Path]]:
-    pairs, missing = [], []
-    for image in images:
-        label = _label(root, layout, image)
-        if label is None:
-            missing.append(image)
-        else:
-            pairs.append((root / image["file"], label))
-    if missing:
-        wanted = " or ".join(str(root / fill(label, missing[0])) for label in layout.labels)
-        more = f" {len(missing)} of {len(images)} images lack theirs." if len(missing) > 1 else ""
+def _label(root: Path, layout: Layout, layout_name: str, image: dict[str, str]) -> Path | None:
+    """The one label of an image, or None."""
+    found = first_files(root, layout.labels, image)
+    if len(found) > 1:
         raise DataError(
-            f"{root / missing[0]['file']}: expected its label {wanted}, found none "
-            f"({layout_name} layout).{more} Add the label or remove the image."
+            f"{root / image['file']}: expected one label, found {len(found)}, such as {found[0]} "
+            f"and {found[1]} ({layout_name} layout). Make the pattern of the labels exact, or "
+            "remove all but one."
         )
-    return pairs
+    return found[0] if found else None
 
 
-def _label(root: Path, layout: Layout, image: dict[str, str]) -> Path | None:
-    return first_file(root, layout.labels, image)
+def _no_label(root: Path, layout: Layout, layout_name: str, image: dict[str, str]) -> str:
+    wanted = " or ".join(str(root / fill(label, image)) for label in layout.labels)
+    return (
+        f"{root / image['file']}: expected its label {wanted}, found none ({layout_name} layout). "
+        "Add the label or remove the image."
+    )
+
+
+def _check_not_shared(files: Sequence[tuple[Path, Path | None]]) -> None:
+    owners: dict[Path, Path] = {}
+    for image, label in files:
+        if label is not None and owners.setdefault(label, image) != image:
+            raise DataError(
+                f"{label}: expected to be the label of one image, got {owners[label]} and {image}. "
+                "Make the pattern of the labels exact, or remove one image."
+            )
 
 
 def _unique_names(files: Sequence[str]) -> tuple[str, ...]:

@@ -16,6 +16,9 @@ from doubtmap.errors import UsageError
 REST = "rest"
 """Among the unknown: every label class that the model lacks."""
 
+ALIKE = 0.75
+"""From this ratio of equal letters on, two names may be one that was spelt in two ways."""
+
 
 def plain_name(name: str) -> str:
     """A class name as it is compared: without case, `_`, `-` and space being one."""
@@ -151,9 +154,23 @@ def _notes(
     absent = [name for index, name in enumerate(classes) if index not in places]
     if absent:
         notes.append(f"The data set has no labels for the model's {_classes(absent)}.")
+    doubtful = [n for i, n in enumerate(labels) if places[i] is None and i not in chosen]
+    notes += _meant(doubtful, absent)
     if all(target < 0 for target in targets):
         notes.append("No label class is left that the model could get right.")
     return notes
+
+
+def _meant(labels: list[str], classes: list[str]) -> list[str]:
+    """A question for each unmatched label class that looks like an unmatched model class."""
+    names = {plain_name(name): name for name in classes}
+    near = {n: difflib.get_close_matches(plain_name(n), names, 1, ALIKE) for n in labels}
+    return [
+        f"Did you mean the model's class {names[found[0]]} by the label class {label}? Then give "
+        "them one name with --classes."
+        for label, found in near.items()
+        if found
+    ]
 
 
 def _lacks(names: list[str]) -> str:

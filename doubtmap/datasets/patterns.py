@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 IMAGE_SUFFIXES = ("bmp", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp")
@@ -29,6 +29,12 @@ _SPECIAL = {
 def fields_of(pattern: str) -> set[str]:
     """Names of the fields in a pattern."""
     return set(re.findall(r"\{(\w+)\}", pattern))
+
+
+def misnamed_field(pattern: str) -> str | None:
+    """What stands in braces and cannot name a field, where there is such a thing."""
+    names = re.findall(r"\{([^{}]*)\}", pattern)
+    return next((name for name in names if not name.isidentifier()), None)
 
 
 def find(root: Path, pattern: str, fields: Mapping[str, str]) -> Iterator[dict[str, str]]:
@@ -50,12 +56,12 @@ def find(root: Path, pattern: str, fields: Mapping[str, str]) -> Iterator[dict[s
             yield {**named, **fields, **match.groupdict()}
 
 
-def first_file(root: Path, patterns: tuple[str, ...], fields: Mapping[str, str]) -> Path | None:
-    """The file of the first pattern that has one once its fields are filled in."""
+def first_files(root: Path, patterns: Iterable[str], fields: Mapping[str, str]) -> list[Path]:
+    """All files of the first pattern that has any once its fields are filled in."""
     for pattern in patterns:
-        for file in _files(root, _shell_pattern(pattern, fields)):
-            return root / file
-    return None
+        if files := _files(root, _shell_pattern(pattern, fields)):
+            return [root / file for file in files]
+    return []
 
 
 def fill(pattern: str, fields: Mapping[str, str], rest: str = r"{\1}") -> str:

@@ -19,6 +19,8 @@ MAX_PIXELS = 178_956_970
 """Images with more pixels are refused; it is the limit at which Pillow refuses too."""
 
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM", "JPEG2000")
+"""Formats that are tried; files are not trusted, so none that runs a program, as EPS does."""
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 """What Pillow raises on damaged files."""
 
@@ -81,7 +83,7 @@ def _load(path: Path, *, orient: bool = False) -> Image.Image:
         what = "a folder" if path.is_dir() else "nothing"
         raise DataError(f"{path}: expected an image file, found {what} there. Check the path.")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(_too_large(path, f"{image.width} x {image.height}"))
             image.load()
@@ -92,8 +94,8 @@ def _load(path: Path, *, orient: bool = False) -> Image.Image:
         raise DataError(_too_large(path, "more")) from error
     except _DAMAGE as error:
         raise DataError(
-            f"{path}: expected a readable image, got a damaged file or none that Pillow knows "
-            f"({error}). Replace or remove it."
+            f"{path}: expected a readable image, got a damaged file or another format than "
+            f"{', '.join(_FORMATS)} ({error}). Replace, convert or remove it."
         ) from error
 
 

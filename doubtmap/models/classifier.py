@@ -28,10 +28,12 @@ class Classifier:
     Args:
         name: of the layer.
         align_corners: how the network resizes its output.
+        decided: whether the image could tell the two ways of resizing apart.
     """
 
     name: str
     align_corners: bool
+    decided: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def last_calls(taps: Sequence[Tap]) -> list[Tap]:
 def fit_of(tap: Tap, scores: Tensor, form: Form) -> Fit | None:
     """Compare a layer's output, resized in both ways, with the network's own output.
 
-    Where both ways fit alike (a constant image), `align_corners` is taken to be False.
+    Where both ways fit alike (a constant or tiny image), `align_corners` is taken to be False
+    and the classifier is not `decided`.
 
     Args:
         tap: the layer's call.
@@ -108,7 +111,8 @@ def fit_of(tap: Tap, scores: Tensor, form: Form) -> Fit | None:
     corners = _difference(tap.output, own, size, form, align_corners=True)
     if math.isnan(edges) or corners < edges - 1e-5 * largest:
         return Fit(Classifier(tap.name, align_corners=True), corners, allowed)
-    return fit
+    alike = max(edges, corners) <= allowed and corners <= edges + 1e-5 * largest
+    return Fit(Classifier(tap.name, align_corners=False, decided=not alike), edges, allowed)
 
 
 def _difference(

@@ -15,6 +15,7 @@ from torch import nn
 from doubtmap.errors import ModelError
 from doubtmap.models.backend import first_line
 from doubtmap.models.module import ModuleBackend
+from doubtmap.models.names import made_distinct
 from doubtmap.models.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -69,12 +70,16 @@ def open_huggingface(name: str, device: torch.device | str | None = None) -> Sou
         network, notes = _network(transformers, name, config)
         settings = _settings(transformers, name)
     preprocessing, more = _preprocessing(settings, config)
+    names = _class_names(config)
+    distinct = made_distinct(names)
+    if distinct != names:
+        more += ("Class names that come twice in the folder carry a number, as in name (2).",)
     return Source(
         ModuleBackend(network.float(), device),
         name,
         "huggingface",
         preprocessing,
-        _class_names(config),
+        distinct,
         (*notes, *more),
         _sha256(transformers, name),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,10 +12,12 @@ from typing import Literal
 import torch
 from torch import nn
 
-from doubtmap.errors import UsageError
+from doubtmap.errors import ModelError, UsageError
+from doubtmap.models.backend import first_line
 from doubtmap.models.exported import open_exported
 from doubtmap.models.huggingface import open_huggingface
 from doubtmap.models.module import ModuleBackend
+from doubtmap.models.names import twins
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.onnx import open_onnx
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
@@ -59,7 +62,7 @@ def load(
 
     Raises:
         UsageError: for options that make no sense.
-        ModelError: where the network cannot be loaded.
+        ModelError: where the network cannot be loaded or the device is not there.
 
     Example:
         >>> network = nn.Conv2d(3, 4, kernel_size=1)
@@ -69,6 +72,7 @@ def load(
         (1, 4, 8, 8)
     """
     _check_options(classes, mean, std, input_size, divisor)
+    _check_device(device)
     source = _opened(model, device)
     preprocessing = source.preprocessing
     if input_size is not None:
@@ -82,7 +86,12 @@ def load(
     if std is not None:
         preprocessing = replace(preprocessing, std=tuple(map(float, std)))
     names = source.class_names if classes is None else tuple(classes)
-    source = replace(source, preprocessing=preprocessing, class_names=names)
+    source = replace(
+        source,
+        preprocessing=preprocessing,
+        class_names=names,
+        names_given=classes is not None,
+    )
     return NetworkSegmenter(source, classifier)
 
 
@@ -150,11 +159,21 @@ def _check_options(
         raise UsageError(
             f"load: expected classes as a sequence of names, got one string. Pass {[classes]}."
         )
+    if pair := twins(classes or ()):
+        raise UsageError(
+            f"load: expected classes with names of their own, got {pair[0]!r} and {pair[1]!r}, "
+            f"which are one name: case, _, - and space make no difference. Rename one."
+        )
     for option, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) != 3:
             raise UsageError(
                 f"load: expected three values for {option}, got {len(values)}. Give one for "
                 f"each of red, green and blue."
+            )
+        if values is not None and not all(map(math.isfinite, values)):
+            raise UsageError(
+                f"load: expected finite values for {option}, got {list(values)}. Leave it out, or "
+                f"pass those that the network was trained with."
             )
     if std is not None and min(std) <= 0:
         raise UsageError(
@@ -169,6 +188,27 @@ def _check_options(
             f"load: expected input_size as (height, width) in pixels or 'image', got "
             f"{input_size!r}. Pass for example (512, 1024)."
         )
+
+
+def _check_device(device: torch.device | str | None) -> None:
+    if device is None:
+        return
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"load: expected a device such as 'cpu' or 'cuda:0', got {device!r}. Correct it, or "
+            f"leave it out."
+        ) from error
+    if wanted.type == "meta":
+        raise UsageError("load: expected a device that computes, got 'meta'. Pass 'cpu'.")
+    try:
+        torch.zeros(1, device=wanted)
+    except Exception as error:
+        raise ModelError(
+            f"load: expected the device {wanted} to be there, but PyTorch cannot use it "
+            f"({first_line(error)}). Pass device='cpu', or another that this machine has."
+        ) from error
 
 
 def _check_fixed(source: Source, size: FixedSize | ImageSize) -> None:

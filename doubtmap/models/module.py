@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from doubtmap.models.backend import Tap
+from doubtmap.errors import DoubtmapError, ModelError
+from doubtmap.models.backend import Tap, first_line
 
 
 class ModuleBackend:
@@ -44,11 +46,32 @@ class ModuleBackend:
         }
 
     def run(self, x: Tensor, taps: Collection[str] = ()) -> tuple[object, list[Tap]]:
-        """Run the module once in evaluation mode, without gradients."""
+        """Run the module once in evaluation mode, without gradients.
+
+        Raises:
+            RuntimeError, ValueError or AssertionError: as the module raised it, as for a size.
+            ModelError: where it raised anything else.
+        """
         if self.module.training:
             self.module.eval()
-        with torch.no_grad(), _listening(self.module, taps) as calls:
-            return self.module(x), calls
+        with torch.no_grad(), _listening(self.module, taps) as calls, prints_to_stderr():
+            return self._called(x), calls
+
+    def _called(self, x: Tensor) -> object:
+        try:
+            return self.module(x)
+        except (DoubtmapError, RuntimeError, ValueError, AssertionError):
+            raise  # perhaps the size, which the segmenter pads; out of memory is among them
+        except Exception as error:
+            raise ModelError(
+                f"network: expected it to run on images {tuple(x.shape)}, but it raised "
+                f"{type(error).__name__}: {first_line(error)}. Run it by itself to see where."
+            ) from error
+
+
+def prints_to_stderr() -> AbstractContextManager[object]:
+    """What users' code prints goes to stderr, since stdout may carry our JSON."""
+    return redirect_stdout(sys.stderr)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,7 @@ DIVISORS = (8, 16, 32, 64, 128)
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read a prediction from the network's output, learnt on the first image.
+    """How to read a prediction from the network's output, learnt on the first telling image.
 
     Args:
         form: what the output is.
@@ -39,6 +40,11 @@ class Reading:
     classifier: Classifier | None
     features_missing: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def decided(self) -> bool:
+        """Whether no later image could tell more."""
+        return self.classifier is None or self.classifier.decided
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ class NetworkSegmenter:
 
     On the first image the network's classifier is searched for; when a 1x1 convolution
     reproduces the output, predictions carry its input as features and its output as logits, at
-    its own resolution. Otherwise they carry the output itself.
+    its own resolution. Otherwise they carry the output itself. As long as images are too tiny or
+    even to tell how the output is resized, the search is done again on the next.
 
     Args:
         source: the opened network; `doubtmap.models.load` makes it.
@@ -101,6 +108,7 @@ class NetworkSegmenter:
             "classes": reading.channels if reading else len(self.class_names) or None,
             "classifier": found.name if found else None,
             "features": shape.features if shape else None,
+            "features_missing": (reading.features_missing or None) if reading else None,
             "stride": shape.stride if shape else None,
             "align_corners": shape.align_corners if shape else None,
             "input_size": how.size.describe(),
@@ -122,7 +130,8 @@ class NetworkSegmenter:
             The prediction, on the network's device.
 
         Raises:
-            UsageError: for images of another type, shape or range.
+            UsageError: for images of another type, shape or range, or given class names that are
+                not as many as the network's channels.
             ModelError: for a network that cannot be run on them, or whose output is not understood.
             DataError: for logits that are not finite.
         """
@@ -131,7 +140,9 @@ class NetworkSegmenter:
         size = (images.shape[-2], images.shape[-1])
         with torch.no_grad():
             x = self.source.preprocessing(images, backend.dtype)
-            reading = self._reading or self._study(x[:1])
+            reading = self._reading
+            if reading is None or not reading.decided:
+                reading = self._study(x[:1])
             names = (reading.classifier.name,) if reading.classifier else ()
             padded, output, taps = self._run(x, names)
             return self._prediction(reading, output, taps, size, x, padded)
@@ -141,7 +152,8 @@ class NetworkSegmenter:
         padded, output, _ = self._run(x)
         channels, form = output.scores.shape[1], form_of(output)
         if self.class_names and len(self.class_names) != channels:
-            raise ModelError(
+            mistake = UsageError if self.source.names_given else ModelError
+            raise mistake(
                 f"network: expected {len(self.class_names)} channels, one for each class name, "
                 f"got {channels}. Pass classes= with {channels} names."
             )
@@ -309,6 +321,12 @@ def _refused(x: Tensor, tried: list[int], refusal: Exception | None) -> str:
     padding = [str(divisor) for divisor in tried if divisor > 1]
     also = f", also with sides padded to multiples of {', '.join(padding)}" if padding else ""
     cause = first_line(refusal) if refusal else "no reason given"
+    if re.search(r"expected input\[.*\] to have \d+ channels", cause):
+        return (
+            f"network: expected a network that takes RGB images, but a layer of it was given "
+            f"another number of channels ({cause}). Wrap it in a module that takes "
+            f"(B, 3, H, W), or fix the layer."
+        )
     return (
         f"network: it refused an image of {x.shape[-2]}x{x.shape[-1]} pixels{also} ({cause}). "
         f"Pass input_size=(H, W), a size it was made for."

@@ -14,7 +14,7 @@ from torch import nn
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.backend import first_line
-from doubtmap.models.module import ModuleBackend
+from doubtmap.models.module import ModuleBackend, prints_to_stderr
 from doubtmap.models.source import Source
 
 
@@ -41,7 +41,7 @@ def open_python(reference: str, device: torch.device | str | None = None) -> Sou
     path = Path(file)
     if not path.is_file():
         raise UsageError(f"{start}: expected a file {file}, found none. Check the path.")
-    with _neighbours_importable(path):
+    with _neighbours_importable(path), prints_to_stderr():
         module = _imported(path, start)
         function: Callable[[], object] | None = getattr(module, name, None)
         if not callable(function):

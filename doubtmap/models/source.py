@@ -22,6 +22,7 @@ class Source:
         class_names: one per class, or empty where unknown.
         notes: what a reader of the results should know, a sentence each.
         sha256: of the weights, where they are one file.
+        names_given: whether the class names are the user's own.
     """
 
     backend: Backend
@@ -31,6 +32,7 @@ class Source:
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     sha256: str | None = None
+    names_given: bool = False
 
 
 def sha256_of(path: Path) -> str:

@@ -47,6 +47,20 @@ def test_shell_patterns_and_the_fields_of_the_image(folder):
     assert dataset[0].label.tolist() == [[VOID, 0, VOID], [VOID, VOID, VOID]]
 
 
+def test_a_label_pattern_that_fits_twice(folder):
+    folder.label("labels/a_old.png", [[0] * 3] * 2)
+    message = r"images/a\.jpg: expected one label, found 2, .*a\.png and .*a_old\.png.*exact"
+    with pytest.raises(DataError, match=message):
+        small(folder, GOOD.replace("labels/{frame}", "labels/{frame}*"))
+
+
+def test_a_label_that_two_images_share(folder):
+    folder.image("images/b.jpg")
+    message = r"labels/a\.png: expected to be the label of one image.*a\.jpg and .*b\.jpg"
+    with pytest.raises(DataError, match=message):
+        small(folder, GOOD.replace("labels/{frame}", "labels/a"))
+
+
 def test_splits_of_a_described_folder(folder):
     folder.image("images/dusk/a.jpg")
     folder.label("labels/dusk/a.png", [[0, 0, 1]] * 2)
@@ -70,6 +84,8 @@ def test_splits_of_a_described_folder(folder):
         ("labels/{frame}", "labels/{name}", r"uses \{name\}, which images .* lacks"),
         ("images/{frame}.jpg", "images/{stem}.jpg", r"\{stem\} in images is filled by doubtmap"),
         ('"images/', '"../images/', "expected images inside the folder"),
+        ("images/{frame}", "images/{2x}", r"expected fields in images .*got \"\{2x\}\""),
+        ("labels/{frame}", "labels/{a b}", r"expected fields in labels .*got \"\{a b\}\""),
         ('"images/', '"/images/', "expected images inside the folder"),
         ('"labels/', '"C:/labels/', "expected labels inside the folder"),
         ("void =", "viod =", r"got viod\. Did you mean void\?"),

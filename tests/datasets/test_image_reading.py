@@ -62,6 +62,12 @@ def test_values_beyond_sixteen_bits(tmp_path):
         read_image(tmp_path / "a.tif")
 
 
+def test_formats_that_run_programs_are_not_opened(tmp_path):
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png", format="EPS")
+    with pytest.raises(DataError, match="another format than PNG, JPEG"):
+        read_image(tmp_path / "a.png")
+
+
 def test_floating_point_image(tmp_path):
     Image.fromarray(np.ones((3, 4), np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(DataError, match=r"a\.tif: expected 8 or 16 bits a channel"):

@@ -45,6 +45,15 @@ def test_model_classes_without_labels_are_noted():
     assert matching.notes == ("The data set has no labels for the model's class tram.",)
 
 
+@pytest.mark.parametrize("unknown", [(), ("rest",)])
+def test_a_close_class_of_the_model_is_asked_about(unknown):
+    matching = match_labels(["road", "Pedestrain"], ["road", "pedestrian"], unknown)
+    question = "Did you mean the model's class pedestrian by the label class Pedestrain?"
+    assert any(note.startswith(question) for note in matching.notes)
+    asked = match_labels(["road", "pedestrain"], ["road", "pedestrian"], ["pedestrain"])
+    assert not any("Did you mean" in note for note in asked.notes)
+
+
 def test_nothing_left_to_get_right_is_noted():
     matching = match_labels(["road", "dog"], ["road"], ["road", "rest"])
     assert matching.targets == (UNKNOWN, UNKNOWN)

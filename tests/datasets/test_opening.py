@@ -56,8 +56,10 @@ def test_names_are_unique_even_where_stems_are_not(folder):
 def test_names_differ_by_suffix_where_only_that_differs(folder):
     folder.image("images/a.png")
     folder.image("images/a.jpg")
-    folder.label("labels_masks/a.png", [[0, 0, 0]] * 2)
-    dataset = open_dataset(f"smiyc:{folder.root}")
+    for suffix in ("png", "jpg"):
+        folder.label(f"labels/images/a.{suffix}.png", [[0, 0, 0]] * 2)
+    folder.text("doubtmap.toml", 'images="images/*"\nlabels="labels/{file}.png"\nknown=0')
+    dataset = open_dataset(f"folder:{folder.root}")
     assert {dataset.sample_name(0), dataset.sample_name(1)} == {"images__a_jpg", "images__a_png"}
 
 
@@ -143,17 +145,29 @@ def test_split_where_there_is_none(folder):
         open_dataset(f"smiyc:{folder.root}:test")
 
 
-def test_image_without_label_names_both(camvid):
+def test_image_without_label_names_both_when_it_is_read(camvid):
     camvid.image("test/b.jpg")
-    with pytest.raises(DataError, match=r"test/b\.jpg: expected its label .*test_labels/b\.png"):
+    dataset = open_dataset(f"camvid:{camvid.root}")
+    assert (len(dataset), dataset[0].name) == (2, "a")
+    for index in (1, -1):
+        with pytest.raises(
+            DataError, match=r"test/b\.jpg: expected its label .*test_labels/b\.png"
+        ):
+            dataset[index]
+
+
+def test_no_label_at_all(camvid):
+    camvid.image("test/b.jpg")
+    (camvid.root / "test_labels/a.png").unlink()
+    with pytest.raises(DataError, match=r"test_labels/a\.png.*None of 2 images has one"):
         open_dataset(f"camvid:{camvid.root}")
 
 
-def test_many_images_without_label_are_counted(camvid):
-    camvid.image("test/b.jpg")
-    camvid.image("test/c.jpg")
-    with pytest.raises(DataError, match="2 of 3 images lack theirs"):
-        open_dataset(f"camvid:{camvid.root}")
+def test_list_that_is_no_text(folder):
+    folder.text("ImageSets/Segmentation/val.txt", "")
+    (folder.root / "ImageSets/Segmentation/val.txt").write_bytes(b"\xff\xfea")
+    with pytest.raises(DataError, match=r"val\.txt: expected a list of images in UTF-8"):
+        open_dataset(f"voc:{folder.root}")
 
 
 def test_listed_image_that_is_missing(folder):

@@ -212,6 +212,17 @@ def test_placeholder_names_are_no_names(saved):
     assert saved(unnamed)[1].class_names == ()
 
 
+def test_names_that_come_twice_are_numbered(saved):
+    def twice():
+        network = segformer()
+        network.config.id2label = dict(enumerate(("road", "sky", "Road", "tree")))
+        return network
+
+    _, segmenter = saved(twice)
+    assert segmenter.class_names == ("road", "sky", "Road (2)", "tree")
+    assert any("twice" in note for note in segmenter.description["notes"])
+
+
 def test_folders_that_cannot_be_loaded(tmp_path, saved):
     with pytest.raises(ModelError, match=r"config\.json"):
         load(tmp_path)

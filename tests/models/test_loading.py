@@ -7,6 +7,7 @@ from tiny_networks import Tiny
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models import load
+from doubtmap.models.names import made_distinct
 
 FILE = """
 import torch
@@ -99,11 +100,44 @@ def test_broken_files(tmp_path, suffix, capfd):
         {"input_size": (32,)},
         {"input_size": "32x32"},
         {"input_size": (0, 32)},
+        {"classes": ["Road", "sky", "road "]},
+        {"classes": ["traffic sign", "traffic_sign"]},
+        {"mean": (0, float("nan"), 0)},
+        {"std": (1, float("inf"), 1)},
+        {"device": "foo"},
+        {"device": "cuda:x"},
+        {"device": "meta"},
     ],
 )
 def test_wrong_options(options):
     with pytest.raises(UsageError, match="load: expected"):
         load(Tiny(), **options)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(ModelError, match="expected the device cuda:99 to be there"):
+        load(Tiny(), device="cuda:99")
+
+
+def test_what_a_python_file_prints_goes_to_stderr(tmp_path, capsys):
+    path = tmp_path / "loud.py"
+    path.write_text(
+        "import torch\nprint('one')\ndef f():\n print('two')\n return torch.nn.Identity()\n"
+    )
+    load(f"python:{path}:f")
+    assert capsys.readouterr() == ("", "one\ntwo\n")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("a", "b"), ("a", "b")),
+        (("road", "Road", "road"), ("road", "Road (2)", "road (3)")),
+        (("road", "road", "road (2)"), ("road", "road (3)", "road (2)")),
+    ],
+)
+def test_names_made_distinct(names, expected):
+    assert made_distinct(names) == expected
 
 
 @pytest.mark.parametrize(

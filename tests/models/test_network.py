@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -82,6 +83,7 @@ def test_no_fitting_convolution_falls_back_to_the_output():
     prediction = segmenter(images)
     network = segmenter.source.backend.module
     torch.testing.assert_close(prediction.logits, own(network, images), atol=1e-4, rtol=0)
+    assert "no 1x1 convolution" in segmenter.description["features_missing"]
     with pytest.raises(ModelError, match="x: needs the network's features, but no 1x1 conv"):
         prediction.require_features("x")
 
@@ -90,6 +92,24 @@ def test_constant_output_gives_align_corners_false():
     network = Tiny(align_corners=True)
     nn.init.zeros_(network.classifier.weight)
     assert load(network)(torch.rand(1, 3, 32, 32)).align_corners is False
+
+
+def test_an_image_that_cannot_tell_is_followed_by_another_search():
+    segmenter, images = load(Tiny(align_corners=True)), torch.rand(1, 3, 32, 32)
+    assert segmenter(torch.rand(1, 3, 4, 4)).align_corners is False  # one native pixel
+    assert segmenter(images).align_corners is True
+    assert segmenter(torch.rand(1, 3, 4, 4)).align_corners is True
+    torch.testing.assert_close(
+        segmenter(images).logits, own(segmenter.source.backend.module, images), atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("resize", [True, False])
+def test_a_decided_image_is_searched_once(resize, monkeypatch):
+    segmenter = load(Tiny(resize=resize))
+    segmenter(torch.rand(1, 3, 32, 32))
+    monkeypatch.setattr(segmenter, "_study", None)
+    segmenter(torch.rand(1, 3, 32, 32))
 
 
 def test_layer_called_twice_uses_the_last_call():
@@ -201,6 +221,37 @@ def test_refusal_at_every_size_tells_to_set_input_size():
     assert load(Square(), input_size=(48, 48))(images).logits.shape[-2:] == (45, 70)
 
 
+@pytest.mark.parametrize("error", [TypeError, KeyError, IndexError])
+def test_any_other_error_of_the_network_is_named(error):
+    def fail(_):
+        raise error("mask\nand more")
+
+    with pytest.raises(ModelError, match=rf"it raised {error.__name__}: '?mask") as caught:
+        load(Tiny(fail))(torch.rand(1, 3, 32, 32))
+    assert isinstance(caught.value.__cause__, error)
+
+
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError, KeyboardInterrupt])
+def test_lack_of_memory_and_interrupts_pass_through(error):
+    def fail(_):
+        raise error
+
+    with pytest.raises(error):
+        load(Tiny(fail))(torch.rand(1, 3, 32, 32))
+
+
+def test_wrong_number_of_channels_is_not_blamed_on_the_size():
+    with pytest.raises(ModelError, match=r"RGB images.*to have 4 channels") as caught:
+        load(nn.Conv2d(4, 5, 3))(torch.rand(1, 3, 32, 32))
+    assert "input_size" not in str(caught.value)
+
+
+def test_what_a_network_prints_goes_to_stderr(capsys):
+    load(Tiny(lambda x: print("hello") or x))(torch.rand(1, 3, 32, 32))
+    out, err = capsys.readouterr()
+    assert (out, "hello" in err) == ("", True)
+
+
 def test_input_size_brings_native_logits_to_the_images_own_size():
     network, images = Tiny(), torch.rand(2, 3, 50, 61)
     prediction = load(network, input_size=(32, 40))(images)
@@ -309,8 +360,14 @@ def test_class_names():
     segmenter = load(Tiny(), classes=names)
     assert segmenter.class_names == tuple(names)
     assert segmenter(torch.rand(1, 3, 32, 32)).class_names == tuple(names)
-    with pytest.raises(ModelError, match=r"expected 2 channels.*got 5"):
+    with pytest.raises(UsageError, match=r"expected 2 channels.*got 5"):
         load(Tiny(), classes=["a", "b"])(torch.rand(1, 3, 32, 32))
+
+
+def test_a_folders_own_names_of_the_wrong_number_are_the_networks_fault():
+    source = replace(load(Tiny()).source, class_names=("a", "b"))
+    with pytest.raises(ModelError, match=r"expected 2 channels.*got 5"):
+        NetworkSegmenter(source)(torch.rand(1, 3, 32, 32))
 
 
 def test_is_a_segmenter_that_leaves_no_hooks_and_runs_in_evaluation_mode():
@@ -335,6 +392,7 @@ def test_description_tells_what_was_found():
         "classes": CLASSES,
         "classifier": "classifier",
         "features": FEATURES,
+        "features_missing": None,
         "stride": 4,
         "align_corners": False,
         "input_size": [32, 32],
