@@ -14,6 +14,7 @@ import typer
 from doubtmap.datasets import ComponentSizes, collect_images, open_dataset
 from doubtmap.engine import Results, evaluate
 from doubtmap.errors import DataError, DoubtmapError, UsageError
+from doubtmap.kernels import available
 from doubtmap.models import load
 from doubtmap.prediction import Segmenter
 from doubtmap.progress import progress_bar
@@ -185,6 +186,7 @@ def info() -> None:
     typer.echo(
         f"doubtmap {__version__}\ntorch {torch.__version__}, {torch.get_num_threads()} threads"
     )
+    typer.echo(", ".join(f"{key}: {value}" for key, value in available().items()))
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     typer.echo(f"devices: {', '.join(['cpu', *devices])}")
 

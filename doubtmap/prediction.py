@@ -8,17 +8,33 @@ Axes are always `B C H W` (images, classes, rows, columns), with `D` in place of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.kernels import PixelStatistics, pixel_statistics
+from doubtmap.kernels import (
+    PixelStatistics,
+    at_least_float32,
+    resize,
+    resize_logits,
+    resized_divergence,
+    resized_statistics,
+)
+
+__all__ = [
+    "Prediction",
+    "Score",
+    "Segmenter",
+    "as_prediction",
+    "at_least_float32",
+    "resize",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +82,7 @@ class Prediction:
                 f"Prediction: expected floating-point logits, got {self.native_logits.dtype}. "
                 f"Pass the network's scores before argmax."
             )
-        if not bool(torch.isfinite(self.native_logits).all()):
+        if not _all_finite(self.native_logits.detach()):
             raise DataError(
                 "Prediction: expected finite logits, got NaN or infinity. Check the network's "
                 "weights, or run it in float32."
@@ -93,21 +109,49 @@ class Prediction:
         Returns:
             `(B, K, H, W)`; bilinear.
         """
-        return resize(maps, self.size, self.covered, self.align_corners)
+        return resize(maps, *self.placement)
+
+    @property
+    def placement(self) -> tuple[tuple[int, int], tuple[float, float] | None, bool]:
+        """How the native grid lies on the image: `size`, `covered` and `align_corners`."""
+        return self.size, self.covered, self.align_corners
 
     @cached_property
     def logits(self) -> Tensor:
         """`(B, C, H, W)`, full size, at least float32."""
-        native = at_least_float32(self.native_logits)
-        if tuple(native.shape[-2:]) != tuple(self.size):
-            # Classes masked with the lowest float must not become infinite by interpolation.
-            native = native.clamp(-1e37, 1e37)
-        return self.to_size(native)
+        return resize_logits(self.native_logits, *self.placement)
 
     @cached_property
     def statistics(self) -> PixelStatistics:
-        """Predicted class, first, second, entropy and the like, each `(B, H, W)`, in one pass."""
-        return pixel_statistics(self.logits)
+        """Predicted class, first, gap, entropy and the like, each `(B, H, W)`, in one pass.
+
+        From the native logits: where the pass is compiled, `logits` is not made for it.
+        """
+        return resized_statistics(self.native_logits, *self.placement)
+
+    def divergence(self, temperature: float) -> Tensor:
+        """`(B, H, W)` in [0, log 2], Jensen-Shannon divergence of softmax(logits / T) to uniform.
+
+        Kept, one map for each temperature; asked for first, it shares the pass of `statistics`.
+        """
+        kept = self._divergences
+        if temperature not in kept:
+            if "statistics" in self.__dict__:
+                kept[temperature] = resized_divergence(
+                    self.native_logits, temperature, *self.placement
+                )
+            else:
+                both = resized_statistics(
+                    self.native_logits, *self.placement, temperature=temperature
+                )
+                assert both.divergence is not None
+                kept[temperature] = both.divergence
+                self.__dict__["statistics"] = both._replace(divergence=None)
+        return kept[temperature]
+
+    @cached_property
+    def _divergences(self) -> dict[float, Tensor]:
+        return {}
 
     @property
     def classes(self) -> Tensor:
@@ -128,6 +172,13 @@ class Prediction:
     def with_logits(self, native_logits: Tensor) -> Prediction:
         """The same prediction with other native logits, as a calibrator returns it."""
         return replace(self, native_logits=native_logits)
+
+
+def _all_finite(x: Tensor) -> bool:
+    """`isfinite(x).all()`, at memory speed."""
+    if math.isfinite(x.sum().item()):
+        return True
+    return all(math.isfinite(extreme.item()) for extreme in torch.aminmax(x))
 
 
 @runtime_checkable
@@ -164,48 +215,3 @@ def as_prediction(logits: Prediction | Tensor) -> Prediction:
     return Prediction(
         logits, size=(logits.shape[-2], logits.shape[-1]) if logits.ndim > 1 else (0, 0)
     )
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision becomes float32; float32 and float64 stay."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def resize(
-    maps: Tensor,
-    size: tuple[int, int],
-    covered: tuple[float, float] | None = None,
-    align_corners: bool = False,
-) -> Tensor:
-    """Bring maps that stand for an area of `covered` pixels to `size`, bilinearly.
-
-    Where the area is larger than the image (padding), only the image's part is computed.
-
-    Args:
-        maps: `(B, K, h, w)`, floating point.
-        size: `(H, W)` in pixels.
-        covered: height and width of the area, in the same pixels, not smaller than `size`.
-        align_corners: as in `torch.nn.functional.interpolate`.
-
-    Returns:
-        `(B, K, H, W)`.
-    """
-    if covered is None or tuple(covered) == tuple(size):
-        if tuple(maps.shape[-2:]) == tuple(size):
-            return maps
-        return F.interpolate(maps, size, mode="bilinear", align_corners=align_corners)
-    rows = _sample_positions(size[0], maps.shape[-2], covered[0], align_corners)
-    columns = _sample_positions(size[1], maps.shape[-1], covered[1], align_corners)
-    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1)
-    grid = grid.to(maps).expand(maps.shape[0], -1, -1, -1)
-    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def _sample_positions(pixels: int, samples: int, covered: float, align_corners: bool) -> Tensor:
-    """Positions of pixel centres on a native axis, in `grid_sample`'s [-1, 1]."""
-    pixel = torch.arange(pixels, dtype=torch.float64)
-    if align_corners:
-        sample = pixel * (samples - 1) / max(covered - 1, 1)
-    else:
-        sample = (pixel + 0.5) * samples / covered - 0.5
-    return (2 * sample + 1) / samples - 1

@@ -1,5 +1,30 @@
-"""The pass over the logits that all stateless scores share."""
+"""The pass over the logits that all stateless scores share.
 
-from doubtmap.kernels.reference import PixelStatistics, pixel_statistics
+`fused` is the door: it takes native logits and chooses between C and PyTorch. `reference` is the
+same in plain PyTorch, from full-size logits, on any device.
+"""
 
-__all__ = ["PixelStatistics", "pixel_statistics"]
+from doubtmap.kernels.fused import (
+    available,
+    log_feature_norm,
+    log_weight_norm,
+    resized_divergence,
+    resized_statistics,
+)
+from doubtmap.kernels.reference import Label, PixelStatistics, Variant, pixel_statistics
+from doubtmap.kernels.resizing import at_least_float32, resize, resize_logits
+
+__all__ = [
+    "Label",
+    "PixelStatistics",
+    "Variant",
+    "at_least_float32",
+    "available",
+    "log_feature_norm",
+    "log_weight_norm",
+    "pixel_statistics",
+    "resize",
+    "resize_logits",
+    "resized_divergence",
+    "resized_statistics",
+]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+Label = Literal["predicted", "uniform"]
+Variant = Literal["exact", "published"]
 
 
 class PixelStatistics(NamedTuple):
@@ -25,11 +29,13 @@ class PixelStatistics(NamedTuple):
     """Sum of exp(x - first) over all classes but the predicted one, in [0, C - 1]."""
     entropy: Tensor
     """Of softmax(x), in nats, in [0, log C]."""
+    divergence: Tensor | None = None
+    """Jensen-Shannon divergence to uniform, in nats, where a temperature was given."""
 
     @property
     def logsumexp(self) -> Tensor:
         """Log of the sum of exp(x)."""
-        return self.first + torch.log1p(self.rest)
+        return torch.log1p(self.rest).add_(self.first)
 
 
 def pixel_statistics(logits: Tensor) -> PixelStatistics:
@@ -51,3 +57,64 @@ def pixel_statistics(logits: Tensor) -> PixelStatistics:
     below.scatter_(1, chosen, 0.0)
     entropy = torch.log1p(rest) - odds.mul_(below).sum(1) / (1 + rest)
     return PixelStatistics(classes, first, gap, rest, entropy)
+
+
+def uniform_divergence(logits: Tensor, temperature: float) -> Tensor:
+    """The Jensen-Shannon divergence of the tempered softmax to the uniform distribution.
+
+    Args:
+        logits: `(B, C, H, W)`, finite, float32 or float64.
+        temperature: above 0.
+
+    Returns:
+        `(B, H, W)` in nats, in [0, log 2].
+    """
+    log_p = (logits / temperature).log_softmax(1)
+    log_u = -math.log(log_p.shape[1])
+    log_m = torch.logaddexp(log_p, torch.full_like(log_p[:1, :1, :1, :1], log_u)) - math.log(2)
+    to_mixture = (log_p.exp() * (log_p - log_m)).sum(1) + (log_u - log_m).mean(1)
+    return (to_mixture / 2).clamp_min(0)
+
+
+def log_weight_norm(logits: Tensor, p: float, label: Label, variant: Variant) -> Tensor:
+    """Logarithm of the p-norm of the loss's gradient in the logits.
+
+    Args:
+        logits: `(B, C, H, W)`, finite, float32 or float64; their softmax is S.
+        p: above 0; `inf` is the maximum.
+        label: y is the predicted class (one-hot), or uniform.
+        variant: `exact` is `|| S - y ||_p`, `published` the authors' `|| S (1 - y) ||_p`.
+
+    Returns:
+        `(B, H, W)`.
+    """
+    return _log_norm(_log_weights(logits, label, variant), p)
+
+
+def log_feature_norm(features: Tensor, p: float) -> Tensor:
+    """Logarithm of the p-norm of features `(B, D, H, W)`: `(B, H, W)`, -inf where all are 0."""
+    return _log_norm(features.abs().log(), p)
+
+
+def _log_weights(logits: Tensor, label: Label, variant: Variant) -> Tensor:
+    """`(B, C, H, W)`: log |S - y|, or log of the authors' S (1 - y)."""
+    log_softmax = logits.log_softmax(1)
+    classes = logits.shape[1]
+    if label == "uniform":
+        if variant == "published":
+            return log_softmax + math.log1p(-1 / classes)
+        log_ratio = log_softmax + math.log(classes)
+        return torch.expm1(log_ratio).abs().log() - math.log(classes)
+    predicted = logits.argmax(1, keepdim=True)
+    others = logits.scatter(1, predicted, -torch.inf)
+    if variant == "published":
+        return log_softmax.scatter(1, predicted, -torch.inf)
+    log_rest = others.logsumexp(1, keepdim=True) - logits.logsumexp(1, keepdim=True)
+    return log_softmax.scatter(1, predicted, log_rest)
+
+
+def _log_norm(log_values: Tensor, p: float) -> Tensor:
+    """`(B, K, H, W)` to `(B, H, W)`: log of the p-norm from the logarithms of |v|."""
+    if math.isinf(p):
+        return log_values.amax(1)
+    return (p * log_values).logsumexp(1) / p

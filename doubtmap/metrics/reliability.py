@@ -118,8 +118,10 @@ class Reliability:
         """What `add` takes: a frame's sums, and for each pixel 1 - confidence and wrong or not."""
         classes, bins = self.sums.classwise.shape[:2]
         log_p, truth = _select(logits, label, valid, classes)
-        p, of_truth = log_p.exp(), log_p.gather(0, truth[None])[0].double()
-        doubt, wrong = _one_minus_max(log_p), log_p.argmax(0) != truth
+        # Softmax, not exp of log_softmax: PyTorch's exp differs in the last bit from run to run.
+        p, of_truth = log_p.softmax(0), log_p.gather(0, truth[None])[0].double()
+        chosen = log_p.argmax(0)
+        doubt, wrong = p.scatter(0, chosen[None], 0.0).sum(0), chosen != truth
         at = _bin_of(1 - doubt, bins)
         classwise = []
         for index, probability in enumerate(p):  # one class at a time bounds the memory
@@ -127,7 +129,8 @@ class Reliability:
             hits = _count(cells[truth == index], bins)
             sums_of = (_count(cells, bins), hits, _count(cells, bins, probability))
             classwise.append(np.stack(sums_of, -1))
-        brier = p.double().square().sum(0) - 2 * of_truth.exp() + 1
+        right = p.gather(0, truth[None])[0].double()
+        brier = p.double().square().sum(0) - 2 * right + 1
         sums = ReliabilitySums(
             np.stack([_count(at, bins), _count(at[~wrong], bins), _count(at, bins, 1 - doubt)], -1),
             np.stack(classwise),
@@ -246,12 +249,6 @@ def _select(
             f"{int(truth.max())}. Pass void pixels as valid=False."
         )
     return at_least_float32(logits.movedim(1, 0)[:, keep]).log_softmax(0), truth
-
-
-def _one_minus_max(log_p: Tensor) -> Tensor:
-    """1 - max p, from the other classes, so that it does not round to 0."""
-    others = log_p.scatter(0, log_p.argmax(0, keepdim=True), -torch.inf)
-    return others.exp().sum(0)
 
 
 def _bin_of(probability: Tensor, bins: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from doubtmap.errors import UsageError
@@ -36,8 +35,4 @@ def divergence(prediction: Prediction | Tensor, temperature: float = 2.0) -> Ten
     """
     if not temperature > 0 or math.isinf(temperature):
         raise UsageError(f"divergence: expected a finite temperature above 0, got {temperature}.")
-    log_p = (as_prediction(prediction).logits / temperature).log_softmax(1)
-    log_u = -math.log(log_p.shape[1])
-    log_m = torch.logaddexp(log_p, torch.full_like(log_p[:1, :1, :1, :1], log_u)) - math.log(2)
-    to_mixture = (log_p.exp() * (log_p - log_m)).sum(1) + (log_u - log_m).mean(1)
-    return -(to_mixture / 2).clamp_min(0).float()
+    return -as_prediction(prediction).divergence(float(temperature)).float()

@@ -23,4 +23,4 @@ def energy(prediction: Prediction | Tensor) -> Tensor:
         >>> round(energy(torch.zeros(1, 4, 1, 1)).item(), 4)
         -1.3863
     """
-    return -as_prediction(prediction).statistics.logsumexp.float()
+    return as_prediction(prediction).statistics.logsumexp.neg_().float()

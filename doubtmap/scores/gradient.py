@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
-import torch
 from torch import Tensor
 
 from doubtmap.errors import UsageError
-from doubtmap.prediction import Prediction, at_least_float32
-
-Label = Literal["predicted", "uniform"]
-Variant = Literal["exact", "published"]
+from doubtmap.kernels import Label, Variant, log_feature_norm, log_weight_norm
+from doubtmap.prediction import Prediction
 
 LARGEST_LOG = math.log(1e30)
 """Norms beyond 1e30 go on as the tangent of exp, so that float32 keeps their order."""
@@ -51,7 +48,7 @@ def pixel_gradient_norm(
             `S (1 - y)` instead of `|S - y|`, never negated: for the uniform label it is a doubt
             only for p < 1; at p = 1 it is the norm of the features alone, beyond a confidence.
         full_resolution: resize logits and features first and take the norm at every image pixel.
-            Needs `D x H x W` numbers of memory.
+            Where the pass is not compiled, that needs `D x H x W` numbers of memory.
 
     Returns:
         `(B, H, W)` float32, >= 0 (<= 0 for the exact norm of the uniform label). Norms above
@@ -76,43 +73,14 @@ def pixel_gradient_norm(
         3.0
     """
     _check(p, label, variant)
-    features = at_least_float32(prediction.require_features("gradient"))
-    if full_resolution:
-        logits, features = prediction.logits, prediction.to_size(features)
-    else:
-        logits = at_least_float32(prediction.native_logits)
-    log_weights = _log_weights(logits, label, variant)
-    log_norm = _log_norm(log_weights, p) + _log_norm(features.abs().log(), p)
+    features = prediction.require_features("gradient")
+    place = prediction.placement if full_resolution else (None, None, False)
+    log_norm = log_weight_norm(prediction.native_logits, p, label, variant, *place)
+    log_norm = log_norm + log_feature_norm(features, p, *place)
     norm = log_norm.clamp_max(LARGEST_LOG).exp()
     norm = norm * (1 + (log_norm - LARGEST_LOG).clamp_min(0))
     score = -norm if (label, variant) == ("uniform", "exact") else norm
-    return (
-        prediction.to_size(score[:, None])[:, 0].float() if not full_resolution else score.float()
-    )
-
-
-def _log_weights(logits: Tensor, label: Label, variant: Variant) -> Tensor:
-    """`(B, C, h, w)`: log |S - y|, or log of the authors' S (1 - y)."""
-    log_softmax = logits.log_softmax(1)
-    classes = logits.shape[1]
-    if label == "uniform":
-        if variant == "published":
-            return log_softmax + math.log1p(-1 / classes)
-        log_ratio = log_softmax + math.log(classes)
-        return torch.expm1(log_ratio).abs().log() - math.log(classes)
-    predicted = logits.argmax(1, keepdim=True)
-    others = logits.scatter(1, predicted, -torch.inf)
-    if variant == "published":
-        return log_softmax.scatter(1, predicted, -torch.inf)
-    log_rest = others.logsumexp(1, keepdim=True) - logits.logsumexp(1, keepdim=True)
-    return log_softmax.scatter(1, predicted, log_rest)
-
-
-def _log_norm(log_values: Tensor, p: float) -> Tensor:
-    """`(B, K, h, w)` to `(B, h, w)`: log of the p-norm from the logarithms of |v|."""
-    if math.isinf(p):
-        return log_values.amax(1)
-    return (p * log_values).logsumexp(1) / p
+    return (score if full_resolution else prediction.to_size(score[:, None])[:, 0]).float()
 
 
 def _check(p: float, label: str, variant: str) -> None:

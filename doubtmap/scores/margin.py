@@ -26,4 +26,4 @@ def margin(prediction: Prediction | Tensor) -> Tensor:
         1.0
     """
     s = as_prediction(prediction).statistics
-    return ((s.rest + (-s.gap).exp()) / (1 + s.rest)).float()
+    return s.gap.neg().exp_().add_(s.rest).div_(1 + s.rest).float()

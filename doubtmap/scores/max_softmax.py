@@ -27,4 +27,4 @@ def max_softmax(prediction: Prediction | Tensor) -> Tensor:
         0.75
     """
     s = as_prediction(prediction).statistics
-    return (s.rest / (1 + s.rest)).float()
+    return (1 + s.rest).reciprocal_().mul_(s.rest).float()

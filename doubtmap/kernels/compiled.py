@@ -1,0 +1,192 @@
+"""The per-pixel pass in C (`pixels.c`), loaded through ctypes.
+
+The package's build compiles it where there is a compiler. Everything here trusts its arguments:
+`fused.py` is the door.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Mapping
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from doubtmap.kernels.resizing import neighbours
+
+_MAPS = ("first", "gap", "rest", "entropy", "divergence", "log_norm")
+_STATISTICS, _NORM, _WEIGHT = range(3)
+_SMALL = 1 << 15
+"""Numbers for which waking other threads costs more than they bring."""
+
+
+class _Job(ctypes.Structure):
+    """`struct job` of pixels.c."""
+
+    _fields_ = (
+        ("values", ctypes.c_void_p),
+        ("images", ctypes.c_int64),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("image_stride", ctypes.c_int64),
+        ("channel_stride", ctypes.c_int64),
+        ("row_stride", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("row_below", ctypes.c_void_p),
+        ("column_below", ctypes.c_void_p),
+        ("row_weight", ctypes.c_void_p),
+        ("column_weight", ctypes.c_void_p),
+        ("class_map", ctypes.c_void_p),
+        ("maps", ctypes.c_void_p * len(_MAPS)),
+        ("inverse_temperature", ctypes.c_float),
+        ("p", ctypes.c_float),
+        ("operation", ctypes.c_int32),
+        ("uniform", ctypes.c_int32),
+        ("published", ctypes.c_int32),
+        ("channels", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+    )
+
+
+class Grid:
+    """Values `(B, K, h, w)` and the image size that they are brought to.
+
+    Args:
+        values: float32 on the CPU.
+        size: `(H, W)`, or None for the values' own grid.
+        covered: as in `resize`.
+        align_corners: as in `resize`.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        size: tuple[int, int] | None = None,
+        covered: tuple[float, float] | None = None,
+        align_corners: bool = False,
+    ) -> None:
+        self.values = values if values.stride(3) == 1 else values.contiguous()
+        images, channels, *native = self.values.shape
+        height, width = size or native
+        self.shape = (images, height, width)
+        self.job = _Job(
+            values=self.values.data_ptr(),
+            images=images,
+            channels=channels,
+            rows=native[0],
+            columns=native[1],
+            image_stride=self.values.stride(0),
+            channel_stride=self.values.stride(1),
+            row_stride=self.values.stride(2),
+            height=height,
+            width=width,
+            threads=torch.get_num_threads() if channels * images * height * width > _SMALL else 1,
+        )
+        if size is not None:
+            area = covered or size
+            self.rows = neighbours(height, native[0], area[0], align_corners)
+            self.columns = neighbours(width, native[1], area[1], align_corners)
+            self.job.row_below, self.job.row_weight = (t.data_ptr() for t in self.rows)
+            self.job.column_below, self.job.column_weight = (t.data_ptr() for t in self.columns)
+
+
+def statistics(
+    grid: Grid, temperature: float | None = None, wanted: tuple[str, ...] = _MAPS[:4]
+) -> Mapping[str, Tensor]:
+    """Maps by name: `classes` and those of `wanted`, all four or none; `divergence` if tempered."""
+    maps = {}
+    if wanted:
+        maps["classes"] = torch.empty(grid.shape, dtype=torch.int64)
+        grid.job.class_map = maps["classes"].data_ptr()
+    for name in (*wanted, *(("divergence",) if temperature is not None else ())):
+        maps[name] = _new_map(grid, name)
+    grid.job.inverse_temperature = 1 / temperature if temperature is not None else 0.0
+    _run(grid, _STATISTICS)
+    return maps
+
+
+def log_norm(grid: Grid, p: float) -> Tensor:
+    """Log of the p-norm over the channels."""
+    norm = _new_map(grid, "log_norm")
+    grid.job.p = _order(p)
+    _run(grid, _NORM)
+    return norm
+
+
+def log_weight_norm(grid: Grid, p: float, uniform: bool, published: bool) -> Tensor:
+    """Log of the p-norm of the gradient in the logits."""
+    norm = _new_map(grid, "log_norm")
+    grid.job.p, grid.job.uniform, grid.job.published = _order(p), uniform, published
+    _run(grid, _WEIGHT)
+    return norm
+
+
+def instructions(wanted: str | None = None) -> str | None:
+    """Name of the processor's instructions in use, after choosing those `wanted`.
+
+    `avx512`, `avx2` or `baseline`; None where the processor does not have those wanted.
+    """
+    name: bytes | None = _library().doubtmap_instructions(wanted.encode() if wanted else None)
+    return name.decode() if name else None
+
+
+def threaded() -> bool:
+    """Whether the library was built with OpenMP."""
+    return bool(_library().doubtmap_threaded())
+
+
+def exponential_and_logarithm(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The pass's own approximations, of float32 numbers."""
+    x = x.contiguous()
+    results = torch.empty_like(x), torch.empty_like(x)
+    _library().doubtmap_functions(x.data_ptr(), x.numel(), *(r.data_ptr() for r in results))
+    return results
+
+
+@functools.cache
+def missing() -> str | None:
+    """Why the library cannot be used, one sentence, or None where it can."""
+    try:
+        _library()
+    except OSError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    here = Path(__file__).parent
+    files = [here / f"pixels{suffix}" for suffix in EXTENSION_SUFFIXES]
+    file = next((file for file in files if file.exists()), None)
+    if file is None:
+        raise OSError("it was not built when doubtmap was installed (no C compiler?)")
+    library = ctypes.CDLL(str(file))
+    if library.doubtmap_job_bytes() != ctypes.sizeof(_Job):
+        raise OSError(f"{file.name} was built from another version of doubtmap")
+    library.doubtmap_instructions.argtypes = [ctypes.c_char_p]
+    library.doubtmap_instructions.restype = ctypes.c_char_p
+    library.doubtmap_run.argtypes = [ctypes.POINTER(_Job)]
+    pointer = ctypes.c_void_p
+    library.doubtmap_functions.argtypes = [pointer, ctypes.c_int64, pointer, pointer]
+    library.doubtmap_functions.restype = None
+    return library
+
+
+def _new_map(grid: Grid, name: str) -> Tensor:
+    new = torch.empty(grid.shape, dtype=torch.float32)
+    grid.job.maps[_MAPS.index(name)] = new.data_ptr()
+    return new
+
+
+def _order(p: float) -> float:
+    return 0.0 if p == float("inf") else p
+
+
+def _run(grid: Grid, operation: int) -> None:
+    grid.job.operation = operation
+    if _library().doubtmap_run(ctypes.byref(grid.job)):
+        raise MemoryError("kernels: no memory left for the pixel pass.")

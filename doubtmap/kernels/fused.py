@@ -1,0 +1,199 @@
+"""The per-pixel pass, from native logits to full-size maps, by the best implementation there is.
+
+In C on the CPU in float32 (half precision is widened), else in PyTorch, which is also the
+reference. The environment variable `DOUBTMAP_KERNELS` overrides: `reference` or `compiled`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+from torch import Tensor
+
+from doubtmap.errors import UsageError
+from doubtmap.kernels import compiled, reference
+from doubtmap.kernels.reference import Label, PixelStatistics, Variant
+from doubtmap.kernels.resizing import at_least_float32, resize, resize_logits, same_grid
+
+
+def available() -> dict[str, str]:
+    """What computes the per-pixel pass on this machine's CPU, and why.
+
+    Returns:
+        `kernels` is `compiled` or `reference`; then `instructions` and `threads`, or `reason`.
+
+    Raises:
+        UsageError: where `DOUBTMAP_KERNELS` asks for what there is not.
+
+    Example:
+        >>> available()["kernels"] in ("compiled", "reference")
+        True
+    """
+    wanted = os.environ.get("DOUBTMAP_KERNELS", "")
+    if wanted == "reference":
+        return {"kernels": "reference", "reason": "DOUBTMAP_KERNELS=reference"}
+    if wanted not in ("", "compiled"):
+        raise UsageError(
+            f"DOUBTMAP_KERNELS: expected reference, compiled or nothing, got {wanted!r}."
+        )
+    reason = compiled.missing()
+    if reason is not None and wanted == "compiled":
+        raise UsageError(
+            f"DOUBTMAP_KERNELS=compiled: the compiled pass cannot be used: {reason}. Install a C "
+            f"compiler and reinstall with: pip install --force-reinstall --no-deps doubtmap"
+        )
+    if reason is not None:
+        return {"kernels": "reference", "reason": reason}
+    threads = "OpenMP" if compiled.threaded() else "one, since the compiler had no OpenMP"
+    return {
+        "kernels": "compiled",
+        "instructions": str(compiled.instructions()),
+        "threads": threads,
+    }
+
+
+def resized_statistics(
+    native_logits: Tensor,
+    size: tuple[int, int],
+    covered: tuple[float, float] | None = None,
+    align_corners: bool = False,
+    temperature: float | None = None,
+) -> PixelStatistics:
+    """`pixel_statistics` of the logits at the image's size, without those logits.
+
+    Args:
+        native_logits: `(B, C, h, w)`, finite.
+        size: `(H, W)` in pixels.
+        covered: as in `resize`.
+        align_corners: as in `resize`.
+        temperature: of the divergence to uniform, where that is wanted in the same pass.
+
+    Returns:
+        Maps `(B, H, W)`, at least float32.
+    """
+    if _for_compiled(native_logits) and _representable(temperature):
+        grid = _grid(native_logits, size, covered, align_corners)
+        return PixelStatistics(**compiled.statistics(grid, temperature))
+    logits = resize_logits(native_logits, size, covered, align_corners)
+    statistics = reference.pixel_statistics(logits)
+    if temperature is None:
+        return statistics
+    return statistics._replace(divergence=reference.uniform_divergence(logits, temperature))
+
+
+def resized_divergence(
+    native_logits: Tensor,
+    temperature: float,
+    size: tuple[int, int],
+    covered: tuple[float, float] | None = None,
+    align_corners: bool = False,
+) -> Tensor:
+    """The Jensen-Shannon divergence to uniform at the image's size, and nothing else.
+
+    Args:
+        native_logits: `(B, C, h, w)`, finite.
+        temperature: above 0.
+        size: `(H, W)` in pixels.
+        covered: as in `resize`.
+        align_corners: as in `resize`.
+
+    Returns:
+        `(B, H, W)` in nats, in [0, log 2].
+    """
+    if _for_compiled(native_logits) and _representable(temperature):
+        grid = _grid(native_logits, size, covered, align_corners)
+        return compiled.statistics(grid, temperature, wanted=())["divergence"]
+    logits = resize_logits(native_logits, size, covered, align_corners)
+    return reference.uniform_divergence(logits, temperature)
+
+
+def log_weight_norm(
+    native_logits: Tensor,
+    p: float,
+    label: Label,
+    variant: Variant,
+    size: tuple[int, int] | None = None,
+    covered: tuple[float, float] | None = None,
+    align_corners: bool = False,
+) -> Tensor:
+    """Logarithm of the p-norm of the loss's gradient in the logits.
+
+    Args:
+        native_logits: `(B, C, h, w)`, finite.
+        p: above 0; `inf` is the maximum.
+        label: `predicted` or `uniform`.
+        variant: `exact` or `published`.
+        size: `(H, W)` for the norm at every image pixel, None for the native grid.
+        covered: as in `resize`.
+        align_corners: as in `resize`.
+
+    Returns:
+        `(B, H, W)` or `(B, h, w)`, at least float32.
+    """
+    size = size or (native_logits.shape[-2], native_logits.shape[-1])
+    if _for_compiled(native_logits) and _usual(p):
+        grid = _grid(native_logits, size, covered, align_corners)
+        return compiled.log_weight_norm(grid, p, label == "uniform", variant == "published")
+    logits = resize_logits(native_logits, size, covered, align_corners)
+    return reference.log_weight_norm(logits, p, label, variant)
+
+
+def log_feature_norm(
+    features: Tensor,
+    p: float,
+    size: tuple[int, int] | None = None,
+    covered: tuple[float, float] | None = None,
+    align_corners: bool = False,
+) -> Tensor:
+    """Logarithm of the p-norm of the features of every pixel.
+
+    Args:
+        features: `(B, D, h, w)`.
+        p: above 0; `inf` is the maximum.
+        size: `(H, W)` for the norm at every image pixel, None for the native grid.
+        covered: as in `resize`.
+        align_corners: as in `resize`.
+
+    Returns:
+        `(B, H, W)` or `(B, h, w)`, at least float32; -inf where all features are 0.
+    """
+    size = size or (features.shape[-2], features.shape[-1])
+    if _for_compiled(features) and _usual(p):
+        return compiled.log_norm(_grid(features, size, covered, align_corners), p)
+    resized = resize(at_least_float32(features), size, covered, align_corners)
+    return reference.log_feature_norm(resized, p)
+
+
+def _for_compiled(x: Tensor) -> bool:
+    """Whether the C pass can take it: it knows float32 on the CPU, and no gradients."""
+    return (
+        available()["kernels"] == "compiled"
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and not (x.requires_grad and torch.is_grad_enabled())
+    )
+
+
+def _grid(
+    values: Tensor,
+    size: tuple[int, int],
+    covered: tuple[float, float] | None,
+    align_corners: bool,
+) -> compiled.Grid:
+    values = at_least_float32(values.detach()).resolve_neg()
+    if same_grid(values, size, covered):
+        return compiled.Grid(values)
+    return compiled.Grid(values, size, covered, align_corners)
+
+
+def _representable(temperature: float | None) -> bool:
+    """Whether float32 has the temperature and its inverse."""
+    return temperature is None or 1e-30 < temperature < 1e30
+
+
+def _usual(p: float) -> bool:
+    """Orders for which float32 has all powers; others go to the reference."""
+    return 1e-3 <= p <= 1e3 or math.isinf(p)
