@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -168,10 +168,6 @@ class Prediction:
         if self.features is None:
             raise ModelError(f"{score}: needs the network's features, but {self.features_missing}.")
         return self.features
-
-    def with_logits(self, native_logits: Tensor) -> Prediction:
-        """The same prediction with other native logits, as a calibrator returns it."""
-        return replace(self, native_logits=native_logits)
 
 
 def _all_finite(x: Tensor) -> bool:
