@@ -19,6 +19,7 @@ format: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/metrics.py
 
 .venv/ready: requirements-dev.txt pyproject.toml setup.py $(wildcard doubtmap/kernels/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
