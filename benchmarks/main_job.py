@@ -1,4 +1,4 @@
-"""Every score on real road scenes: CamVid, RoadAnomaly21, Fishyscapes Static.
+"""Every score on real road scenes: CamVid (test and val), RoadAnomaly21, Fishyscapes Static.
 
     python benchmarks/main_job.py [--shared ../shared] [--sets camvid,...]
 
@@ -28,6 +28,7 @@ SCORES = [name for name in STATELESS if name != "gradient"] + [
 ]
 SETS: dict[str, dict[str, Any]] = {
     "camvid": {"data": "camvid:{}/camvid:test", "unknown": ["pedestrian", "bicyclist"]},
+    "camvid val": {"data": "camvid:{}/camvid:val", "unknown": ["pedestrian", "bicyclist"]},
     "roadanomaly21": {"data": "smiyc:{}/roadanomaly21"},
     "roadanomaly21 at 360x640": {"data": "smiyc:{}/roadanomaly21", "input_size": (360, 640)},
     "fishyscapes static": {"data": "fishyscapes:{}/fishyscapes_static"},
