@@ -16,15 +16,17 @@ ROOMS = [
     "prediction",
     "models",
     "scores",
+    "calibration",
     "metrics",
     "datasets",
+    "training",
     "engine",
     "reports",
     "progress",
     "cli",
 ]
 """Arrows point upward in this list only; siblings do not import each other."""
-SIBLINGS = {"models", "scores", "metrics", "datasets"}
+SIBLINGS = {"models", "scores", "calibration", "metrics", "datasets"}
 
 
 def room_of(path):

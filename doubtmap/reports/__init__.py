@@ -5,7 +5,7 @@ from doubtmap.reports.colours import class_colours, colour_labels
 from doubtmap.reports.maps import MapFormat, read_map, write_classes, write_map
 from doubtmap.reports.overlay import overlay, write_overlay
 from doubtmap.reports.panel import panel
-from doubtmap.reports.report import write_report
+from doubtmap.reports.report import write_evaluation, write_report
 from doubtmap.reports.results_json import read_results, write_results
 from doubtmap.reports.scoring import write_scores
 from doubtmap.reports.tables import figures_csv, figures_table, figures_text, print_figures
@@ -25,6 +25,7 @@ __all__ = [
     "read_map",
     "read_results",
     "write_classes",
+    "write_evaluation",
     "write_map",
     "write_overlay",
     "write_report",

@@ -31,7 +31,7 @@ from doubtmap.reports.pictures import doubt_picture, label_picture, photograph, 
 from doubtmap.reports.reading import reading
 from doubtmap.reports.reliability_chart import reliability_chart
 from doubtmap.reports.report_tables import class_bars, figure_list, score_tables
-from doubtmap.reports.results_json import strict_figures
+from doubtmap.reports.results_json import strict_figures, write_results
 from doubtmap.version import __version__
 
 
@@ -44,6 +44,12 @@ class _Shown:
     legend: list[tuple[str, str]]
     low: str
     high: str
+
+
+def write_evaluation(results: Results, out: Path) -> None:
+    """Write `results.json` and `report.html` of an evaluation into a folder."""
+    write_results(results, out / "results.json")
+    write_report(results, out / "report.html")
 
 
 def write_report(results: Results, path: str | Path) -> None:
