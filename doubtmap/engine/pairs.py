@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from doubtmap.datasets.dataset import Dataset
@@ -50,6 +51,6 @@ class Pairs:
         indices = range(len(self.dataset)) if self.indices is None else self.indices
         for done, (_, sample) in enumerate(read_ahead(self.dataset, indices), 1):
             prediction, label = run.predict(sample)
-            yield prediction, label[None].to(prediction.native_logits.device)
+            yield prediction, label[None].to(prediction.native_logits.device, torch.int64)
             if self.progress:
                 self.progress(self.stage, done, len(self))

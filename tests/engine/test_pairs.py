@@ -1,6 +1,7 @@
 """What fitted things learn from: every image with its labels in the model's classes."""
 
 import pytest
+import torch
 
 import doubtmap as dm
 from doubtmap.engine import Pairs
@@ -13,7 +14,7 @@ def test_pairs_are_every_image_with_its_labels_as_often_as_asked():
     first, second = list(pairs), list(pairs)
     assert len(pairs) == len(first) == len(second) == 3
     for prediction, label in first:
-        assert label.shape == (1, *prediction.size)
+        assert label.shape == (1, *prediction.size) and label.dtype == torch.int64
         assert label.max() < len(segmenter.class_names)
     assert told[:3] == [("fit", 1, 3), ("fit", 2, 3), ("fit", 3, 3)]
 
