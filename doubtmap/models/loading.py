@@ -7,13 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.backend import first_line
+from doubtmap.models.distilled import HEAD, has_head, with_head
+from doubtmap.models.ensemble import Ensemble
 from doubtmap.models.exported import open_exported
 from doubtmap.models.huggingface import open_huggingface
 from doubtmap.models.module import ModuleBackend
@@ -23,6 +25,8 @@ from doubtmap.models.onnx import open_onnx
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
 from doubtmap.models.python_file import open_python
 from doubtmap.models.source import Source, sha256_of
+from doubtmap.models.trained import DESCRIPTION, open_trained
+from doubtmap.prediction import Segmenter
 
 FORMS = (
     "an nn.Module, a Hugging Face folder or owner/name, FILE.onnx, FILE.pt2, "
@@ -40,12 +44,13 @@ def load(
     classifier: str | None = None,
     divisor: int | None = None,
     device: torch.device | str | None = None,
-) -> NetworkSegmenter:
+) -> Segmenter:
     """Put a network behind one call that takes RGB images.
 
     Args:
         model: an `nn.Module`, a Hugging Face folder or `owner/name`, `FILE.onnx`, `FILE.pt2`
-            (`torch.export`), `python:FILE.py:FUNCTION`, or `demo`.
+            (`torch.export`), `python:FILE.py:FUNCTION`, or `demo`; several of the names, separated
+            by commas, are an ensemble, and all other arguments are for each member.
         classes: one name per class; default: the network's own.
         mean: three values, for RGB in [0, 1]; default: the folder's, else ImageNet's.
         std: likewise.
@@ -73,7 +78,13 @@ def load(
     """
     _check_options(classes, mean, std, input_size, divisor)
     _check_device(device)
-    source = _opened(model, device)
+    if isinstance(model, str) and "," in model and not Path(model).exists():
+        options: dict[str, Any] = {"classes": classes, "mean": mean, "std": std}
+        options |= {"input_size": input_size, "classifier": classifier}
+        options |= {"divisor": divisor, "device": device}
+        names = [name.strip() for name in model.split(",") if name.strip()]
+        return Ensemble([load(name, **options) for name in names])
+    source = with_head(_opened(model, device), _folder(model))
     preprocessing = source.preprocessing
     if input_size is not None:
         size = ImageSize() if input_size == "image" else FixedSize(*map(int, input_size))
@@ -85,14 +96,14 @@ def load(
         preprocessing = replace(preprocessing, mean=tuple(map(float, mean)))
     if std is not None:
         preprocessing = replace(preprocessing, std=tuple(map(float, std)))
-    names = source.class_names if classes is None else tuple(classes)
     source = replace(
         source,
         preprocessing=preprocessing,
-        class_names=names,
+        class_names=source.class_names if classes is None else tuple(classes),
         names_given=classes is not None,
     )
-    return NetworkSegmenter(source, classifier)
+    layers = (HEAD,) if has_head(source.backend) else ()
+    return NetworkSegmenter(source, classifier, layers)
 
 
 def _opened(model: nn.Module | str | Path, device: torch.device | str | None) -> Source:
@@ -104,14 +115,14 @@ def _opened(model: nn.Module | str | Path, device: torch.device | str | None) ->
     if name == "demo":
         return _demo(device)
     if name.startswith("python:"):
+        maker, _, folder = name.removeprefix("python:").rpartition("@")
+        if ".py:" in maker:
+            return open_trained(Path(folder), device, maker)
         return open_python(name.removeprefix("python:"), device)
+    if Path(name, DESCRIPTION).is_file():
+        return open_trained(Path(name), device)
     if Path(name).is_dir():
         return open_huggingface(name, device)
-    if "," in name and not Path(name).exists():
-        raise UsageError(
-            f"load: expected one network, got {name!r}; ensembles are not available in this "
-            f"version and come with a later release. Pass one of them."
-        )
     if name.endswith(".onnx"):
         return open_onnx(Path(name), device)
     if name.endswith(".pt2"):
@@ -125,6 +136,14 @@ def _opened(model: nn.Module | str | Path, device: torch.device | str | None) ->
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not Path(name).exists():
         return open_huggingface(name, device)
     raise UsageError(f"load: expected {FORMS}, got {name!r}. Check the path.")
+
+
+def _folder(model: nn.Module | str | Path) -> Path | None:
+    """Where the second head of a student would lie."""
+    if isinstance(model, nn.Module):
+        return None
+    name = str(model)
+    return Path(name.rpartition("@")[2] if name.startswith("python:") else name)
 
 
 def _demo(device: torch.device | str | None) -> Source:

@@ -1,0 +1,24 @@
+"""Training: one readable loop (`fit.py`), recipes that say what is trained, and what is written.
+
+`train(dataset, out, recipe=Spectral())` writes a folder that `doubtmap.load` takes.
+"""
+
+from doubtmap.training.fit import Reporter
+from doubtmap.training.networks import starting_network
+from doubtmap.training.objective import Objective
+from doubtmap.training.recipes import Dudes, Plain, Recipe, Spectral
+from doubtmap.training.settings import Settings
+from doubtmap.training.train import Trained, train
+
+__all__ = [
+    "Dudes",
+    "Objective",
+    "Plain",
+    "Recipe",
+    "Reporter",
+    "Settings",
+    "Spectral",
+    "Trained",
+    "starting_network",
+    "train",
+]

@@ -1,0 +1,217 @@
+"""What a training leaves on disk: the network's folder, and beside it how it came about.
+
+```
+DIR/                 a folder that doubtmap.load takes
+  config.json, model.safetensors, preprocessor_config.json     for Hugging Face networks
+  doubtmap.json, model.safetensors                             for others
+  distilled.safetensors                                        the second head of a student
+  training/
+    settings.json    what was asked; only the same goes on where it stopped
+    log.csv          a row for each epoch
+    checkpoint.pt    all that the next epoch needs
+```
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from doubtmap.errors import DataError, UsageError
+from doubtmap.models.distilled import FILE as HEAD_FILE
+from doubtmap.models.distilled import head_file, take_off
+from doubtmap.models.trained import DESCRIPTION, WEIGHTS, Description
+from doubtmap.training.networks import Start
+from doubtmap.training.transformers_networks import huggingface_files
+from doubtmap.version import __version__
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - not on Windows, where two runs can meet unseen
+    fcntl = None  # type: ignore[assignment]
+
+
+class Folder:
+    """The folder of one training.
+
+    Args:
+        path: where; made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.inner = path, path / "training"
+
+    @contextmanager
+    def held(self, settings: dict[str, Any], *, resume: bool) -> Iterator[None]:
+        """Keep the folder for this run while the block lasts.
+
+        Raises:
+            UsageError: for a folder that is in use, holds something else, or, with `resume`, a run
+                of other settings or none.
+            DataError: where it cannot be written.
+        """
+        self._check(resume)
+        try:
+            self.inner.mkdir(parents=True, exist_ok=True)
+            lock = (self.inner / "lock").open("w")
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        with lock:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise UsageError(
+                        f"{self.path}: expected a folder of its own, but another run is using it. "
+                        f"Wait for it, or choose another --out."
+                    ) from error
+            self._hold_to(settings, resume)
+            yield
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run has written its settings here, if not yet a checkpoint."""
+        return (self.inner / "settings.json").exists()
+
+    def _check(self, resume: bool) -> None:
+        if resume and not self.begun:
+            raise UsageError(
+                f"{self.path}: expected a run to go on with, found none. Leave --resume out, or "
+                f"check --out."
+            )
+        if (self.inner / "checkpoint.pt").exists() and not resume:
+            raise UsageError(
+                f"{self.path}: expected no run there, found one. Pass --resume to go on with it, "
+                f"or choose another --out."
+            )
+        if not self.begun and any((self.path / name).exists() for name in (WEIGHTS, "config.json")):
+            raise UsageError(
+                f"{self.path}: expected a folder without a network, found one. Choose another "
+                f"--out."
+            )
+
+    def _hold_to(self, settings: dict[str, Any], resume: bool) -> None:
+        """Write the settings, or compare them; a run without a checkpoint is begun anew."""
+        path = self.inner / "settings.json"
+        text = json.dumps(settings, sort_keys=True, indent=1, default=str)
+        if not resume:
+            write(path, text.encode())
+            return
+        try:
+            before, after = json.loads(path.read_text()), json.loads(text)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{path}: cannot be used ({error}). Remove it to start anew."
+            ) from error
+        changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+        if changed:
+            listed = ", ".join(f"{k} {before.get(k)} became {after.get(k)}" for k in changed)
+            raise UsageError(
+                f"resume: expected the settings of the run in {self.path}, but {listed}. Use the "
+                f"same settings, or another --out."
+            )
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write(self.inner / "checkpoint.pt", buffer.getvalue())
+
+    def checkpoint(self, device: torch.device) -> dict[str, Any] | None:
+        """The last checkpoint, or None.
+
+        Raises:
+            DataError: for a file that cannot be read.
+        """
+        path = self.inner / "checkpoint.pt"
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:
+            raise DataError(
+                f"{path}: expected a checkpoint, but it cannot be read ({error}). Remove it to "
+                f"start anew."
+            ) from error
+        return state
+
+    def save_log(self, rows: list[dict[str, Any]]) -> None:
+        """Replace `log.csv`."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write(self.inner / "log.csv", text.getvalue().encode())
+
+    def save_network(self, network: nn.Module, start: Start, recipe: str) -> None:
+        """Write the network so that `doubtmap.load` takes the folder, file by file in one step.
+
+        Args:
+            network: trained; a second head is taken off it and gets a file of its own.
+            start: what it was before.
+            recipe: how it was trained.
+
+        Raises:
+            DataError: where the folder cannot be written.
+        """
+        head = take_off(network)
+        if start.maker == "huggingface":
+            files = huggingface_files(network, start.mean, start.std)
+        else:
+            about = Description(
+                start.maker, start.class_names, start.mean, start.std, recipe, __version__
+            )
+            state = {name: part.cpu().contiguous() for name, part in network.state_dict().items()}
+            files = {DESCRIPTION: about.to_json().encode(), WEIGHTS: to_safetensors(_untied(state))}
+        if head is not None:
+            files[HEAD_FILE] = head_file(head, files[WEIGHTS])
+        for name, content in files.items():
+            write(self.path / name, content)
+
+
+def _untied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of tensors that share memory, which safetensors refuses."""
+    seen: set[int] = set()
+    free = {}
+    for name, part in state.items():
+        pointer = part.untyped_storage().data_ptr()
+        free[name] = part.clone() if pointer in seen else part
+        seen.add(pointer)
+    return free
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        DataError: where the place cannot be written.
+    """
+    beside = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path}: cannot be written ({error.strerror or error}). Choose another --out."
+    )

@@ -1,0 +1,105 @@
+"""What a training does with the labels of a data set: classes, held-out classes, weights."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from doubtmap.datasets import KNOWN, Dataset, Sample, match_labels
+from doubtmap.datasets.matching import Matching, plain_name
+from doubtmap.errors import DataError, UsageError
+
+
+def trained_classes(dataset: Dataset, hold_out: Sequence[str] = ()) -> tuple[str, ...]:
+    """The classes of a data set that are not held out, in its order.
+
+    Args:
+        dataset: labelled images.
+        hold_out: names of classes that are not to be learnt; their pixels become void.
+
+    Raises:
+        UsageError: for a name that the data set lacks, or fewer than two classes left.
+    """
+    names = dataset.class_names
+    if not names:
+        raise UsageError(
+            f"{dataset.name}: expected labels with classes, but they only tell known from unknown. "
+            f"Train on another data set."
+        )
+    by_name = {plain_name(name): name for name in names}
+    for name in hold_out:
+        if plain_name(name) not in by_name:
+            near = difflib.get_close_matches(plain_name(name), by_name, 1)
+            hint = f" Did you mean {by_name[near[0]]}?" if near else ""
+            raise UsageError(
+                f"hold-out: expected classes among {', '.join(names)}, got {name}.{hint}"
+            )
+    held = {plain_name(name) for name in hold_out}
+    left = tuple(name for name in names if plain_name(name) not in held)
+    if len(left) < 2:
+        raise UsageError(
+            f"hold-out: expected at least two classes to be left, got {len(left)}. Hold out fewer."
+        )
+    return left
+
+
+@dataclass(frozen=True)
+class Targets:
+    """From the labels of a data set to what a network is trained on.
+
+    Args:
+        matching: what each label class means to the network.
+        classes: number of label classes of the data set.
+    """
+
+    matching: Matching
+    classes: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, class_names: Sequence[str]) -> Targets:
+        """The targets of a data set for a network with these classes; the others are void."""
+        return cls(match_labels(dataset.class_names, class_names), len(dataset.class_names))
+
+    def __call__(self, sample: Sample) -> Tensor:
+        """`(H, W)` int16: index of a class of the network, or below 0 for void.
+
+        Raises:
+            DataError: for labels that cannot be meant.
+        """
+        if sample.label.shape != sample.image.shape[-2:]:
+            raise DataError(
+                f"{sample.name}: expected labels of the image's size "
+                f"{tuple(sample.image.shape[-2:])}, got {tuple(sample.label.shape)}."
+            )
+        lowest, highest = int(sample.label.min()), int(sample.label.max())
+        if lowest < KNOWN or highest >= self.classes:
+            raise DataError(
+                f"{sample.name}: expected labels below {self.classes}, KNOWN, UNKNOWN or VOID, got "
+                f"{highest if highest >= self.classes else lowest}."
+            )
+        return self.matching.apply(sample.label)
+
+
+def weights_of(counts: Tensor, exponent: float) -> Tensor:
+    """How much each class weighs in the loss: `w_c = share_c^-exponent`, up to a factor.
+
+    The factor makes the mean weight of a labelled pixel 1, so that the loss keeps its size.
+
+    Args:
+        counts: `(C,)` labelled pixels of each class, all above 0.
+        exponent: in [0, 1].
+
+    Returns:
+        `(C,)` float32.
+
+    Example:
+        >>> import torch
+        >>> weights_of(torch.tensor([90, 10]), 0.5)
+        tensor([0.8333, 2.5000])
+    """
+    share = counts.double() / counts.sum()
+    weights = share**-exponent
+    return (weights / (share * weights).sum()).float()

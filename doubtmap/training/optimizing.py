@@ -1,0 +1,124 @@
+"""What a step of training needs: optimiser, precision, and foreseeable failures in our words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from doubtmap.errors import ModelError
+from doubtmap.models.backend import first_line
+from doubtmap.training.settings import Settings, rate_factor
+
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def optimizer_of(model: nn.Module, settings: Settings, rate: float) -> torch.optim.Optimizer:
+    """The optimiser, with weight decay on weights of two and more axes only.
+
+    A model with a method `rate_factor(name)` says which parameters learn faster than others.
+    """
+    factor_of: Callable[[str], float] = getattr(model, "rate_factor", lambda _: 1.0)
+    parts: dict[tuple[float, bool], list[Tensor]] = {}
+    for name, part in model.named_parameters():
+        if part.requires_grad:
+            parts.setdefault((factor_of(name), part.ndim > 1), []).append(part)
+    groups: list[dict[str, Any]] = [
+        {"params": some, "weight_decay": settings.weight_decay * decays, "factor": factor}
+        for (factor, decays), some in parts.items()
+    ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, rate, momentum=0.9)
+    return torch.optim.AdamW(groups, rate)
+
+
+def set_rate(
+    optimizer: torch.optim.Optimizer, settings: Settings, rate: float, step: int, steps: int
+) -> float:
+    """Give the optimiser the learning rate of a step, and return it."""
+    current = rate * rate_factor(step, steps, settings.schedule, settings.warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = current * group.get("factor", 1.0)
+    return current
+
+
+def precision_of(name: str, device: torch.device) -> torch.dtype:
+    """The type that most layers compute in.
+
+    Raises:
+        ModelError: for float16 on a device that lacks it.
+    """
+    if name == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if name == "float16" and device.type == "cpu":
+        raise ModelError(
+            "train: expected a GPU for float16, got the CPU. Use --precision float32 or bfloat16."
+        )
+    return TYPES[name]
+
+
+@contextmanager
+def in_our_words(images: Tensor) -> Iterator[None]:
+    """Translate what may be foreseen to go wrong with a batch while the block lasts.
+
+    Raises:
+        ModelError: for a network that refuses the batch.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise ModelError(
+            f"train: expected a batch of {_size(images)} to fit the device's memory, but it does "
+            f"not. Lower --batch or --crop."
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(_refused(images, error)) from error
+
+
+def _refused(images: Tensor, error: Exception) -> str:
+    if "more than 1 value per channel" in str(error):
+        return (
+            "train: expected batches that batch norm can take statistics of, but a layer saw one "
+            "value per channel. Give --batch at least 2 images per process."
+        )
+    if "finished reduction" in str(error):
+        return (
+            "train: expected every parameter of the network to take part in the loss, as several "
+            "processes need it, but some do not. Freeze those with requires_grad_(False), or train "
+            "in one process."
+        )
+    return (
+        f"train: expected the network to take {_size(images)}, but it raised "
+        f"{type(error).__name__}: {first_line(error)}. Try another --crop, such as a multiple of "
+        f"32."
+    )
+
+
+def _size(images: Tensor) -> str:
+    return f"{len(images)} images of {images.shape[-2]}x{images.shape[-1]} pixels"
+
+
+def check_finite(value: float, epoch: int, what: str) -> None:
+    """Stop where training has diverged.
+
+    Args:
+        value: what must be finite.
+        epoch: epochs that are done.
+        what: its name.
+
+    Raises:
+        ModelError: where it is not.
+    """
+    if math.isfinite(value):
+        return
+    kept = f"the checkpoint of epoch {epoch} is kept" if epoch else "there is no checkpoint yet"
+    raise ModelError(
+        f"train: expected a finite {what}, got {value} in epoch {epoch + 1}; {kept}. Lower --rate "
+        f"and train anew in another --out."
+    )

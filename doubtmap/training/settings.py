@@ -1,0 +1,113 @@
+"""What a training is asked to do: one frozen object, checked before anything is run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from doubtmap.errors import UsageError
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("poly", "cosine", "constant")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+CLASS_WEIGHTS = {"none": 0.0, "root": 0.5, "inverse": 1.0}
+"""Names of exponents: a class weighs its share of the labelled pixels to minus this power."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; what is trained is the recipe's business.
+
+    Args:
+        epochs: passes over the images.
+        batch: images in a step, over all processes; an incomplete last batch is left out.
+        crop: `(height, width)` in pixels of what a step sees.
+        rate: largest learning rate; None: 1e-3 from random weights, 1e-4 from trained ones.
+        optimizer: `adamw`, or `sgd` with momentum 0.9.
+        weight_decay: on weights of two and more axes; biases and normalisations have none.
+        schedule: of the rate over all steps: `poly` (power 0.9), `cosine` or `constant`.
+        warmup: share of the steps, in [0, 1), in which the rate rises from 0.
+        clip: largest norm of the gradient; 0: any.
+        class_weights: exponent in [0, 1]: 0 all classes alike, 0.5 the root of the inverse share
+            of the labelled pixels, 1 the inverse share. Above 0, the network's confidence no
+            longer is calibrated to the frequencies in the images.
+        precision: `float32`, `bfloat16`, `float16`, or `auto`: what the device is fast in.
+        augment: whether images are scaled, flipped and recoloured at random.
+        dropout: rate of the network's dropout layers, or of one put before the classifier; None:
+            the network's own.
+        seed: of weights, order and augmentation.
+        workers: threads that read images.
+        validate_every: epochs between two validations; the last epoch is always validated.
+
+    Raises:
+        UsageError: for values that make no sense.
+    """
+
+    epochs: int = 50
+    batch: int = 8
+    crop: tuple[int, int] | None = None
+    rate: float | None = None
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    schedule: str = "poly"
+    warmup: float = 0.03
+    clip: float = 1.0
+    class_weights: float = 0.0
+    precision: str = "auto"
+    augment: bool = True
+    dropout: float | None = None
+    seed: int = 0
+    workers: int = 2
+    validate_every: int = 1
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, name) not in known:
+                _refuse(name, f"one of {', '.join(known)}", getattr(self, name))
+        for name in ("epochs", "batch", "workers", "validate_every"):
+            if getattr(self, name) < 1:
+                _refuse(name, "at least 1", getattr(self, name))
+        for name in ("weight_decay", "clip", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                _refuse(name, "a finite number of at least 0", getattr(self, name))
+        if self.rate is not None and not 0 < self.rate < math.inf:
+            _refuse("rate", "a finite number above 0", self.rate)
+        if not 0 <= self.class_weights <= 1:
+            _refuse("class_weights", "an exponent in [0, 1]", self.class_weights)
+        for name, share in (("warmup", self.warmup), ("dropout", self.dropout or 0.0)):
+            if not 0 <= share < 1:
+                _refuse(name, "a share in [0, 1)", share)
+        if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 1):
+            _refuse("crop", "(height, width) in pixels", self.crop)
+
+
+def _refuse(name: str, expected: str, got: object) -> None:
+    raise UsageError(f"train: expected {name} to be {expected}, got {got}. Correct it.")
+
+
+def rate_factor(step: int, steps: int, schedule: str, warmup: float) -> float:
+    """What the largest learning rate is multiplied with, in (0, 1].
+
+    A linear rise over the first `warmup * steps` steps, then `(1 - t)^0.9` (`poly`),
+    `(1 + cos(pi t)) / 2` (`cosine`) or 1 (`constant`), where `t` in [0, 1) is the share of the
+    steps that are done.
+
+    Reference:
+        ParseNet (Liu, Rabinovich, Berg, 2015), section 3.3, https://arxiv.org/abs/1506.04579, for
+        `poly`.
+
+    Example:
+        >>> [round(rate_factor(step, 4, "poly", 0.0), 3) for step in range(4)]
+        [1.0, 0.772, 0.536, 0.287]
+    """
+    done = step / steps
+    rise = min(1.0, (step + 1) / max(1.0, warmup * steps))
+    if schedule == "poly":
+        return rise * math.pow(1 - done, 0.9)
+    if schedule == "cosine":
+        return rise * (1 + math.cos(math.pi * done)) / 2
+    return rise

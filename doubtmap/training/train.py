@@ -1,0 +1,287 @@
+"""`train`: from a data set and a recipe to a folder that `doubtmap.load` takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from doubtmap.datasets import Dataset
+from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.training.augment import NONE, USUAL
+from doubtmap.training.batches import Batches, count_labels
+from doubtmap.training.dropout import set_dropout
+from doubtmap.training.fit import Reporter, fit
+from doubtmap.training.folder import Folder
+from doubtmap.training.labels import Targets, trained_classes, weights_of
+from doubtmap.training.networks import Start, starting_network
+from doubtmap.training.processes import Processes, joined
+from doubtmap.training.recipes import Dudes, Plain, Recipe
+from doubtmap.training.settings import Settings
+from doubtmap.training.validation import Validation
+from doubtmap.version import __version__
+
+PLAIN = Plain()
+
+LARGEST_CROP = 512
+"""Pixels of a default crop's side, at most."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Args:
+        folders: of the networks, one but for ensembles.
+        epochs: for each network, the epoch that was kept, from 1.
+        miou: for each network, its validation mIoU, or None without validation.
+        notes: what the user should know, in sentences.
+        maker: `python:FILE.py:FUNCTION`, where a Python file makes the network.
+    """
+
+    folders: tuple[Path, ...]
+    epochs: tuple[int, ...]
+    miou: tuple[float | None, ...]
+    notes: tuple[str, ...] = ()
+    maker: str | None = None
+
+    @property
+    def model(self) -> str:
+        """What `load` and the command line take; several networks are separated by commas."""
+        start = f"{self.maker}@" if self.maker else ""
+        return ",".join(f"{start}{folder}" for folder in self.folders)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that one network's training is asked; see `train`."""
+
+    dataset: Dataset
+    validation: Dataset | None
+    recipe: Recipe
+    model: str
+    from_scratch: bool
+    hold_out: tuple[str, ...]
+    settings: Settings
+
+    def described(self, processes: Processes) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        asked = asdict(self.settings)
+        del asked["workers"]
+        return asked | {
+            "doubtmap": __version__,
+            "data": identity(self.dataset),
+            "validation": identity(self.validation) if self.validation else None,
+            "recipe": {"name": self.recipe.name} | vars(self.recipe),
+            "model": self.model,
+            "from_scratch": self.from_scratch,
+            "hold_out": list(self.hold_out),
+            "processes": processes.count,
+        }
+
+
+def train(
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    recipe: Recipe = PLAIN,
+    model: str = "demo",
+    validation: Dataset | None = None,
+    hold_out: Sequence[str] = (),
+    from_scratch: bool = False,
+    settings: Settings | None = None,
+    members: int = 1,
+    device: torch.device | str | None = None,
+    resume: bool = False,
+    report: Reporter | None = None,
+) -> Trained:
+    """Train a network, or several, and write folders that `doubtmap.load` takes.
+
+    Under `torchrun` the processes share every batch, and the first one writes.
+
+    Args:
+        dataset: labelled images.
+        out: folder to write; of an ensemble, the folder of its members `1`, `2` ...
+        recipe: what is trained, such as `Plain()` or `Spectral(coefficient=3)`.
+        model: the network to start from: `demo`, a name of `CONFIGURATIONS`, a Hugging Face folder
+            or name, a folder that was trained here, or `python:FILE.py:FUNCTION`.
+        validation: labelled images by whose mIoU the best epoch is kept; without, the last is.
+        hold_out: classes of the data set that are not learnt; their pixels become void.
+        from_scratch: leave the network's weights and draw others.
+        settings: how to train; default: `Settings()`.
+        members: from 2 on, an ensemble; member `m` has the seed `settings.seed + m - 1`.
+        device: where to compute; default: the GPU where there is one.
+        resume: go on with the run in `out`, which must have been asked the same.
+        report: who is told of progress.
+
+    Raises:
+        UsageError: for a request that makes no sense.
+        DataError: for images or labels that cannot be used, or a folder that cannot be written.
+        ModelError: for a network that cannot be trained, or training that diverged.
+    """
+    if members < 1:
+        raise UsageError(f"train: expected at least 1 member, got {members}. Give --members 5.")
+    if not len(dataset) or (validation is not None and not len(validation)):
+        raise DataError("train: expected images, found none. Check the data set.")
+    if isinstance(recipe, Dudes) and recipe.freeze and validation is not None:
+        raise UsageError(
+            "--freeze: expected no validation data, since the frozen network's mIoU does not "
+            "change. Leave --validation out."
+        )
+    settings = settings or Settings()
+    job = Job(dataset, validation, recipe, model, from_scratch, tuple(hold_out), settings)
+    report = report or Reporter()
+    with joined(usable(device)) as (processes, here):
+        if members == 1:
+            return train_one(job, Path(out), processes, here, resume, report)
+        return train_members(job, Path(out), members, processes, here, resume, report)
+
+
+def train_members(
+    job: Job,
+    out: Path,
+    members: int,
+    processes: Processes,
+    device: torch.device,
+    resume: bool,
+    report: Reporter,
+) -> Trained:
+    """Train the members of an ensemble one after the other, each in a folder of its own."""
+    parts = []
+    for member in range(members):
+        folder = out / str(member + 1)
+        seeded = replace(job, settings=replace(job.settings, seed=job.settings.seed + member))
+        begun = resume and (member == 0 or Folder(folder).begun)
+        if processes.first:
+            report.member(member + 1, members)
+        parts.append(train_one(seeded, folder, processes, device, begun, report))
+    return Trained(
+        tuple(part.folders[0] for part in parts),
+        tuple(part.epochs[0] for part in parts),
+        tuple(part.miou[0] for part in parts),
+        tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        parts[0].maker,
+    )
+
+
+def train_one(
+    job: Job,
+    out: Path,
+    processes: Processes,
+    device: torch.device,
+    resume: bool,
+    report: Reporter,
+) -> Trained:
+    """Train one network into a folder."""
+    folder, settings = Folder(out), job.settings
+    classes = trained_classes(job.dataset, job.hold_out)
+    start = starting_network(job.model, classes, from_scratch=job.from_scratch, seed=settings.seed)
+    targets = Targets.of(job.dataset, start.class_names)
+    validate = job.validation and Validation(job.validation, start, processes, settings.workers)
+    batches = batches_of(job, targets, start, processes)
+    described = job.described(processes)
+    holding = folder.held(described, resume=resume) if processes.first else nullcontext()
+    cuda = [device] if device.type == "cuda" else []
+    with holding, torch.random.fork_rng(devices=cuda):
+        processes.wait()
+        torch.manual_seed(settings.seed)
+        weights = class_weights(job, targets, start.class_names)
+        if settings.dropout is not None:
+            set_dropout(start, settings.dropout)
+        if isinstance(job.recipe, Dudes):
+            told = report.teachers if processes.first else Reporter().teachers
+            carried = job.recipe.carried(job.dataset, start, processes, device, told)
+            batches = replace(batches, carried=carried)
+        done = fit(
+            job.recipe(start, weights, processes),
+            batches,
+            settings,
+            folder,
+            rate=settings.rate or (1e-4 if start.trained else 1e-3),
+            device=device,
+            processes=processes,
+            validate=validate or None,
+            save=lambda network: folder.save_network(network, start, job.recipe.name),
+            report=report,
+        )
+    maker = start.maker if start.maker.startswith("python:") else None
+    return Trained((out,), (done.best_epoch,), (done.best,), start.notes, maker)
+
+
+def batches_of(job: Job, targets: Targets, start: Start, processes: Processes) -> Batches:
+    """The batches of a job."""
+    settings = job.settings
+    return Batches(
+        job.dataset,
+        targets,
+        settings.batch,
+        settings.crop or default_crop(job.dataset),
+        settings.seed,
+        USUAL if settings.augment else NONE,
+        start.mean,
+        settings.workers,
+        processes,
+    )
+
+
+def default_crop(dataset: Dataset) -> tuple[int, int]:
+    """The size of the first image, at most `LARGEST_CROP` on a side."""
+    height, width = dataset[0].image.shape[-2:]
+    return min(height, LARGEST_CROP), min(width, LARGEST_CROP)
+
+
+def class_weights(job: Job, targets: Targets, names: tuple[str, ...]) -> Tensor | None:
+    """The weights of the classes in the loss, or None for all alike.
+
+    Raises:
+        DataError: for a class without any labelled pixel, which could not be learnt.
+    """
+    counts = count_labels(job.dataset, targets, len(names), job.settings.seed, job.settings.workers)
+    absent = [name for name, count in zip(names, counts.tolist()) if not count]
+    if absent:
+        raise DataError(
+            f"{job.dataset.name}: expected labelled pixels of every class, found none of "
+            f"{', '.join(absent)}. Leave them out with --hold-out {','.join(absent)}."
+        )
+    return weights_of(counts, job.settings.class_weights) if job.settings.class_weights else None
+
+
+def identity(dataset: Dataset) -> dict[str, Any]:
+    """Which images a data set has, in which order, and what they are labelled with."""
+    names = "\n".join(dataset.sample_name(index) for index in range(len(dataset)))
+    return {
+        "name": dataset.name,
+        "images": hashlib.sha256(names.encode()).hexdigest(),
+        "labels": list(dataset.class_names),
+    }
+
+
+def usable(device: torch.device | str | None) -> torch.device:
+    """The device asked for, or the GPU where there is one.
+
+    Raises:
+        UsageError: for a text that names no device.
+        ModelError: for a device that is not there.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"train: expected a device such as cpu or cuda:0, got {device!r}. Correct it."
+        ) from error
+    try:
+        torch.zeros(1, device=wanted).item()
+    except Exception as error:
+        raise ModelError(
+            f"train: expected the device {wanted} to be there, but PyTorch cannot use it. Pass "
+            f"--device cpu, or another that this machine has."
+        ) from error
+    return wanted
