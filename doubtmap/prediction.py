@@ -9,8 +9,8 @@ Axes are always `B C H W` (images, classes, rows, columns), with `D` in place of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -28,13 +28,32 @@ from doubtmap.kernels import (
 )
 
 __all__ = [
+    "Listening",
+    "Members",
     "Prediction",
     "Score",
     "Segmenter",
     "as_prediction",
     "at_least_float32",
+    "listening_to",
     "resize",
 ]
+
+
+@dataclass(frozen=True, eq=False)
+class Members:
+    """What several networks, or passes of one, said apart from their mean.
+
+    Args:
+        count: how many, at least two.
+        entropy: `(B, H, W)` in [0, log C], mean over the members of each one's entropy, in nats.
+        spread: `(B, H, W)`, standard deviation over the members, with divisor `count - 1`, of the
+            probability of the class that their mean predicts.
+    """
+
+    count: int
+    entropy: Tensor
+    spread: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +74,12 @@ class Prediction:
         features: `(B, D, h, w)`, what the last 1x1 convolution saw, where it could be found.
         features_missing: why `features` is None, one sentence.
         class_names: one name per class, or empty where unknown.
+        classes_of: the prediction whose classes this one keeps. A calibrator sets it, so that a
+            label stays even where rounding makes calibrated logits equal.
+        members: what several networks or passes disagree about; the logits are then the logarithm
+            of their mean probability.
+        layers: `(B, D, h', w')` by name, outputs of inner layers that were asked for, each on a
+            grid of its own that stands for the same area as the native one.
 
     Raises:
         UsageError: for shapes that do not fit each other.
@@ -68,6 +93,9 @@ class Prediction:
     features: Tensor | None = None
     features_missing: str = "this prediction was made from logits alone"
     class_names: tuple[str, ...] = ()
+    classes_of: Prediction | None = None
+    members: Members | None = None
+    layers: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = tuple(self.native_logits.shape)
@@ -98,6 +126,12 @@ class Prediction:
             raise UsageError(
                 f"Prediction: expected features and logits on one grid, got "
                 f"{tuple(self.features.shape)} and {shape}."
+            )
+        kept = self.classes_of
+        if kept is not None and (len(kept.native_logits), kept.size) != (shape[0], self.size):
+            raise UsageError(
+                f"Prediction: expected to keep the classes of a prediction of {shape[0]} images of "
+                f"{self.size}, got {len(kept.native_logits)} of {kept.size}."
             )
 
     def to_size(self, maps: Tensor) -> Tensor:
@@ -156,7 +190,8 @@ class Prediction:
     @property
     def classes(self) -> Tensor:
         """`(B, H, W)` int64, the predicted class of every pixel."""
-        return self.statistics.classes
+        kept = self.classes_of
+        return self.statistics.classes if kept is None else kept.classes
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -168,6 +203,15 @@ class Prediction:
         if self.features is None:
             raise ModelError(f"{score}: needs the network's features, but {self.features_missing}.")
         return self.features
+
+    def require_members(self, score: str) -> Members:
+        """Return what the members disagree about, or say that there is one network alone."""
+        if self.members is None:
+            raise ModelError(
+                f"{score}: needs several networks or passes, but this is the prediction of one. "
+                f"Give MODEL1,MODEL2,... for an ensemble, or --dropout-passes."
+            )
+        return self.members
 
 
 def _all_finite(x: Tensor) -> bool:
@@ -198,6 +242,31 @@ class Segmenter(Protocol):
     def __call__(self, images: Tensor) -> Prediction:
         """Predict a batch of images of one size."""
         ...
+
+
+@runtime_checkable
+class Listening(Segmenter, Protocol):
+    """A segmenter whose inner layers can be listened to."""
+
+    def listening(self, layers: Sequence[str]) -> Segmenter:
+        """The same network, whose predictions also carry the outputs of these layers."""
+        ...
+
+
+def listening_to(segmenter: Segmenter, layers: Sequence[str]) -> Segmenter:
+    """The segmenter, made to carry the outputs of inner layers where any are asked for.
+
+    Raises:
+        UsageError: for a segmenter that cannot be listened to, or without such a layer.
+    """
+    if not layers:
+        return segmenter
+    if not isinstance(segmenter, Listening):
+        raise UsageError(
+            f"layer: expected one network whose inner layers can be listened to, got "
+            f"{type(segmenter).__name__}. Give a single network, or fit with layer=classifier."
+        )
+    return segmenter.listening(layers)
 
 
 Score = Callable[[Prediction], Tensor]

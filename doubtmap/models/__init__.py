@@ -1,6 +1,8 @@
 """Anybody's network behind one call: `load` takes a module, a folder, an ONNX file and more."""
 
+from doubtmap.models.dropout import MonteCarloDropout
+from doubtmap.models.ensemble import Ensemble
 from doubtmap.models.loading import load
 from doubtmap.models.network import NetworkSegmenter
 
-__all__ = ["NetworkSegmenter", "load"]
+__all__ = ["Ensemble", "MonteCarloDropout", "NetworkSegmenter", "load"]

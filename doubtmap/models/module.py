@@ -83,7 +83,9 @@ def _listening(module: nn.Module, names: Collection[str]) -> Iterator[list[Tap]]
         def hook(
             _: nn.Module, given: tuple[Tensor, ...], kw: dict[str, Tensor], out: Tensor
         ) -> None:
-            calls.append(Tap(name, given[0] if given else kw["input"], out))
+            if isinstance(out, Tensor):
+                out = out.clone()  # what follows may work in place, as many activations do
+            calls.append(Tap(name, given[0] if given else next(iter(kw.values()), out), out))
 
         return module.get_submodule(name).register_forward_hook(hook, with_kwargs=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.models.backend import Tap, first_line
+from doubtmap.models.backend import Backend, Tap, first_line
 from doubtmap.models.classifier import Classifier, find_classifier, fit_of, last_calls
+from doubtmap.models.layers import check_layer, output_of
 from doubtmap.models.outputs import Form, Output, as_logits, form_of, unwrap
 from doubtmap.models.preprocessing import checked_images, padded_to
 from doubtmap.models.source import Source
@@ -73,13 +74,19 @@ class NetworkSegmenter:
     Args:
         source: the opened network; `doubtmap.models.load` makes it.
         classifier: name of the last 1x1 convolution, in place of the search.
+        layers: names of inner layers whose outputs predictions shall carry too.
 
     Raises:
-        UsageError: where the network has no such 1x1 convolution.
+        UsageError: where the network has no such 1x1 convolution or layer.
     """
 
-    def __init__(self, source: Source, classifier: str | None = None) -> None:
+    def __init__(
+        self, source: Source, classifier: str | None = None, layers: Sequence[str] = ()
+    ) -> None:
         self.source = source
+        self.layers = tuple(layers)
+        for layer in self.layers:
+            check_layer(source.backend, layer)
         self._wanted = classifier
         self._divisor = source.preprocessing.divisor
         self._reading: Reading | None = None
@@ -144,8 +151,36 @@ class NetworkSegmenter:
             if reading is None or not reading.decided:
                 reading = self._study(x[:1])
             names = (reading.classifier.name,) if reading.classifier else ()
-            padded, output, taps = self._run(x, names)
-            return self._prediction(reading, output, taps, size, x, padded)
+            padded, output, taps = self._run(x, {*names, *self.layers})
+            inner = {layer: output_of(layer, taps, len(x)) for layer in self.layers}
+            taps = [tap for tap in taps if tap.name in names]
+            prediction = self._prediction(reading, output, taps, size, x, padded)
+            return replace(prediction, layers=inner) if inner else prediction
+
+    def listening(self, layers: Sequence[str]) -> NetworkSegmenter:
+        """The same network, whose predictions also carry the outputs of inner layers.
+
+        Raises:
+            UsageError: for a layer that the network has not.
+        """
+        added = dict.fromkeys((*self.layers, *layers))
+        return self._copy(NetworkSegmenter(self.source, self._wanted, tuple(added)))
+
+    def calls(self, images: Tensor, names: Collection[str]) -> list[Tap]:
+        """Run the network on images, and return the calls of the named layers in order."""
+        backend = self.source.backend
+        with torch.no_grad():
+            x = self.source.preprocessing(checked_images(images).to(backend.device), backend.dtype)
+            return self._run(x, names)[2]
+
+    def with_backend(self, backend: Backend) -> NetworkSegmenter:
+        """The same network run in another way; what was learnt of its output is kept."""
+        source = replace(self.source, backend=backend)
+        return self._copy(NetworkSegmenter(source, self._wanted, self.layers))
+
+    def _copy(self, other: NetworkSegmenter) -> NetworkSegmenter:
+        other._divisor, other._reading, other._shape = self._divisor, self._reading, self._shape
+        return other
 
     def _study(self, x: Tensor) -> Reading:
         """Learn from one image what the output is and which layer is the classifier."""

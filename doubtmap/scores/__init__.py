@@ -1,20 +1,33 @@
 """Scores: per pixel, higher = more doubt, for every one without exception.
 
 A score is a function of a `Prediction`, `(B, H, W)` float32; those that are plain arithmetic on
-logits take a tensor `(B, C, H, W)` too. `STATELESS` lists the names that need no fitting.
+logits take a tensor `(B, C, H, W)` too. `STATELESS`, `OF_MEMBERS` and `OF_STUDENTS` list
+those without fitting.
 """
 
+from doubtmap.scores.density import Density
+from doubtmap.scores.disagreement import member_entropy, member_spread, mutual_information
+from doubtmap.scores.distilled import distilled
 from doubtmap.scores.divergence import divergence
 from doubtmap.scores.energy import energy
 from doubtmap.scores.entropy import entropy
 from doubtmap.scores.gradient import gradient, pixel_gradient_norm
+from doubtmap.scores.mahalanobis import Mahalanobis
 from doubtmap.scores.margin import margin
 from doubtmap.scores.max_logit import max_logit
 from doubtmap.scores.max_softmax import max_softmax
 
 STATELESS = ("max_softmax", "margin", "entropy", "max_logit", "energy", "divergence", "gradient")
+"""Of one network."""
+OF_MEMBERS = ("mutual_information", "member_entropy", "member_spread")
+"""Of several networks or passes."""
+OF_STUDENTS = ("distilled",)
+"""Of a network with a second head, which learnt from several."""
 
 __all__ = [
+    "Density",
+    "Mahalanobis",
+    "distilled",
     "divergence",
     "energy",
     "entropy",
@@ -22,5 +35,8 @@ __all__ = [
     "margin",
     "max_logit",
     "max_softmax",
+    "member_entropy",
+    "member_spread",
+    "mutual_information",
     "pixel_gradient_norm",
 ]

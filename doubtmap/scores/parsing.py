@@ -7,14 +7,23 @@ import functools
 import inspect
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
 from doubtmap import scores
 from doubtmap.errors import UsageError
 from doubtmap.prediction import Prediction, Score
+from doubtmap.scores.density import Density
+from doubtmap.scores.mahalanobis import Mahalanobis
 
-_NAME = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
+_NAME = re.compile(r"(?P<name>\w+)\s*(?:\((?P<arguments>[^()]*)\))?(?::(?P<file>.+))?")
+
+FITTED: dict[str, type[Density] | type[Mahalanobis]] = {
+    "density": Density,
+    "mahalanobis": Mahalanobis,
+}
+"""The scores that learn from data, by name."""
 
 
 def parse_scores(
@@ -67,30 +76,69 @@ def _name_each(items: Iterable[str | Score]) -> dict[str, Score]:
 
 
 def _parse_one(text: str) -> tuple[str, Score]:
-    match = _NAME.fullmatch(text.replace(" ", ""))
+    name, given, file = _split_call(text)
+    plain = f"{name}({given})" if given else name
+    if name in FITTED:
+        if file is None:
+            raise UsageError(
+                f"scores: {name} learns from data: expected its file, as in {name}:FILE, got "
+                f"{text!r}. Make one with: doubtmap fit density MODEL DATA --out FILE."
+            )
+        kind = FITTED[name]
+        return plain, kind.load(file, **_arguments(name, kind.READ_OPTIONS, given))
+    if file is not None:
+        raise UsageError(f"scores: {name} takes no file, got {text!r}. Leave it out.")
+    function: Score = getattr(scores, name)
+    known = list(inspect.signature(function).parameters.values())[1:]
+    arguments = _arguments(name, {option.name: option.default for option in known}, given)
+    score = functools.partial(function, **arguments) if arguments else function
+    if name in scores.STATELESS:
+        try:
+            score(_probe())
+        except TypeError as error:
+            raise UsageError(f"scores: {text}: a value has the wrong type: {error}.") from error
+    return plain, score
+
+
+def parse_fit(text: str) -> tuple[str, dict[str, Any]]:
+    """What to fit: the name of a score that learns from data, and all its options.
+
+    Args:
+        text: as in `"density(covariance=tied,certainty=0)"`.
+
+    Returns:
+        The name, and the options that were given.
+
+    Raises:
+        UsageError: for a score that needs no fitting, or an unknown option or value.
+    """
+    name, given, file = _split_call(text)
+    if name not in FITTED or file is not None:
+        raise UsageError(
+            f"fit: expected a score that learns from data ({', '.join(FITTED)}), got {text!r}."
+        )
+    kind = FITTED[name]
+    return name, _arguments(name, kind.FIT_OPTIONS | kind.READ_OPTIONS, given)
+
+
+def _split_call(text: str) -> tuple[str, str, str | None]:
+    """Name, arguments without spaces, and file of `NAME(key=value,...):FILE`."""
+    match = _NAME.fullmatch(text)
     if match is None:
         raise UsageError(f"scores: expected NAME or NAME(key=value,...), got {text!r}.")
-    name = match["name"]
-    if name not in scores.STATELESS:
-        near = difflib.get_close_matches(name, scores.STATELESS, n=1)
+    known = (*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS, *FITTED)
+    if match["name"] not in known:
+        near = difflib.get_close_matches(match["name"], known, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise UsageError(
-            f"scores: there is no score {name!r}. {hint}Known: {', '.join(scores.STATELESS)}."
+            f"scores: there is no score {match['name']!r}. {hint}Known: {', '.join(known)}."
         )
-    function: Score = getattr(scores, name)
-    arguments = _arguments(name, function, match["arguments"])
-    score = functools.partial(function, **arguments) if arguments else function
-    try:
-        score(_probe())
-    except TypeError as error:
-        raise UsageError(f"scores: {text}: a value has the wrong type: {error}.") from error
-    return match[0], score
+    return match["name"], (match["arguments"] or "").replace(" ", ""), match["file"]
 
 
-def _arguments(name: str, function: Score, text: str | None) -> dict[str, object]:
-    known = dict(list(inspect.signature(function).parameters.items())[1:])
+def _arguments(name: str, known: Mapping[str, object], text: str) -> dict[str, object]:
     arguments: dict[str, object] = {}
-    for part in filter(None, (text or "").split(",")):
+    for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals or key not in known:
             takes = f"takes {', '.join(known)}" if known else "takes no parameters"
@@ -98,10 +146,12 @@ def _arguments(name: str, function: Score, text: str | None) -> dict[str, object
         if key in arguments:
             raise UsageError(f"scores: {name}: {key} is given twice.")
         arguments[key] = _value(value)
-        switch = isinstance(known[key].default, bool)
+        switch = isinstance(known[key], bool)
         if switch != isinstance(arguments[key], bool):
             expected = "true or false" if switch else "a value other than true and false"
             raise UsageError(f"scores: {name}: expected {key} to be {expected}, got {value!r}.")
+        if isinstance(known[key], (int, float)) and isinstance(arguments[key], str):
+            raise UsageError(f"scores: {name}: expected {key} to be a number, got {value!r}.")
     return arguments
 
 

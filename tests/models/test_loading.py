@@ -65,7 +65,7 @@ def test_python_file_that_raises(tmp_path):
     [
         ("segformer", UsageError, "python:FILE.py:FUNCTION, or demo"),
         (3, UsageError, "got int"),
-        ("a,b", UsageError, "ensembles are not available"),
+        ("a,b", UsageError, "demo, got 'a'"),
         ("weights.pth", UsageError, "python:FILE.py:FUNCTION"),
         ("gone.onnx", ModelError, "found none"),
         ("gone.pt2", ModelError, "found none"),

@@ -15,8 +15,9 @@ FROM_LOGITS = [
 every_score = pytest.mark.parametrize("score", ALL)
 
 
-def test_the_catalogue_lists_every_stateless_score():
-    assert set(scores.STATELESS) | {"pixel_gradient_norm"} == set(scores.__all__)
+def test_the_catalogue_lists_every_score():
+    fitted = {"Density", "Mahalanobis", "pixel_gradient_norm"}
+    assert {*scores.STATELESS, *scores.OF_MEMBERS} | fitted == set(scores.__all__)
     assert sorted(scores.__all__) == scores.__all__
 
 

@@ -71,7 +71,7 @@ def test_a_mapping_names_its_own_scores():
         ("gradient(p=-1)", "p > 0"),
         ("gradient(p=0)", "p > 0"),
         ("gradient(p=nan)", "p > 0"),
-        ("gradient(p=small)", "wrong type"),
+        ("gradient(p=small)", "p to be a number, got 'small'"),
         ("gradient(p=1,p=2)", "given twice"),
         ("gradient(p=true)", "p to be a value other than true"),
         ("gradient(full_resolution=no)", "full_resolution to be true or false"),

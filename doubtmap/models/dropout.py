@@ -1,0 +1,175 @@
+"""Dropout switched on while predicting: several passes of one network, and their disagreement."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from doubtmap.errors import ModelError, UsageError
+from doubtmap.models.backend import Tap
+from doubtmap.models.members import MemberSums
+from doubtmap.models.module import ModuleBackend
+from doubtmap.models.network import NetworkSegmenter
+from doubtmap.prediction import Prediction, Segmenter
+
+
+class MonteCarloDropout:
+    """A network whose dropout layers stay switched on, run several times.
+
+    Only dropout layers are in training mode; normalisation layers keep their statistics. The masks
+    of an image follow from the seed and its pixels, so the order of images changes nothing.
+
+    Args:
+        segmenter: a PyTorch network, as `doubtmap.load` gives it.
+        passes: how many, at least two.
+        rate: in (0, 1): also drop features before the classifier at this rate; needed for a
+            network without dropout layers of its own. One trained without dropout was never asked
+            to bear it, so what such passes disagree about is a perturbation, not a posterior.
+        seed: of the masks.
+
+    Raises:
+        UsageError: for impossible passes or rates, or a network that is not a PyTorch module.
+        ModelError: for a network without dropout layers, where no rate is given.
+
+    Reference:
+        Dropout as a Bayesian Approximation (Gal and Ghahramani, 2016),
+        https://arxiv.org/abs/1506.02142; for segmentation: Bayesian SegNet (Kendall et al., 2017),
+        https://arxiv.org/abs/1511.02680
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        passes: int = 5,
+        rate: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        if passes < 2:
+            raise UsageError(f"dropout: expected two or more passes, got {passes}. Pass 5.")
+        if rate is not None and not 0 < rate < 1:
+            raise UsageError(f"dropout: expected a rate between 0 and 1, got {rate}. Pass 0.2.")
+        backend = segmenter.source.backend if isinstance(segmenter, NetworkSegmenter) else None
+        if not isinstance(segmenter, NetworkSegmenter) or not isinstance(backend, ModuleBackend):
+            raise UsageError(
+                "dropout: expected one PyTorch network, whose dropout layers can be switched on, "
+                "got an exported file or several networks. Load the module or folder it came from."
+            )
+        if rate is None and not dropout_layers(backend.module):
+            raise ModelError(
+                "dropout: expected a network with dropout layers, found none whose rate is above "
+                "0. Give --dropout-rate to drop features before the classifier, or use an ensemble."
+            )
+        self.passes, self.rate, self.seed = passes, rate, seed
+        self.plain = segmenter
+        self._sampled: NetworkSegmenter | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class, or empty where the network does not know them."""
+        return self.plain.class_names
+
+    @property
+    def description(self) -> dict[str, object]:
+        """What the network says of itself, and how it is sampled."""
+        sampling = {"passes": self.passes, "rate": self.rate, "seed": self.seed}
+        return self.plain.description | {"dropout": sampling, "features": None}
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict several times.
+
+        Args:
+            images: `(B, 3, H, W)` RGB, float in [0, 1] or uint8.
+
+        Returns:
+            The prediction of the mean probability, at image size.
+
+        Raises:
+            UsageError, ModelError, DataError: as the network does.
+            ModelError: for a rate where the classifier was not found.
+        """
+        sampled = self._sampled or self._prepare(images)
+        sums = MemberSums()
+        with _seeded(images, self.seed, self.plain.device):
+            for _ in range(self.passes):
+                sums.add(sampled(images))
+        return sums.prediction()
+
+    def _prepare(self, images: Tensor) -> NetworkSegmenter:
+        """The same network with a backend that drops, its classifier found without dropping."""
+        self.plain(images[:1])
+        name = self.plain.description["classifier"]
+        if self.rate is not None and name is None:
+            missing = self.plain.description["features_missing"]
+            raise ModelError(
+                f"dropout: expected a classifier to drop features before, but {missing}. Use a "
+                f"network with dropout layers of its own, or an ensemble."
+            )
+        source = self.plain.source
+        assert isinstance(source.backend, ModuleBackend)
+        dropping = _DroppingBackend(source.backend.module, str(name), self.rate)
+        self._sampled = self.plain.with_backend(dropping)
+        return self._sampled
+
+
+class _DroppingBackend(ModuleBackend):
+    """Runs a module with its dropout layers on, and features dropped before its classifier."""
+
+    def __init__(self, module: nn.Module, classifier: str, rate: float | None) -> None:
+        super().__init__(module)
+        self._classifier, self._rate = classifier, rate
+
+    def run(self, x: Tensor, taps: Collection[str] = ()) -> tuple[object, list[Tap]]:
+        with _dropping(self.module), self._before_classifier():
+            return super().run(x, taps)
+
+    @contextmanager
+    def _before_classifier(self) -> Iterator[None]:
+        if self._rate is None:
+            yield
+            return
+        rate = self._rate
+
+        def drop(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (F.dropout(given[0], rate), *given[1:])
+
+        layer = self.module.get_submodule(self._classifier)
+        handle = layer.register_forward_pre_hook(drop)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def dropout_layers(module: nn.Module) -> list[nn.Module]:
+    """The dropout layers that would drop anything."""
+    return [layer for layer in module.modules() if isinstance(layer, _DropoutNd) and layer.p > 0]
+
+
+@contextmanager
+def _dropping(module: nn.Module) -> Iterator[None]:
+    """Dropout layers in training mode, all else in evaluation mode, while the block lasts."""
+    module.eval()
+    layers = dropout_layers(module)
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+
+
+@contextmanager
+def _seeded(images: Tensor, seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers that follow from a seed and the images; the caller's are left as they were."""
+    content = zlib.crc32(images.detach().cpu().contiguous().numpy().tobytes(), seed & 0xFFFFFFFF)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(content)
+        yield

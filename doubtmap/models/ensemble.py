@@ -1,0 +1,94 @@
+"""Several networks as one: their mean probability, and what they disagree about."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from doubtmap.errors import UsageError
+from doubtmap.models.members import MemberSums
+from doubtmap.prediction import Prediction, Segmenter
+
+
+class Ensemble:
+    """Networks with the same classes, run one after the other into running sums.
+
+    Never more than one member's output is held beside the sums. Members may differ in everything
+    but their classes: architecture, resolution, normalisation.
+
+    Args:
+        members: two or more.
+
+    Raises:
+        UsageError: for fewer than two, or for other classes or another order of them.
+
+    Reference:
+        Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles
+        (Lakshminarayanan et al., 2017), https://arxiv.org/abs/1612.01474
+    """
+
+    def __init__(self, members: Sequence[Segmenter]) -> None:
+        if len(members) < 2:
+            raise UsageError(
+                f"ensemble: expected two or more networks, got {len(members)}. Add a member, or "
+                f"load the network alone."
+            )
+        for number, member in enumerate(members, 1):
+            if member.class_names != members[0].class_names:
+                raise UsageError(_other_classes(members[0], number, member))
+        self.members = tuple(members)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The members' class names."""
+        return self.members[0].class_names
+
+    @property
+    def description(self) -> dict[str, object]:
+        """What a results file should say: of each member what it says of itself."""
+        abouts = [member.description for member in self.members]
+        sums = [about.get("sha256") for about in abouts]
+        return {
+            "source": ",".join(str(about.get("source")) for about in abouts),
+            "kind": "ensemble",
+            "classes": abouts[0].get("classes"),
+            "features": None,
+            "members": abouts,
+            "sha256": _together(sums) if all(sums) else None,
+        }
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict with every member in turn.
+
+        Args:
+            images: `(B, 3, H, W)` RGB, float in [0, 1] or uint8.
+
+        Returns:
+            The prediction of the mean probability, at image size.
+
+        Raises:
+            UsageError, ModelError, DataError: as the members do.
+            ModelError: for members of different numbers of classes.
+        """
+        sums = MemberSums()
+        for member in self.members:
+            sums.add(member(images))
+        return sums.prediction()
+
+
+def _together(sums: Sequence[object]) -> str:
+    return hashlib.sha256("".join(map(str, sums)).encode()).hexdigest()
+
+
+def _other_classes(first: Segmenter, number: int, member: Segmenter) -> str:
+    expected, got = first.class_names, member.class_names
+    if sorted(expected) == sorted(got):
+        advice = "The names are the same in another order: train or wrap it with the first's order."
+    else:
+        advice = "Leave it out, or pass --classes with the names that all members have in common."
+    return (
+        f"ensemble: expected the classes of the first member ({', '.join(expected) or 'unnamed'}) "
+        f"in member {number}, got {', '.join(got) or 'unnamed'}. {advice}"
+    )

@@ -1,0 +1,63 @@
+"""The file of a fitted score: tensors and what they mean, in safetensors, never a pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from doubtmap.errors import DataError
+from doubtmap.version import __version__
+
+FORMAT = 1
+
+
+def write_fitted(
+    path: str | Path, kind: str, tensors: Mapping[str, Tensor], options: Mapping[str, Any]
+) -> None:
+    """Write a fitted score; the file is whole or not there.
+
+    Raises:
+        DataError: where it cannot be written.
+    """
+    meta = {"doubtmap": __version__, "format": FORMAT, "kind": kind, "options": dict(options)}
+    content = save(
+        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+        {"doubtmap": json.dumps(meta, default=list)},
+    )
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(content)
+        beside.replace(target)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror or error}).") from error
+
+
+def read_fitted(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_fitted` wrote.
+
+    Raises:
+        DataError: for a file that is not there, is something else, or of a later version.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            meta = json.loads((file.metadata() or {})["doubtmap"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path}: expected a file that doubtmap fit wrote, but it cannot be read "
+            f"({error or type(error).__name__}). Fit it with: doubtmap fit {kind} MODEL DATA."
+        ) from error
+    if meta["kind"] != kind or meta["format"] > FORMAT:
+        raise DataError(
+            f"{path}: expected a fitted {kind} of format {FORMAT}, got {meta['kind']} of format "
+            f"{meta['format']}. Fit it with: doubtmap fit {kind} MODEL DATA."
+        )
+    return tensors, dict(meta["options"])

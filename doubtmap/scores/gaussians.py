@@ -1,0 +1,197 @@
+"""Class-wise Gaussians over features: streaming sums, and the squared distances that they give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from doubtmap.errors import DataError
+
+Covariance = Literal["full", "tied"]
+
+
+class GaussianSums:
+    """Weighted means and scatters of each class, image by image, in float64.
+
+    Merging follows Chan et al., so nothing is lost to the difference of large sums.
+
+    Args:
+        classes: how many.
+        channels: of the features.
+
+    Reference:
+        Algorithms for Computing the Sample Variance (Chan, Golub and LeVeque, 1983),
+        https://doi.org/10.1080/00031305.1983.10483115
+    """
+
+    def __init__(self, classes: int, channels: int) -> None:
+        self.pixels = torch.zeros(classes, dtype=torch.int64)
+        self.weight = torch.zeros(classes, dtype=torch.float64)
+        self.squares = torch.zeros(classes, dtype=torch.float64)
+        self.mean = torch.zeros(classes, channels, dtype=torch.float64)
+        self.scatter = torch.zeros(classes, channels, channels, dtype=torch.float64)
+
+    def add(self, features: Tensor, labels: Tensor, weights: Tensor) -> None:
+        """Take pixels.
+
+        Args:
+            features: `(N, D)`, finite.
+            labels: `(N,)` class indices.
+            weights: `(N,)`, at least 0.
+        """
+        for number in torch.unique(labels).tolist():
+            chosen = (labels == number) & (weights > 0)
+            if chosen.any():
+                self._add_class(number, features[chosen].double(), weights[chosen].double())
+
+    def _add_class(self, number: int, z: Tensor, w: Tensor) -> None:
+        total = w.sum()
+        mean = w @ z / total
+        centred = z - mean
+        self._merge(number, len(z), total, (w * w).sum(), mean, (centred * w[:, None]).T @ centred)
+
+    def _merge(
+        self,
+        number: int,
+        pixels: int,
+        weight: Tensor,
+        squares: Tensor,
+        mean: Tensor,
+        scatter: Tensor,
+    ) -> None:
+        before = self.weight[number].clone()
+        after = before + weight.cpu()
+        shift = mean.cpu() - self.mean[number]
+        self.mean[number] += shift * (weight.cpu() / after)
+        self.scatter[number] += scatter.cpu() + torch.outer(shift, shift) * (
+            before * weight.cpu() / after
+        )
+        self.pixels[number] += pixels
+        self.weight[number] = after
+        self.squares[number] += squares.cpu()
+
+    def __add__(self, other: Self) -> Self:
+        total = type(self)(*self.mean.shape)
+        for part in (self, other):
+            for number in part.weight.nonzero()[:, 0].tolist():
+                total._merge(
+                    number,
+                    int(part.pixels[number]),
+                    part.weight[number],
+                    part.squares[number],
+                    part.mean[number],
+                    part.scatter[number],
+                )
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """Mean and covariance of each class's features, as measured, before any shrinkage.
+
+    Args:
+        pixels: `(C,)` int64, how many went in.
+        weight: `(C,)` float64, the sum of their weights.
+        effective: `(C,)` float64, how many equally weighted pixels tell as much.
+        mean: `(C, D)` float64.
+        covariance: `(C, D, D)` float64; zeros for a class without pixels.
+    """
+
+    pixels: Tensor
+    weight: Tensor
+    effective: Tensor
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, sums: GaussianSums) -> Self:
+        """What the sums say."""
+        weight = sums.weight.clamp_min(torch.finfo(torch.float64).tiny)
+        squares = sums.squares.clamp_min(torch.finfo(torch.float64).tiny)
+        return cls(
+            sums.pixels,
+            sums.weight,
+            torch.where(sums.weight > 0, sums.weight**2 / squares, 0),
+            sums.mean,
+            sums.scatter / weight[:, None, None],
+        )
+
+    @property
+    def present(self) -> Tensor:
+        """`(C,)` bool, the classes that pixels were seen of."""
+        return self.weight > 0
+
+    @cached_property
+    def within(self) -> Tensor:
+        """`(D, D)`, the covariance around the class means, pooled over all classes."""
+        share = self.weight / self.weight.sum()
+        return (share[:, None, None] * self.covariance).sum(0)
+
+    @cached_property
+    def overall(self) -> tuple[Tensor, Tensor]:
+        """`(D,)` and `(D, D)`, mean and covariance of all pixels without regard to class."""
+        share = self.weight / self.weight.sum()
+        mean = share @ self.mean
+        around = self.mean - mean
+        return mean, self.within + (share[:, None] * around).T @ around
+
+    def shrunk(self, covariance: Covariance, shrinkage: float) -> Tensor:
+        """Covariances that can be inverted.
+
+        Each is mixed with the pooled one, as far as its class has few effective pixels for its D
+        channels, and then with its own mean variance times the identity.
+
+        Args:
+            covariance: `full`, one for each class, or `tied`, the pooled one for all.
+            shrinkage: share of the identity, in [0, 1].
+
+        Returns:
+            `(C, D, D)` float64.
+
+        Raises:
+            DataError: for covariances that are singular all the same.
+        """
+        channels = self.mean.shape[1]
+        if covariance == "tied":
+            mixed = self.within.expand_as(self.covariance)
+        else:
+            trust = (self.effective / (self.effective + channels))[:, None, None]
+            mixed = trust * self.covariance + (1 - trust) * self.within
+        return shrink(mixed, shrinkage)
+
+
+def shrink(covariance: Tensor, shrinkage: float) -> Tensor:
+    """`(1 - a) S + a tr(S) / D I`, for `(..., D, D)`."""
+    size = covariance.shape[-1]
+    identity = torch.eye(size, dtype=covariance.dtype)
+    level = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    return (1 - shrinkage) * covariance + shrinkage * level * identity
+
+
+def whitening(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse Cholesky factors and half log-determinants of covariances.
+
+    Args:
+        covariance: `(C, D, D)` float64.
+
+    Returns:
+        `W (C, D, D)` lower triangular with `W S W' = I`, and `-1/2 log det S`, `(C,)`.
+
+    Raises:
+        DataError: for a covariance that is singular or not finite.
+    """
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    bad = (failed > 0) | ~torch.isfinite(factor).flatten(1).all(1)
+    if bad.any():
+        which = ", ".join(str(number) for number in bad.nonzero()[:, 0].tolist())
+        raise DataError(
+            f"density: expected covariances that can be inverted, but those of class {which} are "
+            f"singular. Fit with density(shrinkage=0.01), or on more images."
+        )
+    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype).expand_as(covariance)
+    half = -factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return torch.linalg.solve_triangular(factor, identity, upper=False), half

@@ -1,0 +1,94 @@
+"""Features on the native grid: of the classifier or of inner layers, with labels to match."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from doubtmap.errors import DataError, ModelError
+from doubtmap.prediction import Prediction
+
+Scale = Literal["none", "unit"]
+OUTSIDE = -2
+"""Label of native samples that lie outside of the image, in the padding."""
+
+
+def inner_features(
+    prediction: Prediction, layers: Sequence[str], scale: Scale, score: str
+) -> Tensor:
+    """The features that a fitted score is over.
+
+    Args:
+        prediction: with them.
+        layers: names of inner layers, stacked in this order; none: what the classifier saw.
+        scale: `unit` divides each pixel's features by their length.
+        score: who asks, for errors.
+
+    Returns:
+        `(B, D, h, w)` float32 on the native grid; layers on other grids are resized bilinearly.
+
+    Raises:
+        ModelError: where the prediction does not carry them.
+        DataError: where they are not finite.
+    """
+    if layers:
+        grid = tuple(prediction.native_logits.shape[-2:])
+        parts = [_on_grid(_layer(prediction, name, score), grid) for name in layers]
+        z = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    else:
+        z = prediction.require_features(score).float()
+    if not bool(torch.isfinite(z.sum())) and not bool(torch.isfinite(z).all()):
+        raise DataError(
+            f"{score}: expected finite features, got NaN or infinity. Run the network in float32."
+        )
+    if scale == "unit":
+        z = z / z.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    return z
+
+
+def native_labels(prediction: Prediction, label: Tensor) -> Tensor:
+    """The label of the image pixel nearest to each native sample.
+
+    Args:
+        prediction: whose grid it is.
+        label: `(B, H, W)`.
+
+    Returns:
+        `(B, h, w)` int64; samples in the padding are `OUTSIDE`.
+    """
+    (height, width), covered, corners = prediction.placement
+    full = covered or (float(height), float(width))
+    grid = prediction.native_logits.shape[-2:]
+    rows, columns = (_nearest(count, span, corners) for count, span in zip(grid, full))
+    inside = (rows < height)[:, None] & (columns < width)
+    picked = label[:, rows.clamp_max(height - 1)][:, :, columns.clamp_max(width - 1)]
+    return torch.where(inside.to(label.device), picked.long(), OUTSIDE)
+
+
+def _nearest(count: int, span: float, align_corners: bool) -> Tensor:
+    """Image pixel nearest to each of `count` samples that stand for `span` pixels."""
+    index = torch.arange(count, dtype=torch.float64)
+    if align_corners:
+        centre = index * (span - 1) / max(count - 1, 1)
+    else:
+        centre = (index + 0.5) * span / count - 0.5
+    return (centre + 0.5).floor().clamp_min(0).long()
+
+
+def _layer(prediction: Prediction, name: str, score: str) -> Tensor:
+    if name not in prediction.layers:
+        raise ModelError(
+            f"{score}: needs the output of the layer {name}, which this prediction does not carry. "
+            f"Make it with segmenter.listening([{name!r}])."
+        )
+    return prediction.layers[name].float()
+
+
+def _on_grid(z: Tensor, grid: tuple[int, ...]) -> Tensor:
+    if tuple(z.shape[-2:]) == grid:
+        return z
+    return F.interpolate(z, grid, mode="bilinear", align_corners=False)

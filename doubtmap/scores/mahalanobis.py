@@ -1,0 +1,111 @@
+"""Mahalanobis distance to the nearest class, absolute or relative to all classes taken as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from doubtmap.prediction import Prediction
+from doubtmap.scores.density import Density
+from doubtmap.scores.distances import Full, tiles
+from doubtmap.scores.gaussians import shrink
+
+
+@dataclass(frozen=True, eq=False)
+class Mahalanobis:
+    """The smallest squared Mahalanobis distance of a pixel's features to a class mean.
+
+    It reads the file of a fitted density. Departs from Lee et al. in that the features are those
+    of that file alone, without input perturbation and without an ensemble of layers.
+
+    Args:
+        density: whose Gaussians they are; `covariance` is `tied` unless chosen otherwise.
+        relative: subtract the squared distance to the Gaussian of all pixels taken as one.
+
+    Reference:
+        A Simple Unified Framework for Detecting Out-of-Distribution Samples (Lee et al., 2018),
+        https://arxiv.org/abs/1807.03888; relative: A Simple Fix to Mahalanobis Distance (Ren et
+        al., 2021), https://arxiv.org/abs/2106.09022
+    """
+
+    density: Density
+    relative: bool = False
+
+    name: ClassVar[str] = "mahalanobis"
+    FIT_OPTIONS: ClassVar[dict[str, Any]] = Density.FIT_OPTIONS
+    READ_OPTIONS: ClassVar[dict[str, Any]] = {
+        "covariance": "tied",
+        "shrinkage": 1e-3,
+        "relative": False,
+    }
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Inner layers that predictions must carry."""
+        return self.density.layers
+
+    @property
+    def fingerprint(self) -> Tensor:
+        """By which another network is recognised."""
+        return self.density.fingerprint
+
+    def features(self, prediction: Prediction) -> Tensor:
+        """`(B, D, h, w)` float32, the features that the Gaussians are over."""
+        return self.density.features(prediction)
+
+    def __call__(self, prediction: Prediction) -> Tensor:
+        """Score a prediction.
+
+        Args:
+            prediction: with the features that the Gaussians were fitted to.
+
+        Returns:
+            `(B, H, W)` float32, at least 0 unless `relative`; computed on the native grid, then
+            resized.
+
+        Raises:
+            ModelError: for a prediction without these features, or of another number of them.
+            DataError: for features that are not finite.
+        """
+        z = self.features(prediction).flatten(2)
+        distances = [torch.cat([self._distance(tile) for tile in tiles(image)]) for image in z]
+        maps = torch.stack(distances).reshape(len(z), 1, *prediction.native_logits.shape[-2:])
+        return prediction.to_size(maps)[:, 0].float()
+
+    def _distance(self, z: Tensor) -> Tensor:
+        """`(N,)` of features `(D, N)`."""
+        gaussians = self.density.gaussians
+        nearest = z.new_full((z.shape[1],), torch.inf)
+        for number in gaussians.present.nonzero()[:, 0].tolist():
+            mean = gaussians.mean[number].float().to(z.device)
+            nearest = torch.minimum(nearest, self._classes.squared(z - mean[:, None], number))
+        if self.relative:
+            mean, background = self._background
+            nearest = nearest - background.squared(z - mean.to(z.device)[:, None], 0)
+        return nearest
+
+    @cached_property
+    def _classes(self) -> Full:
+        density = self.density
+        return Full.of(density.gaussians.shrunk(density.covariance, density.shrinkage))
+
+    @cached_property
+    def _background(self) -> tuple[Tensor, Full]:
+        mean, covariance = self.density.gaussians.overall
+        return mean.float(), Full.of(shrink(covariance, self.density.shrinkage)[None])
+
+    @classmethod
+    def load(cls, path: str | Path, **options: Any) -> Self:
+        """Read the file of a fitted density.
+
+        Raises:
+            DataError: for a file that is no fitted density.
+        """
+        chosen = cls.READ_OPTIONS | options
+        relative = bool(chosen.pop("relative"))
+        return cls(replace(Density.load(path), **chosen, rank=0, project=0), relative)
