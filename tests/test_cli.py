@@ -3,14 +3,12 @@
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from doubtmap.cli import main
 from doubtmap.reports import read_map, read_results
 from doubtmap.reports.scoring import unique_names
 
@@ -25,23 +23,6 @@ def build():
 def no_network():
     return 3
 """
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command line; returns exit code, stdout and stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["doubtmap", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture

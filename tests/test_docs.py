@@ -3,11 +3,14 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+TABLES = runpy.run_path(str(ROOT / "scripts" / "write_tables.py"))
 
 
-def test_tables_are_those_of_the_results():
-    tables = runpy.run_path(str(ROOT / "scripts" / "write_tables.py"))
-    text = (ROOT / "docs" / "main_job.md").read_text()
+@pytest.mark.parametrize("name", TABLES["PAGES"])
+def test_tables_are_those_of_the_results(name):
+    text = (ROOT / "docs" / name).read_text()
     assert text.count("<!-- table: ") == text.count("<!-- end -->") > 0
-    assert tables["page"](text) == text
+    assert TABLES["page"](name, text) == text

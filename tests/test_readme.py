@@ -13,9 +13,10 @@ def test_the_ten_lines_of_python_run(capsys):
 
 
 def test_every_score_has_its_row_and_every_link_its_file():
-    from doubtmap.scores import STATELESS
+    from doubtmap.scores import OF_MEMBERS, STATELESS
+    from doubtmap.scores.parsing import FITTED
 
     text = README.read_text()
-    assert all(f"| `{name}` |" in text for name in STATELESS)
+    assert all(f"| `{name}` |" in text for name in (*STATELESS, *OF_MEMBERS, *FITTED))
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (README.parent / target).exists(), target

@@ -15,6 +15,7 @@ from typing import Any
 from doubtmap.datasets.dataset import ComponentSizes, Dataset
 from doubtmap.engine import figures as fig
 from doubtmap.engine.examples import pick_examples
+from doubtmap.engine.fit import prepared
 from doubtmap.engine.journal import Journal
 from doubtmap.engine.observation import (
     Observation,
@@ -91,6 +92,7 @@ def evaluate(
     run = Run(segmenter, dataset, {}, unknown, progress)
     run.skipped = Skipped() if skip_bad else None
     run.scores = possible_scores(run) if scores == "all" else parse_scores(scores)
+    run.segmenter = prepared(segmenter, run.scores)
     sizes = component_sizes or dataset.component_sizes or DEFAULT_SIZES
     settings = run.settings | {
         "seed": seed,

@@ -11,10 +11,16 @@ from doubtmap.engine.results import Example
 from doubtmap.engine.run import Run
 from doubtmap.engine.tally import Tally
 
+EPISTEMIC = ("density", "mahalanobis", "mutual_information", "distilled", "member_spread")
+"""Scores of what the network does not know, best first."""
+
 
 def pick_examples(run: Run, tally: Tally, count: int) -> Iterator[Example]:
     """Third pass: the images with the most doubt, and those with the most missed pixels."""
     score = "entropy" if "entropy" in run.scores else next(iter(run.scores))
+    if "member_entropy" in run.scores and "mutual_information" in run.scores:
+        score = "member_entropy"
+    epistemic = _epistemic(run, score)
     taken: set[int] = set()
     for key, reason, detail in (
         ("mean", "most doubt", "mean {score} {value:.3g}"),
@@ -30,13 +36,24 @@ def pick_examples(run: Run, tally: Tally, count: int) -> Iterator[Example]:
         taken |= {row["index"] for row in picked}
         for row in picked:
             text = detail.format(score=score, value=row["scores"][score][key])
-            yield _example(run, row["index"], score, reason, text)
+            yield _example(run, row["index"], score, epistemic, reason, text)
 
 
-def _example(run: Run, index: int, score: str, reason: str, detail: str) -> Example:
+def _epistemic(run: Run, shown: str) -> str | None:
+    """The score to show beside the shown one, where that is of what the image leaves open."""
+    if shown not in ("entropy", "member_entropy"):
+        return None
+    return next((n for kind in EPISTEMIC for n in run.scores if n.split("(")[0] == kind), None)
+
+
+def _example(
+    run: Run, index: int, score: str, epistemic: str | None, reason: str, detail: str
+) -> Example:
     sample = run.dataset[index]
     prediction, label = run.predict(sample)
-    doubt = score_maps(prediction, {score: run.scores[score]})[score]
+    wanted = [score] if epistemic is None else [score, epistemic]
+    maps = score_maps(prediction, {name: run.scores[name] for name in wanted})
+    doubt, *other = (values.cpu().numpy().astype(np.float32) for values in maps.values())
     return Example(
         name=sample.name,
         reason=reason,
@@ -44,6 +61,8 @@ def _example(run: Run, index: int, score: str, reason: str, detail: str) -> Exam
         image=sample.image.permute(1, 2, 0).numpy(),
         label=label.cpu().numpy(),
         predicted=prediction.classes[0].cpu().numpy().astype(np.int16),
-        doubt=doubt.cpu().numpy().astype(np.float32),
+        doubt=doubt,
         score=score,
+        epistemic=other[0] if other else None,
+        epistemic_score=epistemic or "",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from doubtmap.metrics import (
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapSums, interval
 from doubtmap.metrics.histogram import Bins
-from doubtmap.metrics.patches import patch_figures
+from doubtmap.metrics.patches import PatchAreas, patch_areas, patch_figures
 from doubtmap.metrics.reliability import ReliabilitySums
 
 Figures = dict[str, Any]
@@ -132,6 +133,8 @@ def _one_score(
     figures["wrong"]["ause"] = number(area_under_sparsification_error(*sparse))
     patches = score.patches.at_percentile(50)
     figures["wrong"] |= {name: number(getattr(patches, name)) for name in PATCH_FIGURES}
+    figures["wrong"] |= _areas(score.patches.areas())
+    figures["wrong"]["per_pixel"] = _per_pixel(bins)
     drawn = score.patch_replicates.figures(_patches)
     for at, name in enumerate(PATCH_FIGURES):
         figures["wrong"][f"{name}_interval"] = interval(figures["wrong"][name], drawn[:, at], SHARE)
@@ -160,6 +163,18 @@ def _patches(bins: Bins) -> list[float]:
     return [getattr(found, name) for name in PATCH_FIGURES]
 
 
+def _per_pixel(bins: Bins) -> Figures:
+    """The patch figures with patches of one pixel, straight from the histogram of pixels."""
+    counts = bins.counts[[WRONG, RIGHT]]
+    found = patch_figures(counts, 50)
+    figures = {name: number(getattr(found, name)) for name in PATCH_FIGURES}
+    return figures | _areas(patch_areas(counts))
+
+
+def _areas(areas: PatchAreas) -> Figures:
+    return {name: number(value) for name, value in asdict(areas).items()}
+
+
 def _keeping(bins: Bins, errors: Array) -> Keeping:
     return Keeping(bins.counts[RIGHT] + bins.counts[WRONG], errors)
 
@@ -183,7 +198,7 @@ def curves(tally: Tally) -> Figures:
             "accuracy": [number(value) for value in accuracy],
             "share": share.tolist(),
         }
-        result |= {"risk_coverage": {}, "sparsification": {}, "patches": {}}
+        result |= {"risk_coverage": {}, "sparsification": {}, "patches": {}, "pixels": {}}
     for name, score in tally.scores.items():
         bins = score.pixels.view()
         curve = unknown_curve(bins) if has_unknown else wrong_curve(bins)
@@ -197,7 +212,8 @@ def curves(tally: Tally) -> Figures:
             removed, error, oracle = _sparsification(score, tally.brier)
             if np.isfinite(error).all():
                 result["sparsification"][name] = _lists(removed=removed, error=error, oracle=oracle)
-            result["patches"][name] = _patch_curve(score)
+            result["patches"][name] = _patch_curve(score.patches.histogram.view().counts)
+            result["pixels"][name] = _patch_curve(bins.counts[[WRONG, RIGHT]])
     return result
 
 
@@ -206,9 +222,9 @@ def _risk_coverage(bins: Bins) -> Figures:
     return _lists(coverage=coverage, risk=_keeping(bins, errors=bins.counts[WRONG]).risk(coverage))
 
 
-def _patch_curve(score: ScoreTally) -> Figures:
+def _patch_curve(counts: Array) -> Figures:
     percentiles = np.arange(5, 100, 5)
-    found = score.patches.curves(percentiles)
+    found = [patch_figures(counts, float(percentile)) for percentile in percentiles]
     columns = {name: [number(getattr(f, name)) for f in found] for name in PATCH_FIGURES}
     return {"percentile": percentiles.tolist()} | columns
 

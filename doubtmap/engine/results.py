@@ -25,6 +25,9 @@ class Example:
         predicted: `(H, W)` int16: the model's class index.
         doubt: `(H, W)` float32, higher = more doubt.
         score: name of the score that `doubt` shows.
+        epistemic: `(H, W)` float32, a score of what the network does not know, where one was asked
+            for; `doubt` is then of what the image leaves open.
+        epistemic_score: its name.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Example:
     predicted: NDArray[np.int16]
     doubt: NDArray[np.float32]
     score: str
+    epistemic: NDArray[np.float32] | None = None
+    epistemic_score: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,7 @@ class Results:
             `risk_coverage` `{SCORE: {coverage, risk}}`;
             `sparsification` `{SCORE: {removed, error, oracle}}`;
             `patches` `{SCORE: {percentile, p_accurate_certain, p_uncertain_inaccurate, pavpu}}`,
-            percentiles in [0, 100] or [0, 1];
+            percentiles in [0, 100] or [0, 1]; `pixels`, the same with patches of one pixel;
             `reliability` `{confidence, accuracy, share}`, one entry for each bin, None where empty.
         class_names: the model's classes in the order of their indices, or empty.
         examples: images for the report.

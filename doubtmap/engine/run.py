@@ -17,7 +17,7 @@ from doubtmap.engine.reading import Skipped, read_ahead
 from doubtmap.engine.settings import data_settings, model_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Prediction, Score, Segmenter
-from doubtmap.scores import STATELESS
+from doubtmap.scores import OF_MEMBERS, OF_STUDENTS, STATELESS
 from doubtmap.scores.parsing import parse_scores
 
 Progress = Callable[[str, int, int], None]
@@ -107,15 +107,18 @@ def check_sample(sample: Sample, classes: int) -> None:
 
 
 def possible_scores(run: Run) -> dict[str, Score]:
-    """All scores without fitting, but for those that need features where there are none."""
-    scores = parse_scores(",".join(STATELESS))
+    """All scores without fitting that this network can give."""
+    wanted = [*STATELESS, *OF_MEMBERS]
     for _, sample in read_ahead(run.dataset, range(len(run.dataset)), run.skipped):
         prediction, _ = run.predict(sample)
         if prediction.features is None:
-            del scores["gradient"]
+            wanted.remove("gradient")
             run.notes.append(
                 f"gradient: left out, since it needs the network's features, but "
                 f"{prediction.features_missing}."
             )
+        if prediction.members is None:
+            wanted = [name for name in wanted if name not in OF_MEMBERS]
+        wanted += [name for name in OF_STUDENTS if name in prediction.layers]
         break
-    return scores
+    return parse_scores(",".join(wanted))

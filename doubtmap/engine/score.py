@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from doubtmap.datasets.reading import read_image
+from doubtmap.engine.fit import prepared
 from doubtmap.engine.observation import score_maps
 from doubtmap.errors import DataError
 from doubtmap.prediction import Prediction, Score, Segmenter
@@ -49,6 +50,7 @@ def score_images(
     Raises:
         DataError: for an image that cannot be read, unless `skipped` takes it.
     """
+    segmenter = prepared(segmenter, scores)
     with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-read") as pool:
         coming = pool.submit(read_image, paths[0], orient=True) if paths else None
         for index, path in enumerate(paths):

@@ -12,7 +12,7 @@ from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Segmenter
 from doubtmap.version import __version__
 
-MODEL_KEYS = ("source", "sha256", "input_size", "mean", "std", "channels")
+MODEL_KEYS = ("source", "sha256", "input_size", "mean", "std", "channels", "calibrator", "dropout")
 """Of a segmenter's description: what is known before the first image and changes what it says."""
 
 

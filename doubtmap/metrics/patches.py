@@ -7,7 +7,7 @@ Reference:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Self
 
 import numpy as np
@@ -71,6 +71,10 @@ class Patches:
         """Figures where patches above this percentile of the pooled scores count as uncertain."""
         return patch_figures(self.histogram.view().counts, percentile)
 
+    def areas(self) -> PatchAreas:
+        """Area under each figure's curve over the percentile."""
+        return patch_areas(self.histogram.view().counts)
+
     def curves(self, percentiles: Array) -> list[PatchFigures]:
         """Figures at several percentiles."""
         counts = self.histogram.view().counts
@@ -88,12 +92,36 @@ class Patches:
         return patches
 
 
+@dataclass(frozen=True)
+class PatchAreas:
+    """Mean of each figure over all thresholds, percentiles 0 to 100 of the pooled scores."""
+
+    p_accurate_certain_area: float
+    p_uncertain_inaccurate_area: float
+    pavpu_area: float
+
+
+def patch_areas(counts: Array, steps: int = 100) -> PatchAreas:
+    """Area under each figure's curve over the percentile, by the trapezoid rule.
+
+    Percentiles let scores of any range be compared. At percentile 0 the lowest score alone is
+    certain, at 100 all are.
+
+    Args:
+        counts: `(2, n)`, inaccurate and accurate patches per bin of ascending score.
+        steps: intervals between percentile 0 and 100.
+    """
+    rows = [patch_figures(counts, 100 * step / steps) for step in range(steps + 1)]
+    columns = zip(*(astuple(row) for row in rows))
+    return PatchAreas(*(float(np.trapezoid(column) / steps) for column in columns))
+
+
 def patch_figures(counts: Array, percentile: float) -> PatchFigures:
     """Figures from patches by ascending score.
 
     Args:
         counts: `(2, n)`, inaccurate and accurate patches per bin of score.
-        percentile: in [0, 100]; patches above it are uncertain.
+        percentile: in [0, 100]; patches above it are uncertain, so the lowest score never is.
 
     Raises:
         UsageError: for a percentile outside [0, 100].
@@ -103,7 +131,8 @@ def patch_figures(counts: Array, percentile: float) -> PatchFigures:
     patches = counts.sum(0)
     if not patches.sum():
         return PatchFigures(*[float("nan")] * 3)
-    reached = np.cumsum(patches) >= percentile * patches.sum() / 100
+    below = np.cumsum(patches)
+    reached = below >= max(1, percentile * patches.sum() / 100)
     last_certain = int(np.argmax(reached))
     certain = counts[:, : last_certain + 1].sum(1)
     uncertain = counts[:, last_certain + 1 :].sum(1)

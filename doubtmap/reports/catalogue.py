@@ -49,6 +49,21 @@ _FIGURES = (
         "Share of inaccurate 4 x 4 patches that are uncertain, cut at the median score.",
     ),
     Figure("pavpu", "PAvPU", "Share of patches accurate and certain or inaccurate and uncertain."),
+    Figure(
+        "p_accurate_certain_area",
+        "p(acc | cert), area",
+        "Area under p(acc | cert) over the percentile of the score taken as threshold.",
+    ),
+    Figure(
+        "p_uncertain_inaccurate_area",
+        "p(unc | inacc), area",
+        "Area under p(unc | inacc) over the percentile of the score taken as threshold.",
+    ),
+    Figure(
+        "pavpu_area",
+        "PAvPU, area",
+        "Area under PAvPU over the percentile of the score taken as threshold.",
+    ),
     Figure("miou", "mIoU", "Mean over classes of intersection over union, all pixels pooled."),
     Figure("accuracy", "Accuracy", "Share of labelled pixels whose class is right."),
     Figure("ece", "ECE", "Expected calibration error of the confidence, pixels pooled.", False),

@@ -147,31 +147,34 @@ class _Drawer:
             ),
             ("pavpu", "PAvPU", "Patches accurate and certain, or inaccurate and uncertain"),
         )
-        return [self._patch_chart(*kind) for kind in kinds]
+        sizes = (("patches", "patches of 4 x 4 pixels"), ("pixels", "single pixels"))
+        return [self._patch_chart(*size, *kind) for size in sizes for kind in kinds]
 
-    def _patch_chart(self, key: str, axis: str, title: str) -> CurveChart | None:
+    def _patch_chart(
+        self, size: str, what: str, key: str, axis: str, title: str
+    ) -> CurveChart | None:
         axes = ("percentile", key)
-        every = self._points("patches", axes)
+        every = self._points(size, axes)
         if not every:
             return None
+        group = ("wrong",) if size == "patches" else ("wrong", "per_pixel")
         right = 100.0 if max(p[:, 0].max() for p in every.values()) > 1 else 1.0
         lowest = min(p[:, 1].min() for p in every.values())
         bottom = max(0.0, np.floor(lowest * 20) / 20) if lowest > 0.5 else 0.0
         plane = Plane(
-            "percentile of the patch score taken as threshold",
+            "percentile of the score taken as threshold",
             axis,
             (0, right),
             (bottom if bottom < 1 else 0.95, 1),
         )
         return self._chart(
-            "patches",
+            size,
             axes,
             plane,
-            title,
-            "Patches of 4 x 4 pixels, over the threshold on the patch score. The figure is that "
-            "at the median.",
-            "median",
-            self._figure("wrong", key),
+            title if size == "patches" else title.replace("atches", "ixels"),
+            f"Over the threshold on the score of {what}. The figure is the area under the curve.",
+            "area",
+            self._figure(*group, f"{key}_area"),
             True,
         )
 
@@ -219,9 +222,9 @@ class _Drawer:
         most = [float(np.quantile(p[:, 1], 0.95)) for p in points]
         return rounded_up(max((*(1.1 * value for value in whole), *most), default=1.0))
 
-    def _figure(self, group: str, key: str) -> Value:
+    def _figure(self, *path: str) -> Value:
         scores = section(self.figures, "scores")
-        return lambda name, points: number(section(scores, name, group).get(key))
+        return lambda name, points: number(section(scores, name, *path[:-1]).get(path[-1]))
 
     def _prevalence(self) -> float | None:
         pixels = section(self.figures, "data", "pixels")

@@ -148,9 +148,19 @@ def _shown(example: Example, class_names: tuple[str, ...]) -> _Shown:
         ("prediction", label_picture(example.predicted, class_names)),
         (f"doubt: {example.score}", doubt_picture(example.doubt, limits)),
     ]
+    if example.epistemic is not None:
+        other = robust_limits(example.epistemic)
+        pictures[-1] = (_ranged("aleatoric", example.score, limits), pictures[-1][1])
+        known = doubt_picture(example.epistemic, other)
+        pictures.append((_ranged("epistemic", example.epistemic_score, other), known))
     present = labels_present(example.label, example.predicted, class_names)
     legend = [(name, "#" + bytes(colour).hex()) for name, colour in present]
-    return _Shown(example, pictures, legend, digits(limits[0]), digits(limits[1]))
+    ends = (digits(limits[0]), digits(limits[1])) if example.epistemic is None else ("low", "high")
+    return _Shown(example, pictures, legend, *ends)
+
+
+def _ranged(kind: str, score: str, limits: tuple[float, float]) -> str:
+    return f"{kind} doubt: {score}, {digits(limits[0])} to {digits(limits[1])}"
 
 
 def _breakable(name: str) -> Markup:

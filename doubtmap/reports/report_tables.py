@@ -45,8 +45,12 @@ class ClassBar:
 def score_tables(figures: Mapping[str, Any], group: str) -> list[ScoreTable]:
     """Tables of one group, `unknown` or `wrong`: the pooled figures, then all others."""
     parts = section(figures, "scores").values()
-    columns = figures_of(section(part, group) for part in parts)
-    main = [item for item in columns if item.arrow and not item.key.endswith("_per_image")]
+    columns = figures_of(
+        {key: value for key, value in section(part, group).items() if not isinstance(value, dict)}
+        for part in parts
+    )
+    aside = ("_per_image", "_area")
+    main = [item for item in columns if item.arrow and not item.key.endswith(aside)]
     others = [item for item in columns if item not in main]
     tables = (_score_table(figures, group, items) for items in (main, others))
     return [table for table in tables if table]

@@ -9,6 +9,7 @@ import torch
 
 from doubtmap.errors import UsageError
 from doubtmap.metrics import Patches
+from doubtmap.metrics.patches import patch_areas, patch_figures
 
 
 def frames(seed, shape=(2, 19, 23)):
@@ -134,3 +135,18 @@ def test_sums_and_saved_states_give_the_figures_of_all_frames():
 def test_an_impossible_percentile_is_a_usage_error(percentile):
     with pytest.raises(UsageError, match="percentile"):
         Patches().at_percentile(percentile)
+
+
+def test_areas_are_the_means_of_the_curves():
+    patches = patches_of(*frames(0))
+    means, accurate = brute_force(*frames(0), 4)
+    curve = np.array([expected_figures(means, accurate, percentile) for percentile in range(101)])
+    # the lowest score is certain even at percentile 0, as NumPy's inverted CDF has it too
+    expected = ((curve[1:] + curve[:-1]) / 2).mean(0)
+    np.testing.assert_allclose(astuple(patches.areas()), expected, rtol=1e-9)
+
+
+def test_empty_bins_below_the_lowest_score_are_no_threshold():
+    counts = np.array([[0, 0, 1, 3], [0, 5, 4, 0]])
+    assert patch_figures(counts, 0) == patch_figures(counts[:, 1:], 0)
+    assert patch_areas(counts) == patch_areas(counts[:, 1:])

@@ -1,0 +1,117 @@
+"""Fitting a score to a network and a data set, and holding scores to the network they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from doubtmap.datasets.dataset import Dataset
+from doubtmap.engine.pairs import Pairs
+from doubtmap.engine.run import Progress
+from doubtmap.engine.settings import model_settings
+from doubtmap.errors import ModelError
+from doubtmap.models.layers import before_activation
+from doubtmap.models.network import NetworkSegmenter
+from doubtmap.prediction import Prediction, Score, Segmenter, listening_to
+from doubtmap.scores.density import Density
+from doubtmap.scores.parsing import parse_fit
+
+PROBE = (96, 128)
+"""Height and width of the image by whose features a network is recognised."""
+
+
+def fit_score(
+    score: str,
+    segmenter: Segmenter,
+    dataset: Dataset,
+    *,
+    out: str | Path | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Density:
+    """Fit a score that learns from data, and write its file.
+
+    Args:
+        score: as in `"density(certainty=0,covariance=tied)"`; `layer=auto` is the layer before
+            the last activation where there is one, else what the classifier saw.
+        segmenter: the network.
+        dataset: labelled images, best those that it was trained on.
+        out: the file.
+        command: what to write into the file as its origin.
+        progress: told after each image.
+
+    Returns:
+        The fitted score.
+
+    Raises:
+        UsageError, DataError, ModelError: as the score's `fit`.
+    """
+    _, options = parse_fit(score)
+    layer = options.pop("layer", "auto")
+    if layer == "auto":
+        layer = before_last_activation(segmenter) or "classifier"
+    wanted = () if layer == "classifier" else tuple(layer.split("+"))
+    listening = listening_to(segmenter, wanted)
+    pairs = Pairs(listening, dataset, progress=progress)
+    fitted = Density.fit(pairs, layer=layer, **options)
+    about = {
+        **fitted.about,
+        **model_settings(segmenter),
+        "data": dataset.name,
+        "command": command,
+    }
+    fitted = replace(fitted, fingerprint=_fingerprint(listening, fitted), about=about)
+    if out is not None:
+        fitted.save(out)
+    return fitted
+
+
+def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
+    """The network with all that fitted scores need of it, once it is seen to be theirs.
+
+    Raises:
+        UsageError: for a network that cannot be listened to.
+        ModelError: for a network whose features are not those that a score was fitted to.
+    """
+    layers = [layer for score in scores.values() for layer in getattr(score, "layers", ())]
+    listening = listening_to(segmenter, tuple(dict.fromkeys(layers)))
+    for name, score in scores.items():
+        expected = getattr(score, "fingerprint", None)
+        if expected is None or not expected.numel():
+            continue
+        found = _fingerprint(listening, score)
+        if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+            raise ModelError(
+                f"{name}: expected the network that it was fitted to, but this one's features "
+                f"differ. Fit again with: doubtmap fit {name} MODEL DATA --out FILE."
+            )
+    return listening
+
+
+def before_last_activation(segmenter: Segmenter) -> str | None:
+    """The layer whose output becomes the classifier's features by an activation, if there is."""
+    if not isinstance(segmenter, NetworkSegmenter):
+        return None
+    return before_activation(segmenter, probe_image())
+
+
+def probe_image() -> Tensor:
+    """`(1, 3, H, W)` in [0, 1], the same on every machine: smooth shapes and some noise."""
+    rows = torch.linspace(0, 1, PROBE[0])[:, None]
+    columns = torch.linspace(0, 1, PROBE[1])[None]
+    waves = [torch.sin(20 * (k + 1) * rows * columns) for k in range(3)]
+    discs = [((rows - 0.5) ** 2 + (columns - 0.25 * k) ** 2 < 0.03).float() for k in range(1, 4)]
+    image = torch.stack([(1 + wave) / 4 + disc / 2 for wave, disc in zip(waves, discs)])
+    return image[None].clamp(0, 1)
+
+
+def _fingerprint(segmenter: Segmenter, score: Any) -> Tensor:
+    """`(D,)`, the mean features of the probe image."""
+    prediction: Prediction = segmenter(probe_image())
+    features: Tensor = score.features(prediction)
+    return features.mean((0, 2, 3)).cpu()
