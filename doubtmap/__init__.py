@@ -9,7 +9,7 @@ results = dm.evaluate(segmenter, dataset, scores=["entropy", "gradient"])
 ```
 """
 
-from doubtmap import datasets, metrics, scores
+from doubtmap import calibration, datasets, metrics, scores
 from doubtmap.datasets import open_dataset
 from doubtmap.engine import Results, evaluate
 from doubtmap.errors import DataError, DoubtmapError, ModelError, UsageError
@@ -26,6 +26,7 @@ __all__ = [
     "Segmenter",
     "UsageError",
     "__version__",
+    "calibration",
     "datasets",
     "evaluate",
     "load",

@@ -264,7 +264,7 @@ def listening_to(segmenter: Segmenter, layers: Sequence[str]) -> Segmenter:
     if not isinstance(segmenter, Listening):
         raise UsageError(
             f"layer: expected one network whose inner layers can be listened to, got "
-            f"{type(segmenter).__name__}. Give a single network, or fit with layer=classifier."
+            f"{type(segmenter).__name__}. Give a single network, without --dropout-passes."
         )
     return segmenter.listening(layers)
 

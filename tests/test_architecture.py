@@ -67,7 +67,7 @@ def test_files_are_small_and_rooms_have_names(path):
 
 @pytest.mark.parametrize(
     "module",
-    [doubtmap, doubtmap.scores, doubtmap.metrics, doubtmap.datasets],
+    [doubtmap, doubtmap.scores, doubtmap.calibration, doubtmap.metrics, doubtmap.datasets],
     ids=lambda m: m.__name__,
 )
 def test_public_names_are_sorted_and_there(module):

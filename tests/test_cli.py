@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from doubtmap.cli import app
 from doubtmap.reports import read_map, read_results
 from doubtmap.reports.scoring import unique_names
 
@@ -260,8 +261,16 @@ def test_info_says_what_is_here(run):
     assert "torch" in printed
 
 
+VERBS = {command.name or command.callback.__name__ for command in app.registered_commands}
+
+
+def test_the_verbs_are_those_of_the_contract():
+    contract = {"demo", "score", "evaluate", "fit", "calibrate", "train"}
+    assert contract | {"analyse", "info", "locations"} == VERBS
+
+
 def test_every_command_has_help(run):
-    for command in ("demo", "score", "evaluate", "info"):
+    for command in VERBS:
         code, printed, _ = run(command, "--help")
         assert code == 0
         assert len(printed) > 100
@@ -272,7 +281,7 @@ def test_the_readme_names_commands_that_exist():
     for line in readme.splitlines():
         words = line.split()
         if words[:1] == ["doubtmap"] and len(words) > 1:
-            assert words[1] in {"demo", "score", "evaluate", "info"}, line
+            assert words[1] in VERBS, line
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

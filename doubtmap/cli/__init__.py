@@ -1,6 +1,18 @@
 """The command line: one command per verb, one file per command, one library call each."""
 
-from doubtmap.cli import demo, evaluate, info, score
+from doubtmap.cli import analyse, calibrate, demo, evaluate, fit, info, locations, score, train
 from doubtmap.cli.app import app, main
 
-__all__ = ["app", "demo", "evaluate", "info", "main", "score"]
+__all__ = [
+    "analyse",
+    "app",
+    "calibrate",
+    "demo",
+    "evaluate",
+    "fit",
+    "info",
+    "locations",
+    "main",
+    "score",
+    "train",
+]

@@ -25,6 +25,7 @@ from doubtmap.cli.options import (
 )
 from doubtmap.datasets import ComponentSizes, open_dataset
 from doubtmap.engine import evaluate
+from doubtmap.engine.calibrate import note_of_overlap
 from doubtmap.errors import UsageError
 from doubtmap.progress import progress_bar
 from doubtmap.reports import print_figures, write_evaluation
@@ -52,11 +53,14 @@ def evaluate_command(
 ) -> None:
     """Figures of scores on a labelled data set: results.json and report.html."""
     torch.manual_seed(seed)
-    segmenter = network.open(model)
+    segmenter = network.open(model, seed)
+    dataset = open_dataset(data, seed=seed)
+    if note := note_of_overlap(segmenter, dataset):
+        typer.echo(f"warning: {note}", err=True)
     with progress_bar() as progress:
         results = evaluate(
             segmenter,
-            open_dataset(data, seed=seed),
+            dataset,
             scores,
             unknown=names(unknown),
             out=out,

@@ -29,7 +29,7 @@ def fit(
 ) -> None:
     """Fit a score to a network and a labelled data set; then --scores SCORE:FILE."""
     torch.manual_seed(seed)
-    segmenter = network.open(model)
+    segmenter = network.open(model, seed)
     with progress_bar() as progress:
         fitted = fit_score(
             score,
@@ -41,4 +41,7 @@ def fit(
         )
     for note in fitted.notes:
         typer.echo(f"note: {note}", err=True)
-    typer.echo(f"{out}: use it with --scores {fitted.name}:{out}")
+    typer.echo(
+        f"{out}: over {fitted.gaussians.mean.shape[1]} features of {fitted.layer}; use it with "
+        f"--scores {fitted.name}:{out}"
+    )

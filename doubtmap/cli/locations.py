@@ -29,7 +29,7 @@ def locations(
 ) -> None:
     """Distances between class means at distant places: is one Gaussian for each class sound?"""
     torch.manual_seed(seed)
-    segmenter = network.open(model)
+    segmenter = network.open(model, seed)
     with progress_bar() as progress:
         figures = locate(
             segmenter, open_dataset(data, seed=seed), layer=layer, grid=grid, progress=progress

@@ -13,22 +13,26 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from doubtmap.calibration import Calibrated, load_calibrator
 from doubtmap.errors import UsageError
-from doubtmap.models import load
+from doubtmap.models import MonteCarloDropout, load
 from doubtmap.prediction import Segmenter
-from doubtmap.scores import STATELESS
+from doubtmap.scores import OF_MEMBERS, STATELESS
 
 Model = Annotated[
     str,
     typer.Argument(
-        help="Hugging Face folder or name, FILE.onnx, FILE.pt2, python:FILE.py:FUNCTION, or demo."
+        help="Hugging Face folder or name, FILE.onnx, FILE.pt2, python:FILE.py:FUNCTION, or demo; "
+        "several, comma-separated, are an ensemble."
     ),
 ]
 Data = Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N.")]
 Scores = Annotated[
     str,
     typer.Option(
-        help=f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}."
+        help=f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}; of "
+        f"several networks or passes: {', '.join(OF_MEMBERS)}; fitted: density:FILE, "
+        f"mahalanobis:FILE."
     ),
 ]
 Unknown = Annotated[
@@ -64,10 +68,19 @@ class NetworkOptions:
         int | None, typer.Option(help="Pad images to sides that are multiples of this.")
     ] = None
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None
+    dropout_passes: Annotated[
+        int | None, typer.Option(help="Run so often with dropout switched on. Default: once, off.")
+    ] = None
+    dropout_rate: Annotated[
+        float | None, typer.Option(help="Also drop features before the classifier at this rate.")
+    ] = None
+    calibrator: Annotated[
+        Path | None, typer.Option(help="A file of doubtmap calibrate, applied to predictions.")
+    ] = None
 
-    def open(self, model: str) -> Segmenter:
-        """The network behind one call."""
-        return load(
+    def open(self, model: str, seed: int = 0) -> Segmenter:
+        """The network behind one call, calibrated where that was asked for."""
+        segmenter: Segmenter = load(
             model,
             classes=names(self.classes) if self.classes else None,
             mean=numbers("--mean", self.mean),
@@ -77,6 +90,12 @@ class NetworkOptions:
             divisor=self.divisor,
             device=self.device,
         )
+        if self.dropout_passes is not None or self.dropout_rate is not None:
+            passes = 5 if self.dropout_passes is None else self.dropout_passes
+            segmenter = MonteCarloDropout(segmenter, passes, self.dropout_rate, seed)
+        if self.calibrator is None:
+            return segmenter
+        return Calibrated(segmenter, load_calibrator(self.calibrator), str(self.calibrator))
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:

@@ -41,7 +41,7 @@ def score(
 ) -> None:
     """Doubt maps, classes and overlays of images."""
     torch.manual_seed(seed)
-    segmenter = network.open(model)
+    segmenter = network.open(model, seed)
     with progress_bar() as progress:
         summary = write_scores(
             segmenter,

@@ -96,6 +96,9 @@ def train_command(
     mask_void: Annotated[
         bool, typer.Option("--mask-void", help="Of dudes: do not learn on pixels without label.")
     ] = False,
+    hidden: Annotated[
+        int, typer.Option(help="Of dudes: channels of a hidden layer of the second head.")
+    ] = 0,
     validate_every: Annotated[int, typer.Option(help="Epochs between validations.")] = 1,
     workers: Annotated[int, typer.Option(help="Threads that read images.")] = DEFAULT.workers,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None,
@@ -128,7 +131,7 @@ def train_command(
             recipe=_recipe(
                 recipe,
                 Spectral(coefficient, normalize_batch_norm),
-                lambda: Dudes(tuple(names(teachers)), target, cache, freeze, mask_void),
+                lambda: Dudes(tuple(names(teachers)), target, cache, freeze, mask_void, hidden),
             ),
             model=model,
             validation=open_dataset(validation, seed=seed + 1) if validation else None,

@@ -5,7 +5,9 @@
 """
 
 from doubtmap.datasets.collecting import collect_images
+from doubtmap.datasets.corruptions import CORRUPTIONS, Corrupted, corrupt
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, ComponentSizes, Dataset, Sample
+from doubtmap.datasets.fingerprints import fingerprints
 from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.layouts import LAYOUTS, Layout
 from doubtmap.datasets.matching import Matching, match_labels
@@ -14,11 +16,13 @@ from doubtmap.datasets.reading import read_image, read_label
 from doubtmap.datasets.values import LabelValues
 
 __all__ = [
+    "CORRUPTIONS",
     "KNOWN",
     "LAYOUTS",
     "UNKNOWN",
     "VOID",
     "ComponentSizes",
+    "Corrupted",
     "Dataset",
     "LabelValues",
     "LabelledFolder",
@@ -26,6 +30,8 @@ __all__ = [
     "Matching",
     "Sample",
     "collect_images",
+    "corrupt",
+    "fingerprints",
     "match_labels",
     "open_dataset",
     "read_image",

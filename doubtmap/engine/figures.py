@@ -21,7 +21,7 @@ from doubtmap.metrics import (
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapSums, interval
 from doubtmap.metrics.histogram import Bins
-from doubtmap.metrics.patches import PatchAreas, patch_areas, patch_figures
+from doubtmap.metrics.patches import PatchAreas, patch_areas, patch_curve, patch_figures
 from doubtmap.metrics.reliability import ReliabilitySums
 
 Figures = dict[str, Any]
@@ -224,7 +224,7 @@ def _risk_coverage(bins: Bins) -> Figures:
 
 def _patch_curve(counts: Array) -> Figures:
     percentiles = np.arange(5, 100, 5)
-    found = [patch_figures(counts, float(percentile)) for percentile in percentiles]
+    found = patch_curve(counts, percentiles)
     columns = {name: [number(getattr(f, name)) for f in found] for name in PATCH_FIGURES}
     return {"percentile": percentiles.tolist()} | columns
 

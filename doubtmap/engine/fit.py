@@ -19,6 +19,7 @@ from doubtmap.models.layers import before_activation
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.prediction import Prediction, Score, Segmenter, listening_to
 from doubtmap.scores.density import Density
+from doubtmap.scores.fitted_file import check_place
 from doubtmap.scores.parsing import parse_fit
 
 PROBE = (96, 128)
@@ -52,6 +53,8 @@ def fit_score(
         UsageError, DataError, ModelError: as the score's `fit`.
     """
     _, options = parse_fit(score)
+    if out is not None:
+        check_place(out)
     layer = options.pop("layer", "auto")
     if layer == "auto":
         layer = before_last_activation(segmenter) or "classifier"
@@ -87,8 +90,9 @@ def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
         found = _fingerprint(listening, score)
         if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
             raise ModelError(
-                f"{name}: expected the network that it was fitted to, but this one's features "
-                f"differ. Fit again with: doubtmap fit {name} MODEL DATA --out FILE."
+                f"{name}: expected the network that it was fitted to, at the same --input-size, "
+                f"but this one's features differ. Fit it again with: doubtmap fit density MODEL "
+                f"DATA --out FILE."
             )
     return listening
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.fit import before_last_activation
 from doubtmap.engine.pairs import Pairs
@@ -9,7 +11,7 @@ from doubtmap.engine.run import Progress
 from doubtmap.errors import DataError
 from doubtmap.metrics.locations import LocationFigures, Locations
 from doubtmap.prediction import Segmenter, listening_to
-from doubtmap.scores.inner_features import inner_features, native_labels
+from doubtmap.scores.inner_features import Scale, inner_features, native_extent, native_labels
 
 
 def locate(
@@ -17,6 +19,7 @@ def locate(
     dataset: Dataset,
     *,
     layer: str = "auto",
+    scale: Scale = "unit",
     grid: int = 8,
     progress: Progress | None = None,
 ) -> LocationFigures:
@@ -26,6 +29,7 @@ def locate(
         segmenter: the network.
         dataset: labelled images.
         layer: whose output the features are; `auto` and `classifier` as in fitting a density.
+        scale: as in fitting a density.
         grid: cells along each side of the image.
         progress: told after each image.
 
@@ -38,15 +42,15 @@ def locate(
     layers = () if layer == "classifier" else tuple(layer.split("+"))
     sums: Locations | None = None
     for prediction, label in Pairs(listening_to(segmenter, layers), dataset, progress=progress):
-        z = inner_features(prediction, layers, "none", "locations")
+        z = inner_features(prediction, layers, scale, "locations")
         if sums is None:
             sums = Locations(prediction.native_logits.shape[1], z.shape[1], grid)
-        sums.update(z, native_labels(prediction, label))
+        sums.update(z, native_labels(prediction, label), native_extent(prediction))
     assert sums is not None
     figures = sums.figures()
-    if figures.same != figures.same:
+    if not math.isfinite(figures.ratio):
         raise DataError(
-            f"{dataset.name}: expected a class with pixels enough at two distant places, found "
-            f"none. Use more images, or a coarser --grid."
+            f"{dataset.name}: expected two classes with pixels enough at distant places, and "
+            f"features that tell them apart, found none. Use more images, or a coarser --grid."
         )
     return figures

@@ -103,7 +103,9 @@ def _observe_classes(
     confusion = Confusion.empty(count)
     confusion.update(classes, label, valid)
     reliability = Reliability(count, bins)
-    sums, doubt, wrong = reliability.measure(prediction.logits, label[None], valid[None])
+    sums, doubt, wrong = reliability.measure(
+        prediction.logits, label[None], valid[None], prediction.classes
+    )
     brier = brier_score(prediction.logits, label.clamp_min(0)[None])[0]
     arrays = {f"reliability/{name}": array for name, array in sums.state().items()}
     arrays |= {"confusion": confusion.counts, "doubt": doubt, "wrong": wrong.astype(np.uint8)}

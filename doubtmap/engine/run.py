@@ -14,10 +14,11 @@ from doubtmap.datasets.dataset import KNOWN, Dataset, Sample
 from doubtmap.datasets.matching import Matching, match_labels
 from doubtmap.engine.observation import Observation
 from doubtmap.engine.reading import Skipped, read_ahead
-from doubtmap.engine.settings import data_settings, model_settings
+from doubtmap.engine.settings import data_settings, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores import OF_MEMBERS, OF_STUDENTS, STATELESS
+from doubtmap.scores.distilled import said_by_head
 from doubtmap.scores.parsing import parse_scores
 
 Progress = Callable[[str, int, int], None]
@@ -44,7 +45,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
-        asked = {"scores": list(self.scores), "unknown": list(self.unknown)}
+        asked = score_settings(self.scores) | {"unknown": list(self.unknown)}
         return model_settings(self.segmenter) | data_settings(self.dataset) | asked
 
     def predict(self, sample: Sample) -> tuple[Prediction, Tensor]:
@@ -119,6 +120,13 @@ def possible_scores(run: Run) -> dict[str, Score]:
             )
         if prediction.members is None:
             wanted = [name for name in wanted if name not in OF_MEMBERS]
-        wanted += [name for name in OF_STUDENTS if name in prediction.layers]
+        else:
+            wanted.remove("energy")
+            run.notes.append(
+                "energy: left out, since the logits of several networks or passes are the "
+                "logarithm of their mean probability, whose energy is 0 everywhere."
+            )
+        if said_by_head(prediction) is not None:
+            wanted += OF_STUDENTS
         break
     return parse_scores(",".join(wanted))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.errors import DataError, UsageError
-from doubtmap.prediction import Segmenter
+from doubtmap.prediction import Score, Segmenter
 from doubtmap.version import __version__
 
 MODEL_KEYS = ("source", "sha256", "input_size", "mean", "std", "channels", "calibrator", "dropout")
@@ -18,9 +19,22 @@ MODEL_KEYS = ("source", "sha256", "input_size", "mean", "std", "channels", "cali
 
 def model_settings(segmenter: Segmenter) -> dict[str, Any]:
     """What a network's predictions depend on, as far as can be told."""
-    about = segmenter.description
-    known = {key: about.get(key) for key in MODEL_KEYS}
+    known = _known(segmenter.description)
     return {"doubtmap": __version__, "model": known, "class_names": list(segmenter.class_names)}
+
+
+def _known(about: Mapping[str, object]) -> dict[str, Any]:
+    known: dict[str, Any] = {key: about.get(key) for key in MODEL_KEYS}
+    members = about.get("members")
+    if isinstance(members, list):
+        known["members"] = [_known(member) for member in members]
+    return known
+
+
+def score_settings(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Which scores were asked for; those that learnt from data by what they learnt."""
+    digests = {name: getattr(score, "digest", None) for name, score in scores.items()}
+    return {"scores": list(scores), "fitted": {n: d for n, d in digests.items() if d}}
 
 
 def data_settings(dataset: Dataset) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from doubtmap.metrics.confusion import Confusion
 from doubtmap.metrics.histogram import Histogram
 from doubtmap.metrics.patches import Patches
 from doubtmap.metrics.ranking import Ranking, RankingCurve
+from doubtmap.metrics.regions import boundary_band, random_patches
 from doubtmap.metrics.reliability import Reliability, brier_score
 from doubtmap.metrics.selective import Keeping, area_under_sparsification_error, sparsification
 
@@ -25,6 +26,8 @@ __all__ = [
     "RankingCurve",
     "Reliability",
     "area_under_sparsification_error",
+    "boundary_band",
     "brier_score",
+    "random_patches",
     "sparsification",
 ]

@@ -63,16 +63,22 @@ class Locations:
         self.counts = torch.zeros(grid * grid, classes, dtype=torch.float64)
         self.sums = torch.zeros(grid * grid, classes, channels, dtype=torch.float64)
 
-    def update(self, features: Tensor, labels: Tensor) -> None:
+    def update(
+        self, features: Tensor, labels: Tensor, extent: tuple[int, int] | None = None
+    ) -> None:
         """Take images.
 
         Args:
             features: `(B, D, h, w)`.
-            labels: `(B, h, w)` class indices; below 0 counts for nothing.
+            labels: `(B, h, w)` class indices; below 0 counts for nothing, as must all that lies
+                outside of the extent.
+            extent: rows and columns that the grid of cells covers; default: all.
         """
-        height, width = labels.shape[-2:]
-        rows = torch.arange(height) * self.grid // height
-        columns = torch.arange(width) * self.grid // width
+        height, width = extent or (labels.shape[-2], labels.shape[-1])
+        rows, columns = (
+            (torch.arange(whole) * self.grid // part).clamp_max(self.grid - 1)
+            for whole, part in zip(labels.shape[-2:], (height, width))
+        )
         cells = (rows[:, None] * self.grid + columns).expand(labels.shape).to(labels.device)
         valid = labels >= 0
         classes = self.counts.shape[1]
@@ -108,7 +114,11 @@ class Locations:
         diagonal = np.eye(classes, dtype=bool)
         same, other = _mean(distances[diagonal]), _mean(distances[~diagonal])
         return LocationFigures(
-            distances, same, other, same / other, hits / asked if asked else float("nan")
+            distances,
+            same,
+            other,
+            same / other if other else float("nan"),
+            hits / asked if asked else float("nan"),
         )
 
 

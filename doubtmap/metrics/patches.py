@@ -77,8 +77,7 @@ class Patches:
 
     def curves(self, percentiles: Array) -> list[PatchFigures]:
         """Figures at several percentiles."""
-        counts = self.histogram.view().counts
-        return [patch_figures(counts, float(percentile)) for percentile in percentiles]
+        return patch_curve(self.histogram.view().counts, percentiles)
 
     def state(self) -> State:
         """The sums as named arrays."""
@@ -111,36 +110,46 @@ def patch_areas(counts: Array, steps: int = 100) -> PatchAreas:
         counts: `(2, n)`, inaccurate and accurate patches per bin of ascending score.
         steps: intervals between percentile 0 and 100.
     """
-    rows = [patch_figures(counts, 100 * step / steps) for step in range(steps + 1)]
-    columns = zip(*(astuple(row) for row in rows))
-    return PatchAreas(*(float(np.trapezoid(column) / steps) for column in columns))
+    rows = patch_curve(counts, 100 * np.arange(steps + 1) / steps)
+    curves = np.array([astuple(row) for row in rows])
+    return PatchAreas(*((curves[1:] + curves[:-1]).sum(0) / 2 / steps).tolist())
 
 
 def patch_figures(counts: Array, percentile: float) -> PatchFigures:
+    """Figures from patches by ascending score, at one percentile; see `patch_curve`."""
+    return patch_curve(counts, np.array([percentile]))[0]
+
+
+def patch_curve(counts: Array, percentiles: Array) -> list[PatchFigures]:
     """Figures from patches by ascending score.
 
     Args:
         counts: `(2, n)`, inaccurate and accurate patches per bin of score.
-        percentile: in [0, 100]; patches above it are uncertain, so the lowest score never is.
+        percentiles: each in [0, 100]; patches above it are uncertain, so the lowest score never
+            is.
 
     Raises:
         UsageError: for a percentile outside [0, 100].
     """
-    if not 0 <= percentile <= 100:
-        raise UsageError(f"Patches: expected a percentile in [0, 100], got {percentile}.")
-    patches = counts.sum(0)
-    if not patches.sum():
-        return PatchFigures(*[float("nan")] * 3)
-    below = np.cumsum(patches)
-    reached = below >= max(1, percentile * patches.sum() / 100)
-    last_certain = int(np.argmax(reached))
-    certain = counts[:, : last_certain + 1].sum(1)
-    uncertain = counts[:, last_certain + 1 :].sum(1)
-    return PatchFigures(
-        _share(certain[ACCURATE], certain.sum()),
-        _share(uncertain[INACCURATE], counts[INACCURATE].sum()),
-        _share(certain[ACCURATE] + uncertain[INACCURATE], patches.sum()),
-    )
+    if (outside := percentiles[~((percentiles >= 0) & (percentiles <= 100))]).size:
+        raise UsageError(f"Patches: expected a percentile in [0, 100], got {outside[0]}.")
+    below = np.cumsum(counts, axis=1)
+    patches = below.sum(0)
+    if not patches.size or not patches[-1]:
+        return [PatchFigures(*[float("nan")] * 3) for _ in percentiles]
+    total, inaccurate = patches[-1], below[INACCURATE, -1]
+    figures = []
+    for reached in np.searchsorted(patches, np.maximum(1, percentiles * total / 100)):
+        right, wrong = below[ACCURATE, reached], below[INACCURATE, reached]
+        doubted = inaccurate - wrong
+        figures.append(
+            PatchFigures(
+                _share(right, right + wrong),
+                _share(doubted, inaccurate),
+                _share(right + doubted, total),
+            )
+        )
+    return figures
 
 
 def patch_accuracy(right: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tensor]:

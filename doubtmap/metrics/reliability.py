@@ -99,28 +99,40 @@ class Reliability:
         self.doubts = Histogram(shape=(3,))
         """Of 1 - confidence: right pixels, wrong pixels, sum of 1 - confidence."""
 
-    def update(self, logits: Tensor, label: Tensor, valid: Tensor | None = None) -> None:
+    def update(
+        self,
+        logits: Tensor,
+        label: Tensor,
+        valid: Tensor | None = None,
+        classes: Tensor | None = None,
+    ) -> None:
         """Take pixels.
 
         Args:
             logits: `(B, C, H, W)`, finite; for probabilities pass their logarithm.
             label: `(B, H, W)` class indices where valid.
             valid: `(B, H, W)` bool; the rest counts for nothing. Default: all.
+            classes: `(B, H, W)` the predicted class, whose probability is the confidence.
+                Default: the class of the largest logit, which rounding makes the first of equals
+                where a calibrator has divided by a huge temperature.
 
         Raises:
             UsageError: for shapes that do not fit, or labels outside [0, C) where valid.
         """
-        self.add(*self.measure(logits, label, valid))
+        self.add(*self.measure(logits, label, valid, classes))
 
     def measure(
-        self, logits: Tensor, label: Tensor, valid: Tensor | None = None
+        self,
+        logits: Tensor,
+        label: Tensor,
+        valid: Tensor | None = None,
+        classes: Tensor | None = None,
     ) -> tuple[ReliabilitySums, Array, Array]:
         """What `add` takes: a frame's sums, and for each pixel 1 - confidence and wrong or not."""
-        classes, bins = self.sums.classwise.shape[:2]
-        log_p, truth = _select(logits, label, valid, classes)
+        count, bins = self.sums.classwise.shape[:2]
+        log_p, truth, chosen = _select(logits, label, valid, classes, count)
         # Softmax, not exp of log_softmax: PyTorch's exp differs in the last bit from run to run.
         p, of_truth = log_p.softmax(0), log_p.gather(0, truth[None])[0].double()
-        chosen = log_p.argmax(0)
         doubt, wrong = p.scatter(0, chosen[None], 0.0).sum(0), chosen != truth
         at = _bin_of(1 - doubt, bins)
         classwise = []
@@ -228,13 +240,18 @@ def brier_score(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def _select(
-    logits: Tensor, label: Tensor, valid: Tensor | None, classes: int
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities `(C, N)` and labels `(N,)` of the valid pixels."""
-    if logits.ndim != 4 or logits.shape[1] != classes or label.shape != logits[:, 0].shape:
+    logits: Tensor, label: Tensor, valid: Tensor | None, classes: Tensor | None, count: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities `(C, N)`, labels and predicted classes `(N,)` of the valid pixels."""
+    if logits.ndim != 4 or logits.shape[1] != count or label.shape != logits[:, 0].shape:
         raise UsageError(
-            f"Reliability: expected logits (B, {classes}, H, W) and labels (B, H, W), got "
+            f"Reliability: expected logits (B, {count}, H, W) and labels (B, H, W), got "
             f"{tuple(logits.shape)} and {tuple(label.shape)}."
+        )
+    if classes is not None and classes.shape != label.shape:
+        raise UsageError(
+            f"Reliability: expected classes and labels of one shape, got {tuple(classes.shape)} "
+            f"and {tuple(label.shape)}."
         )
     keep = torch.ones_like(label, dtype=torch.bool) if valid is None else valid.bool()
     if keep.shape != label.shape:
@@ -243,12 +260,15 @@ def _select(
             f"{tuple(label.shape)}."
         )
     truth = label[keep].long()
-    if truth.numel() and not 0 <= int(truth.min()) <= int(truth.max()) < classes:
+    if truth.numel() and not 0 <= int(truth.min()) <= int(truth.max()) < count:
         raise UsageError(
-            f"Reliability: expected labels in [0, {classes}), got {int(truth.min())} to "
+            f"Reliability: expected labels in [0, {count}), got {int(truth.min())} to "
             f"{int(truth.max())}. Pass void pixels as valid=False."
         )
-    return at_least_float32(logits.movedim(1, 0)[:, keep]).log_softmax(0), truth
+    selected = at_least_float32(logits.movedim(1, 0)[:, keep])
+    # Of the logits: equal probabilities may have been different logits.
+    chosen = selected.argmax(0) if classes is None else classes[keep].long()
+    return selected.log_softmax(0), truth, chosen
 
 
 def _bin_of(probability: Tensor, bins: int) -> Tensor:

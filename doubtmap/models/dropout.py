@@ -16,6 +16,7 @@ from doubtmap.models.backend import Tap
 from doubtmap.models.members import MemberSums
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.network import NetworkSegmenter
+from doubtmap.models.preprocessing import checked_images
 from doubtmap.prediction import Prediction, Segmenter
 
 
@@ -23,7 +24,7 @@ class MonteCarloDropout:
     """A network whose dropout layers stay switched on, run several times.
 
     Only dropout layers are in training mode; normalisation layers keep their statistics. The masks
-    of an image follow from the seed and its pixels, so the order of images changes nothing.
+    follow from the seed and the pixels of the batch, so the order of batches changes nothing.
 
     Args:
         segmenter: a PyTorch network, as `doubtmap.load` gives it.
@@ -93,6 +94,7 @@ class MonteCarloDropout:
             UsageError, ModelError, DataError: as the network does.
             ModelError: for a rate where the classifier was not found.
         """
+        images = checked_images(images)
         sampled = self._sampled or self._prepare(images)
         sums = MemberSums()
         with _seeded(images, self.seed, self.plain.device):
@@ -135,11 +137,14 @@ class _DroppingBackend(ModuleBackend):
             return
         rate = self._rate
 
-        def drop(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (F.dropout(given[0], rate), *given[1:])
+        def drop(
+            _: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]
+        ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+            dropped = tuple(F.dropout(x, rate) for x in given)
+            return dropped, {name: F.dropout(x, rate) for name, x in named.items()}
 
         layer = self.module.get_submodule(self._classifier)
-        handle = layer.register_forward_pre_hook(drop)
+        handle = layer.register_forward_pre_hook(drop, with_kwargs=True)
         try:
             yield
         finally:

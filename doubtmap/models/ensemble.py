@@ -9,6 +9,7 @@ from torch import Tensor
 
 from doubtmap.errors import UsageError
 from doubtmap.models.members import MemberSums
+from doubtmap.models.names import plain_name
 from doubtmap.prediction import Prediction, Segmenter
 
 
@@ -36,7 +37,7 @@ class Ensemble:
                 f"load the network alone."
             )
         for number, member in enumerate(members, 1):
-            if member.class_names != members[0].class_names:
+            if _plain(member) != _plain(members[0]):
                 raise UsageError(_other_classes(members[0], number, member))
         self.members = tuple(members)
 
@@ -76,6 +77,10 @@ class Ensemble:
         for member in self.members:
             sums.add(member(images))
         return sums.prediction()
+
+
+def _plain(member: Segmenter) -> list[str]:
+    return [plain_name(name) for name in member.class_names]
 
 
 def _together(sums: Sequence[object]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.backend import Backend, Tap
@@ -68,6 +68,7 @@ ACTIVATIONS: tuple[Callable[[Tensor], Tensor], ...] = (
     F.elu,
     F.mish,
 )
+"""Tried where the activation is a function, not a module of the network."""
 
 
 def before_activation(segmenter: NetworkSegmenter, image: Tensor) -> str | None:
@@ -90,12 +91,20 @@ def before_activation(segmenter: NetworkSegmenter, image: Tensor) -> str | None:
     leaves = [
         name for name, layer in backend.module.named_modules() if name and not [*layer.children()]
     ]
-    for tap in reversed(segmenter.calls(image, leaves)):
-        output: object = tap.output
-        if not isinstance(output, Tensor) or output.shape != features.shape:
+    calls = [
+        call
+        for call in segmenter.calls(image, leaves)
+        if isinstance(call.output, Tensor) and call.output.shape == features.shape
+    ]
+    last = [backend.module.get_submodule(c.name) for c in calls if torch.equal(c.output, features)]
+    own: list[Callable[[Tensor], Tensor]] = [
+        layer for layer in last if isinstance(layer, nn.PReLU) or not layer.state_dict()
+    ]
+    for call in reversed(calls):
+        if torch.equal(call.output, features):
             continue
-        if torch.equal(output, features) or not bool((output < 0).any()):
-            continue
-        if any(torch.allclose(act(output), features, atol=1e-5) for act in ACTIVATIONS):
-            return tap.name
+        for activation in (*own, *ACTIVATIONS):
+            with torch.no_grad():
+                if torch.allclose(activation(call.output.clone()), features, atol=1e-5):
+                    return call.name
     return None

@@ -14,7 +14,7 @@ from torch import nn
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.backend import first_line
-from doubtmap.models.distilled import HEAD, has_head, with_head
+from doubtmap.models.distilled import head_layers, with_head
 from doubtmap.models.ensemble import Ensemble
 from doubtmap.models.exported import open_exported
 from doubtmap.models.huggingface import open_huggingface
@@ -78,7 +78,7 @@ def load(
     """
     _check_options(classes, mean, std, input_size, divisor)
     _check_device(device)
-    if isinstance(model, str) and "," in model and not Path(model).exists():
+    if isinstance(model, str) and "," in model and not _exists(model):
         options: dict[str, Any] = {"classes": classes, "mean": mean, "std": std}
         options |= {"input_size": input_size, "classifier": classifier}
         options |= {"divisor": divisor, "device": device}
@@ -102,8 +102,7 @@ def load(
         class_names=source.class_names if classes is None else tuple(classes),
         names_given=classes is not None,
     )
-    layers = (HEAD,) if has_head(source.backend) else ()
-    return NetworkSegmenter(source, classifier, layers)
+    return NetworkSegmenter(source, classifier, head_layers(source.backend))
 
 
 def _opened(model: nn.Module | str | Path, device: torch.device | str | None) -> Source:
@@ -144,6 +143,13 @@ def _folder(model: nn.Module | str | Path) -> Path | None:
         return None
     name = str(model)
     return Path(name.rpartition("@")[2] if name.startswith("python:") else name)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # as for a name too long to be one
+        return False
 
 
 def _demo(device: torch.device | str | None) -> Source:

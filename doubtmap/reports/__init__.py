@@ -2,6 +2,7 @@
 
 from doubtmap.engine.results import Example, Results
 from doubtmap.reports.colours import class_colours, colour_labels
+from doubtmap.reports.locations import write_locations
 from doubtmap.reports.maps import MapFormat, read_map, write_classes, write_map
 from doubtmap.reports.overlay import overlay, write_overlay
 from doubtmap.reports.panel import panel
@@ -26,6 +27,7 @@ __all__ = [
     "read_results",
     "write_classes",
     "write_evaluation",
+    "write_locations",
     "write_map",
     "write_overlay",
     "write_report",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import get_args
 
 from doubtmap.engine.score import ScoredImage, score_images
-from doubtmap.engine.settings import hold_to, model_settings
+from doubtmap.engine.settings import hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.reports.atomic import write_atomically
@@ -74,7 +74,7 @@ def write_scores(
         _make(out / folder)
     if not resume:
         (out / "settings.json").unlink(missing_ok=True)
-    settings = model_settings(segmenter) | {"scores": list(scores), "format": format}
+    settings = model_settings(segmenter) | score_settings(scores) | {"format": format}
     hold_to(out / "settings.json", settings)
     todo = [
         path

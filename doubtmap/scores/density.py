@@ -6,6 +6,8 @@ training images and read in one pass with the network: no second network, no sam
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -32,8 +34,9 @@ class Density:
     Departs from the paper, each as measured in `docs/density.md` and each to be undone by an
     option: the Gaussians are fitted to pixels in proportion to how surely the network names their
     class (`certainty=0` weighs all alike); features are taken before the last activation; the
-    density is that of the class predicted (`at=any` sums over classes), which costs one distance
-    per pixel where the sum costs C; shrinkage replaces the ladder of jitters.
+    density is that of the class predicted (`at=any` sums over classes, as the released code does;
+    the paper also has the prior), which costs one distance per pixel where the sum costs C;
+    shrinkage replaces the ladder of jitters.
 
     Args:
         gaussians: as fitted.
@@ -104,13 +107,31 @@ class Density:
         channels = self.gaussians.mean.shape[1]
         for option in ("rank", "project"):
             value = getattr(self, option)
-            if value != int(value) or not 0 <= value <= channels - (option == "rank"):
+            most = channels - (option == "rank")
+            if not math.isfinite(value) or value != int(value) or not 0 <= value <= most:
                 raise UsageError(
                     f"density: expected {option} as a number of the {channels} channels, or 0, "
                     f"got {value}."
                 )
         if self.rank and self.project:
             raise UsageError("density: expected rank or project, got both. Leave one out.")
+
+    @cached_property
+    def digest(self) -> str:
+        """By which another fit, or another reading of the same file, is told apart."""
+        digest = hashlib.sha256(repr(self._options).encode())
+        for part in fields(Gaussians):
+            digest.update(getattr(self.gaussians, part.name).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        left_out = ("gaussians", "fingerprint")
+        return {
+            part.name: getattr(self, part.name)
+            for part in fields(self)
+            if part.name not in left_out
+        }
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -161,6 +182,15 @@ class Density:
             return Projected.of(covariance, self.gaussians.within, int(self.project))
         return Full.of(covariance)
 
+    def _on(self, device: torch.device) -> Distances:
+        if device not in self._by_device:
+            self._by_device[device] = self._distances.to(device)
+        return self._by_device[device]
+
+    @cached_property
+    def _by_device(self) -> dict[torch.device, Distances]:
+        return {}
+
     @cached_property
     def _log_prior(self) -> Tensor:
         """`(C,)`: 0 for classes that were seen, or the logarithm of their share."""
@@ -170,7 +200,7 @@ class Density:
 
     def _log_density(self, z: Tensor, number: int) -> Tensor:
         """`(N,)` of features `(D, N)` under one class."""
-        distances = self._distances
+        distances = self._on(z.device)
         mean = self.gaussians.mean[number].float().to(z.device)
         constant = float(distances.log_constant[number] + self._log_prior[number])
         return constant - distances.squared(z - mean[:, None], number) / 2
@@ -236,6 +266,9 @@ class Density:
             if sums is None:
                 names = prediction.class_names
                 sums = GaussianSums(probabilities.shape[1], z.shape[1])
+                cls(
+                    Gaussians.of(sums), names, layer, scale, certainty, **options
+                )  # are they sound?
             at_native = native_labels(prediction, label)
             valid = at_native >= 0
             labels = at_native[valid]
@@ -250,7 +283,7 @@ class Density:
             )
         gaussians = Gaussians.of(sums)
         fitted = cls(gaussians, names, layer, scale, certainty, about={"images": images}, **options)
-        check_support(gaussians, names)
+        check_support(gaussians)
         _ = fitted._distances
         return fitted
 
@@ -262,12 +295,8 @@ class Density:
     def save(self, path: str | Path) -> None:
         """Write to one safetensors file."""
         tensors = {part.name: getattr(self.gaussians, part.name) for part in fields(Gaussians)}
-        options = {
-            part.name: getattr(self, part.name)
-            for part in fields(self)
-            if part.name not in ("gaussians", "fingerprint")
-        }
-        write_fitted(path, "density", tensors | {"fingerprint": self.fingerprint}, options)
+        content = tensors | {"fingerprint": self.fingerprint}
+        write_fitted(path, "density", content, self._options)
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> Self:
@@ -282,13 +311,19 @@ class Density:
             DataError: for a file that is no fitted density.
         """
         tensors, kept = read_fitted(path, "density")
-        fingerprint = tensors.pop("fingerprint")
-        kept["class_names"] = tuple(kept["class_names"])
-        fitted = cls(Gaussians(**tensors), fingerprint=fingerprint, **kept)
+        try:
+            fingerprint = tensors.pop("fingerprint")
+            kept["class_names"] = tuple(kept["class_names"])
+            fitted = cls(Gaussians(**tensors), fingerprint=fingerprint, **kept)
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: expected all parts of a fitted density, but they do not fit together "
+                f"({error}). Fit it again with: doubtmap fit density MODEL DATA --out FILE."
+            ) from error
         return replace(fitted, **options)
 
 
-def check_support(gaussians: Gaussians, names: tuple[str, ...]) -> None:
+def check_support(gaussians: Gaussians) -> None:
     """Refuse Gaussians that stand on next to nothing.
 
     Raises:
@@ -311,7 +346,7 @@ def support_notes(gaussians: Gaussians, names: tuple[str, ...]) -> tuple[str, ..
     few = [
         f"{label[i]} ({gaussians.effective[i]:.0f})"
         for i in range(len(label))
-        if 0 < gaussians.effective[i] < channels
+        if gaussians.present[i] and gaussians.effective[i] < channels
     ]
     notes = []
     if absent:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from doubtmap.scores.gaussians import shrink, whitening
+from doubtmap.scores.gaussians import refuse_singular, shrink, whitening
 
 TILE = 2048
 """Pixels at a time, so that what is in hand stays in the cache and memory is bounded."""
@@ -31,6 +31,10 @@ class Distances(Protocol):
     @property
     def log_constant(self) -> Tensor:
         """`(C,)`, what is left of the log density at the mean."""
+        ...
+
+    def to(self, device: torch.device) -> Distances:
+        """The same on a device, but for `log_constant`."""
         ...
 
     def squared(self, centred: Tensor, number: int) -> Tensor:
@@ -56,6 +60,10 @@ class Full:
         factors, half = whitening(covariance)
         constant = half - covariance.shape[-1] / 2 * math.log(2 * math.pi)
         return cls(factors.float(), constant.float())
+
+    def to(self, device: torch.device) -> Full:
+        """See `Distances`."""
+        return replace(self, factors=self.factors.to(device))
 
     def squared(self, centred: Tensor, number: int) -> Tensor:
         """See `Distances`."""
@@ -88,6 +96,7 @@ class LowRank:
         size = covariance.shape[-1]
         values, vectors = torch.linalg.eigh(covariance)
         rest, top = values[:, : size - rank].mean(1), values[:, size - rank :]
+        refuse_singular((rest > 0) & (top > 0).all(1) & rest.isfinite())
         gain = (1 / rest[:, None] - 1 / top).clamp_min(0).sqrt()
         half = -(top.log().sum(1) + (size - rank) * rest.log()) / 2
         return cls(
@@ -95,6 +104,10 @@ class LowRank:
             (1 / rest).float(),
             (half - size / 2 * math.log(2 * math.pi)).float(),
         )
+
+    def to(self, device: torch.device) -> LowRank:
+        """See `Distances`."""
+        return replace(self, factors=self.factors.to(device), precision=self.precision.to(device))
 
     def squared(self, centred: Tensor, number: int) -> Tensor:
         """See `Distances`."""
@@ -128,8 +141,13 @@ class Projected:
         if channels == size:
             return cls(projection.float(), inside, 0.0, inside.log_constant)
         outside = float(values[: size - channels].mean())
+        refuse_singular(torch.tensor([outside > 0]))
         more = -(size - channels) / 2 * math.log(2 * math.pi * outside)
         return cls(projection.float(), inside, 1 / outside, inside.log_constant + more)
+
+    def to(self, device: torch.device) -> Projected:
+        """See `Distances`."""
+        return replace(self, projection=self.projection.to(device), inside=self.inside.to(device))
 
     def squared(self, centred: Tensor, number: int) -> Tensor:
         """See `Distances`."""

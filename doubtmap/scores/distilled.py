@@ -7,7 +7,7 @@ from doubtmap.errors import DataError, ModelError
 from doubtmap.prediction import Prediction
 
 LAYER = "distilled"
-"""What predictions of a student carry."""
+"""What predictions of a student carry: a layer of this name, wherever it is in the network."""
 
 
 def distilled(prediction: Prediction) -> Tensor:
@@ -30,7 +30,7 @@ def distilled(prediction: Prediction) -> Tensor:
         DUDES: Deep Uncertainty Distillation using Ensembles for Semantic Segmentation (Landgraf
         et al., 2024), https://arxiv.org/abs/2303.09843
     """
-    said = prediction.layers.get(LAYER)
+    said = said_by_head(prediction)
     if said is None or said.ndim != 4 or said.shape[1] != 1:
         raise ModelError(
             "distilled: needs a network with a second head, but this one has none. Train one with: "
@@ -42,3 +42,9 @@ def distilled(prediction: Prediction) -> Tensor:
             "float32, or train the student again."
         )
     return prediction.to_size(said.float())[:, 0].sigmoid()
+
+
+def said_by_head(prediction: Prediction) -> Tensor | None:
+    """`(B, 1, h, w)`, what the second head of a network said, where it has one."""
+    found = [said for name, said in prediction.layers.items() if name.split(".")[-1] == LAYER]
+    return found[-1] if found else None

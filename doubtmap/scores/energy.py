@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from doubtmap.errors import ModelError
 from doubtmap.prediction import Prediction, as_prediction
 
 
@@ -14,6 +15,9 @@ def energy(prediction: Prediction | Tensor) -> Tensor:
     Returns:
         `(B, H, W)` float32, any real number.
 
+    Raises:
+        ModelError: for a prediction of several networks or passes, whose energy is 0 everywhere.
+
     Reference:
         Energy-based Out-of-distribution Detection (Liu et al., 2020),
         https://arxiv.org/abs/2010.03759
@@ -23,4 +27,9 @@ def energy(prediction: Prediction | Tensor) -> Tensor:
         >>> round(energy(torch.zeros(1, 4, 1, 1)).item(), 4)
         -1.3863
     """
+    if isinstance(prediction, Prediction) and prediction.members is not None:
+        raise ModelError(
+            "energy: expected the logits of one network, got the logarithm of the mean probability "
+            "of several, whose energy is 0 everywhere. Use entropy or max_softmax."
+        )
     return as_prediction(prediction).statistics.logsumexp.neg_().float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,25 @@ def write_fitted(
         raise DataError(f"{target}: cannot be written ({error.strerror or error}).") from error
 
 
+def check_place(path: str | Path) -> None:
+    """Refuse, before any work, a file that could not be written.
+
+    Raises:
+        DataError: for a place that cannot be made or written.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(21, "is a folder")
+        if not os.access(target.parent, os.W_OK):
+            raise PermissionError(13, "is not writable")
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error.strerror or error}). Choose another --out."
+        ) from error
+
+
 def read_fitted(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `write_fitted` wrote.
 
@@ -49,15 +69,17 @@ def read_fitted(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[st
     try:
         with safe_open(str(path), framework="pt") as file:
             meta = json.loads((file.metadata() or {})["doubtmap"])
+            found, version, options = meta["kind"], int(meta["format"]), dict(meta["options"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: expected a file that doubtmap fit wrote, but it cannot be read "
-            f"({error or type(error).__name__}). Fit it with: doubtmap fit {kind} MODEL DATA."
+            f"({error or type(error).__name__}). Fit it with: doubtmap fit {kind} MODEL DATA "
+            f"--out FILE."
         ) from error
-    if meta["kind"] != kind or meta["format"] > FORMAT:
+    if found != kind or version > FORMAT:
         raise DataError(
-            f"{path}: expected a fitted {kind} of format {FORMAT}, got {meta['kind']} of format "
-            f"{meta['format']}. Fit it with: doubtmap fit {kind} MODEL DATA."
+            f"{path}: expected a fitted {kind} of format {FORMAT}, got {found} of format "
+            f"{version}. Fit it with: doubtmap fit {kind} MODEL DATA --out FILE."
         )
-    return tensors, dict(meta["options"])
+    return tensors, options

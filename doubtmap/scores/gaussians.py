@@ -12,6 +12,8 @@ from torch import Tensor
 from doubtmap.errors import DataError
 
 Covariance = Literal["full", "tied"]
+LEAST = 1e-100
+"""Of a weight, so that its square is a number too."""
 
 
 class GaussianSums:
@@ -41,10 +43,10 @@ class GaussianSums:
         Args:
             features: `(N, D)`, finite.
             labels: `(N,)` class indices.
-            weights: `(N,)`, at least 0.
+            weights: `(N,)`, at least 0; those up to `LEAST` count for nothing.
         """
         for number in torch.unique(labels).tolist():
-            chosen = (labels == number) & (weights > 0)
+            chosen = (labels == number) & (weights > LEAST)
             if chosen.any():
                 self._add_class(number, features[chosen].double(), weights[chosen].double())
 
@@ -185,13 +187,25 @@ def whitening(covariance: Tensor) -> tuple[Tensor, Tensor]:
         DataError: for a covariance that is singular or not finite.
     """
     factor, failed = torch.linalg.cholesky_ex(covariance)
-    bad = (failed > 0) | ~torch.isfinite(factor).flatten(1).all(1)
-    if bad.any():
-        which = ", ".join(str(number) for number in bad.nonzero()[:, 0].tolist())
-        raise DataError(
-            f"density: expected covariances that can be inverted, but those of class {which} are "
-            f"singular. Fit with density(shrinkage=0.01), or on more images."
-        )
+    refuse_singular((failed == 0) & torch.isfinite(factor).flatten(1).all(1))
     identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype).expand_as(covariance)
     half = -factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return torch.linalg.solve_triangular(factor, identity, upper=False), half
+
+
+def refuse_singular(sound: Tensor) -> None:
+    """Raise for classes whose covariance cannot be inverted.
+
+    Args:
+        sound: `(C,)` bool.
+
+    Raises:
+        DataError: where any is not.
+    """
+    if not bool(sound.all()):
+        which = ", ".join(str(number) for number in (~sound).nonzero()[:, 0].tolist())
+        raise DataError(
+            f"density: expected covariances that can be inverted, but those of the classes with "
+            f"number {which} are singular: some features do not vary. Fit with a larger shrinkage, "
+            f"as in density(shrinkage=0.01), or with another layer."
+        )

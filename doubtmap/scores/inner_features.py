@@ -37,7 +37,8 @@ def inner_features(
     """
     if layers:
         grid = tuple(prediction.native_logits.shape[-2:])
-        parts = [_on_grid(_layer(prediction, name, score), grid) for name in layers]
+        corners = prediction.align_corners
+        parts = [_on_grid(_layer(prediction, name, score), grid, corners) for name in layers]
         z = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     else:
         z = prediction.require_features(score).float()
@@ -46,7 +47,8 @@ def inner_features(
             f"{score}: expected finite features, got NaN or infinity. Run the network in float32."
         )
     if scale == "unit":
-        z = z / z.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        length: Tensor = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+        z = z / length.clamp_min(torch.finfo(z.dtype).tiny)
     return z
 
 
@@ -69,6 +71,15 @@ def native_labels(prediction: Prediction, label: Tensor) -> Tensor:
     return torch.where(inside.to(label.device), picked.long(), OUTSIDE)
 
 
+def native_extent(prediction: Prediction) -> tuple[int, int]:
+    """Rows and columns of the native grid whose samples lie in the image, not in the padding."""
+    (height, width), covered, corners = prediction.placement
+    full = covered or (float(height), float(width))
+    grid = prediction.native_logits.shape[-2:]
+    rows, columns = (_nearest(count, span, corners) for count, span in zip(grid, full))
+    return int((rows < height).sum()), int((columns < width).sum())
+
+
 def _nearest(count: int, span: float, align_corners: bool) -> Tensor:
     """Image pixel nearest to each of `count` samples that stand for `span` pixels."""
     index = torch.arange(count, dtype=torch.float64)
@@ -88,7 +99,7 @@ def _layer(prediction: Prediction, name: str, score: str) -> Tensor:
     return prediction.layers[name].float()
 
 
-def _on_grid(z: Tensor, grid: tuple[int, ...]) -> Tensor:
+def _on_grid(z: Tensor, grid: tuple[int, ...], align_corners: bool) -> Tensor:
     if tuple(z.shape[-2:]) == grid:
         return z
-    return F.interpolate(z, grid, mode="bilinear", align_corners=False)
+    return F.interpolate(z, grid, mode="bilinear", align_corners=align_corners)

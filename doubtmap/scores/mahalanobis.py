@@ -37,7 +37,6 @@ class Mahalanobis:
     relative: bool = False
 
     name: ClassVar[str] = "mahalanobis"
-    FIT_OPTIONS: ClassVar[dict[str, Any]] = Density.FIT_OPTIONS
     READ_OPTIONS: ClassVar[dict[str, Any]] = {
         "covariance": "tied",
         "shrinkage": 1e-3,
@@ -48,6 +47,11 @@ class Mahalanobis:
     def layers(self) -> tuple[str, ...]:
         """Inner layers that predictions must carry."""
         return self.density.layers
+
+    @property
+    def digest(self) -> str:
+        """By which another fit, or another reading of the same file, is told apart."""
+        return f"{self.density.digest} {self.relative}"
 
     @property
     def fingerprint(self) -> Tensor:
@@ -79,25 +83,28 @@ class Mahalanobis:
 
     def _distance(self, z: Tensor) -> Tensor:
         """`(N,)` of features `(D, N)`."""
-        gaussians = self.density.gaussians
+        gaussians, (classes, centre, background) = self.density.gaussians, self._on(z.device)
         nearest = z.new_full((z.shape[1],), torch.inf)
         for number in gaussians.present.nonzero()[:, 0].tolist():
             mean = gaussians.mean[number].float().to(z.device)
-            nearest = torch.minimum(nearest, self._classes.squared(z - mean[:, None], number))
+            nearest = torch.minimum(nearest, classes.squared(z - mean[:, None], number))
         if self.relative:
-            mean, background = self._background
-            nearest = nearest - background.squared(z - mean.to(z.device)[:, None], 0)
+            nearest = nearest - background.squared(z - centre[:, None], 0)
         return nearest
 
-    @cached_property
-    def _classes(self) -> Full:
-        density = self.density
-        return Full.of(density.gaussians.shrunk(density.covariance, density.shrinkage))
+    def _on(self, device: torch.device) -> tuple[Full, Tensor, Full]:
+        if device not in self._by_device:
+            gaussians, shrinkage = self.density.gaussians, self.density.shrinkage
+            mean, covariance = gaussians.overall
+            classes = Full.of(gaussians.shrunk(self.density.covariance, shrinkage))
+            background = Full.of(shrink(covariance, shrinkage)[None])
+            moved = (classes.to(device), mean.float().to(device), background.to(device))
+            self._by_device[device] = moved
+        return self._by_device[device]
 
     @cached_property
-    def _background(self) -> tuple[Tensor, Full]:
-        mean, covariance = self.density.gaussians.overall
-        return mean.float(), Full.of(shrink(covariance, self.density.shrinkage)[None])
+    def _by_device(self) -> dict[torch.device, tuple[Full, Tensor, Full]]:
+        return {}
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> Self:
@@ -106,6 +113,6 @@ class Mahalanobis:
         Raises:
             DataError: for a file that is no fitted density.
         """
-        chosen = cls.READ_OPTIONS | options
-        relative = bool(chosen.pop("relative"))
+        relative = bool(options.pop("relative", False))
+        chosen = {"covariance": "tied"} | options
         return cls(replace(Density.load(path), **chosen, rank=0, project=0), relative)

@@ -6,7 +6,9 @@ import difflib
 import functools
 import inspect
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,16 +68,20 @@ def split_names(text: str) -> list[str]:
 
 
 def _name_each(items: Iterable[str | Score]) -> dict[str, Score]:
+    """Scores by name; fitted ones that share a name are told apart by their files' names."""
+    parsed = [_parse_one(i) if isinstance(i, str) else (_name_of(i), None, i) for i in items]
+    count = Counter(name for name, _, _ in parsed)
     named: dict[str, Score] = {}
-    for item in items:
-        name, score = _parse_one(item) if isinstance(item, str) else (_name_of(item), item)
-        if name in named:
-            raise UsageError(f"scores: {name} is asked for twice; name each score once.")
-        named[name] = score
+    for name, file, score in parsed:
+        full = f"{name}:{Path(file).stem}" if file and count[name] > 1 else name
+        if full in named:
+            raise UsageError(f"scores: {full} is asked for twice; name each score once.")
+        named[full] = score
     return named
 
 
-def _parse_one(text: str) -> tuple[str, Score]:
+def _parse_one(text: str) -> tuple[str, str | None, Score]:
+    """Name without file, file, and score."""
     name, given, file = _split_call(text)
     plain = f"{name}({given})" if given else name
     if name in FITTED:
@@ -85,7 +91,7 @@ def _parse_one(text: str) -> tuple[str, Score]:
                 f"{text!r}. Make one with: doubtmap fit density MODEL DATA --out FILE."
             )
         kind = FITTED[name]
-        return plain, kind.load(file, **_arguments(name, kind.READ_OPTIONS, given))
+        return plain, file, kind.load(file, **_arguments(name, kind.READ_OPTIONS, given))
     if file is not None:
         raise UsageError(f"scores: {name} takes no file, got {text!r}. Leave it out.")
     function: Score = getattr(scores, name)
@@ -97,7 +103,7 @@ def _parse_one(text: str) -> tuple[str, Score]:
             score(_probe())
         except TypeError as error:
             raise UsageError(f"scores: {text}: a value has the wrong type: {error}.") from error
-    return plain, score
+    return plain, None, score
 
 
 def parse_fit(text: str) -> tuple[str, dict[str, Any]]:
@@ -113,12 +119,14 @@ def parse_fit(text: str) -> tuple[str, dict[str, Any]]:
         UsageError: for a score that needs no fitting, or an unknown option or value.
     """
     name, given, file = _split_call(text)
-    if name not in FITTED or file is not None:
+    if name == "mahalanobis":
         raise UsageError(
-            f"fit: expected a score that learns from data ({', '.join(FITTED)}), got {text!r}."
+            "fit: expected density, whose file mahalanobis:FILE reads too, got mahalanobis. Fit "
+            "density instead."
         )
-    kind = FITTED[name]
-    return name, _arguments(name, kind.FIT_OPTIONS | kind.READ_OPTIONS, given)
+    if name not in FITTED or file is not None:
+        raise UsageError(f"fit: expected a score that learns from data (density), got {text!r}.")
+    return name, _arguments(name, Density.FIT_OPTIONS | Density.READ_OPTIONS, given)
 
 
 def _split_call(text: str) -> tuple[str, str, str | None]:
@@ -145,7 +153,7 @@ def _arguments(name: str, known: Mapping[str, object], text: str) -> dict[str, o
             raise UsageError(f"scores: {name} {takes}, got {part!r}.")
         if key in arguments:
             raise UsageError(f"scores: {name}: {key} is given twice.")
-        arguments[key] = _value(value)
+        arguments[key] = value if isinstance(known[key], str) else _value(value)
         switch = isinstance(known[key], bool)
         if switch != isinstance(arguments[key], bool):
             expected = "true or false" if switch else "a value other than true and false"

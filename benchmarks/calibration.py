@@ -1,0 +1,345 @@
+"""Every calibration method on CamVid, in-domain and shifted: `benchmarks/results/calibration.json`.
+
+    python benchmarks/calibration.py [--shared ../shared] [--work FOLDER]
+
+The network runs once for each image; its outputs stay in FOLDER, so that a stopped run goes on.
+One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import doubtmap as dm
+from doubtmap.calibration import Calibrator, Identity, Temperature, parse_method
+from doubtmap.datasets import CORRUPTIONS, Corrupted
+from doubtmap.engine import Pairs, compare
+from doubtmap.engine.calibrate import choose
+from doubtmap.metrics import Reliability
+from doubtmap.prediction import Prediction
+
+RESULTS = Path(__file__).parent / "results" / "calibration.json"
+NETWORKS = ("camvid9-overconfident", "camvid9")
+METHODS = (
+    *("identity", "temperature", "ensemble", "histogram", "isotonic", "vector", "dirichlet"),
+    *("meta", "local", "local(inputs=all)"),
+    *("selective(temperature=2)", "selective(temperature=10)", "selective(temperature=1e10)"),
+    *("selective(temperature=2,balance=4)", "selective(temperature=2,inputs=all)"),
+    *("selective", "selective(temperature=accuracy)"),
+    *(f"selective(others={x})" for x in ("temperature", "vector", "dirichlet", "meta", "local")),
+    *("selective_soft", "selective_confidence", "selective_confidence(inputs=all)"),
+)
+OTHER_DRIVE = (
+    *("identity", "temperature", "ensemble", "histogram", "isotonic", "meta", "local"),
+    *("selective(temperature=2)", "selective(temperature=2,balance=4)"),
+    *("selective(temperature=2,inputs=all)", "selective", "selective(others=temperature)"),
+    *("selective_soft", "selective_confidence", "selective_confidence(inputs=all)"),
+)
+"""Methods that are also fitted on one drive and measured on another."""
+SHIFTED = (
+    *("identity", "temperature", "histogram", "selective(temperature=2)"),
+    *("selective(temperature=2,inputs=all)", "selective", "selective(others=temperature)"),
+    *("selective_soft", "selective_confidence"),
+)
+"""Methods that are also measured on the corruptions."""
+RUN = 10
+"""Consecutive frames that stay on one side of a split."""
+CORRUPTED_IMAGES = 12
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Predictions and labels in files, by image."""
+
+    files: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[tuple[Prediction, Tensor]]:
+        for file in self.files:
+            found = safetensors.torch.load_file(file)
+            size = (found["label"].shape[1], found["label"].shape[2])
+            features = found["features"].float()
+            prediction = Prediction(found["logits"], size, features=features)
+            yield prediction, found["label"].long()
+
+
+def keep(segmenter: dm.Segmenter, dataset: Any, folder: Path, indices: list[int]) -> list[Path]:
+    """Run the network on images that are not in the folder yet; the files by index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{dataset.sample_name(index)}.safetensors" for index in indices]
+    todo = [index for index, file in zip(indices, files) if not file.exists()]
+    if not todo:
+        return files
+    pairs = Pairs(segmenter, dataset, indices=todo)
+    for index, (prediction, label) in zip(todo, pairs):
+        assert prediction.features is not None and not prediction.align_corners
+        assert prediction.covered == tuple(map(float, prediction.size))
+        content = {
+            "logits": prediction.native_logits,
+            "features": prediction.features.half(),
+            "label": label.to(torch.int16),
+        }
+        target = folder / f"{dataset.sample_name(index)}.safetensors"
+        part = target.with_suffix(".part")
+        safetensors.torch.save_file({k: v.contiguous() for k, v in content.items()}, part)
+        part.replace(target)
+    return files
+
+
+def parts(files: dict[str, list[Path]]) -> dict[str, tuple[Kept, dict[str, Kept]]]:
+    """The two protocols: what is fitted on, and what is tested on, by name."""
+    day = [file for file in files["test"] if file.name.startswith("Seq05VD")]
+    dusk = [file for file in files["test"] if file.name.startswith("0001TP")]
+    mixed = [files["val"], day]
+    even = [f for drive in mixed for i, f in enumerate(drive) if i // RUN % 2 == 0]
+    odd = [f for drive in mixed for i, f in enumerate(drive) if i // RUN % 2 == 1]
+    same = {"same drives": Kept(tuple(odd)), "dusk": Kept(tuple(dusk))}
+    other = {"another drive": Kept(tuple(day)), "dusk": Kept(tuple(dusk))}
+    return {
+        "two day drives": (Kept(tuple(even)), same),
+        "one day drive": (Kept(tuple(files["val"])), other),
+    }
+
+
+def fit_all(pairs: Kept, methods: tuple[str, ...], folder: Path) -> dict[str, Calibrator]:
+    """Fitted methods by name; those of an earlier run are read."""
+    fitted: dict[str, Calibrator] = {}
+    for name in methods:
+        file = folder / (re.sub(r"\W+", "_", name) + ".safetensors")
+        if not file.exists():
+            start = time.time()
+            dm.calibration.save_calibrator(parse_method(name)(pairs), file)
+            print(f"  {name}: {time.time() - start:.1f} s", flush=True)
+        fitted[name] = dm.calibration.load_calibrator(file)
+    return fitted
+
+
+def measured(
+    network: str,
+    fitted_on: str,
+    test: str,
+    pairs: Kept,
+    fitted: dict[str, Calibrator],
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """A row for each method; those of an earlier run are read."""
+    start = time.time()
+    file = folder / f"{fitted_on}, {test}.json".replace(" ", "-")
+    if file.exists():
+        kept: list[dict[str, Any]] = json.loads(file.read_text())
+        return kept
+    found = compare(pairs, fitted, block=RUN)
+    rows = []
+    for name in fitted:
+        difference, bounds = found.difference(name, "temperature")
+        row = {"network": network, "fitted_on": fitted_on, "set": test, "name": name}
+        row |= {"images": len(pairs)} | found.figures(name)
+        row["ece_over_raw"] = row["ece"] / found.ece("identity")
+        row["ece_minus_temperature"] = difference
+        row["ece_minus_temperature_interval"] = bounds
+        rows.append(row)
+    print(f"  {test}: {time.time() - start:.0f} s", flush=True)
+    file.write_text(json.dumps(rows))
+    return rows
+
+
+def settings_of(calibrator: Calibrator) -> dict[str, Any]:
+    """The few numbers of a calibrator that a reader wants to see."""
+    named = ("temperature", "weights", "threshold", "offset", "slope")
+    found = {name: getattr(calibrator, name, None) for name in named}
+    return {k: v for k, v in found.items() if isinstance(v, (float, tuple))}
+
+
+def selector_quality(pairs: Kept, calibrator: Any) -> dict[str, float]:
+    """Share of flagged pixels, share of them that is wrong, share of wrong ones flagged."""
+    from doubtmap.calibration.selective import log_odds_of_wrong
+
+    pixels = flagged = wrong = both = 0
+    for prediction, label in pairs:
+        there = label >= 0
+        flag = (log_odds_of_wrong(calibrator.selector, prediction)[:, 0] > 0)[there]
+        bad = (prediction.classes != label)[there]
+        pixels, flagged = pixels + len(bad), flagged + int(flag.sum())
+        wrong, both = wrong + int(bad.sum()), both + int((flag & bad).sum())
+    return {"flagged": flagged / pixels, "precision": both / flagged, "recall": both / wrong}
+
+
+def short_of_the_optimum(pairs: Kept) -> dict[str, dict[str, float]]:
+    """What a temperature fit gives that stops too early: ECE at several temperatures."""
+    steps = (1.0, 1.05, 1.1, 1.16, 1.25, 1.35, 1.49, 1.66)
+    found = compare(pairs, {f"{t:g}": Temperature(temperature=t) for t in steps})
+    names = ("ece", "ece_per_image", "ece_per_image_10_bins", "nll")
+    return {name: {key: found.figures(name)[key] for key in names} for name in found.names}
+
+
+def labels_taken_anew(pairs: Kept, calibrator: Calibrator) -> dict[str, float]:
+    """ECE and accuracy where labels stay, and where they are taken from the probabilities."""
+    found = {}
+    for name in ("kept", "taken anew"):
+        reliability, right, pixels = Reliability(9), 0, 0
+        for prediction, label in pairs:
+            after, there = calibrator(prediction), label >= 0
+            classes = after.classes if name == "kept" else after.probabilities.argmax(1)
+            reliability.update(after.logits, label.clamp_min(0), there, classes)
+            right, pixels = right + int((classes == label).sum()), pixels + int(there.sum())
+        found |= {f"ece, labels {name}": reliability.ece}
+        found |= {f"accuracy, labels {name}": right / pixels}
+    return found
+
+
+def confidence_of(pairs: Kept) -> tuple[float, float]:
+    """Mean confidence of the right pixels and of the wrong ones."""
+    sums, counts = [0.0, 0.0], [0, 0]
+    for prediction, label in pairs:
+        there = label >= 0
+        confidence = prediction.probabilities.amax(1)[there].double()
+        wrong = (prediction.classes != label)[there]
+        for k, chosen in enumerate((~wrong, wrong)):
+            sums[k] += float(confidence[chosen].sum())
+            counts[k] += int(chosen.sum())
+    return sums[0] / counts[0], sums[1] / counts[1]
+
+
+def auto(pairs: Kept, file: Path) -> dict[str, Any]:
+    """What `--method auto` takes, given the images to fit on; read where it is known."""
+    if file.exists():
+        known: dict[str, Any] = json.loads(file.read_text())
+        return known
+    from doubtmap.engine.calibrate import CANDIDATES
+    from doubtmap.engine.splitting import split_images
+
+    one, two = split_images([file.stem for file in pairs.files])
+    fit, other = (Kept(tuple(pairs.files[i] for i in part)) for part in (one, two))
+    fitted: dict[str, Calibrator] = {"identity": Identity()}
+    fitted |= {name: parse_method(name)(fit) for name in CANDIDATES}
+    taken, notes = choose(compare(other, fitted))
+    print(f"  auto takes {taken}", flush=True)
+    file.write_text(json.dumps({"taken": taken, "notes": list(notes)}))
+    return {"taken": taken, "notes": list(notes)}
+
+
+def seconds_of(pairs: Kept, fitted: dict[str, Calibrator], forward: float) -> dict[str, Any]:
+    """What a method adds to the forward pass, in seconds for an image and as a share of it.
+
+    Up to calibrated logits: on the native grid where the method acts there, else at full size.
+    """
+    prediction = next(iter(pairs))[0]
+    rows = {}
+    for name, calibrator in fitted.items():
+        times = []
+        for _ in range(5):
+            logits, features = prediction.native_logits, prediction.features
+            fresh = Prediction(logits, prediction.size, features=features)
+            start = time.perf_counter()
+            _ = calibrator(fresh).native_logits
+            times.append(time.perf_counter() - start)
+        rows[name] = {"seconds": min(times), "over_forward": min(times) / forward}
+    return rows
+
+
+def forward_seconds(segmenter: dm.Segmenter, dataset: Any) -> float:
+    image = dataset[0].image[None]
+    segmenter(image)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        segmenter(image)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def write(content: dict[str, Any]) -> None:
+    """Write the results so far, in six digits."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, float):
+            return float(f"{value:.6g}")
+        if isinstance(value, dict):
+            return {key: short(inner) for key, inner in value.items()}
+        return [short(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+    RESULTS.write_text(json.dumps(short(content), indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--work", type=Path, default=Path("/tmp/doubtmap-calibration"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    content: dict[str, Any] = {
+        "command": "python benchmarks/calibration.py",
+        "version": dm.__version__,
+        "conditions": {"threads": 1, "bins": 15, "bootstrap_block": RUN},
+        "rows": [],
+    }
+    for network in NETWORKS:
+        segmenter = dm.load(arguments.shared / "models" / network)
+        home, data = arguments.work / network, arguments.shared / "data" / "camvid"
+        sets = {split: dm.open_dataset(f"camvid:{data}:{split}") for split in ("val", "test")}
+        files = {
+            split: keep(segmenter, dataset, home / split, list(range(len(dataset))))
+            for split, dataset in sets.items()
+        }
+        conditions: dict[str, Any] = {}
+        content["conditions"][network] = conditions
+        for fitted_on, (pairs, tests) in parts(files).items():
+            print(f"{network}, fitted on {fitted_on}", flush=True)
+            methods = METHODS if fitted_on == "two day drives" else OTHER_DRIVE
+            fitted = fit_all(pairs, methods, home / fitted_on.replace(" ", "-"))
+            for test, kept in tests.items():
+                content["rows"] += measured(network, fitted_on, test, kept, fitted, home)
+            conditions[fitted_on] = {
+                "images": len(pairs),
+                "fitted": {name: settings_of(c) for name, c in fitted.items()},
+                "selector": {
+                    name: {test: selector_quality(kept, c) for test, kept in tests.items()}
+                    for name, c in fitted.items()
+                    if name in ("selective", "selective(inputs=all)")
+                },
+                "auto": auto(pairs, home / f"auto-{fitted_on}.json".replace(" ", "-")),
+            }
+            write(content)
+        pairs, tests = parts(files)["two day drives"]
+        fitted = fit_all(pairs, METHODS, home / "two-day-drives")
+        few = {test: Kept(kept.files[::5]) for test, kept in tests.items()}
+        conditions["temperatures"] = short_of_the_optimum(few["same drives"])
+        right, wrong = confidence_of(few["same drives"])
+        conditions["confidence"] = {"right pixels": right, "wrong pixels": wrong}
+        huge = fitted["selective(temperature=1e10)"]
+        conditions["selective(temperature=1e10)"] = {
+            test: labels_taken_anew(kept, huge) for test, kept in few.items()
+        }
+        conditions["forward_seconds"] = forward_seconds(segmenter, sets["val"])
+        conditions["cost"] = seconds_of(pairs, fitted, conditions["forward_seconds"])
+        names = {file.stem for file in tests["same drives"].files}
+        chosen = [i for i in range(len(sets["test"])) if sets["test"].sample_name(i) in names]
+        chosen = chosen[:: max(1, len(chosen) // CORRUPTED_IMAGES)]
+        shifted = {name: fitted[name] for name in SHIFTED}
+        for kind in CORRUPTIONS:
+            for strength in range(1, 6):
+                worse = Corrupted(sets["test"], kind, strength)
+                folder = home / f"{kind}-{strength}"
+                kept = Kept(tuple(keep(segmenter, worse, folder, chosen)))
+                content["rows"] += measured(
+                    network, "two day drives", f"{kind} {strength}", kept, shifted, home
+                )
+                write(content)
+
+
+if __name__ == "__main__":
+    main()

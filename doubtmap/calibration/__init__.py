@@ -1,0 +1,46 @@
+"""Calibration: fitted on held-out images, then `Prediction -> Prediction`.
+
+```python
+calibrator = dm.calibration.Temperature.fit(pairs)  # pairs: doubtmap.engine.Pairs
+calibrated = calibrator(prediction)
+```
+
+The predicted class stays, but for `Vector` and `Dirichlet`, whose papers change it.
+"""
+
+from doubtmap.calibration.binned import HistogramBinning, Isotonic
+from doubtmap.calibration.calibrated import Calibrated
+from doubtmap.calibration.calibrator import Calibrator, Identity, Origin
+from doubtmap.calibration.dirichlet import Dirichlet
+from doubtmap.calibration.ensemble_temperature import EnsembleTemperature
+from doubtmap.calibration.files import load_calibrator, save_calibrator
+from doubtmap.calibration.local import Local
+from doubtmap.calibration.meta import Meta
+from doubtmap.calibration.methods import METHODS, parse_method
+from doubtmap.calibration.remembered import Remembered
+from doubtmap.calibration.selective import Selective, SelectiveConfidence, SelectiveSoft
+from doubtmap.calibration.temperature import Temperature
+from doubtmap.calibration.vector import Vector
+
+__all__ = [
+    "METHODS",
+    "Calibrated",
+    "Calibrator",
+    "Dirichlet",
+    "EnsembleTemperature",
+    "HistogramBinning",
+    "Identity",
+    "Isotonic",
+    "Local",
+    "Meta",
+    "Origin",
+    "Remembered",
+    "Selective",
+    "SelectiveConfidence",
+    "SelectiveSoft",
+    "Temperature",
+    "Vector",
+    "load_calibrator",
+    "parse_method",
+    "save_calibrator",
+]

@@ -1,0 +1,207 @@
+"""Calibration by counting: histogram binning and isotonic regression.
+
+Both count every pixel, none is sampled, in a fixed number of fine cells of log-odds
+`log p / (1 - p)`, where confidences crowded at 1 stay apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from doubtmap.calibration.calibrator import Calibrator, Pairs, recalibrated
+from doubtmap.calibration.confidence import log_odds_of_confidence, with_confidence
+from doubtmap.calibration.pixels import checked_label
+from doubtmap.errors import DataError, UsageError
+from doubtmap.prediction import Prediction
+
+CELLS = 1 << 13
+RANGE = 24.0
+"""Log-odds are clamped to plus and minus this: a probability 4e-11 from 0 or 1."""
+
+Counts = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HistogramBinning(Calibrator):
+    """Confidence becomes the accuracy of the held-out pixels of alike confidence.
+
+    Departs from the paper, which bins every class apart and may change predicted classes: the
+    confidence of the predicted class is binned (top-label binning), the other classes share the
+    rest (`with_confidence`), and the predicted class stays.
+
+    Args:
+        edges: `(M - 1,)` log-odds between the bins, ascending.
+        accuracy: `(M,)` of the held-out pixels.
+
+    Reference:
+        Obtaining calibrated probability estimates from decision trees and naive Bayesian
+        classifiers (Zadrozny and Elkan, 2001); Top-label calibration and multiclass-to-binary
+        reductions (Gupta and Ramdas, 2022), https://arxiv.org/abs/2107.08353
+    """
+
+    edges: Tensor
+    accuracy: Tensor
+
+    @classmethod
+    def fit(cls, pairs: Pairs, *, bins: int = 15) -> HistogramBinning:
+        """Count the pixels of each bin; bins hold about equally many.
+
+        Args:
+            pairs: held-out predictions and labels, gone through once.
+            bins: M.
+
+        Raises:
+            UsageError: for fewer than two bins.
+            DataError: where labels are missing or all predictions are right.
+        """
+        if bins < 2:
+            raise UsageError(f"histogram: expected at least 2 bins, got {bins}.")
+        counts, channels = _count(pairs, _of_confidence)
+        total = np.cumsum(counts.sum(0))
+        wanted = np.arange(1, bins) * total[-1] / bins
+        cuts = np.unique(np.searchsorted(total, wanted) + 1)
+        cuts = cuts[(cuts < CELLS) & (total[cuts - 1] < total[-1])]
+        right, every = (np.add.reduceat(row, np.r_[0, cuts]) for row in (counts[1], counts.sum(0)))
+        return cls(
+            edges=torch.from_numpy(_edges()[cuts - 1]).float(),
+            accuracy=torch.from_numpy(right / np.maximum(every, 1)).float(),
+            channels=channels,
+        )
+
+    def apply(self, prediction: Prediction) -> Prediction:
+        """Look accuracies up."""
+        logits, classes = prediction.logits, prediction.classes
+        odds = log_odds_of_confidence(logits, classes)
+        at = torch.bucketize(odds, self.edges.to(odds), right=True)
+        confidence = self.accuracy.to(odds)[at]
+        return recalibrated(prediction, with_confidence(logits, classes, confidence), keep=True)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Isotonic(Calibrator):
+    """One rising map for the probabilities of all classes, then normalised.
+
+    Rising, it keeps the order of the classes and so the predicted class.
+
+    Args:
+        levels: `(cells,)` log-probability for each cell of log-odds, ascending.
+
+    Reference:
+        Transforming classifier scores into accurate multiclass probability estimates (Zadrozny
+        and Elkan, 2002); one map for all classes: Mix-n-Match (Zhang et al., 2020),
+        https://arxiv.org/abs/2003.07329
+    """
+
+    levels: Tensor
+
+    @classmethod
+    def fit(cls, pairs: Pairs) -> Isotonic:
+        """Pool adjacent violators over the counts of all cells.
+
+        Args:
+            pairs: held-out predictions and labels, gone through once.
+
+        Raises:
+            DataError: where labels are missing or all predictions are right.
+        """
+        counts, channels = _count(pairs, _of_every_class)
+        hits, every = counts[1], counts.sum(0)
+        held = every > 0
+        rising = pool_adjacent_violators(hits[held] / every[held], every[held])
+        half = 0.5 / every.sum()  # half a pixel, so that nothing is impossible
+        rising = rising.clip(half, 1 - half)
+        levels = np.interp(np.arange(CELLS), np.flatnonzero(held), np.log(rising))
+        return cls(levels=torch.from_numpy(levels).float(), channels=channels)
+
+    def apply(self, prediction: Prediction) -> Prediction:
+        """Look probabilities up."""
+        cells = _cells(_of_every_class(prediction))
+        logits = self.levels.to(prediction.logits)[cells]
+        return recalibrated(prediction, logits, keep=True)
+
+
+def pool_adjacent_violators(values: Counts, weights: Counts) -> Counts:
+    """The closest non-decreasing sequence, in weighted squares.
+
+    Args:
+        values: `(n,)`.
+        weights: `(n,)`, above 0.
+
+    Returns:
+        `(n,)`.
+
+    Reference:
+        An empirical distribution function for sampling with incomplete information (Ayer et al.,
+        1955).
+    """
+    level: list[float] = []
+    mass: list[float] = []
+    length: list[int] = []
+    for value, weight in zip(values.tolist(), weights.tolist()):
+        level.append(value)
+        mass.append(weight)
+        length.append(1)
+        while len(level) > 1 and level[-2] >= level[-1]:
+            value, weight, count = level.pop(), mass.pop(), length.pop()
+            total = mass[-1] + weight
+            level[-1] = (level[-1] * mass[-1] + value * weight) / total
+            mass[-1] = total
+            length[-1] += count
+    return np.repeat(level, length)
+
+
+def _of_confidence(prediction: Prediction) -> Tensor:
+    return log_odds_of_confidence(prediction.logits, prediction.classes)[:, None]
+
+
+def _of_every_class(prediction: Prediction) -> Tensor:
+    """`(B, C, H, W)`: log p / (1 - p) of every class."""
+    log_p = prediction.logits.log_softmax(1)
+    odds = log_p - torch.log1p(-log_p.exp().clamp_max(1 - 1e-7))
+    classes = prediction.classes
+    exact = log_odds_of_confidence(prediction.logits, classes)
+    return odds.scatter(1, classes[:, None], exact[:, None])
+
+
+def _cells(odds: Tensor) -> Tensor:
+    scaled = (odds + RANGE) * (CELLS / (2 * RANGE))
+    return scaled.floor().long().clamp_(0, CELLS - 1)
+
+
+def _edges() -> Counts:
+    """Upper edge of every cell."""
+    return np.arange(1, CELLS + 1) * (2 * RANGE / CELLS) - RANGE
+
+
+def _count(pairs: Pairs, odds_of: Callable[[Prediction], Tensor]) -> tuple[Counts, int]:
+    """`(2, cells)`: misses and hits of all pixels, by cell; and the number of classes."""
+    counts, channels, wrong = np.zeros((2, CELLS)), 0, 0
+    for prediction, label in pairs:
+        there = checked_label(label, prediction) >= 0
+        channels = prediction.native_logits.shape[1]
+        odds = odds_of(prediction)
+        wrong += int((prediction.classes != label)[there].sum())
+        every = torch.arange(channels, device=label.device)[None, :, None, None]
+        asked = prediction.classes[:, None] if odds.shape[1] == 1 else every
+        hit = (asked == label[:, None]).expand_as(odds)
+        cells = _cells(odds.movedim(1, -1)[there])
+        at = cells + CELLS * hit.movedim(1, -1)[there]
+        counts += torch.bincount(at.reshape(-1), minlength=2 * CELLS).view(2, CELLS).cpu().numpy()
+    if not counts.sum():
+        raise DataError(
+            "calibrate: expected pixels labelled with a class of the model, found none. Pass "
+            "labelled images whose class names are the model's."
+        )
+    if not wrong:
+        raise DataError(
+            "calibrate: expected some wrong pixels to learn from, but all are right. Fit on "
+            "held-out images on which the network makes mistakes."
+        )
+    return counts, channels

@@ -1,0 +1,311 @@
+"""Selective scaling: find the pixels that are probably wrong, and smooth those.
+
+A small network, the selector, tells wrong pixels from right ones by the network's own output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from doubtmap.calibration.calibrator import Calibrator, Identity, Pairs, recalibrated
+from doubtmap.calibration.confidence import with_confidence
+from doubtmap.calibration.judge import Inputs, Judge, read_inputs, train_judge
+from doubtmap.calibration.optimum import minimise
+from doubtmap.calibration.pixels import VALUES, Pixels, draw_pixels
+from doubtmap.calibration.temperature import best_inverse, check_temperature
+from doubtmap.errors import DataError, UsageError
+from doubtmap.prediction import Prediction
+
+HOTTEST = 1e10
+Rule = Literal["likelihood", "accuracy"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selective(Calibrator):
+    """`softmax(z / T)` where the selector flags a pixel, another calibrator's output elsewhere.
+
+    The selector runs on the native grid; its log-odds are resized, and a pixel is flagged where
+    they are above 0. The predicted class stays, also at T = 1e10, unless the calibrator of the
+    other pixels changes it there.
+
+    Departs from the released code: void pixels are left out of the selector's training, and
+    labels are not taken anew from the scaled logits, which at a huge T makes flagged pixels
+    class 0 and flatters the calibration error.
+
+    Args:
+        selector: gives the log-odds of being wrong.
+        temperature: T of the flagged pixels.
+        others: calibrates the pixels that are not flagged.
+
+    Reference:
+        On Calibrating Semantic Segmentation Models: Analyses and An Algorithm (Wang, Gong and
+        Wang, 2023), https://arxiv.org/abs/2212.12053
+    """
+
+    selector: Judge
+    temperature: float
+    others: Calibrator = field(default_factory=Identity)
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+
+    @classmethod
+    def fit(
+        cls,
+        pairs: Pairs,
+        *,
+        temperature: float | Rule = "likelihood",
+        others: type[Calibrator] = Identity,
+        balance: float = 1.0,
+        inputs: Inputs = "logits",
+        seed: int = 0,
+    ) -> Selective:
+        """Train the selector, then fit the flagged pixels' T, then the other pixels' calibrator.
+
+        Args:
+            pairs: held-out predictions and labels, gone through a few times.
+            temperature: a number as in the paper (2 for a fair selector, 1e10 for a sure one);
+                `likelihood` fits it to the flagged pixels; `accuracy` makes their mean confidence
+                their accuracy.
+            others: class of the calibrator of the pixels that are not flagged.
+            balance: wrong pixels count `1 + balance` times in the selector's training.
+            inputs: what the selector sees, as `read_inputs` has it; the paper's is `logits`.
+            seed: of samples and training.
+
+        Raises:
+            UsageError: for values that make no sense.
+            ModelError: where features are asked for and there are none.
+            DataError: where labels are missing, all predictions are right, or no pixel is flagged.
+        """
+        selector = fit_selector(pairs, balance=balance, inputs=inputs, seed=seed)
+        pixels, doubt = draw_doubts(pairs, selector, seed)
+        flagged = doubt > 0
+        if not bool(flagged.any()):
+            raise DataError(
+                f"selective: expected the selector to flag some pixels, but with balance={balance} "
+                f"it flags none. Raise balance, or take another method."
+            )
+        return cls(
+            selector=selector,
+            temperature=_flagged_temperature(pixels.where(flagged), temperature),
+            others=_fit_others(others, _Unflagged(pairs, selector)),
+            channels=pixels.channels,
+        )
+
+    def apply(self, prediction: Prediction) -> Prediction:
+        """Scale flagged pixels, calibrate the others."""
+        flagged = log_odds_of_wrong(self.selector, prediction) > 0
+        others = self.others(prediction)
+        logits = torch.where(flagged, prediction.logits / self.temperature, others.logits)
+        return recalibrated(prediction, logits, keep=_keeps(self.others))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SelectiveSoft(Calibrator):
+    """`softmax(z / T)` with `log T = -(offset + slope P(wrong))`, P by the selector; no threshold.
+
+    Args:
+        selector: gives the log-odds of being wrong.
+        offset: of `log 1 / T`.
+        slope: of `log 1 / T`, for each unit of probability.
+
+    Reference:
+        The selector: https://arxiv.org/abs/2212.12053 (Wang, Gong and Wang, 2023); the gate is
+        ours.
+    """
+
+    selector: Judge
+    offset: float
+    slope: float
+
+    @classmethod
+    def fit(
+        cls, pairs: Pairs, *, balance: float = 0.0, inputs: Inputs = "logits", seed: int = 0
+    ) -> SelectiveSoft:
+        """Train the selector, then fit offset and slope together by likelihood.
+
+        Args:
+            pairs: held-out predictions and labels, gone through twice.
+            balance: wrong pixels count `1 + balance` times in the selector's training.
+            inputs: what the selector sees.
+            seed: of samples and training.
+
+        Raises:
+            UsageError, ModelError, DataError: as `Selective.fit`.
+        """
+        selector = fit_selector(pairs, balance=balance, inputs=inputs, seed=seed)
+        pixels, doubt = draw_doubts(pairs, selector, seed)
+        logits, wrong = pixels.values.double(), doubt.double().sigmoid()
+        both = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+
+        def loss() -> Tensor:
+            scaled = logits * (both[0] + both[1] * wrong).exp()[:, None]
+            return pixels.mean(F.cross_entropy(scaled, pixels.labels, reduction="none"))
+
+        minimise(loss, [both], "selective_soft")
+        offset, slope = both.tolist()
+        return cls(selector=selector, offset=offset, slope=slope, channels=pixels.channels)
+
+    def apply(self, prediction: Prediction) -> Prediction:
+        """Divide by each pixel's temperature."""
+        wrong = log_odds_of_wrong(self.selector, prediction).sigmoid()
+        factor = (self.offset + self.slope * wrong).exp()
+        return recalibrated(prediction, prediction.logits * factor, keep=True)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SelectiveConfidence(Calibrator):
+    """Confidence becomes the selector's own probability of being right; the class stays.
+
+    `confidence = sigmoid(-(offset + slope q))` with the selector's log-odds q; the other classes
+    share the rest as in `with_confidence`.
+
+    Args:
+        selector: gives the log-odds of being wrong, q.
+        offset: of the log-odds at the image's size.
+        slope: likewise.
+
+    Reference:
+        The selector: https://arxiv.org/abs/2212.12053 (Wang, Gong and Wang, 2023); offset and
+        slope: Probabilistic Outputs for Support Vector Machines (Platt, 1999).
+    """
+
+    selector: Judge
+    offset: float
+    slope: float
+
+    @classmethod
+    def fit(
+        cls, pairs: Pairs, *, balance: float = 0.0, inputs: Inputs = "neighbourhood", seed: int = 0
+    ) -> SelectiveConfidence:
+        """Train the selector, then fit offset and slope at the image's size by likelihood.
+
+        Args:
+            pairs: held-out predictions and labels, gone through twice.
+            balance: wrong pixels count `1 + balance` times in the selector's training.
+            inputs: what the selector sees.
+            seed: of samples and training.
+
+        Raises:
+            UsageError, ModelError, DataError: as `Selective.fit`.
+        """
+        selector = fit_selector(pairs, balance=balance, inputs=inputs, seed=seed)
+        pixels, doubt = draw_doubts(pairs, selector, seed)
+        q, wrong = doubt.double(), pixels.wrong.double()
+        both = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
+
+        def loss() -> Tensor:
+            odds = both[0] + both[1] * q
+            return pixels.mean(F.binary_cross_entropy_with_logits(odds, wrong, reduction="none"))
+
+        minimise(loss, [both], "selective_confidence")
+        offset, slope = both.tolist()
+        return cls(selector=selector, offset=offset, slope=slope, channels=pixels.channels)
+
+    def apply(self, prediction: Prediction) -> Prediction:
+        """Set each pixel's confidence."""
+        odds = self.offset + self.slope * log_odds_of_wrong(self.selector, prediction)
+        confidence = (-odds[:, 0]).sigmoid()
+        logits = with_confidence(prediction.logits, prediction.statistics.classes, confidence)
+        return recalibrated(prediction, logits, keep=True)
+
+
+def fit_selector(
+    pairs: Pairs, *, balance: float = 1.0, inputs: Inputs = "logits", seed: int = 0
+) -> Judge:
+    """Train a network to tell wrong native pixels from right ones, by cross-entropy.
+
+    Args:
+        pairs: held-out predictions and labels, gone through once.
+        balance: wrong pixels count `1 + balance` times.
+        inputs: what it sees.
+        seed: of sample and training.
+
+    Raises:
+        UsageError: for a balance below 0.
+        DataError: where labels are missing or all predictions are right.
+    """
+    if not balance >= 0:
+        raise UsageError(f"selective: expected a balance of at least 0, got {balance}.")
+    drawn = draw_pixels(
+        pairs, lambda p: read_inputs(p, inputs), on_native_grid=True, values=VALUES, seed=seed
+    )
+    wrong = drawn.wrong.float()
+    weights = drawn.weights.float() * (1 + balance * wrong)
+
+    def loss(odds: Tensor, at: Tensor) -> Tensor:
+        each = F.binary_cross_entropy_with_logits(odds, wrong[at], reduction="none")
+        return (each * weights[at]).sum() / weights[at].sum()
+
+    return train_judge(drawn.values, loss, inputs, seed=seed)
+
+
+def log_odds_of_wrong(selector: Judge, prediction: Prediction) -> Tensor:
+    """`(B, 1, H, W)`: the selector's log-odds, computed on the native grid and resized."""
+    return prediction.to_size(selector(prediction))
+
+
+def draw_doubts(pairs: Pairs, selector: Judge, seed: int) -> tuple[Pixels, Tensor]:
+    """Sampled full-size logits, and the selector's log-odds `(N,)` there."""
+
+    def read(prediction: Prediction) -> Tensor:
+        return torch.cat([prediction.logits, log_odds_of_wrong(selector, prediction)], 1)
+
+    drawn = draw_pixels(pairs, read, seed=seed)
+    return replace(drawn, values=drawn.values[:, :-1]), drawn.values[:, -1]
+
+
+def _flagged_temperature(flagged: Pixels, rule: float | Rule) -> float:
+    if rule == "likelihood":
+        return 1 / best_inverse(flagged, least=1 / HOTTEST)
+    if rule == "accuracy":
+        return _matching_temperature(flagged)
+    try:
+        return float(rule)
+    except ValueError:
+        raise UsageError(
+            f"selective: expected temperature=likelihood, accuracy or a number, got {rule!r}."
+        ) from None
+
+
+def _matching_temperature(pixels: Pixels) -> float:
+    """T at which the mean confidence is the accuracy, by bisection; `HOTTEST` where none is."""
+    logits = pixels.values.double()
+    accuracy = float(pixels.mean((~pixels.wrong).double()))
+    low, high = 1e-3, HOTTEST
+    if accuracy <= 1 / logits.shape[1]:
+        return HOTTEST
+    for _ in range(100):
+        middle = math.sqrt(low * high)
+        confidence = float(pixels.mean((logits / middle).softmax(1).amax(1)))
+        low, high = (middle, high) if confidence > accuracy else (low, middle)
+    return math.sqrt(low * high)
+
+
+@dataclass(frozen=True)
+class _Unflagged:
+    """Pairs in which flagged pixels are void."""
+
+    pairs: Pairs
+    selector: Judge
+
+    def __iter__(self) -> Iterator[tuple[Prediction, Tensor]]:
+        for prediction, label in self.pairs:
+            flagged = log_odds_of_wrong(self.selector, prediction)[:, 0] > 0
+            yield prediction, label.masked_fill(flagged, -2)
+
+
+def _fit_others(others: type[Calibrator], pairs: Pairs) -> Calibrator:
+    fitted: Calibrator = others.fit(pairs)  # type: ignore[attr-defined]
+    return fitted
+
+
+def _keeps(others: Calibrator) -> bool:
+    return others.keeps_classes

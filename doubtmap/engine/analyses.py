@@ -1,0 +1,207 @@
+"""What calibration depends on: capacity, the size of the view, several scales, being right.
+
+The four analyses of the paper, each a set of segmenters or of pixels measured on the same images.
+A subset of right pixels, or of wrong ones, has an accuracy of 1 or 0, so its ECE is how far its
+mean confidence is from that; it needs labels, and tells how sure a network is of its mistakes.
+
+Reference:
+    On Calibrating Semantic Segmentation Models: Analyses and An Algorithm (Wang, Gong and Wang,
+    2023), https://arxiv.org/abs/2212.12053
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from doubtmap.calibration import Identity
+from doubtmap.datasets.dataset import Dataset
+from doubtmap.engine.comparison import FINE, compare
+from doubtmap.engine.pairs import Pairs
+from doubtmap.engine.run import Progress
+from doubtmap.errors import UsageError
+from doubtmap.metrics import Confusion
+from doubtmap.metrics.accumulator import Array
+from doubtmap.prediction import Prediction, Segmenter
+
+ANALYSES = ("capacity", "crop", "multiscale", "correctness")
+
+
+@dataclass(frozen=True, eq=False)
+class Windowed:
+    """A segmenter that sees an image window by window, without what lies around; a `Segmenter`.
+
+    Args:
+        segmenter: the network.
+        side: of the square windows, in pixels; the last of a row or column overlaps the one
+            before, whose output stays.
+    """
+
+    segmenter: Segmenter
+    side: int
+
+    def __post_init__(self) -> None:
+        if self.side < 8:
+            raise UsageError(f"crop: expected windows of at least 8 pixels, got {self.side}.")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The network's."""
+        return self.segmenter.class_names
+
+    @property
+    def description(self) -> dict[str, object]:
+        """The network's, and the side of the windows."""
+        return {**self.segmenter.description, "window": self.side}
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict every window, and put the full-size logits together."""
+        height, width = images.shape[-2:]
+        whole: Tensor | None = None
+        # from the end, so that of overlapping windows the first one's output stays
+        for top in reversed(_starts(height, self.side)):
+            for left in reversed(_starts(width, self.side)):
+                place = (..., slice(top, top + self.side), slice(left, left + self.side))
+                logits = self.segmenter(images[place]).logits
+                if whole is None:
+                    whole = logits.new_zeros(*logits.shape[:2], height, width)
+                whole[place] = logits
+        assert whole is not None
+        return Prediction(whole, (height, width), class_names=self.class_names)
+
+
+@dataclass(frozen=True, eq=False)
+class Multiscale:
+    """A segmenter whose probabilities are means over scales and mirror images; a `Segmenter`.
+
+    Args:
+        segmenter: the network.
+        scales: factors of the image's sides.
+        mirror: whether to add each scale's mirror image.
+    """
+
+    segmenter: Segmenter
+    scales: Sequence[float] = (0.75, 1.0, 1.25)
+    mirror: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.scales or min(self.scales) <= 0:
+            raise UsageError(f"multiscale: expected scales above 0, got {list(self.scales)}.")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The network's."""
+        return self.segmenter.class_names
+
+    @property
+    def description(self) -> dict[str, object]:
+        """The network's, and the scales."""
+        return {**self.segmenter.description, "scales": list(self.scales), "mirror": self.mirror}
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict at every scale; logits are the logarithm of the mean probability."""
+        size = (images.shape[-2], images.shape[-1])
+        x = images.float() / 255 if images.dtype == torch.uint8 else images
+        total: Tensor | None = None
+        for scale in self.scales:
+            scaled = (max(8, round(size[0] * scale)), max(8, round(size[1] * scale)))
+            seen = F.interpolate(x, scaled, mode="bilinear", antialias=True).clamp(0, 1)
+            for view in (seen, seen.flip(-1)) if self.mirror else (seen,):
+                logits = F.interpolate(self.segmenter(view).logits, size, mode="bilinear")
+                p = logits.softmax(1)
+                p = p if view is seen else p.flip(-1)
+                total = p if total is None else total + p
+        assert total is not None
+        mean = total / (len(self.scales) * (2 if self.mirror else 1))
+        floor = torch.finfo(mean.dtype).tiny
+        return Prediction(mean.clamp_min(floor).log(), size, class_names=self.class_names)
+
+
+def analyse(
+    segmenters: Mapping[str, Segmenter],
+    dataset: Dataset,
+    *,
+    unknown: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Measure segmenters on the same images.
+
+    Args:
+        segmenters: by name.
+        dataset: labelled images.
+        unknown: label classes that are unknown objects; they count for nothing here.
+        progress: told after each image.
+
+    Returns:
+        For each segmenter the figures of `Comparison.figures`, `miou`, `ece_right`, `ece_wrong`
+        (those of the subsets), and `confidence_right` and `confidence_wrong`: the share of the
+        subset's pixels in each of 30 bins of confidence.
+
+    Raises:
+        UsageError, DataError, ModelError: as `evaluate`.
+    """
+    rows = {}
+    for name, segmenter in segmenters.items():
+        pairs = Pairs(segmenter, dataset, tuple(unknown), stage=name, progress=progress)
+        counting = _Counting(pairs)
+        found = compare(counting, {"raw": Identity()})
+        assert counting.confusion is not None
+        labelled = np.flatnonzero(counting.confusion.counts.sum(1)).tolist()
+        subsets = _of_subsets(counting.confidence)
+        miou = float(counting.confusion.mean_iou(labelled))
+        rows[name] = found.figures("raw") | {"miou": miou} | subsets
+    return rows
+
+
+def _starts(length: int, side: int) -> list[int]:
+    starts = list(range(0, max(1, length - side + 1), side))
+    return starts if starts[-1] + side >= length else [*starts, length - side]
+
+
+class _Counting:
+    """Pairs that count, on their way, the confusion and the confidence of right and wrong pixels.
+
+    Args:
+        pairs: to pass on.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self.confusion: Confusion | None = None
+        self.confidence: Array = np.zeros((2, FINE + 1))
+
+    def __iter__(self) -> Iterator[tuple[Prediction, Tensor]]:
+        for prediction, label in self.pairs:
+            there = label >= 0
+            if self.confusion is None:
+                self.confusion = Confusion.empty(prediction.native_logits.shape[1])
+            self.confusion.update(prediction.classes, label.clamp_min(0), there)
+            self._count(prediction, label, there)
+            yield prediction, label
+
+    def _count(self, prediction: Prediction, label: Tensor, there: Tensor) -> None:
+        confidence = prediction.probabilities.amax(1)[there]
+        right = (prediction.classes == label)[there]
+        at = (confidence * FINE).ceil().long().sub_(1).clamp_(0, FINE - 1)
+        for row, chosen in enumerate((~right, right)):
+            counts = torch.bincount(at[chosen], minlength=FINE).double()
+            self.confidence[row, :FINE] += counts.cpu().numpy()
+            self.confidence[row, FINE] += float(confidence[chosen].double().sum())
+
+
+def _of_subsets(confidence: Array) -> dict[str, Any]:
+    """Figures of the wrong pixels (row 0) and the right ones (row 1)."""
+    figures: dict[str, Any] = {}
+    for row, name in enumerate(("wrong", "right")):
+        pixels = confidence[row, :FINE].sum()
+        mean = confidence[row, FINE] / pixels if pixels else None
+        figures[f"ece_{name}"] = None if mean is None else float(abs(row - mean))
+        share = confidence[row, :FINE] / max(pixels, 1)
+        figures[f"confidence_{name}"] = share.tolist()
+    return figures

@@ -1,0 +1,185 @@
+"""`doubtmap calibrate`, and its file on `score` and `evaluate`."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import doubtmap as dm
+from doubtmap.calibration import Calibrated, Temperature, load_calibrator, save_calibrator
+from doubtmap.calibration.calibrator import Origin
+from doubtmap.cli import main
+from doubtmap.engine import calibrate
+from doubtmap.reports import read_map
+
+NETWORK = """
+import torch
+from torch import nn
+
+def build():
+    "Says bright or dark, {factor} times too sure."
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Identity())
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1) * {factor} / 3)
+        network[0].bias.zero_()
+    return network
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["doubtmap", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def yard(tmp_path):
+    """Random images whose labels follow the network's own probability at a factor of 1."""
+    generator = np.random.default_rng(0)
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+    for name in "abcdefgh":
+        pixels = generator.integers(0, 256, (24, 32), np.uint8)
+        image = np.repeat(pixels[..., None], 3, 2)
+        normal = (pixels / 255 - 0.5) / 0.25
+        bright = 1 / (1 + np.exp(-2 * normal))
+        label = (generator.random(bright.shape) > bright).astype(np.uint8)
+        Image.fromarray(image).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(label).save(tmp_path / "labels" / f"{name}.png")
+    (tmp_path / "doubtmap.toml").write_text(
+        'images = "images/{frame}.png"\nlabels = "labels/{frame}.png"\n'
+        "[classes]\nbright = 0\ndark = 1\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def common(yard):
+    """Arguments that open the network, three times too sure."""
+    path = yard / "network.py"
+    path.write_text(NETWORK.replace("{factor}", "3.0"))
+    options = ("--classes", "bright,dark", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25")
+    return f"python:{path}:build", f"folder:{yard}", *options
+
+
+def test_a_temperature_is_fitted_written_and_used(run, common, yard):
+    file, page = yard / "c.safetensors", yard / "page.html"
+    fitting = ("--method", "temperature", "--out", file, "--report", page, "--replicates", "20")
+    code, printed, error = run("calibrate", *common, *fitting)
+    assert code == 0, error
+    assert load_calibrator(file).temperature == pytest.approx(3, rel=0.1)
+    assert "temperature" in printed and "ECE" in printed
+    assert page.read_text().count("<svg") == 6  # before and after: all, and each of two classes
+    out = yard / "out"
+    asked = ("--scores", "entropy", "--replicates", "20", "--out", out)
+    code, _, error = run("evaluate", *common, *asked, "--calibrator", file)
+    assert code == 0, error
+    assert "8 of 8 images" in error and "used to fit" in error
+    results = json.loads((out / "results.json").read_text())
+    assert results["calibration"]["ece"] < 0.03
+    assert results["model"]["calibrator"]["method"] == "temperature"
+    run("evaluate", *common, *asked)
+    assert json.loads((out / "results.json").read_text())["calibration"]["ece"] > 0.1
+
+
+def test_scores_of_calibrated_predictions(run, common, yard):
+    save_calibrator(Temperature(temperature=1e10), yard / "hot")
+    network, _, *options = common
+    asked = (network, yard / "images" / "a.png", *options, "--format", "npy", "--out", yard / "o")
+    code, _, error = run("score", *asked, "--calibrator", yard / "hot")
+    assert code == 0, error
+    assert read_map(yard / "o" / "entropy" / "a.npy") == pytest.approx(np.log(2), abs=1e-6)
+    with Image.open(yard / "o" / "classes" / "a.png") as classes:
+        assert set(np.unique(classes)) == {0, 1}  # not class 0 everywhere
+
+
+def test_auto_leaves_a_calibrated_network_alone(run, common, yard):
+    (yard / "network.py").write_text(NETWORK.replace("{factor}", "1.0"))
+    file = yard / "c.safetensors"
+    asked = ("--out", file, "--candidates", "temperature,histogram", "--replicates", "20")
+    code, _, error = run("calibrate", *common, *asked)
+    assert code == 0, error
+    assert "No method improves on the raw network" in error
+    assert type(load_calibrator(file)).__name__ == "Identity"
+
+
+def test_auto_calibrates_a_network_that_is_too_sure(run, common, yard):
+    file = yard / "c.safetensors"
+    asked = ("--out", file, "--candidates", "temperature,histogram,dirichlet", "--json")
+    code, printed, error = run("calibrate", *common, *asked, "--replicates", "20")
+    assert code == 0, error
+    assert json.loads(printed)["identity"]["ece"] > 0.1
+    assert isinstance(load_calibrator(file), Temperature)
+
+
+def test_a_method_that_does_harm_is_warned_of(run, common, yard):
+    (yard / "network.py").write_text(NETWORK.replace("{factor}", "1.0"))
+    method = "selective(temperature=1e10,balance=20)"
+    asked = ("--method", method, "--out", yard / "c", "--replicates", "50")
+    code, _, error = run("calibrate", *common, *asked)
+    assert code == 0, error
+    assert "makes this network worse" in error
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "says"),
+    [
+        (("--method", "temprature"), 2, "Did you mean temperature"),
+        (("--candidates", "nothing"), 2, "no method 'nothing'"),
+        (("--by", "luck"), 2, "ece, brier or nll"),
+        (("--calibrator", "CALIBRATOR"), 2, "Leave it out"),
+        (("--method", "selective(inputs=features)", "--classifier", "1"), 2, "classifier"),
+    ],
+)
+def test_misuse(run, common, yard, extra, code, says):
+    save_calibrator(Temperature(temperature=2.0), yard / "old")
+    extra = [str(yard / "old") if word == "CALIBRATOR" else word for word in extra]
+    found, _, error = run("calibrate", *common, "--out", yard / "c", *extra)
+    assert (found, says in error) == (code, True), error
+    assert not (yard / "c").exists()
+
+
+def test_calibrators_of_another_network_are_refused(run, common, yard):
+    asked = ("evaluate", *common, "--scores", "entropy", "--out", yard / "o", "--calibrator")
+    code, _, error = run(*asked, yard / "nowhere")
+    assert code == 1 and "found no file" in error
+    save_calibrator(Temperature(temperature=2.0, channels=5), yard / "five")
+    code, _, error = run(*asked, yard / "five")
+    assert code == 2 and "expected the 5 classes" in error
+    origin = Origin(class_names=("up", "down"))
+    save_calibrator(Temperature(temperature=2.0, channels=2, origin=origin), yard / "other")
+    code, _, error = run(*asked, yard / "other")
+    assert code == 2 and "up, down" in error
+
+
+def test_a_run_goes_on_with_the_same_calibrator_only(common, yard):
+    segmenter = dm.load("demo")
+    streets = dm.open_dataset("synthetic:2")
+
+    def stop(stage, done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    one, two = (Calibrated(segmenter, Temperature(temperature=2.0), name) for name in "ab")
+    with pytest.raises(KeyboardInterrupt):
+        dm.evaluate(one, streets, "entropy", out=yard / "run", progress=stop, replicates=20)
+    with pytest.raises(dm.UsageError, match="model differ"):
+        dm.evaluate(two, streets, "entropy", out=yard / "run", resume=True, replicates=20)
+    results = dm.evaluate(one, streets, "entropy", out=yard / "run", resume=True, replicates=20)
+    assert results.figures["model"]["calibrator"]["source"] == "a"
+
+
+def test_a_single_image_cannot_be_parted():
+    with pytest.raises(dm.UsageError, match="at least 2 images"):
+        calibrate(dm.load("demo"), dm.open_dataset("synthetic:1"))

@@ -1,0 +1,136 @@
+"""Calibrators measured side by side, and what `auto` makes of it."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from worlds import honest_pairs, lying_pairs
+
+import doubtmap as dm
+from doubtmap.calibration import Identity, Temperature
+from doubtmap.engine import compare
+from doubtmap.engine.calibrate import choose
+from doubtmap.engine.splitting import split_images
+from doubtmap.metrics import Reliability
+from doubtmap.prediction import Prediction
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return honest_pairs(5, factor=2.0, seed=4, shape=(40, 60))
+
+
+@pytest.fixture(scope="module")
+def comparison(pairs):
+    methods = {"identity": Identity(), "temperature": Temperature(temperature=2.0)}
+    return compare(pairs, methods, block=1)
+
+
+@pytest.mark.parametrize("bins", [10, 15])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_figures_are_those_of_the_accumulator(pairs, comparison, bins, temperature):
+    name = "temperature" if temperature == 2 else "identity"
+    oracle, each = Reliability(4, bins), []
+    for prediction, label in pairs:
+        logits = prediction.logits / temperature
+        oracle.update(logits, label.clamp_min(0), label >= 0)
+        alone = Reliability(4, bins)
+        alone.update(logits, label.clamp_min(0), label >= 0)
+        each.append(alone.ece)
+    assert comparison.ece(name, bins) == pytest.approx(oracle.ece, abs=1e-6)
+    assert comparison.ece_per_image(name, bins) == pytest.approx(np.mean(each), abs=1e-6)
+    assert comparison.nll(name) == pytest.approx(oracle.nll, rel=1e-5)
+    assert comparison.brier(name) == pytest.approx(oracle.brier, rel=1e-5)
+
+
+def test_diagrams_by_class_add_up_to_the_whole(comparison):
+    whole = comparison.diagram("identity")
+    assert sum(whole["share"]) == pytest.approx(1)
+    counts = comparison.classwise[0].sum((1, 2))
+    assert (counts > 0).all()
+    for label in range(4):
+        assert sum(comparison.diagram("identity", label=label)["share"]) == pytest.approx(1)
+
+
+def test_paired_differences_are_narrower_than_intervals(comparison):
+    figures = comparison.figures("identity")
+    difference, bounds = comparison.difference("identity", "temperature", "nll")
+    assert difference == pytest.approx(comparison.nll("identity") - comparison.nll("temperature"))
+    assert bounds[0] < difference < bounds[1]
+    low, high = figures["nll_interval"]
+    assert bounds[1] - bounds[0] < high - low
+
+
+def test_regions_part_the_pixels():
+    label = torch.zeros(1, 40, 60, dtype=torch.int64)
+    label[:, :, 30:] = 1
+    label[:, :5] = -2
+    prediction = Prediction(torch.randn(1, 2, 40, 60), (40, 60))
+    (sums,) = compare([(prediction, label)], {"identity": Identity()}).sums
+    everything, band, inside = sums[0, :3]
+    assert np.allclose(band + inside, everything)
+    assert (everything[:, 0].sum(), band[:, 0].sum()) == (35 * 60, 35 * 4)
+
+
+def test_calibrated_networks_are_left_alone():
+    fit, other = honest_pairs(6, seed=1), honest_pairs(6, seed=2)
+    harmful = {"identity": Identity(), "hot": Temperature(temperature=2.0)}
+    taken, notes = choose(compare(other, harmful, block=1))
+    assert taken == "identity"
+    assert "No method improves" in notes[-1]
+    fitted = {"identity": Identity(), "temperature": Temperature.fit(fit)}
+    assert choose(compare(other, fitted, block=1))[0] == "identity"
+
+
+def test_the_simplest_that_is_not_beaten_is_taken():
+    fit, other = honest_pairs(6, 2.0, seed=1), honest_pairs(6, 2.0, seed=2)
+    best = Temperature.fit(fit)
+    methods = {"identity": Identity(), "temperature": best, "twin": best}
+    assert choose(compare(other, methods, block=1))[0] == "temperature"
+
+
+def test_a_better_method_is_taken_though_it_is_not_the_simplest(fitted):
+    methods = {name: fitted[name] for name in ("identity", "temperature", "selective_confidence")}
+    comparison = compare(lying_pairs(6, seed=8), methods, block=1)
+    assert choose(comparison)[0] == choose(comparison, "brier")[0] == "selective_confidence"
+
+
+def test_what_harms_the_likelihood_is_refused(comparison, pairs):
+    """A classifier that is right half of the time, always sure: the wrong cure is worse."""
+    methods = {"identity": Temperature(temperature=2.0), "cold": Temperature(temperature=0.2)}
+    taken, notes = choose(compare(pairs, methods, block=1))
+    assert taken == "identity"
+    assert "worsens the likelihood" in notes[0]
+
+
+def test_images_without_labels_are_refused(pairs):
+    void = [(p, torch.full_like(label, -1)) for p, label in pairs]
+    with pytest.raises(dm.DataError, match="found none"):
+        compare(void, {"identity": Identity()})
+    with pytest.raises(dm.UsageError, match="got none"):
+        compare(pairs, {})
+
+
+def test_sequences_stay_together():
+    names = [f"{drive}_{frame:03d}" for drive in "abcde" for frame in range(7)]
+    fit, other = split_images(names)
+    assert sorted(fit + other) == list(range(35))
+    assert {names[i][0] for i in fit}.isdisjoint({names[i][0] for i in other})
+
+
+def test_few_sequences_are_cut_into_runs():
+    names = [f"x_{frame}" for frame in range(21)] + [f"y_{frame}" for frame in range(5)]
+    fit, other = split_images(names)
+    assert sorted(fit + other) == list(range(26))
+    breaks = sum(b != a + 1 for a, b in itertools.pairwise(fit))
+    assert breaks <= 3
+    assert abs(len(fit) - len(other)) <= 4
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_small_sets_can_be_parted(count):
+    fit, other = split_images([str(k) for k in range(count)])
+    assert fit and other and sorted(fit + other) == list(range(count))
+    with pytest.raises(dm.UsageError, match="at least 2"):
+        split_images(["one"])
