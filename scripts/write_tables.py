@@ -27,6 +27,9 @@ COLUMNS = {
     "p_accurate_certain_area": "p(acc\\|cert)",
     "p_uncertain_inaccurate_area": "p(unc\\|inacc)",
     "pavpu_area": "PAvPU",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "rmse": "RMSE",
     "milliseconds": "ms",
     "ratio": "x plain",
 }

@@ -7,6 +7,7 @@ from torch import nn
 import doubtmap as dm
 from doubtmap.engine import fit_score, locate
 from doubtmap.engine.fit import before_last_activation, prepared
+from doubtmap.engine.settings import model_settings
 
 
 class Last(nn.Module):
@@ -24,7 +25,16 @@ class Last(nn.Module):
 
 @pytest.mark.parametrize(
     "activation",
-    [nn.ReLU(), nn.ReLU(inplace=True), nn.GELU(), nn.SiLU(inplace=True), nn.LeakyReLU(0.01)],
+    [
+        nn.ReLU(),
+        nn.ReLU(inplace=True),
+        nn.GELU(approximate="tanh"),
+        nn.SiLU(inplace=True),
+        nn.LeakyReLU(0.2),
+        nn.PReLU(),
+        nn.Tanh(),
+        nn.Softplus(),
+    ],
     ids=str,
 )
 def test_the_layer_before_the_last_activation_is_found(activation):
@@ -34,6 +44,7 @@ def test_the_layer_before_the_last_activation_is_found(activation):
 
 def test_without_an_activation_there_is_no_layer_before_it():
     assert before_last_activation(dm.load(Last(nn.Identity()))) is None
+    assert before_last_activation(dm.load(Last(nn.BatchNorm2d(12)))) is None
     assert before_last_activation(dm.load("demo,demo")) is None
 
 
@@ -101,6 +112,71 @@ def test_several_layers_on_several_grids():
     assert fitted.gaussians.mean.shape == (8, 56 + 72)
     segmenter = prepared(dm.load("demo"), {"density": fitted})
     assert fitted(segmenter(streets[0].image[None])).isfinite().all()
+
+
+def test_a_layer_may_be_called_by_a_number():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 8, 1))
+    segmenter = dm.load(network, classes=dm.load("demo").class_names)
+    fitted = fit_score("density(layer=0,certainty=0)", segmenter, dm.open_dataset("synthetic:1"))
+    assert fitted.layers == ("0",)
+
+
+class Slow:
+    """A data set that must not be read."""
+
+    def __init__(self, dataset):
+        self.dataset, self.read = dataset, 0
+
+    def __getattr__(self, name):
+        return getattr(self.dataset, name)
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        self.read += 1
+        return self.dataset[index]
+
+
+def test_options_are_checked_before_the_whole_data_set_is_read(tmp_path):
+    streets = Slow(dm.open_dataset("synthetic:40"))
+    with pytest.raises(dm.UsageError, match="a number of the 56 channels"):
+        fit_score("density(rank=4000)", dm.load("demo"), streets)
+    with pytest.raises(dm.DataError, match="cannot be written"):
+        fit_score("density", dm.load("demo"), streets, out=tmp_path)
+    assert streets.read < 8
+
+
+def test_a_run_does_not_go_on_with_another_fit(fitted, tmp_path):
+    other = tmp_path / "other.safetensors"
+    fit_score("density", dm.load("demo"), dm.open_dataset("synthetic:2", seed=5), out=other)
+    streets = dm.open_dataset("synthetic:2")
+    stopped = {"out": tmp_path / "run", "replicates": 20}
+
+    def stop(results):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dm.evaluate(dm.load("demo"), streets, f"density:{fitted}", save=stop, **stopped)
+    for scores in (f"density:{other}", f"density(at=any):{fitted}"):
+        with pytest.raises(dm.UsageError, match="differ"):
+            dm.evaluate(dm.load("demo"), streets, scores, resume=True, **stopped)
+    dm.evaluate(dm.load("demo"), streets, f"density:{fitted}", resume=True, **stopped)
+
+
+def test_members_are_part_of_a_run_s_settings():
+    plain, other = dm.load("demo,demo"), dm.load("demo,demo", mean=(0, 0, 0))
+    assert model_settings(plain) != model_settings(other)
+
+
+def test_constant_features_have_no_places():
+    network = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 8, 1))
+    nn.init.zeros_(network[0].weight)
+    nn.init.ones_(network[0].bias)
+    segmenter = dm.load(network, classes=dm.load("demo").class_names)
+    with pytest.raises(dm.DataError, match="features that tell them apart"):
+        locate(segmenter, dm.open_dataset("synthetic:2"))
 
 
 def test_locations_of_the_demo_network():

@@ -80,6 +80,20 @@ def test_classes_seen_at_one_place_have_no_distances():
     assert np.isnan(figures.same)
 
 
+def test_cells_cover_the_image_and_not_the_padding():
+    means, _ = summed(0.0)
+    features, label = scene(means, 0.0, size=(16, 16))
+    padded = torch.zeros(2, CHANNELS, 40, 24)
+    padded[..., :16, :16] = features
+    framed = torch.full((2, 40, 24), -2)
+    framed[:, :16, :16] = label
+    plain, within = Locations(CLASSES, CHANNELS, GRID), Locations(CLASSES, CHANNELS, GRID)
+    plain.update(features, label)
+    within.update(padded, framed, (16, 16))
+    assert torch.equal(plain.counts, within.counts)
+    torch.testing.assert_close(plain.sums, within.sums)
+
+
 def test_a_grid_of_one_has_no_distant_cells():
     with pytest.raises(UsageError, match="grid of at least 2"):
         Locations(CLASSES, CHANNELS, 1)

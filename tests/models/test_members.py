@@ -90,6 +90,12 @@ def test_a_class_that_no_member_believes_in_is_finite():
     assert scores.entropy(prediction).allclose(torch.tensor(math.log(2)), atol=1e-6)
 
 
+def test_the_energy_of_a_mean_is_no_score():
+    logits = torch.randn(1, 3, 2, 2)
+    with pytest.raises(ModelError, match="0 everywhere"):
+        scores.energy(together(logits, logits))
+
+
 @pytest.mark.parametrize("name", scores.OF_MEMBERS)
 def test_one_network_has_no_members(name):
     with pytest.raises(ModelError, match="MODEL1,MODEL2"):
@@ -138,6 +144,14 @@ class TestEnsemble:
         ensemble = Ensemble([load(Tiny()), load(other)])
         with pytest.raises(ModelError, match="equal classes"):
             ensemble(torch.rand(1, 3, 32, 32))
+
+    def test_names_may_be_spelt_in_two_ways(self):
+        first = load(Tiny(), classes=["traffic light", "b", "c", "d", "e"])
+        second = load(Tiny(), classes=["Traffic_Light", "b", "c", "d", "e"])
+        assert Ensemble([first, second]).class_names == first.class_names
+
+    def test_many_names_are_no_path(self):
+        assert len(load(",".join(["demo"] * 60)).members) == 60
 
     def test_one_member_is_no_ensemble(self):
         with pytest.raises(UsageError, match="two or more"):
@@ -216,6 +230,20 @@ class TestDropout:
     def test_impossible_requests(self, options, message):
         with pytest.raises(UsageError, match=message):
             MonteCarloDropout(load(Dropped()), **options)
+
+    def test_every_batch_is_checked(self):
+        segmenter = MonteCarloDropout(load(Dropped()), passes=2)
+        segmenter(self.images)
+        with pytest.raises(UsageError, match="expected"):
+            segmenter(self.images.numpy())
+
+    def test_a_classifier_that_is_called_by_keyword(self):
+        network = Tiny()
+        forward = network.classifier.forward
+        network.classifier.forward = lambda input: forward(input)
+        network.features, features = (lambda x: features(x)), network.features
+        prediction = MonteCarloDropout(load(network), passes=3, rate=0.5)(self.images)
+        assert scores.member_spread(prediction).max() > 0
 
     def test_several_networks_cannot_be_sampled(self):
         with pytest.raises(UsageError, match="one PyTorch network"):

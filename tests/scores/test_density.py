@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.prediction import Prediction
 from doubtmap.scores import Density, Mahalanobis
+from doubtmap.scores.fitted_file import write_fitted
 from doubtmap.scores.gaussians import Gaussians, GaussianSums
 from doubtmap.scores.inner_features import OUTSIDE, native_labels
 from doubtmap.scores.parsing import parse_fit, parse_scores
@@ -223,6 +225,16 @@ class TestClassesThatAreRareOrAbsent:
         assert "1 (1)" in fitted.notes[0]
         assert fitted(pairs[0][0]).isfinite().all()
 
+    def test_a_class_that_the_network_never_names_is_absent(self):
+        pairs = []
+        for p, label in frames():
+            logits = p.native_logits.clone()
+            logits[:, 1] = -1000
+            pairs.append((Prediction(logits, p.size, features=p.features), label))
+        fitted = Density.fit(pairs)
+        assert fitted.gaussians.present.tolist() == [True, False, True]
+        assert "no pixel of 1" in fitted.notes[0]
+
     def test_no_labelled_pixel_at_all(self):
         with pytest.raises(DataError, match="found none"):
             Density.fit([(p, torch.full_like(label, -2)) for p, label in frames()])
@@ -232,7 +244,7 @@ class TestClassesThatAreRareOrAbsent:
         label[:] = -1
         label[0, 3, 3] = 2
         with pytest.raises(DataError, match="effective pixels"):
-            Density.fit([(p, label)])
+            Density.fit([(p, label)], certainty=0)
 
 
 class TestBadFeatures:
@@ -249,6 +261,15 @@ class TestBadFeatures:
         ]
         with pytest.raises(DataError, match=r"density\(shrinkage=0.01\)"):
             Density.fit(pairs, scale="none", shrinkage=0)
+
+    @pytest.mark.parametrize("options", [{"rank": 1}, {"project": 2}, {}])
+    def test_all_zero(self, options):
+        pairs = [
+            (Prediction(p.native_logits, p.size, features=torch.zeros_like(p.features)), label)
+            for p, label in frames()
+        ]
+        with pytest.raises(DataError, match="do not vary"):
+            Density.fit(pairs, scale="none", **options)
 
     def test_none(self):
         logits = torch.randn(1, CLASSES, 4, 4)
@@ -300,6 +321,15 @@ class TestFile:
         assert list(named) == ["entropy", "density(at=any)", "mahalanobis"]
         assert named["density(at=any)"].at == "any"
 
+    def test_files_that_share_a_name_are_told_apart(self, tmp_path):
+        for name in ("one", "two"):
+            Density.fit(frames()).save(tmp_path / name)
+        one, two = tmp_path / "one", tmp_path / "two"
+        named = parse_scores(f"density:{one},density:{two},density(at=any):{two}")
+        assert list(named) == ["density:one", "density:two", "density(at=any)"]
+        with pytest.raises(UsageError, match="density:one is asked for twice"):
+            parse_scores(f"density:{one},density:{one}")
+
     @pytest.mark.parametrize(
         ("text", "error", "message"),
         [
@@ -309,6 +339,8 @@ class TestFile:
             ("density(at=all):FILE", UsageError, "at to be predicted or any"),
             ("density(rank=2,project=2):FILE", UsageError, "rank or project"),
             ("density(rank=4):FILE", UsageError, "a number of the 4 channels"),
+            ("density(rank=nan):FILE", UsageError, "a number of the 4 channels"),
+            ("density(project=inf):FILE", UsageError, "a number of the 4 channels"),
             ("density(shrinkage=2):FILE", UsageError, r"shrinkage in \[0, 1\]"),
             ("density(prior=1):FILE", UsageError, "true or false"),
             ("entropy:FILE", UsageError, "takes no file"),
@@ -326,9 +358,29 @@ class TestFile:
         with pytest.raises(DataError, match="cannot be read"):
             Density.load(file)
 
-    @pytest.mark.parametrize("text", ["entropy", "density:FILE"])
-    def test_only_scores_that_learn_are_fitted(self, text):
-        with pytest.raises(UsageError, match="learns from data"):
+    @pytest.mark.parametrize("meta", [{}, {"doubtmap": "{}"}, {"doubtmap": "[]"}])
+    def test_a_file_of_somebody_else(self, tmp_path, meta):
+        file = tmp_path / "density.safetensors"
+        save_file({"x": torch.zeros(1)}, file, meta)
+        with pytest.raises(DataError, match="--out FILE"):
+            Density.load(file)
+
+    def test_a_file_with_parts_missing(self, tmp_path):
+        file = tmp_path / "density.safetensors"
+        write_fitted(file, "density", {"mean": torch.zeros(1)}, {})
+        with pytest.raises(DataError, match="do not fit together"):
+            Density.load(file)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("entropy", "learns from data"),
+            ("density:FILE", "learns from data"),
+            ("mahalanobis", "Fit density instead"),
+        ],
+    )
+    def test_only_scores_that_learn_are_fitted(self, text, message):
+        with pytest.raises(UsageError, match=message):
             parse_fit(text)
 
 
@@ -341,6 +393,8 @@ class TestMahalanobis:
         precision = density.gaussians.shrunk("tied", 1e-3)[0].inverse()
         centred = z[:, None] - density.gaussians.mean
         squared = torch.einsum("ncd,de,nce->nc", centred, precision, centred)
+        with pytest.raises(UsageError, match="shrinkage"):
+            Mahalanobis.load(tmp_path / "d", shrinkage=-1)
         found = Mahalanobis.load(tmp_path / "d")(pairs[0][0])
         np.testing.assert_allclose(found.flatten(), squared.amin(1), rtol=1e-4, atol=1e-4)
         assert (found >= 0).all()
