@@ -15,7 +15,8 @@ def folder(tmp_path_factory):
 def test_fit_then_evaluate(run, folder):
     file = folder / "density.safetensors"
     code, out, err = run("fit", "density(certainty=16)", "demo", "synthetic:4", "--out", file)
-    assert (code, out) == (0, f"{file}: use it with --scores density:{file}\n"), err
+    assert code == 0, err
+    assert out == f"{file}: over 56 features of merge.3; use it with --scores density:{file}\n"
     assert Density.load(file).certainty == 16
     code, out, err = run(
         "evaluate", "demo", "synthetic:2", "--scores", f"entropy,density:{file}", "--json",
@@ -73,7 +74,21 @@ def test_all_scores_of_several_networks_or_passes(run, tmp_path, options):
     assert code == 0, err
     figures = json.loads(out)
     assert {"mutual_information", "member_entropy", "member_spread"} < set(figures["scores"])
-    assert "gradient" not in figures["scores"]
+    assert {"gradient", "energy"}.isdisjoint(figures["scores"])
+    assert any("energy: left out" in note for note in figures["notes"])
+
+
+def test_the_seed_is_that_of_dropout_too(run, tmp_path):
+    def information(seed):
+        code, out, err = run(
+            "evaluate", "demo", "--dropout-rate", "0.2", "synthetic:1", "--json",
+            "--scores", "mutual_information", "--replicates", 20,
+            "--seed", seed, "--out", tmp_path / str(seed),
+        )  # fmt: skip
+        assert code == 0, err
+        return json.loads(out)["model"]["dropout"]["seed"]
+
+    assert (information(3), information(4)) == (3, 4)
 
 
 @pytest.mark.parametrize(
