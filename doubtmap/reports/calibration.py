@@ -28,7 +28,7 @@ COLUMNS = {
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;
 color:#222226;background:#fff}
-table{border-collapse:collapse}td,th{padding:.25em .7em;text-align:right}
+table{border-collapse:collapse}td,th{padding:.25em .7em;text-align:right;white-space:nowrap}
 td:first-child,th:first-child{text-align:left}tr.taken{font-weight:600}
 th{border-bottom:1px solid #999}.pair{display:flex;flex-wrap:wrap;gap:1.5em}
 figure{margin:0 0 1em}svg{max-width:100%;height:auto}
@@ -45,7 +45,7 @@ def comparison_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
         figures: by method, as `Comparison.figures` gives them.
     """
     rows = [["method", *COLUMNS.values()]]
-    rows += [[name, *(_number(row.get(key)) for key in COLUMNS)] for name, row in figures.items()]
+    rows += [[name, *(_cell(row, key) for key in COLUMNS)] for name, row in figures.items()]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
@@ -72,7 +72,8 @@ def write_calibration_report(found: Calibration, path: str | Path) -> None:
         _table({name: comparison.figures(name) for name in comparison.names}, taken),
         Markup(
             "<p>Fitted on one part of the images, measured on the other. ECE is pooled, with 15 "
-            "bins, unless it says otherwise; bars reach from accuracy to confidence.</p>"
+            "bins, unless it says otherwise, with its 95 % interval over images; bars reach from "
+            "accuracy to confidence.</p>"
             "<h2>All classes</h2>"
         ),
         _before_and_after(found, None),
@@ -103,11 +104,17 @@ def _table(figures: Mapping[str, Mapping[str, Any]], taken: str) -> Markup:
         Markup("<tr{}><td>{}{}").format(
             Markup(' class="taken"') if name == taken else "",
             name,
-            Markup("").join(Markup("<td>{}").format(_number(row.get(key))) for key in COLUMNS),
+            Markup("").join(Markup("<td>{}").format(_cell(row, key)) for key in COLUMNS),
         )
         for name, row in figures.items()
     ]
     return Markup("<table><tr>{}{}</table>").format(head, Markup("").join(rows))
+
+
+def _cell(row: Mapping[str, Any], key: str) -> str:
+    """A figure; the ECE with its interval."""
+    ends = row.get(f"{key}_interval") if key == "ece" else None
+    return _number(row.get(key)) + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
 
 
 def _number(value: object) -> str:
