@@ -18,6 +18,7 @@ on an idle machine).
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import time
@@ -68,7 +69,8 @@ FIGURES = ("auprc", "auroc", "fpr95")
 
 def fitted(work: Path, shared: Path, model: Path, name: str, wanted: str) -> Path:
     """Fit on train, once."""
-    file = work / f"{model.parent.name}-{model.name}-{name}.safetensors".replace(" ", "_")
+    options = hashlib.sha256(f"{wanted} {Density.FIT_OPTIONS}".encode()).hexdigest()[:8]
+    file = work / f"{model.parent.name}-{model.name}-{name}-{options}.safetensors".replace(" ", "_")
     if not file.exists():
         train = dm.open_dataset(f"camvid:{shared}/data/camvid:train")
         fit_score(wanted, dm.load(model), train, out=file)
@@ -103,8 +105,8 @@ def rows_of(segmenter: Segmenter, shared: Path, split: str, names: dict[str, str
     return rows
 
 
-def table(work: Path, shared: Path, spectral: Path | None) -> list[Any]:
-    """Every method on test."""
+def table(work: Path, shared: Path, spectral: Path | None, only: str) -> list[Any]:
+    """Every method on test, or those networks whose titles `only` has."""
     models = shared / "models"
     camvid9, members = (
         models / "camvid9",
@@ -127,21 +129,21 @@ def table(work: Path, shared: Path, spectral: Path | None) -> list[Any]:
         names[f"density(at=any,covariance=full):{published}"] = f"{title}: density, as published"
         return names
 
+    singles = {"camvid9": camvid9, "member 1": members[0]}
+    singles |= {"spectral": spectral} if spectral is not None else {}
+    sampled = "camvid9, 5 passes, dropout 0.2 added"
+    several_of: dict[str, Callable[[], Segmenter]] = {
+        sampled: lambda: MonteCarloDropout(dm.load(camvid9), 5, 0.2),
+        "ensemble of 3": lambda: dm.load(",".join(map(str, members[:3]))),
+        "ensemble of 5": lambda: dm.load(",".join(map(str, members))),
+    }
     rows = []
-    plan: list[tuple[Segmenter, dict[str, str]]] = [
-        (dm.load(camvid9), with_density("camvid9", camvid9)),
-        (dm.load(members[0]), with_density("member 1", members[0])),
-        (
-            MonteCarloDropout(dm.load(camvid9), 5, 0.2),
-            named("camvid9, 5 passes, dropout 0.2 added", several),
-        ),
-        (dm.load(",".join(map(str, members[:3]))), named("ensemble of 3", several)),
-        (dm.load(",".join(map(str, members))), named("ensemble of 5", several)),
-    ]
-    if spectral is not None:
-        plan.insert(2, (dm.load(spectral), with_density("spectral", spectral)))
-    for segmenter, names in plan:
-        rows += rows_of(segmenter, shared, "test", names)
+    for title, model in singles.items():
+        if not only or title in only.split(";"):
+            rows += rows_of(dm.load(model), shared, "test", with_density(title, model))
+    for title, opened in several_of.items():
+        if not only or title in only.split(";"):
+            rows += rows_of(opened(), shared, "test", named(title, several))
     return rows
 
 
@@ -267,19 +269,26 @@ def _timed(
     return rows
 
 
+def merged(before: list[Any], after: list[Any]) -> list[Any]:
+    """Rows in their old order, those that were measured anew in their new state."""
+    rows = {(row["stage"], row["set"], row["name"]): row for row in before}
+    rows |= {(row["stage"], row["set"], row["name"]): row for row in after}
+    return list(rows.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--spectral", type=Path)
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work"))
     parser.add_argument("--stages", default="table,ablation,time")
+    parser.add_argument("--only", default="", help="Of the table: titles of networks, between ;")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     work, shared, spectral = arguments.work, arguments.shared, arguments.spectral
     stages: dict[str, Callable[[], list[Any]]] = {
-        "table": lambda: table(work, shared, spectral),
+        "table": lambda: table(work, shared, spectral, arguments.only),
         "ablation": lambda: ablation(work, shared, shared / "models" / "camvid9", "camvid9"),
-        "ablation of spectral": lambda: ablation(work, shared, spectral, "spectral"),  # type: ignore[arg-type]
         "time": lambda: [*times(work, shared), *budget()],
     }
     content: dict[str, Any] = {"command": "", "version": "", "conditions": {}, "rows": []}
@@ -287,7 +296,7 @@ def main() -> None:
         content = json.loads(RESULTS.read_text())
     for stage in arguments.stages.split(","):
         rows = [{"stage": stage} | row for row in stages[stage]()]
-        content["rows"] = [row for row in content["rows"] if row["stage"] != stage] + rows
+        content["rows"] = merged(content["rows"], rows)
         content["command"] = "python benchmarks/ddu.py --spectral FOLDER"
         content["version"] = dm.__version__
         content["conditions"]["unknown"] = UNKNOWN

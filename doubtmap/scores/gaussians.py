@@ -144,8 +144,9 @@ class Gaussians:
     def shrunk(self, covariance: Covariance, shrinkage: float) -> Tensor:
         """Covariances that can be inverted.
 
-        Each is mixed with the pooled one, as far as its class has few effective pixels for its D
-        channels, and then with its own mean variance times the identity.
+        Each is mixed with its own mean variance times the identity. That of a class with fewer
+        effective pixels than channels first leans on the pooled one, and only that: to lean with
+        more makes rare classes wide, and unknown things fit into them.
 
         Args:
             covariance: `full`, one for each class, or `tied`, the pooled one for all.
@@ -161,7 +162,7 @@ class Gaussians:
         if covariance == "tied":
             mixed = self.within.expand_as(self.covariance)
         else:
-            trust = (self.effective / (self.effective + channels))[:, None, None]
+            trust = (self.effective / channels).clamp_max(1)[:, None, None]
             mixed = trust * self.covariance + (1 - trust) * self.within
         return shrink(mixed, shrinkage)
 
