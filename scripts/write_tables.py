@@ -33,7 +33,7 @@ COLUMNS = {
     "milliseconds": "ms",
     "ratio": "x plain",
 }
-PAGES = {"main_job.md": "main_job.json", "density.md": "ddu.json"}
+PAGES = {"main_job.md": "main_job.json", "density.md": "ddu.json", "dudes.md": "dudes.json"}
 """Each page with the results that its tables show."""
 
 

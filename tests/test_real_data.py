@@ -86,3 +86,22 @@ def test_the_benchmark_bounds_are_at_most_a_ten_thousandth_wide():
         "conditions"
     ]
     assert all(found["widest_bounds"] <= 1e-4 for found in conditions.values())
+
+
+OF_FIVE = {
+    "entropy": (0.0555, 0.3524, 0.8842, 0.4770, 0.4451, 0.8401),
+    "mutual_information": (0.0137, 0.5854, 0.7049, 0.3514, 0.5433, 0.7784),
+    "member_entropy": (0.0627, 0.3432, 0.8924, 0.4776, 0.4493, 0.8392),
+    "member_spread": (0.0114, 0.6226, 0.6544, 0.3298, 0.5352, 0.7655),
+}
+"""Exact figures of the ensemble of five, from the models' README: all pixels sorted at once."""
+
+
+@pytest.mark.parametrize("score", OF_FIVE)
+def test_the_ensemble_agrees_with_the_reference_figures(score):
+    rows = json.loads((ROOT / "benchmarks" / "results" / "ddu.json").read_text())["rows"]
+    (row,) = [row for row in rows if row["name"] == f"ensemble of 5: {score}"]
+    found = [
+        row[f"{kind}.{key}"] for kind in ("unknown", "wrong") for key in ("auprc", "fpr95", "auroc")
+    ]
+    assert found == pytest.approx(OF_FIVE[score], abs=1.5e-4)

@@ -120,7 +120,7 @@ def cropped(
     label = label[top : top + height, left : left + width]
     if tuple(label.shape) == crop:
         return image, label
-    colour = torch.tensor(fill, dtype=image.dtype).view(3, 1, 1)
+    colour = torch.tensor(fill, dtype=image.dtype).view(-1, 1, 1)
     canvas, blank = colour.repeat(1, height, width), label.new_full(crop, void)
     canvas[:, : label.shape[0], : label.shape[1]] = image
     blank[: label.shape[0], : label.shape[1]] = label

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from doubtmap.errors import ModelError
+from doubtmap.errors import ModelError, UsageError
 from doubtmap.models import load
 from doubtmap.models.distilled import HEAD, Head, attach, said_by
 from doubtmap.prediction import resize
@@ -19,8 +19,8 @@ from doubtmap.training.processes import ALONE, Processes
 
 PROBE = 128
 """Side, in pixels, of the image on which the classifier is looked for."""
-FASTER, ALONE_FASTER = 10.0, 100.0
-"""How much faster than the network a new head learns: beside it, and alone."""
+HEAD_RATE = {False: 0.02, True: 0.006}
+"""Largest learning rate of a head, without and with a hidden layer, whatever the network's."""
 KL_WEIGHT = 10.0
 TINY = 1e-8
 
@@ -36,7 +36,7 @@ class Distilling(CrossEntropy):
 
     Args:
         start: the student, which is trained in place.
-        teachers: asked on line.
+        teachers: asked on line; None where all images carry their targets.
         class_weights, processes: as `CrossEntropy`.
         mask_void: whether pixels without a label are left out of the teachers' term too.
     """
@@ -44,7 +44,7 @@ class Distilling(CrossEntropy):
     def __init__(
         self,
         start: Start,
-        teachers: Source,
+        teachers: Source | None,
         class_weights: Tensor | None = None,
         processes: Processes = ALONE,
         *,
@@ -54,9 +54,19 @@ class Distilling(CrossEntropy):
         self.teachers, self.mask_void = teachers, mask_void
 
     def target(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Targets `(B, K, H, W)`, and which pixels `(B, H, W)` have one that counts."""
-        carried = images[:, 3:]
-        target = carried if carried.shape[1] else self.teachers(images)
+        """Targets `(B, K, H, W)`, and which pixels `(B, H, W)` have one that counts.
+
+        Raises:
+            UsageError: for images without targets where there is nobody to ask.
+        """
+        target = images[:, 3:]
+        if not target.shape[1]:
+            if self.teachers is None:
+                raise UsageError(
+                    "dudes: expected images that carry what the teachers said of them, got plain "
+                    "ones. Train without a cache, or let the batches carry it."
+                )
+            target = self.teachers(images)
         counts = torch.isfinite(target).all(1)
         if self.mask_void:
             counts = counts & (labels >= 0)
@@ -68,6 +78,7 @@ class SecondHead(Distilling):
 
     Args:
         start, teachers, class_weights, processes, mask_void: as `Distilling`.
+        hidden: channels of a hidden layer of the head; 0: none, as published.
         frozen: train the head alone; the network stays as it is, batch norm's statistics too.
         about: what a reader of the head's file should know.
 
@@ -77,26 +88,28 @@ class SecondHead(Distilling):
     Reference:
         DUDES: Deep Uncertainty Distillation using Ensembles for Semantic Segmentation (Landgraf
         et al., 2024), https://arxiv.org/abs/2303.09843. Departures: the head starts at 0.05
-        instead of one half; it learns ten times faster than the whole network, not than the
-        encoder alone; a small number keeps the root differentiable at zero error.
+        instead of one half; it has a learning rate of its own, 0.02 (0.006 with a hidden layer),
+        not ten times that of the encoder, with which it is far from converged after a few epochs; a
+        small number keeps the root differentiable at zero error.
     """
 
     def __init__(
         self,
         start: Start,
-        teachers: Source,
+        teachers: Source | None,
         class_weights: Tensor | None = None,
         processes: Processes = ALONE,
         *,
         mask_void: bool = False,
+        hidden: int = 0,
         frozen: bool = False,
         about: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(start, teachers, class_weights, processes, mask_void=mask_void)
         classifier, channels, self.align_corners = classifier_of(start)
-        self.frozen = frozen
+        self.frozen, self.rate = frozen, HEAD_RATE[hidden > 0]
         self.network.requires_grad_(not frozen)
-        attach(self.network, Head(classifier, channels, about))
+        attach(self.network, Head(classifier, channels, hidden, about))
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """`{"cross_entropy": ..., "log_error": ...}`; frozen, the second alone."""
@@ -118,11 +131,9 @@ class SecondHead(Distilling):
             self.network.eval()
         return self
 
-    def rate_factor(self, name: str) -> float:
-        """The head learns faster, since it starts from nothing."""
-        if not name.startswith(f"network.{HEAD}."):
-            return 1.0
-        return ALONE_FASTER if self.frozen else FASTER
+    def rate_of(self, name: str, rate: float) -> float:
+        """The head learns faster than the network, since it starts from nothing."""
+        return self.rate if f".{HEAD}." in name else rate
 
 
 class MeanProbability(Distilling):

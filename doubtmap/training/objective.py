@@ -34,9 +34,9 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
-    def rate_factor(self, name: str) -> float:
-        """How many times faster than the learning rate a parameter learns, by its name."""
-        return 1.0
+    def rate_of(self, name: str, rate: float) -> float:
+        """The largest learning rate of a parameter, by its name, where `rate` is the training's."""
+        return rate
 
     def deployed(self) -> nn.Module:
         """The network to be used, a copy in evaluation mode that takes normalised images."""

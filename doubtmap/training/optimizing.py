@@ -20,13 +20,13 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.
 def optimizer_of(model: nn.Module, settings: Settings, rate: float) -> torch.optim.Optimizer:
     """The optimiser, with weight decay on weights of two and more axes only.
 
-    A model with a method `rate_factor(name)` says which parameters learn faster than others.
+    A model with a method `rate_of(name, rate)` says which parameters learn faster than others.
     """
-    factor_of: Callable[[str], float] = getattr(model, "rate_factor", lambda _: 1.0)
+    rate_of: Callable[[str, float], float] = getattr(model, "rate_of", lambda _, rate: rate)
     parts: dict[tuple[float, bool], list[Tensor]] = {}
     for name, part in model.named_parameters():
         if part.requires_grad:
-            parts.setdefault((factor_of(name), part.ndim > 1), []).append(part)
+            parts.setdefault((rate_of(name, rate) / rate, part.ndim > 1), []).append(part)
     groups: list[dict[str, Any]] = [
         {"params": some, "weight_decay": settings.weight_decay * decays, "factor": factor}
         for (factor, decays), some in parts.items()

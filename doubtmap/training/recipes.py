@@ -105,6 +105,7 @@ class Dudes:
             run on every crop, as published.
         freeze: train the second head alone, on a network that stays as it is.
         mask_void: leave pixels without a label out of the teachers' term; published: not.
+        hidden: channels of a hidden layer of the second head; 0: none, as published.
 
     Raises:
         UsageError: for values that make no sense.
@@ -119,10 +120,16 @@ class Dudes:
     cache: str | Path | None = None
     freeze: bool = False
     mask_void: bool = False
+    hidden: int = 0
     name: str = "dudes"
 
     def __post_init__(self) -> None:
         check_target(self.target)
+        if self.hidden < 0:
+            raise UsageError(
+                f"--hidden: expected a number of channels, or 0 for no hidden layer, got "
+                f"{self.hidden}. Give --hidden 64."
+            )
         if self.freeze and self.target == "mean":
             raise UsageError(
                 "--freeze: expected a target that a second head learns, got mean, for which the "
@@ -145,7 +152,9 @@ class Dudes:
                 f"{', '.join(start.class_names)}, got one with random weights. Name it with "
                 f"--student."
             )
-        teachers = Teachers(self.teachers, self.target, start.class_names)
+        teachers = (
+            Teachers(self.teachers, self.target, start.class_names) if not self.cache else None
+        )
         mask = self.mask_void
         if self.target == "mean":
             return MeanProbability(start, teachers, class_weights, processes, mask_void=mask)
@@ -156,6 +165,7 @@ class Dudes:
             class_weights,
             processes,
             mask_void=mask,
+            hidden=self.hidden,
             frozen=self.freeze,
             about=about,
         )

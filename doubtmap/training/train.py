@@ -242,6 +242,8 @@ def class_weights(job: Job, targets: Targets, names: tuple[str, ...]) -> Tensor 
     Raises:
         DataError: for a class without any labelled pixel, which could not be learnt.
     """
+    if isinstance(job.recipe, Dudes) and job.recipe.freeze:
+        return None  # nothing is learnt from labels
     counts = count_labels(job.dataset, targets, len(names), job.settings.seed, job.settings.workers)
     absent = [name for name, count in zip(names, counts.tolist()) if not count]
     if absent:
