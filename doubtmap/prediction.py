@@ -78,8 +78,11 @@ class Prediction:
             label stays even where rounding makes calibrated logits equal.
         members: what several networks or passes disagree about; the logits are then the logarithm
             of their mean probability.
+        members_missing: why `members` is None, one sentence and what to do.
         layers: `(B, D, h', w')` by name, outputs of inner layers that were asked for, each on a
             grid of its own that stands for the same area as the native one.
+        energy_missing: why the level of the logits says nothing, so that there is no free energy,
+            one sentence; empty where it does. A calibrator sets it.
 
     Raises:
         UsageError: for shapes that do not fit each other.
@@ -95,7 +98,11 @@ class Prediction:
     class_names: tuple[str, ...] = ()
     classes_of: Prediction | None = None
     members: Members | None = None
+    members_missing: str = (
+        "this is the prediction of one. Give MODEL1,MODEL2,... for an ensemble, or --dropout-passes"
+    )
     layers: Mapping[str, Tensor] = field(default_factory=dict)
+    energy_missing: str = ""
 
     def __post_init__(self) -> None:
         shape = tuple(self.native_logits.shape)
@@ -205,11 +212,10 @@ class Prediction:
         return self.features
 
     def require_members(self, score: str) -> Members:
-        """Return what the members disagree about, or say that there is one network alone."""
+        """Return what the members disagree about, or say why `score` cannot have it."""
         if self.members is None:
             raise ModelError(
-                f"{score}: needs several networks or passes, but this is the prediction of one. "
-                f"Give MODEL1,MODEL2,... for an ensemble, or --dropout-passes."
+                f"{score}: needs several networks or passes, but {self.members_missing}."
             )
         return self.members
 

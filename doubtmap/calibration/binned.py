@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from doubtmap.calibration.calibrator import Calibrator, Pairs, recalibrated
+from doubtmap.calibration.calibrator import Calibrator, Origin, Pairs, recalibrated
 from doubtmap.calibration.confidence import log_odds_of_confidence, with_confidence
-from doubtmap.calibration.pixels import checked_label
+from doubtmap.calibration.pixels import check_extent, checked_label
 from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Prediction
 
@@ -58,12 +58,14 @@ class HistogramBinning(Calibrator):
             bins: M.
 
         Raises:
-            UsageError: for fewer than two bins.
+            UsageError: for fewer than two bins, or more than there are cells.
             DataError: where labels are missing or all predictions are right.
         """
-        if bins < 2:
-            raise UsageError(f"histogram: expected at least 2 bins, got {bins}.")
-        counts, channels = _count(pairs, _of_confidence)
+        if not 2 <= bins <= CELLS:
+            raise UsageError(
+                f"histogram: expected at least 2 bins and {CELLS} at most, got {bins}."
+            )
+        counts, channels, origin = _count(pairs, _of_confidence)
         total = np.cumsum(counts.sum(0))
         wanted = np.arange(1, bins) * total[-1] / bins
         cuts = np.unique(np.searchsorted(total, wanted) + 1)
@@ -73,6 +75,7 @@ class HistogramBinning(Calibrator):
             edges=torch.from_numpy(_edges()[cuts - 1]).float(),
             accuracy=torch.from_numpy(right / np.maximum(every, 1)).float(),
             channels=channels,
+            origin=origin,
         )
 
     def apply(self, prediction: Prediction) -> Prediction:
@@ -111,14 +114,14 @@ class Isotonic(Calibrator):
         Raises:
             DataError: where labels are missing or all predictions are right.
         """
-        counts, channels = _count(pairs, _of_every_class)
+        counts, channels, origin = _count(pairs, _of_every_class)
         hits, every = counts[1], counts.sum(0)
         held = every > 0
         rising = pool_adjacent_violators(hits[held] / every[held], every[held])
         half = 0.5 / every.sum()  # half a pixel, so that nothing is impossible
         rising = rising.clip(half, 1 - half)
         levels = np.interp(np.arange(CELLS), np.flatnonzero(held), np.log(rising))
-        return cls(levels=torch.from_numpy(levels).float(), channels=channels)
+        return cls(levels=torch.from_numpy(levels).float(), channels=channels, origin=origin)
 
     def apply(self, prediction: Prediction) -> Prediction:
         """Look probabilities up."""
@@ -180,12 +183,14 @@ def _edges() -> Counts:
     return np.arange(1, CELLS + 1) * (2 * RANGE / CELLS) - RANGE
 
 
-def _count(pairs: Pairs, odds_of: Callable[[Prediction], Tensor]) -> tuple[Counts, int]:
-    """`(2, cells)`: misses and hits of all pixels, by cell; and the number of classes."""
+def _count(pairs: Pairs, odds_of: Callable[[Prediction], Tensor]) -> tuple[Counts, int, Origin]:
+    """`(2, cells)`: misses and hits of all pixels, by cell; number of classes; class names."""
     counts, channels, wrong = np.zeros((2, CELLS)), 0, 0
+    names: tuple[str, ...] = ()
     for prediction, label in pairs:
         there = checked_label(label, prediction) >= 0
-        channels = prediction.native_logits.shape[1]
+        check_extent(prediction)
+        channels, names = prediction.native_logits.shape[1], names or prediction.class_names
         odds = odds_of(prediction)
         wrong += int((prediction.classes != label)[there].sum())
         every = torch.arange(channels, device=label.device)[None, :, None, None]
@@ -204,4 +209,4 @@ def _count(pairs: Pairs, odds_of: Callable[[Prediction], Tensor]) -> tuple[Count
             "calibrate: expected some wrong pixels to learn from, but all are right. Fit on "
             "held-out images on which the network makes mistakes."
         )
-    return counts, channels
+    return counts, channels, Origin(class_names=names)

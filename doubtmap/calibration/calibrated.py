@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from doubtmap.calibration.calibrator import Calibrator
+from doubtmap.calibration.files import parameters_sha256
 from doubtmap.calibration.methods import name_of
-from doubtmap.errors import UsageError
+from doubtmap.errors import ModelError, UsageError
 from doubtmap.prediction import Prediction, Segmenter, listening_to
 
 
@@ -46,10 +47,11 @@ class Calibrated:
 
     @property
     def description(self) -> dict[str, object]:
-        """The network's, and the calibrator's method, file and data."""
+        """The network's, and the calibrator's method, file, parameters' hash and data."""
         about = {
             "method": name_of(type(self.calibrator)),
             "source": self.source,
+            "sha256": parameters_sha256(self.calibrator),
             "fitted_on": self.calibrator.origin.data,
         }
         return {**self.segmenter.description, "calibrator": about}
@@ -59,7 +61,14 @@ class Calibrated:
 
         Raises:
             UsageError: for a network that cannot be listened to, or without such a layer.
+            ModelError: for a calibrator that works at the image's size, where there are none.
         """
+        if not self.calibrator.keeps_grid:
+            raise ModelError(
+                f"layer: needs outputs of inner layers, but the calibrator "
+                f"({name_of(type(self.calibrator))}) works at the image's size, where there are "
+                f"none. Leave the calibrator out for this score, or take temperature."
+            )
         return replace(self, segmenter=listening_to(self.segmenter, layers))
 
     def __call__(self, images: Tensor) -> Prediction:

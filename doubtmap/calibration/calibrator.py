@@ -18,6 +18,13 @@ Pairs: TypeAlias = Iterable[tuple[Prediction, Tensor]]
 Labels are `(1, H, W)` int64, the model's class or below 0, which counts for nothing here."""
 
 
+LEVEL_LOST = (
+    "the calibrator gives logits that differ from them by more than one factor for all pixels, "
+    "and their free energy says nothing"
+)
+"""Why calibrated logits have no free energy."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a calibrator comes from.
@@ -49,8 +56,13 @@ class Calibrator(ABC):
     channels: int | None = None
     origin: Origin = field(default_factory=Origin)
 
-    keeps_classes: ClassVar[bool] = True
-    """Whether the predicted class of every pixel stays what the network said."""
+    keeps_grid: ClassVar[bool] = False
+    """Whether it works on the native grid, so that features and inner layers stay."""
+
+    @property
+    def keeps_classes(self) -> bool:
+        """Whether the predicted class of every pixel stays what the network said."""
+        return True
 
     @abstractmethod
     def apply(self, prediction: Prediction) -> Prediction:
@@ -60,7 +72,8 @@ class Calibrator(ABC):
         """Calibrate a prediction.
 
         Raises:
-            UsageError: for a prediction of another number of classes.
+            UsageError: for a prediction of another number of classes, or, where both know names,
+                of other classes or another order of them.
         """
         found = prediction.native_logits.shape[1]
         if self.channels not in (None, found):
@@ -69,12 +82,21 @@ class Calibrator(ABC):
                 f"got a prediction of {found}. Fit it anew for this network with doubtmap "
                 f"calibrate."
             )
+        there, here = self.origin.class_names, prediction.class_names
+        if here and there and here != there:
+            raise UsageError(
+                f"{type(self).__name__}: expected the classes it was fitted for, in their order: "
+                f"{', '.join(there)}; got {', '.join(here)}. Fit it anew for this network with "
+                f"doubtmap calibrate."
+            )
         return self.apply(prediction)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Identity(Calibrator):
     """Leaves predictions as they are: the right answer for a calibrated network."""
+
+    keeps_grid: ClassVar[bool] = True
 
     @classmethod
     def fit(cls, pairs: Pairs) -> Identity:
@@ -90,7 +112,8 @@ class Identity(Calibrator):
 def rescaled(prediction: Prediction, native_logits: Tensor, keep: bool) -> Prediction:
     """The prediction with other logits on the native grid.
 
-    What members of an ensemble disagree about belongs to their own logits, and is left out.
+    What members of an ensemble disagree about belongs to their own logits, and is left out. The
+    free energy is that at another temperature; an ensemble's logits have none.
 
     Args:
         prediction: to calibrate.
@@ -98,14 +121,23 @@ def rescaled(prediction: Prediction, native_logits: Tensor, keep: bool) -> Predi
         keep: whether the predicted classes stay.
     """
     kept = _origin(prediction) if keep else None
-    return replace(prediction, native_logits=native_logits, classes_of=kept, members=None)
+    return replace(
+        prediction,
+        native_logits=native_logits,
+        classes_of=kept,
+        members=None,
+        members_missing=_members_missing(prediction),
+        energy_missing=LEVEL_LOST if prediction.members else prediction.energy_missing,
+    )
 
 
 def recalibrated(prediction: Prediction, logits: Tensor, keep: bool) -> Prediction:
     """The prediction with other logits at the image's size.
 
-    Features and inner layers lie on the native grid, so what comes out has none; nor has it what
-    members of an ensemble disagree about.
+    Features and inner layers lie on the native grid, so what comes out has none; nor has it a free
+    energy, for which logits of all pixels must have one level and one temperature, nor what
+    members of an ensemble disagree about. Layers of one channel, such as what a second head says,
+    are brought to the image's size as the score would bring them.
 
     Args:
         prediction: to calibrate.
@@ -122,8 +154,24 @@ def recalibrated(prediction: Prediction, logits: Tensor, keep: bool) -> Predicti
         "there are no features; leave the calibrator out for this score",
         classes_of=_origin(prediction) if keep else None,
         members=None,
-        layers={},
+        members_missing=_members_missing(prediction),
+        layers=_maps(prediction),
+        energy_missing=LEVEL_LOST,
     )
+
+
+def _members_missing(prediction: Prediction) -> str:
+    if prediction.members is None:
+        return prediction.members_missing
+    return (
+        "the calibrator changes the mean probability and not what each of the members says; leave "
+        "the calibrator out for this score"
+    )
+
+
+def _maps(prediction: Prediction) -> dict[str, Tensor]:
+    layers = prediction.layers.items()
+    return {name: prediction.to_size(x.float()) for name, x in layers if x.shape[1] == 1}
 
 
 def _origin(prediction: Prediction) -> Prediction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +31,10 @@ class Dirichlet(Calibrator):
     weights: Tensor
     offsets: Tensor
 
-    keeps_classes: ClassVar[bool] = False
+    @property
+    def keeps_classes(self) -> bool:
+        """No: classes that are confused are told apart anew."""
+        return False
 
     @classmethod
     def fit(
@@ -89,6 +91,7 @@ class Dirichlet(Calibrator):
             weights=(found.detach() @ whitening).float(),
             offsets=offsets.detach().float(),
             channels=classes,
+            origin=pixels.origin,
         )
 
     def apply(self, prediction: Prediction) -> Prediction:

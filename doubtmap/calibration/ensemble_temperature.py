@@ -78,6 +78,7 @@ class EnsembleTemperature(Calibrator):
             temperature=float((-log_inverse.detach()).exp()),
             weights=(w1, w2, w3),
             channels=logits.shape[1],
+            origin=pixels.origin,
         )
 
     def apply(self, prediction: Prediction) -> Prediction:

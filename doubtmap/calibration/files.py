@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,34 +17,58 @@ from torch import Tensor
 from doubtmap.calibration.calibrator import Calibrator, Origin
 from doubtmap.calibration.judge import Judge
 from doubtmap.calibration.methods import METHODS, name_of
-from doubtmap.errors import DataError, DoubtmapError
+from doubtmap.errors import DataError, DoubtmapError, UsageError
 
 FORMAT = "1"
+
+
+def parameters_sha256(calibrator: Calibrator) -> str:
+    """SHA-256 of what a calibrator does, wherever it comes from."""
+    tensors: dict[str, Tensor] = {}
+    described = {
+        field.name: _encode(getattr(calibrator, field.name), field.name, tensors)
+        for field in fields(calibrator)
+        if field.name != "origin"
+    }
+    text = json.dumps([name_of(type(calibrator)), described], sort_keys=True, default=repr)
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_calibrator(calibrator: Calibrator, path: str | Path) -> None:
     """Write a calibrator.
 
     Args:
-        calibrator: fitted.
+        calibrator: fitted, of one of doubtmap's methods.
         path: the file; an older one is replaced.
 
     Raises:
+        UsageError: for a class of your own, which could not be read back.
         DataError: where the file cannot be written.
     """
+    if type(calibrator) not in METHODS.values():
+        raise UsageError(
+            f"save_calibrator: expected one of doubtmap's methods, {', '.join(METHODS)}; got "
+            f"{type(calibrator).__name__}. Keep the parameters of your own in a file of your own."
+        )
     tensors: dict[str, Tensor] = {}
     described = _encode(calibrator, "calibrator", tensors)
     metadata = {"doubtmap_calibrator": FORMAT, "calibrator": json.dumps(described)}
     # a file of safetensors needs a tensor
     tensors.setdefault("empty", torch.zeros(1))
+    content = safetensors.torch.save(tensors, metadata)
     target = Path(path)
+    beside = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        content = safetensors.torch.save(tensors, metadata)
-        beside = target.with_name(f".{target.name}.part")
         beside.write_bytes(content)
         beside.replace(target)
     except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise DataError(
             f"{target}: cannot be written ({error.strerror or error}). Choose another --out."
         ) from error

@@ -78,7 +78,9 @@ class Local(Calibrator):
             return (fitted * weights[at]).sum() / weights[at].sum()
 
         judge = train_judge(x, loss, inputs, seed=seed, silent=True)
-        return cls(temperature=1 / inverse, judge=judge, channels=drawn.channels)
+        return cls(
+            temperature=1 / inverse, judge=judge, channels=drawn.channels, origin=drawn.origin
+        )
 
     def apply(self, prediction: Prediction) -> Prediction:
         """Divide by the local temperature."""

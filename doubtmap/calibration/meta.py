@@ -64,6 +64,7 @@ class Meta(Calibrator):
             threshold=threshold,
             temperature=1 / best_inverse(below),
             channels=pixels.channels,
+            origin=pixels.origin,
         )
 
     def apply(self, prediction: Prediction) -> Prediction:

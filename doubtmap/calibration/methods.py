@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -41,21 +42,22 @@ _NAME = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
 
 
 def name_of(kind: type[Calibrator]) -> str:
-    """The name of a method's class."""
-    return next(name for name, method in METHODS.items() if method is kind)
+    """The name of a method's class; of a class of one's own, what it is called."""
+    return next((name for name, method in METHODS.items() if method is kind), kind.__name__)
 
 
-def parse_method(text: str) -> Fit:
+def parse_method(text: str, seed: int | None = None) -> Fit:
     """The `fit` of a named method, with its options.
 
     Args:
         text: such as `temperature` or `selective(temperature=2,others=dirichlet)`.
+        seed: for methods that take one; a `seed=` in the brackets comes first.
 
     Returns:
         To be called with pairs.
 
     Raises:
-        UsageError: for an unknown name or option.
+        UsageError: for an unknown name or option, or a value of another kind.
 
     Example:
         >>> parse_method("histogram(bins=10)").keywords
@@ -66,16 +68,19 @@ def parse_method(text: str) -> Fit:
         raise UsageError(f"method: expected NAME or NAME(key=value,...), got {text!r}.")
     kind = _method(match["name"])
     fit: Fit = kind.fit  # type: ignore[attr-defined]
-    known = [name for name in inspect.signature(fit).parameters if name != "pairs"]
+    takes = inspect.signature(fit).parameters
+    defaults = {name: option.default for name, option in takes.items() if name != "pairs"}
     options: dict[str, Any] = {}
     for part in filter(None, (match["arguments"] or "").split(",")):
         key, equals, value = part.partition("=")
-        if not equals or key not in known:
-            takes = f"takes {', '.join(known)}" if known else "takes no options"
-            raise UsageError(f"method: {match['name']} {takes}, got {part!r}.")
+        if not equals or key not in defaults:
+            known = f"takes {', '.join(defaults)}" if defaults else "takes no options"
+            raise UsageError(f"method: {match['name']} {known}, got {part!r}.")
         if key in options:
             raise UsageError(f"method: {match['name']}: {key} is given twice.")
-        options[key] = _method(value) if key == "others" else _value(value)
+        options[key] = _value(value, defaults[key], f"{match['name']}: {key}")
+    if seed is not None and "seed" in defaults:
+        options.setdefault("seed", seed)
     return partial(fit, **options)
 
 
@@ -94,10 +99,38 @@ def _method(name: str) -> type[Calibrator]:
     return METHODS[name]
 
 
-def _value(text: str) -> object:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
+def _value(text: str, default: object, option: str) -> object:
+    """The value that a text stands for, of the kind of the option's default."""
+    if isinstance(default, type):
+        return _method(text)
+    if isinstance(default, bool):
+        return _read(text, {"true": True, "false": False}.__getitem__, option, "true or false")
+    if isinstance(default, int):
+        return _read(text, _whole, option, "a whole number")
+    if isinstance(default, float):
+        return _read(text, _finite, option, "a number")
+    try:
+        return _finite(text)
+    except ValueError:
+        return text
+
+
+def _read(text: str, read: Callable[[str], object], option: str, expected: str) -> object:
+    try:
+        return read(text.lower())
+    except (KeyError, ValueError):
+        raise UsageError(f"method: {option}: expected {expected}, got {text!r}.") from None
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 1 << 63:
+        raise ValueError
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value

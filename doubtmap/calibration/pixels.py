@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from doubtmap.calibration.calibrator import Pairs
-from doubtmap.errors import DataError
+from doubtmap.calibration.calibrator import Origin, Pairs
+from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Prediction
 
 VALUES = 3_000_000
 """Numbers that a sample may hold by default: 330,000 pixels of nine classes."""
+EXTENT = 1e7
+"""Difference between the logits of a pixel above which nothing is learnt of it."""
 FEWEST = 50
 """Pixels of an image below which shares are not halved."""
 
@@ -33,6 +35,7 @@ class Pixels:
         weights: `(N,)` float64, mean 1: pixels for which each stands.
         classes: `(N,)` int64, what the network predicts there.
         channels: number of the model's classes.
+        class_names: of the model, or empty.
     """
 
     values: Tensor
@@ -40,6 +43,12 @@ class Pixels:
     weights: Tensor
     classes: Tensor
     channels: int
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> Origin:
+        """What a calibrator fitted to them knows of where it comes from."""
+        return Origin(class_names=self.class_names)
 
     @property
     def wrong(self) -> Tensor:
@@ -54,7 +63,7 @@ class Pixels:
     def where(self, keep: Tensor) -> Pixels:
         """Those of `keep`, `(N,)` bool."""
         parts = (self.values[keep], self.labels[keep], self.weights[keep], self.classes[keep])
-        return Pixels(*parts, self.channels)
+        return Pixels(*parts, self.channels, self.class_names)
 
 
 @dataclass
@@ -84,21 +93,26 @@ def draw_pixels(
         pairs: held-out predictions and labels.
         read: what to keep of a prediction, `(B, K, H, W)` or `(B, K, h, w)`.
         on_native_grid: whether `read` gives the native grid; its pixels then have the label of
-            the image pixel nearest to their centre.
+            the image pixel nearest to their centre; those in the padding have none.
         values: budget, in numbers.
         seed: of the draw.
 
     Raises:
-        DataError: where no pixel has a class, a label is no class, or no pixel is wrong, so that
-            there is nothing to learn from.
+        UsageError: for an empty budget.
+        DataError: where no pixel has a class, a label is no class, logits are extreme, or no
+            pixel is wrong, so that there is nothing to learn from.
     """
+    if values < 1:
+        raise UsageError(f"calibrate: expected a budget of at least 1 number, got values={values}.")
     shares: list[_Share] = []
     per_image, images, classes = 1 << 16, 0, 0
+    names: tuple[str, ...] = ()
     for images, (prediction, label) in enumerate(pairs, 1):
         share = _draw(prediction, label, read, on_native_grid, per_image, seed + images)
         if not len(share.labels):
             continue
         shares.append(share)
+        names = names or prediction.class_names
         classes = prediction.native_logits.shape[1]
         width = share.values.shape[1]
         while per_image > FEWEST and sum(len(s.labels) for s in shares) * width > values:
@@ -109,7 +123,7 @@ def draw_pixels(
             f"calibrate: expected pixels labelled with a class of the model, found none in "
             f"{images} images. Pass labelled images whose class names are the model's."
         )
-    return _joined(shares, classes)
+    return _joined(shares, classes, names)
 
 
 def checked_label(label: Tensor, prediction: Prediction) -> Tensor:
@@ -133,6 +147,21 @@ def checked_label(label: Tensor, prediction: Prediction) -> Tensor:
     return label
 
 
+def check_extent(prediction: Prediction) -> None:
+    """Refuse to learn from logits so far apart that float32 leaves nothing to calibrate.
+
+    Raises:
+        DataError: where the logits of a pixel differ by more than `EXTENT`.
+    """
+    low, high = prediction.native_logits.detach().aminmax(dim=1)
+    if bool(((high.double() - low.double()) > EXTENT).any()):
+        raise DataError(
+            f"calibrate: expected logits of a pixel to differ by less than {EXTENT:g}, got up to "
+            f"{float((high.double() - low.double()).max()):.2g}. Check the network's weights, or "
+            f"divide its output by a constant."
+        )
+
+
 def _draw(
     prediction: Prediction,
     label: Tensor,
@@ -142,10 +171,12 @@ def _draw(
     seed: int,
 ) -> _Share:
     label, classes = checked_label(label, prediction), prediction.classes
+    check_extent(prediction)
     values = read(prediction).detach()
     if on_native_grid:
         rows, columns = native_centres(prediction)
         label, classes = (m[:, rows[:, None], columns] for m in (label, classes))
+        label = label.masked_fill(~inside_image(prediction).to(label.device), -2)
     there = torch.nonzero(label.reshape(-1) >= 0)[:, 0]
     order = torch.randperm(len(there), generator=torch.Generator().manual_seed(seed))[:most]
     at = there[order.to(there.device)]
@@ -160,16 +191,30 @@ def _draw(
 
 def native_centres(prediction: Prediction) -> tuple[Tensor, Tensor]:
     """Row and column of the image pixel nearest to the centre of each native sample."""
+    rows, columns = _nearest(prediction)
+    height, width = prediction.size
+    return rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+
+
+def inside_image(prediction: Prediction) -> Tensor:
+    """`(h, w)` bool: which native samples lie in the image, not in its padding."""
+    rows, columns = _nearest(prediction)
+    height, width = prediction.size
+    return (rows < height)[:, None] & (columns < width)
+
+
+def _nearest(prediction: Prediction) -> tuple[Tensor, Tensor]:
+    """As `native_centres`, and beyond the image's edge in the padding."""
     size, covered, align_corners = prediction.placement
     native = prediction.native_logits.shape[-2:]
     centres = []
-    for pixels, span, samples in zip(size, covered or size, native):
+    for span, samples in zip(covered or size, native):
         at = torch.arange(samples, dtype=torch.float64, device=prediction.native_logits.device)
         if align_corners:
             place = at * (span - 1) / max(samples - 1, 1)
         else:
             place = (at + 0.5) * span / samples - 0.5
-        centres.append(place.round().long().clamp(0, pixels - 1))
+        centres.append((place + 0.5).floor().long())
     return centres[0], centres[1]
 
 
@@ -183,7 +228,7 @@ def _cut(share: _Share, most: int) -> _Share:
     )
 
 
-def _joined(shares: list[_Share], channels: int) -> Pixels:
+def _joined(shares: list[_Share], channels: int, names: tuple[str, ...]) -> Pixels:
     weights = torch.cat(
         [
             torch.full((len(s.labels),), s.stands_for / len(s.labels), dtype=torch.float64)
@@ -196,6 +241,7 @@ def _joined(shares: list[_Share], channels: int) -> Pixels:
         weights / weights.mean(),
         torch.cat([s.classes for s in shares]),
         channels,
+        names,
     )
     if not bool(pixels.wrong.any()):
         raise DataError(

@@ -5,8 +5,9 @@ A small network, the selector, tells wrong pixels from right ones by the network
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -56,6 +57,11 @@ class Selective(Calibrator):
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
 
+    @property
+    def keeps_classes(self) -> bool:
+        """Where the calibrator of the other pixels does."""
+        return self.others.keeps_classes
+
     @classmethod
     def fit(
         cls,
@@ -84,6 +90,7 @@ class Selective(Calibrator):
             ModelError: where features are asked for and there are none.
             DataError: where labels are missing, all predictions are right, or no pixel is flagged.
         """
+        rule = _checked_rule(temperature)
         selector = fit_selector(pairs, balance=balance, inputs=inputs, seed=seed)
         pixels, doubt = draw_doubts(pairs, selector, seed)
         flagged = doubt > 0
@@ -94,9 +101,10 @@ class Selective(Calibrator):
             )
         return cls(
             selector=selector,
-            temperature=_flagged_temperature(pixels.where(flagged), temperature),
-            others=_fit_others(others, _Unflagged(pairs, selector)),
+            temperature=_flagged_temperature(pixels.where(flagged), rule),
+            others=_fit_others(others, _Unflagged(pairs, selector), seed),
             channels=pixels.channels,
+            origin=pixels.origin,
         )
 
     def apply(self, prediction: Prediction) -> Prediction:
@@ -104,7 +112,7 @@ class Selective(Calibrator):
         flagged = log_odds_of_wrong(self.selector, prediction) > 0
         others = self.others(prediction)
         logits = torch.where(flagged, prediction.logits / self.temperature, others.logits)
-        return recalibrated(prediction, logits, keep=_keeps(self.others))
+        return recalibrated(prediction, logits, keep=self.keeps_classes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,7 +159,13 @@ class SelectiveSoft(Calibrator):
 
         minimise(loss, [both], "selective_soft")
         offset, slope = both.tolist()
-        return cls(selector=selector, offset=offset, slope=slope, channels=pixels.channels)
+        return cls(
+            selector=selector,
+            offset=offset,
+            slope=slope,
+            channels=pixels.channels,
+            origin=pixels.origin,
+        )
 
     def apply(self, prediction: Prediction) -> Prediction:
         """Divide by each pixel's temperature."""
@@ -207,7 +221,13 @@ class SelectiveConfidence(Calibrator):
 
         minimise(loss, [both], "selective_confidence")
         offset, slope = both.tolist()
-        return cls(selector=selector, offset=offset, slope=slope, channels=pixels.channels)
+        return cls(
+            selector=selector,
+            offset=offset,
+            slope=slope,
+            channels=pixels.channels,
+            origin=pixels.origin,
+        )
 
     def apply(self, prediction: Prediction) -> Prediction:
         """Set each pixel's confidence."""
@@ -267,12 +287,22 @@ def _flagged_temperature(flagged: Pixels, rule: float | Rule) -> float:
         return 1 / best_inverse(flagged, least=1 / HOTTEST)
     if rule == "accuracy":
         return _matching_temperature(flagged)
+    return rule
+
+
+def _checked_rule(temperature: float | Rule) -> float | Rule:
+    """A rule as it is, a number above 0 as a number; nothing is trained for another."""
+    if temperature == "likelihood" or temperature == "accuracy":
+        return temperature
     try:
-        return float(rule)
+        number = float(temperature)
     except ValueError:
         raise UsageError(
-            f"selective: expected temperature=likelihood, accuracy or a number, got {rule!r}."
+            f"selective: expected temperature=likelihood, accuracy or a number, got "
+            f"{temperature!r}."
         ) from None
+    check_temperature(number)
+    return number
 
 
 def _matching_temperature(pixels: Pixels) -> float:
@@ -302,10 +332,7 @@ class _Unflagged:
             yield prediction, label.masked_fill(flagged, -2)
 
 
-def _fit_others(others: type[Calibrator], pairs: Pairs) -> Calibrator:
-    fitted: Calibrator = others.fit(pairs)  # type: ignore[attr-defined]
-    return fitted
-
-
-def _keeps(others: Calibrator) -> bool:
-    return others.keeps_classes
+def _fit_others(others: type[Calibrator], pairs: Pairs, seed: int) -> Calibrator:
+    fit: Callable[..., Calibrator] = others.fit  # type: ignore[attr-defined]
+    takes_seed = "seed" in inspect.signature(fit).parameters
+    return fit(pairs, seed=seed) if takes_seed else fit(pairs)

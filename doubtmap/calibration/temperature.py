@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Temperature(Calibrator):
     """
 
     temperature: float
+
+    keeps_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
@@ -63,7 +66,7 @@ class Temperature(Calibrator):
             slope, curvature = _over_all_pixels(pairs, inverse)
             step = -slope / curvature
             inverse = max(inverse + step, inverse / 2)
-        return cls(temperature=1 / inverse, channels=pixels.values.shape[1])
+        return cls(temperature=1 / inverse, channels=pixels.channels, origin=pixels.origin)
 
     def apply(self, prediction: Prediction) -> Prediction:
         """Divide by T."""
@@ -132,7 +135,9 @@ def check_temperature(temperature: float) -> None:
     """Refuse what is no temperature.
 
     Raises:
-        UsageError: for numbers that are not above 0.
+        UsageError: for numbers that are not above 0, or infinite.
     """
-    if not temperature > 0:
-        raise UsageError(f"temperature: expected a number above 0, such as 2, got {temperature}.")
+    if not 0 < temperature < math.inf:
+        raise UsageError(
+            f"temperature: expected a finite number above 0, such as 2, got {temperature}."
+        )

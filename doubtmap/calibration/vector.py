@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from doubtmap.calibration.calibrator import Calibrator, Pairs, rescaled
+from doubtmap.calibration.calibrator import LEVEL_LOST, Calibrator, Pairs, rescaled
 from doubtmap.calibration.optimum import minimise
 from doubtmap.calibration.pixels import Pixels, draw_pixels
 from doubtmap.prediction import Prediction, at_least_float32
@@ -35,7 +35,12 @@ class Vector(Calibrator):
     factors: Tensor
     offsets: Tensor
 
-    keeps_classes: ClassVar[bool] = False
+    keeps_grid: ClassVar[bool] = True
+
+    @property
+    def keeps_classes(self) -> bool:
+        """No: classes that are confused are told apart anew."""
+        return False
 
     @classmethod
     def fit(cls, pairs: Pairs, *, seed: int = 0) -> Vector:
@@ -69,13 +74,15 @@ class Vector(Calibrator):
             factors=(scaled.detach() / spread).float(),
             offsets=offsets.detach().float(),
             channels=logits.shape[1],
+            origin=pixels.origin,
         )
 
     def apply(self, prediction: Prediction) -> Prediction:
         """Scale and shift."""
         logits = _centred(at_least_float32(prediction.native_logits))
         factors, offsets = (x.to(logits)[:, None, None] for x in (self.factors, self.offsets))
-        return rescaled(prediction, factors * logits + offsets, keep=False)
+        scaled = rescaled(prediction, factors * logits + offsets, keep=False)
+        return replace(scaled, energy_missing=LEVEL_LOST)
 
 
 def _centred(logits: Tensor) -> Tensor:

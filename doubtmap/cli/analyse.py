@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json as json_text
+import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 import typer
@@ -17,6 +20,8 @@ from doubtmap.errors import UsageError
 from doubtmap.prediction import Segmenter
 from doubtmap.progress import progress_bar
 from doubtmap.reports.analysis import analysis_table, write_analysis
+
+Number = TypeVar("Number", int, float)
 
 
 @app.command("analyse")
@@ -40,7 +45,9 @@ def analyse_command(
 ) -> None:
     """Calibration against capacity, view, scales, or whether a pixel is right."""
     torch.manual_seed(seed)
-    segmenters = _variants(kind, model, network, against or [], sizes, scales)
+    segmenters = _variants(
+        kind, partial(network.open, seed=seed), model, against or [], sizes, scales
+    )
     dataset = open_dataset(data, seed=seed)
     with progress_bar() as progress:
         rows = analyse(segmenters, dataset, unknown=names(unknown), progress=progress)
@@ -50,27 +57,37 @@ def analyse_command(
 
 
 def _variants(
-    kind: str, model: str, network: NetworkOptions, against: list[str], sizes: str, scales: str
+    kind: str,
+    opened: Callable[[str], Segmenter],
+    model: str,
+    against: list[str],
+    sizes: str,
+    scales: str,
 ) -> dict[str, Segmenter]:
     """What the analysis compares, by name."""
     if kind not in ANALYSES:
         raise UsageError(f"analyse: expected one of {', '.join(ANALYSES)}, got {kind!r}.")
     if kind == "capacity" and not against:
         raise UsageError("analyse: capacity compares networks; name others with --against MODEL.")
-    whole = network.open(model)
+    sides, factors = _numbers(sizes, int), _numbers(scales, float)
+    whole = opened(model)
     found: dict[str, Segmenter] = {model: whole}
     if kind == "capacity":
-        found |= {other: network.open(other) for other in against}
+        found |= {other: opened(other) for other in against}
     elif kind == "crop":
-        found = {f"window {side:g}": Windowed(whole, int(side)) for side in _numbers(sizes)}
+        found = {f"window {side}": Windowed(whole, side) for side in sides}
         found["whole image"] = whole
     elif kind == "multiscale":
-        found = {"one scale": whole, f"scales {scales}": Multiscale(whole, _numbers(scales))}
+        found = {"one scale": whole, f"scales {scales}": Multiscale(whole, factors)}
     return found
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(text: str, kind: Callable[[str], Number]) -> list[Number]:
+    example = "whole numbers such as 128,256" if kind is int else "numbers such as 0.75,1,1.25"
     try:
-        return [float(part) for part in text.split(",")]
+        found = [kind(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"analyse: expected numbers such as 128,256, got {text!r}.") from None
+        found = []
+    if not found or not all(map(math.isfinite, found)):
+        raise UsageError(f"analyse: expected {example}, got {text!r}.")
+    return found

@@ -28,6 +28,7 @@ from doubtmap.engine.calibrate import CANDIDATES, Criterion
 from doubtmap.errors import UsageError
 from doubtmap.progress import progress_bar
 from doubtmap.reports.calibration import comparison_table, write_calibration_report
+from doubtmap.scores.fitted_file import check_place
 
 
 @app.command("calibrate")
@@ -59,6 +60,8 @@ def calibrate_command(
             "calibrate: expected a raw network, got --calibrator. Leave it out: the new calibrator "
             "takes its place."
         )
+    for place in filter(None, (out, report)):
+        check_place(place)
     with progress_bar() as progress:
         found = calibrate(
             network.open(model, seed),

@@ -25,7 +25,6 @@ from doubtmap.cli.options import (
 )
 from doubtmap.datasets import ComponentSizes, open_dataset
 from doubtmap.engine import evaluate
-from doubtmap.engine.calibrate import note_of_overlap
 from doubtmap.errors import UsageError
 from doubtmap.progress import progress_bar
 from doubtmap.reports import print_figures, write_evaluation
@@ -55,8 +54,6 @@ def evaluate_command(
     torch.manual_seed(seed)
     segmenter = network.open(model, seed)
     dataset = open_dataset(data, seed=seed)
-    if note := note_of_overlap(segmenter, dataset):
-        typer.echo(f"warning: {note}", err=True)
     with progress_bar() as progress:
         results = evaluate(
             segmenter,

@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
+from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.datasets.dataset import Dataset
+from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.errors import DataError
 
 
 def fingerprints(dataset: Dataset, indices: Iterable[int] | None = None) -> tuple[str, ...]:
-    """A short hash for each image, of its file's bytes, or of its name where it has no file.
+    """A short hash for each image: of its file's bytes, or of its pixels where it has no file.
 
-    The same picture under another name or in another folder has the same fingerprint.
+    The same picture under another name, in another folder or corrupted has the same fingerprint.
 
     Args:
-        dataset: any.
+        dataset: any; one without files is read, image by image.
         indices: which images; default: all.
 
     Raises:
-        DataError: for a file that cannot be read.
+        DataError: for an image that cannot be read.
     """
-    files = getattr(dataset, "files", None)
-    found = []
-    for index in range(len(dataset)) if indices is None else indices:
-        if files is None:
-            content = f"{dataset.name}/{dataset.sample_name(index)}".encode()
-        else:
-            try:
-                content = files[index][0].read_bytes()
-            except OSError as error:
-                raise DataError(
-                    f"{files[index][0]}: cannot be read ({error.strerror or error}). Check the "
-                    f"path."
-                ) from error
-        found.append(hashlib.blake2b(content, digest_size=8).hexdigest())
-    return tuple(found)
+    while isinstance(dataset, Corrupted):
+        dataset = dataset.dataset
+    chosen = range(len(dataset)) if indices is None else indices
+    return tuple(_hash(dataset, index) for index in chosen)
+
+
+def _hash(dataset: Dataset, index: int) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    if isinstance(dataset, LabelledFolder):
+        digest.update(_content(dataset.files[index][0]))
+    else:
+        image = dataset[index].image.cpu().contiguous()
+        digest.update(f"{tuple(image.shape)} {image.dtype}".encode())
+        digest.update(image.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}). Check the path."
+        ) from error

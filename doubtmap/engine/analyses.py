@@ -11,6 +11,7 @@ Reference:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,11 +64,12 @@ class Windowed:
     def __call__(self, images: Tensor) -> Prediction:
         """Predict every window, and put the full-size logits together."""
         height, width = images.shape[-2:]
+        side = min(self.side, max(height, width))
         whole: Tensor | None = None
         # from the end, so that of overlapping windows the first one's output stays
-        for top in reversed(_starts(height, self.side)):
-            for left in reversed(_starts(width, self.side)):
-                place = (..., slice(top, top + self.side), slice(left, left + self.side))
+        for top in reversed(_starts(height, side)):
+            for left in reversed(_starts(width, side)):
+                place = (..., slice(top, top + side), slice(left, left + side))
                 logits = self.segmenter(images[place]).logits
                 if whole is None:
                     whole = logits.new_zeros(*logits.shape[:2], height, width)
@@ -91,8 +93,10 @@ class Multiscale:
     mirror: bool = True
 
     def __post_init__(self) -> None:
-        if not self.scales or min(self.scales) <= 0:
-            raise UsageError(f"multiscale: expected scales above 0, got {list(self.scales)}.")
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
+            raise UsageError(
+                f"multiscale: expected finite scales above 0, got {list(self.scales)}."
+            )
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ is fitted on all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -88,7 +89,7 @@ def calibrate(
         unknown: label classes that are unknown objects; they count for nothing here.
         by: the figure that `auto` goes by.
         margin: difference in it that is worth another method.
-        seed: of samples, training and bootstrap.
+        seed: of samples, training and bootstrap; a method's own `seed=` comes first.
         replicates: of the bootstrap over blocks of images.
         command: what to write into the file as its origin.
         progress: told after each image.
@@ -101,8 +102,8 @@ def calibrate(
     wanted = [RAW, *candidates] if method == "auto" else list(dict.fromkeys([RAW, method]))
     for name in wanted:
         parse_method(name)
-    names = [dataset.sample_name(index) for index in range(len(dataset))]
-    parts = split_images(names)
+    parts = split_images([dataset.sample_name(index) for index in range(len(dataset))])
+    images = fingerprints(dataset)
     need = tuple(unknown)
     fit, other = (
         Remembered(
@@ -111,17 +112,17 @@ def calibrate(
         )
         for part, stage in zip(parts, ("predict to fit", "predict to compare"))
     )
-    fitted, notes = _fit_each(wanted, fit, method)
+    fitted, notes = _fit_each(wanted, fit, method, seed)
     comparison = compare(other, fitted, replicates=replicates, seed=seed, progress=progress)
     if method == "auto":
         taken, found = choose(comparison, by, margin)
     else:
         taken, found = method, _warnings(comparison, method)
     everything = _Both(fit, other)
-    calibrator = parse_method(taken)(everything)
+    calibrator = parse_method(taken, seed)(everything)
     origin = Origin(
         data=dataset.name,
-        images=fingerprints(dataset),
+        images=images,
         class_names=segmenter.class_names,
         figures={"raw": comparison.figures(RAW), "calibrated": comparison.figures(taken)},
         command=command,
@@ -138,20 +139,28 @@ def note_of_overlap(segmenter: object, dataset: Dataset) -> str | None:
     """
     if not isinstance(segmenter, Calibrated):
         return None
-    seen = set(segmenter.calibrator.origin.images)
-    again = sum(image in seen for image in fingerprints(dataset)) if seen else 0
+    again = _seen_again(set(segmenter.calibrator.origin.images), dataset)
     if not again:
         return None
     return (
         f"{again} of {len(dataset)} images of {dataset.name} were used to fit the calibrator "
-        f"{segmenter.source}, so calibration figures are too good. Test on other images."
+        f"{segmenter.source or 'given'}, so calibration figures are too good. Test on other images."
     )
+
+
+def _seen_again(seen: set[str], dataset: Dataset) -> int:
+    """How many images are among those seen; one that cannot be read is not."""
+    again = 0
+    for index in range(len(dataset)) if seen else ():
+        with suppress(DataError):
+            again += fingerprints(dataset, [index])[0] in seen
+    return again
 
 
 def choose(
     comparison: Comparison, by: Criterion = "ece", margin: float = MARGIN
 ) -> tuple[str, tuple[str, ...]]:
-    """The first method that no other beats, among those that do not harm the likelihood.
+    """The first method that no other beats, among those that beat the raw network.
 
     `a` beats `b` where its figure is lower by more than the margin and the paired 95 % interval
     of the difference lies below 0. A method whose likelihood is worse than the raw network's,
@@ -173,11 +182,10 @@ def choose(
             notes.append(f"{name}: refused, since it worsens the likelihood by {worse:.3f} nats.")
         else:
             able.append(name)
+    better = [name for name in able if beats(comparison, name, RAW, by, margin)]
     taken = next(
-        (a for a in able if not any(beats(comparison, b, a, by, margin) for b in able)), RAW
+        (a for a in better if not any(beats(comparison, b, a, by, margin) for b in better)), RAW
     )
-    if not any(beats(comparison, name, RAW, by, margin) for name in able):
-        taken = RAW
     raw, now = comparison.ece(RAW), comparison.ece(taken)
     if taken == RAW:
         notes.append(
@@ -206,14 +214,14 @@ def _warnings(comparison: Comparison, method: str) -> tuple[str, ...]:
 
 
 def _fit_each(
-    wanted: list[str], pairs: Remembered, method: str
+    wanted: list[str], pairs: Remembered, method: str, seed: int
 ) -> tuple[dict[str, Calibrator], list[str]]:
     """Fitted methods by name; under `auto` those that cannot be fitted are left out, and said."""
     result: dict[str, Calibrator] = {RAW: Identity()}
     notes = []
     for name in wanted[1:]:
         try:
-            result[name] = parse_method(name)(pairs)
+            result[name] = parse_method(name, seed)(pairs)
         except (DataError, ModelError) as error:
             if method != "auto":
                 raise

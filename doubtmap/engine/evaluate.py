@@ -14,6 +14,7 @@ from typing import Any
 
 from doubtmap.datasets.dataset import ComponentSizes, Dataset
 from doubtmap.engine import figures as fig
+from doubtmap.engine.calibrate import note_of_overlap
 from doubtmap.engine.examples import pick_examples
 from doubtmap.engine.fit import prepared
 from doubtmap.engine.journal import Journal
@@ -91,6 +92,7 @@ def evaluate(
     start = time.perf_counter()
     run = Run(segmenter, dataset, {}, unknown, progress)
     run.skipped = Skipped() if skip_bad else None
+    run.notes.extend(filter(None, [note_of_overlap(segmenter, dataset)]))
     run.scores = possible_scores(run) if scores == "all" else parse_scores(scores)
     run.segmenter = prepared(segmenter, run.scores)
     sizes = component_sizes or dataset.component_sizes or DEFAULT_SIZES

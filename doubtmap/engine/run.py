@@ -120,12 +120,17 @@ def possible_scores(run: Run) -> dict[str, Score]:
             )
         if prediction.members is None:
             wanted = [name for name in wanted if name not in OF_MEMBERS]
-        else:
+            if prediction.members_missing != Prediction.members_missing:
+                run.notes.append(
+                    f"{', '.join(OF_MEMBERS)}: left out, since {prediction.members_missing}."
+                )
+        if prediction.members is not None or prediction.energy_missing:
             wanted.remove("energy")
-            run.notes.append(
-                "energy: left out, since the logits of several networks or passes are the "
-                "logarithm of their mean probability, whose energy is 0 everywhere."
+            why = prediction.energy_missing or (
+                "the logits of several networks or passes are the logarithm of their mean "
+                "probability, whose energy is 0 everywhere"
             )
+            run.notes.append(f"energy: left out, since {why}.")
         if said_by_head(prediction) is not None:
             wanted += OF_STUDENTS
         break

@@ -9,15 +9,19 @@ from collections.abc import Sequence
 from doubtmap.errors import UsageError
 
 RUNS = 4
+MOST = 2 / 3
+"""Share of the images above which a sequence is not left whole."""
 
 
 def split_images(names: Sequence[str]) -> tuple[list[int], list[int]]:
     """Part images into two halves to fit on and to compare on.
 
-    A sequence is the images whose names are alike but for the last number. Four or more sequences
-    go to either side whole; fewer are cut into four runs of consecutive images each, and the runs
-    alternate. Neighbouring frames look alike, so parting them at random would test on what was
-    fitted.
+    A sequence is the images whose names are alike but for the last number that varies among names
+    of one pattern: `7` in `a_0007_leftImg8bit`, where the 8 is in every name. Four or more
+    sequences go to either side whole, the longest first, each to the side that has fewer images;
+    fewer, or where one holds most of the images, are cut into four runs of consecutive images
+    each, and the runs alternate. Neighbouring frames look alike, so parting them at random would
+    test on what was fitted.
 
     Args:
         names: of the images, in order.
@@ -37,16 +41,31 @@ def split_images(names: Sequence[str]) -> tuple[list[int], list[int]]:
             f"calibrate: expected at least 2 images, to fit on some and compare on others, got "
             f"{len(names)}."
         )
-    sequences: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        sequences.setdefault(re.sub(r"\d+(?=\D*$)", "", name), []).append(index)
-    groups = list(sequences.values())
-    if len(groups) < RUNS:
-        groups = [run for group in groups for run in _runs(group)]
+    groups = _sequences(names)
     parts: tuple[list[int], list[int]] = ([], [])
-    for place, group in enumerate(groups):
-        parts[place % 2].extend(group)
+    if len(groups) < RUNS or max(map(len, groups)) > MOST * len(names):
+        for place, run in enumerate(run for group in groups for run in _runs(group)):
+            parts[place % 2].extend(run)
+    else:
+        for group in sorted(groups, key=len, reverse=True):
+            min(parts, key=len).extend(group)
     return sorted(parts[0]), sorted(parts[1])
+
+
+def _sequences(names: Sequence[str]) -> list[list[int]]:
+    """Indices of the images of each sequence, in order."""
+    patterns: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        patterns.setdefault(re.sub(r"\d+", "0", name), []).append(index)
+    sequences: dict[tuple[str, ...], list[int]] = {}
+    for pattern, indices in patterns.items():
+        numbers = [re.findall(r"\d+", names[index]) for index in indices]
+        varying = [place for place, found in enumerate(zip(*numbers)) if len(set(found)) > 1]
+        frame = varying[-1] if varying else len(numbers[0]) - 1
+        for index, found in zip(indices, numbers):
+            rest = (number for place, number in enumerate(found) if place != frame)
+            sequences.setdefault((pattern, *rest), []).append(index)
+    return list(sequences.values())
 
 
 def _runs(indices: list[int]) -> list[list[int]]:

@@ -152,7 +152,7 @@ class Density:
             ModelError: for a prediction without these features, or of another number of them.
             DataError: for features that are not finite.
         """
-        z = self.features(prediction).flatten(2)
+        z = self.features(prediction).permute(0, 2, 3, 1).flatten(1, 2)
         if self.at == "any":
             log_density = torch.stack([self._of_any(image) for image in z])
         else:
@@ -199,30 +199,30 @@ class Density:
         return torch.where(self.gaussians.present, shares, -torch.inf).float()
 
     def _log_density(self, z: Tensor, number: int) -> Tensor:
-        """`(N,)` of features `(D, N)` under one class."""
+        """`(N,)` of features `(N, D)` under one class."""
         distances = self._on(z.device)
         mean = self.gaussians.mean[number].float().to(z.device)
         constant = float(distances.log_constant[number] + self._log_prior[number])
-        return constant - distances.squared(z - mean[:, None], number) / 2
+        return constant - distances.squared(z - mean, number) / 2
 
     def _of_class(self, z: Tensor, chosen: Tensor) -> Tensor:
         """Each pixel under its own class, or any where no pixel of that class was seen.
 
         Args:
-            z: `(D, N)` of one image.
+            z: `(N, D)` of one image.
             chosen: `(N,)`.
         """
-        result = z.new_empty(z.shape[1])
+        result = z.new_empty(len(z))
         for number in torch.unique(chosen).tolist():
             seen = bool(self.gaussians.present[number])
             own = (chosen == number).nonzero()[:, 0]
             for tile in tiles(own):
-                near = z.index_select(1, tile)
+                near = z.index_select(0, tile)
                 result[tile] = self._log_density(near, number) if seen else self._of_any(near)
         return result
 
     def _of_any(self, z: Tensor) -> Tensor:
-        """The sum over classes, of one image `(D, N)`, one class and tile at a time."""
+        """The sum over classes, of one image `(N, D)`, one class and tile at a time."""
         seen = self.gaussians.present.nonzero()[:, 0].tolist()
         parts = []
         for tile in tiles(z):

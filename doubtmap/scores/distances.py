@@ -12,14 +12,16 @@ from torch import Tensor
 
 from doubtmap.scores.gaussians import refuse_singular, shrink, whitening
 
+BLOCK = 64
+"""Rows of a triangular factor at a time."""
 TILE = 2048
 """Pixels at a time, so that what is in hand stays in the cache and memory is bounded."""
 
 
-def tiles(columns: Tensor) -> Iterator[Tensor]:
-    """Pieces of at most `TILE` along the last axis."""
-    for start in range(0, columns.shape[-1], TILE):
-        yield columns[..., start : start + TILE]
+def tiles(rows: Tensor) -> Iterator[Tensor]:
+    """Pieces of at most `TILE` along the first axis."""
+    for start in range(0, len(rows), TILE):
+        yield rows[start : start + TILE]
 
 
 class Distances(Protocol):
@@ -38,7 +40,7 @@ class Distances(Protocol):
         ...
 
     def squared(self, centred: Tensor, number: int) -> Tensor:
-        """`(N,)` from `z - mean`, `(D, N)` float32, of class `number`."""
+        """`(N,)` from `z - mean`, `(N, D)` float32, of class `number`."""
         ...
 
 
@@ -67,7 +69,15 @@ class Full:
 
     def squared(self, centred: Tensor, number: int) -> Tensor:
         """See `Distances`."""
-        return _squared_length(self.factors[number] @ centred)
+        factor = self.factors[number]
+        size = len(factor)
+        total = centred.new_zeros(len(centred))
+        for start in range(
+            0, size, BLOCK
+        ):  # the factor is triangular: each block needs its columns
+            stop = min(start + BLOCK, size)
+            total += _squared_length(centred[:, :stop] @ factor[start:stop, :stop].T)
+        return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +121,7 @@ class LowRank:
 
     def squared(self, centred: Tensor, number: int) -> Tensor:
         """See `Distances`."""
-        near = _squared_length(self.factors[number] @ centred)
+        near = _squared_length(centred @ self.factors[number].T)
         return _squared_length(centred) * self.precision[number] - near
 
 
@@ -151,12 +161,12 @@ class Projected:
 
     def squared(self, centred: Tensor, number: int) -> Tensor:
         """See `Distances`."""
-        inner = self.projection @ centred
+        inner = centred @ self.projection.T
         outer = (_squared_length(centred) - _squared_length(inner)).clamp_min(0)
         return self.inside.squared(inner, number) + outer * self.precision
 
 
-def _squared_length(columns: Tensor) -> Tensor:
-    """`(N,)` from `(D, N)`, in one pass without a temporary."""
-    length: Tensor = torch.linalg.vector_norm(columns, dim=0)
+def _squared_length(rows: Tensor) -> Tensor:
+    """`(N,)` from `(N, D)`, in one pass without a temporary."""
+    length: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return length.square()

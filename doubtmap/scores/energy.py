@@ -16,7 +16,8 @@ def energy(prediction: Prediction | Tensor) -> Tensor:
         `(B, H, W)` float32, any real number.
 
     Raises:
-        ModelError: for a prediction of several networks or passes, whose energy is 0 everywhere.
+        ModelError: for a prediction of several networks or passes, whose energy is 0 everywhere,
+            and for a calibrated one whose logits have lost their level.
 
     Reference:
         Energy-based Out-of-distribution Detection (Liu et al., 2020),
@@ -31,5 +32,10 @@ def energy(prediction: Prediction | Tensor) -> Tensor:
         raise ModelError(
             "energy: expected the logits of one network, got the logarithm of the mean probability "
             "of several, whose energy is 0 everywhere. Use entropy or max_softmax."
+        )
+    if isinstance(prediction, Prediction) and prediction.energy_missing:
+        raise ModelError(
+            f"energy: needs the network's own logits, but {prediction.energy_missing}. Use entropy "
+            f"or max_softmax, or leave the calibrator out for this score."
         )
     return as_prediction(prediction).statistics.logsumexp.neg_().float()

@@ -29,7 +29,8 @@ def inner_features(
         score: who asks, for errors.
 
     Returns:
-        `(B, D, h, w)` float32 on the native grid; layers on other grids are resized bilinearly.
+        `(B, D, h, w)` float32 on the native grid, channels last in memory; layers on other grids
+        are resized bilinearly.
 
     Raises:
         ModelError: where the prediction does not carry them.
@@ -46,10 +47,13 @@ def inner_features(
         raise DataError(
             f"{score}: expected finite features, got NaN or infinity. Run the network in float32."
         )
+    rows = z.flatten(
+        2
+    ).mT.contiguous()  # a pixel's features side by side, as all that follows reads
     if scale == "unit":
-        length: Tensor = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-        z = z / length.clamp_min(torch.finfo(z.dtype).tiny)
-    return z
+        length: Tensor = torch.linalg.vector_norm(rows, dim=2, keepdim=True)
+        rows = rows / length.clamp_min(torch.finfo(z.dtype).tiny)
+    return rows.view(len(z), *z.shape[-2:], z.shape[1]).permute(0, 3, 1, 2)
 
 
 def native_labels(prediction: Prediction, label: Tensor) -> Tensor:

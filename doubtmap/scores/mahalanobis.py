@@ -76,20 +76,20 @@ class Mahalanobis:
             ModelError: for a prediction without these features, or of another number of them.
             DataError: for features that are not finite.
         """
-        z = self.features(prediction).flatten(2)
+        z = self.features(prediction).permute(0, 2, 3, 1).flatten(1, 2)
         distances = [torch.cat([self._distance(tile) for tile in tiles(image)]) for image in z]
         maps = torch.stack(distances).reshape(len(z), 1, *prediction.native_logits.shape[-2:])
         return prediction.to_size(maps)[:, 0].float()
 
     def _distance(self, z: Tensor) -> Tensor:
-        """`(N,)` of features `(D, N)`."""
+        """`(N,)` of features `(N, D)`."""
         gaussians, (classes, centre, background) = self.density.gaussians, self._on(z.device)
-        nearest = z.new_full((z.shape[1],), torch.inf)
+        nearest = z.new_full((len(z),), torch.inf)
         for number in gaussians.present.nonzero()[:, 0].tolist():
             mean = gaussians.mean[number].float().to(z.device)
-            nearest = torch.minimum(nearest, classes.squared(z - mean[:, None], number))
+            nearest = torch.minimum(nearest, classes.squared(z - mean, number))
         if self.relative:
-            nearest = nearest - background.squared(z - centre[:, None], 0)
+            nearest = nearest - background.squared(z - centre, 0)
         return nearest
 
     def _on(self, device: torch.device) -> tuple[Full, Tensor, Full]:

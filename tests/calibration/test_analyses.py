@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 import doubtmap as dm
 from doubtmap.cli import main
+from doubtmap.cli.options import NetworkOptions
 from doubtmap.datasets.synthetic import SyntheticStreets
 from doubtmap.engine.analyses import Multiscale, Windowed, analyse
 from doubtmap.prediction import Prediction, Segmenter
@@ -25,7 +26,7 @@ class PixelNetwork:
         return Prediction(4 * x[:, :2], (x.shape[-2], x.shape[-1]))
 
 
-@pytest.mark.parametrize("side", [8, 13, 40])
+@pytest.mark.parametrize("side", [8, 13, 40, 10**20])
 def test_windows_are_put_together_where_they_were(side):
     images = torch.rand(2, 3, 21, 30)
     whole = PixelNetwork()(images)
@@ -62,7 +63,11 @@ def test_scales_are_averaged_as_probabilities():
 
 @pytest.mark.parametrize(
     ("make", "says"),
-    [(lambda s: Windowed(s, 4), "8 pixels"), (lambda s: Multiscale(s, (0.0,)), "above 0")],
+    [
+        (lambda s: Windowed(s, 4), "8 pixels"),
+        (lambda s: Multiscale(s, (0.0,)), "above 0"),
+        (lambda s: Multiscale(s, (float("nan"),)), "finite"),
+    ],
 )
 def test_sizes_that_make_no_sense(make, says):
     with pytest.raises(dm.UsageError, match=says):
@@ -120,6 +125,10 @@ def test_the_command_prints_a_row_for_each_and_writes_a_page(
         (("size", "demo"), "capacity, crop"),
         (("capacity", "demo"), "--against"),
         (("crop", "demo", "--sizes", "big"), "128,256"),
+        (("crop", "demo", "--sizes", "inf"), "128,256"),
+        (("crop", "demo", "--sizes", "16.5"), "whole numbers"),
+        (("multiscale", "demo", "--scales", "nan"), "0.75,1,1.25"),
+        (("multiscale", "demo", "--scales", "1,inf"), "0.75,1,1.25"),
     ],
 )
 def test_misuse(monkeypatch, capsys, words, says):
@@ -128,3 +137,18 @@ def test_misuse(monkeypatch, capsys, words, says):
     with pytest.raises(SystemExit, match="2"):
         main()
     assert says in capsys.readouterr().err
+
+
+def test_the_seed_reaches_the_network(monkeypatch, capsys):
+    seeds = []
+
+    def opened(self, model, seed=0):
+        seeds.append(seed)
+        return dm.load(model)
+
+    monkeypatch.setattr(NetworkOptions, "open", opened)
+    line = ["doubtmap", "analyse", "capacity", "demo", "synthetic:1", "--against", "demo"]
+    monkeypatch.setattr(sys, "argv", [*line, "--seed", "7"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert seeds == [7, 7]

@@ -8,10 +8,21 @@ import pytest
 from PIL import Image
 
 import doubtmap as dm
-from doubtmap.calibration import Calibrated, Temperature, load_calibrator, save_calibrator
+from doubtmap.calibration import (
+    Calibrated,
+    EnsembleTemperature,
+    Temperature,
+    load_calibrator,
+    save_calibrator,
+)
 from doubtmap.calibration.calibrator import Origin
 from doubtmap.cli import main
+from doubtmap.datasets import Corrupted, fingerprints
+from doubtmap.datasets.synthetic import SyntheticStreets
 from doubtmap.engine import calibrate
+from doubtmap.engine.calibrate import note_of_overlap
+from doubtmap.engine.run import Run, possible_scores
+from doubtmap.engine.settings import model_settings
 from doubtmap.reports import read_map
 
 NETWORK = """
@@ -178,6 +189,94 @@ def test_a_run_goes_on_with_the_same_calibrator_only(common, yard):
         dm.evaluate(two, streets, "entropy", out=yard / "run", resume=True, replicates=20)
     results = dm.evaluate(one, streets, "entropy", out=yard / "run", resume=True, replicates=20)
     assert results.figures["model"]["calibrator"]["source"] == "a"
+
+
+def test_a_run_goes_on_with_the_same_parameters_only(tmp_path):
+    demo = dm.load("demo")
+    one, two = (
+        model_settings(Calibrated(demo, Temperature(temperature=t), "c")) for t in (1.5, 9.0)
+    )
+    assert one != two
+
+
+def test_the_seed_reaches_the_method():
+    demo, streets = dm.load("demo"), SyntheticStreets(4, size=(64, 96))
+    found = [
+        calibrate(demo, streets, "selective", seed=seed, replicates=20).calibrator.temperature
+        for seed in (0, 5)
+    ]
+    assert found[0] != found[1]
+
+
+def overlap(fitted_on, tested_on, demo):
+    origin = Origin("fit", fingerprints(fitted_on))
+    note = note_of_overlap(Calibrated(demo, Temperature(temperature=2.0, origin=origin)), tested_on)
+    return int(note.split()[0]) if note else 0
+
+
+def test_images_are_known_again_in_other_sets(common):
+    demo, yard = dm.load("demo"), dm.open_dataset(common[1])
+    three, four = (SyntheticStreets(count, size=(64, 96)) for count in (3, 4))
+    assert overlap(three, four, demo) == overlap(four, three, demo) == 3
+    assert overlap(three, SyntheticStreets(4, seed=1, size=(64, 96)), demo) == 0
+    assert overlap(yard, Corrupted(yard, "fog", 3), demo) == 8
+    assert overlap(Corrupted(yard, "fog", 3), yard, demo) == 8
+
+
+def test_evaluate_notes_images_that_were_fitted_on():
+    demo, streets = dm.load("demo"), SyntheticStreets(2, size=(64, 96))
+    origin = Origin("fit", fingerprints(streets))
+    calibrated = Calibrated(demo, Temperature(temperature=2.0, origin=origin), "c.st")
+    results = dm.evaluate(calibrated, streets, "entropy", replicates=20)
+    assert any("2 of 2 images" in note and "c.st" in note for note in results.figures["notes"])
+
+
+def test_all_scores_leave_out_what_calibrated_logits_cannot_give():
+    demo, streets = dm.load("demo"), SyntheticStreets(1, size=(64, 96))
+
+    def possible(calibrator):
+        run = Run(Calibrated(demo, calibrator), streets, {}, (), None)
+        return possible_scores(run), run.notes
+
+    scores, notes = possible(EnsembleTemperature(temperature=2.0, weights=(0.5, 0.3, 0.2)))
+    assert "energy" not in scores and "max_logit" in scores
+    assert any(note.startswith("energy: left out, since the calibrator") for note in notes)
+    scores, notes = possible(Temperature(temperature=2.0))
+    assert "energy" in scores and not notes
+
+
+class Listed:
+    """Somebody's own data set, which calls its files what it likes."""
+
+    name, component_sizes = "listed", None
+    files = ("a.png", "b.png")
+
+    def __init__(self):
+        self.streets = SyntheticStreets(2, size=(64, 96))
+        self.class_names = self.streets.class_names
+
+    def __len__(self):
+        return 2
+
+    def sample_name(self, index):
+        return self.files[index]
+
+    def __getitem__(self, index):
+        return self.streets[index]
+
+
+def test_files_of_an_own_data_set_are_its_own_business():
+    assert fingerprints(Listed()) == fingerprints(SyntheticStreets(2, size=(64, 96)))
+    found = calibrate(dm.load("demo"), Listed(), "temperature", replicates=20)
+    assert len(found.calibrator.origin.images) == 2
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(run, common, yard):
+    (yard / "taken").mkdir()
+    for option in ("--out", "--report"):
+        code, _, error = run("calibrate", *common, option, yard / "taken")
+        assert code == 1 and "is a folder" in error
+    assert "predict to fit" not in error
 
 
 def test_a_single_image_cannot_be_parted():

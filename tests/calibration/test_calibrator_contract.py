@@ -1,5 +1,7 @@
 """What holds for every calibrator."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,7 +10,10 @@ from worlds import CLASSES, honest_pairs
 import doubtmap as dm
 from doubtmap.calibration import (
     METHODS,
+    Calibrated,
+    Calibrator,
     Dirichlet,
+    Identity,
     Selective,
     Temperature,
     Vector,
@@ -16,8 +21,9 @@ from doubtmap.calibration import (
     parse_method,
     save_calibrator,
 )
-from doubtmap.calibration.calibrator import Origin
-from doubtmap.prediction import Prediction
+from doubtmap.calibration.calibrator import Origin, rescaled
+from doubtmap.calibration.files import parameters_sha256
+from doubtmap.prediction import Members, Prediction
 
 
 def test_calibrated_probabilities_are_probabilities(calibrator, quarter):
@@ -61,8 +67,115 @@ def test_files_give_back_the_same_calibrator(calibrator, quarter, tmp_path):
 
 def test_the_scores_take_calibrated_predictions(calibrator, quarter):
     after = calibrator(quarter)
-    for name in ("max_softmax", "margin", "entropy", "energy", "divergence"):
+    for name in ("max_softmax", "margin", "entropy", "divergence"):
         assert torch.isfinite(getattr(dm.scores, name)(after)).all()
+
+
+def test_only_one_factor_for_all_pixels_leaves_an_energy(calibrator, quarter):
+    after = calibrator(quarter)
+    if isinstance(calibrator, Temperature | Identity):
+        factor = getattr(calibrator, "temperature", 1.0)
+        expected = -(quarter.logits / factor).logsumexp(1)
+        assert torch.allclose(dm.scores.energy(after), expected, atol=1e-4)
+    else:
+        with pytest.raises(dm.ModelError, match="leave the calibrator out"):
+            dm.scores.energy(after)
+
+
+def test_what_members_say_apart_is_dropped_with_a_reason(calibrator, quarter):
+    if isinstance(calibrator, Identity):
+        return
+    doubt = Members(2, torch.rand(2, 24, 32), torch.rand(2, 24, 32))
+    after = calibrator(replace(quarter, members=doubt))
+    with pytest.raises(dm.ModelError, match="leave the calibrator out"):
+        dm.scores.mutual_information(after)
+    with pytest.raises(dm.ModelError, match="free energy"):  # of a mean of probabilities
+        dm.scores.energy(after)
+    with pytest.raises(dm.ModelError, match="MODEL1,MODEL2"):
+        dm.scores.mutual_information(calibrator(quarter))
+
+
+def test_what_a_second_head_says_stays(calibrator):
+    torch.manual_seed(5)
+    layers = {"classifier.distilled": torch.randn(1, 1, 6, 8)}
+    raw = Prediction(
+        torch.randn(1, CLASSES, 6, 8),
+        (21, 30),
+        covered=(24.0, 32.0),
+        features=torch.randn(1, 3, 6, 8),
+        layers=layers,
+    )
+    assert torch.allclose(dm.scores.distilled(calibrator(raw)), dm.scores.distilled(raw), atol=1e-6)
+
+
+def test_classes_in_another_order_are_refused(calibrator, quarter):
+    if calibrator.channels is None:
+        return
+    known = replace(calibrator, origin=Origin(class_names=tuple("abcd")))
+    known(quarter)
+    known(replace(quarter, class_names=tuple("abcd")))
+    with pytest.raises(dm.UsageError, match="in their order: a, b, c, d; got b, a, c, d"):
+        known(replace(quarter, class_names=tuple("bacd")))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "identity"])
+def test_a_fit_knows_the_classes_and_refuses_extremes(name, lying):
+    named = [(replace(p, class_names=tuple("abcd")), label) for p, label in lying]
+    assert parse_method(name)(named).origin.class_names == tuple("abcd")
+    extreme = [(replace(p, native_logits=1e20 * p.native_logits), label) for p, label in lying]
+    with pytest.raises(dm.DataError, match="differ by less than 1e\\+07"):
+        parse_method(name)(extreme)
+
+
+class Halved(Calibrator):
+    """Somebody's own."""
+
+    def apply(self, prediction):
+        return rescaled(prediction, prediction.native_logits / 2, keep=True)
+
+
+def test_an_own_calibrator_is_described_and_not_written(tmp_path):
+    demo = dm.load("demo")
+    about = Calibrated(demo, Halved()).description["calibrator"]
+    assert about["method"] == "Halved"
+    with pytest.raises(dm.UsageError, match="got Halved"):
+        save_calibrator(Halved(), tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_are_told_apart(fitted, tmp_path):
+    found = {parameters_sha256(calibrator) for calibrator in fitted.values()}
+    assert len(found) == len(fitted)
+    one = fitted["selective"]
+    save_calibrator(one, tmp_path / "c")
+    again = replace(load_calibrator(tmp_path / "c"), origin=Origin("elsewhere"))
+    assert parameters_sha256(again) == parameters_sha256(one)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(dm.DataError, match="No space"):
+        save_calibrator(Temperature(temperature=2.0), tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+def test_inner_layers_are_refused_where_the_grid_is_lost(fitted):
+    class Network:
+        class_names = ()
+        description = {"source": "none"}  # noqa: RUF012
+
+        def listening(self, layers):
+            return self
+
+        def __call__(self, images):
+            return Prediction(torch.zeros(1, CLASSES, 2, 2), (2, 2))
+
+    Calibrated(Network(), fitted["temperature"]).listening(["body"])
+    with pytest.raises(dm.ModelError, match=r"calibrator \(histogram\) works at the image's size"):
+        Calibrated(Network(), fitted["histogram"]).listening(["body"])
 
 
 def test_another_number_of_classes_is_refused(calibrator):
@@ -136,6 +249,16 @@ def test_features_are_kept_where_the_native_grid_is(fitted, quarter):
         ("selective(others=no)", "no method 'no'"),
         ("selective(balance=1,balance=2)", "given twice"),
         ("selective((", "expected NAME"),
+        ("histogram(bins=abc)", "histogram: bins: expected a whole number, got 'abc'"),
+        ("histogram(bins=2.5)", "expected a whole number"),
+        ("temperature(seed=1.5)", "expected a whole number"),
+        ("temperature(seed=99999999999999999999)", "expected a whole number"),
+        ("temperature(exact=maybe)", "expected true or false"),
+        ("selective(balance=abc)", "expected a number"),
+        ("selective(balance=inf)", "expected a number"),
+        ("meta(miscoverage=x)", "expected a number"),
+        ("dirichlet(offset=q)", "expected a number"),
+        ("local(values=abc)", "expected a whole number"),
     ],
 )
 def test_misspelt_methods(text, says):
@@ -149,8 +272,11 @@ def test_misspelt_methods(text, says):
         ("selective(temperature=-1)", "above 0"),
         ("selective(temperature=warm)", "likelihood, accuracy"),
         ("selective(balance=-1)", "at least 0"),
+        ("selective(temperature=inf)", "finite number above 0"),
         ("selective(inputs=smell)", "expected one of"),
         ("histogram(bins=1)", "at least 2"),
+        ("histogram(bins=99999999)", "at most"),
+        ("local(values=0)", "at least 1"),
         ("meta(miscoverage=2)", r"in \(0, 1\)"),
         ("dirichlet(offset=-1)", "at least 0"),
     ],
@@ -158,6 +284,26 @@ def test_misspelt_methods(text, says):
 def test_values_that_make_no_sense(text, says, lying):
     with pytest.raises(dm.UsageError, match=says):
         parse_method(text)(lying)
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "warm", "-1"])
+def test_nothing_is_trained_for_a_temperature_that_is_none(value):
+    with pytest.raises(dm.UsageError, match="number"):
+        parse_method(f"selective(temperature={value})")(None)
+
+
+def test_a_seed_is_for_methods_that_take_one():
+    assert parse_method("histogram", 7).keywords == {}
+    assert parse_method("selective", 7).keywords == {"seed": 7}
+    assert parse_method("selective(seed=3)", 7).keywords == {"seed": 3}
+
+
+def test_whether_classes_stay_depends_on_the_others(fitted):
+    judge = fitted["selective"].selector
+    two = Temperature(temperature=2.0)
+    vector = Vector(factors=torch.ones(CLASSES), offsets=torch.zeros(CLASSES))
+    assert Selective(selector=judge, temperature=2.0, others=two).keeps_classes
+    assert not Selective(selector=judge, temperature=2.0, others=vector).keeps_classes
 
 
 def test_features_that_are_not_there_are_named():

@@ -10,7 +10,8 @@ from worlds import honest_pairs, lying_pairs
 import doubtmap as dm
 from doubtmap.calibration import Identity, Temperature
 from doubtmap.engine import compare
-from doubtmap.engine.calibrate import choose
+from doubtmap.engine.calibrate import beats, choose
+from doubtmap.engine.comparison import Comparison
 from doubtmap.engine.splitting import split_images
 from doubtmap.metrics import Reliability
 from doubtmap.prediction import Prediction
@@ -90,6 +91,25 @@ def test_the_simplest_that_is_not_beaten_is_taken():
     assert choose(compare(other, methods, block=1))[0] == "temperature"
 
 
+def test_what_is_unbeaten_must_itself_beat_the_raw_network():
+    """Temperature helps most drives and ruins a few; a third method surely helps a little."""
+    names = ("identity", "temperature", "histogram")
+    comparison = Comparison(names, block=1)
+    for image in range(40):
+        ruined = image < 4
+        temperature = (0.19, 0.99) if ruined else (0.8, 0.8)
+        sums, losses = np.zeros((3, 13, 30, 3)), np.full((3, 3), 1000.0)
+        for row, (right, sure) in enumerate([(0.8, 0.86), temperature, (0.8, 0.83)]):
+            at = int(np.ceil(sure * 30)) - 1
+            sums[row, :, at] = [1000, 1000 * right, 1000 * sure]
+        comparison.take(sums, losses, np.zeros((3, 2, 30, 3)))
+    raw, hot, binned = (comparison.ece(name) for name in names)
+    assert hot > raw > binned  # and yet neither of the two beats temperature beyond doubt
+    assert not beats(comparison, "histogram", "temperature")
+    assert not beats(comparison, "identity", "temperature")
+    assert choose(comparison)[0] == "histogram"
+
+
 def test_a_better_method_is_taken_though_it_is_not_the_simplest(fitted):
     methods = {name: fitted[name] for name in ("identity", "temperature", "selective_confidence")}
     comparison = compare(lying_pairs(6, seed=8), methods, block=1)
@@ -117,6 +137,31 @@ def test_sequences_stay_together():
     fit, other = split_images(names)
     assert sorted(fit + other) == list(range(35))
     assert {names[i][0] for i in fit}.isdisjoint({names[i][0] for i in other})
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{drive}_{frame:06d}_leftImg8bit", "{drive:06d}_{frame:03d}_10", "{drive}/{frame}"]
+)
+def test_a_number_that_is_in_every_name_is_no_frame(pattern):
+    names = [pattern.format(drive=d, frame=f) for d in range(6) for f in range(5)]
+    fit, other = split_images(names)
+    assert len(fit) == len(other) == 15
+    assert {i // 5 for i in fit}.isdisjoint({i // 5 for i in other})
+
+
+def test_one_drive_in_frames_with_a_constant_number_is_cut_into_runs():
+    fit, other = split_images([f"a_{frame:06d}_leftImg8bit" for frame in range(40)])
+    assert fit == [*range(10), *range(20, 30)] and other == [*range(10, 20), *range(30, 40)]
+
+
+def test_sequences_are_shared_out_by_size():
+    sizes = dict(zip("abcdef", (40, 3, 30, 3, 3, 3)))
+    names = [f"{drive}_{frame}" for drive, count in sizes.items() for frame in range(count)]
+    fit, other = split_images(names)
+    assert abs(len(fit) - len(other)) <= 3
+    assert {names[i][0] for i in fit}.isdisjoint({names[i][0] for i in other})
+    mostly = [f"a_{frame}" for frame in range(97)] + ["b_1", "c_1", "d_1"]
+    assert min(map(len, split_images(mostly))) > 40
 
 
 def test_few_sequences_are_cut_into_runs():

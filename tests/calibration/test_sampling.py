@@ -78,6 +78,20 @@ def test_on_its_own_grid_every_sample_is_its_pixel():
     assert rows.tolist() == list(range(7)) and columns.tolist() == list(range(9))
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_samples_in_the_padding_have_no_label(align_corners):
+    label = torch.zeros(1, 10, 24, dtype=torch.int64)
+    label[:, -1] = 1  # what clamping would give to all of the padding
+    prediction = Prediction(torch.randn(1, 2, 8, 8), (10, 24), (32.0, 32.0), align_corners)
+    pixels = draw_pixels([(prediction, label)], lambda p: p.native_logits, on_native_grid=True)
+    pitch = 31 / 7 if align_corners else 4
+    start = 0.0 if align_corners else 1.5
+    rows, columns = ((start + pitch * torch.arange(8) < side - 0.5).sum() for side in (10, 24))
+    assert len(pixels.labels) == rows * columns < 64
+    inside = prediction.native_logits[0, :, :rows, :columns].flatten(1).T
+    assert torch.equal(pixels.values.sort(0).values, inside.sort(0).values)
+
+
 def test_remembered_pairs_ask_once_and_give_the_same():
     asked = []
 

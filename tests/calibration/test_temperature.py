@@ -83,7 +83,7 @@ def test_mistakes_at_the_verge_only_are_noticed():
         Temperature.fit([(Prediction(logits, (1, 2)), torch.tensor([[[0, 1]]]))])
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_no_temperature(value):
     with pytest.raises(dm.UsageError, match="above 0"):
         Temperature(temperature=value)

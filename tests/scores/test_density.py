@@ -144,7 +144,7 @@ def test_low_rank_and_projected_are_gaussians_of_their_own_covariance():
             whole.gaussians.mean[number], vectors @ values.diag() @ vectors.T
         )
         low = Density.fit(pairs, scale="none", certainty=0, rank=2)
-        found = low._log_density(z.T.float(), number)
+        found = low._log_density(z.float(), number)
         np.testing.assert_allclose(found, model.logpdf(z), rtol=1e-4, atol=1e-3)
         _, shared = torch.linalg.eigh(whole.gaussians.within)
         inside, outside = shared[:, 2:], shared[:, :2]
@@ -155,7 +155,7 @@ def test_low_rank_and_projected_are_gaussians_of_their_own_covariance():
             inside @ inner @ inside.T + spread * outside @ outside.T,
         )
         projected = Density.fit(pairs, scale="none", certainty=0, project=2)
-        found = projected._log_density(z.T.float(), number)
+        found = projected._log_density(z.float(), number)
         np.testing.assert_allclose(found, model.logpdf(z), rtol=1e-3, atol=1e-2)
 
 
