@@ -277,7 +277,7 @@ def write(content: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--work", type=Path, default=Path("/tmp/doubtmap-calibration"))
+    parser.add_argument("--work", type=Path, default=Path("benchmarks/work/calibration"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
