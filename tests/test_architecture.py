@@ -12,6 +12,7 @@ ROOT = Path(doubtmap.__file__).parent
 ROOMS = [
     "version",
     "errors",
+    "atomic",
     "kernels",
     "prediction",
     "models",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from doubtmap.atomic import write_atomically
 from doubtmap.calibration.calibrator import Calibrator, Origin
 from doubtmap.calibration.judge import Judge
 from doubtmap.calibration.methods import METHODS, name_of
@@ -60,18 +60,7 @@ def save_calibrator(calibrator: Calibrator, path: str | Path) -> None:
     # a file of safetensors needs a tensor
     tensors.setdefault("empty", torch.zeros(1))
     content = safetensors.torch.save(tensors, metadata)
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        beside.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise DataError(
-            f"{target}: cannot be written ({error.strerror or error}). Choose another --out."
-        ) from error
+    write_atomically(path, content)
 
 
 def load_calibrator(path: str | Path) -> Calibrator:

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 import torch
 import typer
 
+from doubtmap.atomic import check_place
 from doubtmap.calibration import METHODS, save_calibrator
 from doubtmap.calibration.methods import split_methods
 from doubtmap.cli.app import app
@@ -28,7 +29,6 @@ from doubtmap.engine.calibrate import CANDIDATES, Criterion
 from doubtmap.errors import UsageError
 from doubtmap.progress import progress_bar
 from doubtmap.reports.calibration import comparison_table, write_calibration_report
-from doubtmap.scores.fitted_file import check_place
 
 
 @app.command("calibrate")

@@ -80,6 +80,6 @@ def _sizes(text: str | None) -> ComponentSizes | None:
     if text is None:
         return None
     predicted, _, labelled = text.partition(",")
-    if not (predicted.isdigit() and labelled.isdigit()):
+    if not (predicted.isdecimal() and labelled.isdecimal()):
         raise UsageError(f"--component-sizes: expected two numbers such as 500,100, got {text}.")
     return ComponentSizes(int(predicted), int(labelled))

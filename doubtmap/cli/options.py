@@ -159,6 +159,6 @@ def size(text: str | None) -> tuple[int, int] | Literal["image"] | None:
     if text == "image":
         return "image"
     height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise UsageError(f"--input-size: expected HxW such as 512x1024, or 'image', got {text}.")
     return int(height), int(width)

@@ -214,7 +214,7 @@ def _crop(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit()):
+    if not (height.isdecimal() and width.isdecimal()):
         raise UsageError(f"--crop: expected HxW such as 360x480, got {text}.")
     return int(height), int(width)
 

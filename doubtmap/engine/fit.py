@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from doubtmap.atomic import check_place
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.pairs import Pairs
 from doubtmap.engine.run import Progress
@@ -19,7 +20,6 @@ from doubtmap.models.layers import before_activation
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.prediction import Prediction, Score, Segmenter, listening_to
 from doubtmap.scores.density import Density
-from doubtmap.scores.fitted_file import check_place
 from doubtmap.scores.parsing import parse_fit
 
 PROBE = (96, 128)

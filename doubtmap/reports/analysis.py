@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from doubtmap.reports.atomic import write_atomically
+from doubtmap.atomic import write_atomically
 from doubtmap.reports.chart import Plane, drawing, rounded_up, titled
 from doubtmap.reports.line_chart import Curve, line_chart
 

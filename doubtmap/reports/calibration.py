@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from doubtmap.atomic import write_atomically
 from doubtmap.engine.calibrate import Calibration
-from doubtmap.reports.atomic import write_atomically
 from doubtmap.reports.reliability_chart import reliability_chart
 
 COLUMNS = {

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+from doubtmap.atomic import write_atomically
 from doubtmap.metrics.locations import LocationFigures
-from doubtmap.reports.atomic import write_atomically
 from doubtmap.reports.chart import drawing
 from doubtmap.version import __version__
 

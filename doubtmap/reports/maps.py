@@ -22,8 +22,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from doubtmap.atomic import write_atomically
 from doubtmap.errors import DataError, UsageError
-from doubtmap.reports.atomic import write_atomically
 from doubtmap.reports.colours import class_colours
 
 MapFormat = Literal["png", "npy", "tiff", "safetensors"]

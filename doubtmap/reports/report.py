@@ -19,8 +19,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from doubtmap.atomic import write_atomically
 from doubtmap.engine.results import Example, Results
-from doubtmap.reports.atomic import write_atomically
 from doubtmap.reports.catalogue import section
 from doubtmap.reports.colours import robust_limits
 from doubtmap.reports.curve_charts import curve_charts

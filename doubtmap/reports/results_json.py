@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from doubtmap.atomic import write_atomically
 from doubtmap.engine.results import Results
 from doubtmap.errors import DataError
-from doubtmap.reports.atomic import write_atomically
 
 
 def write_results(results: Results, path: str | Path) -> None:

@@ -17,11 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
+from doubtmap.atomic import write_atomically
 from doubtmap.engine.score import ScoredImage, score_images
 from doubtmap.engine.settings import hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Score, Segmenter
-from doubtmap.reports.atomic import write_atomically
 from doubtmap.reports.maps import MapFormat, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
 from doubtmap.version import __version__

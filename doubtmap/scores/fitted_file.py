@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from doubtmap.atomic import write_atomically
 from doubtmap.errors import DataError
 from doubtmap.version import __version__
 
@@ -31,33 +31,7 @@ def write_fitted(
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
         {"doubtmap": json.dumps(meta, default=list)},
     )
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        beside.replace(target)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror or error}).") from error
-
-
-def check_place(path: str | Path) -> None:
-    """Refuse, before any work, a file that could not be written.
-
-    Raises:
-        DataError: for a place that cannot be made or written.
-    """
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise IsADirectoryError(21, "is a folder")
-        if not os.access(target.parent, os.W_OK):
-            raise PermissionError(13, "is not writable")
-    except OSError as error:
-        raise DataError(
-            f"{target}: cannot be written ({error.strerror or error}). Choose another --out."
-        ) from error
+    write_atomically(path, content)
 
 
 def read_fitted(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -17,10 +17,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
+from doubtmap.atomic import write_atomically
 from doubtmap.errors import DataError, UsageError
 from doubtmap.models.distilled import FILE as HEAD_FILE
 from doubtmap.models.distilled import head_file, take_off
@@ -66,7 +65,9 @@ class Folder:
             self.inner.mkdir(parents=True, exist_ok=True)
             lock = (self.inner / "lock").open("w")
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise DataError(
+                f"{self.path}: cannot be written ({error.strerror or error}). Choose another --out."
+            ) from error
         with lock:
             if fcntl is not None:
                 try:
@@ -106,11 +107,11 @@ class Folder:
         path = self.inner / "settings.json"
         text = json.dumps(settings, sort_keys=True, indent=1, default=str)
         if not resume:
-            write(path, text.encode())
+            write_atomically(path, text.encode(), durable=True)
             return
         try:
-            before, after = json.loads(path.read_text()), json.loads(text)
-        except (OSError, ValueError) as error:
+            before, after = dict(json.loads(path.read_text())), json.loads(text)
+        except (OSError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path}: cannot be used ({error}). Remove it to start anew."
             ) from error
@@ -126,7 +127,7 @@ class Folder:
         """Replace the checkpoint."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write(self.inner / "checkpoint.pt", buffer.getvalue())
+        write_atomically(self.inner / "checkpoint.pt", buffer.getvalue(), durable=True)
 
     def checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """The last checkpoint, or None.
@@ -152,7 +153,7 @@ class Folder:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write(self.inner / "log.csv", text.getvalue().encode())
+        write_atomically(self.inner / "log.csv", text.getvalue().encode(), durable=True)
 
     def save_network(self, network: nn.Module, start: Start, recipe: str) -> None:
         """Write the network so that `doubtmap.load` takes the folder, file by file in one step.
@@ -177,7 +178,7 @@ class Folder:
         if head is not None:
             files[HEAD_FILE] = head_file(head, files[WEIGHTS])
         for name, content in files.items():
-            write(self.path / name, content)
+            write_atomically(self.path / name, content, durable=True)
 
 
 def _untied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -189,29 +190,3 @@ def _untied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         free[name] = part.clone() if pointer in seen else part
         seen.add(pointer)
     return free
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all.
-
-    Raises:
-        DataError: where the place cannot be written.
-    """
-    beside = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
-
-
-def _unwritable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path}: cannot be written ({error.strerror or error}). Choose another --out."
-    )

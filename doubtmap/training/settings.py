@@ -74,6 +74,8 @@ class Settings:
         for name in ("weight_decay", "clip", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 _refuse(name, "a finite number of at least 0", getattr(self, name))
+        if self.seed >= 1 << 63:
+            _refuse("seed", "below 2^63", self.seed)
         if self.rate is not None and not 0 < self.rate < math.inf:
             _refuse("rate", "a finite number above 0", self.rate)
         if not 0 <= self.class_weights <= 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from doubtmap.atomic import write_atomically
 from doubtmap.datasets import Dataset, Sample
 from doubtmap.datasets.matching import plain_name
 from doubtmap.errors import DataError, UsageError
@@ -215,7 +215,8 @@ class Cache:
             path = self.path(sample)
             if not path.exists():
                 target = self.teachers((sample.image[None].float() / 255).to(device))
-                _write(path, {"target": _compact(target)[0].half().cpu().contiguous()})
+                content = {"target": _compact(target)[0].half().cpu().contiguous()}
+                write_atomically(path, to_safetensors(content), option="--cache")
             told(done, len(indices))
 
 
@@ -225,18 +226,6 @@ def _compact(target: Tensor) -> Tensor:
         return target
     height, width = (max(1, math.ceil(side / COARSER)) for side in target.shape[-2:])
     return F.interpolate(target, (height, width), mode="area")
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    beside = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(to_safetensors(tensors))
-        beside.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror or error}). Choose another --cache."
-        ) from error
 
 
 def check_target(kind: str) -> None:

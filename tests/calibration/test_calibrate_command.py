@@ -1,7 +1,6 @@
 """`doubtmap calibrate`, and its file on `score` and `evaluate`."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from doubtmap.calibration import (
     save_calibrator,
 )
 from doubtmap.calibration.calibrator import Origin
-from doubtmap.cli import main
 from doubtmap.datasets import Corrupted, fingerprints
 from doubtmap.datasets.synthetic import SyntheticStreets
 from doubtmap.engine import calibrate
@@ -37,21 +35,6 @@ def build():
         network[0].bias.zero_()
     return network
 """
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["doubtmap", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture
