@@ -11,6 +11,7 @@ from doubtmap.kernels.fused import (
     resized_divergence,
     resized_statistics,
 )
+from doubtmap.kernels.labelled import edges_of, moments, segments_of, summed_probabilities
 from doubtmap.kernels.reference import Label, PixelStatistics, Variant, pixel_statistics
 from doubtmap.kernels.resizing import at_least_float32, resize, resize_logits
 
@@ -20,11 +21,15 @@ __all__ = [
     "Variant",
     "at_least_float32",
     "available",
+    "edges_of",
     "log_feature_norm",
     "log_weight_norm",
+    "moments",
     "pixel_statistics",
     "resize",
     "resize_logits",
     "resized_divergence",
     "resized_statistics",
+    "segments_of",
+    "summed_probabilities",
 ]

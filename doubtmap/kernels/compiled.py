@@ -18,7 +18,7 @@ from torch import Tensor
 from doubtmap.kernels.resizing import neighbours
 
 _MAPS = ("first", "gap", "rest", "entropy", "divergence", "log_norm")
-_STATISTICS, _NORM, _WEIGHT = range(3)
+_STATISTICS, _NORM, _WEIGHT, _SHARES = range(4)
 _SMALL = 1 << 15
 """Numbers for which waking other threads costs more than they bring."""
 
@@ -42,6 +42,8 @@ class _Job(ctypes.Structure):
         ("column_weight", ctypes.c_void_p),
         ("class_map", ctypes.c_void_p),
         ("maps", ctypes.c_void_p * len(_MAPS)),
+        ("segments", ctypes.c_void_p),
+        ("sums", ctypes.c_void_p),
         ("inverse_temperature", ctypes.c_float),
         ("p", ctypes.c_float),
         ("operation", ctypes.c_int32),
@@ -125,6 +127,49 @@ def log_weight_norm(grid: Grid, p: float, uniform: bool, published: bool) -> Ten
     return norm
 
 
+def summed_probabilities(grid: Grid, segments: Tensor, count: int) -> Tensor:
+    """`(count, C)` float64, sums of the softmax over the pixels of each segment.
+
+    `segments` is `(B, H, W)` int32, contiguous, below `count`; pixels below 0 belong to none.
+    """
+    sums = torch.zeros(count, grid.values.shape[1], dtype=torch.int64)
+    grid.job.segments, grid.job.sums = segments.data_ptr(), sums.data_ptr()
+    _run(grid, _SHARES)
+    return sums.double() / 2**32
+
+
+def components(values: Tensor, labels: Tensor) -> int:
+    """Number the 8-connected components of equal `values` `(H, W)`, both int32, contiguous."""
+    found: int = _library().doubtmap_components(values.data_ptr(), *values.shape, labels.data_ptr())
+    if found < 0:
+        raise MemoryError("kernels: no memory left to find components.")
+    return found
+
+
+def edges(labels: Tensor) -> Tensor:
+    """`(H, W)` bool, whether a pixel has one of another label among its 8 neighbours."""
+    edge = torch.empty(labels.shape, dtype=torch.bool)
+    _library().doubtmap_edges(labels.data_ptr(), *labels.shape, edge.data_ptr())
+    return edge
+
+
+def summed_moments(labels: Tensor, edge: Tensor, maps: list[Tensor], count: int) -> Tensor:
+    """`(count, 2, M, 2)` float64: sum and sum of squares of the interior (0) and the edge (1)."""
+    sums = torch.zeros(count, 2, len(maps), 2, dtype=torch.float64)
+    pointers = (ctypes.c_void_p * len(maps))(*(m.data_ptr() for m in maps))
+    threads = torch.get_num_threads()
+    _library().doubtmap_moments(
+        labels.data_ptr(),
+        edge.data_ptr(),
+        labels.numel(),
+        pointers,
+        len(maps),
+        sums.data_ptr(),
+        threads,
+    )
+    return sums
+
+
 def instructions(wanted: str | None = None) -> str | None:
     """Name of the processor's instructions in use, after choosing those `wanted`.
 
@@ -173,6 +218,15 @@ def _library() -> ctypes.CDLL:
     pointer = ctypes.c_void_p
     library.doubtmap_functions.argtypes = [pointer, ctypes.c_int64, pointer, pointer]
     library.doubtmap_functions.restype = None
+    sides = [ctypes.c_int64, ctypes.c_int64]
+    library.doubtmap_components.argtypes = [pointer, *sides, pointer]
+    library.doubtmap_components.restype = ctypes.c_int64
+    library.doubtmap_edges.argtypes = [pointer, *sides, pointer]
+    library.doubtmap_edges.restype = None
+    library.doubtmap_moments.argtypes = [
+        *(pointer, pointer, ctypes.c_int64, pointer, ctypes.c_int64, pointer, ctypes.c_int32)
+    ]
+    library.doubtmap_moments.restype = None
     return library
 
 

@@ -73,8 +73,8 @@ def resized_statistics(
     Returns:
         Maps `(B, H, W)`, at least float32.
     """
-    if _for_compiled(native_logits) and _representable(temperature):
-        grid = _grid(native_logits, size, covered, align_corners)
+    if for_compiled(native_logits) and _representable(temperature):
+        grid = grid_of(native_logits, size, covered, align_corners)
         return PixelStatistics(**compiled.statistics(grid, temperature))
     logits = resize_logits(native_logits, size, covered, align_corners)
     statistics = reference.pixel_statistics(logits)
@@ -102,8 +102,8 @@ def resized_divergence(
     Returns:
         `(B, H, W)` in nats, in [0, log 2].
     """
-    if _for_compiled(native_logits) and _representable(temperature):
-        grid = _grid(native_logits, size, covered, align_corners)
+    if for_compiled(native_logits) and _representable(temperature):
+        grid = grid_of(native_logits, size, covered, align_corners)
         return compiled.statistics(grid, temperature, wanted=())["divergence"]
     logits = resize_logits(native_logits, size, covered, align_corners)
     return reference.uniform_divergence(logits, temperature)
@@ -133,8 +133,8 @@ def log_weight_norm(
         `(B, H, W)` or `(B, h, w)`, at least float32.
     """
     size = size or (native_logits.shape[-2], native_logits.shape[-1])
-    if _for_compiled(native_logits) and _usual(p):
-        grid = _grid(native_logits, size, covered, align_corners)
+    if for_compiled(native_logits) and _usual(p):
+        grid = grid_of(native_logits, size, covered, align_corners)
         return compiled.log_weight_norm(grid, p, label == "uniform", variant == "published")
     logits = resize_logits(native_logits, size, covered, align_corners)
     return reference.log_weight_norm(logits, p, label, variant)
@@ -160,13 +160,13 @@ def log_feature_norm(
         `(B, H, W)` or `(B, h, w)`, at least float32; -inf where all features are 0.
     """
     size = size or (features.shape[-2], features.shape[-1])
-    if _for_compiled(features) and _usual(p):
-        return compiled.log_norm(_grid(features, size, covered, align_corners), p)
+    if for_compiled(features) and _usual(p):
+        return compiled.log_norm(grid_of(features, size, covered, align_corners), p)
     resized = resize(at_least_float32(features), size, covered, align_corners)
     return reference.log_feature_norm(resized, p)
 
 
-def _for_compiled(x: Tensor) -> bool:
+def for_compiled(x: Tensor) -> bool:
     """Whether the C pass can take it: it knows float32 on the CPU, and no gradients."""
     return (
         available()["kernels"] == "compiled"
@@ -177,12 +177,13 @@ def _for_compiled(x: Tensor) -> bool:
     )
 
 
-def _grid(
+def grid_of(
     values: Tensor,
     size: tuple[int, int],
     covered: tuple[float, float] | None,
     align_corners: bool,
 ) -> compiled.Grid:
+    """The values as the C pass takes them."""
     values = at_least_float32(values.detach()).resolve_neg()
     if same_grid(values, size, covered):
         return compiled.Grid(values)

@@ -26,7 +26,7 @@
 #define TILE_STRIDE(n) (((n) + 15) & ~15)
 
 enum { FIRST, GAP, REST, ENTROPY, DIVERGENCE, LOG_NORM, MAPS };
-enum { STATISTICS, NORM, WEIGHT };
+enum { STATISTICS, NORM, WEIGHT, SHARES };
 
 /* What to do; compiled.py has the same structure. */
 struct job {
@@ -39,6 +39,10 @@ struct job {
     const float *row_weight, *column_weight;
     int64_t *class_map;
     float *maps[MAPS]; /* NULL: not asked for */
+    /* Sums of probabilities: segment of every pixel of the maps, below 0 for none, and 2^32 times
+     * the sums[segment][channel], integers so that the order of threads does not matter. */
+    const int32_t *segments;
+    int64_t *sums;
     float inverse_temperature, p; /* p: 0 stands for infinity */
     int32_t operation, uniform, published, channels, threads;
 };
@@ -48,7 +52,7 @@ typedef void tile_function(const struct job *, const float *, ptrdiff_t, int, pt
 
 struct instructions {
     const char *name;
-    tile_function *statistics, *norm, *weight;
+    tile_function *statistics, *norm, *weight, *shares;
     void (*resample_row)(const float *restrict, ptrdiff_t, const int32_t *restrict,
                          const float *restrict, int, float *restrict, float *restrict);
     void (*blend_rows)(const float *, const float *, float, ptrdiff_t, int, int, float *restrict);
@@ -202,7 +206,8 @@ EXPORT int doubtmap_run(const struct job *given) {
     const struct instructions *use = chosen_instructions;
     tile_function *function = job.operation == STATISTICS ? use->statistics
                               : job.operation == NORM     ? use->norm
-                                                          : use->weight;
+                              : job.operation == WEIGHT   ? use->weight
+                                                          : use->shares;
     const int resized = job.row_below != NULL, tile = tile_of(&job, resized);
     if (!resized && job.row_stride == job.columns) { /* rows without gaps are one long row */
         job.width *= job.height;

@@ -290,6 +290,46 @@ static TARGET void VARIANT(weight_tile)(const struct job *job, const float *valu
     }
 }
 
+/* Probabilities, added to the sums of the segments that the pixels lie in. */
+static TARGET void VARIANT(shares_tile)(const struct job *job, const float *values,
+                                        ptrdiff_t stride, int n, ptrdiff_t pixel,
+                                        float *restrict block) {
+    float first[TILE], total[TILE];
+    const int classes = job->channels;
+    const int32_t *segments = job->segments + pixel;
+    EACH_PIXEL {
+        first[x] = values[x];
+        total[x] = 0.0f;
+    }
+    EACH_CLASS {
+        const float *a = values + k * stride;
+        EACH_PIXEL first[x] = fmax_(first[x], a[x]);
+    }
+    EACH_CLASS {
+        const float *a = values + k * stride;
+        float *restrict odds = block + k * TILE_STRIDE(n);
+        EACH_PIXEL {
+            odds[x] = VARIANT(exponential)(a[x] - first[x]);
+            total[x] += odds[x];
+        }
+    }
+    EACH_PIXEL total[x] = 1.0f / total[x];
+    for (int start = 0, end; start < n; start = end) {
+        for (end = start + 1; end < n && segments[end] == segments[start]; end++) {}
+        if (segments[start] < 0) continue;
+        int64_t *sums = job->sums + (int64_t)segments[start] * classes;
+        EACH_CLASS {
+            const float *odds = block + k * TILE_STRIDE(n);
+            float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+            for (int x = start; x < end; x++) sum += odds[x] * total[x];
+            const int64_t share = (int64_t)((double)sum * 4294967296.0 + 0.5);
+#pragma omp atomic
+            sums[k] += share;
+        }
+    }
+}
+
 /* A row of the native grid at the image's columns. `samples` holds the part of the row that the
  * tile needs, its end repeated, and masks (the lowest float) made interpolable. */
 static TARGET void VARIANT(resample_row)(const float *restrict row, ptrdiff_t columns,
@@ -349,6 +389,7 @@ static const struct instructions VARIANT(instructions) = {
     VARIANT(statistics_tile),
     VARIANT(norm_tile),
     VARIANT(weight_tile),
+    VARIANT(shares_tile),
     VARIANT(resample_row),
     VARIANT(blend_rows),
     VARIANT(functions),
