@@ -52,6 +52,43 @@ def split_images(names: Sequence[str]) -> tuple[list[int], list[int]]:
     return sorted(parts[0]), sorted(parts[1])
 
 
+def folds_of(names: Sequence[str], count: int) -> list[list[int]]:
+    """Part images into folds of about equal size, of runs of consecutive images of one sequence.
+
+    Each sequence, as in `split_images`, is cut into runs no longer than half a fold; the runs go,
+    longest first, to the fold that has fewest images.
+
+    Args:
+        names: of the images, in order.
+        count: of the folds, at least 2.
+
+    Returns:
+        Indices of each fold, ascending, none empty where there are images enough.
+
+    Raises:
+        UsageError: for fewer than two images or folds.
+
+    Example:
+        >>> folds_of([f"drive_{frame}" for frame in range(8)], 2)
+        [[0, 1, 4, 5], [2, 3, 6, 7]]
+    """
+    if len(names) < 2 or count < 2:
+        raise UsageError(
+            f"split: expected at least 2 images, to fit on some and judge on others, got "
+            f"{len(names)}."
+        )
+    longest = max(1, len(names) // (2 * count))
+    runs = []
+    for group in _sequences(names):
+        pieces = -(-len(group) // longest)
+        cuts = [round(k * len(group) / pieces) for k in range(pieces + 1)]
+        runs += [group[a:b] for a, b in itertools.pairwise(cuts)]
+    folds: list[list[int]] = [[] for _ in range(count)]
+    for run in sorted(runs, key=len, reverse=True):
+        min(folds, key=len).extend(run)
+    return [sorted(fold) for fold in folds]
+
+
 def _sequences(names: Sequence[str]) -> list[list[int]]:
     """Indices of the images of each sequence, in order."""
     patterns: dict[str, list[int]] = {}

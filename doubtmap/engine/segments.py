@@ -1,0 +1,247 @@
+"""Segments of every image of a data set, and the meta models that learn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from doubtmap.atomic import check_place
+from doubtmap.datasets.dataset import KNOWN, VOID, Dataset
+from doubtmap.engine.fit import fingerprint_of, prepared
+from doubtmap.engine.observation import score_maps
+from doubtmap.engine.pairs import Pairs
+from doubtmap.engine.run import Progress
+from doubtmap.engine.settings import model_settings
+from doubtmap.engine.splitting import folds_of
+from doubtmap.metrics.accumulator import Array
+from doubtmap.prediction import Prediction, Score, Segmenter
+from doubtmap.scores.parsing import parse_scores, split_names
+from doubtmap.segments import (
+    CrossJudgement,
+    ImageLines,
+    MetaModel,
+    Partition,
+    SegmentTable,
+    adjusted_iou,
+    cross_judge,
+    feature_sets,
+    segment_table,
+)
+from doubtmap.segments.learning import checked
+
+SCORES = "max_softmax,entropy,margin,gradient(p=0.5),gradient(p=1),gradient(p=2)"
+"""From which features come where nobody says."""
+FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSegments:
+    """Segments of a data set with labels.
+
+    Args:
+        table: a row each, with adjusted IoU.
+        wrong: `(I,)` labelled pixels that are wrong; of unknown objects, all are.
+        labelled: `(I,)` labelled pixels.
+        miou: `(I,)` of each image, mean over the classes that are predicted or labelled in it;
+            NaN without labels.
+    """
+
+    table: SegmentTable
+    wrong: Array
+    labelled: Array
+    miou: Array
+
+    @property
+    def wrong_share(self) -> Array:
+        """`(I,)`; NaN without labels."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(self.labelled, self.wrong / self.labelled, np.nan))
+
+
+def labelled_segments(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    scores: dict[str, Score],
+    *,
+    unknown: Sequence[str] = (),
+    indices: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> LabelledSegments:
+    """Find the segments of every image and hold them to the labels.
+
+    Args:
+        segmenter: the network.
+        dataset: labelled images.
+        scores: whose maps the features come from.
+        unknown: label classes that are unknown objects: a segment on one touches nothing of its
+            class. Without them they are void.
+        indices: which images; default: all.
+        progress: told after each image.
+
+    Raises:
+        UsageError, DataError, ModelError: as `evaluate`.
+    """
+    chosen = range(len(dataset)) if indices is None else indices
+    pairs = Pairs(
+        prepared(segmenter, scores), dataset, tuple(unknown), chosen, "segments", progress
+    )
+    tables, images = [], []
+    for prediction, label in pairs:
+        partition = Partition.of(prediction.classes[0])
+        valid = (label[0] != VOID) & (label[0] != KNOWN)
+        table = segment_table(prediction, score_maps(prediction, scores), partition)
+        tables.append(replace(table, iou=adjusted_iou(partition, label[0], valid)))
+        images.append(_image_figures(prediction, label[0], valid))
+    names = [dataset.sample_name(index) for index in chosen]
+    wrong, labelled, miou = np.array(images).T
+    return LabelledSegments(SegmentTable.join(tables, names), wrong, labelled, miou)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentFit:
+    """What `fit_segments` found.
+
+    Args:
+        model: fitted to all segments.
+        compared: what feature sets did on images that they were not fitted to.
+        images: `(2, I)` mIoU and share of wrong pixels that each image was expected to have.
+        segments: that all this was learnt from.
+        notes: sentences for the user.
+    """
+
+    model: MetaModel
+    compared: dict[str, CrossJudgement]
+    images: Array
+    segments: LabelledSegments
+    notes: tuple[str, ...]
+
+
+def fit_segments(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    scores: str = SCORES,
+    kind: str = "boosting",
+    *,
+    unknown: Sequence[str] = (),
+    out: str | Path | None = None,
+    seed: int = 0,
+    command: str = "",
+    compare: bool = True,
+    progress: Progress | None = None,
+) -> SegmentFit:
+    """Fit a meta model to labelled images that the network was not trained on.
+
+    Figures come from five runs, each judging a fifth of the images, in whole sequences or runs of
+    consecutive images, by a model of the rest. The model itself is then fitted to all.
+
+    Args:
+        segmenter: the network.
+        dataset: labelled images.
+        scores: whose maps the features come from.
+        kind: `linear` or `boosting`.
+        unknown: label classes that are unknown objects.
+        out: the file.
+        seed: of the trees.
+        command: what to write into the file as its origin.
+        compare: whether to judge single features and groups of them too.
+        progress: told after each image.
+
+    Raises:
+        UsageError: for fewer than two images.
+        DataError: where no segment has labels, or all are of one kind.
+        ModelError: where scikit-learn is missing.
+    """
+    kind_ = checked(kind)
+    if out is not None:
+        check_place(out)
+    parsed = parse_scores(scores)
+    names = [dataset.sample_name(index) for index in range(len(dataset))]
+    folds = folds_of(names, min(FOLDS, len(names)))
+    found = labelled_segments(segmenter, dataset, parsed, unknown=unknown, progress=progress)
+    sets = feature_sets(found.table) if compare else {"all": found.table.names}
+    compared = {
+        name: cross_judge(found.table, folds, kind_, features, seed)
+        for name, features in sets.items()
+    }
+    lines, images = _cross_fitted_lines(found, compared["all"], folds)
+    model = MetaModel.fit(
+        found.table,
+        kind_,
+        seed,
+        scores=tuple(split_names(scores)),
+        images=lines,
+        fingerprint=fingerprint_of(segmenter),
+        about=_about(segmenter, dataset, found, command),
+    )
+    if out is not None:
+        model.save(out)
+    return SegmentFit(model, compared, images, found, tuple(_notes(found)))
+
+
+def _cross_fitted_lines(
+    found: LabelledSegments, cross: CrossJudgement, folds: Sequence[Sequence[int]]
+) -> tuple[ImageLines | None, Array]:
+    """Lines fitted to all images, and what those of the other folds say of each image."""
+    expected = np.zeros(len(found.table))
+    expected[cross.rows] = cross.expected_iou
+    said = np.full((2, len(found.miou)), np.nan)
+    usable = np.isfinite(found.miou)
+    if usable.sum() < 8:
+        return None, said
+    for fold in folds:
+        others = usable.copy()
+        others[list(fold)] = False
+        if others.sum() >= 4:
+            lines = ImageLines.fit(
+                found.table, expected, np.where(others, found.miou, np.nan), found.wrong_share
+            )
+            said[:, fold] = np.stack(lines(found.table, expected))[:, fold]
+    return ImageLines.fit(found.table, expected, found.miou, found.wrong_share), said
+
+
+def _image_figures(
+    prediction: Prediction, label: Tensor, valid: Tensor
+) -> tuple[float, float, float]:
+    """Wrong pixels, labelled pixels, and mIoU over the classes predicted or labelled."""
+    classes, count = prediction.classes[0][valid], prediction.native_logits.shape[1]
+    truth = label[valid]
+    if not len(truth):
+        return 0.0, 0.0, float("nan")
+    meet = torch.bincount(classes[classes == truth], minlength=count)
+    either = torch.bincount(classes, minlength=count) - meet
+    either += torch.bincount(truth[truth >= 0], minlength=count)
+    there = either > 0
+    miou = float((meet[there] / either[there]).mean())
+    return float((classes != truth).sum()), float(len(truth)), miou
+
+
+def _about(
+    segmenter: Segmenter, dataset: Dataset, found: LabelledSegments, command: str
+) -> dict[str, Any]:
+    return {
+        **model_settings(segmenter),
+        "data": dataset.name,
+        "images": len(found.miou),
+        "segments": len(found.table),
+        "command": command,
+    }
+
+
+def _notes(found: LabelledSegments) -> Iterator[str]:
+    table = found.table
+    assert table.iou is not None
+    lacking = int(np.isnan(table.iou).sum())
+    if lacking:
+        yield f"{lacking} of {len(table)} segments have no labelled pixel and were left out."
+    for index, name in enumerate(table.class_names):
+        if not (table.classes == index).any():
+            yield f"{name} is never predicted on these images; nothing was learnt of it."
+    single = int((np.bincount(table.image) == 1).sum())
+    if single:
+        yield f"{single} images are one single segment."

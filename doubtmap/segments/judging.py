@@ -1,0 +1,129 @@
+"""How well meta models do on images that they were not fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from doubtmap.metrics import Ranking
+from doubtmap.metrics.accumulator import Array
+from doubtmap.segments.learning import Kind
+from doubtmap.segments.meta import MetaModel, labelled_rows
+from doubtmap.segments.table import SegmentTable
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Figures of meta classification (first four) and meta regression on one set of segments.
+
+    Args:
+        auroc: of the probability that a segment touches its class.
+        accuracy: share of segments on the right side of one half.
+        majority: accuracy of always saying what is more frequent.
+        auprc_false: area under the precision-recall curve of finding those that touch nothing.
+        r2: coefficient of determination of the expected IoU; below 0 is worse than the mean.
+        rmse: its root mean squared error.
+        mean_rmse: that of always saying the mean.
+    """
+
+    auroc: float
+    accuracy: float
+    majority: float
+    auprc_false: float
+    r2: float
+    rmse: float
+    mean_rmse: float
+
+
+def judge(probability: Array, expected_iou: Array, iou: Array) -> Judgement:
+    """Compare what a meta model said with what was.
+
+    Args:
+        probability: `(S,)` that the segment touches its class.
+        expected_iou: `(S,)`.
+        iou: `(S,)` adjusted IoU.
+    """
+    touches = iou > 0
+    right, wrong = Ranking(), Ranking()
+    right.update(probability, touches)
+    wrong.update(-probability, ~touches)
+    error, spread = float(((expected_iou - iou) ** 2).mean()), float(iou.var())
+    share = float(touches.mean())
+    return Judgement(
+        float(right.auroc()),
+        float(((probability > 0.5) == touches).mean()),
+        max(share, 1 - share),
+        float(wrong.average_precision()),
+        1 - error / spread if spread else float("nan"),
+        error**0.5,
+        spread**0.5,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CrossJudgement:
+    """What models said of segments of images that they had not seen.
+
+    Args:
+        runs: one judgement for each fold.
+        rows: `(S,)` of the table, those with labels.
+        probability: `(S,)` of these.
+        expected_iou: `(S,)` of these.
+    """
+
+    runs: tuple[Judgement, ...]
+    rows: Array
+    probability: Array
+    expected_iou: Array
+
+
+def cross_judge(
+    table: SegmentTable,
+    folds: Sequence[Sequence[int]],
+    kind: Kind,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> CrossJudgement:
+    """Fit on all folds but one, judge on that one, in turn.
+
+    Args:
+        table: labelled segments.
+        folds: indices of the images of each.
+        kind: of the models.
+        names: features to use; default: all.
+        seed: of the trees.
+
+    Raises:
+        DataError: as `MetaModel.fit`.
+    """
+    rows = np.flatnonzero(np.isfinite(table.iou)) if table.iou is not None else np.zeros(0, int)
+    labelled = labelled_rows(table)
+    assert labelled.iou is not None
+    probability, expected = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    runs = []
+    for fold in folds:
+        held = np.isin(labelled.image, fold)
+        if not held.any():
+            continue
+        model = MetaModel.fit(
+            labelled.take(~held), kind, seed, names=tuple(names or labelled.names)
+        )
+        seen = labelled.take(held)
+        probability[held], expected[held] = model.probability(seen), model.expected_iou(seen)
+        runs.append(judge(probability[held], expected[held], labelled.iou[held]))
+    return CrossJudgement(tuple(runs), rows, probability, expected)
+
+
+def feature_sets(table: SegmentTable) -> dict[str, tuple[str, ...]]:
+    """What to compare: single features, each score's, sizes and probabilities alone, and all."""
+    scores = dict.fromkeys(
+        name.rpartition(":")[0]
+        for name in table.names
+        if ":" in name and not name.startswith("probability:")
+    )
+    single = {f"{name} (mean)": (f"{name}:mean",) for name in scores}
+    plain = tuple(name for name in table.names if ":" not in name or "probability:" in name)
+    each = {name: tuple(n for n in table.names if n.rpartition(":")[0] == name) for name in scores}
+    return single | each | {"sizes and probabilities": plain, "all": table.names}

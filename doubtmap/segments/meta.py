@@ -1,0 +1,159 @@
+"""Meta classification and meta regression: which predicted segments to distrust.
+
+Reference:
+    Prediction Error Meta Classification in Semantic Segmentation (Rottmann et al., 2020),
+    https://arxiv.org/abs/1811.00648; Pixel-wise Gradient Uncertainty for Convolutional Neural
+    Networks applied to Out-of-Distribution Segmentation (Maag and Riedlinger, 2024),
+    https://arxiv.org/abs/2303.06920. Where we depart: images are parted, not segments, so that no
+    segment is judged by a model that has seen its neighbours; inputs are standardised by the
+    images fitted to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from doubtmap.errors import DataError
+from doubtmap.metrics.accumulator import Array
+from doubtmap.prediction import Prediction, Score
+from doubtmap.scores.fitted_file import read_fitted, write_fitted
+from doubtmap.segments.estimators import Estimator, Line, Trees
+from doubtmap.segments.images import ImageLines
+from doubtmap.segments.inputs import inputs
+from doubtmap.segments.learning import Kind, fit_classifier, fit_regressor
+from doubtmap.segments.table import SegmentTable
+
+
+@dataclass(frozen=True, eq=False)
+class MetaModel:
+    """Says of every segment whether it touches its class at all, and what its IoU would be.
+
+    Args:
+        kind: `linear` or `boosting`.
+        names: of the features that it reads.
+        scores: texts of the scores that the features come from, as `parse_scores` takes them.
+        touches: log-odds of IoU > 0.
+        iou: of the adjusted IoU.
+        images: from segments to expected figures of images; None where not fitted.
+        fingerprint: `(C,)` mean logits of the probe image, by which the network is recognised.
+        about: origin: command, data, network.
+    """
+
+    kind: Kind
+    names: tuple[str, ...]
+    scores: tuple[str, ...]
+    touches: Estimator
+    iou: Estimator
+    images: ImageLines | None
+    fingerprint: Tensor
+    about: Mapping[str, Any]
+
+    @classmethod
+    def fit(
+        cls, table: SegmentTable, kind: Kind = "boosting", seed: int = 0, **more: Any
+    ) -> MetaModel:
+        """Fit to labelled segments; those without labelled pixels are left out.
+
+        Args:
+            table: with `iou`.
+            kind: `linear` or `boosting`.
+            seed: of the trees.
+            more: fields to set, such as `names`, for some of the features only.
+
+        Raises:
+            DataError: without labels, or where all segments are of one kind.
+        """
+        labelled = labelled_rows(table)
+        names = tuple(more.pop("names", table.names))
+        x, iou = inputs(labelled, names), labelled.iou
+        assert iou is not None
+        touches = fit_classifier(x, iou > 0, kind, seed)
+        given = {"scores": (), "images": None, "fingerprint": torch.zeros(0), "about": {}} | more
+        return cls(kind, names, touches=touches, iou=fit_regressor(x, iou, kind, seed), **given)
+
+    def probability(self, table: SegmentTable) -> Array:
+        """`(S,)` in [0, 1]: that the segment touches its class."""
+        with np.errstate(over="ignore"):
+            return np.asarray(1 / (1 + np.exp(-self.touches(inputs(table, self.names)))))
+
+    def expected_iou(self, table: SegmentTable) -> Array:
+        """`(S,)` in [0, 1]."""
+        return np.asarray(np.clip(self.iou(inputs(table, self.names)), 0, 1))
+
+    @property
+    def parsed_scores(self) -> dict[str, Score]:
+        """The scores that the features come from."""
+        from doubtmap.scores.parsing import parse_scores
+
+        return parse_scores(list(self.scores))
+
+    def features(self, prediction: Prediction) -> Tensor:
+        """What the fingerprint is the mean of: the native logits, calibrated ones if they are."""
+        return prediction.native_logits
+
+    def save(self, path: str | Path) -> None:
+        """Write the model; the file is whole or not there."""
+        tensors = {"fingerprint": self.fingerprint}
+        for part in ("touches", "iou", *(("images",) if self.images else ())):
+            for field, array in asdict(getattr(self, part)).items():
+                tensors[f"{part}.{field}"] = torch.from_numpy(np.ascontiguousarray(array))
+        options = {
+            "by": self.kind,
+            "names": self.names,
+            "scores": self.scores,
+            "about": dict(self.about),
+        }
+        write_fitted(path, "segments", tensors, options)
+
+    @classmethod
+    def load(cls, path: str | Path) -> MetaModel:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: for another file.
+        """
+        tensors, options = read_fitted(path, "segments")
+        estimator = {"linear": Line, "boosting": Trees}
+        try:
+            kind = options["by"]
+            touches, iou = (_read(estimator[kind], part, tensors) for part in ("touches", "iou"))
+            lines = _read(ImageLines, "images", tensors) if "images.miou" in tensors else None
+            return cls(
+                kind,
+                tuple(options["names"]),
+                tuple(options["scores"]),
+                touches,
+                iou,
+                lines,
+                tensors["fingerprint"],
+                options["about"],
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: expected a file that doubtmap fit segments wrote, but {error} is missing "
+                f"in it. Fit it again."
+            ) from error
+
+
+def labelled_rows(table: SegmentTable) -> SegmentTable:
+    """The segments with labelled pixels.
+
+    Raises:
+        DataError: where there are no labels.
+    """
+    if table.iou is None or not np.isfinite(table.iou).any():
+        raise DataError(
+            "segments: expected labelled segments to fit to, got none. Give data with class labels."
+        )
+    return table.take(np.isfinite(table.iou))
+
+
+def _read(kind: type[Any], part: str, tensors: Mapping[str, Tensor]) -> Any:
+    return kind(**{field.name: tensors[f"{part}.{field.name}"].numpy() for field in fields(kind)})

@@ -1,0 +1,150 @@
+"""Meta models fitted to a network and images, and reviews by them."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import doubtmap
+from doubtmap import DataError, ModelError, Prediction, UsageError
+from doubtmap.engine.review import review
+from doubtmap.engine.segments import fit_segments, labelled_segments
+from doubtmap.reports.review import read_segments, write_review, write_segments
+from doubtmap.scores.parsing import parse_scores
+from doubtmap.segments import MetaModel
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return doubtmap.load("demo")
+
+
+@pytest.fixture(scope="module")
+def fit(demo, tmp_path_factory):
+    out = tmp_path_factory.mktemp("fit") / "segments.safetensors"
+    dataset = doubtmap.open_dataset("synthetic:10")
+    found = fit_segments(demo, dataset, "entropy", "linear", out=out, command="here")
+    return found, out
+
+
+@pytest.fixture
+def images(tmp_path):
+    dataset = doubtmap.open_dataset("synthetic:3", seed=5)
+    for index in range(3):
+        pixels = (dataset[index].image.permute(1, 2, 0).numpy()).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"street{index}.png")
+    return sorted(tmp_path.glob("*.png"))
+
+
+def test_figures_come_from_images_that_were_not_fitted_to(fit):
+    found, out = fit
+    assert set(found.compared) == {"entropy (mean)", "entropy", "sizes and probabilities", "all"}
+    cross = found.compared["all"]
+    assert len(cross.runs) == 5
+    assert np.mean([run.auroc for run in cross.runs]) > 0.6
+    assert np.isfinite(found.images).all()
+    again = MetaModel.load(out)
+    table = found.segments.table
+    assert np.array_equal(again.probability(table), found.model.probability(table))
+    assert again.about["data"] == found.model.about["data"]
+
+
+def test_labels_of_images_are_counted_right(demo):
+    dataset = doubtmap.open_dataset("synthetic:2")
+    found = labelled_segments(demo, dataset, parse_scores("entropy"))
+    results = doubtmap.evaluate(demo, dataset, "entropy", replicates=20)
+    pixels = results.figures["data"]["pixels"]
+    assert pixels["unknown"] > 0
+    assert found.labelled.sum() == pixels["known"] + pixels["unknown"]
+    wrong = (1 - results.figures["segmentation"]["accuracy"]) * pixels["known"]
+    assert found.wrong.sum() == pytest.approx(wrong + pixels["unknown"])
+    assert ((found.miou >= 0) & (found.miou <= 1)).all()
+
+
+def test_a_review_ranks_images_and_names_segments(demo, fit, images, tmp_path):
+    model = fit[0].model
+    out = tmp_path / "out"
+    said = write_review(demo, images, model, out, first=2, command="doubtmap review ...")
+    assert said.startswith("3 images reviewed")
+    with (out / "images.csv").open() as file:
+        ranked = list(csv.DictReader(file))
+    wrong = [float(row["expected_wrong_share"]) for row in ranked]
+    assert wrong == sorted(wrong, reverse=True)
+    with (out / "segments.csv").open() as file:
+        segments = list(csv.DictReader(file))
+    labels = read_segments(out / "segments" / "street0.png")
+    mine = [row for row in segments if row["image"].endswith("street0.png")]
+    assert len(mine) == labels.max() + 1
+    row = mine[-1]
+    where = np.argwhere(labels == int(row["segment"]))
+    assert (int(row["top"]), int(row["left"])) == tuple(where.min(0))
+    assert len(where) == float(row["size"])
+    page = (out / "review.html").read_text()
+    assert page.count("<section>") == 2
+    assert ranked[0]["image"].rsplit("/", 1)[1] in page
+
+
+def test_suspects_are_the_largest_losses_first(demo, fit, images):
+    found = review(demo, images, fit[0].model)
+    for image in range(3):
+        rows = found.suspects(image, 100)
+        loss = found.table["size"][rows] * (1 - found.expected_iou[rows])
+        assert (np.diff(loss) <= 0).all()
+        assert (found.probability[rows] < 0.5).all()
+        assert (found.table.image[rows] == image).all()
+
+
+def test_segment_pictures_hold_large_numbers(tmp_path):
+    labels = np.array([[0, 255, 256], [65535, 65536, 2**24 - 1]], np.int32)
+    write_segments(tmp_path / "x.png", labels)
+    assert np.array_equal(read_segments(tmp_path / "x.png"), labels)
+
+
+class Other:
+    """The network, with other logits."""
+
+    def __init__(self, segmenter):
+        self.segmenter = segmenter
+        self.class_names = segmenter.class_names
+        self.description = segmenter.description
+
+    def __call__(self, images):
+        made = self.segmenter(images)
+        return Prediction(2 * made.native_logits, made.size, class_names=self.class_names)
+
+
+def test_another_network_is_refused(demo, fit, images):
+    with pytest.raises(ModelError, match="fitted to"):
+        review(Other(demo), images, fit[0].model)
+
+
+def test_too_few_images_are_refused(demo, images):
+    with pytest.raises(UsageError, match="at least 2 images"):
+        fit_segments(demo, doubtmap.open_dataset("synthetic:1"), "entropy")
+    few = fit_segments(demo, doubtmap.open_dataset("synthetic:4"), "entropy", compare=False)
+    assert few.model.images is None
+    with pytest.raises(ModelError, match="fewer than 8"):
+        review(demo, images, few.model)
+
+
+def test_an_image_that_cannot_be_read_is_counted_or_ends_the_review(demo, fit, images, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        review(demo, [*images, broken], fit[0].model)
+    said = write_review(demo, [*images, broken], fit[0].model, tmp_path / "o", skip_bad=True)
+    assert "1 could not be read" in said
+
+
+def test_one_segment_is_no_failure(fit):
+    logits = torch.zeros(1, len(fit[0].model.fingerprint), 4, 4)
+    logits[:, 0] = 5
+    from doubtmap.segments import segment_table
+
+    prediction = Prediction(logits, (8, 8), class_names=doubtmap.load("demo").class_names)
+    maps = {name: score(prediction)[0] for name, score in fit[0].model.parsed_scores.items()}
+    table = segment_table(prediction, maps)
+    assert len(table) == 1
+    assert 0 <= fit[0].model.probability(table)[0] <= 1
