@@ -9,6 +9,7 @@ from PIL import Image
 
 import doubtmap
 from doubtmap import DataError, ModelError, Prediction, UsageError
+from doubtmap.engine.look_first import area, look_first, share_found
 from doubtmap.engine.review import review
 from doubtmap.engine.segments import fit_segments, labelled_segments
 from doubtmap.reports.review import read_segments, write_review, write_segments
@@ -89,11 +90,30 @@ def test_a_review_ranks_images_and_names_segments(demo, fit, images, tmp_path):
 def test_suspects_are_the_largest_losses_first(demo, fit, images):
     found = review(demo, images, fit[0].model)
     for image in range(3):
-        rows = found.suspects(image, 100)
-        loss = found.table["size"][rows] * (1 - found.expected_iou[rows])
+        suspects = found.suspects(image, 100)
+        mine = found.table.take(found.table.image == image)
+        size = mine["size"][[suspect.segment for suspect in suspects]]
+        loss = size * [1 - suspect.expected_iou for suspect in suspects]
         assert (np.diff(loss) <= 0).all()
-        assert (found.probability[rows] < 0.5).all()
-        assert (found.table.image[rows] == image).all()
+        assert all(suspect.probability < 0.5 for suspect in suspects)
+
+
+def test_a_review_of_labelled_images_is_held_to_them(demo, fit):
+    dataset = doubtmap.open_dataset("synthetic:4", seed=7)
+    found = look_first(demo, dataset, fit[0].model, first=2)
+    true = labelled_segments(demo, dataset, fit[0].model.parsed_scores)
+    assert len(found.cards) == 2
+    assert found.cards[0].expected_wrong >= found.cards[1].expected_wrong
+    assert found.cards[0].wrong in true.wrong_share
+    assert 0 < found.figures["found_area"] <= found.figures["found_area_oracle"] < 1
+    assert found.curves["expected"][0] == 0
+    assert found.curves["expected"][-1] == pytest.approx(1)
+
+
+def test_what_is_found_by_hand():
+    found = share_found(np.array([0.1, 0.9, 0.5]), np.array([1.0, 2.0, 5.0]))
+    np.testing.assert_allclose(found, [0, 2 / 8, 7 / 8, 1])
+    assert area(found) == pytest.approx((1 / 8 + 9 / 16 + 15 / 16) / 3)
 
 
 def test_segment_pictures_hold_large_numbers(tmp_path):
