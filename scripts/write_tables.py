@@ -16,6 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 COLUMNS = {
     "miou": "mIoU",
+    "open_miou": "open mIoU",
     "unknown.auprc": "unknown AUPRC",
     "unknown.fpr95": "FPR95",
     "unknown.auroc": "AUROC",
@@ -30,10 +31,22 @@ COLUMNS = {
     "pearson": "Pearson",
     "spearman": "Spearman",
     "rmse": "RMSE",
+    "objects_per_image": "objects an image",
+    "recall": "recall",
+    "precision": "precision",
+    "siou": "sIoU",
+    "ppv": "PPV",
+    "f1": "F1*",
     "milliseconds": "ms",
     "ratio": "x plain",
 }
-PAGES = {"main_job.md": "main_job.json", "density.md": "ddu.json", "dudes.md": "dudes.json"}
+PAGES = {
+    "main_job.md": "main_job.json",
+    "density.md": "ddu.json",
+    "dudes.md": "dudes.json",
+    "protocols.md": "pasting.json",
+    "objects.md": "objects.json",
+}
 """Each page with the results that its tables show."""
 
 
@@ -55,13 +68,15 @@ def table(rows: list[dict[str, Any]], name: str) -> str:
 
 
 def cell(row: dict[str, Any], key: str) -> str:
-    """A figure, with its interval where the column is an AUPRC."""
+    """A figure, with its interval where the column is an AUPRC, recall or precision."""
     value, interval = row.get(key), row.get(f"{key}_interval")
     if value is None:
         return "-"
     if key == "milliseconds":
         return f"{value:.0f}"
-    if interval is None or not key.endswith("auprc"):
+    if key == "objects_per_image":
+        return f"{value:.1f}"
+    if interval is None or not key.endswith(("auprc", "recall", "precision")):
         return f"{value:.3f}"
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 

@@ -20,6 +20,8 @@ ROOMS = [
     "calibration",
     "metrics",
     "datasets",
+    "segments",
+    "objects",
     "training",
     "engine",
     "reports",

@@ -1,6 +1,19 @@
 """The command line: one command per verb, one file per command, one library call each."""
 
-from doubtmap.cli import analyse, calibrate, demo, evaluate, fit, info, locations, score, train
+from doubtmap.cli import (
+    analyse,
+    calibrate,
+    demo,
+    evaluate,
+    fit,
+    info,
+    locations,
+    objects,
+    review,
+    score,
+    threshold,
+    train,
+)
 from doubtmap.cli.app import app, main
 
 __all__ = [
@@ -13,6 +26,9 @@ __all__ = [
     "info",
     "locations",
     "main",
+    "objects",
+    "review",
     "score",
+    "threshold",
     "train",
 ]

@@ -23,11 +23,13 @@ from doubtmap.cli.options import (
     expanded,
     names,
 )
-from doubtmap.datasets import ComponentSizes, open_dataset
-from doubtmap.engine import evaluate
+from doubtmap.datasets import ComponentSizes, Dataset, open_dataset, pasted_passes
+from doubtmap.engine import evaluate_passes, load_threshold
 from doubtmap.errors import UsageError
+from doubtmap.prediction import Segmenter
 from doubtmap.progress import progress_bar
 from doubtmap.reports import print_figures, write_evaluation
+from doubtmap.segments import MetaModel
 
 
 @app.command("evaluate")
@@ -46,6 +48,30 @@ def evaluate_command(
     ] = None,
     bins: Annotated[int, typer.Option(min=2, help="Of the reliability diagram.")] = 15,
     replicates: Annotated[int, typer.Option(min=20, help="Of the bootstrap over images.")] = 300,
+    paste: Annotated[
+        str | None,
+        typer.Option(
+            help="Objects to paste as unknown, one an image: PATH, PATH:train, PATH:test."
+        ),
+    ] = None,
+    paste_only: Annotated[
+        str, typer.Option(help="Classes of objects. Default: those that the model lacks.")
+    ] = "",
+    repeats: Annotated[int, typer.Option(help="Passes, each pasting other objects.")] = 1,
+    open_set: Annotated[
+        str | None,
+        typer.Option(
+            help="Other data whose unknown objects set the thresholds of the open-set mIoU."
+        ),
+    ] = None,
+    threshold: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of doubtmap threshold, for the components of its score."),
+    ] = None,
+    segments: Annotated[
+        Path | None,
+        typer.Option(help="A file of doubtmap fit segments: what to look at first, with crops."),
+    ] = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
@@ -54,12 +80,20 @@ def evaluate_command(
     torch.manual_seed(seed)
     segmenter = network.open(model, seed)
     dataset = open_dataset(data, seed=seed)
+    other = open_dataset(open_set, seed=seed + 1) if open_set else None
+    passes, notes = _passes(
+        segmenter, dataset, names(unknown), paste, names(paste_only), seed, repeats
+    )
     with progress_bar() as progress:
-        results = evaluate(
+        results = evaluate_passes(
             segmenter,
-            dataset,
+            passes,
             scores,
             unknown=names(unknown),
+            open_set=other,
+            thresholds=[load_threshold(file) for file in threshold or ()],
+            segments=MetaModel.load(segments) if segments else None,
+            notes=notes,
             out=out,
             resume=resume,
             skip_bad=skip_bad,
@@ -74,6 +108,25 @@ def evaluate_command(
     for note in results.figures["notes"]:
         typer.echo(f"note: {note}", err=True)
     print_figures(results.figures, style="json" if json else "csv" if csv else "table")
+
+
+def _passes(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    unknown: list[str],
+    paste: str | None,
+    only: list[str],
+    seed: int,
+    repeats: int,
+) -> tuple[list[Dataset], list[str]]:
+    """The data set as it is, or with objects pasted, once or several times."""
+    if paste is None:
+        if only or repeats != 1:
+            raise UsageError("--paste-only, --repeats: expected --paste with them. Add it.")
+        return [dataset], []
+    taught = segmenter.class_names or [c for c in dataset.class_names if c not in unknown]
+    passes, notes = pasted_passes(dataset, paste, taught, only=only, seed=seed, passes=repeats)
+    return [*passes], notes
 
 
 def _sizes(text: str | None) -> ComponentSizes | None:

@@ -1,7 +1,8 @@
 """Data sets: layouts on disk to images and labels, and labels to a model's classes.
 
 `open_dataset("camvid:PATH:test")` gives a `Dataset`; `LAYOUTS` holds what it knows, as data.
-`match_labels` says which label is which class of a model, and which is unknown.
+`match_labels` says which label is which class of a model, and which is unknown. `Pasted` puts
+objects of `open_outlines` into the images of a data set.
 """
 
 from doubtmap.datasets.collecting import collect_images
@@ -12,6 +13,8 @@ from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.layouts import LAYOUTS, Layout
 from doubtmap.datasets.matching import Matching, match_labels
 from doubtmap.datasets.opening import open_dataset
+from doubtmap.datasets.outlines import CutOut, Outline, Outlines, open_outlines
+from doubtmap.datasets.pasting import Pasted, Placed, draw_cut_out, paste, pasted_passes
 from doubtmap.datasets.reading import read_image, read_label
 from doubtmap.datasets.values import LabelValues
 
@@ -23,17 +26,26 @@ __all__ = [
     "VOID",
     "ComponentSizes",
     "Corrupted",
+    "CutOut",
     "Dataset",
     "LabelValues",
     "LabelledFolder",
     "Layout",
     "Matching",
+    "Outline",
+    "Outlines",
+    "Pasted",
+    "Placed",
     "Sample",
     "collect_images",
     "corrupt",
+    "draw_cut_out",
     "fingerprints",
     "match_labels",
     "open_dataset",
+    "open_outlines",
+    "paste",
+    "pasted_passes",
     "read_image",
     "read_label",
 ]

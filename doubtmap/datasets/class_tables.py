@@ -45,6 +45,8 @@ CAMVID = numbered(
     "sky, building, pole, road, pavement, tree, signsymbol, fence, car, pedestrian, bicyclist"
 )
 
+DUBAI = numbered("land, vegetation, building, road, water")
+
 VOC = numbered(
     "background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, "
     "dog, horse, motorbike, person, pottedplant, sheep, sofa, train, tvmonitor"
@@ -55,3 +57,42 @@ STREETHAZARDS = numbered(
     "car, wall, traffic sign",
     first=1,
 )
+
+COCO = tuple(
+    numbered(
+        "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, "
+        "fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, "
+        "elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, "
+        "skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, "
+        "tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, "
+        "sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, "
+        "potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, "
+        "cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, "
+        "teddy bear, hair drier, toothbrush"
+    )
+)
+"""The 80 classes of COCO's objects, in the order of their numbers from 0."""
+
+COCO_KIN: dict[str, tuple[str, ...]] = {
+    "person": (
+        *("person", "people", "pedestrian", "human", "rider", "bicyclist", "cyclist"),
+        *("motorcyclist", "man", "woman", "child"),
+    ),
+    "bicycle": ("bicycle", "bike", "bicyclist", "cyclist", "two wheeler"),
+    "car": ("car", "vehicle", "van"),
+    "motorcycle": ("motorcycle", "motorbike", "motorcyclist", "two wheeler"),
+    "airplane": ("airplane", "aeroplane", "plane", "aircraft"),
+    "bus": ("bus", "car", "vehicle", "van"),
+    "train": ("train", "tram", "vehicle", "on rails"),
+    "truck": ("truck", "lorry", "car", "vehicle", "van"),
+    "boat": ("boat", "ship"),
+    "traffic light": ("traffic light", "sign", "signsymbol", "sign symbol"),
+    "stop sign": ("sign", "signsymbol", "sign symbol"),
+    "couch": ("couch", "sofa"),
+    "potted plant": ("potted plant", "pottedplant", "plant", "vegetation", "tree"),
+    "dining table": ("dining table", "diningtable", "table"),
+    "tv": ("tv", "tvmonitor", "tv monitor", "television"),
+    "cell phone": ("cell phone", "phone"),
+}
+"""Words in the name of a class which a network that has it knows this object by; others by their
+own name. Data sets group vehicles and signs differently, so these are meant widely."""

@@ -6,7 +6,11 @@ images = "images/{frame}.jpg"     # fields in braces, or * ? ** as in a shell
 labels = "labels/{frame}.png"     # {stem}, {folder} and {file} of the image are fields too
 void = 255                        # a value or a list; also: known, unknown
 other = "void"                    # optional: what every other value means
-split = "test"                    # the default, where images has a {split}
+split = "test"                    # the default, where there are splits
+
+[splits]                          # optional, where images has no {split}: fields by name
+train = { frame = ["tile1_*", "tile2_*"] }
+test = { frame = "tile3_*" }
 
 [classes]                         # in the order of the class indices
 land = 0
@@ -22,7 +26,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -37,8 +41,10 @@ FILE_NAME = "doubtmap.toml"
 
 _KEYS = (
     *("name", "images", "labels", "classes", "known", "unknown", "void", "other"),
-    *("split", "components"),
+    *("split", "splits", "components"),
 )
+FILLED = ("stem", "folder", "file")
+"""Fields that every image fills."""
 _MEANINGS = {"known": KNOWN, "unknown": UNKNOWN, "void": VOID}
 
 
@@ -85,13 +91,14 @@ def _layout(content: dict[str, Any], folder: Path) -> Layout:
         images=images,
         labels=labels,
         values=_values(content),
+        parts=_parts(content, images),
         default_split=_text(content, "split"),
         component_sizes=_component_sizes(content),
     )
     if layout.default_split and not layout.has_splits:
         raise _Mistake(
-            f'split = "{layout.default_split}" needs a {{split}} in images. Add it, or leave '
-            "split out."
+            f'split = "{layout.default_split}" needs a {{split}} in images, or [splits]. Add it, '
+            "or leave split out."
         )
     return layout
 
@@ -151,6 +158,33 @@ def _integers(value: object, key: str) -> tuple[int, ...]:
     return tuple(values)
 
 
+def _parts(
+    content: dict[str, Any], images: tuple[str, ...]
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """The splits by the images' fields."""
+    splits = content.get("splits", {})
+    if not isinstance(splits, dict) or not all(isinstance(v, dict) and v for v in splits.values()):
+        raise _Mistake(
+            'expected splits as tables of fields, as in [splits] with train = { tile = ["1", "2"] '
+            f"}}, got {splits!r}."
+        )
+    fields = {*FILLED, *fields_of(images[0]).intersection(*map(fields_of, images))}
+    for split, wanted in splits.items():
+        _check_keys(wanted, sorted(fields), f"splits.{split}.")
+    return {
+        split: {field: _texts(value, f"splits.{split}.{field}") for field, value in wanted.items()}
+        for split, wanted in splits.items()
+    }
+
+
+def _texts(value: object, key: str) -> tuple[str, ...]:
+    """A text or a list of texts, checked."""
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(isinstance(entry, str) and entry for entry in values):
+        raise _Mistake(f'expected {key} as text or a list of it, as in "tile1", got {value!r}.')
+    return tuple(values)
+
+
 def _component_sizes(content: dict[str, Any]) -> ComponentSizes | None:
     if "components" not in content:
         return None
@@ -184,7 +218,7 @@ def _patterns(content: dict[str, Any], key: str) -> tuple[str, ...]:
 
 
 def _check_fields(images: tuple[str, ...], labels: tuple[str, ...]) -> None:
-    given = {"stem", "folder", "file"}
+    given = set(FILLED)
     if reserved := given.intersection(*map(fields_of, images)):
         raise _Mistake(
             f"{{{reserved.pop()}}} in images is filled by doubtmap. Choose another field name."
@@ -206,7 +240,7 @@ def _text(content: dict[str, Any], key: str) -> str | None:
     return value
 
 
-def _check_keys(content: Iterable[str], allowed: tuple[str, ...], prefix: str) -> None:
+def _check_keys(content: Iterable[str], allowed: Sequence[str], prefix: str) -> None:
     for key in content:
         if key not in allowed:
             near = difflib.get_close_matches(key, allowed, 1)

@@ -9,13 +9,15 @@ from pathlib import Path
 from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.labelled_folder import LabelledFolder
+from doubtmap.datasets.pasting import Pasted
 from doubtmap.errors import DataError
 
 
 def fingerprints(dataset: Dataset, indices: Iterable[int] | None = None) -> tuple[str, ...]:
     """A short hash for each image: of its file's bytes, or of its pixels where it has no file.
 
-    The same picture under another name, in another folder or corrupted has the same fingerprint.
+    The same picture under another name, in another folder, corrupted or pasted into has the same
+    fingerprint.
 
     Args:
         dataset: any; one without files is read, image by image.
@@ -24,7 +26,7 @@ def fingerprints(dataset: Dataset, indices: Iterable[int] | None = None) -> tupl
     Raises:
         DataError: for an image that cannot be read.
     """
-    while isinstance(dataset, Corrupted):
+    while isinstance(dataset, Corrupted | Pasted):
         dataset = dataset.dataset
     chosen = range(len(dataset)) if indices is None else indices
     return tuple(_hash(dataset, index) for index in chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -87,7 +88,7 @@ def open_folder(root: Path, layout: Layout, layout_name: str, split: str | None)
             whose.
     """
     split = _split(root, layout, layout_name, split)
-    images = _images(root, layout, {"split": split} if split else {})
+    images = _images(root, layout, split)
     if not images:
         raise DataError(_no_images(root, layout, layout_name, split))
     labels = [_label(root, layout, layout_name, image) for image in images]
@@ -124,13 +125,31 @@ def _split(root: Path, layout: Layout, layout_name: str, split: str | None) -> s
     )
 
 
-def _images(root: Path, layout: Layout, fields: dict[str, str]) -> list[dict[str, str]]:
-    if layout.listing:
+def _images(root: Path, layout: Layout, split: str | None) -> list[dict[str, str]]:
+    """The images of a split, as the fields that they fill."""
+    part = layout.parts.get(split or "")
+    if split and part is None and not layout.splits_by_path:
+        return []
+    fields = _fields(layout, split)
+    if layout.listing and part is None:
         return _listed_images(root, layout, layout.listing, fields)
     for pattern in layout.images:
-        if images := list(find(root, pattern, fields)):
+        images = [image for image in find(root, pattern, fields) if _belongs(image, part or {})]
+        if images:
             return images
     return []
+
+
+def _fields(layout: Layout, split: str | None) -> dict[str, str]:
+    """What a split says of the fields in a path."""
+    return {"split": split} if split and split not in layout.parts else {}
+
+
+def _belongs(image: Mapping[str, str], part: Mapping[str, Sequence[str]]) -> bool:
+    return all(
+        any(fnmatchcase(image.get(name, ""), pattern) for pattern in patterns)
+        for name, patterns in part.items()
+    )
 
 
 def _listed_images(
@@ -161,18 +180,20 @@ def _frames(path: Path) -> list[str]:
 
 
 def _no_images(root: Path, layout: Layout, layout_name: str, split: str | None) -> str:
-    fields = {"split": split} if split else {}
+    fields = _fields(layout, split)
     patterns = (layout.listing,) if layout.listing else layout.images
     searched = " or ".join(fill(pattern, fields, "*") for pattern in patterns)
     what = f"images of the split {split}" if split else "images"
+    for name, wanted in layout.parts.get(split or "", {}).items():
+        searched += f" with {name} {' or '.join(wanted)}"
     hint = _existing_splits(root, layout) if split else "Check the path."
     return f"{root}: expected {what}, found no file {searched} ({layout_name} layout). {hint}"
 
 
 def _existing_splits(root: Path, layout: Layout) -> str:
-    splits: set[str] = set()
+    splits = {part for part in layout.parts if _images(root, layout, part)}
     for pattern in (layout.listing,) if layout.listing else layout.images:
-        for found in find(root, pattern, {}):
+        for found in find(root, pattern, {}) if layout.splits_by_path else ():
             if layout.listing or first_files(root, layout.labels, found):
                 splits.add(found["split"])
     if not splits:

@@ -6,7 +6,8 @@ authors, whose terms stand on the homepage named with each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from doubtmap.datasets import class_tables
 from doubtmap.datasets.dataset import VOID, ComponentSizes
@@ -25,6 +26,8 @@ class Layout:
             used. `{stem}`, `{folder}` and `{file}` of the image are fields too.
         values: what the values in a label file mean. Of palette files the index counts.
         listing: pattern of a text file that lists the `{frame}`s of a split.
+        parts: splits by what the image's fields say: for each split, shell patterns by field, of
+            which each field must match one. They come on top of those of a `{split}` in `images`.
         default_split: the split where none is asked for.
         component_sizes: the benchmark's component sizes, where it published any.
         homepage: where the data and their terms of use are found.
@@ -36,6 +39,7 @@ class Layout:
     labels: tuple[str, ...]
     values: LabelValues
     listing: str | None = None
+    parts: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     default_split: str | None = None
     component_sizes: ComponentSizes | None = None
     homepage: str = ""
@@ -44,6 +48,11 @@ class Layout:
     @property
     def has_splits(self) -> bool:
         """Whether the data set is divided, as into train, val and test."""
+        return bool(self.parts) or self.splits_by_path
+
+    @property
+    def splits_by_path(self) -> bool:
+        """Whether the paths of the images, or a list of them, name a split."""
         patterns = (self.listing,) if self.listing else self.images
         return any("split" in fields_of(pattern) for pattern in patterns)
 
@@ -97,6 +106,22 @@ LAYOUTS: dict[str, Layout] = {
         labels=("gtFine/{split}/{city}/{frame}_gtFine_labelTrainIds.png",),
         values=LabelValues(class_tables.CITYSCAPES_TRAIN_IDS, void=(255,)),
     ),
+    "dubai": Layout(
+        title="Aerial photographs of Dubai, labels as class indices",
+        images=("images/{tile}_{frame}.jpg",),
+        labels=("labels/{tile}_{frame}.png",),
+        values=LabelValues(class_tables.DUBAI, void=(255,)),
+        # By tile, since the photographs of one tile are neighbours on the ground.
+        parts={
+            "train": {"tile": ("tile1", "tile2", "tile3", "tile6", "tile8")},
+            "val": {"tile": ("tile5",)},
+            "test": {"tile": ("tile4", "tile7")},
+        },
+        default_split="test",
+        homepage="https://humansintheloop.org/resources/datasets/semantic-segmentation-dataset-2/",
+        paper="Semantic Segmentation of Aerial Imagery, Humans in the Loop and MBRSC, 2020, "
+        "https://humansintheloop.org/resources/datasets/semantic-segmentation-dataset-2/",
+    ),
     "fishyscapes": Layout(
         title="Fishyscapes, validation",
         images=("images/{frame}_leftImg8bit.{suffix}", "images/{frame}.{suffix}"),
@@ -145,6 +170,8 @@ LAYOUTS: dict[str, Layout] = {
         labels=("{part}/annotations/{split}/{path}.png", "annotations/{split}/{path}.png"),
         # The authors' table has 0 unlabeled to 13 anomaly; their loader subtracts 1 from the files.
         values=LabelValues(class_tables.STREETHAZARDS, unknown=(14,), void=(0,)),
+        # The towns of the test, each of which gives the other its threshold (docs/data.md).
+        parts={town: {"split": ("test",), "path": (f"{town}/*",)} for town in ("t5", "t6")},
         default_split="test",
         homepage="https://github.com/hendrycks/anomaly-seg",
         paper="Scaling Out-of-Distribution Detection for Real-World Settings, Hendrycks et al., "

@@ -35,7 +35,7 @@ def open_dataset(text: str, *, seed: int = 0) -> Dataset:
         raise UsageError(f"Expected {_form(name)}, got {text}.")
     if name == "synthetic":
         return _synthetic(rest, text, seed)
-    path, split = _path_and_split(rest)
+    path, split = path_and_split(rest)
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DataError(
@@ -56,7 +56,7 @@ def _synthetic(count: str, text: str, seed: int) -> Dataset:
     return SyntheticStreets(int(count), seed=seed)
 
 
-def _path_and_split(rest: str) -> tuple[str, str | None]:
+def path_and_split(rest: str) -> tuple[str, str | None]:
     """Part PATH from SPLIT; a colon of the path itself (a drive, an existing folder) stays."""
     path, colon, split = rest.rpartition(":")
     drive = len(path) == 1 and (os.name == "nt" or split.startswith(("\\", "/")))

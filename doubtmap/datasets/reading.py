@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +79,28 @@ def read_label(path: str | Path) -> NDArray[Any]:
     return np.array(image, dtype=np.uint8)
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of an image as stored, in pixels, without decoding it.
+
+    Raises:
+        DataError: the file is missing, no image, or too large.
+    """
+    with _opened(Path(path)) as image:
+        return image.height, image.width
+
+
 def _load(path: Path, *, orient: bool = False) -> Image.Image:
-    """Open, decode and perhaps turn upright, with the foreseeable failures in our words."""
+    """Open, decode and perhaps turn upright."""
+    with _opened(path) as image:
+        image.load()
+        if orient:
+            ImageOps.exif_transpose(image, in_place=True)
+        return image
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image whose pixels are not decoded yet, with the foreseeable failures in our words."""
     if not path.is_file():
         what = "a folder" if path.is_dir() else "nothing"
         raise DataError(f"{path}: expected an image file, found {what} there. Check the path.")
@@ -86,10 +108,7 @@ def _load(path: Path, *, orient: bool = False) -> Image.Image:
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(_too_large(path, f"{image.width} x {image.height}"))
-            image.load()
-            if orient:
-                ImageOps.exif_transpose(image, in_place=True)
-            return image
+            yield image
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(path, "more")) from error
     except _DAMAGE as error:

@@ -5,9 +5,13 @@ from doubtmap.engine.comparison import Comparison, compare
 from doubtmap.engine.evaluate import evaluate
 from doubtmap.engine.fit import fit_score
 from doubtmap.engine.locations import locate
+from doubtmap.engine.open_set import open_set_figures
 from doubtmap.engine.pairs import Pairs
+from doubtmap.engine.passes import evaluate_passes
 from doubtmap.engine.results import Example, Results
 from doubtmap.engine.score import ScoredImage, score_images
+from doubtmap.engine.threshold import choose_threshold
+from doubtmap.engine.threshold_file import Threshold, load_threshold, save_threshold
 
 __all__ = [
     "Calibration",
@@ -16,10 +20,16 @@ __all__ = [
     "Pairs",
     "Results",
     "ScoredImage",
+    "Threshold",
     "calibrate",
+    "choose_threshold",
     "compare",
     "evaluate",
+    "evaluate_passes",
     "fit_score",
+    "load_threshold",
     "locate",
+    "open_set_figures",
+    "save_threshold",
     "score_images",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,27 @@ from doubtmap.engine.calibrate import note_of_overlap
 from doubtmap.engine.examples import pick_examples
 from doubtmap.engine.fit import prepared
 from doubtmap.engine.journal import Journal
+from doubtmap.engine.look_first import look_first
 from doubtmap.engine.observation import (
     Observation,
     observe,
     observe_components,
     score_maps,
 )
+from doubtmap.engine.open_set import TPR, figures_above, sentence, thresholds_at
 from doubtmap.engine.reading import Skipped, read_ahead
 from doubtmap.engine.results import Results
 from doubtmap.engine.run import Progress, Run, check_request, possible_scores
+from doubtmap.engine.seen import notes_of_seen
 from doubtmap.engine.tally import Tally, join_states, sub_state, unknown_curve
+from doubtmap.engine.threshold_file import Threshold, thresholds_by_score
 from doubtmap.errors import DataError
 from doubtmap.metrics import Components
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import BootstrapSums
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.scores.parsing import parse_scores
+from doubtmap.segments import MetaModel
 from doubtmap.version import __version__
 
 DEFAULT_SIZES = ComponentSizes(predicted=50, labelled=10)
@@ -54,6 +59,10 @@ def evaluate(
     bins: int = 15,
     component_sizes: ComponentSizes | None = None,
     examples: int = 3,
+    open_set: Dataset | None = None,
+    thresholds: Sequence[Threshold] = (),
+    segments: MetaModel | None = None,
+    notes: Iterable[str] = (),
     command: str = "",
     save: Callable[[Results], None] | None = None,
     progress: Progress | None = None,
@@ -77,6 +86,13 @@ def evaluate(
         bins: of the reliability diagram.
         component_sizes: smallest components that count; default: the data set's published ones.
         examples: how many images of most doubt, and as many of most missed pixels, to keep.
+        open_set: other images with unknown objects. The threshold at which a score finds 95 % of
+            their pixels is what it refuses by in the open-set segmentation of `dataset`.
+        thresholds: of unknown objects, chosen on other images, for the component figures of their
+            scores; without one a score's threshold is that of the best pixel F1 on these images.
+        segments: of `fit_segments` on other images: adds what a review without labels would have
+            shown first, and how well it foresaw the images.
+        notes: what to write into the results, before all other notes.
         command: what to write into the results as their origin.
         save: called with the results before the journal is removed, to write them.
         progress: told after each image.
@@ -89,28 +105,46 @@ def evaluate(
     """
     unknown = (unknown,) if isinstance(unknown, str) else tuple(unknown)
     check_request(segmenter, dataset, unknown)
+    if open_set is not None:
+        check_request(segmenter, open_set, unknown)
     start = time.perf_counter()
     run = Run(segmenter, dataset, {}, unknown, progress)
     run.skipped = Skipped() if skip_bad else None
+    run.notes.extend(notes)
     run.notes.extend(filter(None, [note_of_overlap(segmenter, dataset)]))
     run.scores = possible_scores(run) if scores == "all" else parse_scores(scores)
     run.segmenter = prepared(segmenter, run.scores)
+    given = thresholds_by_score(thresholds, run.scores, segmenter)
+    run.notes.extend(notes_of_seen(_seen(run.scores, given), dataset))
     sizes = component_sizes or dataset.component_sizes or DEFAULT_SIZES
     settings = run.settings | {
         "seed": seed,
         "replicates": replicates,
         "bins": bins,
         "component_sizes": [sizes.predicted, sizes.labelled],
+        "thresholds": {name: threshold.threshold for name, threshold in given.items()},
     }
+    levels = _levels(run, open_set) if open_set is not None else {}
     journal = Journal(Path(out) / ".progress", settings, resume) if out else None
     try:
         tally = tally_pixels(run, Tally(list(run.scores), replicates, seed, bins), journal)
         if not tally.images:
             raise DataError(f"{dataset.name}: none of the {len(dataset)} images could be read.")
-        components = find_components(run, tally, sizes, journal)
+        components = find_components(run, tally, sizes, journal, given)
         picked = list(pick_examples(run, tally, examples))
         results = summarise(run, tally, components, sizes)
         results.examples.extend(picked)
+        if open_set is not None:
+            opened = figures_above(run, levels, replicates, seed)
+            about = {"threshold_from": open_set.name, "tpr": TPR}
+            results.figures["open_set"] = about | opened
+            results.figures["notes"].append(sentence(results.figures["open_set"]))
+        if segments is not None:
+            reviewed = look_first(
+                run.segmenter, dataset, segments, unknown=unknown, progress=progress
+            )
+            results = replace(results, look_first=reviewed)
+            results.figures["review"] = reviewed.figures
         run.seconds["total"] = time.perf_counter() - start
         results.figures.update(command=command, seed=seed, seconds=run.seconds)
         if save:
@@ -122,6 +156,19 @@ def evaluate(
     if journal:
         journal.finish()
     return results
+
+
+def _seen(scores: Mapping[str, Score], given: Mapping[str, Threshold]) -> dict[str, list[str]]:
+    """Fingerprints of the images that thresholds and fusions have seen."""
+    seen = {f"the threshold of {name}": list(found.seen) for name, found in given.items()}
+    learnt = {name: getattr(score, "about", {}).get("seen", ()) for name, score in scores.items()}
+    return seen | {f"the fit of {name}": list(images) for name, images in learnt.items()}
+
+
+def _levels(run: Run, other: Dataset) -> dict[str, float]:
+    """The thresholds that other images give, taken before all else, so that mistakes show early."""
+    skipped = Skipped() if run.skipped is not None else None
+    return thresholds_at(Run(run.segmenter, other, run.scores, run.unknown, run.progress, skipped))
 
 
 def tally_pixels(run: Run, tally: Tally, journal: Journal | None) -> Tally:
@@ -163,9 +210,10 @@ def _replay(run: Run, tally: Tally, journal: Journal) -> Tally:
 
 @dataclass
 class ComponentTally:
-    """The components of one score at one threshold, and their replicates."""
+    """The components of one score at one threshold, `oracle` or `given`, and their replicates."""
 
     threshold: float
+    mode: str
     components: Components
     replicates: BootstrapSums
 
@@ -176,18 +224,25 @@ class ComponentTally:
 
 
 def find_components(
-    run: Run, tally: Tally, sizes: ComponentSizes, journal: Journal | None
+    run: Run,
+    tally: Tally,
+    sizes: ComponentSizes,
+    journal: Journal | None,
+    given: Mapping[str, Threshold],
 ) -> dict[str, ComponentTally]:
     """Second pass: unknown objects as components, where the data have any.
 
-    The threshold is the one of the best pixel F1 on the same images, as the benchmark has it.
+    The threshold is the given one, or that of the best pixel F1 on the same images, as the
+    benchmark has it: an oracle's.
     """
     found = {}
     for name, score in tally.scores.items():
         curve = unknown_curve(score.pixels.view())
         if curve.defined:
             replicates = BootstrapSums(tally.weights.replicates)
-            found[name] = ComponentTally(curve.best_f1()[1], Components(), replicates)
+            own = given[name].threshold if name in given else curve.best_f1()[1]
+            mode = "given" if name in given else "oracle"
+            found[name] = ComponentTally(own, mode, Components(), replicates)
     if not found:
         return found
     if journal and not run.components:
@@ -230,7 +285,7 @@ def summarise(
         if name in components:
             found = components[name]
             blank = fig.component_figures(found.components, found.replicates)
-            blank["threshold"] = found.threshold
+            blank |= {"threshold": found.threshold, "threshold_mode": found.mode}
         figures["unknown"] |= blank
     if run.matching is None:  # a resumed run that had seen all images
         run.predict(run.dataset[tally.images[0]["index"]])
@@ -245,6 +300,7 @@ def summarise(
         "data": {
             "name": run.dataset.name,
             "images": len(tally.images),
+            "images_with_both": with_both(tally),
             "pixels": {"known": known, "unknown": unknown, "void": tally.void},
         },
         "segmentation": fig.segmentation_figures(tally, names, labelled),
@@ -260,6 +316,11 @@ def summarise(
     return Results(figures, fig.curves(tally), names, [])
 
 
+def with_both(tally: Tally) -> int:
+    """Images with unknown and known pixels, over which the unknown's per-image figures are."""
+    return sum(any("unknown" in s for s in row["scores"].values()) for row in tally.images)
+
+
 def _notes(
     run: Run, tally: Tally, components: dict[str, ComponentTally], sizes: ComponentSizes
 ) -> Iterator[str]:
@@ -268,6 +329,11 @@ def _notes(
     if run.matching:
         yield from run.matching.notes
     right, wrong, _, unknown = tally.kinds
+    if unknown and with_both(tally) < len(tally.images):
+        yield (
+            f"unknown, per image: means over the {with_both(tally)} of {len(tally.images)} images "
+            f"that have both unknown and known pixels."
+        )
     if not unknown:
         yield "unknown: no pixel is labelled unknown, so these figures are null."
     if right + wrong == 0:
@@ -276,10 +342,13 @@ def _notes(
         yield "wrong: all pixels are right, or all are wrong, so ranking figures are null."
     if components:
         origin = "the data set's" if run.dataset.component_sizes == sizes else "chosen"
+        given = [name for name, found in components.items() if found.mode == "given"]
+        oracle = len(given) < len(components)
+        at = ["the threshold of the best pixel F1 on these same images"] if oracle else []
+        at += [f"the threshold given for {', '.join(given)}"] if given else []
         yield (
             f"Components: {origin} sizes, at least {sizes.predicted} predicted and "
-            f"{sizes.labelled} labelled pixels, at the threshold of the best pixel F1 on these "
-            f"same images."
+            f"{sizes.labelled} labelled pixels, at {', or at '.join(at)}."
         )
     if run.skipped and run.skipped.reasons:
         yield f"{len(run.skipped.reasons)} images could not be read and were skipped."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,19 @@ import torch
 from torch import Tensor
 
 from doubtmap.atomic import check_place
+from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.pairs import Pairs
 from doubtmap.engine.run import Progress
 from doubtmap.engine.settings import model_settings
-from doubtmap.errors import ModelError
+from doubtmap.engine.splitting import split_images
+from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.layers import before_activation
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.prediction import Prediction, Score, Segmenter, listening_to
 from doubtmap.scores.density import Density
-from doubtmap.scores.parsing import parse_fit
+from doubtmap.scores.parsing import parse_fit, split_names
+from doubtmap.scores.wrong import Wrong, open_scores
 
 PROBE = (96, 128)
 """Height and width of the image by whose features a network is recognised."""
@@ -31,17 +34,22 @@ def fit_score(
     segmenter: Segmenter,
     dataset: Dataset,
     *,
+    scores: str = "",
+    seed: int = 0,
     out: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
-) -> Density:
+) -> Density | Wrong:
     """Fit a score that learns from data, and write its file.
 
     Args:
-        score: as in `"density(certainty=0,covariance=tied)"`; `layer=auto` is the layer before
-            the last activation where there is one, else what the classifier saw.
+        score: `wrong`, or as in `"density(certainty=0,covariance=tied)"`; `layer=auto` is the
+            layer before the last activation where there is one, else what the classifier saw.
         segmenter: the network.
-        dataset: labelled images, best those that it was trained on.
+        dataset: labelled images; for `density` best those that it was trained on, for `wrong`
+            those that it was not trained on.
+        scores: what `wrong` is made of, as in `"entropy,margin,density:FILE"`.
+        seed: of the sample of `wrong`.
         out: the file.
         command: what to write into the file as its origin.
         progress: told after each image.
@@ -52,26 +60,64 @@ def fit_score(
     Raises:
         UsageError, DataError, ModelError: as the score's `fit`.
     """
-    _, options = parse_fit(score)
+    name, options = parse_fit(score)
+    if name == "wrong":
+        options |= {"scores": scores, "seed": seed}
+    elif scores:
+        raise UsageError(f"fit: expected --scores with wrong only, got it with {name}. Drop it.")
     if out is not None:
         check_place(out)
-    layer = options.pop("layer", "auto")
-    if layer == "auto":
-        layer = before_last_activation(segmenter) or "classifier"
-    wanted = () if layer == "classifier" else tuple(layer.split("+"))
-    listening = listening_to(segmenter, wanted)
-    pairs = Pairs(listening, dataset, progress=progress)
-    fitted = Density.fit(pairs, layer=layer, **options)
+    fitted = FITS[name](segmenter, dataset, options, progress)
     about = {
         **fitted.about,
         **model_settings(segmenter),
         "data": dataset.name,
         "command": command,
     }
-    fitted = replace(fitted, fingerprint=_fingerprint(listening, fitted), about=about)
+    fitted = replace(fitted, about=about)
     if out is not None:
         fitted.save(out)
     return fitted
+
+
+def _fit_density(
+    segmenter: Segmenter, dataset: Dataset, options: dict[str, Any], progress: Progress | None
+) -> Density:
+    layer = options.pop("layer", "auto")
+    if layer == "auto":
+        layer = before_last_activation(segmenter) or "classifier"
+    wanted = () if layer == "classifier" else tuple(layer.split("+"))
+    listening = listening_to(segmenter, wanted)
+    fitted = Density.fit(Pairs(listening, dataset, progress=progress), layer=layer, **options)
+    return replace(fitted, fingerprint=_fingerprint(listening, fitted))
+
+
+def _fit_wrong(
+    segmenter: Segmenter, dataset: Dataset, options: dict[str, Any], progress: Progress | None
+) -> Wrong:
+    """Curves on one part of the images, calibration on the other, sequences undivided."""
+    texts = split_names(options["scores"])
+    if not texts:
+        raise UsageError("wrong: expected scores to fuse. Give --scores entropy,margin, say.")
+    listening = prepared(segmenter, dict(zip(texts, open_scores(texts))))
+    if len(dataset) < 2:
+        raise UsageError(
+            f"wrong: expected at least 2 images, some for the curves and others for their "
+            f"calibration, got {len(dataset)}. Fit on more."
+        )
+    parts = split_images([dataset.sample_name(index) for index in range(len(dataset))])
+    pairs, others = (
+        Pairs(listening, dataset, indices=part, stage=stage, progress=progress)
+        for part, stage in zip(parts, ("curves", "calibrate"))
+    )
+    fitted = Wrong.fit(pairs, others, texts, seed=options["seed"])
+    about = {**fitted.about, "seen": fingerprints(dataset)}
+    return replace(fitted, fingerprint=fingerprint_of(listening), about=about)
+
+
+Fit = Callable[[Segmenter, Dataset, dict[str, Any], Progress | None], Density | Wrong]
+FITS: dict[str, Fit] = {"density": _fit_density, "wrong": _fit_wrong}
+"""How each score that learns from data is fitted, by name."""
 
 
 def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
@@ -91,8 +137,8 @@ def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
         if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
             raise ModelError(
                 f"{name}: expected the network that it was fitted to, at the same --input-size, "
-                f"but this one's features differ. Fit it again with: doubtmap fit density MODEL "
-                f"DATA --out FILE."
+                f"but this one's features differ. Fit it again with: doubtmap fit "
+                f"{'wrong' if isinstance(score, Wrong) else 'density'} MODEL DATA --out FILE."
             )
     return listening
 
@@ -112,6 +158,11 @@ def probe_image() -> Tensor:
     discs = [((rows - 0.5) ** 2 + (columns - 0.25 * k) ** 2 < 0.03).float() for k in range(1, 4)]
     image = torch.stack([(1 + wave) / 4 + disc / 2 for wave, disc in zip(waves, discs)])
     return image[None].clamp(0, 1)
+
+
+def fingerprint_of(segmenter: Segmenter) -> Tensor:
+    """`(C,)`, the mean native logits of the probe image."""
+    return segmenter(probe_image()).native_logits.mean((0, 2, 3)).cpu()
 
 
 def _fingerprint(segmenter: Segmenter, score: Any) -> Tensor:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from doubtmap.engine.look_first import LookFirst
+
 
 @dataclass(frozen=True, eq=False)
 class Example:
@@ -61,9 +63,11 @@ class Results:
             `reliability` `{confidence, accuracy, share}`, one entry for each bin, None where empty.
         class_names: the model's classes in the order of their indices, or empty.
         examples: images for the report.
+        look_first: what a review would have shown first, where a meta model was given.
     """
 
     figures: dict[str, Any]
     curves: dict[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     examples: list[Example] = field(default_factory=list)
+    look_first: LookFirst | None = None

@@ -18,7 +18,8 @@ from doubtmap.engine.observation import score_maps
 from doubtmap.engine.pairs import Pairs
 from doubtmap.engine.run import Progress
 from doubtmap.engine.settings import model_settings
-from doubtmap.engine.splitting import folds_of
+from doubtmap.engine.splitting import folds_of, sequences_of
+from doubtmap.errors import UsageError
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores.parsing import parse_scores, split_names
@@ -33,11 +34,26 @@ from doubtmap.segments import (
     feature_sets,
     segment_table,
 )
-from doubtmap.segments.learning import checked
+from doubtmap.segments.learning import Kind, checked
 
 SCORES = "max_softmax,entropy,margin,gradient(p=0.5),gradient(p=1),gradient(p=2)"
 """From which features come where nobody says."""
 FOLDS = 5
+
+
+def parse_segments(text: str) -> Kind | None:
+    """The kind in `"segments"` or `"segments(kind=linear)"`; None for something else.
+
+    Raises:
+        UsageError: for an unknown kind or option.
+    """
+    name, bracket, given = text.replace(" ", "").partition("(")
+    if name != "segments":
+        return None
+    key, equals, value = given.removesuffix(")").partition("=")
+    if bracket and (key != "kind" or not equals or not given.endswith(")")):
+        raise UsageError(f"fit: expected segments or segments(kind=linear), got {text!r}.")
+    return checked(value or "boosting")
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,6 +258,11 @@ def _notes(found: LabelledSegments) -> Iterator[str]:
     for index, name in enumerate(table.class_names):
         if not (table.classes == index).any():
             yield f"{name} is never predicted on these images; nothing was learnt of it."
+    if sequences_of(table.image_names) == 1:
+        yield (
+            "All images seem to be of one sequence, so the figures say how well segments of this "
+            "very place are judged; expect less elsewhere, and give images of more sequences."
+        )
     single = int((np.bincount(table.image) == 1).sum())
     if single:
         yield f"{single} images are one single segment."

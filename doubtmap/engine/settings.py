@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from doubtmap.datasets import Corrupted, Pasted
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Score, Segmenter
@@ -40,13 +41,17 @@ def score_settings(scores: Mapping[str, Score]) -> dict[str, Any]:
 def data_settings(dataset: Dataset) -> dict[str, Any]:
     """Which images a data set has, in which order."""
     names = "\n".join(dataset.sample_name(index) for index in range(len(dataset)))
-    files = getattr(dataset, "files", None)
+    drawn = {"pasted": dataset.settings} if isinstance(dataset, Pasted) else {}
+    beneath = dataset
+    while isinstance(beneath, Corrupted | Pasted):
+        beneath = beneath.dataset
+    files = getattr(beneath, "files", None)
     return {
         "data": dataset.name,
         "folder": str(Path(files[0][0]).resolve().parent) if files else None,
         "images": hashlib.sha256(names.encode()).hexdigest(),
         "labels": list(dataset.class_names),
-    }
+    } | drawn
 
 
 def hold_to(path: Path, settings: dict[str, Any]) -> None:

@@ -89,6 +89,11 @@ def folds_of(names: Sequence[str], count: int) -> list[list[int]]:
     return [sorted(fold) for fold in folds]
 
 
+def sequences_of(names: Sequence[str]) -> int:
+    """How many sequences the images are of, as `split_images` tells them apart."""
+    return len(_sequences(names))
+
+
 def _sequences(names: Sequence[str]) -> list[list[int]]:
     """Indices of the images of each sequence, in order."""
     patterns: dict[str, list[int]] = {}

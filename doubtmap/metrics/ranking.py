@@ -103,6 +103,20 @@ class RankingCurve:
         lower = upper if self.single[at] else before
         return _figure(upper, lower, upper)
 
+    def threshold_at_tpr(self, tpr: float = 0.95) -> float:
+        """Highest threshold whose true-positive rate reaches `tpr`: positive is `score > it`.
+
+        In a bin that holds several numbers it lies below all of them, so the rate is reached. NaN
+        where there are no positives or no negatives.
+        """
+        if not 0 < tpr <= 1:
+            raise UsageError(f"threshold_at_tpr: expected a rate in (0, 1], got {tpr}.")
+        if not self.defined:
+            return float("nan")
+        reached = self.true_positives / self.true_positives[-1]
+        at = int(np.searchsorted(reached, tpr, side="left"))
+        return float(np.nextafter(self.lowest[at], np.float32(-np.inf), dtype=np.float32))
+
     def best_f1(self) -> tuple[float, float]:
         """Largest pixel F1 over all thresholds, and the threshold: positive is `score > it`."""
         if not self.defined:

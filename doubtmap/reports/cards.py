@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from doubtmap.engine.look_first import LookFirst
 from doubtmap.engine.review import Card, Suspect
+from doubtmap.reports.chart import Plane
+from doubtmap.reports.line_chart import Curve, guide, line_chart
 from doubtmap.reports.overlay import overlay
 from doubtmap.reports.pictures import photograph
 
@@ -23,6 +28,37 @@ grid-template-columns:repeat(auto-fill,minmax(190px,1fr))}.crop img{height:130px
 object-fit:contain;object-position:left}.card b{font-weight:600}
 .card img{border-radius:3px;display:block}.none{opacity:.8}
 """
+
+
+def look_first_part(found: LookFirst) -> Markup:
+    """The section of a report: what a review without labels would have found, and its images."""
+    figures = found.figures
+    text = Markup(
+        "<p>The images with the largest expected share of wrong pixels, found without their "
+        "labels. Looking at images in this order finds mistakes as the blue curve shows: its area "
+        "is {:.3f}, of the best order (orange) {:.3f}, of a random one (dashed) 0.5. The expected "
+        "share of wrong pixels is off by {:.3f} an image, the expected mIoU by {:.3f} (mean "
+        "absolute errors). The glow "
+        "is 1 - expected IoU of the predicted segment; beside it the segments that are more likely "
+        "than not to touch nothing of the class that they claim.</p>"
+    ).format(*(figures[k] for k in ("found_area", "found_area_oracle", "wrong_mae", "miou_mae")))
+    cards = [card_part(rank, card) for rank, card in enumerate(found.cards, 1)]
+    return Markup("\n").join([text, found_chart(found.curves), *cards])
+
+
+def found_chart(curves: Mapping[str, Sequence[float]]) -> Markup:
+    """Share of all mistakes found against the share of images looked at.
+
+    Args:
+        curves: as `LookFirst.curves`, any number of them.
+    """
+    plane = Plane("share of images looked at", "share of all wrong pixels found")
+    drawn = [
+        Curve(name, name, np.column_stack([np.linspace(0, 1, len(ys)), ys]), style, style == 0)
+        for style, (name, ys) in enumerate(curves.items())
+    ]
+    random = guide(plane, np.array([[0.0, 0.0], [1.0, 1.0]]), "random order")
+    return line_chart(plane, drawn, "Mistakes found by images looked at", random)
 
 
 def card_part(rank: int, card: Card) -> Markup:

@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from doubtmap.atomic import write_atomically
 from doubtmap.engine.results import Example, Results
+from doubtmap.reports.cards import CARD_STYLE, look_first_part
 from doubtmap.reports.catalogue import section
 from doubtmap.reports.colours import robust_limits
 from doubtmap.reports.curve_charts import curve_charts
@@ -96,6 +97,8 @@ def _context(results: Results) -> dict[str, Any]:
         "charts": curve_charts(results.curves, figures),
         "differences": difference_tables(figures),
         "examples": _examples(results),
+        "look_first": look_first_part(results.look_first) if results.look_first else None,
+        "card_style": Markup(CARD_STYLE),
         "ramp": ramp_picture(),
         "notes": [str(note) for note in figures.get("notes") or []],
         "conditions": _conditions(figures),

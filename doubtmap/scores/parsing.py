@@ -18,6 +18,7 @@ from doubtmap.errors import UsageError
 from doubtmap.prediction import Prediction, Score
 from doubtmap.scores.density import Density
 from doubtmap.scores.mahalanobis import Mahalanobis
+from doubtmap.scores.wrong import Wrong
 
 _NAME = re.compile(r"(?P<name>\w+)\s*(?:\((?P<arguments>[^()]*)\))?(?::(?P<file>.+))?")
 
@@ -26,6 +27,11 @@ FITTED: dict[str, type[Density] | type[Mahalanobis]] = {
     "mahalanobis": Mahalanobis,
 }
 """The scores that learn from data, by name."""
+FUSED: dict[str, type[Wrong]] = {"wrong": Wrong}
+"""Those that learn from data what other scores mean."""
+_MADE_BY = {
+    "wrong": "doubtmap fit wrong MODEL DATA --scores a,b --out FILE",
+}
 
 
 def parse_scores(
@@ -82,15 +88,17 @@ def _name_each(items: Iterable[str | Score]) -> dict[str, Score]:
 
 def _parse_one(text: str) -> tuple[str, str | None, Score]:
     """Name without file, file, and score."""
-    name, given, file = _split_call(text)
+    name, given, file = split_call(text)
     plain = f"{name}({given})" if given else name
-    if name in FITTED:
+    learnt = FITTED | FUSED
+    if name in learnt:
         if file is None:
+            made_by = _MADE_BY.get(name, "doubtmap fit density MODEL DATA --out FILE")
             raise UsageError(
                 f"scores: {name} learns from data: expected its file, as in {name}:FILE, got "
-                f"{text!r}. Make one with: doubtmap fit density MODEL DATA --out FILE."
+                f"{text!r}. Make one with: {made_by}."
             )
-        kind = FITTED[name]
+        kind = learnt[name]
         return plain, file, kind.load(file, **_arguments(name, kind.READ_OPTIONS, given))
     if file is not None:
         raise UsageError(f"scores: {name} takes no file, got {text!r}. Leave it out.")
@@ -110,7 +118,7 @@ def parse_fit(text: str) -> tuple[str, dict[str, Any]]:
     """What to fit: the name of a score that learns from data, and all its options.
 
     Args:
-        text: as in `"density(covariance=tied,certainty=0)"`.
+        text: as in `"density(covariance=tied,certainty=0)"` or `"wrong"`.
 
     Returns:
         The name, and the options that were given.
@@ -118,23 +126,26 @@ def parse_fit(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         UsageError: for a score that needs no fitting, or an unknown option or value.
     """
-    name, given, file = _split_call(text)
+    name, given, file = split_call(text)
     if name == "mahalanobis":
         raise UsageError(
             "fit: expected density, whose file mahalanobis:FILE reads too, got mahalanobis. Fit "
             "density instead."
         )
-    if name not in FITTED or file is not None:
-        raise UsageError(f"fit: expected a score that learns from data (density), got {text!r}.")
-    return name, _arguments(name, Density.FIT_OPTIONS | Density.READ_OPTIONS, given)
+    if name not in FITTED | FUSED or file is not None:
+        raise UsageError(
+            f"fit: expected a score that learns from data (density or wrong), got {text!r}."
+        )
+    kind = Wrong if name in FUSED else Density
+    return name, _arguments(name, kind.FIT_OPTIONS | kind.READ_OPTIONS, given)
 
 
-def _split_call(text: str) -> tuple[str, str, str | None]:
+def split_call(text: str) -> tuple[str, str, str | None]:
     """Name, arguments without spaces, and file of `NAME(key=value,...):FILE`."""
     match = _NAME.fullmatch(text)
     if match is None:
         raise UsageError(f"scores: expected NAME or NAME(key=value,...), got {text!r}.")
-    known = (*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS, *FITTED)
+    known = (*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS, *FITTED, *FUSED)
     if match["name"] not in known:
         near = difflib.get_close_matches(match["name"], known, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""

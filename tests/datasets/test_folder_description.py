@@ -143,3 +143,59 @@ def test_description_that_is_no_text(folder):
     (folder.root / "doubtmap.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"doubtmap\.toml: expected UTF-8"):
         open_dataset(f"folder:{folder.root}")
+
+
+SPLITS = """
+images = "images/{tile}_{frame}.jpg"
+labels = "labels/{tile}_{frame}.png"
+known = 0
+unknown = 1
+split = "test"
+
+[splits]
+train = { tile = ["a", "b*"] }
+test = { tile = "c", frame = ["1", "2"] }
+evening = { stem = "*_3" }
+"""
+
+
+@pytest.fixture
+def tiles(folder):
+    for tile in ("a", "b", "bb", "c"):
+        for frame in (1, 2, 3):
+            folder.image(f"images/{tile}_{frame}.jpg")
+            folder.label(f"labels/{tile}_{frame}.png", [[0, 0, 1]] * 2)
+    folder.text("doubtmap.toml", SPLITS)
+    return folder
+
+
+def test_splits_by_the_fields_of_the_images(tiles):
+    def stems(split):
+        dataset = open_dataset(f"folder:{tiles.root}{split}")
+        return [dataset.sample_name(index) for index in range(len(dataset))]
+
+    assert stems(":train") == [
+        f"{tile}_{frame}" for tile in ("a", "b", "bb") for frame in (1, 2, 3)
+    ]
+    assert stems("") == stems(":test") == ["c_1", "c_2"]
+    assert stems(":evening") == ["a_3", "b_3", "bb_3", "c_3"]
+    with pytest.raises(DataError, match=r"split val.*Splits there: evening, test, train\."):
+        stems(":val")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('train = { tile = ["a", "b*"] }', "train = 3", r"expected splits as tables of fields"),
+        ('train = { tile = ["a", "b*"] }', "train = {}", r"expected splits as tables of fields"),
+        ("{ tile = [", "{ title = [", r"got splits\.train\.title\. Did you mean .*tile\?"),
+        ('["a", "b*"]', '["a", 3]', r"expected splits\.train\.tile as text or a list"),
+        ('["a", "b*"]', "[]", r"expected splits\.train\.tile as text or a list"),
+        ("[splits]", "[split]", r"expected TOML|expected split as text|got split"),
+    ],
+)
+def test_mistakes_in_splits_name_the_key(tiles, old, new, message):
+    assert old in SPLITS
+    tiles.text("doubtmap.toml", SPLITS.replace(old, new, 1))
+    with pytest.raises(DataError, match=r"doubtmap\.toml: .*(" + message + ")"):
+        open_dataset(f"folder:{tiles.root}:train")

@@ -1,6 +1,7 @@
 import pytest
 
 from doubtmap.datasets import KNOWN, LAYOUTS, UNKNOWN, VOID, Dataset, open_dataset
+from doubtmap.errors import DataError
 
 K, U, V = KNOWN, UNKNOWN, VOID
 
@@ -22,6 +23,12 @@ CASES = {
         "test_labels/0001TP_1.png",
         [[0, 3, 10], [11, 9, 8]],
         [[0, 3, 10], [V, 9, 8]],
+    ),
+    "dubai": (
+        "images/tile7_003.jpg",
+        "labels/tile7_003.png",
+        [[0, 1, 2], [3, 4, 255]],
+        [[0, 1, 2], [3, 4, V]],
     ),
     "smiyc": (
         "images/0.png",
@@ -155,3 +162,51 @@ def test_voc_reads_only_the_listed_images_of_the_split(folder):
     folder.text("ImageSets/Segmentation/train.txt", "b\na\n\n")
     dataset = open_dataset(f"voc:{folder.root}:train")
     assert [dataset.sample_name(i) for i in range(len(dataset))] == ["a", "b"]
+
+
+@pytest.fixture
+def tiles(folder):
+    for tile in range(1, 9):
+        for frame in ("001", "002"):
+            folder.image(f"images/tile{tile}_{frame}.jpg")
+            folder.label(f"labels/tile{tile}_{frame}.png", [[0, 1, 255]] * 2)
+    return folder
+
+
+def names(dataset):
+    return [dataset.sample_name(index) for index in range(len(dataset))]
+
+
+def test_dubai_is_split_by_tile(tiles):
+    splits = {
+        split: open_dataset(f"dubai:{tiles.root}:{split}") for split in LAYOUTS["dubai"].parts
+    }
+    assert list(splits) == ["train", "val", "test"]
+    assert names(splits["val"]) == ["tile5_001", "tile5_002"]
+    assert splits["val"].name == "dubai:val"
+    found = [{name[:5] for name in names(split)} for split in splits.values()]
+    assert sum(map(len, found)) == len(set.union(*found)) == 8
+    assert names(open_dataset(f"dubai:{tiles.root}")) == names(splits["test"])
+
+
+def test_a_split_that_no_part_is(tiles):
+    with pytest.raises(DataError, match=r"split tile1.*Splits there: test, train, val\."):
+        open_dataset(f"dubai:{tiles.root}:tile1")
+    for path in (tiles.root / "images").glob("tile5*"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"with tile tile5 \(dubai.*Splits there: test, train\."):
+        open_dataset(f"dubai:{tiles.root}:val")
+
+
+def test_the_towns_of_streethazards(folder):
+    for split, town in (("test", "t5"), ("test", "t6"), ("training", "t5")):
+        folder.image(f"part/images/{split}/{town}/300.png")
+        folder.label(f"part/annotations/{split}/{town}/300.png", [[1, 1, int(town[1])]] * 2)
+    both = open_dataset(f"streethazards:{folder.root}:test")
+    assert len(both) == 2
+    for town in ("t5", "t6"):
+        dataset = open_dataset(f"streethazards:{folder.root}:{town}")
+        assert (len(dataset), dataset.name) == (1, f"streethazards:{town}")
+        assert dataset[0].label[0, 2] == int(town[1]) - 1
+    with pytest.raises(DataError, match=r"Splits there: t5, t6, test, training\."):
+        open_dataset(f"streethazards:{folder.root}:t1")

@@ -5,7 +5,7 @@ import types
 import pytest
 
 from doubtmap.datasets import open_dataset
-from doubtmap.datasets.opening import _path_and_split
+from doubtmap.datasets.opening import path_and_split
 from doubtmap.errors import DataError, UsageError
 
 
@@ -77,14 +77,14 @@ def test_names_differ_by_suffix_where_only_that_differs(folder):
         ("odd:place/camvid:test", "odd:place/camvid", "test"),
     ],
 )
-def test_path_and_split(rest, path, split):
-    assert _path_and_split(rest) == (path, split)
+def testpath_and_split(rest, path, split):
+    assert path_and_split(rest) == (path, split)
 
 
 def test_an_existing_folder_with_a_colon_is_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "at:noon").mkdir()
-    assert _path_and_split("at:noon") == ("at:noon", None)
+    assert path_and_split("at:noon") == ("at:noon", None)
 
 
 def test_synthetic_streets_take_number_and_seed(monkeypatch):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
 from doubtmap import DataError, ModelError, UsageError
@@ -18,7 +18,7 @@ from doubtmap.segments import (
     image_features,
     judge,
 )
-from doubtmap.segments.learning import _options, fit_classifier, fit_regressor
+from doubtmap.segments.learning import PENALTY, _options, fit_classifier, fit_regressor
 
 RANDOM = np.random.default_rng(0)
 NAMES = ("size", "s:mean", "s:mean_interior", "probability:a", "probability:b")
@@ -49,9 +49,9 @@ def test_estimators_say_what_scikit_learn_says(kind):
     y = x[:, 0] - x[:, 1] ** 2
     standard = (x - x.mean(0)) / np.where(x.std(0) > 0, x.std(0), 1)
     if kind == "linear":
-        classifier = LogisticRegression(C=np.inf, max_iter=3000).fit(standard, y > 0)
+        classifier = LogisticRegression(C=PENALTY, max_iter=3000).fit(standard, y > 0)
         odds = classifier.decision_function(standard)
-        values = LinearRegression().fit(standard, y).predict(standard)
+        values = Ridge(alpha=1 / PENALTY).fit(standard, y).predict(standard)
     else:
         odds = HistGradientBoostingClassifier(**_options(0)).fit(x, y > 0).decision_function(x)
         values = HistGradientBoostingRegressor(**_options(0)).fit(x, y).predict(x)

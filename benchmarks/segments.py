@@ -1,0 +1,495 @@
+"""Which segments and which images to distrust, on CamVid, RoadAnomaly21, Fishyscapes and CHASE.
+
+    python benchmarks/segments.py [--shared ../shared] [--work DIR] [--vessels FOLDER]
+        [--stages segments,runs,importance,images,anomalies,vessels,time]
+
+Writes `benchmarks/results/segments.json`; a stage that is run again replaces its rows. On CamVid,
+meta models are fitted to val and judged on test (`segments`), and, as published but with images
+parted instead of segments, in five runs on test (`runs`); beside it by
+segment, as published, and by sequence. `FOLDER` is what this wrote, from data
+that `--stages vessels` prepares under DIR, persons 1 to 8 to train, 9 and 10 to fit, 11 to 14 to
+test:
+
+    doubtmap train folder:DIR/chase:train --model python:benchmarks/vessel_net.py:vessel_net \
+        --batch 6 --crop 192x192 --epochs 200 --rate 2e-3 --class-weights 0.5 --seed 1 --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+import doubtmap as dm
+from doubtmap.datasets.dataset import UNKNOWN, VOID
+from doubtmap.engine import Pairs, fit_score
+from doubtmap.engine.fit import prepared
+from doubtmap.engine.look_first import area, share_found
+from doubtmap.engine.observation import score_maps
+from doubtmap.engine.segments import LabelledSegments, labelled_segments
+from doubtmap.engine.splitting import folds_of
+from doubtmap.scores.parsing import parse_scores
+from doubtmap.segments import (
+    ImageLines,
+    MetaModel,
+    Partition,
+    SegmentTable,
+    cross_judge,
+    judge,
+    segment_table,
+)
+
+RESULTS = Path(__file__).parent / "results" / "segments.json"
+UNKNOWN_CLASSES = ("pedestrian", "bicyclist")
+ORDERS = ("0.1", "0.3", "0.5", "1", "2")
+PREDICTED = [f"gradient(p={p})" for p in ORDERS]
+UNIFORM = [f"gradient(p={p},label=uniform)" for p in ORDERS]
+PLAIN = ["max_softmax", "entropy", "margin"]
+SCORES = [*PLAIN, *PREDICTED, *UNIFORM]
+REPLICATES = 300
+
+
+def extracted(
+    work: Path, name: str, model: Path | str, data: str, scores: list[str], unknown: Sequence[str]
+) -> LabelledSegments:
+    """Segments of a data set, found once and kept in `work`."""
+    file = work / f"segments-{name}.npz"
+    if not file.exists():
+        found = labelled_segments(
+            dm.load(str(model)),
+            dm.open_dataset(data),
+            parse_scores(scores),
+            unknown=unknown,
+            progress=lambda stage, done, total: print(f"\r{name} {done}/{total} ", end=""),
+        )
+        print()
+        images = {"wrong": found.wrong, "labelled": found.labelled, "miou": found.miou}
+        np.savez(file, **images, **vars(found.table))
+    kept = np.load(file)
+    texts = {k: tuple(kept[k].tolist()) for k in ("names", "class_names", "image_names")}
+    arrays = {k: kept[k] for k in ("features", "segment", "classes", "boxes", "image", "iou")}
+    table = SegmentTable(**texts, **arrays)
+    return LabelledSegments(table, kept["wrong"], kept["labelled"], kept["miou"])
+
+
+def of_scores(table: SegmentTable, scores: Sequence[str]) -> tuple[str, ...]:
+    """Names of all features of some scores."""
+    return tuple(n for n in table.names if n.rpartition(":")[0] in scores)
+
+
+def feature_sets(table: SegmentTable) -> dict[str, tuple[str, ...]]:
+    """Those that the paper compares, each named."""
+    plain = tuple(n for n in table.names if ":" not in n or n.startswith("probability:"))
+    sets = {f"{name} (mean)": (f"{name}:mean",) for name in ("max_softmax", "entropy")}
+    sets |= {name: of_scores(table, [name]) for name in (*PREDICTED, *UNIFORM)}
+    sets["gradients, predicted label"] = of_scores(table, PREDICTED)
+    sets["gradients, uniform label"] = of_scores(table, UNIFORM)
+    sets["gradients"] = of_scores(table, PREDICTED + UNIFORM)
+    if of_scores(table, ["density"]):
+        sets["density"] = of_scores(table, ["density"])
+    sets["sizes and probabilities"] = plain
+    sets["MetaSeg"] = of_scores(table, ["entropy", "margin"]) + plain
+    sets["all"] = table.names
+    return sets
+
+
+def interval(
+    figure: Callable[[np.ndarray], float], images: np.ndarray, seed: int = 0
+) -> list[float]:
+    """95 % over images drawn with replacement; `figure` takes rows."""
+    random = np.random.default_rng(seed)
+    rows = [np.flatnonzero(images == image) for image in np.unique(images)]
+    values = []
+    for _ in range(REPLICATES):
+        drawn = random.integers(0, len(rows), len(rows))
+        values.append(figure(np.concatenate([rows[k] for k in drawn])))
+    return [float(v) for v in np.nanquantile(values, [0.025, 0.975])]
+
+
+def judged(model: MetaModel, table: SegmentTable) -> dict[str, Any]:
+    """Figures on labelled segments, with intervals over images."""
+    seen = table.take(np.isfinite(table.iou))
+    iou, p, e = seen.iou, model.probability(seen), model.expected_iou(seen)
+    row: dict[str, Any] = dict(vars(judge(p, e, iou)))
+    row["auroc_interval"] = interval(lambda r: roc_auc_score(iou[r] > 0, p[r]), seen.image)
+    row["r2_interval"] = interval(
+        lambda r: 1 - ((e[r] - iou[r]) ** 2).mean() / iou[r].var(), seen.image
+    )
+    return row
+
+
+def segments_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, Any]]:
+    """Fitted to val, judged on test; the dusk sequence apart."""
+    for title, unknown in (("", ()), (" with unknown", UNKNOWN_CLASSES)):
+        val, test = (camvid(work, shared, split, unknown) for split in ("val", "test"))
+        dusk = np.array([Path(n).name.startswith("0001TP") for n in test.table.image_names])
+        at_dusk = dusk[test.table.image]
+        parts = {
+            f"camvid test{title}": test.table,
+            f"camvid test{title}, day": test.table.take(~at_dusk),
+            f"camvid test{title}, dusk": test.table.take(at_dusk),
+        }
+        for features, names in feature_sets(val.table).items():
+            for kind in ("linear", "boosting"):
+                model = MetaModel.fit(val.table, kind, names=names)
+                for name, table in parts.items():
+                    if name == f"camvid test{title}" or features in ("MetaSeg", "all"):
+                        yield {"name": f"{features}: {kind}", "set": name, **judged(model, table)}
+
+
+def runs_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, Any]]:
+    """Five runs on test, a fifth of the images held out in each; mean and deviation."""
+    found = camvid(work, shared, "test", ())
+    folds = folds_of(found.table.image_names, 5)
+    dusk = [Path(n).name.startswith("0001TP") for n in found.table.image_names]
+    sequences = [np.flatnonzero(np.array(dusk) == side) for side in (True, False)]
+    mixed = np.random.default_rng(0).permutation(len(found.table))
+    leaking = replace(found.table, image=mixed % 5, image_names=tuple(map(str, range(5))))
+    for features, names in feature_sets(found.table).items():
+        for kind in ("linear", "boosting"):
+            runs = cross_judge(found.table, folds, kind, names).runs
+            yield {"name": f"{features}: {kind}", "set": "camvid test, by image", **spread(runs)}
+            if features in ("max_softmax (mean)", "MetaSeg", "all"):
+                runs = cross_judge(found.table, sequences, kind, names).runs
+                row = {"name": f"{features}: {kind}", "set": "camvid test, by sequence"}
+                yield row | spread(runs)
+                runs = cross_judge(leaking, [[k] for k in range(5)], kind, names).runs
+                row = {"name": f"{features}: {kind}", "set": "camvid test, by segment"}
+                yield row | spread(runs)
+
+
+def spread(runs: Sequence[Any]) -> dict[str, float]:
+    """Mean and standard deviation over runs of every figure."""
+    row = {}
+    for key in vars(runs[0]):
+        values = [getattr(run, key) for run in runs]
+        row |= {key: float(np.mean(values)), f"{key}_deviation": float(np.std(values, ddof=1))}
+    return row
+
+
+def importance_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, Any]]:
+    """Which features carry the model of all: gains of boosting by group and one by one."""
+    table = camvid(work, shared, "val", ()).table
+    model = MetaModel.fit(table, "boosting")
+    for task in ("touches", "iou"):
+        shares = getattr(model, task).importance
+        groups: dict[str, float] = {}
+        for name, share in zip(model.names, shares):
+            group = "sizes" if ":" not in name else name.rpartition(":")[0]
+            groups[group] = groups.get(group, 0.0) + float(share)
+        top = np.argsort(-shares)[:12]
+        yield {
+            "name": task,
+            "set": "camvid val",
+            "groups": dict(sorted(groups.items(), key=lambda item: -item[1])),
+            "features": {model.names[k]: float(shares[k]) for k in top},
+        }
+
+
+def images_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, Any]]:
+    """Expected figures of images of test, by lines fitted to val, and what a ranking finds."""
+    for title, unknown in (("", ()), (" with unknown", UNKNOWN_CLASSES)):
+        val, test = (camvid(work, shared, split, unknown) for split in ("val", "test"))
+        folds = folds_of(val.table.image_names, 5)
+        expected = np.zeros(len(val.table))
+        cross = cross_judge(val.table, folds, "boosting")
+        expected[cross.rows] = cross.expected_iou
+        lines = ImageLines.fit(val.table, expected, val.miou, val.wrong_share)
+        model = MetaModel.fit(val.table, "boosting")
+        miou, wrong = lines(test.table, model.expected_iou(test.table))
+        guesses = {"review": (miou, wrong)}
+        for score in ("max_softmax", "entropy", "margin", "density"):
+            mean = [mean_score(found.table, score) for found in (val, test)]
+            guesses[f"mean {score}"] = tuple(
+                np.polyval(np.polyfit(mean[0], target, 1), mean[1])
+                for target in (val.miou, val.wrong_share)
+            )
+        for name, (miou, wrong) in guesses.items():
+            row: dict[str, Any] = {"name": name, "set": f"camvid test{title}"}
+            row |= compared("miou", miou, test.miou) | compared("wrong", wrong, test.wrong_share)
+            row |= found_early(wrong, test.wrong)
+            yield row
+        random = np.random.default_rng(0)
+        by_chance = np.mean(
+            [area(share_found(random.random(len(test.wrong)), test.wrong)) for _ in range(200)]
+        )
+        yield {"name": "random order", "set": f"camvid test{title}", "found_area": float(by_chance)}
+        row = {"name": "oracle", "set": f"camvid test{title}"}
+        yield row | found_early(test.wrong, test.wrong)
+
+
+def mean_score(table: SegmentTable, score: str) -> np.ndarray:
+    """Mean of a score over the pixels of each image."""
+    size = table["size"]
+    total = np.bincount(table.image, size * table[f"{score}:mean"])
+    return total / np.bincount(table.image, size)
+
+
+def compared(what: str, expected: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+    """How expected figures of images follow the true ones."""
+    rows = np.arange(len(true))
+    return {
+        f"{what}_pearson": float(np.corrcoef(expected, true)[0, 1]),
+        f"{what}_pearson_interval": interval(
+            lambda r: float(np.corrcoef(expected[r], true[r])[0, 1]), rows
+        ),
+        f"{what}_spearman": float(spearmanr(expected, true)[0]),
+        f"{what}_mae": float(np.abs(expected - true).mean()),
+        f"{what}_mae_of_mean": float(np.abs(true - true.mean()).mean()),
+    }
+
+
+def found_early(order_by: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
+    """Area of the curve, its value after a tenth and a fifth of the images, and the curve."""
+    points = share_found(order_by, wrong).tolist()
+    at = np.linspace(0, len(points) - 1, 51).round().astype(int)
+    rows = np.arange(len(wrong))
+    return {
+        "found_area": area(np.array(points)),
+        "found_area_interval": interval(lambda r: area(share_found(order_by[r], wrong[r])), rows),
+        "found_in_tenth": points[round(len(wrong) * 0.1)],
+        "found_in_fifth": points[round(len(wrong) * 0.2)],
+        "found_curve": [round(points[k], 4) for k in at],
+    }
+
+
+def anomalies_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, Any]]:
+    """Do the meta models, fitted to CamVid val, distrust segments that lie on unknown objects?"""
+    val = camvid(work, shared, "val", ()).table
+    model = MetaModel.fit(val, "boosting")
+    sets = {
+        "roadanomaly21": f"smiyc:{shared}/data/roadanomaly21",
+        "fishyscapes_static": f"fishyscapes:{shared}/data/fishyscapes_static",
+    }
+    for name, data in sets.items():
+        file = work / f"anomalies-{name}.npz"
+        if not file.exists():
+            np.savez(file, **on_anomalies(work, shared, data, model))
+        kept = np.load(file)
+        there, image, size = kept["share"] > 0.5, kept["image"], kept["size"]
+        for score in ("touches nothing", "1 - expected IoU", *PLAIN, "density"):
+            values = kept[score]
+            yield {
+                "name": score,
+                "set": name,
+                "segments": len(there),
+                "on unknown": int(there.sum()),
+                "auroc": float(roc_auc_score(there, values)),
+                "auroc_interval": interval(partial(auroc, there, values), image),
+                "auprc": float(average_precision_score(there, values)),
+                "auprc_by_pixels": float(
+                    average_precision_score(there, values, sample_weight=size)
+                ),
+                "prevalence": float(there.mean()),
+            }
+
+
+def auroc(positive: np.ndarray, values: np.ndarray, rows: np.ndarray) -> float:
+    """Of some rows; NaN where there is one kind only."""
+    if positive[rows].all() or not positive[rows].any():
+        return float("nan")
+    return float(roc_auc_score(positive[rows], values[rows]))
+
+
+def on_anomalies(work: Path, shared: Path, data: str, model: MetaModel) -> dict[str, np.ndarray]:
+    """For each segment with labelled pixels, its share on unknown objects, and what scores say."""
+    texts = [*SCORES, f"density:{density(work, shared)}"]
+    scores = parse_scores(texts)
+    segmenter = prepared(dm.load(str(shared / "models" / "camvid9")), scores)
+    rows: dict[str, list[np.ndarray]] = {}
+    for image, (prediction, label) in enumerate(Pairs(segmenter, dm.open_dataset(data))):
+        partition = Partition.of(prediction.classes[0])
+        table = segment_table(prediction, score_maps(prediction, scores), partition)
+        labels = partition.labels.numpy().reshape(-1)
+        truth = label[0].numpy().reshape(-1)
+        known = truth != VOID
+        total = np.bincount(labels[known], minlength=len(table))
+        unknown = np.bincount(labels[truth == UNKNOWN], minlength=len(table))
+        keep = total > 0
+        found = {
+            "share": unknown / np.maximum(total, 1),
+            "image": np.full(len(table), image),
+            "size": total.astype(float),
+            "touches nothing": 1 - model.probability(table),
+            "1 - expected IoU": 1 - model.expected_iou(table),
+        } | {name: table[f"{name}:mean"] for name in (*PLAIN, "density")}
+        for key, column in found.items():
+            rows.setdefault(key, []).append(column[keep])
+    return {key: np.concatenate(columns) for key, columns in rows.items()}
+
+
+def vessels_stage(work: Path, shared: Path, vessels: Path | None) -> Iterator[dict[str, Any]]:
+    """Retina vessels: meta models, images, and whether doubt follows the two annotators."""
+    folder = prepare_chase(work, shared)
+    if vessels is None:
+        print(f"vessels: left out; train a network on folder:{folder}:train, then --vessels FOLDER")
+        return
+    val, test = (
+        extracted(work, f"chase-{split}", vessels, f"folder:{folder}:{split}", PLAIN, ())
+        for split in ("val", "test")
+    )
+    overlap = test.wrong.sum() / test.labelled.sum()
+    for kind in ("linear", "boosting"):
+        model = MetaModel.fit(val.table, kind)
+        row = {"name": f"all: {kind}", "set": "chase test", "wrong_share": float(overlap)}
+        yield row | judged(model, test.table)
+    yield from disagreement(folder, vessels)
+
+
+def disagreement(folder: Path, vessels: Path) -> Iterator[dict[str, Any]]:
+    """How scores rank the pixels about which two annotators disagree."""
+    from PIL import Image
+
+    segmenter, data = dm.load(str(vessels)), dm.open_dataset(f"folder:{folder}:test")
+    scores = parse_scores(PLAIN)
+    seen: dict[str, list[np.ndarray]] = {}
+    for index, (prediction, label) in enumerate(Pairs(segmenter, data)):
+        other = np.asarray(Image.open(second_label(folder, data.sample_name(index)))) > 0
+        first = label[0].numpy() == 1
+        wrong = prediction.classes[0].numpy() != label[0].numpy()
+        maps = score_maps(prediction, scores)
+        seen.setdefault("disagree", []).append(first != other)
+        seen.setdefault("both wrong", []).append(wrong & (first == other))
+        for name, values in maps.items():
+            seen.setdefault(name, []).append(values.numpy())
+    for name in PLAIN:
+        for what in ("disagree", "both wrong"):
+            truth = np.concatenate([x.reshape(-1) for x in seen[what]])
+            values = np.concatenate([x.reshape(-1) for x in seen[name]])
+            means = [[float(x.mean()) for x in seen[key]] for key in (what, name)]
+            title = "annotators disagree" if what == "disagree" else "both say it is wrong"
+            yield {
+                "name": f"{name}: {title}",
+                "set": "chase test",
+                "share": float(truth.mean()),
+                "auroc": float(roc_auc_score(truth, values)),
+                "auprc": float(average_precision_score(truth, values)),
+                "images_spearman": float(spearmanr(*means)[0]),
+                "images": len(means[0]),
+            }
+
+
+def second_label(folder: Path, name: str) -> Path:
+    """The second annotator's file of an image of the test split."""
+    return folder / "labels2" / "test" / f"{Path(name).stem}.png"
+
+
+def prepare_chase(work: Path, shared: Path) -> Path:
+    """CHASE as a folder with splits by person, of links."""
+    folder, source = (work / "chase").resolve(), (shared / "data" / "chasedb1").resolve()
+    for person in range(1, 15):
+        split = "train" if person <= 8 else "val" if person <= 10 else "test"
+        for side in "LR":
+            frame = f"Image_{person:02d}{side}"
+            for to, origin, suffix in (
+                ("images", "images", "jpg"),
+                ("labels", "labels_annotator1", "png"),
+                ("labels2", "labels_annotator2", "png"),
+            ):
+                link = folder / to / split / f"{frame}.{suffix}"
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.exists():
+                    link.symlink_to(source / origin / f"{frame}.{suffix}")
+    (folder / "doubtmap.toml").write_text(
+        'name = "chase"\nimages = "images/{split}/{frame}.jpg"\n'
+        'labels = "labels/{split}/{frame}.png"\nsplit = "test"\n'
+        "[classes]\nbackground = 0\nvessel = 1\n"
+    )
+    return folder
+
+
+def time_stage(_: Path, __: Path, ___: Path | None) -> Iterator[dict[str, Any]]:
+    """Features of a 2-megapixel frame of 19 classes with several thousand segments, one core."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    coarse = 4 * torch.randn(1, 19, 40, 80, generator=generator)
+    logits = torch.nn.functional.interpolate(coarse, (256, 512), mode="bicubic")
+    logits = logits + 0.45 * torch.randn(1, 19, 256, 512, generator=generator)
+    features = torch.rand(1, 64, 256, 512, generator=generator)
+    for scores in (PLAIN, SCORES):
+        prediction = dm.Prediction(logits, (1024, 2048), features=features)
+        maps = {name: score(prediction)[0] for name, score in parse_scores(scores).items()}
+        seconds = []
+        for _ in range(5):
+            start = time.process_time()
+            table = segment_table(prediction, maps)
+            seconds.append(time.process_time() - start)
+        yield {
+            "name": f"{len(maps)} scores",
+            "set": "19 x 1024 x 2048",
+            "segments": len(table),
+            "features": len(table.names),
+            "seconds": float(np.median(seconds)),
+        }
+
+
+def density(work: Path, shared: Path) -> Path:
+    """The density of CamVid train, fitted once."""
+    file = work / "density.safetensors"
+    if not file.exists():
+        train = dm.open_dataset(f"camvid:{shared}/data/camvid:train")
+        fit_score("density", dm.load(str(shared / "models" / "camvid9")), train, out=file)
+    return file
+
+
+def camvid(work: Path, shared: Path, split: str, unknown: Sequence[str]) -> LabelledSegments:
+    """Segments of a split with all scores."""
+    name = f"camvid-{split}{'-unknown' if unknown else ''}"
+    scores = [*SCORES, f"density:{density(work, shared)}"]
+    data = f"camvid:{shared}/data/camvid:{split}"
+    return extracted(work, name, shared / "models" / "camvid9", data, scores, unknown)
+
+
+STAGES = {
+    "segments": segments_stage,
+    "runs": runs_stage,
+    "importance": importance_stage,
+    "images": images_stage,
+    "anomalies": anomalies_stage,
+    "vessels": vessels_stage,
+    "time": time_stage,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--work", type=Path, default=Path("/tmp/doubtmap-segments"))
+    parser.add_argument("--vessels", type=Path)
+    parser.add_argument("--stages", default=",".join(STAGES))
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    for stage in given.stages.split(","):
+        made = []
+        for row in STAGES[stage](given.work, given.shared, given.vessels):
+            made.append({"stage": stage, **row})
+            shown = {k: v for k, v in row.items() if isinstance(v, float | int | str)}
+            print(stage, {k: round(v, 3) if isinstance(v, float) else v for k, v in shown.items()})
+        kept = [row for row in kept if row["stage"] != stage or not made] + made
+        results = {
+            "command": "python benchmarks/segments.py --vessels FOLDER",
+            "version": dm.__version__,
+            "conditions": {
+                "unknown": list(UNKNOWN_CLASSES),
+                "fitted to": "camvid val; chase persons 9 and 10",
+                "intervals": f"{REPLICATES} bootstrap replicates over images",
+                "runs": "stages were run apart and merged",
+            },
+            "rows": sorted(kept, key=lambda row: list(STAGES).index(row["stage"])),
+        }
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""The probability that a pixel is wrong, from any scores: a rising, calibrated fusion of them.
+
+A score ranks pixels; 0.8 nats of entropy do not say how often such a pixel is wrong. Here each
+score gets a rising curve, the curves add up to a log-odds, and that is calibrated on images that
+the curves have not seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.prediction import Prediction, Score
+from doubtmap.scores.fitted_file import read_fitted, write_fitted
+from doubtmap.scores.monotone_curve import Curve
+from doubtmap.scores.monotone_fit import Additive, fit_additive, rescaled
+from doubtmap.scores.wrong_pixels import Pairs, check_kinds, count_odds, finite, sample_pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Wrong:
+    """The probability that a pixel's predicted class is not its label, if it is of a known class.
+
+        log p / (1 - p) = bias + sum_s curve_s(score_s)
+
+    No curve ever falls, so more doubt in any score never means a lower probability. About
+    unknown objects it says nothing: they have no place in the fit.
+
+    Args:
+        texts: the scores as they are named on the command line, files included.
+        scores: the same, opened.
+        fitted: their curves and the bias.
+        fingerprint: `(C,)`, mean logits of a fixed probe image, by which another network, or
+            another calibrator, is recognised; empty where it was not taken.
+        about: what a reader of the file should know.
+        notes: sentences for the user.
+
+    Reference:
+        Additive curves: Generalized Additive Models (Hastie and Tibshirani, 1986),
+        https://doi.org/10.1214/ss/1177013604; calibration: Probabilistic outputs for support
+        vector machines (Platt, 1999).
+    """
+
+    texts: tuple[str, ...]
+    scores: tuple[Score, ...]
+    fitted: Additive
+    fingerprint: Tensor = field(default_factory=lambda: torch.zeros(0))
+    about: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "wrong"
+    FIT_OPTIONS: ClassVar[dict[str, Any]] = {}
+    READ_OPTIONS: ClassVar[dict[str, Any]] = {}
+
+    @property
+    def digest(self) -> str:
+        """By which another fit is told apart."""
+        digest = hashlib.sha256(repr((self.texts, self._digests, self.fitted.bias)).encode())
+        for curve in self.fitted.curves:
+            digest.update(curve.knots.numpy().tobytes())
+            digest.update(curve.levels.numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def _digests(self) -> list[str]:
+        """Of those among the scores that learnt from data."""
+        return [getattr(score, "digest", "") for score in self.scores]
+
+    @property
+    def used(self) -> list[tuple[str, Score, Curve]]:
+        """Text, score and curve of those that have a say."""
+        every = zip(self.texts, self.scores, self.fitted.curves)
+        return [(text, score, curve) for text, score, curve in every if curve.rise > 0]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Inner layers that predictions must carry: those of the scores."""
+        asked = [layer for _, score, _ in self.used for layer in getattr(score, "layers", ())]
+        return tuple(dict.fromkeys(asked))
+
+    def features(self, prediction: Prediction) -> Tensor:
+        """`(B, C, h, w)`, by whose mean over a probe image the network is recognised.
+
+        Raises:
+            ModelError: for another number of classes than in the fit.
+        """
+        expected, found = self.fingerprint.numel(), prediction.native_logits.shape[1]
+        if expected not in (0, found):
+            raise ModelError(
+                f"wrong: expected a network of {expected} classes, as in the fit, got {found}. "
+                f"Fit again for this network."
+            )
+        return prediction.native_logits.float()
+
+    def __call__(self, prediction: Prediction) -> Tensor:
+        """Score a prediction.
+
+        Returns:
+            `(B, H, W)` float32 in [0, 1].
+
+        Raises:
+            ModelError: for a prediction that one of the scores cannot read.
+            DataError: where one of the scores is not finite.
+        """
+        return self.log_odds(prediction).sigmoid_()
+
+    def log_odds(self, prediction: Prediction) -> Tensor:
+        """`(B, H, W)` float32, log p / (1 - p); rises exactly with every score."""
+        shape = (len(prediction.native_logits), *prediction.size)
+        logits = prediction.native_logits
+        total = torch.zeros(shape, dtype=torch.float32, device=logits.device)
+        for text, score, curve in self.used:
+            total += curve(finite(score(prediction), text))
+        return total + self.fitted.bias
+
+    @classmethod
+    def fit(cls, pairs: Pairs, others: Pairs, scores: Sequence[str], *, seed: int = 0) -> Self:
+        """Fit curves on some images, then factor and offset of their sum on others.
+
+        The curves learn from a sample of pixels that is blind to labels, equally many of each
+        image, weighted so that it stands for all pixels; the calibration counts every pixel.
+        Memory does not grow with the images.
+
+        Args:
+            pairs: predictions with labels for the curves; labels below 0 count for nothing.
+            others: of other images, for the calibration.
+            scores: as on the command line, such as `["entropy", "density:FILE"]`.
+            seed: of the sample.
+
+        Raises:
+            UsageError: for no score, an unknown one, or one asked for twice.
+            DataError: where there is no wrong or no right pixel, a score is not finite, or all
+                are the same everywhere.
+        """
+        texts = tuple(scores)
+        opened = open_scores(texts)
+        values, wrong, weights = sample_pixels(pairs, dict(zip(texts, opened)), seed)
+        check_kinds(int(wrong.sum()), int((~wrong).sum()), "to fit on")
+        fitted = fit_additive(values, wrong, weights)
+        raw = cls(texts, opened, fitted)
+        if not raw.used:
+            raise DataError(
+                f"wrong: expected a score that rises where pixels are wrong, but none of "
+                f"{', '.join(texts)} does. Choose other scores."
+            )
+        counts, odds = count_odds(others, raw.log_odds)
+        check_kinds(counts[1].sum(), counts[0].sum(), "to calibrate on")
+        about = {"images": len(pairs) + len(others), "images for the curves": len(pairs)}
+        done = replace(raw, fitted=rescaled(fitted, counts, odds), about=about)
+        return replace(done, notes=done._remarks(values))
+
+    def _remarks(self, values: Tensor) -> tuple[str, ...]:
+        """Scores that have no say, and why."""
+        notes = []
+        same = (values == values[:1]).all(0).tolist()
+        for text, curve, constant in zip(self.texts, self.fitted.curves, same):
+            if constant:
+                notes.append(f"{text}: has no say, since it is the same everywhere.")
+            elif curve.rise == 0:
+                notes.append(f"{text}: has no say, since the other scores tell all that it tells.")
+        if not self.used:
+            notes.append(
+                "wrong: the images kept apart do not confirm what was learnt from the others, so "
+                "the probability is the same everywhere."
+            )
+        return tuple(notes)
+
+    def save(self, path: str | Path) -> None:
+        """Write to one safetensors file; scores that learnt from data keep files of their own.
+
+        Raises:
+            DataError: where it cannot be written.
+        """
+        curves = self.fitted.curves
+        tensors = {
+            "knots": torch.cat([curve.knots for curve in curves]),
+            "levels": torch.cat([curve.levels for curve in curves]),
+            "sizes": torch.tensor([len(curve.knots) for curve in curves]),
+            "bias": torch.tensor([self.fitted.bias], dtype=torch.float64),
+            "fingerprint": self.fingerprint,
+        }
+        about = {"texts": self.texts, "digests": self._digests, "about": dict(self.about)}
+        write_fitted(path, "wrong", tensors, about | {"notes": self.notes})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file that `save` wrote, and the files of the scores that it is made of.
+
+        A file that is not where it was is looked for beside this one.
+
+        Raises:
+            DataError: for a file that is no fitted `wrong`, or whose scores are not those that
+                were fused.
+        """
+        tensors, kept = read_fitted(path, "wrong")
+        try:
+            sizes = tensors["sizes"].tolist()
+            knots, levels = (torch.split(tensors[name], sizes) for name in ("knots", "levels"))
+            curves = tuple(Curve(*pair) for pair in zip(knots, levels, strict=True))
+            texts, digests, about = tuple(kept["texts"]), kept["digests"], dict(kept["about"])
+            if not len(texts) == len(digests) == len(curves):
+                raise ValueError(f"{len(texts)} scores and {len(curves)} curves")
+            fitted = Additive(curves, _finite_number(tensors["bias"]))
+            fingerprint, notes = tensors["fingerprint"], tuple(kept["notes"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"{path}: expected all parts of a fitted wrong, but they do not fit together "
+                f"({error}). Fit it again with: doubtmap fit wrong MODEL DATA --scores a,b --out "
+                f"FILE."
+            ) from error
+        opened = open_scores(texts, Path(path).parent)
+        result = cls(texts, opened, fitted, fingerprint, about, notes)
+        for text, then, now in zip(texts, digests, result._digests):
+            if then != now:
+                raise DataError(
+                    f"{path}: expected {text} to be the fit that was fused, but the file holds "
+                    f"another. Put the old file back, or fit wrong again."
+                )
+        return result
+
+
+def open_scores(texts: Sequence[str], beside: Path | None = None) -> tuple[Score, ...]:
+    """The scores of these texts.
+
+    Args:
+        texts: as on the command line.
+        beside: folder where files are looked for that are not where the text says.
+
+    Raises:
+        UsageError: for no score, an unknown one, one asked for twice, or `wrong` itself.
+    """
+    # parsing knows all scores, this one too
+    from doubtmap.scores.parsing import parse_scores, split_call
+
+    found = []
+    for text in texts:
+        name, arguments, file = split_call(text)
+        if name == Wrong.name:
+            raise UsageError(f"wrong: expected other scores to fuse, got {text!r}. Leave it out.")
+        if file and beside and not Path(file).exists() and (beside / Path(file).name).exists():
+            text = f"{name}({arguments}):{beside / Path(file).name}"
+        found.append(text)
+    return tuple(parse_scores(found).values())
+
+
+def _finite_number(tensor: Tensor) -> float:
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError("a bias that is not finite")
+    return float(tensor.item())
