@@ -40,11 +40,11 @@ from doubtmap.engine.segments import LabelledSegments, labelled_segments
 from doubtmap.engine.splitting import folds_of
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.segments import (
-    ImageLines,
     MetaModel,
     Partition,
     SegmentTable,
     cross_judge,
+    image_figures,
     judge,
     segment_table,
 )
@@ -197,35 +197,80 @@ def importance_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[
 
 
 def images_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, Any]]:
-    """Expected figures of images of test, by lines fitted to val, and what a ranking finds."""
+    """Expected figures of images of test, and what a ranking by them finds.
+
+    By a meta model fitted to val, another sequence, and, as `by image`, by models of the other
+    four fifths of test. For comparison: lines from mean scores, and from the same two expectations
+    and mean confidence (`review, lines`), fitted to the images of val, or to the other four fifths.
+    """
     for title, unknown in (("", ()), (" with unknown", UNKNOWN_CLASSES)):
         val, test = (camvid(work, shared, split, unknown) for split in ("val", "test"))
-        folds = folds_of(val.table.image_names, 5)
-        expected = np.zeros(len(val.table))
-        cross = cross_judge(val.table, folds, "boosting")
-        expected[cross.rows] = cross.expected_iou
-        lines = ImageLines.fit(val.table, expected, val.miou, val.wrong_share)
         model = MetaModel.fit(val.table, "boosting")
-        miou, wrong = lines(test.table, model.expected_iou(test.table))
-        guesses = {"review": (miou, wrong)}
+        said = {"review": image_figures(test.table, model.expected_iou(test.table))}
+        within = {"review": image_figures(test.table, cross_expected(test))}
+        both = np.column_stack(image_figures(val.table, cross_expected(val)))
+        said["review, lines"] = lines(both, val, np.column_stack(said["review"]))
+        within["review, lines"] = by_folds(test, np.column_stack(within["review"]))
         for score in ("max_softmax", "entropy", "margin", "density"):
-            mean = [mean_score(found.table, score) for found in (val, test)]
-            guesses[f"mean {score}"] = tuple(
-                np.polyval(np.polyfit(mean[0], target, 1), mean[1])
-                for target in (val.miou, val.wrong_share)
-            )
-        for name, (miou, wrong) in guesses.items():
-            row: dict[str, Any] = {"name": name, "set": f"camvid test{title}"}
-            row |= compared("miou", miou, test.miou) | compared("wrong", wrong, test.wrong_share)
-            row |= found_early(wrong, test.wrong)
-            yield row
-        random = np.random.default_rng(0)
-        by_chance = np.mean(
-            [area(share_found(random.random(len(test.wrong)), test.wrong)) for _ in range(200)]
+            means = [mean_score(found.table, score) for found in (val, test)]
+            said[f"mean {score}"] = lines(means[0][:, None], val, means[1][:, None])
+            within[f"mean {score}"] = by_folds(test, means[1][:, None])
+        fitted_mean = (np.full(len(test.miou), val.miou.mean()), val.wrong_share.mean())
+        for name, guesses in (
+            (f"camvid test{title}", said),
+            (f"camvid test{title}, by image", within),
+        ):
+            for guess, (miou, wrong) in guesses.items():
+                row: dict[str, Any] = {"name": guess, "set": name}
+                row |= compared("miou", miou, test.miou)
+                row |= compared("wrong", wrong, test.wrong_share)
+                yield row | found_early(wrong, test.wrong)
+        yield {
+            "name": "mean of val",
+            "set": f"camvid test{title}",
+            "miou_mae": float(np.abs(test.miou - fitted_mean[0]).mean()),
+            "wrong_mae": float(np.abs(test.wrong_share - fitted_mean[1]).mean()),
+        }
+        orders = np.random.default_rng(0).random((200, len(test.wrong)))
+        by_chance = np.mean([area(share_found(order, test.wrong)) for order in orders])
+        for where in ("", ", by image"):
+            name = f"camvid test{title}{where}"
+            yield {"name": "random order", "set": name, "found_area": float(by_chance)}
+            best = found_early(test.wrong_share, test.wrong)
+            yield {"name": "oracle", "set": name, **best}
+
+
+def cross_expected(found: LabelledSegments) -> np.ndarray:
+    """IoU that models of the other folds expect of each segment."""
+    expected = np.zeros(len(found.table))
+    cross = cross_judge(found.table, folds_of(found.table.image_names, 5), "boosting")
+    expected[cross.rows] = cross.expected_iou
+    return expected
+
+
+def lines(
+    seen: np.ndarray, found: LabelledSegments, other: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares from columns to mIoU and share of wrong pixels, applied to other images."""
+    design, at = (np.column_stack([np.ones(len(x)), x]) for x in (seen, other))
+    targets = np.column_stack([found.miou, found.wrong_share])
+    said = at @ np.linalg.lstsq(design, targets, rcond=1e-6)[0]
+    return said[:, 0], said[:, 1]
+
+
+def by_folds(found: LabelledSegments, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same, of images of other folds."""
+    said = np.zeros((2, len(seen)))
+    for fold in folds_of(found.table.image_names, 5):
+        others = np.setdiff1d(np.arange(len(seen)), fold)
+        part = replace(
+            found,
+            miou=found.miou[others],
+            wrong=found.wrong[others],
+            labelled=found.labelled[others],
         )
-        yield {"name": "random order", "set": f"camvid test{title}", "found_area": float(by_chance)}
-        row = {"name": "oracle", "set": f"camvid test{title}"}
-        yield row | found_early(test.wrong, test.wrong)
+        said[:, fold] = lines(seen[others], part, seen[fold])
+    return said[0], said[1]
 
 
 def mean_score(table: SegmentTable, score: str) -> np.ndarray:
@@ -335,7 +380,9 @@ def vessels_stage(work: Path, shared: Path, vessels: Path | None) -> Iterator[di
         print(f"vessels: left out; train a network on folder:{folder}:train, then --vessels FOLDER")
         return
     val, test = (
-        extracted(work, f"chase-{split}", vessels, f"folder:{folder}:{split}", PLAIN, ())
+        extracted(
+            work, f"chase-{split}", network_of(vessels), f"folder:{folder}:{split}", PLAIN, ()
+        )
         for split in ("val", "test")
     )
     overlap = test.wrong.sum() / test.labelled.sum()
@@ -346,11 +393,16 @@ def vessels_stage(work: Path, shared: Path, vessels: Path | None) -> Iterator[di
     yield from disagreement(folder, vessels)
 
 
+def network_of(vessels: Path) -> str:
+    """The trained vessel network, with the code that makes it."""
+    return f"python:{Path(__file__).parent / 'vessel_net.py'}:vessel_net@{vessels}"
+
+
 def disagreement(folder: Path, vessels: Path) -> Iterator[dict[str, Any]]:
     """How scores rank the pixels about which two annotators disagree."""
     from PIL import Image
 
-    segmenter, data = dm.load(str(vessels)), dm.open_dataset(f"folder:{folder}:test")
+    segmenter, data = dm.load(network_of(vessels)), dm.open_dataset(f"folder:{folder}:test")
     scores = parse_scores(PLAIN)
     seen: dict[str, list[np.ndarray]] = {}
     for index, (prediction, label) in enumerate(Pairs(segmenter, data)):

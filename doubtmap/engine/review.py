@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from doubtmap.engine.fit import prepared
 from doubtmap.engine.run import Progress
 from doubtmap.engine.score import ScoredImage, score_images
-from doubtmap.errors import DataError, ModelError
+from doubtmap.errors import DataError
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Segmenter
-from doubtmap.segments import MetaModel, Partition, SegmentTable, segment_table
+from doubtmap.segments import MetaModel, Partition, SegmentTable, image_figures, segment_table
 
 
 @dataclass(frozen=True)
@@ -142,18 +142,9 @@ class Review:
 
 
 def judged(model: MetaModel, table: SegmentTable) -> Review:
-    """What the model says of the segments of some images, and by them of the images.
-
-    Raises:
-        ModelError: for a model without image figures.
-    """
-    if model.images is None:
-        raise ModelError(
-            "review: expected a segments file with image figures, but it was fitted to fewer than "
-            "8 labelled images. Fit it to more."
-        )
+    """What the model says of the segments of some images, and by them of the images."""
     expected = model.expected_iou(table)
-    miou, wrong = model.images(table, expected)
+    miou, wrong = image_figures(table, expected)
     return Review(table.image_names, table, model.probability(table), expected, miou, wrong)
 
 
@@ -177,7 +168,7 @@ def review(
         progress: told after each image.
 
     Raises:
-        ModelError: for another network than the model's, or a model without image figures.
+        ModelError: for another network than the model's.
         DataError: where no image can be read.
     """
     prepared(segmenter, {"segments": model})  # type: ignore[dict-item]

@@ -25,13 +25,13 @@ from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores.parsing import parse_scores, split_names
 from doubtmap.segments import (
     CrossJudgement,
-    ImageLines,
     MetaModel,
     Partition,
     SegmentTable,
     adjusted_iou,
     cross_judge,
     feature_sets,
+    image_figures,
     segment_table,
 )
 from doubtmap.segments.learning import Kind, checked
@@ -126,7 +126,8 @@ class SegmentFit:
     Args:
         model: fitted to all segments.
         compared: what feature sets did on images that they were not fitted to.
-        images: `(2, I)` mIoU and share of wrong pixels that each image was expected to have.
+        images: `(2, I)` mIoU and share of wrong pixels that each image was expected to have, by
+            models that were not fitted to it.
         segments: that all this was learnt from.
         notes: sentences for the user.
     """
@@ -185,40 +186,20 @@ def fit_segments(
         name: cross_judge(found.table, folds, kind_, features, seed)
         for name, features in sets.items()
     }
-    lines, images = _cross_fitted_lines(found, compared["all"], folds)
+    expected = np.zeros(len(found.table))
+    expected[compared["all"].rows] = compared["all"].expected_iou
     model = MetaModel.fit(
         found.table,
         kind_,
         seed,
         scores=tuple(split_names(scores)),
-        images=lines,
         fingerprint=fingerprint_of(segmenter),
         about=_about(segmenter, dataset, found, command),
     )
     if out is not None:
         model.save(out)
+    images = np.stack(image_figures(found.table, expected))
     return SegmentFit(model, compared, images, found, tuple(_notes(found)))
-
-
-def _cross_fitted_lines(
-    found: LabelledSegments, cross: CrossJudgement, folds: Sequence[Sequence[int]]
-) -> tuple[ImageLines | None, Array]:
-    """Lines fitted to all images, and what those of the other folds say of each image."""
-    expected = np.zeros(len(found.table))
-    expected[cross.rows] = cross.expected_iou
-    said = np.full((2, len(found.miou)), np.nan)
-    usable = np.isfinite(found.miou)
-    if usable.sum() < 8:
-        return None, said
-    for fold in folds:
-        others = usable.copy()
-        others[list(fold)] = False
-        if others.sum() >= 4:
-            lines = ImageLines.fit(
-                found.table, expected, np.where(others, found.miou, np.nan), found.wrong_share
-            )
-            said[:, fold] = np.stack(lines(found.table, expected))[:, fold]
-    return ImageLines.fit(found.table, expected, found.miou, found.wrong_share), said
 
 
 def _image_figures(

@@ -4,7 +4,7 @@ A pixel is too small to act on. These are things: connected pixels of one predic
 """
 
 from doubtmap.segments.features import segment_table
-from doubtmap.segments.images import ImageLines, image_features
+from doubtmap.segments.images import image_figures
 from doubtmap.segments.judging import CrossJudgement, Judgement, cross_judge, feature_sets, judge
 from doubtmap.segments.meta import MetaModel
 from doubtmap.segments.partition import Partition
@@ -13,7 +13,6 @@ from doubtmap.segments.targets import adjusted_iou
 
 __all__ = [
     "CrossJudgement",
-    "ImageLines",
     "Judgement",
     "MetaModel",
     "Partition",
@@ -21,7 +20,7 @@ __all__ = [
     "adjusted_iou",
     "cross_judge",
     "feature_sets",
-    "image_features",
+    "image_figures",
     "judge",
     "segment_table",
 ]

@@ -25,7 +25,6 @@ from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Prediction, Score
 from doubtmap.scores.fitted_file import read_fitted, write_fitted
 from doubtmap.segments.estimators import Estimator, Line, Trees
-from doubtmap.segments.images import ImageLines
 from doubtmap.segments.inputs import inputs
 from doubtmap.segments.learning import Kind, fit_classifier, fit_regressor
 from doubtmap.segments.table import SegmentTable
@@ -41,7 +40,6 @@ class MetaModel:
         scores: texts of the scores that the features come from, as `parse_scores` takes them.
         touches: log-odds of IoU > 0.
         iou: of the adjusted IoU.
-        images: from segments to expected figures of images; None where not fitted.
         fingerprint: `(C,)` mean logits of the probe image, by which the network is recognised.
         about: origin: command, data, network.
     """
@@ -51,7 +49,6 @@ class MetaModel:
     scores: tuple[str, ...]
     touches: Estimator
     iou: Estimator
-    images: ImageLines | None
     fingerprint: Tensor
     about: Mapping[str, Any]
 
@@ -75,7 +72,7 @@ class MetaModel:
         x, iou = inputs(labelled, names), labelled.iou
         assert iou is not None
         touches = fit_classifier(x, iou > 0, kind, seed)
-        given = {"scores": (), "images": None, "fingerprint": torch.zeros(0), "about": {}} | more
+        given: dict[str, Any] = {"scores": (), "fingerprint": torch.zeros(0), "about": {}} | more
         return cls(kind, names, touches=touches, iou=fit_regressor(x, iou, kind, seed), **given)
 
     def probability(self, table: SegmentTable) -> Array:
@@ -101,7 +98,7 @@ class MetaModel:
     def save(self, path: str | Path) -> None:
         """Write the model; the file is whole or not there."""
         tensors = {"fingerprint": self.fingerprint}
-        for part in ("touches", "iou", *(("images",) if self.images else ())):
+        for part in ("touches", "iou"):
             for field, array in asdict(getattr(self, part)).items():
                 tensors[f"{part}.{field}"] = torch.from_numpy(np.ascontiguousarray(array))
         options = {
@@ -124,14 +121,12 @@ class MetaModel:
         try:
             kind = options["by"]
             touches, iou = (_read(estimator[kind], part, tensors) for part in ("touches", "iou"))
-            lines = _read(ImageLines, "images", tensors) if "images.miou" in tensors else None
             return cls(
                 kind,
                 tuple(options["names"]),
                 tuple(options["scores"]),
                 touches,
                 iou,
-                lines,
                 tensors["fingerprint"],
                 options["about"],
             )

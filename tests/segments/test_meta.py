@@ -10,12 +10,11 @@ from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
 from doubtmap import DataError, ModelError, UsageError
 from doubtmap.segments import (
-    ImageLines,
     MetaModel,
     SegmentTable,
     cross_judge,
     feature_sets,
-    image_features,
+    image_figures,
     judge,
 )
 from doubtmap.segments.learning import PENALTY, _options, fit_classifier, fit_regressor
@@ -65,14 +64,12 @@ def test_estimators_say_what_scikit_learn_says(kind):
 @pytest.mark.parametrize("kind", ["linear", "boosting"])
 def test_a_model_learns_is_saved_and_is_read(kind, tmp_path):
     table = table_of()
-    lines = ImageLines(np.arange(3.0), np.arange(3.0))
-    model = MetaModel.fit(table, kind, images=lines, scores=("entropy",), about={"data": "x"})
+    model = MetaModel.fit(table, kind, scores=("entropy",), about={"data": "x"})
     assert judge(model.probability(table), model.expected_iou(table), table.iou).r2 > 0.8
     model.save(tmp_path / "file")
     again = MetaModel.load(tmp_path / "file")
     assert np.array_equal(again.probability(table), model.probability(table))
     assert np.array_equal(again.expected_iou(table), model.expected_iou(table))
-    assert np.array_equal(again.images.wrong, lines.wrong)
     assert (again.scores, again.kind, again.about) == (("entropy",), kind, {"data": "x"})
 
 
@@ -126,35 +123,27 @@ def test_images_that_are_certain_and_right_are_expected_to_be():
     table = table_of()
     sure = table.features.copy()
     sure[:, 3], sure[:, 4] = table.classes == 0, table.classes == 1
-    seen = image_features(dataclasses.replace(table, features=sure), np.ones(len(table)))
-    np.testing.assert_allclose(seen, np.tile([1, 1, 0, 0], (12, 1)), atol=1e-12)
+    miou, wrong = image_figures(dataclasses.replace(table, features=sure), np.ones(len(table)))
+    np.testing.assert_allclose(miou, 1, atol=1e-12)
+    np.testing.assert_allclose(wrong, 0, atol=1e-12)
 
 
-def test_image_features_by_hand():
-    table = table_of(count=2, images=1)
+def test_image_figures_by_hand():
     features = np.array([[30, 0, 0, 0.9, 0.1], [10, 0, 0, 0.2, 0.8]])
     table = dataclasses.replace(
-        table, features=features, classes=np.array([0, 1]), image=np.zeros(2, int)
+        table_of(count=2, images=1),
+        features=features,
+        classes=np.array([0, 1]),
+        image=np.zeros(2, int),
     )
-    found = image_features(table, np.array([0.5, 1.0]))[0]
+    miou, wrong = image_figures(table, np.array([0.5, 1.0]))
     a = 27 / (30 + 29 - 27)
     b = 8 / (10 + 11 - 8)
-    np.testing.assert_allclose(found, [(a + b) / 2, 0.75, 1 - 35 / 40, 1 - 25 / 40])
-
-
-def test_lines_find_what_is_a_line():
-    table = table_of(images=30)
-    expected = np.clip(table.iou, 0, 1)
-    seen = image_features(table, expected)
-    miou, wrong = 0.1 + 0.5 * seen[:, 1], 0.05 + 0.3 * seen[:, 2]
-    miou[3] = np.nan
-    lines = ImageLines.fit(table, expected, miou, wrong)
-    found = lines(table, expected)
-    keep = np.arange(30) != 3
-    np.testing.assert_allclose(found[0][keep], miou[keep], atol=1e-9)
-    np.testing.assert_allclose(found[1], wrong, atol=1e-9)
-    with pytest.raises(DataError, match="at least 4 images"):
-        ImageLines.fit(table, expected, np.full(30, np.nan), wrong)
+    assert miou[0] == pytest.approx(((a + b) / 2 + 0.75) / 2)
+    assert wrong[0] == pytest.approx(1 - 35 / 40)
+    fused = dataclasses.replace(table, names=("size", "wrong:mean", *NAMES[2:]))
+    fused.features[:, 1] = 0.2, 0.6
+    assert image_figures(fused, np.ones(2))[1][0] == pytest.approx((30 * 0.2 + 10 * 0.6) / 40)
 
 
 def test_bad_input_is_refused_with_a_sentence(tmp_path):
