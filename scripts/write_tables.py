@@ -37,6 +37,21 @@ COLUMNS = {
     "siou": "sIoU",
     "ppv": "PPV",
     "f1": "F1*",
+    "ece": "ECE",
+    "brier": "Brier",
+    "nll": "NLL",
+    "missed": "missed",
+    "flagged": "flagged",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "accuracy": "accuracy",
+    "auprc_false": "AUPRC false",
+    "r2": "R2",
+    "miou_mae": "mIoU, MAE",
+    "miou_pearson": "Pearson",
+    "wrong_mae": "wrong share, MAE",
+    "wrong_pearson": "Pearson",
+    "found_area": "found",
     "milliseconds": "ms",
     "ratio": "x plain",
 }
@@ -46,6 +61,8 @@ PAGES = {
     "dudes.md": "dudes.json",
     "protocols.md": "pasting.json",
     "objects.md": "objects.json",
+    "segments.md": "segments.json",
+    "decisions.md": "wrong.json",
 }
 """Each page with the results that its tables show."""
 
@@ -74,6 +91,8 @@ def cell(row: dict[str, Any], key: str) -> str:
         return "-"
     if key == "milliseconds":
         return f"{value:.0f}"
+    if key in ("ece", "brier", "nll"):
+        return f"{value:.4f}"
     if key == "objects_per_image":
         return f"{value:.1f}"
     if interval is None or not key.endswith(("auprc", "recall", "precision")):

@@ -1,5 +1,7 @@
 """`doubtmap fit segments` and `doubtmap review` from the command line."""
 
+import json
+
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -37,6 +39,19 @@ def test_review_writes_a_page(fitted, tmp_path):
         "segments",
         "segments.csv",
     }
+
+
+def test_the_report_shows_what_to_look_at_first(fitted, tmp_path):
+    command = ["evaluate", "demo", "synthetic:2", "--scores", "entropy", "--replicates", "20"]
+    result = CliRunner().invoke(
+        app, [*command, "--segments", str(fitted[1]), "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 0, result.output
+    figures = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert 0 < figures["review"]["found_area"] <= figures["review"]["found_area_oracle"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("in truth") == 2
+    assert 'id="look-first"' in page
 
 
 @pytest.mark.parametrize(
