@@ -1,0 +1,17 @@
+"""Unknown objects as things: found in a doubt map, outlined, and written for other tools."""
+
+from doubtmap.objects.find import ObjectRule, UnknownObject, find_objects
+from doubtmap.objects.georeference import Georeference, read_georeference
+from doubtmap.objects.outlines import Polygon, outlines
+from doubtmap.objects.simplify import simplified
+
+__all__ = [
+    "Georeference",
+    "ObjectRule",
+    "Polygon",
+    "UnknownObject",
+    "find_objects",
+    "outlines",
+    "read_georeference",
+    "simplified",
+]

@@ -1,0 +1,184 @@
+"""Where an image lies on the earth: from the tags of a GeoTIFF, or from a world file beside it.
+
+Reference:
+    OGC GeoTIFF Standard 1.1 (Open Geospatial Consortium, 2019),
+    https://docs.ogc.org/is/19-008r4/19-008r4.html
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from doubtmap.errors import DataError
+from doubtmap.metrics.accumulator import Array
+
+SCALE, TIEPOINTS, TRANSFORMATION, GEO_KEYS, ORIENTATION = 33550, 33922, 34264, 34735, 274
+"""TIFF tags."""
+MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC, PROJECTED = 1024, 1025, 2048, 3072
+"""GeoKeys; the model type is 1 for projected and 2 for geographic coordinates."""
+IS_POINT, USER_DEFINED = 2, 32767
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """An affine map from an image to coordinates on the earth, and what these are.
+
+    Args:
+        affine: a, b, c, d, e, f with `X = a x + b y + c` and `Y = d x + e y + f`, where x and y
+            are pixels from the image's upper left *corner*, the first pixel's centre being 0.5,
+            0.5. X is the easting or longitude.
+        crs: the coordinate reference system, as in `EPSG:32640`, or None where it is not said.
+        size: height and width of the image.
+    """
+
+    affine: tuple[float, float, float, float, float, float]
+    crs: str | None
+    size: tuple[int, int]
+
+    def __call__(self, points: Array) -> Array:
+        """`(n, 2)` X and Y of `(n, 2)` x and y."""
+        a, b, c, d, e, f = self.affine
+        x, y = points.astype(np.float64).T
+        return np.stack([a * x + b * y + c, d * x + e * y + f], 1)
+
+
+def read_georeference(path: Path) -> Georeference | None:
+    """Where an image lies, or None where it does not say.
+
+    A GeoTIFF's own tags go before a world file (`.tfw`, `.jgw`, `.pgw`, `.wld` and the like), whose
+    origin is the centre of the first pixel and which names no reference system.
+
+    Args:
+        path: of the image.
+
+    Returns:
+        None also for what is no image; reading its pixels will tell.
+
+    Raises:
+        DataError: for tags or a world file that cannot be meant, or an image that is stored
+            turned.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata that does not matter here
+            with Image.open(path) as image:
+                size = (image.height, image.width)
+                tags = dict(getattr(image, "tag_v2", {}))
+                orientation = tags.get(ORIENTATION) or image.getexif().get(ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        return None
+    world = _world_file(path)
+    if TRANSFORMATION in tags or (SCALE in tags and TIEPOINTS in tags):
+        keys = _geo_keys(tags.get(GEO_KEYS, ()))
+        found = Georeference(_from_tags(tags, keys, path), _crs(keys), size)
+    elif world is not None:
+        found = Georeference(_from_world_file(world), None, size)
+    else:
+        return None
+    if orientation != 1:
+        raise DataError(
+            f"{path}: expected a georeferenced image that is stored upright, got the orientation "
+            f"{orientation}. Turn its pixels, or remove that tag."
+        )
+    return _checked(found, path)
+
+
+def _from_tags(
+    tags: Mapping[int, Any], keys: Mapping[int, int], path: Path
+) -> tuple[float, float, float, float, float, float]:
+    """The affine map of a GeoTIFF."""
+    scale, tie, matrix = (
+        _numbers(tags, tag, least, path)
+        for tag, least in ((SCALE, 2), (TIEPOINTS, 6), (TRANSFORMATION, 16))
+    )
+    if matrix:
+        a, b, c, d, e, f = matrix[0], matrix[1], matrix[3], matrix[4], matrix[5], matrix[7]
+    else:
+        a, b, d, e = scale[0], 0.0, 0.0, -scale[1]
+        c, f = tie[3] - a * tie[0], tie[4] - e * tie[1]
+    # where the tags speak of pixel centres, the corner lies half a pixel before
+    half = 0.5 if keys.get(RASTER_TYPE) == IS_POINT else 0.0
+    return a, b, c - half * (a + b), d, e, f - half * (d + e)
+
+
+def _numbers(tags: Mapping[int, Any], tag: int, least: int, path: Path) -> tuple[float, ...]:
+    if tag not in tags:
+        return ()
+    value = tags[tag]
+    try:
+        found = tuple(map(float, value if isinstance(value, (tuple, list)) else (value,)))
+    except (TypeError, ValueError):
+        found = ()
+    if len(found) < least:
+        raise DataError(
+            f"{path}: expected at least {least} numbers in the TIFF tag {tag}, got {value!r}. "
+            f"Write the georeference anew, or remove it."
+        )
+    return found
+
+
+def _geo_keys(directory: Any) -> dict[int, int]:
+    """Those keys whose value stands in the directory itself, as all that are read here do."""
+    try:
+        entries = np.array(directory, int)[4:]
+    except (TypeError, ValueError, OverflowError):
+        return {}
+    rows = entries[: len(entries) // 4 * 4].reshape(-1, 4)
+    return {int(key): int(value) for key, location, _, value in rows if location == 0}
+
+
+def _crs(keys: Mapping[int, int]) -> str | None:
+    wanted = {1: PROJECTED, 2: GEOGRAPHIC}.get(keys.get(MODEL_TYPE, 0))
+    code = keys.get(wanted, 0) if wanted else 0
+    return f"EPSG:{code}" if 1024 <= code < USER_DEFINED else None
+
+
+def _world_file(path: Path) -> Path | None:
+    suffix = path.suffix.lstrip(".")
+    names = [f"{suffix[:1]}{suffix[-1:]}w", f"{suffix}w", "wld"] if suffix else ["wld"]
+    for name in names:
+        for spelt in (name.lower(), name.upper()):
+            if (found := path.with_suffix(f".{spelt}")).is_file():
+                return found
+    return None
+
+
+def _from_world_file(path: Path) -> tuple[float, float, float, float, float, float]:
+    """Six lines: a, d, b, e, and X and Y of the first pixel's centre."""
+    try:
+        words = path.read_text(encoding="utf-8").split()
+        a, d, b, e, c, f = map(float, words)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: expected a world file of six numbers, got another text ({error}). Correct or "
+            f"remove it."
+        ) from error
+    return a, b, c - (a + b) / 2, d, e, f - (d + e) / 2
+
+
+def _checked(found: Georeference, path: Path) -> Georeference:
+    a, b, _, d, e, _ = found.affine
+    if not all(map(math.isfinite, found.affine)) or a * e - b * d == 0:
+        raise DataError(
+            f"{path}: expected a georeference of finite numbers under which pixels have an area, "
+            f"got {found.affine}. Correct or remove it."
+        )
+    return found
+
+
+def corners(found: Georeference) -> Array:
+    """`(4, 2)`, X and Y of the image's corners."""
+    height, width = found.size
+    return found(np.array([[0, 0], [width, 0], [width, height], [0, height]]))
+
+
+ToMap = Callable[[Array], Array]
+"""`(n, 2)` pixels to `(n, 2)` coordinates."""
