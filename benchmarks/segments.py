@@ -144,7 +144,8 @@ def segments_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[st
                 model = MetaModel.fit(val.table, kind, names=names)
                 for name, table in parts.items():
                     if name == f"camvid test{title}" or features in ("MetaSeg", "all"):
-                        yield {"name": f"{features}: {kind}", "set": name, **judged(model, table)}
+                        row = {"name": f"{features}: {kind}", "set": grouped(name, features)}
+                        yield row | judged(model, table)
 
 
 def runs_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, Any]]:
@@ -158,7 +159,8 @@ def runs_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, A
     for features, names in feature_sets(found.table).items():
         for kind in ("linear", "boosting"):
             runs = cross_judge(found.table, folds, kind, names).runs
-            yield {"name": f"{features}: {kind}", "set": "camvid test, by image", **spread(runs)}
+            name = grouped("camvid test, by image", features)
+            yield {"name": f"{features}: {kind}", "set": name, **spread(runs)}
             if features in ("max_softmax (mean)", "MetaSeg", "all"):
                 runs = cross_judge(found.table, sequences, kind, names).runs
                 row = {"name": f"{features}: {kind}", "set": "camvid test, by sequence"}
@@ -166,6 +168,11 @@ def runs_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, A
                 runs = cross_judge(leaking, [[k] for k in range(5)], kind, names).runs
                 row = {"name": f"{features}: {kind}", "set": "camvid test, by segment"}
                 yield row | spread(runs)
+
+
+def grouped(name: str, features: str) -> str:
+    """The set of a row; single gradient norms have tables of their own."""
+    return f"{name}, single gradients" if features.startswith("gradient(") else name
 
 
 def spread(runs: Sequence[Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A small U-Net for thin vessels, as a user's own code: `python:benchmarks/vessel_net.py:vessel_net`.
+"""A small U-Net for thin vessels, as a user brings code: `python:FILE.py:vessel_net`.
 
 Reference:
     U-Net: Convolutional Networks for Biomedical Image Segmentation (Ronneberger, Fischer and Brox,

@@ -58,14 +58,14 @@ def bars(row: dict[str, Any], most: int = 12) -> Markup:
         y = 10 + 22 * at
         parts.append(
             Markup(
-                '<text class="text" x="232" y="{}" text-anchor="end">{}</text><rect class="bar" '
-                'x="240" y="{}" width="{:.1f}" height="13"/><text class="tick" x="{:.1f}" '
+                '<text class="text" x="282" y="{}" text-anchor="end">{}</text><rect class="bar" '
+                'x="290" y="{}" width="{:.1f}" height="13"/><text class="tick" x="{:.1f}" '
                 'y="{}">{:.1%}</text>'
             ).format(
-                y + 11, name, y, 280 * share / widest, 246 + 280 * share / widest, y + 11, share
+                y + 11, name, y, 280 * share / widest, 296 + 280 * share / widest, y + 11, share
             )
         )
-    return drawing(580, 20 + 22 * len(items), f"Features of {row['name']}", *parts)
+    return drawing(630, 20 + 22 * len(items), f"Features of {row['name']}", *parts)
 
 
 def write(name: str, chart: Markup) -> None:
@@ -80,7 +80,6 @@ def main() -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / "segments.json").read_text())["rows"]
     images = [row for row in rows if row["stage"] == "images"]
     write("segments_found.svg", found_chart(images, "camvid test"))
-    write("segments_found_within.svg", found_chart(images, "camvid test, by image"))
     for row in rows:
         if row["stage"] == "importance":
             write(f"segments_{row['name']}.svg", bars(row))
