@@ -87,7 +87,8 @@ def card_part(rank: int, card: Card) -> Markup:
     )
 
 
-def _crop(suspect: Suspect, card: Card) -> Markup:
+def outlined(suspect: Suspect, card: Card) -> NDArray[np.uint8]:
+    """`(h, w, 3)`, the segment in its surroundings, with a line around it."""
     left, top, width, height = suspect.box
     place = tuple(
         slice(max(0, start - gap), min(limit, start + length + gap))
@@ -96,11 +97,16 @@ def _crop(suspect: Suspect, card: Card) -> Markup:
     )
     crop = card.image[place].copy()
     crop[_outline(card.labels[place] == suspect.segment)] = OUTLINE
+    return crop
+
+
+def _crop(suspect: Suspect, card: Card) -> Markup:
+    left, top, width, height = suspect.box
     return Markup(
         '<figure class=crop><img alt="" src="{}"><figcaption><b>{}?</b> {} x {} px at {}, {}; '
         "touches any with probability {:.2f}, expected IoU {:.2f}</figcaption></figure>"
     ).format(
-        photograph(crop),
+        photograph(outlined(suspect, card)),
         suspect.class_name,
         width,
         height,
