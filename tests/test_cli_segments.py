@@ -36,6 +36,7 @@ def test_review_writes_a_page(fitted, tmp_path):
     assert {path.name for path in out.iterdir()} == {
         "images.csv",
         "review.html",
+        "review.json",
         "segments",
         "segments.csv",
     }

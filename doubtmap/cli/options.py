@@ -32,7 +32,7 @@ Scores = Annotated[
     typer.Option(
         help=f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}; of "
         f"several networks or passes: {', '.join(OF_MEMBERS)}; fitted: density:FILE, "
-        f"mahalanobis:FILE."
+        f"mahalanobis:FILE, wrong:FILE."
     ),
 ]
 Unknown = Annotated[

@@ -32,6 +32,9 @@ def review_command(
     network: NetworkOptions,
     segments: Annotated[Path, typer.Option(help="A file of doubtmap fit segments.")],
     first: Annotated[int, typer.Option(min=1, help="Images that the page shows.")] = 20,
+    by: Annotated[
+        str, typer.Option(help="Rank by wrong (share of pixels) or miou, as expected.")
+    ] = "wrong",
     out: Out = Path("review"),
     skip_bad: SkipBad = False,
     seed: Seed = 0,
@@ -45,6 +48,7 @@ def review_command(
             MetaModel.load(segments),
             out,
             first=first,
+            by=by,
             skip_bad=skip_bad,
             command=command_line(),
             progress=progress,

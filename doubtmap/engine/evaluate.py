@@ -28,6 +28,7 @@ from doubtmap.engine.observation import (
 from doubtmap.engine.open_set import TPR, figures_above, sentence, thresholds_at
 from doubtmap.engine.reading import Skipped, read_ahead
 from doubtmap.engine.results import Results
+from doubtmap.engine.review import check_network
 from doubtmap.engine.run import Progress, Run, check_request, possible_scores
 from doubtmap.engine.seen import notes_of_seen
 from doubtmap.engine.tally import Tally, join_states, sub_state, unknown_curve
@@ -115,7 +116,9 @@ def evaluate(
     run.scores = possible_scores(run) if scores == "all" else parse_scores(scores)
     run.segmenter = prepared(segmenter, run.scores)
     given = thresholds_by_score(thresholds, run.scores, segmenter)
-    run.notes.extend(notes_of_seen(_seen(run.scores, given), dataset))
+    if segments is not None:
+        check_network(run.segmenter, segments)
+    run.notes.extend(notes_of_seen(_seen(run.scores, given, segments), dataset))
     sizes = component_sizes or dataset.component_sizes or DEFAULT_SIZES
     settings = run.settings | {
         "seed": seed,
@@ -140,11 +143,7 @@ def evaluate(
             results.figures["open_set"] = about | opened
             results.figures["notes"].append(sentence(results.figures["open_set"]))
         if segments is not None:
-            reviewed = look_first(
-                run.segmenter, dataset, segments, unknown=unknown, progress=progress
-            )
-            results = replace(results, look_first=reviewed)
-            results.figures["review"] = reviewed.figures
+            results = _reviewed(run, results, segments)
         run.seconds["total"] = time.perf_counter() - start
         results.figures.update(command=command, seed=seed, seconds=run.seconds)
         if save:
@@ -158,10 +157,34 @@ def evaluate(
     return results
 
 
-def _seen(scores: Mapping[str, Score], given: Mapping[str, Threshold]) -> dict[str, list[str]]:
-    """Fingerprints of the images that thresholds and fusions have seen."""
+def _reviewed(run: Run, results: Results, segments: MetaModel) -> Results:
+    """The results with what a review would have shown first, of the images that could be read."""
+    indices = [int(row["index"]) for row in results.figures["images"]]
+    found = look_first(
+        run.segmenter,
+        run.dataset,
+        segments,
+        unknown=run.unknown,
+        indices=indices,
+        progress=run.progress,
+    )
+    if found is None:
+        results.figures["notes"].append(
+            "review: left out, since no image has labels with classes, or no pixel is wrong."
+        )
+        return results
+    results.figures["review"] = found.figures
+    return replace(results, look_first=found)
+
+
+def _seen(
+    scores: Mapping[str, Score], given: Mapping[str, Threshold], segments: MetaModel | None
+) -> dict[str, list[str]]:
+    """Fingerprints of the images that thresholds, fusions and meta models have seen."""
     seen = {f"the threshold of {name}": list(found.seen) for name, found in given.items()}
     learnt = {name: getattr(score, "about", {}).get("seen", ()) for name, score in scores.items()}
+    if segments is not None:
+        learnt["segments"] = segments.about.get("seen", ())
     return seen | {f"the fit of {name}": list(images) for name, images in learnt.items()}
 
 

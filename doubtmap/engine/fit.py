@@ -133,14 +133,34 @@ def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
         expected = getattr(score, "fingerprint", None)
         if expected is None or not expected.numel():
             continue
-        found = _fingerprint(listening, score)
-        if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
-            raise ModelError(
-                f"{name}: expected the network that it was fitted to, at the same --input-size, "
-                f"but this one's features differ. Fit it again with: doubtmap fit "
-                f"{'wrong' if isinstance(score, Wrong) else 'density'} MODEL DATA --out FILE."
-            )
+        hold_to_network(
+            name,
+            "wrong" if isinstance(score, Wrong) else "density",
+            _fingerprint(listening, score),
+            expected,
+        )
     return listening
+
+
+def hold_to_network(name: str, fit: str, found: Tensor, expected: Tensor) -> None:
+    """Refuse a network whose fingerprint is not the one that something was fitted to.
+
+    Args:
+        name: of what was fitted.
+        fit: what `doubtmap fit` calls it.
+        found: `(D,)` of this network.
+        expected: `(D,)` of that one.
+
+    Raises:
+        ModelError: where they differ.
+    """
+    slack = 1e-2 * float(expected.abs().max())
+    if found.shape != expected.shape or not torch.allclose(found, expected, 1e-2, slack):
+        raise ModelError(
+            f"{name}: expected the network that it was fitted to, at the same --input-size, but "
+            f"this one's features differ. Fit it again with: doubtmap fit {fit} MODEL DATA --out "
+            f"FILE."
+        )
 
 
 def before_last_activation(segmenter: Segmenter) -> str | None:

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from doubtmap.datasets.dataset import Dataset
-from doubtmap.engine.fit import prepared
-from doubtmap.engine.review import Card, judged
+from doubtmap.engine.review import Card, ImageReview, check_network, together
 from doubtmap.engine.run import Progress
-from doubtmap.engine.segments import labelled_segments
-from doubtmap.errors import UsageError
+from doubtmap.engine.segments import labelled_images
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Segmenter
 from doubtmap.segments import MetaModel, Partition
@@ -25,9 +23,10 @@ class LookFirst:
 
     Args:
         cards: the first images, worst first.
-        figures: `found_area`, the area under the curve of the share of all mistakes found against
-            the share of images looked at, beside `found_area_oracle`; `wrong_mae` and `miou_mae`,
-            mean absolute errors of what was expected of the images.
+        figures: `images`, those with labels; `found_area`, the area under the curve of the share
+            of all mistakes found against the share of images looked at, beside
+            `found_area_oracle`; `wrong_mae` and `miou_mae`, mean absolute errors of what was
+            expected of the images; `fitted_on`, data.
         curves: `expected`, `oracle`: share of all mistakes found after each image, from 0 to 1.
     """
 
@@ -42,9 +41,10 @@ def look_first(
     model: MetaModel,
     *,
     unknown: Sequence[str] = (),
+    indices: Sequence[int] | None = None,
     first: int = 6,
     progress: Progress | None = None,
-) -> LookFirst:
+) -> LookFirst | None:
     """Review labelled images as if they had no labels, and hold the review to them.
 
     Args:
@@ -52,38 +52,49 @@ def look_first(
         dataset: other images than the model was fitted to.
         model: of `fit_segments`.
         unknown: label classes that are unknown objects; all their pixels are mistakes.
+        indices: which images; default: all.
         first: how many images to keep for a page.
         progress: told after each image.
 
+    Returns:
+        What was found in the images that have labels with classes; None where no pixel of them
+        is wrong, or none has a label.
+
     Raises:
-        UsageError: for data without class labels.
         ModelError: for another network than the model's.
     """
-    prepared(segmenter, {"segments": model})  # type: ignore[dict-item]
-    found = labelled_segments(
-        segmenter, dataset, model.parsed_scores, unknown=unknown, progress=progress
+    check_network(segmenter, model)
+    chosen = range(len(dataset)) if indices is None else indices
+    found = labelled_images(
+        segmenter, dataset, model.scores, unknown=unknown, indices=chosen, progress=progress
     )
-    if not found.wrong.any() or not np.isfinite(found.miou).all():
-        raise UsageError(
-            f"--segments: expected images with class labels, some of them wrong, to hold the "
-            f"review to; {dataset.name} has none, or images without. Use doubtmap review instead."
-        )
-    said = judged(model, found.table)
+    kept = [
+        (index, ImageReview.of(model, image.table), image.wrong, image.labelled, image.miou)
+        for index, image in zip(chosen, found)
+        if np.isfinite(image.miou)
+    ]
+    if not any(wrong for _, _, wrong, _, _ in kept):
+        return None
+    at, images, *rest = zip(*kept)
+    wrong, labelled, miou = (np.array(column) for column in rest)
+    said, share = together(images), wrong / labelled
     cards = []
-    for index in said.order[:first].tolist():
-        sample = dataset[index]
+    for place in said.order()[:first].tolist():
+        sample = dataset[at[place]]
         labels = Partition.of(segmenter(sample.image[None]).classes[0]).labels.numpy()
         pixels = sample.image.permute(1, 2, 0).numpy()
-        cards.append(said.card(index, pixels, labels, float(found.wrong_share[index])))
+        cards.append(said.card(place, pixels, labels, wrong=float(share[place])))
     curves = {
-        "expected": share_found(said.expected_wrong, found.wrong),
-        "oracle": share_found(found.wrong_share, found.wrong),
+        "expected": share_found(said.expected_wrong, wrong),
+        "oracle": share_found(wrong, wrong),
     }
     figures = {
+        "images": len(images),
         "found_area": area(curves["expected"]),
         "found_area_oracle": area(curves["oracle"]),
-        "wrong_mae": float(np.abs(said.expected_wrong - found.wrong_share).mean()),
-        "miou_mae": float(np.abs(said.expected_miou - found.miou).mean()),
+        "wrong_mae": float(np.abs(said.expected_wrong - share).mean()),
+        "miou_mae": float(np.abs(said.expected_miou - miou).mean()),
+        "fitted_on": model.about.get("data"),
     }
     return LookFirst(
         tuple(cards), figures, {name: curve.tolist() for name, curve in curves.items()}

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from doubtmap.engine.fit import prepared
+from doubtmap.engine.fit import fingerprint_of, hold_to_network
 from doubtmap.engine.run import Progress
 from doubtmap.engine.score import ScoredImage, score_images
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, UsageError
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Segmenter
 from doubtmap.segments import MetaModel, Partition, SegmentTable, image_figures, segment_table
+
+ORDERS = ("wrong", "miou")
+"""By what images are ranked."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,13 @@ class Review:
     """What a meta model expects of images without labels.
 
     Args:
-        names: of the images.
-        table: the segments of all of them.
+        table: the segments of all of them, with their sizes as the only feature.
         probability: `(S,)` that a segment touches its class.
         expected_iou: `(S,)`.
         expected_miou: `(I,)`.
         expected_wrong: `(I,)` share of the pixels that are wrong.
     """
 
-    names: tuple[str, ...]
     table: SegmentTable
     probability: Array
     expected_iou: Array
@@ -83,9 +85,24 @@ class Review:
     expected_wrong: Array
 
     @property
-    def order(self) -> Array:
-        """`(I,)` indices of the images, those with the largest expected share of mistakes first."""
-        return np.argsort(-self.expected_wrong, kind="stable")
+    def names(self) -> tuple[str, ...]:
+        """Of the images."""
+        return self.table.image_names
+
+    def order(self, by: str = "wrong") -> Array:
+        """`(I,)` indices of the images, the worst first.
+
+        Args:
+            by: `wrong`, the largest expected share of wrong pixels, or `miou`, the lowest
+                expected mIoU.
+
+        Raises:
+            UsageError: for something else.
+        """
+        if by not in ORDERS:
+            raise UsageError(f"review: expected --by {' or '.join(ORDERS)}, got {by!r}.")
+        badness = self.expected_wrong if by == "wrong" else -self.expected_miou
+        return np.argsort(-badness, kind="stable")
 
     def suspects(self, image: int, most: int = 4) -> tuple[Suspect, ...]:
         """The segments of an image in which most pixels are expected to be amiss.
@@ -99,8 +116,8 @@ class Review:
             class than not.
         """
         rows = np.flatnonzero((self.table.image == image) & (self.probability < 0.5))
-        size = self.table.features[rows, self.table.names.index("size")]
-        rows = rows[np.argsort(-size * (1 - self.expected_iou[rows]), kind="stable")][:most]
+        lost = self.table["size"][rows] * (1 - self.expected_iou[rows])
+        rows = rows[np.argsort(-lost, kind="stable")][:most]
         names = self.table.class_names or range(int(self.table.classes.max()) + 1)
         return tuple(
             Suspect(
@@ -118,6 +135,7 @@ class Review:
         image: int,
         pixels: NDArray[np.uint8],
         labels: NDArray[np.int32],
+        name: str = "",
         wrong: float | None = None,
     ) -> Card:
         """What to show of an image.
@@ -126,11 +144,12 @@ class Review:
             image: its index.
             pixels: `(H, W, 3)` RGB.
             labels: `(H, W)`, `Partition.labels`.
+            name: to show; default: the image's.
             wrong: true share of wrong pixels, where known.
         """
         doubt = (1 - self.expected_iou[self.table.image == image])[labels].astype(np.float32)
         return Card(
-            self.names[image],
+            name or self.names[image],
             pixels,
             labels,
             doubt,
@@ -141,11 +160,43 @@ class Review:
         )
 
 
-def judged(model: MetaModel, table: SegmentTable) -> Review:
-    """What the model says of the segments of some images, and by them of the images."""
-    expected = model.expected_iou(table)
-    miou, wrong = image_figures(table, expected)
-    return Review(table.image_names, table, model.probability(table), expected, miou, wrong)
+@dataclass(frozen=True, eq=False)
+class ImageReview:
+    """What a meta model expects of one image; fields as of `Review`."""
+
+    table: SegmentTable
+    probability: Array
+    expected_iou: Array
+    expected_miou: float
+    expected_wrong: float
+
+    @classmethod
+    def of(cls, model: MetaModel, table: SegmentTable) -> Self:
+        """Judge the segments of one image, all features of which are there."""
+        expected = model.expected_iou(table)
+        miou, wrong = image_figures(table, expected)
+        probability = model.probability(table)
+        return cls(table.only("size"), probability, expected, float(miou[0]), float(wrong[0]))
+
+
+def together(images: Sequence[ImageReview]) -> Review:
+    """The review of several images."""
+    return Review(
+        SegmentTable.join([image.table for image in images]),
+        np.concatenate([image.probability for image in images]),
+        np.concatenate([image.expected_iou for image in images]),
+        np.array([image.expected_miou for image in images]),
+        np.array([image.expected_wrong for image in images]),
+    )
+
+
+def check_network(segmenter: Segmenter, model: MetaModel) -> None:
+    """Refuse another network than the one that a meta model was fitted to.
+
+    Raises:
+        ModelError: for another network, or another calibrator.
+    """
+    hold_to_network("segments", "segments", fingerprint_of(segmenter), model.fingerprint)
 
 
 def review(
@@ -153,17 +204,17 @@ def review(
     paths: Sequence[Path],
     model: MetaModel,
     *,
-    found: Callable[[ScoredImage, Partition], None] | None = None,
+    found: Callable[[ScoredImage, Partition, SegmentTable, ImageReview], None] | None = None,
     skipped: dict[Path, str] | None = None,
     progress: Progress | None = None,
 ) -> Review:
-    """Judge the segments of images, and by them the images.
+    """Judge the segments of images, and by them the images; features are not kept.
 
     Args:
         segmenter: the network that the model was fitted to.
         paths: of the images.
         model: of `fit_segments`.
-        found: called with each image and its segments.
+        found: called with each image, its segments, their features and what is said of them.
         skipped: takes the images that cannot be read, and why; without it the first ends the run.
         progress: told after each image.
 
@@ -171,16 +222,17 @@ def review(
         ModelError: for another network than the model's.
         DataError: where no image can be read.
     """
-    prepared(segmenter, {"segments": model})  # type: ignore[dict-item]
-    tables, seen = [], []
-    for scored in score_images(segmenter, paths, model.parsed_scores, skipped):
+    check_network(segmenter, model)
+    images: list[ImageReview] = []
+    for scored in score_images(segmenter, paths, dict(model.scores), skipped):
         partition = Partition.of(scored.prediction.classes[0])
-        tables.append(segment_table(scored.prediction, scored.maps, partition))
-        seen.append(scored.path)
+        table = segment_table(scored.prediction, scored.maps, partition)
+        table = replace(table, image_names=(str(scored.path),))
+        images.append(ImageReview.of(model, table))
         if found:
-            found(scored, partition)
+            found(scored, partition, table, images[-1])
         if progress:
-            progress("review", len(seen) + len(skipped or ()), len(paths))
-    if not seen:
+            progress("review", len(images) + len(skipped or ()), len(paths))
+    if not images:
         raise DataError(f"review: none of the {len(paths)} images could be read.")
-    return judged(model, SegmentTable.join(tables, [str(path) for path in seen]))
+    return together(images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from doubtmap.atomic import check_place
+from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import KNOWN, VOID, Dataset
 from doubtmap.engine.fit import fingerprint_of, prepared
 from doubtmap.engine.observation import score_maps
 from doubtmap.engine.pairs import Pairs
 from doubtmap.engine.run import Progress
 from doubtmap.engine.settings import model_settings
-from doubtmap.engine.splitting import folds_of, sequences_of
+from doubtmap.engine.splitting import folds_of
 from doubtmap.errors import UsageError
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Prediction, Score, Segmenter
@@ -80,16 +81,26 @@ class LabelledSegments:
             return np.asarray(np.where(self.labelled, self.wrong / self.labelled, np.nan))
 
 
-def labelled_segments(
+@dataclass(frozen=True, eq=False)
+class LabelledImage:
+    """Segments of one image with labels; fields as of `LabelledSegments`."""
+
+    table: SegmentTable
+    wrong: float
+    labelled: float
+    miou: float
+
+
+def labelled_images(
     segmenter: Segmenter,
     dataset: Dataset,
-    scores: dict[str, Score],
+    scores: Mapping[str, Score],
     *,
     unknown: Sequence[str] = (),
     indices: Sequence[int] | None = None,
     progress: Progress | None = None,
-) -> LabelledSegments:
-    """Find the segments of every image and hold them to the labels.
+) -> Iterator[LabelledImage]:
+    """Find the segments of one image after the other and hold them to the labels.
 
     Args:
         segmenter: the network.
@@ -107,16 +118,27 @@ def labelled_segments(
     pairs = Pairs(
         prepared(segmenter, scores), dataset, tuple(unknown), chosen, "segments", progress
     )
-    tables, images = [], []
-    for prediction, label in pairs:
+    for index, (prediction, label) in zip(chosen, pairs):
         partition = Partition.of(prediction.classes[0])
         valid = (label[0] != VOID) & (label[0] != KNOWN)
-        table = segment_table(prediction, score_maps(prediction, scores), partition)
-        tables.append(replace(table, iou=adjusted_iou(partition, label[0], valid)))
-        images.append(_image_figures(prediction, label[0], valid))
-    names = [dataset.sample_name(index) for index in chosen]
-    wrong, labelled, miou = np.array(images).T
-    return LabelledSegments(SegmentTable.join(tables, names), wrong, labelled, miou)
+        table = segment_table(prediction, score_maps(prediction, dict(scores)), partition)
+        table = replace(
+            table,
+            iou=adjusted_iou(partition, label[0], valid),
+            image_names=(dataset.sample_name(index),),
+        )
+        yield LabelledImage(table, *_image_figures(prediction, label[0], valid))
+
+
+def labelled_segments(
+    segmenter: Segmenter, dataset: Dataset, scores: Mapping[str, Score], **more: Any
+) -> LabelledSegments:
+    """The segments of all images in one table; arguments as of `labelled_images`."""
+    images = list(labelled_images(segmenter, dataset, scores, **more))
+    return LabelledSegments(
+        SegmentTable.join([image.table for image in images]),
+        *(np.array([getattr(i, name) for i in images]) for name in ("wrong", "labelled", "miou")),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,27 +201,35 @@ def fit_segments(
         check_place(out)
     parsed = parse_scores(scores)
     names = [dataset.sample_name(index) for index in range(len(dataset))]
-    folds = folds_of(names, min(FOLDS, len(names)))
+    folds, whole = folds_of(names, min(FOLDS, len(names)))
     found = labelled_segments(segmenter, dataset, parsed, unknown=unknown, progress=progress)
     sets = feature_sets(found.table) if compare else {"all": found.table.names}
     compared = {
         name: cross_judge(found.table, folds, kind_, features, seed)
         for name, features in sets.items()
     }
-    expected = np.zeros(len(found.table))
-    expected[compared["all"].rows] = compared["all"].expected_iou
     model = MetaModel.fit(
         found.table,
         kind_,
         seed,
-        scores=tuple(split_names(scores)),
+        texts=tuple(split_names(scores)),
+        scores=parsed,
         fingerprint=fingerprint_of(segmenter),
-        about=_about(segmenter, dataset, found, command),
+        about={
+            **model_settings(segmenter),
+            "data": dataset.name,
+            "unknown": list(unknown),
+            "images": len(found.miou),
+            "segments": len(found.table),
+            "seen": list(fingerprints(dataset)),
+            "seed": seed,
+            "command": command,
+        },
     )
     if out is not None:
         model.save(out)
-    images = np.stack(image_figures(found.table, expected))
-    return SegmentFit(model, compared, images, found, tuple(_notes(found)))
+    images = np.stack(image_figures(found.table, compared["all"].expected_iou))
+    return SegmentFit(model, compared, images, found, tuple(_notes(found, compared, whole)))
 
 
 def _image_figures(
@@ -218,19 +248,9 @@ def _image_figures(
     return float((classes != truth).sum()), float(len(truth)), miou
 
 
-def _about(
-    segmenter: Segmenter, dataset: Dataset, found: LabelledSegments, command: str
-) -> dict[str, Any]:
-    return {
-        **model_settings(segmenter),
-        "data": dataset.name,
-        "images": len(found.miou),
-        "segments": len(found.table),
-        "command": command,
-    }
-
-
-def _notes(found: LabelledSegments) -> Iterator[str]:
+def _notes(
+    found: LabelledSegments, compared: Mapping[str, CrossJudgement], whole: bool
+) -> Iterator[str]:
     table = found.table
     assert table.iou is not None
     lacking = int(np.isnan(table.iou).sum())
@@ -239,10 +259,15 @@ def _notes(found: LabelledSegments) -> Iterator[str]:
     for index, name in enumerate(table.class_names):
         if not (table.classes == index).any():
             yield f"{name} is never predicted on these images; nothing was learnt of it."
-    if sequences_of(table.image_names) == 1:
+    if not whole:
         yield (
-            "All images seem to be of one sequence, so the figures say how well segments of this "
-            "very place are judged; expect less elsewhere, and give images of more sequences."
+            "The images are of too few sequences to keep them whole, so the figures say how well "
+            "segments of these very places are judged. Expect less elsewhere, and give more."
+        )
+    if len(compared["all"].runs) < min(FOLDS, len(found.miou)):
+        yield (
+            f"Only {len(compared['all'].runs)} runs could be judged: in the others all segments to "
+            f"fit to were of one kind, or none to judge had labels."
         )
     single = int((np.bincount(table.image) == 1).sum())
     if single:

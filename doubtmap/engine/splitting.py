@@ -52,46 +52,44 @@ def split_images(names: Sequence[str]) -> tuple[list[int], list[int]]:
     return sorted(parts[0]), sorted(parts[1])
 
 
-def folds_of(names: Sequence[str], count: int) -> list[list[int]]:
-    """Part images into folds of about equal size, of runs of consecutive images of one sequence.
+def folds_of(names: Sequence[str], count: int) -> tuple[list[list[int]], bool]:
+    """Part images into folds, sequences undivided where there are enough of them.
 
-    Each sequence, as in `split_images`, is cut into runs no longer than half a fold; the runs go,
-    longest first, to the fold that has fewest images.
+    At least `count` sequences, as in `split_images`, none of which has most of the images, go to
+    one fold each as they are, the longest first, each to the fold that has fewest images. Otherwise
+    each sequence is cut into `count` runs of consecutive images, one for each fold.
 
     Args:
         names: of the images, in order.
         count: of the folds, at least 2.
 
     Returns:
-        Indices of each fold, ascending, none empty where there are images enough.
+        Indices of each fold, ascending, none empty where there are images enough; whether all
+        sequences are undivided.
 
     Raises:
         UsageError: for fewer than two images or folds.
 
     Example:
         >>> folds_of([f"drive_{frame}" for frame in range(8)], 2)
-        [[0, 1, 4, 5], [2, 3, 6, 7]]
+        ([[0, 1, 2, 3], [4, 5, 6, 7]], False)
     """
     if len(names) < 2 or count < 2:
         raise UsageError(
             f"split: expected at least 2 images, to fit on some and judge on others, got "
             f"{len(names)}."
         )
-    longest = max(1, len(names) // (2 * count))
-    runs = []
-    for group in _sequences(names):
-        pieces = -(-len(group) // longest)
-        cuts = [round(k * len(group) / pieces) for k in range(pieces + 1)]
-        runs += [group[a:b] for a, b in itertools.pairwise(cuts)]
+    groups = _sequences(names)
+    whole = len(groups) >= count and max(map(len, groups)) <= MOST * len(names)
     folds: list[list[int]] = [[] for _ in range(count)]
-    for run in sorted(runs, key=len, reverse=True):
-        min(folds, key=len).extend(run)
-    return [sorted(fold) for fold in folds]
-
-
-def sequences_of(names: Sequence[str]) -> int:
-    """How many sequences the images are of, as `split_images` tells them apart."""
-    return len(_sequences(names))
+    for group in sorted(groups, key=len, reverse=True):
+        if whole:
+            min(folds, key=len).extend(group)
+            continue
+        cuts = [round(k * len(group) / count) for k in range(count + 1)]
+        for fold, (start, end) in zip(sorted(folds, key=len), itertools.pairwise(cuts)):
+            fold.extend(group[start:end])
+    return [sorted(fold) for fold in folds], whole
 
 
 def _sequences(names: Sequence[str]) -> list[list[int]]:

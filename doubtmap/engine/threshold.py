@@ -154,11 +154,11 @@ def _notes(missed: Missed, chosen: float, by: By, empty: bool) -> Iterator[str]:
     """What a user of the threshold should know."""
     place = place_of(chosen)
     pixels = missed.positives + missed.negatives
-    coarse = pixels[place : place + 1].sum() / pixels.sum()
+    coarse = pixels[max(place - 1, 0) : place + 1].max() / pixels.sum()
     if coarse > COARSE:
         yield (
-            f"{coarse:.1%} of the pixels lie in the step of the score just above the threshold, so "
-            f"it could not be chosen finer: the score has ties, or hardly varies."
+            f"{coarse:.1%} of the pixels lie in one step of the score beside the threshold, so it "
+            f"could not be chosen finer: the score has ties, or hardly varies."
         )
     holding, every = (int(count) for count in missed.images)
     if by == "risk" and holding < every:

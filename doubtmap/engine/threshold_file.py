@@ -72,7 +72,7 @@ class Threshold:
                 f"threshold: expected one of {', '.join(get_args(Of))} by one of "
                 f"{', '.join(get_args(By))}, got {self.of!r} by {self.by!r}."
             )
-        if not math.isfinite(self.threshold) or np.float32(self.threshold) != self.threshold:
+        if not math.isfinite(self.threshold) or float(np.float32(self.threshold)) != self.threshold:
             raise UsageError(
                 f"threshold: expected a finite float32 number, got {self.threshold!r}."
             )

@@ -8,6 +8,7 @@ from doubtmap.metrics.accumulator import Accumulator, Figure
 from doubtmap.metrics.components import Components
 from doubtmap.metrics.confusion import Confusion
 from doubtmap.metrics.histogram import Histogram
+from doubtmap.metrics.missed import Missed
 from doubtmap.metrics.open_set import OpenSet
 from doubtmap.metrics.patches import Patches
 from doubtmap.metrics.ranking import Ranking, RankingCurve
@@ -22,6 +23,7 @@ __all__ = [
     "Figure",
     "Histogram",
     "Keeping",
+    "Missed",
     "OpenSet",
     "Patches",
     "Ranking",

@@ -127,7 +127,9 @@ def find_objects(doubt: ArrayLike, classes: ArrayLike, rule: ObjectRule) -> list
     flagged = values > np.float64(rule.threshold)  # in float64, so that the threshold is exact
     if rule.fill_holes:
         flagged = filled(flagged)
-    least = max(rule.smallest, 1, math.ceil(rule.smallest_share * flagged.size))
+    # a share such as 0.07 is a little more than 7 of 100 once it is multiplied
+    share = math.ceil(rule.smallest_share * flagged.size * (1 - 1e-9))
+    least = max(rule.smallest, 1, share)
     found = _measured(flagged, least, values, predicted)
     kept = [thing for thing in found if _lies_on(thing, predicted, rule)]
     return sorted(kept, key=lambda thing: -thing.score_mean)

@@ -22,8 +22,8 @@ from doubtmap.objects.georeference import Georeference, ToMap, corners
 from doubtmap.objects.outlines import Polygon, Ring, signed_area
 from doubtmap.objects.projection import INSTALL, WGS84, check_degrees, named_crs, to_degrees
 
-DIGITS = {True: 9, False: 6}
-"""Decimals that are written, of degrees (a tenth of a millimetre) and of other units."""
+DIGITS = 9
+"""Decimals that are written: of degrees, a tenth of a millimetre."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,6 @@ def feature(
     place: ToMap,
     properties: dict[str, Any],
     class_names: Sequence[str] = (),
-    degrees: bool = True,
 ) -> dict[str, Any]:
     """One object as a GeoJSON feature: a polygon, or several where its pixels meet at corners only.
 
@@ -139,11 +138,10 @@ def feature(
         place: from pixels to coordinates.
         properties: what else to say of it.
         class_names: of the network, or empty.
-        degrees: whether coordinates are longitude and latitude.
     """
     polygons = [
         [
-            _ring(ring, place, outer=index == 0, digits=DIGITS[degrees])
+            _ring(ring, place, outer=index == 0, digits=DIGITS)
             for index, ring in enumerate(polygon.rings)
         ]
         for polygon in shape

@@ -78,7 +78,7 @@ def card_part(rank: int, card: Card) -> Markup:
         "</figure><div class=crops>{}</div></div></section>"
     ).format(
         rank,
-        card.name.rsplit("/", 1)[-1],
+        card.name,
         whole,
         card.expected_miou,
         card.expected_wrong,

@@ -34,7 +34,7 @@ from doubtmap.objects.geojson import Map, feature, feature_collection, plan_map
 from doubtmap.objects.simplify import check_tolerance
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.reports.object_overlay import write_object_picture
-from doubtmap.reports.scoring import unique_names
+from doubtmap.reports.scoring import outside, unique_names
 from doubtmap.version import __version__
 
 COLUMNS = (
@@ -93,9 +93,7 @@ def write_objects(
     """
     check_tolerance(simplify)
     masks = check_encoding(encoding)
-    paths = [path for path in paths if out.resolve() not in path.resolve().parents]
-    if not paths:
-        raise DataError(f"{out}: expected images outside of the output folder, found none.")
+    paths = outside(paths, out)
     skipped: dict[Path, str] | None = {} if skip_bad else None
     earth = _earth(paths, crs, skipped)
     names, found = unique_names(paths), Found()
@@ -177,8 +175,8 @@ def _take(
         found.rows.append((file, *figures, *rest))
         if scored.path in earth.places:
             of = {"image": file, "object": key["id"]}
-            place, degrees = earth.places[scored.path], earth.crs is None
-            found.features.append(feature(thing, shape, place, of, names, degrees))
+            place = earth.places[scored.path]
+            found.features.append(feature(thing, shape, place, of, names))
 
 
 def _write(found: Found, info: dict[str, Any], earth: Map, out: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 OUT/review.html           the first images and their suspicious segments
 OUT/images.csv            all images, ranked, with what is expected of them
 OUT/segments.csv          all segments: place, features, what is expected of them
+OUT/review.json           how all this was made
 OUT/segments/NAME.png     which segment every pixel lies in: red + 256 green + 65536 blue
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from markupsafe import Markup
@@ -20,13 +23,13 @@ from PIL import Image
 
 from doubtmap.atomic import write_atomically
 from doubtmap.datasets.reading import read_image
-from doubtmap.engine.review import Card, Review, review
+from doubtmap.engine.review import Card, ImageReview, Review, review
 from doubtmap.engine.score import ScoredImage
 from doubtmap.errors import DataError
 from doubtmap.prediction import Segmenter
 from doubtmap.reports.cards import CARD_STYLE, card_part
-from doubtmap.reports.scoring import unique_names
-from doubtmap.segments import MetaModel, Partition
+from doubtmap.reports.scoring import outside, unique_names
+from doubtmap.segments import MetaModel, Partition, SegmentTable
 from doubtmap.version import __version__
 
 _STYLE = """
@@ -43,6 +46,7 @@ def write_review(
     out: Path,
     *,
     first: int = 20,
+    by: str = "wrong",
     skip_bad: bool = False,
     command: str = "",
     progress: Callable[[str, int, int], None] | None = None,
@@ -51,10 +55,11 @@ def write_review(
 
     Args:
         segmenter: the network.
-        paths: of the images.
+        paths: of the images; those in `out` are left out.
         model: of `doubtmap fit segments`.
         out: folder, made if it is not there.
         first: how many images the page shows.
+        by: what images are ranked by, `wrong` or `miou`.
         skip_bad: count images that cannot be read, and go on.
         command: what to write as the origin.
         progress: told after each image.
@@ -66,27 +71,74 @@ def write_review(
         ModelError, DataError: as `doubtmap.engine.review.review`; for a folder that cannot be
             written.
     """
+    paths = outside(paths, out)
     names = unique_names(paths)
+    skipped: dict[Path, str] | None = {} if skip_bad else None
     try:
         (out / "segments").mkdir(parents=True, exist_ok=True)
+        with _Table(out, names) as table:
+            found = review(
+                segmenter, paths, model, found=table.add, skipped=skipped, progress=progress
+            )
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error.strerror}.") from error
-
-    def keep(scored: ScoredImage, partition: Partition) -> None:
-        write_segments(_segments_file(out, names[scored.path]), partition.labels.numpy())
-
-    skipped: dict[Path, str] | None = {} if skip_bad else None
-    found = review(segmenter, paths, model, found=keep, skipped=skipped, progress=progress)
-    more = {"touches_its_class": found.probability, "expected_iou": found.expected_iou}
-    found.table.write_csv(out / "segments.csv", more)
-    write_atomically(out / "images.csv", _images_csv(found).encode())
-    shown = [_card(out, found, int(index), names) for index in found.order[:first]]
-    write_atomically(out / "review.html", _page(found, shown, command).encode("utf-8"))
+    order = found.order(by)
+    write_atomically(out / "images.csv", _images_csv(found, order, names).encode())
+    shown = [_card(out, found, int(index), names) for index in order[:first]]
+    write_atomically(out / "review.html", _page(found, shown, by, command).encode("utf-8"))
+    about = {
+        "doubtmap": __version__,
+        "command": command,
+        "model": segmenter.description,
+        "class_names": list(segmenter.class_names),
+        "segments": {name: value for name, value in model.about.items() if name != "seen"},
+        "ranked_by": by,
+        "images": {names[Path(name)]: name for name in found.names},
+        "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
+    }
+    write_atomically(out / "review.json", json.dumps(about, indent=1).encode())
     lost = f", {len(skipped)} could not be read" if skipped else ""
     return (
         f"{len(found.names)} images reviewed{lost}, {len(found.table)} segments; look at "
         f"{out / 'review.html'}"
     )
+
+
+class _Table:
+    """`segments.csv` and the pictures of segments, image by image; the table appears when whole.
+
+    Args:
+        out: folder.
+        names: file names of the images.
+    """
+
+    def __init__(self, out: Path, names: Mapping[Path, str]) -> None:
+        self.out, self.names = out, names
+        self.part = out / "segments.csv.part"
+
+    def __enter__(self) -> Self:
+        self.file = self.part.open("w", encoding="utf-8", newline="")
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.file.close()
+        if kind is None:
+            self.part.replace(self.out / "segments.csv")
+        else:
+            self.part.unlink(missing_ok=True)
+
+    def add(
+        self, scored: ScoredImage, partition: Partition, table: SegmentTable, said: ImageReview
+    ) -> None:
+        """Write one image."""
+        name = self.names[scored.path]
+        write_segments(_segments_file(self.out, name), partition.labels.numpy())
+        more = {
+            "pixels": np.full(len(table), f"segments/{name}.png"),
+            "touches_its_class": said.probability,
+            "expected_iou": said.expected_iou,
+        }
+        self.file.write(table.to_csv(more, header=self.file.tell() == 0))
 
 
 def write_segments(path: Path, labels: NDArray[np.int32]) -> None:
@@ -112,31 +164,38 @@ def _segments_file(out: Path, name: str) -> Path:
     return out / "segments" / f"{name}.png"
 
 
-def _images_csv(found: Review) -> str:
+def _images_csv(found: Review, order: NDArray[np.int64], names: Mapping[Path, str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["rank", "image", "expected_wrong_share", "expected_miou", "segments"])
+    writer.writerow(
+        ["rank", "image", "expected_wrong_share", "expected_miou", "segments", "pixels"]
+    )
     count = np.bincount(found.table.image, minlength=len(found.names))
-    for rank, image in enumerate(found.order.tolist(), 1):
+    for rank, image in enumerate(order.tolist(), 1):
         wrong, miou = found.expected_wrong[image], found.expected_miou[image]
-        writer.writerow([rank, found.names[image], f"{wrong:.4f}", f"{miou:.4f}", count[image]])
+        path = found.names[image]
+        pixels = f"segments/{names[Path(path)]}.png"
+        writer.writerow([rank, path, f"{wrong:.4f}", f"{miou:.4f}", count[image], pixels])
     return text.getvalue()
 
 
-def _page(found: Review, shown: Sequence[Card], command: str) -> str:
+def _page(found: Review, shown: Sequence[Card], by: str, command: str) -> str:
+    what = {"wrong": "largest expected share of wrong pixels", "miou": "lowest expected mIoU"}[by]
     head = Markup(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
         'content="width=device-width"><title>Look at these first</title><style>{}</style>'
-        "<h1>Look at these first</h1><p>The {} of {} images with the largest expected share of "
-        "wrong pixels, as learnt from labelled images. The glow is 1 - expected IoU of the "
-        "predicted segment that a pixel lies in. Beside it, the segments in which most is "
-        "expected to be amiss, each outlined: they are more likely than not to touch nothing of "
-        "the class that they claim.</p><p class=quiet>doubtmap {}. {}</p>"
-    ).format(Markup(_STYLE + CARD_STYLE), len(shown), len(found.names), __version__, command)
+        "<h1>Look at these first</h1><p>The {} of {} images with the {}. The expected share of "
+        "wrong pixels is what the probabilities leave to doubt; the expected mIoU is that of the "
+        "probabilities and of what was learnt from labelled segments. The glow is 1 - expected "
+        "IoU of the predicted segment that a pixel lies in. Beside it, the segments in which most "
+        "is expected to be amiss, each outlined: they are more likely than not to touch nothing "
+        "of the class that they claim.</p><p class=quiet>doubtmap {}. {}</p>"
+    ).format(Markup(_STYLE + CARD_STYLE), len(shown), len(found.names), what, __version__, command)
     return Markup("\n").join([head, *(card_part(rank, card) for rank, card in enumerate(shown, 1))])
 
 
 def _card(out: Path, found: Review, index: int, names: dict[Path, str]) -> Card:
     path = Path(found.names[index])
     pixels = read_image(path, orient=True).permute(1, 2, 0).numpy()
-    return found.card(index, pixels, read_segments(_segments_file(out, names[path])))
+    labels = read_segments(_segments_file(out, names[path]))
+    return found.card(index, pixels, labels, name=names[path])

@@ -65,9 +65,7 @@ def write_scores(
         raise UsageError(
             f"--format: expected one of {', '.join(get_args(MapFormat))}, got {format}."
         )
-    paths = [path for path in paths if out.resolve() not in path.resolve().parents]
-    if not paths:
-        raise DataError(f"{out}: expected images outside of the output folder, found none.")
+    paths = outside(paths, out)
     names = unique_names(paths)
     folders = {score: re.sub(r"[^\w.=-]+", "_", score).strip("_") for score in scores}
     for folder in ("classes", "overlay", *folders.values()):
@@ -115,6 +113,18 @@ def files_of(out: Path, name: str, folders: dict[str, str], format: str) -> list
     """The files of one image: classes, a map for each score, the overlay."""
     maps = [out / folder / f"{name}.{format}" for folder in folders.values()]
     return [out / "classes" / f"{name}.png", *maps, out / "overlay" / f"{name}.jpg"]
+
+
+def outside(paths: Sequence[Path], out: Path) -> list[Path]:
+    """The images that do not lie in the output folder, where an earlier run wrote pictures.
+
+    Raises:
+        DataError: where there are none.
+    """
+    kept = [path for path in paths if out.resolve() not in path.resolve().parents]
+    if not kept:
+        raise DataError(f"{out}: expected images outside of the output folder, found none.")
+    return kept
 
 
 def unique_names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from doubtmap.engine.segments import SegmentFit
+from doubtmap.segments import MetaModel
 
 COLUMNS = {
     "auroc": "AUROC",
@@ -34,7 +35,7 @@ def segments_table(found: SegmentFit) -> str:
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
         for row in rows
     ]
-    return "\n".join([*lines, *_of_images(found)])
+    return "\n".join([*lines, *_of_images(found), *_of_features(found.model)])
 
 
 def _of_images(found: SegmentFit) -> list[str]:
@@ -56,8 +57,19 @@ def _of_images(found: SegmentFit) -> list[str]:
     return lines
 
 
+def _of_features(model: MetaModel, most: int = 5) -> list[str]:
+    """Which features carry the model, as shares of all gains or weights."""
+    lines = []
+    for what, estimator in (("touching its class", model.touches), ("IoU", model.iou)):
+        top = np.argsort(-estimator.importance, kind="stable")[:most]
+        shown = ", ".join(f"{model.names[k]} {estimator.importance[k]:.0%}" for k in top)
+        lines.append(f"{what} is carried by {shown}")
+    return lines
+
+
 def _cell(values: list[float]) -> str:
-    if not np.isfinite(values).any():
+    finite = np.array([value for value in values if np.isfinite(value)])
+    if not len(finite):
         return "-"
-    deviation = f" ±{np.nanstd(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.nanmean(values):.3f}{deviation}"
+    deviation = f" ±{finite.std(ddof=1):.3f}" if len(finite) > 1 else ""
+    return f"{finite.mean():.3f}{deviation}"

@@ -16,6 +16,7 @@ from doubtmap.scores.mahalanobis import Mahalanobis
 from doubtmap.scores.margin import margin
 from doubtmap.scores.max_logit import max_logit
 from doubtmap.scores.max_softmax import max_softmax
+from doubtmap.scores.wrong import Wrong
 
 STATELESS = ("max_softmax", "margin", "entropy", "max_logit", "energy", "divergence", "gradient")
 """Of one network."""
@@ -27,6 +28,7 @@ OF_STUDENTS = ("distilled",)
 __all__ = [
     "Density",
     "Mahalanobis",
+    "Wrong",
     "distilled",
     "divergence",
     "energy",

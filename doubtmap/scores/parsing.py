@@ -22,13 +22,12 @@ from doubtmap.scores.wrong import Wrong
 
 _NAME = re.compile(r"(?P<name>\w+)\s*(?:\((?P<arguments>[^()]*)\))?(?::(?P<file>.+))?")
 
-FITTED: dict[str, type[Density] | type[Mahalanobis]] = {
+FITTED: dict[str, type[Density] | type[Mahalanobis] | type[Wrong]] = {
     "density": Density,
     "mahalanobis": Mahalanobis,
+    "wrong": Wrong,
 }
 """The scores that learn from data, by name."""
-FUSED: dict[str, type[Wrong]] = {"wrong": Wrong}
-"""Those that learn from data what other scores mean."""
 _MADE_BY = {
     "wrong": "doubtmap fit wrong MODEL DATA --scores a,b --out FILE",
 }
@@ -90,15 +89,14 @@ def _parse_one(text: str) -> tuple[str, str | None, Score]:
     """Name without file, file, and score."""
     name, given, file = split_call(text)
     plain = f"{name}({given})" if given else name
-    learnt = FITTED | FUSED
-    if name in learnt:
+    if name in FITTED:
         if file is None:
             made_by = _MADE_BY.get(name, "doubtmap fit density MODEL DATA --out FILE")
             raise UsageError(
                 f"scores: {name} learns from data: expected its file, as in {name}:FILE, got "
                 f"{text!r}. Make one with: {made_by}."
             )
-        kind = learnt[name]
+        kind = FITTED[name]
         return plain, file, kind.load(file, **_arguments(name, kind.READ_OPTIONS, given))
     if file is not None:
         raise UsageError(f"scores: {name} takes no file, got {text!r}. Leave it out.")
@@ -132,12 +130,21 @@ def parse_fit(text: str) -> tuple[str, dict[str, Any]]:
             "fit: expected density, whose file mahalanobis:FILE reads too, got mahalanobis. Fit "
             "density instead."
         )
-    if name not in FITTED | FUSED or file is not None:
+    if name not in FITTED or file is not None:
         raise UsageError(
-            f"fit: expected a score that learns from data (density or wrong), got {text!r}."
+            f"fit: expected density, wrong or segments, which learn from data, got {text!r}."
         )
-    kind = Wrong if name in FUSED else Density
+    kind = Wrong if name == Wrong.name else Density
     return name, _arguments(name, kind.FIT_OPTIONS | kind.READ_OPTIONS, given)
+
+
+def relocated(text: str, folder: Path | None) -> str:
+    """The text of a score, its file looked for in `folder` where it is not where the text says."""
+    name, arguments, file = split_call(text)
+    if not file or folder is None or Path(file).exists():
+        return text
+    beside = folder / Path(file).name
+    return f"{name}({arguments}):{beside}" if beside.exists() else text
 
 
 def split_call(text: str) -> tuple[str, str, str | None]:
@@ -145,7 +152,7 @@ def split_call(text: str) -> tuple[str, str, str | None]:
     match = _NAME.fullmatch(text)
     if match is None:
         raise UsageError(f"scores: expected NAME or NAME(key=value,...), got {text!r}.")
-    known = (*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS, *FITTED, *FUSED)
+    known = (*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS, *FITTED)
     if match["name"] not in known:
         near = difflib.get_close_matches(match["name"], known, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""

@@ -237,16 +237,13 @@ def open_scores(texts: Sequence[str], beside: Path | None = None) -> tuple[Score
         UsageError: for no score, an unknown one, one asked for twice, or `wrong` itself.
     """
     # parsing knows all scores, this one too
-    from doubtmap.scores.parsing import parse_scores, split_call
+    from doubtmap.scores.parsing import parse_scores, relocated, split_call
 
     found = []
     for text in texts:
-        name, arguments, file = split_call(text)
-        if name == Wrong.name:
+        if split_call(text)[0] == Wrong.name:
             raise UsageError(f"wrong: expected other scores to fuse, got {text!r}. Leave it out.")
-        if file and beside and not Path(file).exists() and (beside / Path(file).name).exists():
-            text = f"{name}({arguments}):{beside / Path(file).name}"
-        found.append(text)
+        found.append(relocated(text, beside))
     return tuple(parse_scores(found).values())
 
 

@@ -15,23 +15,43 @@ from doubtmap.metrics.accumulator import Array
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """`(x - mean) / scale . weights + offset`.
+    """`(x - mean) / scale . weights + offset`, of inputs held to the range fitted to.
+
+    Outside of that range a line knows nothing: an input that hardly varied there has a large
+    weight, and a little more of it would decide everything.
 
     Args:
+        low: `(F,)` smallest inputs that it was fitted to.
+        high: `(F,)` largest.
         mean: `(F,)` of the inputs that it was fitted to.
         scale: `(F,)` their standard deviations, 1 where an input is constant.
         weights: `(F,)`.
         offset: `(1,)`.
     """
 
+    low: Array
+    high: Array
     mean: Array
     scale: Array
     weights: Array
     offset: Array
 
+    def __post_init__(self) -> None:
+        parts = (self.low, self.high, self.mean, self.scale, self.weights)
+        if {part.shape for part in parts} != {self.weights.shape} or self.offset.shape != (1,):
+            raise ValueError("a line of another shape")
+        if not all(np.isfinite(part).all() for part in (*parts, self.offset)):
+            raise ValueError("a line that is not finite")
+
+    @property
+    def inputs(self) -> int:
+        """How many."""
+        return len(self.weights)
+
     def __call__(self, x: Array) -> Array:
         """`(S,)` of inputs `(S, F)`."""
-        return np.asarray((x - self.mean) / self.scale @ self.weights + self.offset[0])
+        inside = np.clip(x, self.low, self.high)
+        return np.asarray((inside - self.mean) / self.scale @ self.weights + self.offset[0])
 
     @property
     def importance(self) -> Array:
@@ -60,6 +80,22 @@ class Trees:
     value: Array
     gain: Array
     offset: Array
+
+    def __post_init__(self) -> None:
+        inner, place = self.feature >= 0, np.arange(self.feature.shape[1])
+        parts = (self.threshold, self.left, self.right, self.value)
+        if {part.shape for part in parts} != {self.feature.shape} or self.offset.shape != (1,):
+            raise ValueError("trees of another shape")
+        for child in (self.left, self.right):
+            if (inner & ((child <= place) | (child >= len(place)))).any():
+                raise ValueError("trees whose nodes go round")
+        if (self.feature >= self.inputs).any() or not np.isfinite(self.value).all():
+            raise ValueError("trees that cannot be read")
+
+    @property
+    def inputs(self) -> int:
+        """How many."""
+        return len(self.gain)
 
     def __call__(self, x: Array) -> Array:
         """`(S,)` of inputs `(S, F)`."""

@@ -64,6 +64,11 @@ def segment_table(
                 f"{tuple(map_.shape)}."
             )
     found = Partition.of(prediction.classes[0]) if partition is None else partition
+    if tuple(found.labels.shape) != prediction.size:
+        raise UsageError(
+            f"segment_table: expected the partition of this image, of size {prediction.size}, got "
+            f"{tuple(found.labels.shape)}."
+        )
     labels, count = found.labels, len(found)
     sums = moments(labels, found.edge, list(maps.values()), count).numpy()
     if not np.isfinite(sums).all():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from doubtmap.errors import DataError
 from doubtmap.metrics import Ranking
 from doubtmap.metrics.accumulator import Array
 from doubtmap.segments.learning import Kind
@@ -67,14 +68,12 @@ class CrossJudgement:
     """What models said of segments of images that they had not seen.
 
     Args:
-        runs: one judgement for each fold.
-        rows: `(S,)` of the table, those with labels.
-        probability: `(S,)` of these.
-        expected_iou: `(S,)` of these.
+        runs: one judgement for each fold that had labels.
+        probability: `(S,)` of the table; NaN where no model could be fitted.
+        expected_iou: `(S,)`.
     """
 
     runs: tuple[Judgement, ...]
-    rows: Array
     probability: Array
     expected_iou: Array
 
@@ -88,6 +87,9 @@ def cross_judge(
 ) -> CrossJudgement:
     """Fit on all folds but one, judge on that one, in turn.
 
+    A fold whose complement cannot be fitted to, since all its segments are of one kind, is passed
+    over.
+
     Args:
         table: labelled segments.
         folds: indices of the images of each.
@@ -96,24 +98,30 @@ def cross_judge(
         seed: of the trees.
 
     Raises:
-        DataError: as `MetaModel.fit`.
+        DataError: without labels, or where no complement of a fold can be fitted to.
     """
-    rows = np.flatnonzero(np.isfinite(table.iou)) if table.iou is not None else np.zeros(0, int)
-    labelled = labelled_rows(table)
-    assert labelled.iou is not None
-    probability, expected = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-    runs = []
+    labelled_rows(table)
+    assert table.iou is not None
+    labelled = np.isfinite(table.iou)
+    probability, expected = np.full(len(table), np.nan), np.full(len(table), np.nan)
+    runs, reason = [], DataError("segments: expected images, got none.")
     for fold in folds:
-        held = np.isin(labelled.image, fold)
+        held = np.isin(table.image, fold)
         if not held.any():
             continue
-        model = MetaModel.fit(
-            labelled.take(~held), kind, seed, names=tuple(names or labelled.names)
-        )
-        seen = labelled.take(held)
+        try:
+            model = MetaModel.fit(table.take(~held), kind, seed, names=tuple(names or table.names))
+        except DataError as error:
+            reason = error
+            continue
+        seen = table.take(held)
         probability[held], expected[held] = model.probability(seen), model.expected_iou(seen)
-        runs.append(judge(probability[held], expected[held], labelled.iou[held]))
-    return CrossJudgement(tuple(runs), rows, probability, expected)
+        judged = held & labelled
+        if judged.any():
+            runs.append(judge(probability[judged], expected[judged], table.iou[judged]))
+    if not runs:
+        raise reason
+    return CrossJudgement(tuple(runs), probability, expected)
 
 
 def feature_sets(table: SegmentTable) -> dict[str, tuple[str, ...]]:

@@ -91,7 +91,8 @@ def _line(model: Any, x: Array, target: Array) -> Line:
     scale = np.where(scale > 1e-12 * np.maximum(np.abs(mean), 1), scale, 1.0)
     model.fit((x - mean) / scale, target)
     weights = np.asarray(model.coef_, float).reshape(-1)
-    return Line(mean, scale, weights, np.asarray(model.intercept_, float).reshape(1))
+    offset = np.asarray(model.intercept_, float).reshape(1)
+    return Line(x.min(0), x.max(0), mean, scale, weights, offset)
 
 
 def _trees(model: Any, inputs: int) -> Trees:

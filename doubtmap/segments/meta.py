@@ -22,8 +22,9 @@ from torch import Tensor
 
 from doubtmap.errors import DataError
 from doubtmap.metrics.accumulator import Array
-from doubtmap.prediction import Prediction, Score
+from doubtmap.prediction import Score
 from doubtmap.scores.fitted_file import read_fitted, write_fitted
+from doubtmap.scores.parsing import parse_scores, relocated
 from doubtmap.segments.estimators import Estimator, Line, Trees
 from doubtmap.segments.inputs import inputs
 from doubtmap.segments.learning import Kind, fit_classifier, fit_regressor
@@ -37,7 +38,8 @@ class MetaModel:
     Args:
         kind: `linear` or `boosting`.
         names: of the features that it reads.
-        scores: texts of the scores that the features come from, as `parse_scores` takes them.
+        texts: of the scores that the features come from, as `parse_scores` takes them.
+        scores: these, by name.
         touches: log-odds of IoU > 0.
         iou: of the adjusted IoU.
         fingerprint: `(C,)` mean logits of the probe image, by which the network is recognised.
@@ -46,7 +48,8 @@ class MetaModel:
 
     kind: Kind
     names: tuple[str, ...]
-    scores: tuple[str, ...]
+    texts: tuple[str, ...]
+    scores: Mapping[str, Score]
     touches: Estimator
     iou: Estimator
     fingerprint: Tensor
@@ -72,7 +75,8 @@ class MetaModel:
         x, iou = inputs(labelled, names), labelled.iou
         assert iou is not None
         touches = fit_classifier(x, iou > 0, kind, seed)
-        given: dict[str, Any] = {"scores": (), "fingerprint": torch.zeros(0), "about": {}} | more
+        given: dict[str, Any] = {"texts": (), "scores": {}, "about": {}} | more
+        given.setdefault("fingerprint", torch.zeros(0))
         return cls(kind, names, touches=touches, iou=fit_regressor(x, iou, kind, seed), **given)
 
     def probability(self, table: SegmentTable) -> Array:
@@ -84,17 +88,6 @@ class MetaModel:
         """`(S,)` in [0, 1]."""
         return np.asarray(np.clip(self.iou(inputs(table, self.names)), 0, 1))
 
-    @property
-    def parsed_scores(self) -> dict[str, Score]:
-        """The scores that the features come from."""
-        from doubtmap.scores.parsing import parse_scores
-
-        return parse_scores(list(self.scores))
-
-    def features(self, prediction: Prediction) -> Tensor:
-        """What the fingerprint is the mean of: the native logits, calibrated ones if they are."""
-        return prediction.native_logits
-
     def save(self, path: str | Path) -> None:
         """Write the model; the file is whole or not there."""
         tensors = {"fingerprint": self.fingerprint}
@@ -104,7 +97,8 @@ class MetaModel:
         options = {
             "by": self.kind,
             "names": self.names,
-            "scores": self.scores,
+            "texts": self.texts,
+            "digests": _digests(self.scores),
             "about": dict(self.about),
         }
         write_fitted(path, "segments", tensors, options)
@@ -117,24 +111,26 @@ class MetaModel:
             DataError: for another file.
         """
         tensors, options = read_fitted(path, "segments")
-        estimator = {"linear": Line, "boosting": Trees}
         try:
-            kind = options["by"]
-            touches, iou = (_read(estimator[kind], part, tensors) for part in ("touches", "iou"))
-            return cls(
-                kind,
-                tuple(options["names"]),
-                tuple(options["scores"]),
-                touches,
-                iou,
-                tensors["fingerprint"],
-                options["about"],
-            )
-        except (KeyError, TypeError) as error:
+            kind, texts = options["by"], tuple(options["texts"])
+            estimators = [_estimator(kind, part, tensors) for part in ("touches", "iou")]
+            names, digests, about = tuple(options["names"]), options["digests"], options["about"]
+            fingerprint = tensors["fingerprint"]
+            if any(estimator.inputs != len(names) for estimator in estimators):
+                raise ValueError("other features than estimators")
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path}: expected a file that doubtmap fit segments wrote, but {error} is missing "
-                f"in it. Fit it again."
+                f"{path}: expected a file that doubtmap fit segments wrote, but it cannot be "
+                f"understood ({error}). Fit it again."
             ) from error
+        scores = parse_scores([relocated(text, Path(path).parent) for text in texts])
+        if _digests(scores) != digests:
+            raise DataError(
+                f"{path}: expected the fitted scores that its features came from, but one of "
+                f"{', '.join(texts)} was fitted anew. Fit segments again."
+            )
+        touches, iou = estimators
+        return cls(kind, names, texts, scores, touches, iou, fingerprint, about)
 
 
 def labelled_rows(table: SegmentTable) -> SegmentTable:
@@ -150,5 +146,10 @@ def labelled_rows(table: SegmentTable) -> SegmentTable:
     return table.take(np.isfinite(table.iou))
 
 
-def _read(kind: type[Any], part: str, tensors: Mapping[str, Tensor]) -> Any:
-    return kind(**{field.name: tensors[f"{part}.{field.name}"].numpy() for field in fields(kind)})
+def _digests(scores: Mapping[str, Score]) -> list[str]:
+    return [str(getattr(score, "digest", "")) for score in scores.values()]
+
+
+def _estimator(kind: str, part: str, tensors: Mapping[str, Tensor]) -> Estimator:
+    found: type[Line] | type[Trees] = {"linear": Line, "boosting": Trees}[kind]
+    return found(**{f.name: tensors[f"{part}.{f.name}"].numpy() for f in fields(found)})

@@ -6,12 +6,10 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from doubtmap.atomic import write_atomically
 from doubtmap.errors import UsageError
 from doubtmap.metrics.accumulator import Array
 
@@ -50,8 +48,15 @@ class SegmentTable:
         return len(self.segment)
 
     def __getitem__(self, name: str) -> Array:
-        """A column by name."""
+        """A feature by name, or another column."""
+        if name in self.names:
+            return np.asarray(self.features[:, self.names.index(name)])
         return self.columns[name]
+
+    def only(self, *names: str) -> SegmentTable:
+        """The same segments with some of the features."""
+        at = [self.names.index(name) for name in names]
+        return replace(self, names=names, features=self.features[:, at])
 
     @property
     def columns(self) -> dict[str, Array]:
@@ -76,21 +81,17 @@ class SegmentTable:
         return replace(self, **rows_of, iou=None if self.iou is None else self.iou[rows])
 
     @classmethod
-    def join(cls, tables: Sequence[SegmentTable], image_names: Sequence[str]) -> SegmentTable:
+    def join(cls, tables: Sequence[SegmentTable]) -> SegmentTable:
         """One table of several images.
 
         Args:
-            tables: of one image each, with the same features.
-            image_names: one for each.
+            tables: of one image each, with its name and the same features.
 
         Raises:
             UsageError: for no table, or tables with other features or classes.
         """
-        if not tables or len(tables) != len(image_names):
-            raise UsageError(
-                f"SegmentTable: expected at least one image and a name for each, got "
-                f"{len(tables)} and {len(image_names)}."
-            )
+        if not tables:
+            raise UsageError("SegmentTable: expected at least one image to join, got none.")
         first = tables[0]
         for table in tables:
             if (table.names, table.class_names) != (first.names, first.class_names):
@@ -106,22 +107,19 @@ class SegmentTable:
             first,
             **together,
             image=np.repeat(np.arange(len(tables)), [len(table) for table in tables]),
-            image_names=tuple(image_names),
+            image_names=tuple(table.image_names[0] for table in tables),
             iou=np.concatenate(iou) if len(iou) == len(tables) else None,
         )
 
-    def write_csv(self, path: str | Path, more: dict[str, Array] | None = None) -> None:
-        """Write all columns, and `more`; numbers to 6 digits, empty where there is none.
-
-        Raises:
-            DataError: where the file cannot be written.
-        """
+    def to_csv(self, more: dict[str, Array] | None = None, header: bool = True) -> str:
+        """All columns, and `more`; numbers to 6 digits, empty where there is none."""
         columns = self.columns | (more or {})
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
+        if header:
+            writer.writerow(columns)
         writer.writerows(zip(*(_cells(column) for column in columns.values())))
-        write_atomically(path, text.getvalue().encode())
+        return text.getvalue()
 
 
 def _cells(column: Array) -> list[str]:

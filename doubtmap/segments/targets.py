@@ -40,7 +40,8 @@ def adjusted_iou(partition: Partition, label: Tensor, valid: Tensor) -> Array:
             f"adjusted_iou: expected labels of the segments' size {tuple(partition.labels.shape)}, "
             f"got {tuple(label.shape)} and {tuple(valid.shape)}."
         )
-    kept = valid.cpu().numpy().reshape(-1).astype(bool)
+    label, valid = label.long(), valid.bool()
+    kept = valid.cpu().numpy().reshape(-1)
     truth = label.cpu().numpy().reshape(-1)
     hidden = truth.max(initial=0) + 1
     things, count = segments_of(label.where(valid, hidden))

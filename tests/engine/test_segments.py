@@ -1,6 +1,7 @@
 """Meta models fitted to a network and images, and reviews by them."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from doubtmap import DataError, ModelError, Prediction, UsageError
 from doubtmap.engine.look_first import area, look_first, share_found
 from doubtmap.engine.review import review
 from doubtmap.engine.segments import fit_segments, labelled_segments
+from doubtmap.engine.splitting import folds_of
 from doubtmap.reports.review import read_segments, write_review, write_segments
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.segments import MetaModel
+from doubtmap.segments import MetaModel, image_figures
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +44,19 @@ def images(tmp_path):
 def test_figures_come_from_images_that_were_not_fitted_to(fit):
     found, out = fit
     assert set(found.compared) == {"entropy (mean)", "entropy", "sizes and probabilities", "all"}
-    cross = found.compared["all"]
+    cross, table = found.compared["all"], found.segments.table
     assert len(cross.runs) == 5
     assert np.mean([run.auroc for run in cross.runs]) > 0.6
-    assert np.isfinite(found.images).all()
+    held = folds_of(table.image_names, 5)[0][2]
+    inside = np.isin(table.image, held)
+    other = MetaModel.fit(table.take(~inside), "linear")
+    assert np.array_equal(cross.expected_iou[inside], other.expected_iou(table.take(inside)))
+    miou, wrong = image_figures(table, cross.expected_iou)
+    assert np.array_equal(found.images, [miou, wrong])
     again = MetaModel.load(out)
-    table = found.segments.table
     assert np.array_equal(again.probability(table), found.model.probability(table))
-    assert again.about["data"] == found.model.about["data"]
+    assert again.about == found.model.about
+    assert len(again.about["seen"]) == 10
 
 
 def test_labels_of_images_are_counted_right(demo):
@@ -84,7 +91,39 @@ def test_a_review_ranks_images_and_names_segments(demo, fit, images, tmp_path):
     assert len(where) == float(row["size"])
     page = (out / "review.html").read_text()
     assert page.count("<section>") == 2
-    assert ranked[0]["image"].rsplit("/", 1)[1] in page
+    assert ranked[0]["pixels"].removeprefix("segments/").removesuffix(".png") in page
+    about = json.loads((out / "review.json").read_text())
+    assert about["segments"]["data"] == model.about["data"]
+    assert not list(out.glob("*.part"))
+
+
+def test_a_review_does_not_review_itself(demo, fit, images, tmp_path):
+    for _ in range(2):
+        everything = sorted(tmp_path.rglob("*.png"))
+        said = write_review(demo, everything, fit[0].model, tmp_path / "out")
+        assert said.startswith("3 images reviewed")
+
+
+def test_images_of_one_name_keep_their_segments(demo, fit, images, tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "street0.png").write_bytes(images[1].read_bytes())
+    paths = [images[0], tmp_path / "b" / "street0.png"]
+    out = tmp_path / "out"
+    write_review(demo, paths, fit[0].model, out)
+    with (out / "segments.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for path in paths:
+        mine = [row for row in rows if row["image"] == str(path)]
+        labels = read_segments(out / mine[0]["pixels"])
+        assert labels.max() + 1 == len(mine)
+        assert (labels == 3).sum() == float(mine[3]["size"])
+
+
+def test_images_can_be_ranked_by_miou(demo, fit, images):
+    found = review(demo, images, fit[0].model)
+    assert (np.diff(found.expected_miou[found.order("miou")]) >= 0).all()
+    with pytest.raises(UsageError, match="wrong or miou"):
+        found.order("luck")
 
 
 def test_suspects_are_the_largest_losses_first(demo, fit, images):
@@ -92,6 +131,7 @@ def test_suspects_are_the_largest_losses_first(demo, fit, images):
     for image in range(3):
         suspects = found.suspects(image, 100)
         mine = found.table.take(found.table.image == image)
+        assert mine.segment.tolist() == list(range(len(mine)))
         size = mine["size"][[suspect.segment for suspect in suspects]]
         loss = size * [1 - suspect.expected_iou for suspect in suspects]
         assert (np.diff(loss) <= 0).all()
@@ -101,10 +141,13 @@ def test_suspects_are_the_largest_losses_first(demo, fit, images):
 def test_a_review_of_labelled_images_is_held_to_them(demo, fit):
     dataset = doubtmap.open_dataset("synthetic:4", seed=7)
     found = look_first(demo, dataset, fit[0].model, first=2)
-    true = labelled_segments(demo, dataset, fit[0].model.parsed_scores)
+    true = labelled_segments(demo, dataset, fit[0].model.scores)
     assert len(found.cards) == 2
     assert found.cards[0].expected_wrong >= found.cards[1].expected_wrong
-    assert found.cards[0].wrong in true.wrong_share
+    for card in found.cards:
+        index = true.table.image_names.index(card.name)
+        assert card.wrong == true.wrong_share[index]
+        assert np.array_equal(card.image, dataset[index].image.permute(1, 2, 0).numpy())
     assert 0 < found.figures["found_area"] <= found.figures["found_area_oracle"] < 1
     assert found.curves["expected"][0] == 0
     assert found.curves["expected"][-1] == pytest.approx(1)
@@ -125,19 +168,37 @@ def test_segment_pictures_hold_large_numbers(tmp_path):
 class Other:
     """The network, with other logits."""
 
-    def __init__(self, segmenter):
-        self.segmenter = segmenter
+    def __init__(self, segmenter, change):
+        self.segmenter, self.change = segmenter, change
         self.class_names = segmenter.class_names
         self.description = segmenter.description
 
     def __call__(self, images):
         made = self.segmenter(images)
-        return Prediction(2 * made.native_logits, made.size, class_names=self.class_names)
+        return Prediction(self.change(made.native_logits), made.size)
 
 
-def test_another_network_is_refused(demo, fit, images):
-    with pytest.raises(ModelError, match="fitted to"):
-        review(Other(demo), images, fit[0].model)
+@pytest.mark.parametrize("change", [lambda x: 2 * x, lambda x: x[:, 1:]])
+def test_another_network_is_refused(demo, fit, images, change):
+    with pytest.raises(ModelError, match="doubtmap fit segments"):
+        review(Other(demo, change), images, fit[0].model)
+
+
+def test_evaluate_refuses_another_network_before_any_work(demo, fit):
+    calls = []
+    other = Other(demo, lambda x: calls.append(1) or 2 * x)
+    dataset = doubtmap.open_dataset("synthetic:3")
+    with pytest.raises(ModelError, match="doubtmap fit segments"):
+        doubtmap.evaluate(other, dataset, "entropy", segments=fit[0].model)
+    assert len(calls) < 3
+
+
+def test_evaluate_says_that_images_were_fitted_to(demo, fit):
+    dataset = doubtmap.open_dataset("synthetic:10")
+    results = doubtmap.evaluate(demo, dataset, "entropy", segments=fit[0].model, replicates=20)
+    assert any(
+        "10 of 10 images" in note and "segments" in note for note in results.figures["notes"]
+    )
 
 
 def test_too_few_images_are_refused(demo):
@@ -160,7 +221,7 @@ def test_one_segment_is_no_failure(fit):
     from doubtmap.segments import segment_table
 
     prediction = Prediction(logits, (8, 8), class_names=doubtmap.load("demo").class_names)
-    maps = {name: score(prediction)[0] for name, score in fit[0].model.parsed_scores.items()}
+    maps = {name: score(prediction)[0] for name, score in fit[0].model.scores.items()}
     table = segment_table(prediction, maps)
     assert len(table) == 1
     assert 0 <= fit[0].model.probability(table)[0] <= 1

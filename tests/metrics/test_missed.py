@@ -15,7 +15,8 @@ from doubtmap.metrics.choosing import bounded_risk, by_f1, by_fpr, by_risk, by_t
 from doubtmap.metrics.missed import Missed, place_of, threshold_at
 from doubtmap.metrics.risk_splits import MissedByImage, risk_over_splits, transferred
 
-few = settings(deadline=None, max_examples=12, derandomize=True)
+few = settings(deadline=None, max_examples=2, derandomize=True)
+many = settings(deadline=None, max_examples=8, derandomize=True)
 
 
 def counted(images):
@@ -25,15 +26,15 @@ def counted(images):
     return missed
 
 
-def drawn(family, seed, count=4, n=150):
+def drawn(family, seed, count=4, n=60):
     return [draw(family, seed + k, n) for k in range(count)]
 
 
 def reached(images):
     """Thresholds to try: the tops of the steps around every value."""
     values = np.unique(np.concatenate([score for score, _ in images]))
-    places = {place_of(float(v)) + k for v in values for k in (0, 1)}
-    return [threshold_at(place) for place in sorted(places) if 128 < place <= 65407]
+    places = {place_of(float(v)) + k for v in values for k in (-1, 0, 1)}
+    return np.array([threshold_at(place) for place in sorted(places) if 128 < place <= 65408])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -58,7 +59,7 @@ def test_figures_at_a_threshold_are_those_of_the_flagged_pixels(family, seed):
             assert figures["precision"] == pytest.approx(positive[flagged].mean())
 
 
-@few
+@many
 @given(seed=st.integers(0, 2**31), family=st.sampled_from(sorted(FAMILIES)))
 def test_sums_add_up_in_any_order(seed, family):
     images = drawn(family, seed, 5)
@@ -104,11 +105,6 @@ def test_shapes_that_differ_are_refused():
         Missed.empty().update(np.zeros(3), np.zeros(3, bool), np.zeros(2, bool))
 
 
-def brute(images, allowed):
-    """The places of all thresholds that a condition allows."""
-    return [t for t in reached(images) if allowed(t)]
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @few
 @given(seed=st.integers(0, 2**31))
@@ -121,21 +117,23 @@ def test_thresholds_by_f1_and_by_rates_are_the_best_there_are(family, seed):
             by_f1(missed)
         return
     tried = reached(images)
-    f1 = {t: f1_score(positive, score > t, zero_division=0) for t in tried}
-    assert f1_score(positive, score > by_f1(missed)) == pytest.approx(max(f1.values()))
+    flagged = score > tried[:, None]
+    f1 = 2 * (flagged & positive).sum(1) / (flagged.sum(1) + positive.sum())
+    assert f1_score(positive, score > by_f1(missed)) == pytest.approx(f1.max())
     chosen = by_tpr(missed, 0.9)
     assert (score > chosen)[positive].mean() >= 0.9
-    assert not [t for t in tried if t > chosen and (score > t)[positive].mean() >= 0.9]
+    assert not (flagged[tried > chosen][:, positive].mean(1) >= 0.9).any()
     chosen = by_fpr(missed, 0.1)
     assert (score > chosen)[~positive].mean() <= 0.1
-    assert not [t for t in tried if t < chosen and (score > t)[~positive].mean() <= 0.1]
+    assert not (flagged[tried < chosen][:, ~positive].mean(1) <= 0.1).any()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("empty", [False, True])
 @few
-@given(seed=st.integers(0, 2**31), alpha=st.sampled_from([0.1, 0.15, 0.3, 0.6]))
-def test_the_threshold_by_risk_is_the_highest_that_the_bound_allows(family, empty, seed, alpha):
+@given(
+    seed=st.integers(0, 2**31), empty=st.booleans(), alpha=st.sampled_from([0.1, 0.15, 0.3, 0.6])
+)
+def test_the_threshold_by_risk_is_the_highest_that_the_bound_allows(family, seed, empty, alpha):
     images = drawn(family, seed, 12, 40)
     held = [(s, p) for s, p in images if p.any()]
     count = len(images) if empty else len(held)
@@ -144,10 +142,11 @@ def test_the_threshold_by_risk_is_the_highest_that_the_bound_allows(family, empt
     chosen = by_risk(counted(images), alpha, empty=empty)
 
     def bound(t):
-        return (sum((s <= t)[p].mean() for s, p in held) + 1) / (count + 1)
+        return (sum((s[p] <= t[:, None]).mean(1) for s, p in held) + 1) / (count + 1)
 
-    assert bound(chosen) <= alpha + 1e-12
-    assert not [t for t in reached(images) if t > chosen and bound(t) <= alpha - 1e-12]
+    assert bound(np.array([chosen])) <= alpha + 1e-12
+    tried = reached(images)
+    assert not (bound(tried[tried > chosen]) <= alpha - 1e-12).any()
 
 
 def test_known_answers_by_risk():
@@ -194,7 +193,7 @@ def test_nothing_to_choose_by():
             by_risk(blank, 0.1, empty=empty)
 
 
-@pytest.mark.parametrize("place", [0, 1, 65537, 65408, 65536])
+@pytest.mark.parametrize("place", [0, 128, 65409, 65537])
 def test_thresholds_are_finite(place):
     with pytest.raises(UsageError, match="among finite numbers"):
         threshold_at(place)

@@ -83,8 +83,8 @@ class TestFile:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("entropy", "learns from data"),
-            ("density:FILE", "learns from data"),
+            ("entropy", "learn from data"),
+            ("density:FILE", "learn from data"),
             ("mahalanobis", "Fit density instead"),
         ],
     )

@@ -16,7 +16,7 @@ every_score = pytest.mark.parametrize("score", ALL)
 
 
 def test_the_catalogue_lists_every_score():
-    fitted = {"Density", "Mahalanobis", "pixel_gradient_norm"}
+    fitted = {"Density", "Mahalanobis", "Wrong", "pixel_gradient_norm"}
     unfitted = {*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS}
     assert unfitted | fitted == set(scores.__all__)
     assert sorted(scores.__all__) == scores.__all__

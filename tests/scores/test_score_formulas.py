@@ -112,17 +112,17 @@ def test_statistics_are_what_their_names_say():
     first, second = logits.topk(2, 1).values.unbind(1)
     p = logits.softmax(1)
     assert torch.equal(found.classes, logits.argmax(1))
-    assert torch.equal(found.first, first)
-    torch.testing.assert_close(found.gap, first - second)
-    torch.testing.assert_close(found.rest, (1 - p.amax(1)) / p.amax(1))
+    assert torch.equal(found.max_logit, -first)
+    torch.testing.assert_close(found.max_softmax, 1 - p.amax(1))
+    torch.testing.assert_close(found.margin, 1 - p.amax(1) + (second - logits.logsumexp(1)).exp())
     torch.testing.assert_close(found.entropy, -(p * p.log()).sum(1))
-    torch.testing.assert_close(found.logsumexp, logits.logsumexp(1))
+    torch.testing.assert_close(found.energy, -logits.logsumexp(1))
 
 
 def test_tied_logits_predict_the_first_class():
     found = pixel_statistics(pixels([1.0, 5.0, 5.0, 5.0], [2.0, 2.0, 2.0, 2.0]))
     assert found.classes.flatten().tolist() == [1, 0]
-    assert found.gap.flatten().tolist() == [0, 0]
+    assert found.margin.flatten().tolist() == [1, 1]
 
 
 def test_the_scores_of_a_small_prediction_are_those_of_its_resized_logits():

@@ -15,14 +15,14 @@ from doubtmap import scores
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.kernels.steps import STEPS, ordered, steps, top_of_step
 from doubtmap.scores import monotone_fit
-from doubtmap.scores.monotone_curve import CELLS, GRID, Curve, places
+from doubtmap.scores.monotone_curve import CELLS, Curve, places
 from doubtmap.scores.monotone_fit import Additive, find_knots, fit_additive, rescaled
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.scores.wrong import Wrong
 from doubtmap.scores.wrong_pixels import count_odds, sample_pixels
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
-few = settings(deadline=None, max_examples=60, derandomize=True)
+few = settings(deadline=None, max_examples=40, derandomize=True)
 
 
 @few
@@ -33,7 +33,7 @@ def test_keys_and_steps_have_the_order_of_the_numbers(numbers):
     keys = ordered(values).long()
     assert torch.equal(less, keys[:, None] < keys[None])
     at = steps(values)
-    assert 0 <= at.min() and at.max() < STEPS
+    assert at.min() >= 0 and at.max() < STEPS
     assert (at[:, None] <= at[None])[less].all()
     for step in at.unique().tolist():
         assert torch.equal(values <= top_of_step(step), at <= step)
@@ -52,8 +52,17 @@ def test_a_curve_never_falls_and_is_flat_beyond_its_ends(data):
     x = torch.cat([torch.tensor(extra), knots.float(), *near]).clamp(-3e38, 3e38).sort().values
     read = curve(x)
     assert (read.diff() >= 0).all()
-    assert read.min() >= curve.levels[0] - GRID and read.max() <= curve.levels[-1] + GRID
+    assert read.min() >= curve.levels[0] - 1e-5 and read.max() <= curve.levels[-1] + 1e-5
     assert torch.equal(curve(torch.tensor([-3e38])) == read.min(), torch.tensor([True]))
+
+
+def test_rounding_does_not_make_a_curve_fall_from_one_cell_to_the_next():
+    rng = np.random.default_rng(0)
+    knots = ordered(torch.logspace(-6, 2, 60))
+    curve = Curve(knots, torch.from_numpy(np.cumsum(rng.gamma(0.3, size=60))))
+    edges = torch.arange(int(knots[0]) >> curve._shift, int(knots[-1]) >> curve._shift)
+    keys = ((edges[:, None] << curve._shift) + torch.arange(-2, 2)).flatten().int()
+    assert (curve(keys.view(torch.float32)).diff() >= 0).all()
 
 
 def test_a_curve_is_linear_in_the_key_of_the_score():
@@ -64,7 +73,7 @@ def test_a_curve_is_linear_in_the_key_of_the_score():
     cell = ordered(x) >> curve._shift
     bent = torch.isin(cell, knots >> curve._shift).numpy()  # a table's cell has one slope
     assert bent.mean() < 0.02
-    assert np.abs(curve(x).numpy() - expected)[~bent].max() < 4 * GRID
+    assert np.abs(curve(x).numpy() - expected)[~bent].max() < 1e-3
     assert len(curve._table(x.device)[0]) <= 2 * CELLS
     assert curve(torch.tensor([-0.0])) == curve(torch.tensor([0.0]))
 
@@ -93,7 +102,7 @@ def read(fitted, values):
 
 
 def test_a_sum_of_rising_curves_is_found_again():
-    values, wrong, odds = drawn(60_000)
+    values, wrong, odds = drawn(30_000)
     fitted = fit_additive(values, wrong, torch.ones(len(values)))
     found = read(fitted, values)
     p, expected = (1 / (1 + np.exp(-z)) for z in (found, odds))
@@ -103,7 +112,7 @@ def test_a_sum_of_rising_curves_is_found_again():
 
 
 def test_one_score_is_about_isotonic_regression():
-    values, wrong, _ = drawn(60_000, seed=1)
+    values, wrong, _ = drawn(30_000, seed=1)
     found = fit_additive(values[:, :1], wrong, torch.ones(len(values)))
     p = 1 / (1 + np.exp(-read(found, values[:, :1])))
     oracle = IsotonicRegression().fit(values[:, 0], wrong).predict(values[:, 0])

@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from gaussian_frames import frames
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
-from doubtmap import DataError, ModelError, UsageError
+from doubtmap import DataError, ModelError, UsageError, scores
+from doubtmap.scores import Density
 from doubtmap.segments import (
     MetaModel,
     SegmentTable,
@@ -64,13 +66,60 @@ def test_estimators_say_what_scikit_learn_says(kind):
 @pytest.mark.parametrize("kind", ["linear", "boosting"])
 def test_a_model_learns_is_saved_and_is_read(kind, tmp_path):
     table = table_of()
-    model = MetaModel.fit(table, kind, scores=("entropy",), about={"data": "x"})
+    model = MetaModel.fit(
+        table, kind, texts=("entropy",), scores={"entropy": scores.entropy}, about={"data": "x"}
+    )
     assert judge(model.probability(table), model.expected_iou(table), table.iou).r2 > 0.8
     model.save(tmp_path / "file")
     again = MetaModel.load(tmp_path / "file")
     assert np.array_equal(again.probability(table), model.probability(table))
     assert np.array_equal(again.expected_iou(table), model.expected_iou(table))
-    assert (again.scores, again.kind, again.about) == (("entropy",), kind, {"data": "x"})
+    assert (again.texts, again.kind, again.about) == (("entropy",), kind, {"data": "x"})
+    assert again.scores == {"entropy": scores.entropy}
+
+
+def test_a_class_that_was_hardly_predicted_does_not_decide_everything():
+    table = table_of()
+    rare = dataclasses.replace(table, names=(*NAMES, "probability:c"))
+    tiny = np.abs(np.random.default_rng(2).standard_normal(len(table))) * 1e-7
+    rare = dataclasses.replace(rare, features=np.column_stack([table.features, tiny]))
+    model = MetaModel.fit(rare, "linear")
+    more = dataclasses.replace(rare, features=rare.features.copy())
+    more.features[:, -1] = 0.01
+    assert np.abs(model.expected_iou(more) - model.expected_iou(rare)).max() < 0.1
+
+
+def test_a_fitted_score_is_found_beside_the_file_and_held_to(tmp_path):
+    gaussians = Density.fit(frames(seed=0))
+    gaussians.save(tmp_path / "d.safetensors")
+    text = f"density:{tmp_path / 'd.safetensors'}"
+    model = MetaModel.fit(
+        table_of(), "linear", texts=(text,), scores={"density": Density.load(text[8:])}
+    )
+    (tmp_path / "moved").mkdir()
+    model.save(tmp_path / "moved" / "m.safetensors")
+    (tmp_path / "d.safetensors").rename(tmp_path / "moved" / "d.safetensors")
+    again = MetaModel.load(tmp_path / "moved" / "m.safetensors")
+    assert next(iter(again.scores.values())).digest == gaussians.digest
+    Density.fit(frames(seed=1)).save(tmp_path / "moved" / "d.safetensors")
+    with pytest.raises(DataError, match="fitted anew"):
+        MetaModel.load(tmp_path / "moved" / "m.safetensors")
+
+
+def test_trees_that_go_round_are_refused(tmp_path):
+    trees = MetaModel.fit(table_of(), "boosting").touches
+    with pytest.raises(ValueError, match="go round"):
+        dataclasses.replace(trees, left=np.zeros_like(trees.left))
+
+
+def test_a_fold_of_one_kind_is_passed_over():
+    table = table_of(images=3)
+    iou = np.where(table.image == 0, 1.0, table.iou)
+    iou[table.image == 2] = np.nan
+    found = cross_judge(dataclasses.replace(table, iou=iou), [[0], [1], [2]], "linear")
+    assert len(found.runs) == 1  # without image 1 all are of one kind; image 2 has no labels
+    assert np.isfinite(found.expected_iou[table.image == 2]).all()
+    assert np.isnan(found.expected_iou[table.image == 1]).all()
 
 
 def test_an_empty_interior_is_given_the_whole_segment():

@@ -1,5 +1,7 @@
 """Segments against brute force, labels by hand, and the laws of tables."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -145,17 +147,33 @@ def test_perfect_segments_have_an_iou_of_one():
     assert (found == 1).all()
 
 
-def test_tables_join_and_are_written(tmp_path):
+def test_tables_join_and_are_written():
     tables = [segment_table(prediction_of(seed), {}) for seed in range(3)]
-    joined = SegmentTable.join(tables, ["x", "y", "z"])
+    tables = [replace(table, image_names=(name,)) for table, name in zip(tables, "xyz")]
+    joined = SegmentTable.join(tables)
     assert len(joined) == sum(map(len, tables))
     assert joined.take(joined.image == 1)["size"].tolist() == tables[1]["size"].tolist()
-    joined.write_csv(tmp_path / "segments.csv", {"extra": np.full(len(joined), np.nan)})
-    lines = (tmp_path / "segments.csv").read_text().splitlines()
+    text = joined.to_csv({"extra": np.full(len(joined), np.nan)})
+    assert text == text[: text.index("\n") + 1] + joined.to_csv(
+        {"extra": np.full(len(joined), np.nan)}, header=False
+    )
+    lines = text.splitlines()
     assert len(lines) == 1 + len(joined)
     assert lines[0].startswith("image,segment,class,left,top,width,height,size,")
     assert lines[1].startswith("x,0,") and lines[1].endswith(",")
     with pytest.raises(UsageError, match="same features"):
-        SegmentTable.join([tables[0], segment_table(prediction_of(classes=3), {})], ["x", "y"])
+        SegmentTable.join([tables[0], segment_table(prediction_of(classes=3), {})])
     with pytest.raises(UsageError, match="at least one image"):
-        SegmentTable.join([], [])
+        SegmentTable.join([])
+    assert joined.only("size")["size"].tolist() == joined["size"].tolist()
+
+
+def test_labels_may_be_bytes_with_255_for_void():
+    partition = partition_of("0000 1111")
+    label = torch.tensor([[0, 255, 0, 0], [1, 1, 1, 255]], dtype=torch.uint8)
+    assert adjusted_iou(partition, label, label != 255).tolist() == [1.0, 1.0]
+
+
+def test_a_partition_of_another_image_is_refused():
+    with pytest.raises(UsageError, match="partition of this image"):
+        segment_table(prediction_of(), {}, partition_of("0000 1111"))
