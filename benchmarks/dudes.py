@@ -10,17 +10,23 @@ camvid:../shared/data/camvid:train):
     doubtmap train DATA --model camvid9 --hold-out pedestrian,bicyclist --batch 4 --crop 288x384 \
         --seed 1 [--recipe dudes --teachers TEACHERS --cache CACHE] [--freeze] [--target ...]
 
-with `--epochs 4 --rate 3e-4 --class-weights 0.25` where the network is trained, and
-`--freeze --epochs 3 --hidden 64` where the head alone is (2 epochs without a hidden layer, 11 on
-the 101 images of val).
+with `--epochs 4 --rate 3e-4 --class-weights 0.25` where the network is trained (`mean`: with
+`--target mean`), and `--freeze --epochs 3 --hidden 64` where the head alone is (2 epochs without a
+hidden layer, 11 on the 101 images of val; `layers`: with
+`--layers backbone.encoder.stages.2,backbone.encoder.stages.3`; `unaugmented`: `--no-augment`;
+`whole images`: with `--no-augment --crop 360x480 --batch 2 --rate 3e-3 --epochs 4`).
 Names of frozen students start with `frozen`. Writes `benchmarks/results/dudes.json`; a stage that
 is run again replaces its rows. The head's learning rate and the hidden layer were chosen on eight
-images of val (among those that `frozen hidden on val` learns from), the epochs by the time that a
-CPU needs. The joint row with a hidden layer was added after a first look at test, its width of 32
-chosen by timing alone.
+images of val (among those that `frozen hidden on val` learns from); `--layers` and what `whole
+images` differs in on 26, with heads fitted to stored features, after a look at what such heads
+reach on test; the epochs by the time that a CPU needs. The joint row with a hidden layer was added
+after a first look at test, its width of 32 chosen by timing alone.
 
-Pearson, Spearman and RMSE are over all pixels of the test images, pooled. Spearman is that of the
-maps rounded to sixteenths of octaves, with average ranks for ties. Stages: `maps`, `parts` (how
+Pearson, Spearman and RMSE are over all pixels of the test images, pooled, against the teachers'
+spread; those of `target.` against what a student of another target learnt. Spearman is that of the
+maps rounded to sixteenths of octaves, with average ranks for ties; its replicates are of half
+octaves. Differences are paired: of mIoU to `plain`, of AUPRC to the same network's entropy.
+Stages: `maps`, `parts` (how
 two teachers follow the other three), `borders` (within 4 pixels of another labelled class, and
 elsewhere), `time` (processor time of one thread, all ways in turn,
 in another order for each image).
@@ -30,22 +36,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from dudes_figures import Following, Worth, with_intervals
 from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.datasets.dataset import UNKNOWN
 from doubtmap.datasets.matching import match_labels
-from doubtmap.metrics import Confusion, Ranking
-from doubtmap.metrics.selective import Keeping
 from doubtmap.models.distilled import HEAD, head_of
 from doubtmap.models.members import MemberSums
 from doubtmap.prediction import Prediction
@@ -53,127 +58,42 @@ from doubtmap.scores.distilled import said_by_head
 
 RESULTS = Path(__file__).parent / "results" / "dudes.json"
 HELD_OUT = ["pedestrian", "bicyclist"]
-OCTAVES, STEPS = (-30, 2), 16
-BINS = (OCTAVES[1] - OCTAVES[0]) * STEPS
-"""Of doubt, evenly in its logarithm."""
 
 
-def binned(doubt: Tensor) -> Any:
-    """`(N,)` bins of a map, ascending with it."""
-    octave = np.log2(np.maximum(doubt.flatten().double().numpy(), 2.0 ** OCTAVES[0]))
-    return ((octave - OCTAVES[0]) * STEPS).astype(np.int64).clip(0, BINS - 1)
+def target_of(network: Any) -> str | None:
+    """What the second head of a network learnt, where it has one."""
+    head = head_of(network.source.backend.module)
+    return None if head is None else str(head.about["target"])
 
 
-@dataclass
-class Following:
-    """How a map follows the ensemble's spread, by the class that the ensemble predicts."""
-
-    classes: int
-    sums: Any = field(init=False)
-    counts: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sums = np.zeros((self.classes, 6))
-        self.counts = np.zeros((self.classes, BINS, BINS), np.int64)
-
-    def update(self, own: Tensor, theirs: Tensor, chosen: Tensor) -> None:
-        """Take one image's maps and the ensemble's classes."""
-        x, y = own.flatten().double().numpy(), theirs.flatten().double().numpy()
-        group = chosen.flatten().numpy()
-        for k, part in enumerate((np.ones_like(x), x, y, x * x, y * y, x * y)):
-            self.sums[:, k] += np.bincount(group, part, self.classes)
-        place = (group * BINS + binned(own)) * BINS + binned(theirs)
-        self.counts += np.bincount(place, minlength=self.counts.size).reshape(self.counts.shape)
-
-    def figures(self, group: int | None = None) -> dict[str, float]:
-        """Over all pixels, or those of one class."""
-        sums = self.sums.sum(0) if group is None else self.sums[group]
-        counts = self.counts.sum(0) if group is None else self.counts[group]
-        n, x, y, xx, yy, xy = sums
-        covariance = xy / n - x * y / n**2
-        deviation = np.sqrt((xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2))
-        return {
-            "pearson": float(covariance / deviation),
-            "spearman": spearman(counts),
-            "rmse": float(np.sqrt((xx - 2 * xy + yy) / n)),
-            "mean": float(x / n),
-            "mean_of_ensemble": float(y / n),
-        }
-
-
-def spearman(counts: Any) -> float:
-    """Correlation of the ranks of a table of counts, ties at their average."""
-    ranks = [np.cumsum(m) - (m - 1) / 2.0 for m in (counts.sum(1), counts.sum(0))]
-    shares = counts / counts.sum()
-    row, column = (r - (shares.sum(1 - axis) * r).sum() for axis, r in enumerate(ranks))
-    covariance = row @ shares @ column
-    return float(
-        covariance / np.sqrt((shares.sum(1) * row**2).sum() * (shares.sum(0) * column**2).sum())
-    )
-
-
-@dataclass
-class Worth:
-    """What a map is worth: unknown and wrong pixels, and what remains without the doubtful."""
-
-    classes: int
-    unknown: Ranking = field(default_factory=Ranking)
-    wrong: Ranking = field(default_factory=Ranking)
-    confusion: Any = None
-    by_class: Any = None
-
-    def __post_init__(self) -> None:
-        self.confusion = np.zeros((BINS, self.classes, self.classes), np.int64)
-        self.by_class = np.zeros((2, self.classes))
-
-    def update(self, doubt: Tensor, predicted: Tensor, label: Tensor) -> None:
-        """Take one image."""
-        known = label >= 0
-        self.unknown.update(doubt, label == UNKNOWN, known | (label == UNKNOWN))
-        self.wrong.update(doubt, predicted != label, known)
-        place = binned(doubt[known]) * self.classes**2
-        place += label[known].numpy().astype(np.int64) * self.classes + predicted[known].numpy()
-        counts = np.bincount(place, minlength=self.confusion.size)
-        self.confusion += counts.reshape(self.confusion.shape)
-        group = predicted.flatten().numpy()
-        self.by_class[0] += np.bincount(group, minlength=self.classes)
-        self.by_class[1] += np.bincount(group, doubt.flatten().double().numpy(), self.classes)
-
-    def figures(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """A row of the results."""
-        mean = self.by_class[1] / np.maximum(self.by_class[0], 1)
-        total = Confusion(self.confusion.sum(0))
-        pixels = self.confusion.sum((1, 2))
-        errors = pixels - np.trace(self.confusion, axis1=1, axis2=2)
-        keeping = Keeping(pixels, errors)
-        removed = np.arange(10) / 10
-        row: dict[str, Any] = {"miou": total.miou, "accuracy": total.accuracy}
-        for kind, ranking in (("unknown", self.unknown), ("wrong", self.wrong)):
-            row[f"{kind}.auprc"] = float(ranking.average_precision())
-            row[f"{kind}.auroc"] = float(ranking.auroc())
-            row[f"{kind}.fpr95"] = float(ranking.fpr_at_tpr(0.95))
-        row["wrong.aurc"] = keeping.area_under_risk()
-        row["mean_by_predicted_class"] = dict(zip(names, mean.tolist()))
-        row["mean_of_classes"] = float(mean.mean())
-        row["removed"] = removed.tolist()
-        row["miou_of_the_rest"] = [self.without(share).miou for share in removed]
-        row["risk_of_the_rest"] = keeping.risk(1 - removed).tolist()
-        return row
-
-    def without(self, share: float) -> Confusion:
-        """The confusion when so large a share of the pixels, the most doubtful, is dropped."""
-        pixels = self.confusion.sum((1, 2))
-        kept = (1 - share) * pixels.sum() - (np.cumsum(pixels) - pixels)
-        part = np.clip(kept / np.maximum(pixels, 1), 0, 1)
-        return Confusion((self.confusion * part[:, None, None]).sum(0))
+def heads_of(base: Any, frozen: dict[str, Any]) -> dict[str, Any]:
+    """The heads of frozen students, after a look that the network below is the same."""
+    weights, heads = base.source.backend.module.state_dict(), {}
+    for name, student in frozen.items():
+        own = student.source.backend.module.state_dict()
+        assert all(torch.equal(part, own[key]) for key, part in weights.items()), name
+        heads[name] = head_of(student.source.backend.module)
+    return heads
 
 
 def with_heads(prediction: Prediction, heads: dict[str, Any]) -> dict[str, Prediction]:
     """The prediction of a frozen network with each head that was trained on it."""
     assert prediction.features is not None
     with torch.no_grad():
-        said = {name: head(prediction.features) for name, head in heads.items()}
+        said = {
+            name: head.say(prediction.features, prediction.layers) for name, head in heads.items()
+        }
     return {name: replace(prediction, layers={HEAD: layer}) for name, layer in said.items()}
+
+
+def taught(theirs: Prediction, members: int, classes: int) -> dict[str, Tensor]:
+    """`(H, W)` of each target of a second head, as a student learns it."""
+    return {
+        "spread": dm.scores.member_spread(theirs)[0],
+        "mutual_information": dm.scores.mutual_information(theirs)[0]
+        / math.log(min(members, classes)),
+        "entropy": dm.scores.entropy(theirs)[0] / math.log(classes),
+    }
 
 
 def maps(shared: Path, plain: Path, students: dict[str, Path], split: str) -> list[Any]:
@@ -181,10 +101,15 @@ def maps(shared: Path, plain: Path, students: dict[str, Path], split: str) -> li
     data = dm.open_dataset(f"camvid:{shared}/data/camvid:{split}")
     teachers = [shared / "models" / "camvid9-ensemble" / str(i) for i in range(1, 6)]
     ensemble = dm.load(",".join(map(str, teachers)))
-    networks = {"plain": dm.load(plain), "camvid9": dm.load(shared / "models" / "camvid9")}
-    networks |= {n: dm.load(f) for n, f in students.items() if not n.startswith("frozen")}
-    loaded = {n: dm.load(f) for n, f in students.items() if n.startswith("frozen")}
-    heads = {n: head_of(s.source.backend.module) for n, s in loaded.items()}  # type: ignore[attr-defined]
+    networks: dict[str, Any] = {"plain": dm.load(plain)}
+    networks["camvid9"] = dm.load(shared / "models" / "camvid9")
+    loaded = {name: dm.load(folder) for name, folder in students.items()}
+    frozen = {name: one for name, one in loaded.items() if name.startswith("frozen")}
+    networks |= {name: one for name, one in loaded.items() if name not in frozen}
+    heads = heads_of(networks["camvid9"], frozen)
+    heard = {layer for head in heads.values() for layer in head.layers}
+    networks["camvid9"] = networks["camvid9"].listening(sorted(heard))
+    targets = {name: target_of(one) for name, one in loaded.items()}
     names = ensemble.class_names
     matching = match_labels(data.class_names, names, HELD_OUT)
     worth: dict[str, Worth] = {}
@@ -193,7 +118,7 @@ def maps(shared: Path, plain: Path, students: dict[str, Path], split: str) -> li
         sample = data[index]
         label, image = matching.apply(sample.label), sample.image[None]
         theirs = ensemble(image)
-        spread = dm.scores.member_spread(theirs)[0]
+        asked = taught(theirs, len(teachers), len(names))
         doubts = {
             f"ensemble: {score}": (getattr(dm.scores, score)(theirs)[0], theirs.classes[0])
             for score in ("member_spread", "mutual_information", "entropy")
@@ -201,28 +126,55 @@ def maps(shared: Path, plain: Path, students: dict[str, Path], split: str) -> li
         predictions = {name: network(image) for name, network in networks.items()}
         predictions |= with_heads(predictions["camvid9"], heads)
         for name, prediction in predictions.items():
-            if not name.startswith("frozen"):
+            if name not in frozen:
                 entropy = dm.scores.entropy(prediction)[0]
                 doubts[f"{name}: entropy"] = entropy, prediction.classes[0]
             if said_by_head(prediction) is not None:
                 own = dm.scores.distilled(prediction)[0]
                 doubts[f"{name}: distilled"] = own, prediction.classes[0]
+                if targets[name] != "spread":
+                    follow = following.setdefault(f"{name}: target", Following(len(names)))
+                    follow.update(own, asked[str(targets[name])], theirs.classes[0])
         for name, (doubt, predicted) in doubts.items():
             worth.setdefault(name, Worth(len(names))).update(doubt, predicted, label)
             follow = following.setdefault(name, Following(len(names)))
-            follow.update(doubt, spread, theirs.classes[0])
+            follow.update(doubt, asked["spread"], theirs.classes[0])
         print(f"\r{split}: {index + 1}/{len(data)}   ", end="", flush=True)
     print()
-    rows = []
+    return rows_of(worth, following, names, split, set(frozen))
+
+
+def rows_of(
+    worth: dict[str, Worth],
+    following: dict[str, Following],
+    names: tuple[str, ...],
+    split: str,
+    frozen: set[str],
+) -> list[Any]:
+    """Figures of every map, with intervals and paired differences."""
+    rows: dict[str, dict[str, Any]] = {}
+    against = []
     for name, own in worth.items():
-        row = {"name": name, "set": f"camvid {split}"} | own.figures(names)
+        network, _, score = name.partition(": ")
         follow = following[name]
-        row |= follow.figures()
+        row = {"name": name, "set": f"camvid {split}"} | own.figures(names)
+        row |= follow.figures() | follow.intervals()
         row["by_class_of_ensemble"] = {c: follow.figures(k) for k, c in enumerate(names)}
-        rows.append(row)
-        told = {k: round(v, 4) for k, v in follow.figures().items()}
-        print(f"{name}: mIoU {row['miou']:.4f} wrong {row['wrong.auprc']:.4f} {told}")
-    return rows
+        if target := following.get(f"{network}: target") if score == "distilled" else None:
+            both = target.figures() | target.intervals()
+            row |= {f"target.{key}": value for key, value in both.items()}
+        if network not in {"ensemble", "plain", "camvid9", *frozen}:
+            against.append((name, "miou", "plain: entropy", "plain"))
+        if score == "distilled":
+            below = "camvid9" if network in frozen else network
+            against.append((name, "wrong.auprc", f"{below}: entropy", "entropy"))
+            against.append((name, "unknown.auprc", f"{below}: entropy", "entropy"))
+        rows[name] = row
+    with_intervals(rows, {name: own.replicates() for name, own in worth.items()}, against)
+    for name, row in rows.items():
+        shown = ("miou", "wrong.auprc", "unknown.auprc", "pearson", "spearman", "rmse")
+        print(name, *[f"{key} {row[key]:.4f}" for key in shown])
+    return list(rows.values())
 
 
 def parts(shared: Path) -> list[Any]:
@@ -336,6 +288,7 @@ def main() -> None:
     parser.add_argument("--stages", default="maps,parts,borders,time")
     parser.add_argument("--split", default="test")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     shared, plain = arguments.shared, arguments.plain
     pairs = [part.partition("=") for part in arguments.students.split(",")]
     students = {name: Path(folder) for name, _, folder in pairs}

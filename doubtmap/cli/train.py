@@ -13,18 +13,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from doubtmap.cli.app import app
 from doubtmap.cli.options import Data, Resume, Seed, names
-from doubtmap.datasets import open_dataset
+from doubtmap.datasets import Dataset, open_dataset
 from doubtmap.errors import UsageError
-from doubtmap.training import Dudes, Plain, Recipe, Reporter, Settings, Spectral, train
+from doubtmap.reports.loss_chart import draw_log
+from doubtmap.training import Dudes, NFlowJS, Plain, Recipe, Reporter, Settings, Spectral, train
 from doubtmap.training.fit import Row
+from doubtmap.training.folds import fold_and_folds, without_fold
+from doubtmap.training.negatives import KINDS
 from doubtmap.training.networks import FORMS
 from doubtmap.training.processes import is_first
 from doubtmap.training.settings import CLASS_WEIGHTS, OPTIMIZERS, PRECISIONS, SCHEDULES
 from doubtmap.training.teachers import TARGETS
+from doubtmap.training.uniformity import DIVERGENCES
 
-DEFAULT = Settings()
-RECIPES = ("plain", "spectral", "ensemble", "dudes")
-"""One network, one with bounded convolutions, several plain ones, a student of several."""
+DEFAULT, NEGATIVES = Settings(), NFlowJS()
+FINE_TUNING = 10
+"""Epochs of a recipe whose network knows its task already."""
+RECIPES = ("plain", "spectral", "ensemble", "dudes", "nflowjs")
+"""One network, one with bounded convolutions, several plain ones, a student of several, one that
+learns what it does not know from negatives."""
 
 
 @app.command("train")
@@ -42,7 +49,12 @@ def train_command(
         bool, typer.Option("--from-scratch", help="Leave the weights and draw others.")
     ] = False,
     hold_out: Annotated[str, typer.Option(help="Classes that are not learnt, but void.")] = "",
-    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = DEFAULT.epochs,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Passes over the images. Default: {DEFAULT.epochs}, of nflowjs {FINE_TUNING}."
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Images in a step, over all processes.")] = (
         DEFAULT.batch
     ),
@@ -99,6 +111,36 @@ def train_command(
     hidden: Annotated[
         int, typer.Option(help="Of dudes: channels of a hidden layer of the second head.")
     ] = 0,
+    layers: Annotated[
+        str, typer.Option(help="Of dudes: inner layers that the hidden layer hears too.")
+    ] = "",
+    folds: Annotated[
+        int, typer.Option(help="Of dudes: groups of teachers, each trained --without-fold of it.")
+    ] = 1,
+    without_fold: Annotated[
+        str | None, typer.Option(help="K/N: leave out the K-th of N equal parts of the images.")
+    ] = None,
+    negatives: Annotated[
+        str, typer.Option(help=f"Of nflowjs: {', '.join(KINDS)}; several are mixed.")
+    ] = NEGATIVES.negatives,
+    divergence: Annotated[
+        str, typer.Option(help=f"Of nflowjs, from uniform: {', '.join(DIVERGENCES)}.")
+    ] = NEGATIVES.divergence,
+    divergence_weight: Annotated[
+        float, typer.Option(help="Of nflowjs: what the divergence weighs.")
+    ] = NEGATIVES.weight,
+    flow: Annotated[
+        Path | None, typer.Option(help="Of nflowjs: file of a trained flow. Default: train one.")
+    ] = None,
+    freeze_flow: Annotated[
+        bool, typer.Option("--freeze-flow", help="Of nflowjs: leave the flow as it is.")
+    ] = False,
+    flow_steps: Annotated[
+        int, typer.Option(help="Of nflowjs: steps of the flow's own training.")
+    ] = NEGATIVES.flow_steps,
+    patch: Annotated[
+        str | None, typer.Option(help="Of nflowjs: MIN-MAX sides of patches, such as 16-80.")
+    ] = None,
     validate_every: Annotated[int, typer.Option(help="Epochs between validations.")] = 1,
     workers: Annotated[int, typer.Option(help="Threads that read images.")] = DEFAULT.workers,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None,
@@ -107,7 +149,9 @@ def train_command(
 ) -> None:
     """Train a network, or several, into folders that every other command takes."""
     settings = Settings(
-        epochs=epochs,
+        epochs=(
+            (FINE_TUNING if recipe == "nflowjs" else DEFAULT.epochs) if epochs is None else epochs
+        ),
         batch=batch,
         crop=_crop(crop),
         rate=rate,
@@ -126,12 +170,30 @@ def train_command(
     )
     with _reporter() as report:
         trained = train(
-            open_dataset(data, seed=seed),
+            _part(open_dataset(data, seed=seed), without_fold),
             out,
             recipe=_recipe(
                 recipe,
                 Spectral(coefficient, normalize_batch_norm),
-                lambda: Dudes(tuple(names(teachers)), target, cache, freeze, mask_void, hidden),
+                lambda: Dudes(
+                    tuple(names(teachers)),
+                    target,
+                    cache,
+                    freeze,
+                    mask_void,
+                    hidden,
+                    tuple(names(layers)),
+                    folds,
+                ),
+                lambda: NFlowJS(
+                    negatives,
+                    divergence,
+                    divergence_weight,
+                    flow,
+                    freeze_flow,
+                    _sides(patch),
+                    flow_steps,
+                ),
             ),
             model=model,
             validation=open_dataset(validation, seed=seed + 1) if validation else None,
@@ -145,6 +207,9 @@ def train_command(
         )
     if not is_first():
         return
+    for folder in trained.folders:
+        draw_log(folder / "training" / "log.csv")
+        draw_log(folder / "training" / "flow.csv")
     for note in trained.notes:
         typer.echo(f"note: {note}", err=True)
     for folder, epoch, miou in zip(trained.folders, trained.epochs, trained.miou):
@@ -160,12 +225,12 @@ def _reporter() -> Iterator[Reporter]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
+        TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(),
     )
     console = Console(stderr=True, soft_wrap=True)
     with Progress(*columns, console=console, transient=True, disable=not is_first()) as bar:
-        task = bar.add_task("train", total=None, loss=float("nan"))
+        task = bar.add_task("train", total=None, loss="")
 
         def step(epoch: int, epochs: int, done: int, steps: int, loss: float) -> None:
             bar.update(
@@ -173,7 +238,7 @@ def _reporter() -> Iterator[Reporter]:
                 description=f"epoch {epoch}/{epochs}",
                 completed=done,
                 total=steps,
-                loss=loss,
+                loss=f"loss {loss:.4f}",
             )
 
         yield Reporter(
@@ -181,15 +246,41 @@ def _reporter() -> Iterator[Reporter]:
             lambda row: console.print(_line(row), highlight=False),
             lambda member, members: console.print(f"member {member} of {members}"),
             lambda done, of: bar.update(task, description="teachers", completed=done, total=of),
+            lambda done, of, bits: bar.update(
+                task, description="flow", completed=done, total=of, loss=f"{bits:.3f} bits"
+            ),
         )
 
 
-def _recipe(name: str, spectral: Spectral, dudes: Callable[[], Dudes]) -> Recipe:
+def _recipe(
+    name: str,
+    spectral: Spectral,
+    dudes: Callable[[], Dudes],
+    nflowjs: Callable[[], NFlowJS],
+) -> Recipe:
     if name not in RECIPES:
         raise UsageError(f"--recipe: expected one of {', '.join(RECIPES)}, got {name}.")
     if name == "dudes":
         return dudes()
+    if name == "nflowjs":
+        return nflowjs()
+    if nflowjs() != NFlowJS():
+        raise UsageError(
+            f"--recipe: expected nflowjs, the only one with --negatives, --divergence, "
+            f"--divergence-weight, --flow, --freeze-flow, --flow-steps and --patch, got {name}. "
+            f"Give --recipe nflowjs, or leave them out."
+        )
+    if dudes() != Dudes(()):
+        raise UsageError(
+            f"--recipe: expected dudes, the only one with --teachers, --target, --cache, --freeze, "
+            f"--mask-void, --hidden, --layers and --folds, got {name}. Give --recipe dudes, or "
+            f"leave them out."
+        )
     return spectral if name == "spectral" else Plain()
+
+
+def _part(dataset: Dataset, without: str | None) -> Dataset:
+    return dataset if without is None else without_fold(dataset, *fold_and_folds(without))
 
 
 def _members(count: int) -> int:
@@ -217,6 +308,15 @@ def _crop(text: str | None) -> tuple[int, int] | None:
     if not (height.isdecimal() and width.isdecimal()):
         raise UsageError(f"--crop: expected HxW such as 360x480, got {text}.")
     return int(height), int(width)
+
+
+def _sides(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    low, _, high = text.partition("-")
+    if not (low.isdecimal() and high.isdecimal()):
+        raise UsageError(f"--patch: expected MIN-MAX such as 16-80, got {text}.")
+    return int(low), int(high)
 
 
 def _exponent(text: str) -> float:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -33,17 +35,41 @@ START = 0.05
 """What a new head says everywhere: about the mean spread of trained ensembles."""
 
 
+class Hidden(nn.Conv2d):
+    """`W z + c + sum_l resize(W_l y_l)`: a 1x1 convolution that also hears inner layers.
+
+    Args:
+        channels: of `z`.
+        hidden: of what comes out.
+        others: channels of each `y_l`; their maps are put into `heard` before each call.
+    """
+
+    def __init__(self, channels: int, hidden: int, others: Sequence[int]) -> None:
+        super().__init__(channels, hidden, 1)
+        self.others = nn.ModuleList(nn.Conv2d(other, hidden, 1, bias=False) for other in others)
+        self.heard: list[Tensor] = []
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`(B, channels, h, w)` to `(B, hidden, h, w)`; maps of other grids are resized to it."""
+        said, heard, self.heard = super().forward(z), self.heard, []
+        for layer, y in zip(self.others, heard, strict=True):
+            said = said + F.interpolate(layer(y), said.shape[-2:], mode="bilinear")
+        return said
+
+
 class Head(nn.Sequential):
     """What a student says of its teachers' doubt: `w . z + b` of the features the classifier sees.
 
     It starts at `START` after the sigmoid, with `w = 0`; published: at one half, with random
-    weights. With a hidden layer, which the paper has not, `z` is `relu(W features + c)`.
+    weights. With a hidden layer, which the paper has not, `z` is `relu(W features + c)`, and may
+    hear inner layers of the network too.
 
     Args:
         classifier: name of the layer whose input it hears.
         channels: features that this layer sees.
         hidden: channels of the hidden layer; 0: none, as published.
         about: what a reader of its file should know.
+        layers: inner layers that the hidden layer hears too, with their channels.
 
     Reference:
         DUDES: Deep Uncertainty Distillation using Ensembles for Semantic Segmentation (Landgraf
@@ -56,15 +82,18 @@ class Head(nn.Sequential):
         channels: int,
         hidden: int = 0,
         about: Mapping[str, Any] | None = None,
+        layers: Mapping[str, int] | None = None,
     ) -> None:
         last = nn.Conv2d(hidden or channels, 1, 1)
         assert last.bias is not None
         nn.init.zeros_(last.weight)
         nn.init.constant_(last.bias, torch.logit(torch.tensor(START)).item())
-        before = (nn.Conv2d(channels, hidden, 1), nn.ReLU()) if hidden else ()
-        super().__init__(*before, last)
+        heard = {str(name): int(count) for name, count in (layers or {}).items()}
+        first = Hidden(channels, hidden, [*heard.values()]) if hidden else None
+        super().__init__(*((first, nn.ReLU()) if first else ()), last)
         self.classifier, self.channels, self.hidden = classifier, channels, hidden
-        self.about = dict(about or {})
+        self.about, self.layers = dict(about or {}), heard
+        self.kept: dict[str, Tensor] = {}
 
     @property
     def layer(self) -> str:
@@ -76,7 +105,28 @@ class Head(nn.Sequential):
 
         A method, so that a copy of the network has hooks to its own copy of the head.
         """
-        self(given[0] if given else next(iter(named.values())))
+        self.say(given[0] if given else next(iter(named.values())), self.kept)
+        self.kept = {}
+
+    def keep(self, name: str, _: nn.Module, __: object, said: Tensor) -> None:
+        """Remember what an inner layer said until the classifier is called."""
+        self.kept[name] = said
+
+    def say(self, z: Tensor, layers: Mapping[str, Tensor]) -> Tensor:
+        """`(B, 1, h, w)` of the classifier's features and the inner layers' outputs.
+
+        Raises:
+            ModelError: where one of its layers was not called before the classifier.
+        """
+        if missing := [name for name in self.layers if name not in layers]:
+            raise ModelError(
+                f"distilled: expected the network to call {missing[0]} before its classifier, but "
+                f"it did not. Train a head that does not hear this layer."
+            )
+        if isinstance(self[0], Hidden):
+            self[0].heard = [layers[name] for name in self.layers]
+        said: Tensor = self(z)
+        return said
 
 
 def attach(network: nn.Module, head: Head) -> None:
@@ -93,13 +143,16 @@ def attach(network: nn.Module, head: Head) -> None:
         )
     try:
         classifier = network.get_submodule(head.classifier)
+        inner = [(name, network.get_submodule(name)) for name in head.layers]
     except AttributeError as error:
         raise ModelError(
-            f"distilled: expected a network with the layer {head.classifier!r}, found none. Train "
-            f"the student again."
+            f"distilled: expected a network with the layers of the second head, but "
+            f"{first_line(error)}. Train the student again."
         ) from error
     classifier.add_module(HEAD, head)
     classifier.register_forward_pre_hook(head.hear, with_kwargs=True)
+    for name, layer in inner:
+        layer.register_forward_hook(partial(head.keep, name))
 
 
 def head_of(network: nn.Module) -> Head | None:
@@ -146,6 +199,7 @@ def head_file(head: Head, weights: bytes) -> bytes:
         "classifier": head.classifier,
         "channels": head.channels,
         "hidden": head.hidden,
+        "layers": head.layers,
         "network": hashlib.sha256(weights).hexdigest(),
         "about": head.about,
     }
@@ -160,21 +214,18 @@ def with_head(source: Source, folder: Path | None) -> Source:
     Raises:
         ModelError: for a head that cannot be read, or belongs to other weights.
     """
-    path = folder / FILE if folder else None
-    if (
-        folder is None
-        or path is None
-        or not path.is_file()
-        or not isinstance(source.backend, ModuleBackend)
-    ):
+    network = source.backend.module if isinstance(source.backend, ModuleBackend) else None
+    if folder is None or network is None or source.kind == "demo":
+        return source  # a folder that happens to be called demo is not the embedded network's
+    path = folder / FILE
+    if not path.is_file():
         return source
     head, weights = _read(path)
-    if sha256_of(folder / WEIGHTS) != weights:
+    if not (folder / WEIGHTS).is_file() or sha256_of(folder / WEIGHTS) != weights:
         raise ModelError(
             f"{path}: expected the second head of the network beside it, got one of other weights. "
             f"Remove it, or train the student again."
         )
-    network = source.backend.module
     attach(network, head.to(source.backend.device, source.backend.dtype).eval())
     both = f"{source.sha256}{sha256_of(path)}".encode()
     note = f"A second head tells what its teachers disagree about: {head.about.get('target')}."
@@ -191,7 +242,8 @@ def _read(path: Path) -> tuple[Head, str]:
             raise ValueError(f"format {meta['format']}")
         if not all(bool(torch.isfinite(part).all()) for part in tensors.values()):
             raise ValueError("weights that are not finite")
-        head = Head(str(meta["classifier"]), meta["channels"], meta["hidden"], meta["about"])
+        heard = dict(meta.get("layers", {}))
+        head = Head(str(meta["classifier"]), meta["channels"], meta["hidden"], meta["about"], heard)
         head.load_state_dict(tensors)
         return head, str(meta["network"])
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:

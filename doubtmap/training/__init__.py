@@ -5,6 +5,7 @@
 
 from doubtmap.training.fit import Reporter
 from doubtmap.training.networks import starting_network
+from doubtmap.training.nflowjs import NFlowJS
 from doubtmap.training.objective import Objective
 from doubtmap.training.recipes import Dudes, Plain, Recipe, Spectral
 from doubtmap.training.settings import Settings
@@ -12,6 +13,7 @@ from doubtmap.training.train import Trained, train
 
 __all__ = [
     "Dudes",
+    "NFlowJS",
     "Objective",
     "Plain",
     "Recipe",

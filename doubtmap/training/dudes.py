@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models import load
-from doubtmap.models.distilled import HEAD, Head, attach, said_by
-from doubtmap.prediction import resize
+from doubtmap.models.distilled import Head, attach, said_by
+from doubtmap.prediction import listening_to, resize
 from doubtmap.training.networks import Start
 from doubtmap.training.objective import CrossEntropy, cross_entropy
 from doubtmap.training.processes import ALONE, Processes
@@ -20,7 +20,7 @@ from doubtmap.training.processes import ALONE, Processes
 PROBE = 128
 """Side, in pixels, of the image on which the classifier is looked for."""
 HEAD_RATE = {False: 0.02, True: 0.006}
-"""Largest learning rate of a head, without and with a hidden layer, whatever the network's."""
+"""Largest learning rate of a head, without and with a hidden layer, beside any network's."""
 KL_WEIGHT = 10.0
 TINY = 1e-8
 
@@ -81,9 +81,11 @@ class SecondHead(Distilling):
         hidden: channels of a hidden layer of the head; 0: none, as published.
         frozen: train the head alone; the network stays as it is, batch norm's statistics too.
         about: what a reader of the head's file should know.
+        layers: inner layers that the hidden layer hears too; published: none.
 
     Raises:
-        ModelError: for a network whose classifier cannot be found.
+        UsageError: for a layer that the network has not.
+        ModelError: for a network whose classifier cannot be found, or a layer without maps.
 
     Reference:
         DUDES: Deep Uncertainty Distillation using Ensembles for Semantic Segmentation (Landgraf
@@ -104,12 +106,16 @@ class SecondHead(Distilling):
         hidden: int = 0,
         frozen: bool = False,
         about: dict[str, Any] | None = None,
+        layers: Sequence[str] = (),
     ) -> None:
         super().__init__(start, teachers, class_weights, processes, mask_void=mask_void)
         classifier, channels, self.align_corners = classifier_of(start)
         self.frozen, self.rate = frozen, HEAD_RATE[hidden > 0]
-        self.network.requires_grad_(not frozen)
-        attach(self.network, Head(classifier, channels, hidden, about))
+        if frozen:
+            self.network.requires_grad_(False)
+        head = Head(classifier, channels, hidden, about, channels_of(start, layers))
+        self.mine = f"network.{head.layer}."
+        attach(self.network, head)
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """`{"cross_entropy": ..., "log_error": ...}`; frozen, the second alone."""
@@ -132,8 +138,8 @@ class SecondHead(Distilling):
         return self
 
     def rate_of(self, name: str, rate: float) -> float:
-        """The head learns faster than the network, since it starts from nothing."""
-        return self.rate if f".{HEAD}." in name else rate
+        """A head beside the network starts from nothing and learns faster; alone, at `rate`."""
+        return self.rate if name.startswith(self.mine) and not self.frozen else rate
 
 
 class MeanProbability(Distilling):
@@ -164,8 +170,7 @@ def classifier_of(start: Start) -> tuple[str, int, bool]:
         ModelError: where it cannot be found.
     """
     segmenter = load(start.network, classes=start.class_names, mean=start.mean, std=start.std)
-    noise = torch.rand(1, 3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
-    segmenter(noise)
+    segmenter(_noise())
     about = segmenter.description
     if about["classifier"] is None:
         raise ModelError(
@@ -175,6 +180,22 @@ def classifier_of(start: Start) -> tuple[str, int, bool]:
     name = str(about["classifier"])
     layer: Any = start.network.get_submodule(name)
     return name, int(layer.in_channels), bool(about["align_corners"])
+
+
+def channels_of(start: Start, layers: Sequence[str]) -> dict[str, int]:
+    """Channels of what inner layers say, by name.
+
+    Raises:
+        UsageError: for a layer that the network has not.
+        ModelError: for one that gives no maps.
+    """
+    segmenter = load(start.network, classes=start.class_names, mean=start.mean, std=start.std)
+    said = listening_to(segmenter, layers)(_noise()).layers if layers else {}
+    return {name: said[name].shape[1] for name in layers}
+
+
+def _noise() -> Tensor:
+    return torch.rand(1, 3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
 
 
 def log_error(

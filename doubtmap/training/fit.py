@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from doubtmap.training.folder import Folder
 from doubtmap.training.objective import Objective
 from doubtmap.training.optimizing import (
     check_finite,
+    clip,
     in_our_words,
     optimizer_of,
     precision_of,
@@ -38,12 +38,14 @@ class Reporter:
         epoch: called with the row of the log.
         member: called with the number of an ensemble's member, from 1, and of all, before it.
         teachers: called with the images that teachers have seen, and of all.
+        flow: called with the steps of a flow's own training, of all, and bits per dimension.
     """
 
     step: Callable[[int, int, int, int, float], None] = lambda *_: None
     epoch: Callable[[Row], None] = lambda _: None
     member: Callable[[int, int], None] = lambda *_: None
     teachers: Callable[[int, int], None] = lambda *_: None
+    flow: Callable[[int, int, float], None] = lambda *_: None
 
 
 @dataclass
@@ -121,7 +123,7 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)
-            length = nn.utils.clip_grad_norm_(objective.parameters(), settings.clip or math.inf)
+            length = clip(objective.parts(), settings.clip)
             if kind is not torch.float16:  # whose scaler leaves such steps out
                 check_finite(length.item(), epoch, "gradient")
             scaler.step(optimizer)

@@ -21,8 +21,10 @@ class Objective(nn.Module):
     """What is trained: all parameters and buffers of this module.
 
     `objective(images, labels)` gives the terms of a batch's loss, `objective.deployed()` the
-    network that is validated and written.
+    network that is validated and written. `notes` are what the user should know of it.
     """
+
+    notes: tuple[str, ...] = ()
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The terms of the loss by name, scalars, which are added up.
@@ -37,6 +39,14 @@ class Objective(nn.Module):
     def rate_of(self, name: str, rate: float) -> float:
         """The largest learning rate of a parameter, by its name, where `rate` is the training's."""
         return rate
+
+    def decays(self, name: str) -> bool:
+        """Whether weight decay is for a parameter, by its name."""
+        return True
+
+    def parts(self) -> list[list[nn.Parameter]]:
+        """The parameters, in groups whose gradients are clipped apart."""
+        return [list(self.parameters())]
 
     def deployed(self) -> nn.Module:
         """The network to be used, a copy in evaluation mode that takes normalised images."""

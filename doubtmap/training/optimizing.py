@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,20 +20,33 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.
 def optimizer_of(model: nn.Module, settings: Settings, rate: float) -> torch.optim.Optimizer:
     """The optimiser, with weight decay on weights of two and more axes only.
 
-    A model with a method `rate_of(name, rate)` says which parameters learn faster than others.
+    A model with a method `rate_of(name, rate)` says which parameters learn faster than others, one
+    with `decays(name)` which ones have weight decay.
     """
     rate_of: Callable[[str, float], float] = getattr(model, "rate_of", lambda _, rate: rate)
+    decays: Callable[[str], bool] = getattr(model, "decays", lambda _: True)
     parts: dict[tuple[float, bool], list[Tensor]] = {}
     for name, part in model.named_parameters():
         if part.requires_grad:
-            parts.setdefault((rate_of(name, rate) / rate, part.ndim > 1), []).append(part)
+            decaying = part.ndim > 1 and decays(name)
+            parts.setdefault((rate_of(name, rate) / rate, decaying), []).append(part)
     groups: list[dict[str, Any]] = [
-        {"params": some, "weight_decay": settings.weight_decay * decays, "factor": factor}
-        for (factor, decays), some in parts.items()
+        {"params": some, "weight_decay": settings.weight_decay * decaying, "factor": factor}
+        for (factor, decaying), some in parts.items()
     ]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, rate, momentum=0.9)
     return torch.optim.AdamW(groups, rate)
+
+
+def clip(parts: Sequence[Iterable[nn.Parameter]], longest: float) -> Tensor:
+    """Shorten the gradient of each part to at most `longest`, 0 for any, apart from the others.
+
+    Returns:
+        `()`, the largest length before; not finite where one is not.
+    """
+    lengths = [nn.utils.clip_grad_norm_(part, longest or math.inf) for part in parts]
+    return torch.stack(lengths).max()
 
 
 def set_rate(

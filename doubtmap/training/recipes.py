@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from doubtmap.datasets import Dataset
 from doubtmap.errors import UsageError
-from doubtmap.training.dudes import MeanProbability, SecondHead
+from doubtmap.training.dudes import HEAD_RATE, MeanProbability, SecondHead
+from doubtmap.training.folds import Folds, check_unseen, grouped
 from doubtmap.training.networks import Start
 from doubtmap.training.objective import CrossEntropy, Objective
 from doubtmap.training.processes import Processes
+from doubtmap.training.settings import Settings
 from doubtmap.training.spectral import bound, fold, settle
 from doubtmap.training.teachers import Cache, Teachers, Told, check_target
 from doubtmap.version import __version__
@@ -106,9 +108,13 @@ class Dudes:
         freeze: train the second head alone, on a network that stays as it is.
         mask_void: leave pixels without a label out of the teachers' term; published: not.
         hidden: channels of a hidden layer of the second head; 0: none, as published.
+        layers: inner layers of the network that the hidden layer hears too; published: none.
+        folds: from 2 on, `teachers` are that many groups of equal size: the first was trained
+            without fold 1 of the images and is asked about it, and so on, so that no teacher is
+            asked about what it was trained on; published: 1, all are asked about all.
 
     Raises:
-        UsageError: for values that make no sense.
+        UsageError: for values that make no sense, or do not go together.
 
     Reference:
         DUDES: Deep Uncertainty Distillation using Ensembles for Semantic Segmentation (Landgraf
@@ -121,6 +127,8 @@ class Dudes:
     freeze: bool = False
     mask_void: bool = False
     hidden: int = 0
+    layers: tuple[str, ...] = ()
+    folds: int = 1
     name: str = "dudes"
 
     def __post_init__(self) -> None:
@@ -130,11 +138,46 @@ class Dudes:
                 f"--hidden: expected a number of channels, or 0 for no hidden layer, got "
                 f"{self.hidden}. Give --hidden 64."
             )
-        if self.freeze and self.target == "mean":
+        if self.target == "mean" and (self.freeze or self.hidden):
+            option = "--freeze" if self.freeze else "--hidden"
             raise UsageError(
-                "--freeze: expected a target that a second head learns, got mean, for which the "
-                "network itself is trained. Leave --freeze out, or choose --target spread."
+                f"{option}: expected a target that a second head learns, got mean, for which the "
+                f"network itself is trained. Leave {option} out, or choose --target spread."
             )
+        if self.layers and not self.hidden:
+            raise UsageError(
+                f"--layers: expected a hidden layer of the second head that hears "
+                f"{', '.join(self.layers)}, got none. Give --hidden 64 too, or leave --layers out."
+            )
+        if self.folds < 1 or (self.folds > 1 and self.cache is None):
+            raise UsageError(
+                f"--folds: expected a number of folds from 2 on, and --cache for what the teachers "
+                f"of each say, got {self.folds} and {self.cache or 'no --cache'}. Give --folds 2 "
+                f"--cache DIR."
+            )
+        grouped(self.teachers, self.folds)
+
+    def check_frozen(self, settings: Settings, validated: bool) -> None:
+        """Refuse what has no effect where the head is trained alone.
+
+        Raises:
+            UsageError: for settings of a network that stays as it is.
+        """
+        for option, given, why in (
+            ("--validation", validated, "the frozen network's mIoU does not change"),
+            ("--class-weights", settings.class_weights, "nothing is learnt from labels"),
+            ("--dropout-rate", settings.dropout is not None, "the network is not in training"),
+        ):
+            if self.freeze and given:
+                raise UsageError(
+                    f"--freeze: expected no {option}, since {why}. Leave {option} out."
+                )
+
+    def rate(self, start: Start) -> float:
+        """The largest learning rate where none is given: the network's, or of a head alone its."""
+        if self.freeze:
+            return HEAD_RATE[self.hidden > 0]
+        return 1e-4 if start.trained else 1e-3
 
     def __call__(
         self, start: Start, class_weights: Tensor | None, processes: Processes
@@ -146,7 +189,8 @@ class Dudes:
                 cannot be frozen since it was not trained for these classes.
             ModelError: for a student whose classifier cannot be found.
         """
-        if self.freeze and (not start.trained or start.notes):
+        unknown = start.maker.startswith("python:")  # its function decides on the weights
+        if self.freeze and (start.notes or not (start.trained or unknown)):
             raise UsageError(
                 f"--freeze: expected a network that was trained for "
                 f"{', '.join(start.class_names)}, got one with random weights. Name it with "
@@ -158,7 +202,8 @@ class Dudes:
         mask = self.mask_void
         if self.target == "mean":
             return MeanProbability(start, teachers, class_weights, processes, mask_void=mask)
-        about = {"target": self.target, "teachers": list(self.teachers), "doubtmap": __version__}
+        about = {"target": self.target, "teachers": list(self.teachers), "folds": self.folds}
+        about["doubtmap"] = __version__
         return SecondHead(
             start,
             teachers,
@@ -168,6 +213,7 @@ class Dudes:
             hidden=self.hidden,
             frozen=self.freeze,
             about=about,
+            layers=self.layers,
         )
 
     def carried(
@@ -177,17 +223,22 @@ class Dudes:
         processes: Processes,
         device: torch.device,
         told: Told,
-    ) -> Cache | None:
+    ) -> Folds | None:
         """What images are to carry: the teachers' targets from a cache, which is filled first.
 
         Raises:
-            UsageError: for teachers that do not fit, or cannot be recognised.
-            DataError: for a folder that cannot be written.
+            UsageError: for teachers that do not fit, or cannot be recognised, or saw their fold.
+            DataError: for a folder that cannot be written, or more folds than images.
         """
         if self.cache is None:
             return None
-        cache = Cache(Path(self.cache), Teachers(self.teachers, self.target, start.class_names))
-        part = (processes.rank, processes.count)
-        cache.fill(dataset, device, part=part, told=told)
+        caches = []
+        for number, names in enumerate(grouped(self.teachers, self.folds), 1):
+            for name in names if self.folds > 1 else ():
+                check_unseen(name, dataset, number, self.folds)
+            teachers = Teachers(names, self.target, start.class_names)
+            caches.append(Cache(Path(self.cache), teachers))
+        folds = Folds(dataset, caches)
+        folds.fill(device, part=(processes.rank, processes.count), told=told)
         processes.wait()
-        return cache
+        return folds

@@ -23,6 +23,7 @@ from doubtmap.datasets.matching import plain_name
 from doubtmap.errors import DataError, UsageError
 from doubtmap.models import load
 from doubtmap.models.ensemble import Ensemble
+from doubtmap.models.source import sha256_of
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scores import member_spread, mutual_information
 
@@ -108,9 +109,16 @@ class Teachers:
         most = math.log(min(len(self.ensemble.members), classes))
         return (mutual_information(prediction) / most)[:, None].clamp(0, 1)
 
+    def let_go(self) -> None:
+        """Forget the networks, to free their memory; who is asked again opens them again."""
+        _ = self.identity
+        self.ensemble.members, self.device = (), torch.device("meta")
+
     @cached_property
     def identity(self) -> str:
-        """A hash of all that the teachers' predictions depend on, but the place where they lie.
+        """A hash of what the teachers' predictions depend on, but the place where they lie.
+
+        Of networks that a Python file makes, that file counts too, though not what it imports.
 
         Raises:
             UsageError: for teachers whose weights are not one file.
@@ -122,8 +130,26 @@ class Teachers:
                 "recognised, got others. Leave --cache out, so that they run on line."
             )
         known = [[about.get(key) for key in IDENTITY] for about in abouts]
+        known += [[code] for name in self.names if (code := _code_of(name))]
         text = json.dumps([FORMAT, known, self.ensemble.class_names, self.order])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def fingerprints(names: Sequence[str]) -> list[object]:
+    """What the networks of these names are now: hashes of their weights, None where there are none.
+
+    Raises:
+        UsageError, ModelError: for a network that cannot be opened.
+    """
+    return [load(name).description.get("sha256") for name in names]
+
+
+def _code_of(name: str) -> str | None:
+    """Hash of the Python file that makes a network, where one does."""
+    if not name.startswith("python:"):
+        return None
+    maker = name.removeprefix("python:").rpartition("@")[0]
+    return sha256_of(Path(maker.rpartition(":")[0]))
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -10,20 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from doubtmap.datasets import Dataset
 from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.models import load
+from doubtmap.models.preprocessing import ImageSize
 from doubtmap.training.augment import NONE, USUAL
 from doubtmap.training.batches import Batches, count_labels
 from doubtmap.training.dropout import set_dropout
 from doubtmap.training.fit import Reporter, fit
 from doubtmap.training.folder import Folder
+from doubtmap.training.folds import identity
 from doubtmap.training.labels import Targets, trained_classes, weights_of
 from doubtmap.training.networks import Start, starting_network
+from doubtmap.training.nflowjs import NFlowJS, keep_flow
 from doubtmap.training.processes import Processes, joined
 from doubtmap.training.recipes import Dudes, Plain, Recipe
 from doubtmap.training.settings import Settings
+from doubtmap.training.teachers import fingerprints
 from doubtmap.training.validation import Validation
 from doubtmap.version import __version__
 
@@ -79,6 +83,7 @@ class Job:
             "data": identity(self.dataset),
             "validation": identity(self.validation) if self.validation else None,
             "recipe": {"name": self.recipe.name} | vars(self.recipe),
+            "teachers": fingerprints(getattr(self.recipe, "teachers", ())),
             "model": self.model,
             "from_scratch": self.from_scratch,
             "hold_out": list(self.hold_out),
@@ -129,12 +134,9 @@ def train(
         raise UsageError(f"train: expected at least 1 member, got {members}. Give --members 5.")
     if not len(dataset) or (validation is not None and not len(validation)):
         raise DataError("train: expected images, found none. Check the data set.")
-    if isinstance(recipe, Dudes) and recipe.freeze and validation is not None:
-        raise UsageError(
-            "--freeze: expected no validation data, since the frozen network's mIoU does not "
-            "change. Leave --validation out."
-        )
     settings = settings or Settings()
+    if isinstance(recipe, Dudes):
+        recipe.check_frozen(settings, validation is not None)
     job = Job(dataset, validation, recipe, model, from_scratch, tuple(hold_out), settings)
     report = report or Reporter()
     with joined(usable(device)) as (processes, here):
@@ -198,20 +200,53 @@ def train_one(
             told = report.teachers if processes.first else Reporter().teachers
             carried = job.recipe.carried(job.dataset, start, processes, device, told)
             batches = replace(batches, carried=carried)
+        recipe = job.recipe
+        if isinstance(recipe, NFlowJS):
+            told_flow = report.flow if processes.first else Reporter().flow
+            recipe = recipe.prepared(
+                batches, settings, folder.inner, device, processes, told_flow, resume=resume
+            )
+        objective = recipe(start, weights, processes)
+
+        def save(network: nn.Module) -> None:
+            folder.save_network(network, start, job.recipe.name)
+            keep_flow(objective, folder.inner)
+
         done = fit(
-            job.recipe(start, weights, processes),
+            objective,
             batches,
             settings,
             folder,
-            rate=settings.rate or (1e-4 if start.trained else 1e-3),
+            rate=settings.rate or usual_rate(job.recipe, start),
             device=device,
             processes=processes,
             validate=validate or None,
-            save=lambda network: folder.save_network(network, start, job.recipe.name),
+            save=save,
             report=report,
         )
     maker = start.maker if start.maker.startswith("python:") else None
-    return Trained((out,), (done.best_epoch,), (done.best,), start.notes, maker)
+    notes = (*start.notes, *objective.notes, *resizing_note(job))
+    return Trained((out,), (done.best_epoch,), (done.best,), notes, maker)
+
+
+def usual_rate(recipe: Recipe, start: Start) -> float:
+    """The largest learning rate where none is asked for."""
+    if isinstance(recipe, Dudes):
+        return recipe.rate(start)
+    return 1e-4 if start.trained else 1e-3
+
+
+def resizing_note(job: Job) -> tuple[str, ...]:
+    """What to say of a frozen network that no longer sees images at the size it used to."""
+    if not (isinstance(job.recipe, Dudes) and job.recipe.freeze):
+        return ()
+    size = load(job.model).description["input_size"]
+    if size == ImageSize().describe():
+        return ()
+    return (
+        f"{job.model} resizes images ({size}) before it sees them, the student takes them as they "
+        f"are, and so may segment differently. Load both with --input-size HxW to compare them.",
+    )
 
 
 def batches_of(job: Job, targets: Targets, start: Start, processes: Processes) -> Batches:
@@ -252,16 +287,6 @@ def class_weights(job: Job, targets: Targets, names: tuple[str, ...]) -> Tensor 
             f"{', '.join(absent)}. Leave them out with --hold-out {','.join(absent)}."
         )
     return weights_of(counts, job.settings.class_weights) if job.settings.class_weights else None
-
-
-def identity(dataset: Dataset) -> dict[str, Any]:
-    """Which images a data set has, in which order, and what they are labelled with."""
-    names = "\n".join(dataset.sample_name(index) for index in range(len(dataset)))
-    return {
-        "name": dataset.name,
-        "images": hashlib.sha256(names.encode()).hexdigest(),
-        "labels": list(dataset.class_names),
-    }
 
 
 def usable(device: torch.device | str | None) -> torch.device:

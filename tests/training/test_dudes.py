@@ -1,6 +1,7 @@
 """What a student learns, and by which loss: known answers, oracles and laws."""
 
 import math
+from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from doubtmap.datasets import VOID
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.models.distilled import HEAD, head_of, said_by
+from doubtmap.models.distilled import HEAD, Head, head_of, said_by
 from doubtmap.models.members import MemberSums
 from doubtmap.prediction import Prediction
 from doubtmap.training import Settings
@@ -218,6 +219,40 @@ def test_a_hidden_layer_is_heard_like_the_single_one():
     assert student(images, labels)["log_error"].item() == pytest.approx(1e-4, rel=0.01)
 
 
+def test_the_hidden_layer_hears_inner_layers_on_the_classifiers_grid():
+    torch.manual_seed(2)
+    z, fine, coarse = torch.rand(2, 4, 6, 8), torch.rand(2, 3, 12, 16), torch.rand(2, 5, 2, 3)
+    head = Head("last", 4, 7, layers={"fine": 3, "coarse": 5})
+    nn.init.normal_(head[-1].weight)
+    first = head[0].weight[:, :, 0, 0], *(layer.weight[:, :, 0, 0] for layer in head[0].others)
+    parts = [torch.einsum("hc,bcyx->bhyx", w, x) for w, x in zip(first, (z, fine, coarse))]
+    heard = sum(F.interpolate(part, (6, 8), mode="bilinear") for part in parts)
+    hidden = (heard + head[0].bias[:, None, None]).relu()
+    exact = torch.einsum("hc,bcyx->bhyx", head[-1].weight[:, :, 0, 0], hidden) + head[-1].bias
+    said = head.say(z, {"coarse": coarse, "fine": fine, "other": z})
+    torch.testing.assert_close(said, exact)
+    with pytest.raises(ModelError, match="to call fine before its classifier, but it did not"):
+        head.say(z, {"coarse": coarse})
+
+
+def test_inner_layers_are_heard_in_the_network_its_copy_and_by_the_gradient():
+    images, labels = batch(carried=1)
+    network = tiny()
+    student = SecondHead(start(network), refuse, hidden=6, layers=("0", "2"))
+    assert head_of(network).layers == {"0": 8, "2": 8}
+    for copy in (network.eval(), student.deployed()):
+        head = head_of(copy)
+        nn.init.normal_(head[-1].weight)
+        with said_by(copy) as said:
+            copy(images[:, :3])
+        assert head.kept == {}
+        inner = copy[0](images[:, :3])
+        z = copy[2](copy[1](inner))
+        torch.testing.assert_close(said[0], head.say(z, {"0": inner, "2": z}))
+    student(images, labels)["log_error"].backward()
+    assert all(part.grad.abs().sum() > 0 for part in head_of(network)[0].others.parameters())
+
+
 def test_both_losses_reach_the_network_and_the_head_only_its_own():
     images, labels = batch(carried=1)
     for term, reached in (("cross_entropy", False), ("log_error", True)):
@@ -236,10 +271,10 @@ def test_a_frozen_network_stays_to_the_bit_and_its_head_learns():
     student.train()
     before = {name: part.clone() for name, part in network.state_dict().items()}
     settings = Settings(epochs=1, warmup=0.0, schedule="constant")
-    optimizer = optimizer_of(student, settings, 1e-3)
+    optimizer = optimizer_of(student, settings, 0.02)
     losses = []
     for step in range(40):
-        set_rate(optimizer, settings, 1e-3, step, 40)
+        set_rate(optimizer, settings, 0.02, step, 40)
         terms = student(images, labels)
         assert set(terms) == {"log_error"}
         optimizer.zero_grad()
@@ -266,6 +301,25 @@ def test_the_head_learns_faster_than_the_network():
     assert rates[id(head.bias)] == (pytest.approx(0.02), 0.0)
     assert rates[id(student.network[0].weight)] == (1e-3, 0.01)
     assert len(rates) == len(list(student.parameters()))
+
+
+def test_alone_the_head_learns_at_the_rate_that_is_asked_for():
+    student = SecondHead(start(), refuse, frozen=True)
+    assert student.rate_of(f"network.3.{HEAD}.0.weight", 0.3) == 0.3
+
+
+def test_layers_of_the_network_that_have_the_heads_name_learn_like_the_network():
+    inner = nn.Sequential(OrderedDict({HEAD: nn.Conv2d(3, 3, 1), "relu": nn.ReLU()}))
+    student = SecondHead(start(nn.Sequential(inner, nn.Conv2d(3, 3, 1))), refuse)
+    assert student.rate_of(f"network.0.{HEAD}.weight", 1e-3) == 1e-3
+    assert student.rate_of(f"network.1.{HEAD}.0.weight", 1e-3) == 0.02
+
+
+def test_what_the_user_froze_stays_frozen_in_joint_training():
+    network = tiny()
+    network[0].requires_grad_(False)
+    SecondHead(start(network), refuse)
+    assert [part.requires_grad for part in (network[0].weight, network[3].weight)] == [False, True]
 
 
 def test_padding_has_no_target_and_void_has_none_where_it_is_masked():

@@ -1,7 +1,9 @@
 """`--recipe dudes`: teachers, a student's folder, its cache, and what is refused."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import doubtmap as dm
 from doubtmap.engine.run import Run, possible_scores
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.models import MonteCarloDropout
-from doubtmap.models.distilled import FILE
+from doubtmap.models.distilled import FILE, Head, attach, head_of, with_head
 from doubtmap.training import Dudes, Reporter, Settings, train
 from doubtmap.training.augment import NONE
 from doubtmap.training.batches import Batches
@@ -163,6 +165,26 @@ def test_two_heads_on_one_network_are_told_apart(student, school, training_set, 
     assert len(hashes) == 2
 
 
+def test_a_head_that_hears_inner_layers_is_written_and_read(school, training_set, tmp_path):
+    recipe = Dudes(school[2], freeze=True, hidden=5, layers=("0", "1"))
+    settings = Settings(epochs=2, batch=4, workers=1)
+    options = {"model": school[2][0], "hold_out": MUD, "settings": settings}
+    model = train(training_set, tmp_path / "net", recipe=recipe, **options).model
+    segmenter, image = dm.load(model), torch.rand(1, 3, 24, 32)
+    network = segmenter.source.backend.module
+    head = head_of(network)
+    assert head.layers == {"0": 8, "1": 8}
+    prediction = dm.load(model).listening(["0", "1"])(image)
+    said = head.say(prediction.features, prediction.layers)
+    silent = {name: 0 * part for name, part in prediction.layers.items()}
+    assert (said - head.say(prediction.features, silent)).abs().max() > 1e-3
+    own = prediction.to_size(said)[:, 0].sigmoid()
+    torch.testing.assert_close(dm.scores.distilled(segmenter(image)), own)
+    plain = dm.load(school[2][0]).source.backend.module
+    with pytest.raises(ModelError, match="a network with the layers of the second head, but "):
+        attach(plain, Head("4", 8, 5, layers={"nine": 8}))
+
+
 @pytest.mark.parametrize("kind", TARGETS)
 def test_the_cache_holds_what_the_teachers_say_of_the_image(kind, school, training_set, tmp_path):
     teachers = Teachers(school[2], kind, NAMES)
@@ -271,19 +293,105 @@ def test_a_students_own_folder_is_not_written_over_its_teacher(school, training_
 
 
 def test_frozen_training_needs_a_network_that_knows_its_classes(
-    school, training_set, validation_set, network, tmp_path
+    school, training_set, validation_set, tmp_path
 ):
     recipe = Dudes(school[2], freeze=True)
     options = {"recipe": recipe, "hold_out": MUD, "settings": QUICK}
-    with pytest.raises(UsageError, match="--freeze: expected a network that was trained for grass"):
-        train(training_set, tmp_path / "a", model=network, **options)
     with pytest.raises(UsageError, match="--freeze: expected a network that was trained for grass"):
         train(training_set, tmp_path / "b", model="demo", **options)
     options["validation"] = validation_set
     with pytest.raises(UsageError, match=r"mIoU does not change. Leave --validation out"):
         train(training_set, tmp_path / "c", model=school[2][0], **options)
-    with pytest.raises(UsageError, match="got mean, for which the network itself is trained"):
-        Dudes(school[2], target="mean", freeze=True)
+    for useless in ({"freeze": True}, {"hidden": 8}):
+        with pytest.raises(UsageError, match="got mean, for which the network itself is trained"):
+            Dudes(school[2], target="mean", **useless)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"class_weights": 0.5}, "expected no --class-weights, since nothing is learnt from"),
+        ({"dropout": 0.1}, "expected no --dropout-rate, since the network is not in training"),
+    ],
+)
+def test_settings_without_effect_on_a_frozen_network_are_refused(
+    school, training_set, setting, sentence, tmp_path
+):
+    settings = Settings(epochs=1, batch=4, **setting)
+    options = {"model": school[2][0], "hold_out": MUD, "settings": settings}
+    with pytest.raises(UsageError, match=sentence):
+        train(training_set, tmp_path, recipe=Dudes(school[2], freeze=True), **options)
+
+
+def test_a_network_that_a_python_file_loads_by_itself_can_get_a_head(
+    school, training_set, network, tmp_path
+):
+    options = {"model": network, "hold_out": MUD, "settings": QUICK}
+    torch.manual_seed(3)
+    trained = train(training_set, tmp_path / "a", recipe=Dudes(school[2], freeze=True), **options)
+    image = torch.rand(1, 3, 24, 32)
+    assert dm.scores.distilled(dm.load(trained.model)(image)).std() > 0
+    rows = (tmp_path / "a" / "training" / "log.csv").read_text().splitlines()
+    rates = [float(row.split(",")[2]) for row in rows[1:]]
+    assert rows[0].split(",")[2] == "rate" and 0 < rates[-1] < rates[0] <= QUICK.rate
+
+
+def test_a_frozen_networks_own_rate_is_that_of_a_head(school):
+    start = starting_network(school[2][0], NAMES)
+    rates = [
+        Dudes(school[2], hidden=n, freeze=f).rate(start) for n in (0, 8) for f in (True, False)
+    ]
+    assert rates == [0.02, 1e-4, 0.006, 1e-4]
+
+
+def test_a_run_does_not_go_on_with_other_teachers_in_the_same_place(school, training_set, tmp_path):
+    for name in "12":
+        shutil.copytree(school[0] / name, tmp_path / name)
+    names = tuple(taught(school[1], tmp_path, name) for name in "12")
+    options = {"recipe": Dudes(names), "model": school[2][0], "hold_out": MUD, "settings": QUICK}
+    train(training_set, tmp_path / "out", **options)
+    train(training_set, tmp_path / "out", resume=True, **options)
+    weights = load_file(tmp_path / "2" / "model.safetensors")
+    weights["4.bias"] += 1
+    save_file(weights, tmp_path / "2" / "model.safetensors")
+    with pytest.raises(UsageError, match=r"expected the settings of the run .*but teachers "):
+        train(training_set, tmp_path / "out", resume=True, **options)
+
+
+def test_a_cache_is_not_read_for_teachers_whose_code_changed(school, stripes, tmp_path):
+    code = tmp_path / "net.py"
+    code.write_text(Path(stripes.removeprefix("folder:"), "net.py").read_text())
+    names = [taught(f"python:{code}:build", school[0], name) for name in "12"]
+    before = Teachers(names, "spread", NAMES).identity
+    assert Teachers(names, "spread", NAMES).identity == before
+    code.write_text(code.read_text() + "\n# another way\n")
+    assert Teachers(names, "spread", NAMES).identity != before
+
+
+def test_teachers_who_were_let_go_are_opened_again(school):
+    teachers, image = Teachers(school[2], "mutual_information", NAMES), torch.rand(1, 3, 24, 32)
+    said, identity = teachers(image), teachers.identity
+    teachers.let_go()
+    assert teachers.ensemble.members == () and teachers.identity == identity
+    assert torch.equal(teachers(image), said)
+
+
+def test_a_folder_called_demo_is_not_the_embedded_networks(
+    stripes, school, training_set, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(epochs=1, batch=4, crop=(24, 32))
+    options = {"model": "demo", "hold_out": MUD, "settings": settings}
+    train(training_set, "demo", recipe=Dudes(school[2]), **options)
+    assert len(dm.load("./demo")(torch.rand(1, 3, 24, 32)).layers) == 1
+    assert dm.load("demo")(torch.rand(1, 3, 24, 32)).layers == {}
+
+
+def test_a_head_without_its_network_is_refused(student, tmp_path):
+    module = dm.load(student[0]).source
+    (tmp_path / FILE).write_bytes((student[1] / FILE).read_bytes())
+    with pytest.raises(ModelError, match="expected the second head of the network beside it"):
+        with_head(module, tmp_path)
 
 
 @pytest.fixture
@@ -322,6 +430,15 @@ def test_the_command_prints_a_model_that_loads(
         (3, ["--target", "spred"], 2, "--target: expected one of spread, mutual_information"),
         (3, ["--hidden", -1], 2, "--hidden: expected a number of channels, or 0"),
         (3, ["--target", "mean", "--freeze"], 2, "--freeze: expected a target that"),
+        (3, ["--recipe", "plain"], 2, "--recipe: expected dudes, the only one with --teachers"),
+        (0, ["--recipe", "plain", "--freeze"], 2, "--freeze, --mask-void, --hidden, --layers and"),
+        (3, ["--layers", "2"], 2, "--layers: expected a hidden layer of the second head"),
+        (3, ["--layers", "9", "--hidden", 4], 2, "layer: expected the name of a layer of this"),
+        (3, ["--layers", "4", "--hidden", 4], 1, "to call 4 before its classifier, but it did"),
+        (3, ["--folds", 2], 2, "--folds: expected a number of folds from 2 on, and --cache"),
+        (3, ["--folds", 0], 2, "--folds: expected a number of folds"),
+        (3, ["--folds", 2, "--cache", "c"], 2, "as many networks for each of 2 folds"),
+        (3, ["--without-fold", "3/2"], 2, "--without-fold: expected a fold and their number"),
         ("missing", [], 2, "Check the path"),
     ],
 )
@@ -386,3 +503,19 @@ def test_a_hugging_face_student_is_still_one_for_other_tools(
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
     assert "distilled" not in capfd.readouterr().err
     assert torch.equal(dm.load(other, classes=NAMES)(image).classes, prediction.classes)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_frozen_student_of_a_folder_that_resizes_says_so(
+    school, segformer, training_set, tmp_path
+):
+    shutil.copytree(segformer, tmp_path / "resizing")
+    said = {"do_resize": True, "size": {"height": 32, "width": 64}}
+    (tmp_path / "resizing" / "preprocessor_config.json").write_text(json.dumps(said))
+    settings = Settings(epochs=1, batch=4, workers=1, crop=(64, 64))
+    for model, count in ((segformer, 0), (tmp_path / "resizing", 1)):
+        options = {"model": str(model), "hold_out": MUD, "settings": settings}
+        recipe = Dudes(school[2], freeze=True)
+        notes = train(training_set, tmp_path / f"out{count}", recipe=recipe, **options).notes
+        assert len(notes) == count
+    assert "resizes images ([32, 64]) before it sees them, the student takes them as" in notes[0]

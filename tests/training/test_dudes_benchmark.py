@@ -1,0 +1,106 @@
+"""The figures of `benchmarks/dudes.py` are those of SciPy and scikit-learn."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from doubtmap.datasets.dataset import UNKNOWN, VOID
+
+PLACE = Path(__file__).parents[2] / "benchmarks" / "dudes_figures.py"
+
+
+@pytest.fixture(scope="module")
+def figures():
+    spec = importlib.util.spec_from_file_location("dudes_figures", PLACE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["dudes_figures"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["dudes_figures"]
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Fourteen images: two maps, the classes of the ensemble, the network's and the labels."""
+    torch.manual_seed(0)
+    made = []
+    for level in range(14):
+        theirs = (torch.randn(24, 30) - 3 + 0.1 * level).sigmoid()
+        own = (theirs.logit() + torch.randn(24, 30)).sigmoid()
+        chosen, predicted, label = torch.randint(0, 3, (3, 24, 30))
+        label = torch.where(own < 0.1, predicted, label)
+        label[:4], label[4:6] = UNKNOWN, VOID
+        made.append((own, theirs, chosen, predicted, label))
+    return made
+
+
+def followed(figures, images):
+    follow = figures.Following(3)
+    for own, theirs, chosen, _, _ in images:
+        follow.update(own, theirs, chosen)
+    return follow
+
+
+def test_a_map_follows_another_as_scipy_says(figures, images):
+    stats = pytest.importorskip("scipy.stats")
+    follow = followed(figures, images)
+    x, y, group = (np.concatenate([image[k].flatten() for image in images]) for k in range(3))
+    for only in (None, 1):
+        at = slice(None) if only is None else group == only
+        found, a, b = follow.figures(only), x[at].astype(np.float64), y[at].astype(np.float64)
+        assert found["pearson"] == pytest.approx(np.corrcoef(a, b)[0, 1])
+        assert found["rmse"] == pytest.approx(np.sqrt(np.mean((a - b) ** 2)))
+        assert found["spearman"] == pytest.approx(stats.spearmanr(a, b).statistic, abs=2e-3)
+        assert (found["mean"], found["mean_of_ensemble"]) == pytest.approx((a.mean(), b.mean()))
+
+
+def test_intervals_hold_the_figure_and_those_of_one_image_are_a_point(figures, images):
+    for some, wide in ((images, True), ([images[0]] * 14, False)):
+        follow = followed(figures, some)
+        found, intervals = follow.figures(), follow.intervals()
+        for name in ("pearson", "spearman", "rmse"):
+            low, high = intervals[f"{name}_interval"]
+            assert low - 1e-9 <= found[name] <= high + 1e-9
+            assert (high - low > 1e-3) == wide
+
+
+def test_resampling_weighs_every_image_alike(figures):
+    states = [np.array([[float(i == k) for k in range(4)]]) for i in range(4)]
+    drawn = np.stack([figures.resampled(states, lambda s, k=k: s[0, k]) for k in range(4)])
+    assert np.array_equal(drawn, figures.weights(4).T)
+
+
+def test_what_a_map_is_worth_is_what_scikit_learn_says(figures, images):
+    metrics = pytest.importorskip("sklearn.metrics")
+    worth = figures.Worth(3)
+    for own, _, _, predicted, label in images:
+        worth.update(own, predicted, label)
+    own, predicted, label = (np.concatenate([i[k].flatten() for i in images]) for k in (0, 3, 4))
+    row, drawn, known = worth.figures(("a", "b", "c")), worth.replicates(), label >= 0
+    either = known | (label == UNKNOWN)
+    for kind, truth, valid in (
+        ("unknown", label == UNKNOWN, either),
+        ("wrong", label != predicted, known),
+    ):
+        exact = metrics.average_precision_score(truth[valid], own[valid])
+        assert row[f"{kind}.auprc"] == pytest.approx(exact, abs=1e-4)
+        counts = np.sum(worth.images[kind], 0)
+        assert figures.precision(counts) == pytest.approx(exact, abs=0.02)  # in bins
+        assert drawn[f"{kind}.auprc"].std() > 0
+    exact = metrics.jaccard_score(label[known], predicted[known], average="macro")
+    assert row["miou"] == pytest.approx(exact)
+
+
+def test_differences_are_paired(figures):
+    rows = {"a": {"miou": 0.5}, "b": {"miou": 0.4}}
+    draws = np.linspace(0, 0.2, 100)
+    drawn = {"a": {"miou": draws + 0.1}, "b": {"miou": draws}}
+    figures.with_intervals(rows, drawn, [("a", "miou", "b", "b")])
+    assert rows["a"]["miou_minus_b"] == pytest.approx(0.1)
+    assert rows["a"]["miou_minus_b_interval"] == pytest.approx([0.1, 0.1])
+    low, high = rows["b"]["miou_interval"]
+    assert low < 0.35 and high > 0.45

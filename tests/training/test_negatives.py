@@ -1,0 +1,255 @@
+"""Negatives: what is pasted, where, and what it costs a prediction not to be uniform there."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import chisquare, entropy
+
+from doubtmap import scores
+from doubtmap.errors import DataError, UsageError
+from doubtmap.training.flow import Flow, FlowShape
+from doubtmap.training.known_patches import cut, places
+from doubtmap.training.negative_learning import drawn_size, paste
+from doubtmap.training.negatives import (
+    Mixture,
+    Noise,
+    Objects,
+    Photographs,
+    Shuffled,
+    open_source,
+    parse_negatives,
+    real_negatives,
+)
+from doubtmap.training.nflowjs import fitted_patch
+from doubtmap.training.uniformity import DIVERGENCES
+
+LOGITS = 4 * torch.randn(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_divergences_are_those_of_scipy():
+    probabilities = LOGITS.softmax(1).numpy()
+    uniform = np.full_like(probabilities, 1 / 7)
+    expected = {
+        "jsd": jensenshannon(probabilities, uniform, axis=1) ** 2,
+        "kl": entropy(uniform, probabilities, axis=1),
+        "reverse-kl": entropy(probabilities, uniform, axis=1),
+    }
+    assert expected.keys() == DIVERGENCES.keys()
+    for name, divergence in DIVERGENCES.items():
+        np.testing.assert_allclose(divergence(LOGITS).numpy(), expected[name], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_divergences_vanish_for_uniform_predictions_and_nowhere_else(name):
+    divergence = DIVERGENCES[name]
+    assert divergence(torch.full((1, 9), 3.0)).abs().item() < 1e-6
+    assert (divergence(LOGITS) > 0).all()
+    torch.testing.assert_close(divergence(LOGITS + 100), divergence(LOGITS))
+    torch.testing.assert_close(divergence(LOGITS.flip(1)), divergence(LOGITS))
+
+
+@pytest.mark.parametrize("classes", [2, 12, 19])
+def test_the_bounds_for_a_prediction_that_is_sure(classes):
+    sure = torch.zeros(1, classes, dtype=torch.float64)
+    sure[0, 0] = 1e4
+    u, m = 1 / classes, (1 + 1 / classes) / 2
+    rest = (classes - 1) * u * math.log(2)
+    largest = 0.5 * (u * math.log(u / m) + rest - math.log(m))
+    assert DIVERGENCES["jsd"](sure).item() == pytest.approx(largest) and largest < math.log(2)
+    assert DIVERGENCES["reverse-kl"](sure).item() == pytest.approx(math.log(classes))
+    assert DIVERGENCES["kl"](sure).item() > 1000
+
+
+def test_the_loss_and_the_score_are_one_divergence():
+    maps = LOGITS.float().T.reshape(1, 7, 5, 10)
+    doubt = scores.divergence(maps, temperature=1.0)
+    torch.testing.assert_close(DIVERGENCES["jsd"](LOGITS.float()), -doubt.flatten())
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_gradients_are_the_numerical_ones(name):
+    x = LOGITS[:3].clone().requires_grad_()
+    assert torch.autograd.gradcheck(DIVERGENCES[name], x)
+
+
+@given(st.integers(0, 999), st.integers(1, 9), st.integers(1, 9))
+@settings(deadline=None, max_examples=30)
+def test_places_lie_inside_and_clean_ones_have_no_void(seed, height, width):
+    random = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(4, 12, 9, generator=random) > 0.02).long() - 1
+    corners, clean = places(labels, (height, width), random)
+    patches = cut(labels[:, None].expand(-1, 3, -1, -1), corners, (height, width))
+    assert patches.shape == (4, 3, height, width)
+    assert ((patches >= 0).flatten(1).all(1) == clean).all()
+
+
+def test_every_place_is_as_likely():
+    labels = torch.zeros(1, 3, 4, dtype=torch.long).expand(4000, -1, -1)
+    corners, _ = places(labels, (2, 2), torch.Generator().manual_seed(0))
+    counts = torch.bincount(corners[:, 0] * 3 + corners[:, 1], minlength=6)
+    assert len(counts) == 6 and chisquare(counts.numpy()).pvalue > 0.001
+
+
+def test_the_place_with_the_least_void_is_taken():
+    labels = torch.full((50, 4, 40), -2)
+    labels[:, :, 20:24] = 0
+    corners, clean = places(labels, (4, 4), torch.Generator().manual_seed(0))
+    near = (corners[:, 1] > 16) & (corners[:, 1] < 24)
+    assert near.float().mean() > 0.7 and (corners[clean, 1] == 20).all()
+
+
+def test_a_patch_replaces_its_pixels_and_no_other():
+    images, patches = torch.rand(2, 3, 10, 12), torch.rand(2, 3, 4, 6, requires_grad=True)
+    shapes = torch.ones(2, 4, 6, dtype=torch.bool)
+    shapes[1, 0] = False
+    corners = torch.tensor([[0, 0], [6, 6]])
+    mixed, pasted = paste(images, patches, shapes, corners)
+    assert pasted.sum().item() == 24 + 18
+    keep = ~pasted[:, None].expand_as(images)
+    assert torch.equal(mixed[keep], images[keep])
+    assert torch.equal(mixed[0, :, :4, :6], patches[0])
+    assert torch.equal(mixed[1, :, 7:, 6:], patches[1, :, 1:])
+    mixed.sum().backward()
+    assert torch.equal(patches.grad, shapes[:, None].expand(-1, 3, -1, -1).float())
+
+
+def test_sides_are_the_multiples_of_eight_between_the_ends():
+    torch.manual_seed(0)
+    drawn = {side for _ in range(200) for side in drawn_size((16, 40))}
+    assert drawn == {16, 24, 32, 40}
+
+
+def test_shuffled_content_has_the_same_blocks():
+    content = torch.rand(2, 3, 24, 16)
+    torch.manual_seed(0)
+    patches, mask = Shuffled()(content)
+
+    def blocks(x):
+        parts = x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(2, 6, -1)
+        return [sorted(image.tolist()) for image in parts]
+
+    assert blocks(patches) == blocks(content) and not torch.equal(patches, content)
+    assert mask.all() and mask.shape == (2, 24, 16)
+
+
+def test_noise_is_even():
+    torch.manual_seed(0)
+    patches, _ = Noise()(torch.zeros(2, 3, 40, 40))
+    assert patches.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert patches.std().item() == pytest.approx(12**-0.5, abs=0.01)
+
+
+def test_a_mixture_draws_from_all_its_sources():
+    class Constant:
+        def __init__(self, value):
+            self.value = value
+
+        def __call__(self, content):
+            return torch.full_like(content, self.value), torch.ones_like(content[:, 0]) > 0
+
+    torch.manual_seed(0)
+    patches, masks = Mixture((Constant(0.25), Constant(0.75)))(torch.zeros(400, 3, 8, 8))
+    values = patches[:, 0, 0, 0]
+    assert set(values.tolist()) == {0.25, 0.75} and masks.shape == (400, 8, 8)
+    assert (patches == values[:, None, None, None]).all()
+    assert chisquare(torch.bincount((values > 0.5).long()).numpy()).pvalue > 0.001
+
+
+def photographs(folder, sizes):
+    folder.mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+def test_windows_of_photographs_are_their_pixels(tmp_path):
+    photographs(tmp_path / "p", [(40, 40)])
+    source, note = real_negatives(str(tmp_path / "p"), ["road", "car"])
+    assert isinstance(source, Photographs)
+    assert "Where they show road, car, the network is taught to doubt what it knows." in note
+    patches, mask = source(torch.zeros(2, 3, 16, 24))
+    image = torch.from_numpy(np.array(Image.open(tmp_path / "p" / "0.png"))).permute(2, 0, 1) / 255
+    windows = image.unfold(1, 16, 1).unfold(2, 24, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, 16, 24)
+    assert all(((windows - patch).abs().amax((1, 2, 3)) < 1e-6).any() for patch in patches)
+    assert mask.all()
+
+
+def test_a_small_photograph_is_scaled_up(tmp_path):
+    photographs(tmp_path / "p", [(5, 9)])
+    patches, _ = real_negatives(str(tmp_path / "p"), ["road"])[0](torch.zeros(1, 3, 16, 24))
+    assert patches.shape == (1, 3, 16, 24) and patches.min() >= 0 and patches.max() <= 1
+
+
+def outlined(folder):
+    """A red cat (15), half as wide as high, and a blue car (2), in one photograph."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "polygons").mkdir()
+    pixels = np.full((80, 80, 3), 60, np.uint8)
+    pixels[10:50, 10:30], pixels[60:70, 40:70] = (255, 0, 0), (0, 0, 255)
+    Image.fromarray(pixels).save(folder / "images" / "1.png")
+    lines = ["15 .125 .125 .375 .125 .375 .625 .125 .625", "2 .5 .75 .875 .75 .875 .875 .5 .875"]
+    (folder / "polygons" / "1.txt").write_text("\n".join(lines))
+
+
+def test_real_things_are_cut_out_and_known_ones_are_left_out_with_a_note(tmp_path):
+    outlined(tmp_path / "coco")
+    source, note = real_negatives(str(tmp_path / "coco"), ["road", "car"])
+    assert isinstance(source, Objects) and "car" in note and "1 of 2 objects" in note
+    patches, masks = source(torch.zeros(3, 3, 32, 48))
+    assert masks[:, :, :14].sum() == masks[:, :, 34:].sum() == 0
+    assert masks[:, :, 17:31].all(), "the thing is as high as the patch, and in its middle"
+    red = patches.movedim(1, -1)[masks]
+    assert (red[:, 0] > 0.9).all() and (red[:, 1:] < 0.1).all()
+
+
+def test_nothing_but_known_things_is_refused(tmp_path):
+    outlined(tmp_path / "coco")
+    with pytest.raises(DataError):
+        real_negatives(str(tmp_path / "coco"), ["cat", "car"])
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="expected images in this folder, found no file"):
+        open_source((f"real:{tmp_path / 'empty'}",), None, ["road"])
+    with pytest.raises(DataError, match="Check the path"):
+        open_source((f"real:{tmp_path / 'none'}",), None, ["road"])
+
+
+def test_the_text_of_negatives():
+    assert parse_negatives("none") == ()
+    assert parse_negatives("flow, real:a/b:train") == ("flow", "real:a/b:train")
+    for text in ("", "flow,flow", "gan", "real:", "real"):
+        with pytest.raises(UsageError, match="some of flow, real:FOLDER, noise, shuffled, none"):
+            parse_negatives(text)
+    with pytest.raises(UsageError, match="expected none alone, got none,flow"):
+        parse_negatives("none,flow")
+
+
+def test_a_source_of_several_kinds_is_a_mixture():
+    flow = Flow(FlowShape(3, 1, 4))
+    source, notes = open_source(("flow", "noise", "shuffled"), flow, ["road"])
+    assert isinstance(source, Mixture) and len(source.sources) == 3 and notes == ()
+    with pytest.raises(UsageError, match="Give --flow FILE"):
+        open_source(("flow",), None, ["road"])
+
+
+@pytest.mark.parametrize(
+    ("crop", "sides"), [((768, 768), (16, 208)), ((288, 384), (16, 80)), ((24, 32), (16, 16))]
+)
+def test_default_sides_grow_with_the_crop(crop, sides):
+    assert fitted_patch(None, crop) == sides
+    assert fitted_patch((8, 24), crop) == (8, 24)
+
+
+def test_patches_larger_than_the_crop_are_refused():
+    with pytest.raises(UsageError, match=r"crop of 24x32 .* sides of 16 to 32\. .*at most 24"):
+        fitted_patch((16, 32), (24, 32))
+    with pytest.raises(UsageError, match="fit into the crop of 8x8"):
+        fitted_patch(None, (8, 8))
