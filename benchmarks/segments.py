@@ -523,7 +523,7 @@ STAGES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--work", type=Path, default=Path("/tmp/doubtmap-segments"))
+    parser.add_argument("--work", type=Path, default=Path("benchmarks/work/segments"))
     parser.add_argument("--vessels", type=Path)
     parser.add_argument("--stages", default=",".join(STAGES))
     given = parser.parse_args()

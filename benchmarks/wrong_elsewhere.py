@@ -52,7 +52,7 @@ def unknown_rows(shared: Path) -> Iterator[dict[str, Any]]:
         here = np.arange(count, len(both.rows))
         for alpha in (0.1, 0.2):
             row = {"stage": "elsewhere", "name": f"entropy, alpha {alpha}", "alpha": alpha}
-            if alpha * (len(here) // 2 + 1) >= 1:
+            if alpha == 0.2:  # half of these sets is too few for less
                 halves = risk_over_splits(found, alpha, splits=SPLITS)
                 yield row | {"set": f"{name}, halves at random"} | _told(halves)
             moved = transferred(positives, negatives, np.arange(count), here, alpha)
@@ -87,17 +87,17 @@ def main() -> None:
     parser.add_argument("--vessels", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [] if given.vessels is None else [*vessel_rows(given.shared, given.work, given.vessels)]
-    rows += unknown_rows(given.shared)
+    if given.vessels is not None:
+        write([*vessel_rows(given.shared, given.work, given.vessels)])
+    write([*unknown_rows(given.shared)])
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """Put rows into the results, in place of older ones of the same sets."""
     content = json.loads(RESULTS.read_text())
     replaced = {row["set"] for row in rows}
     kept = [r for r in content["rows"] if r["stage"] != "elsewhere" or r["set"] not in replaced]
-    content["rows"] = [
-        *kept,
-        *({"command": "python benchmarks/wrong_elsewhere.py"} | r for r in rows),
-    ]
-    for row in rows:
-        print(row)
+    content["rows"] = kept + [{"command": "python benchmarks/wrong_elsewhere.py"} | r for r in rows]
     RESULTS.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -18,11 +18,20 @@ def test_fuse_choose_and_evaluate(run, tmp_path):
         "threshold", "demo", "synthetic:3", "--score", f"wrong:{wrong}", "--of", "unknown",
         "--by", "risk", "--alpha", "0.3", "--out", threshold,
     )  # fmt: skip
+    assert code == 2
+    assert "2 of 3 images of synthetic:3 were used for the fit of wrong" in err
+    code, out, err = run(
+        "threshold", "demo", "synthetic:3", "--score", f"wrong:{wrong}", "--of", "unknown",
+        "--by", "risk", "--alpha", "0.3", "--out", threshold, "--seed", 9,
+    )  # fmt: skip
     assert code == 0, err
     found = load_threshold(threshold)
     assert (found.by, found.level, found.score) == ("risk", 0.3, f"wrong:{wrong}")
     assert out.startswith(f"{threshold}: wrong:{wrong} > ")
     assert found.command.startswith("doubtmap threshold demo synthetic:3")
+    code, out, err = run("threshold", "demo", "synthetic:2", "--seed", 5, "--check", threshold)
+    assert code == 0, err
+    assert "missed was to stay below 0.3" in out
     code, out, err = run(
         "evaluate", "demo", "synthetic:1", "--scores", f"entropy,wrong:{wrong}", "--json",
         "--threshold", threshold, "--out", tmp_path / "results", "--replicates", 20, "--seed", 5,
@@ -69,7 +78,7 @@ def test_a_threshold_that_is_not_there(run, tmp_path):
     [
         (["wrong", "demo", "synthetic:2"], 2, "Give --scores entropy,margin"),
         (["wrong", "demo", "synthetic:1", "--scores", "entropy"], 2, "at least 2 images"),
-        (["density", "demo", "synthetic:2", "--scores", "entropy"], 2, "with wrong only"),
+        (["density", "demo", "synthetic:2", "--scores", "entropy"], 2, "with wrong or segments only"),
     ],
 )
 def test_bad_fits(run, tmp_path, arguments, code, message):

@@ -22,7 +22,6 @@ from doubtmap.cli.options import (
 from doubtmap.datasets import Dataset, open_dataset
 from doubtmap.engine import fit_score
 from doubtmap.engine.segments import SCORES, fit_segments, parse_segments
-from doubtmap.errors import UsageError
 from doubtmap.prediction import Segmenter
 from doubtmap.progress import progress_bar
 from doubtmap.reports.segments import segments_table
@@ -55,8 +54,6 @@ def fit(
     """Fit to a network and labelled images; then --scores SCORE:FILE, or review --segments FILE."""
     torch.manual_seed(seed)
     kind = parse_segments(score)
-    if unknown and kind is None:
-        raise UsageError("--unknown: expected with segments only, where it matters. Leave it out.")
     segmenter = network.open(model, seed)
     if kind is not None:
         _fit_segments(segmenter, open_dataset(data, seed=seed), scores, kind, unknown, out, seed)
@@ -67,6 +64,7 @@ def fit(
             segmenter,
             open_dataset(data, seed=seed),
             scores=scores,
+            unknown=names(unknown),
             seed=seed,
             out=out,
             command=command_line(),

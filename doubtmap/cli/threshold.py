@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -20,10 +22,12 @@ from doubtmap.cli.options import (
     expanded,
     names,
 )
-from doubtmap.datasets import open_dataset
-from doubtmap.engine import choose_threshold, save_threshold
+from doubtmap.datasets import Dataset, open_dataset
+from doubtmap.engine import choose_threshold, load_threshold, save_threshold
+from doubtmap.engine.threshold import check_threshold
 from doubtmap.engine.threshold_file import By, Of, Threshold
 from doubtmap.errors import UsageError
+from doubtmap.prediction import Segmenter
 from doubtmap.progress import progress_bar
 
 
@@ -33,10 +37,13 @@ def threshold_command(
     model: Model,
     data: Data,
     network: NetworkOptions,
-    score: Annotated[str, typer.Option(help="One, such as entropy or wrong:FILE.")],
-    of: Annotated[str, typer.Option(help="What to flag: wrong or unknown.")],
-    by: Annotated[str, typer.Option(help="f1, tpr, fpr or risk (conformal risk control).")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    score: Annotated[str, typer.Option(help="One, such as entropy or wrong:FILE.")] = "",
+    of: Annotated[str, typer.Option(help="What to flag: wrong or unknown.")] = "",
+    by: Annotated[str, typer.Option(help="f1, tpr, fpr or risk (conformal risk control).")] = "",
+    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="A file to hold to other images, instead of choosing.")
+    ] = None,
     at: Annotated[
         float | None, typer.Option(help="Rate of tpr (default .95) or fpr (default .05).")
     ] = None,
@@ -50,8 +57,21 @@ def threshold_command(
     unknown: Unknown = "",
     seed: Seed = 0,
 ) -> None:
-    """Choose a threshold on labelled images; then --threshold FILE on evaluate."""
+    """Choose a threshold on labelled images, or --check one on others."""
     torch.manual_seed(seed)
+    if check is not None:
+        if score or of or by or out or unknown or count_empty or (at, alpha) != (None, None):
+            raise UsageError(
+                "threshold: expected --check FILE alone, which says all that it was chosen with. "
+                "Leave the other options out."
+            )
+        _check(network.open(model, seed), open_dataset(data, seed=seed), load_threshold(check))
+        return
+    if not (score and of and by and out):
+        raise UsageError(
+            "threshold: expected --score, --of, --by and --out, or --check FILE. Add what is "
+            "missing."
+        )
     level = _level(by, at, alpha)
     check_place(out)
     with progress_bar() as progress:
@@ -71,6 +91,18 @@ def threshold_command(
     for note in chosen.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(f"{out}: {_summary(chosen)}")
+
+
+def _check(segmenter: Segmenter, dataset: Dataset, chosen: Threshold) -> None:
+    """Print what a threshold comes to on other images."""
+    with progress_bar() as progress:
+        figures, notes = check_threshold(segmenter, dataset, chosen, progress=progress)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    here = {name: x if math.isfinite(x) else None for name, x in figures.items()}
+    typer.echo(_summary(replace(chosen, data=dataset.name, figures=here)))
+    if chosen.by == "risk":
+        typer.echo(f"missed was to stay below {chosen.level:g}, as an expectation over images")
 
 
 def _level(by: str, at: float | None, alpha: float | None) -> float | None:

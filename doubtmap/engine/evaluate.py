@@ -118,6 +118,12 @@ def evaluate(
     given = thresholds_by_score(thresholds, run.scores, segmenter)
     if segments is not None:
         check_network(run.segmenter, segments)
+    run.notes.extend(
+        f"{name}: its threshold was chosen with {', '.join(threshold.unknown) or 'no class'} "
+        f"unknown, here {', '.join(unknown) or 'none'} is."
+        for name, threshold in given.items()
+        if set(threshold.unknown) != set(unknown)
+    )
     run.notes.extend(notes_of_seen(_seen(run.scores, given, segments), dataset))
     sizes = component_sizes or dataset.component_sizes or DEFAULT_SIZES
     settings = run.settings | {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def fit_score(
     dataset: Dataset,
     *,
     scores: str = "",
+    unknown: Sequence[str] = (),
     seed: int = 0,
     out: str | Path | None = None,
     command: str = "",
@@ -49,6 +50,7 @@ def fit_score(
         dataset: labelled images; for `density` best those that it was trained on, for `wrong`
             those that it was not trained on.
         scores: what `wrong` is made of, as in `"entropy,margin,density:FILE"`.
+        unknown: label classes that are unknown objects, of which `wrong` learns nothing.
         seed: of the sample of `wrong`.
         out: the file.
         command: what to write into the file as its origin.
@@ -62,9 +64,12 @@ def fit_score(
     """
     name, options = parse_fit(score)
     if name == "wrong":
-        options |= {"scores": scores, "seed": seed}
-    elif scores:
-        raise UsageError(f"fit: expected --scores with wrong only, got it with {name}. Drop it.")
+        options |= {"scores": scores, "unknown": tuple(unknown), "seed": seed}
+    elif scores or unknown:
+        raise UsageError(
+            f"fit: expected --scores and --unknown with wrong or segments only, got one with "
+            f"{name}. Leave it out."
+        )
     if out is not None:
         check_place(out)
     fitted = FITS[name](segmenter, dataset, options, progress)
@@ -89,7 +94,8 @@ def _fit_density(
     wanted = () if layer == "classifier" else tuple(layer.split("+"))
     listening = listening_to(segmenter, wanted)
     fitted = Density.fit(Pairs(listening, dataset, progress=progress), layer=layer, **options)
-    return replace(fitted, fingerprint=_fingerprint(listening, fitted))
+    about = {**fitted.about, "seen": fingerprints(dataset)}
+    return replace(fitted, fingerprint=_fingerprint(listening, fitted), about=about)
 
 
 def _fit_wrong(
@@ -107,12 +113,19 @@ def _fit_wrong(
         )
     parts = split_images([dataset.sample_name(index) for index in range(len(dataset))])
     pairs, others = (
-        Pairs(listening, dataset, indices=part, stage=stage, progress=progress)
+        Pairs(listening, dataset, options["unknown"], part, stage, progress)
         for part, stage in zip(parts, ("curves", "calibrate"))
     )
     fitted = Wrong.fit(pairs, others, texts, seed=options["seed"])
-    about = {**fitted.about, "seen": fingerprints(dataset)}
-    return replace(fitted, fingerprint=fingerprint_of(listening), about=about)
+    return replace(
+        fitted,
+        fingerprint=fingerprint_of(listening),
+        about={
+            **fitted.about,
+            "unknown": list(options["unknown"]),
+            "seen": list(dict.fromkeys([*fingerprints(dataset), *seen_by(fitted.scores)])),
+        },
+    )
 
 
 Fit = Callable[[Segmenter, Dataset, dict[str, Any], Progress | None], Density | Wrong]
@@ -140,6 +153,11 @@ def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
             expected,
         )
     return listening
+
+
+def seen_by(scores: Iterable[Score]) -> list[str]:
+    """Fingerprints of the images that scores have learnt from."""
+    return [image for score in scores for image in getattr(score, "about", {}).get("seen", ())]
 
 
 def hold_to_network(name: str, fit: str, found: Tensor, expected: Tensor) -> None:

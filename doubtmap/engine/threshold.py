@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-import numpy as np
 from torch import Tensor
 
 from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, Dataset
-from doubtmap.engine.fit import fingerprint_of, prepared
+from doubtmap.engine.fit import fingerprint_of, prepared, seen_by
 from doubtmap.engine.observation import score_maps
 from doubtmap.engine.pairs import Pairs
 from doubtmap.engine.run import Progress, check_request
+from doubtmap.engine.seen import notes_of_seen
 from doubtmap.engine.settings import model_settings
 from doubtmap.engine.threshold_file import By, Of, Threshold
 from doubtmap.errors import UsageError
@@ -69,11 +69,13 @@ def choose_threshold(
     if len(named) != 1:
         raise UsageError(f"threshold: expected one score, got {', '.join(named)}. Choose one.")
     check_request(segmenter, dataset, unknown)
-    listening = prepared(segmenter, named)
-    missed = Missed.empty()
-    pairs = Pairs(listening, dataset, unknown, stage="threshold", progress=progress)
-    for values, positive, valid in scored_pixels(pairs, named, of):
-        missed.update(values, positive, valid)
+    seen = list(notes_of_seen({f"the fit of {n}": seen_by([s]) for n, s in named.items()}, dataset))
+    if seen and by == "risk":
+        raise UsageError(
+            f"threshold: expected images that {score} has not learnt from, since the guarantee of "
+            f"--by risk needs them, but {seen[0].partition(', so')[0]}. Give others."
+        )
+    missed = _missed(segmenter, dataset, named, of, unknown, progress)
     chosen = _chosen(missed, by, level, empty)
     ((_, opened),) = named.items()
     figures = missed.at(chosen)
@@ -89,10 +91,59 @@ def choose_threshold(
         network=model_settings(segmenter),
         fingerprint=tuple(fingerprint_of(segmenter).tolist()),
         digest=getattr(opened, "digest", ""),
+        unknown=unknown,
+        empty=empty,
         seen=fingerprints(dataset),
-        notes=tuple(_notes(missed, chosen, by, empty)),
+        notes=(*seen, *_notes(missed, chosen, by, empty)),
         command=command,
     )
+
+
+def check_threshold(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    threshold: Threshold,
+    *,
+    progress: Progress | None = None,
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """What a threshold comes to on other images than it was chosen on.
+
+    Args:
+        segmenter: the network that it was chosen for.
+        dataset: labelled images.
+        threshold: as `choose_threshold` gave it; its unknown classes are unknown here.
+        progress: told after each image.
+
+    Returns:
+        Figures as `Threshold.figures`, NaN where not defined; notes for the user.
+
+    Raises:
+        UsageError, DataError, ModelError: each with one sentence that says what to do.
+    """
+    threshold.check_network(segmenter)
+    name, score = threshold.opened()
+    seen = {"the threshold": threshold.seen, f"the fit of {name}": seen_by([score])}
+    notes = tuple(notes_of_seen(seen, dataset))
+    missed = _missed(segmenter, dataset, {name: score}, threshold.of, threshold.unknown, progress)
+    return missed.at(threshold.threshold), notes
+
+
+def _missed(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    named: dict[str, Score],
+    of: Of,
+    unknown: tuple[str, ...],
+    progress: Progress | None,
+) -> Missed:
+    """The pixels of a data set by the steps of one score."""
+    missed = Missed.empty()
+    pairs = Pairs(
+        prepared(segmenter, named), dataset, unknown, stage="threshold", progress=progress
+    )
+    for values, positive, valid in scored_pixels(pairs, named, of):
+        missed.update(values, positive, valid)
+    return missed
 
 
 def scored_pixels(
@@ -164,6 +215,6 @@ def _notes(missed: Missed, chosen: float, by: By, empty: bool) -> Iterator[str]:
     if by == "risk" and holding < every:
         kind = "are counted as having missed nothing" if empty else "count for nothing"
         yield f"{every - holding} of {every} images hold no pixel to flag and {kind}."
-    if not np.isclose(missed.flagged[place], 0):
+    if missed.flagged[place] != 0:
         return
     yield "The threshold flags no pixel of these data: what is missed is tolerated as a whole."

@@ -21,6 +21,11 @@ from doubtmap.scores.parsing import parse_scores
 from doubtmap.version import __version__
 
 FORMAT = 1
+_UNREADABLE = (
+    *(OSError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError),
+    UsageError,
+)
+"""What reading a file of something else may raise."""
 Of = Literal["wrong", "unknown"]
 By = Literal["f1", "tpr", "fpr", "risk"]
 
@@ -43,6 +48,8 @@ class Threshold:
         network: what its predictions depend on, as far as can be told.
         fingerprint: mean logits of a probe image, by which another network is recognised.
         digest: of the score, where it learnt from data.
+        unknown: label classes that were unknown objects there.
+        empty: whether images without any pixel to flag counted, as having missed nothing.
         seen: fingerprints of the images.
         notes: sentences for the user.
         command: how it was made.
@@ -62,6 +69,8 @@ class Threshold:
     network: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: tuple[float, ...] = ()
     digest: str = ""
+    unknown: tuple[str, ...] = ()
+    empty: bool = False
     seen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     command: str = ""
@@ -86,7 +95,7 @@ class Threshold:
         Returns:
             The same shape, bool: above the threshold, not at it.
         """
-        return values > self.threshold
+        return (values if values.dtype == torch.float64 else values.float()) > self.threshold
 
     def opened(self) -> tuple[str, Score]:
         """What results call the score, and the score.
@@ -142,8 +151,12 @@ class Threshold:
             KeyError, TypeError, ValueError, UsageError: for anything else.
         """
         known = {part.name: content[part.name] for part in fields(cls)}
-        for name in ("fingerprint", "seen", "notes"):
-            known[name] = tuple(known[name])
+        for name in ("unknown", "seen", "notes"):
+            known[name] = tuple(str(text) for text in known[name])
+        known["fingerprint"] = tuple(float(x) for x in known["fingerprint"])
+        known["figures"] = dict(known["figures"])
+        if known["level"] is not None:
+            known["level"] = float(known["level"])
         if not isinstance(known["score"], str) or isinstance(known["threshold"], (bool, str)):
             raise TypeError("the score is no text, or the threshold no number")
         return cls(**known | {"threshold": float(known["threshold"])})
@@ -203,10 +216,18 @@ def load_threshold(path: str | Path) -> Threshold:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("kind") != "threshold":
             raise ValueError("not a threshold")
-        if content["format"] > FORMAT:
+        if content["format"] is True or content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, where this version reads {FORMAT}")
         return Threshold.of_content(content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+    except (
+        OSError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        UsageError,
+    ) as error:
         raise DataError(
             f"{path}: expected a threshold, but it cannot be read ({error or type(error).__name__})"
             f". Make one with: doubtmap threshold MODEL DATA --score NAME --of unknown --by f1 "

@@ -63,6 +63,8 @@ class Missed(Sums):
             keep = to_numpy(valid).astype(bool)
             same_shape("Missed", score=values, valid=keep)
             values, truth = values[keep], truth[keep]
+        if not values.size:
+            return
         at = _steps(values.reshape(-1))
         found = np.bincount(at + STEPS * truth.reshape(-1), minlength=2 * STEPS)
         negatives, positives = found.reshape(2, STEPS).astype(np.float64)

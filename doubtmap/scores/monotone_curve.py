@@ -14,8 +14,6 @@ from doubtmap.kernels.steps import ordered
 
 CELLS = 1 << 14
 """Of the table, at most."""
-GRID = 2.0**-12
-"""Levels are multiples of this, so that float32 reads between them without losing the order."""
 TILE = 1 << 16
 """Pixels read at once: they stay in the processor's cache."""
 
@@ -62,12 +60,21 @@ class Curve:
         result = torch.empty_like(flat)
         for begin in range(0, len(flat), TILE):
             part = slice(begin, begin + TILE)
-            key = ordered(flat[part]).clamp_(self._ends[0], self._ends[1])
+            key = self._keys(flat[part])
             cell = (key >> self._shift).sub_(self._ends[0] >> self._shift)
             within = key.bitwise_and_((1 << self._shift) - 1).float().mul_(0.5**self._shift)
             low, rise = start.index_select(0, cell), change.index_select(0, cell)
             torch.addcmul(low, within, rise, out=result[part])
         return result.view(values.shape)
+
+    def _keys(self, values: Tensor) -> Tensor:
+        """Keys between the ends; those of numbers above 0 are their bits."""
+        low, high = self._ends
+        if low < 0:
+            return ordered(values).clamp_(low, high)
+        ends = torch.tensor([low, high], dtype=torch.int32).view(torch.float32).tolist()
+        # -0.0 + 0.0 is 0.0, whose bits are 0
+        return (values + 0.0).clamp(*ends).view(torch.int32)
 
     @cached_property
     def _ends(self) -> tuple[int, int]:
@@ -86,8 +93,10 @@ class Curve:
             first, last = low >> self._shift, high >> self._shift
             edges = np.arange(first, last + 2, dtype=np.int64) << self._shift
             levels = np.interp(edges, self.knots.numpy().astype(np.float64), self.levels.numpy())
-            on_grid = torch.from_numpy(np.round(levels / GRID) * GRID).float()
-            self._tables[device] = on_grid[:-1].to(device), on_grid.diff().to(device)
+            # Rounded to float32, a level plus the change to the next never passes the next:
+            # the change is exact where they are near, and never wholly reached elsewhere.
+            rounded = torch.from_numpy(levels).float()
+            self._tables[device] = rounded[:-1].to(device), rounded.diff().to(device)
         return self._tables[device]
 
     @cached_property

@@ -241,6 +241,27 @@ def test_the_promise_is_kept_on_exchangeable_images_and_hardly_more_than_kept(al
     assert risk_over_splits(world(), alpha, splits=5, seed=1) != splits[:5]
 
 
+def test_the_promise_takes_its_correction():
+    """Thresholds that just keep the share among n images miss more of the next."""
+    rng, promised, plain = np.random.default_rng(0), [], []
+    for _ in range(1500):
+        missed = Missed.empty()
+        for _ in range(19):
+            missed.update(1 + rng.random(1, dtype=np.float32), np.ones(1, bool))
+        # the next image's only pixel is missed with this probability
+        promised.append(by_risk(missed, 0.14) - 1)
+        plain.append(threshold_at(int(np.flatnonzero(missed.missed <= 0.14)[-1])) - 1)
+    slack = 3 * np.std(promised) / np.sqrt(1500)
+    assert np.mean(promised) <= 0.14 - slack
+    assert np.mean(plain) >= 0.14 + slack
+
+
+def test_images_without_labels_are_no_evidence():
+    missed = Missed.empty()
+    missed.update(np.zeros((2, 2), np.float32), np.zeros((2, 2), bool), np.zeros((2, 2), bool))
+    assert missed.images.tolist() == [0, 0]
+
+
 def test_the_promise_is_broken_where_the_images_are_of_another_kind():
     rows = MissedByImage([*world().rows, *world(seed=1, shift=1.5).rows])
     _, positives, negatives = rows.tables()
