@@ -1,10 +1,11 @@
-"""What the per-pixel pass costs, against copying the logits and against the textbook lines.
+"""What the per-pixel pass costs, against copying the logits and the textbook lines.
 
-    python benchmarks/kernels.py [--rounds 15] [--quick]
+    python benchmarks/kernels.py [--rounds 15]
 
-Everything of one set runs in turns in one process, and the best round counts, so that figures
-are ratios of one machine in one state. Writes `benchmarks/results/speed.json`; rows of other
-benchmarks stay there.
+The textbook lines run as they are and through `torch.compile`, where that finds a C++ compiler.
+Everything runs in turns in one process, and the best round counts, so that figures are ratios of
+one machine in one state. Writes `benchmarks/results/speed.json`; rows of other benchmarks stay
+there. How cost grows is `growth.py`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,34 @@ def textbook_divergence(logits: Tensor) -> Tensor:
     return (to_mixture + (u * (math.log(u) - log_m)).sum(1)) / 2
 
 
+def book(logits: Tensor) -> tuple[Tensor, ...]:
+    """All of the textbook."""
+    return *textbook(logits), textbook_divergence(logits)
+
+
+def book_resized(quarter: Tensor) -> tuple[Tensor, ...]:
+    """All of the textbook from quarter-size logits."""
+    return book(F.interpolate(quarter, scale_factor=4, mode="bilinear"))
+
+
+def compiled_textbook(full: Tensor, quarter: Tensor) -> Work:
+    """The textbook lines through `torch.compile`, or nothing where that does not work."""
+    work: Work = {}
+    for name, lines, x in (
+        ("torch.compile of textbook with divergence", book, full),
+        ("torch.compile of textbook with divergence from quarter size", book_resized, quarter),
+    ):
+        fast = torch.compile(lines)
+        try:
+            found = fast(x)
+        except Exception as error:
+            print(f"{name}: left out: {str(error).splitlines()[0]}")
+            continue
+        assert torch.allclose(found[-1], lines(x)[-1], atol=1e-4)
+        work[name] = lambda fast=fast, x=x: fast(x)
+    return work
+
+
 def all_scores(logits: Tensor, size: tuple[int, int], names: tuple[str, ...] = SCORES) -> None:
     prediction = Prediction(logits, size=size)
     for name in names:
@@ -102,17 +131,15 @@ def against_textbook(rounds: int) -> list[Row]:
     full, quarter, copy = made(*CITYSCAPES)
     size = CITYSCAPES[1:]
 
-    def resized(then: Callable[[Tensor], object]) -> Callable[[], object]:
-        return lambda: then(F.interpolate(quarter, size, mode="bilinear"))
-
     slow: Work = {
         "textbook": lambda: textbook(full),
-        "textbook with divergence": lambda: (textbook(full), textbook_divergence(full)),
-        "textbook from quarter size": resized(textbook),
-        "textbook with divergence from quarter size": resized(
-            lambda x: (textbook(x), textbook_divergence(x))
+        "textbook with divergence": lambda: book(full),
+        "textbook from quarter size": lambda: textbook(
+            F.interpolate(quarter, size, mode="bilinear")
         ),
+        "textbook with divergence from quarter size": lambda: book_resized(quarter),
         "reference": lambda: reference.pixel_statistics(full),
+        **compiled_textbook(full, quarter),
     }
     features = torch.randn(1, 256, 256, 512)
     factors: Work = {
@@ -130,11 +157,13 @@ def against_textbook(rounds: int) -> list[Row]:
     unit = min(seconds.pop("copy"), fast.pop("copy"))
     rows = []
     for name, taken in (seconds | fast).items():
-        book = "textbook with divergence" if "all" in name or "divergence" in name else "textbook"
-        book += " from quarter size" if "from quarter" in name else ""
+        compared = (
+            "textbook with divergence" if "all" in name or "divergence" in name else "textbook"
+        )
+        compared += " from quarter size" if "from quarter" in name else ""
         row: Row = {"name": name, "set": "19 x 1024 x 2048", "ratio_to_copy": taken / unit}
         if "norm" not in name:
-            row["speedup_over_textbook"] = seconds[book] / taken
+            row["speedup_over_textbook"] = seconds[compared] / taken
         rows.append(row | {"seconds": taken})
     copied: Row = {"name": "copy", "set": "19 x 1024 x 2048", "ratio_to_copy": 1.0}
     return [copied | {"seconds": unit}, *rows, *memory(quarter, full)]
@@ -148,6 +177,7 @@ def memory(quarter: Tensor, full: Tensor) -> list[Row]:
         "statistics and divergence from quarter size": lambda: kernels.resized_statistics(
             quarter, size, temperature=2.0
         ),
+        "all scores from quarter size": lambda: all_scores(quarter, size),
         "textbook from quarter size": lambda: textbook(
             F.interpolate(quarter, size, mode="bilinear")
         ),
@@ -166,42 +196,6 @@ def memory(quarter: Tensor, full: Tensor) -> list[Row]:
 def _memory(field: str) -> int:
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split(f"{field}:")[1].split()[0])
-
-
-def growth(rounds: int, quick: bool) -> list[Row]:
-    """How the cost grows with classes, pixels and scores; units are seconds and copies."""
-    sets = {
-        f"{classes} x 512 x 1024": (classes, 512, 1024)
-        for classes in ((2, 19, 200) if quick else (2, 5, 10, 19, 50, 100, 200))
-    } | {
-        f"19 x {h} x {w}": (19, h, w)
-        for h, w in [(224, 448), (512, 1024), (1024, 2048), (2048, 4096)][: 3 if quick else 4]
-    }
-    rows = []
-    for name, shape in sets.items():
-        full, quarter, copy = made(*shape)
-        seconds = best_of({"copy": copy, **passes(full, quarter)}, rounds)
-        rows += _grown(name, seconds)
-    full, quarter, copy = made(*CITYSCAPES)
-    work: Work = {"copy": copy}
-    for count in range(1, len(SCORES) + 1):
-        names = SCORES[-count:] if count < len(SCORES) else SCORES
-        work[f"{count} scores from quarter size"] = lambda names=names: all_scores(
-            quarter, CITYSCAPES[1:], names
-        )
-    return rows + _grown("scores, 19 x 1024 x 2048", best_of(work, rounds))
-
-
-def _grown(name: str, seconds: dict[str, float]) -> list[Row]:
-    return [
-        {
-            "name": what,
-            "set": f"growth: {name}",
-            "ratio_to_copy": taken / seconds["copy"],
-            "seconds": taken,
-        }
-        for what, taken in seconds.items()
-    ]
 
 
 def conditions(rounds: int) -> Row:
@@ -223,26 +217,29 @@ def conditions(rounds: int) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller sets")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.manual_seed(0)
     seen = conditions(options.rounds)
-    rows = against_textbook(options.rounds) + growth(options.rounds, options.quick)
+    rows = against_textbook(options.rounds)
     for row in rows:
         figures = (f"{k} {v:.3g}" for k, v in row.items() if isinstance(v, float))
         print(f"{row['set']:34s} {row['name']:46s} {', '.join(figures)}")
-    options.out.parent.mkdir(exist_ok=True)
-    command = "python benchmarks/kernels.py"
-    old = json.loads(options.out.read_text()) if options.out.exists() else {}
+    kept_with(options.out, "python benchmarks/kernels.py", seen, rows)
+
+
+def kept_with(out: Path, command: str, seen: Row, rows: list[Row]) -> None:
+    """Write the rows of one command; those of others in the same file stay."""
+    out.parent.mkdir(exist_ok=True)
+    old = json.loads(out.read_text()) if out.exists() else {}
     others = [row for row in old.get("rows", []) if row.get("command", command) != command]
     result = {
-        "command": command,
+        "command": old.get("command", command),
         "version": dm.__version__,
         "conditions": old.get("conditions", {}) | {command: seen},
         "rows": others + [row | {"command": command} for row in rows],
     }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

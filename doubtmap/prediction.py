@@ -164,7 +164,7 @@ class Prediction:
 
     @cached_property
     def statistics(self) -> PixelStatistics:
-        """Predicted class, first, gap, entropy and the like, each `(B, H, W)`, in one pass.
+        """Predicted class and scores of the logits, each `(B, H, W)`, in one pass.
 
         From the native logits: where the pass is compiled, `logits` is not made for it.
         """

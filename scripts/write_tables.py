@@ -54,6 +54,16 @@ COLUMNS = {
     "found_area": "found",
     "milliseconds": "ms",
     "ratio": "x plain",
+    "ratio_to_copy": "x copy",
+    "speedup_over_textbook": "x faster than textbook",
+    "maps": "maps",
+    "ratio_to_forward": "wall time, x forward",
+    "processor_ratio_to_forward": "processor time, x forward",
+    "megapixels_per_second": "megapixels a second",
+    "megabytes": "megabytes",
+    "speedup_over_scikit_learn": "x faster than scikit-learn",
+    "speedup_over_loop": "x faster than a loop",
+    "seconds": "seconds",
 }
 PAGES = {
     "main_job.md": "main_job.json",
@@ -62,25 +72,30 @@ PAGES = {
     "protocols.md": "pasting.json",
     "objects.md": "objects.json",
     "segments.md": "segments.json",
+    "nflowjs.md": "nflowjs.json",
     "decisions.md": "wrong.json",
+    "speed.md": "speed.json",
 }
 """Each page with the results that its tables show."""
+TIMED = ("speed.json",)
+"""Results whose rows are pieces of work, not scores."""
 
 
-def table(rows: list[dict[str, Any]], name: str) -> str:
+def table(rows: list[dict[str, Any]], name: str, timed: bool = False) -> str:
     """The rows of one set, without figures that the set does not have."""
     stage, _, only = name.rpartition(": ")
     rows = [row for row in rows if row["set"] == only and row.get("stage", "") == stage]
     rows = [row for row in rows if row["name"] != "network"]
     keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
     lines = [
-        "| score | " + " | ".join(COLUMNS[key] for key in keys) + " |",
+        f"| {'what' if timed else 'score'} | " + " | ".join(COLUMNS[key] for key in keys) + " |",
         "|---|" + "---|" * len(keys),
     ]
     for row in rows:
         score = row["name"].replace(",variant=exact", "").replace(",label=predicted", "")
-        title = score if stage else f"`{score}`"
-        lines.append(f"| {title} | " + " | ".join(cell(row, key) for key in keys) + " |")
+        title = score if stage or timed else f"`{score}`"
+        cells = [digits(row.get(key)) if timed else cell(row, key) for key in keys]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -100,12 +115,18 @@ def cell(row: dict[str, Any], key: str) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
+def digits(value: float | None) -> str:
+    """Three digits: timings have no more."""
+    return "-" if value is None else f"{float(f'{value:.3g}'):g}"
+
+
 def page(name: str, text: str) -> str:
     """The page with its tables as the results have them."""
     rows = json.loads((ROOT / "benchmarks" / "results" / PAGES[name]).read_text())["rows"]
+    timed = PAGES[name] in TIMED
     return re.sub(
         r"(<!-- table: (.*?) -->\n).*?(\n?<!-- end -->)",
-        lambda match: match[1] + table(rows, match[2]) + "\n<!-- end -->",
+        lambda match: match[1] + table(rows, match[2], timed) + "\n<!-- end -->",
         text,
         flags=re.DOTALL,
     )

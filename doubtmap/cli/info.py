@@ -16,6 +16,8 @@ def info() -> None:
     typer.echo(
         f"doubtmap {__version__}\ntorch {torch.__version__}, {torch.get_num_threads()} threads"
     )
-    typer.echo(", ".join(f"{key}: {value}" for key, value in available().items()))
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     typer.echo(f"devices: {', '.join(['cpu', *devices])}")
+    for device in ("cpu", "cuda"):
+        known = ", ".join(f"{key}: {value}" for key, value in available(device).items())
+        typer.echo(f"on {device}, {known}")

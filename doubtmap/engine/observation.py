@@ -160,8 +160,10 @@ def score_maps(prediction: Prediction, scores: dict[str, Score]) -> dict[str, Te
                 f"{name}: expected finite scores, got NaN or infinity in "
                 f"{int((~torch.isfinite(values)).sum())} pixels. Mend the score, or leave it out."
             )
-        limit = torch.finfo(torch.float32).max
-        maps[name] = values[0].clamp(-limit, limit).float()
+        if values.dtype != torch.float32:
+            limit = torch.finfo(torch.float32).max
+            values = values.clamp(-limit, limit).float()
+        maps[name] = values[0]
     return {name: maps[name] for name in scores}
 
 

@@ -65,5 +65,12 @@ def score_images(
                     raise
                 skipped[path] = str(error)
                 continue
-            prediction = segmenter(image[None])
-            yield ScoredImage(path, image, prediction, score_maps(prediction, scores))
+            # Nothing of it is kept here: the network's next run takes the same memory.
+            yield _scored(segmenter, path, image, scores)
+
+
+def _scored(
+    segmenter: Segmenter, path: Path, image: Tensor, scores: dict[str, Score]
+) -> ScoredImage:
+    prediction = segmenter(image[None])
+    return ScoredImage(path, image, prediction, score_maps(prediction, scores))

@@ -1,7 +1,7 @@
 """The pass over the logits that all stateless scores share.
 
-`fused` is the door: it takes native logits and chooses between C and PyTorch. `reference` is the
-same in plain PyTorch, from full-size logits, on any device.
+`fused` is the door: it takes native logits and chooses between C, Triton and PyTorch. `reference`
+is the same in plain PyTorch, from full-size logits, on any device.
 """
 
 from doubtmap.kernels.fused import (

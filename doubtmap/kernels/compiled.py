@@ -17,7 +17,8 @@ from torch import Tensor
 
 from doubtmap.kernels.resizing import neighbours
 
-_MAPS = ("first", "gap", "rest", "entropy", "divergence", "log_norm")
+_SCORES = ("max_softmax", "margin", "entropy", "max_logit", "energy")
+_MAPS = (*_SCORES, "divergence", "log_norm")
 _STATISTICS, _NORM, _WEIGHT, _SHARES = range(4)
 _SMALL = 1 << 15
 """Numbers for which waking other threads costs more than they bring."""
@@ -97,9 +98,9 @@ class Grid:
 
 
 def statistics(
-    grid: Grid, temperature: float | None = None, wanted: tuple[str, ...] = _MAPS[:4]
+    grid: Grid, temperature: float | None = None, wanted: tuple[str, ...] = _SCORES
 ) -> Mapping[str, Tensor]:
-    """Maps by name: `classes` and those of `wanted`, all four or none; `divergence` if tempered."""
+    """Maps by name: `classes` and those of `wanted`, all or none; `divergence` if tempered."""
     maps = {}
     if wanted:
         maps["classes"] = torch.empty(grid.shape, dtype=torch.int64)

@@ -1,7 +1,8 @@
 """The per-pixel pass, from native logits to full-size maps, by the best implementation there is.
 
-In C on the CPU in float32 (half precision is widened), else in PyTorch, which is also the
-reference. The environment variable `DOUBTMAP_KERNELS` overrides: `reference` or `compiled`.
+In C on the CPU and in Triton on CUDA devices, in float32 (half precision is widened), else in
+PyTorch, which is also the reference. The environment variable `DOUBTMAP_KERNELS` overrides:
+`reference`, `compiled` or `triton`; what the chosen one does not take goes to the reference.
 """
 
 from __future__ import annotations
@@ -13,42 +14,69 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import UsageError
-from doubtmap.kernels import compiled, reference
+from doubtmap.kernels import compiled, reference, triton_pass
 from doubtmap.kernels.reference import Label, PixelStatistics, Variant
 from doubtmap.kernels.resizing import at_least_float32, resize, resize_logits, same_grid
 
+_MOST_PIXELS = 2**31 - 2**16
+"""Of an image, for the Triton pass, which counts them in 32 bits."""
 
-def available() -> dict[str, str]:
-    """What computes the per-pixel pass on this machine's CPU, and why.
+
+def available(device: str = "cpu") -> dict[str, str]:
+    """What computes the per-pixel pass of tensors on a device of this machine, and why.
+
+    Args:
+        device: `cpu` or `cuda`.
 
     Returns:
-        `kernels` is `compiled` or `reference`; then `instructions` and `threads`, or `reason`.
+        `kernels` is `compiled`, `triton` or `reference`; then what is known of it (`instructions`
+        and `threads`, or `version`), or the `reason`.
 
     Raises:
         UsageError: where `DOUBTMAP_KERNELS` asks for what there is not.
 
     Example:
-        >>> available()["kernels"] in ("compiled", "reference")
+        >>> available()["kernels"] in ("compiled", "triton", "reference")
         True
     """
     wanted = os.environ.get("DOUBTMAP_KERNELS", "")
-    if wanted == "reference":
-        return {"kernels": "reference", "reason": "DOUBTMAP_KERNELS=reference"}
-    if wanted not in ("", "compiled"):
+    if wanted not in ("", "reference", "compiled", "triton"):
         raise UsageError(
-            f"DOUBTMAP_KERNELS: expected reference, compiled or nothing, got {wanted!r}."
+            f"DOUBTMAP_KERNELS: expected reference, compiled, triton or nothing, got {wanted!r}."
         )
-    reason = compiled.missing()
-    if reason is not None and wanted == "compiled":
+    if wanted == "compiled" and compiled.missing():
         raise UsageError(
-            f"DOUBTMAP_KERNELS=compiled: the compiled pass cannot be used: {reason}. Install a C "
-            f"compiler and reinstall with: pip install --force-reinstall --no-deps doubtmap"
+            f"DOUBTMAP_KERNELS=compiled: the compiled pass cannot be used: {compiled.missing()}. "
+            f"Install a C compiler and reinstall with: pip install --force-reinstall --no-deps "
+            f"doubtmap"
         )
+    if wanted == "triton" and triton_pass.missing():
+        raise UsageError(
+            f"DOUBTMAP_KERNELS=triton: the Triton pass cannot be used: {triton_pass.missing()}. "
+            f"Install a CUDA build of PyTorch, which brings Triton, on a machine with such a "
+            f"device, or leave DOUBTMAP_KERNELS out."
+        )
+    # The interpreter is for tests: on the CPU only where it is asked for.
+    if device == triton_pass.device_type() and (device != "cpu" or wanted == "triton"):
+        return _served("triton", triton_pass.missing(), wanted)
+    return _served("compiled", _why_not_compiled(device), wanted)
+
+
+def _why_not_compiled(device: str) -> str | None:
+    return compiled.missing() if device == "cpu" else f"no pass is written for {device}"
+
+
+def _served(kernels: str, reason: str | None, wanted: str) -> dict[str, str]:
+    """That implementation, or the reference and why."""
+    if wanted not in ("", kernels):
+        return {"kernels": "reference", "reason": f"DOUBTMAP_KERNELS={wanted}"}
     if reason is not None:
         return {"kernels": "reference", "reason": reason}
+    if kernels == "triton":
+        return {"kernels": kernels, "version": triton_pass.version()}
     threads = "OpenMP" if compiled.threaded() else "one, since the compiler had no OpenMP"
     return {
-        "kernels": "compiled",
+        "kernels": kernels,
         "instructions": str(compiled.instructions()),
         "threads": threads,
     }
@@ -76,6 +104,9 @@ def resized_statistics(
     if for_compiled(native_logits) and _representable(temperature):
         grid = grid_of(native_logits, size, covered, align_corners)
         return PixelStatistics(**compiled.statistics(grid, temperature))
+    if _for_triton(native_logits, size) and _representable(temperature):
+        on_gpu = _triton_grid(native_logits, size, covered, align_corners)
+        return PixelStatistics(**triton_pass.statistics(on_gpu, temperature))
     logits = resize_logits(native_logits, size, covered, align_corners)
     statistics = reference.pixel_statistics(logits)
     if temperature is None:
@@ -105,6 +136,9 @@ def resized_divergence(
     if for_compiled(native_logits) and _representable(temperature):
         grid = grid_of(native_logits, size, covered, align_corners)
         return compiled.statistics(grid, temperature, wanted=())["divergence"]
+    if _for_triton(native_logits, size) and _representable(temperature):
+        on_gpu = _triton_grid(native_logits, size, covered, align_corners)
+        return triton_pass.statistics(on_gpu, temperature, wanted=())["divergence"]
     logits = resize_logits(native_logits, size, covered, align_corners)
     return reference.uniform_divergence(logits, temperature)
 
@@ -136,6 +170,9 @@ def log_weight_norm(
     if for_compiled(native_logits) and _usual(p):
         grid = grid_of(native_logits, size, covered, align_corners)
         return compiled.log_weight_norm(grid, p, label == "uniform", variant == "published")
+    if _for_triton(native_logits, size) and _usual(p):
+        on_gpu = _triton_grid(native_logits, size, covered, align_corners)
+        return triton_pass.log_weight_norm(on_gpu, p, label == "uniform", variant == "published")
     logits = resize_logits(native_logits, size, covered, align_corners)
     return reference.log_weight_norm(logits, p, label, variant)
 
@@ -162,16 +199,31 @@ def log_feature_norm(
     size = size or (features.shape[-2], features.shape[-1])
     if for_compiled(features) and _usual(p):
         return compiled.log_norm(grid_of(features, size, covered, align_corners), p)
+    if _for_triton(features, size) and _usual(p):
+        return triton_pass.log_norm(_triton_grid(features, size, covered, align_corners), p)
     resized = resize(at_least_float32(features), size, covered, align_corners)
     return reference.log_feature_norm(resized, p)
 
 
 def for_compiled(x: Tensor) -> bool:
     """Whether the C pass can take it: it knows float32 on the CPU, and no gradients."""
+    return x.device.type == "cpu" and available()["kernels"] == "compiled" and _plain(x)
+
+
+def _for_triton(x: Tensor, size: tuple[int, int]) -> bool:
+    """Whether the Triton pass can take it, on its device, and no gradients."""
     return (
-        available()["kernels"] == "compiled"
-        and type(x) in (Tensor, torch.nn.Parameter)
-        and x.device.type == "cpu"
+        x.device.type == triton_pass.device_type()
+        and available(x.device.type)["kernels"] == "triton"
+        and _plain(x)
+        and size[0] * size[1] <= _MOST_PIXELS
+    )
+
+
+def _plain(x: Tensor) -> bool:
+    """Numbers that float32 holds, without gradients."""
+    return (
+        type(x) in (Tensor, torch.nn.Parameter)
         and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
         and not (x.requires_grad and torch.is_grad_enabled())
     )
@@ -188,6 +240,19 @@ def grid_of(
     if same_grid(values, size, covered):
         return compiled.Grid(values)
     return compiled.Grid(values, size, covered, align_corners)
+
+
+def _triton_grid(
+    values: Tensor,
+    size: tuple[int, int],
+    covered: tuple[float, float] | None,
+    align_corners: bool,
+) -> triton_pass.Grid:
+    """The values as the Triton pass takes them, half precision as it is."""
+    values = values.detach().resolve_neg()
+    if same_grid(values, size, covered):
+        return triton_pass.Grid(values)
+    return triton_pass.Grid(values, size, covered, align_corners)
 
 
 def _representable(temperature: float | None) -> bool:

@@ -25,7 +25,7 @@
 #define CHUNK 32  /* output rows for which a thread keeps its resampled source rows */
 #define TILE_STRIDE(n) (((n) + 15) & ~15)
 
-enum { FIRST, GAP, REST, ENTROPY, DIVERGENCE, LOG_NORM, MAPS };
+enum { MAX_SOFTMAX, MARGIN, ENTROPY, MAX_LOGIT, ENERGY, DIVERGENCE, LOG_NORM, MAPS };
 enum { STATISTICS, NORM, WEIGHT, SHARES };
 
 /* What to do; compiled.py has the same structure. */

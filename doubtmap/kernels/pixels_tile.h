@@ -102,7 +102,7 @@ static TARGET void VARIANT(two_largest)(const float *values, ptrdiff_t stride, i
     }
 }
 
-/* Class, first, gap, rest and entropy; the divergence to uniform where a temperature is given. */
+/* Class and stateless scores; the divergence to uniform where a temperature is given. */
 static TARGET void VARIANT(statistics_tile)(const struct job *job, const float *values,
                                             ptrdiff_t stride, int n, ptrdiff_t pixel,
                                             float *restrict block) {
@@ -112,8 +112,8 @@ static TARGET void VARIANT(statistics_tile)(const struct job *job, const float *
     VARIANT(two_largest)(values, stride, classes, n, first, second, chosen);
     const float inverse = job->inverse_temperature;
     /* At temperature 2, the paper's, the tempered odds are the roots that the pass has anyway. */
-    const int shared = job->maps[REST] && job->maps[DIVERGENCE] && inverse == 0.5f;
-    if (job->maps[REST]) {
+    const int shared = job->maps[ENTROPY] && job->maps[DIVERGENCE] && inverse == 0.5f;
+    if (job->maps[ENTROPY]) {
         EACH_PIXEL rest[x] = weighted[x] = sum[x] = 0.0f;
         EACH_CLASS {
             const float *a = values + k * stride;
@@ -129,14 +129,19 @@ static TARGET void VARIANT(statistics_tile)(const struct job *job, const float *
             }
         }
         int64_t *to_class = job->class_map + pixel;
-        float *to_first = job->maps[FIRST] + pixel, *to_gap = job->maps[GAP] + pixel;
-        float *to_rest = job->maps[REST] + pixel, *to_entropy = job->maps[ENTROPY] + pixel;
+        float *to_max_softmax = job->maps[MAX_SOFTMAX] + pixel;
+        float *to_margin = job->maps[MARGIN] + pixel, *to_entropy = job->maps[ENTROPY] + pixel;
+        float *to_max_logit = job->maps[MAX_LOGIT] + pixel, *to_energy = job->maps[ENERGY] + pixel;
         EACH_PIXEL to_class[x] = chosen[x];
         EACH_PIXEL {
-            to_first[x] = first[x];
-            to_gap[x] = first[x] - second[x];
-            to_rest[x] = rest[x];
-            to_entropy[x] = VARIANT(logarithm_1p)(rest[x]) - weighted[x] / (1.0f + rest[x]);
+            float all = 1.0f + rest[x];
+            float log_sum = VARIANT(logarithm_1p)(rest[x]);
+            float odds = VARIANT(exponential)(fmax_(second[x] - first[x], -175.0f));
+            to_max_softmax[x] = rest[x] / all;
+            to_margin[x] = (odds + rest[x]) / all;
+            to_entropy[x] = log_sum - weighted[x] / all;
+            to_max_logit[x] = -first[x];
+            to_energy[x] = -(first[x] + log_sum);
         }
     }
     if (!job->maps[DIVERGENCE]) return;

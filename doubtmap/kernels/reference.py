@@ -13,29 +13,26 @@ Variant = Literal["exact", "published"]
 
 
 class PixelStatistics(NamedTuple):
-    """What the stateless scores need of every pixel's logits `x`, each `(B, H, W)`.
+    """The stateless scores of every pixel's logits `x`, and its class, each `(B, H, W)`.
 
-    `rest` and `gap` are taken relative to the largest logit, so that very confident pixels keep
-    their order where `1 - softmax(x).max()` has long been rounded to 0.
+    All are computed relative to the largest logit, so that very confident pixels keep their order
+    where `1 - softmax(x).max()` has long been rounded to 0.
     """
 
     classes: Tensor
     """int64, the class of the largest logit (the first of equals)."""
-    first: Tensor
-    """The largest logit."""
-    gap: Tensor
-    """Largest minus second-largest logit, >= 0."""
-    rest: Tensor
-    """Sum of exp(x - first) over all classes but the predicted one, in [0, C - 1]."""
+    max_softmax: Tensor
+    """One minus the largest probability, in [0, 1 - 1/C]."""
+    margin: Tensor
+    """One minus the largest and plus the second-largest probability, in [0, 1]."""
     entropy: Tensor
     """Of softmax(x), in nats, in [0, log C]."""
+    max_logit: Tensor
+    """The negated largest logit."""
+    energy: Tensor
+    """The negated log of the sum of exp(x)."""
     divergence: Tensor | None = None
     """Jensen-Shannon divergence to uniform, in nats, where a temperature was given."""
-
-    @property
-    def logsumexp(self) -> Tensor:
-        """Log of the sum of exp(x)."""
-        return torch.log1p(self.rest).add_(self.first)
 
 
 def pixel_statistics(logits: Tensor) -> PixelStatistics:
@@ -48,15 +45,22 @@ def pixel_statistics(logits: Tensor) -> PixelStatistics:
         Maps `(B, H, W)` in the logits' dtype.
     """
     first, classes = logits.max(1)
-    chosen = classes[:, None]
     below = logits - first[:, None]
-    below.scatter_(1, chosen, -torch.inf)
-    gap = -below.amax(1)
-    odds = below.exp()
+    others = below.scatter(1, classes[:, None], -torch.inf)
+    second = others.amax(1).exp()
+    odds = others.exp()
+    del others
     rest = odds.sum(1)
-    below.scatter_(1, chosen, 0.0)
-    entropy = torch.log1p(rest) - odds.mul_(below).sum(1) / (1 + rest)
-    return PixelStatistics(classes, first, gap, rest, entropy)
+    weighted = (odds * below).sum(1)
+    all_odds, log_sum = 1 + rest, torch.log1p(rest)
+    return PixelStatistics(
+        classes,
+        max_softmax=rest / all_odds,
+        margin=(second + rest) / all_odds,
+        entropy=log_sum - weighted / all_odds,
+        max_logit=-first,
+        energy=-(first + log_sum),
+    )
 
 
 def uniform_divergence(logits: Tensor, temperature: float) -> Tensor:

@@ -13,6 +13,9 @@ from doubtmap.atomic import write_atomically
 from doubtmap.errors import DataError
 from doubtmap.reports.colours import ramp, ramp_index, robust_limits
 
+_BAND = 32
+"""Rows that stay in the cache while they are laid."""
+
 
 def overlay(
     image: NDArray[np.uint8],
@@ -42,13 +45,20 @@ def overlay(
         )
     if not np.isfinite(doubt).all():
         raise DataError("overlay: expected finite doubt, got NaN or infinity.")
-    place = ramp_index(doubt, robust_limits(doubt) if limits is None else limits)
+    limits = robust_limits(doubt) if limits is None else limits
     cover = opacity * np.linspace(0, 1, 256) ** 0.75
     glow = np.rint(256 * cover[:, None] * ramp()).astype(np.uint16)
     # at most 256 * 255 in all, which 16 bits hold
     keep = np.rint(256 * (1 - cover)).astype(np.uint16)
     glow = np.minimum(glow, 255 * (256 - keep)[:, None])
-    return ((image * keep[place][..., None] + glow[place]) >> 8).astype(np.uint8)
+    laid = np.empty(image.shape, np.uint8)
+    for start in range(0, len(doubt), _BAND):
+        band = slice(start, start + _BAND)
+        place = ramp_index(doubt[band], limits)
+        mixed = image[band] * keep.take(place)[..., None]
+        mixed += glow.take(place, axis=0)
+        laid[band] = mixed >> 8
+    return laid
 
 
 def write_overlay(

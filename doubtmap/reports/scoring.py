@@ -14,8 +14,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from doubtmap.atomic import write_atomically
 from doubtmap.engine.score import ScoredImage, score_images
@@ -85,7 +89,8 @@ def write_scores(
         writing: list[Future[None]] = []
         for scored in score_images(segmenter, todo, scores, skipped):
             files = files_of(out, names[scored.path], folders, format)
-            writing.append(pool.submit(_write, scored, files, format))
+            writing.append(pool.submit(_write, _written_of(scored), files, format))
+            del scored  # and with it the features, which are many times what is written
             while len(writing) > WRITERS:
                 writing.pop(0).result()
             done += 1
@@ -142,15 +147,34 @@ def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def _write(scored: ScoredImage, files: list[Path], format: str) -> None:
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """What the files of one image hold: its classes, doubt maps and picture."""
+
+    classes: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    maps: dict[str, NDArray[np.float32]]
+    limits: tuple[float, float] | None
+    image: NDArray[np.uint8]
+
+
+def _written_of(scored: ScoredImage) -> _Written:
     prediction = scored.prediction
+    return _Written(
+        prediction.classes[0].cpu().numpy(),
+        prediction.class_names,
+        {score: values.cpu().numpy() for score, values in scored.maps.items()},
+        _limits(next(iter(scored.maps)), prediction.native_logits.shape[1]),
+        scored.image.permute(1, 2, 0).numpy(),
+    )
+
+
+def _write(what: _Written, files: list[Path], format: str) -> None:
     classes, *maps, overlay = files
-    write_classes(classes, prediction.classes[0].cpu().numpy(), prediction.class_names)
-    for path, (score, values) in zip(maps, scored.maps.items()):
-        write_map(path, values.cpu().numpy(), format, score)  # type: ignore[arg-type]
-    first, values = next(iter(scored.maps.items()))
-    limits = _limits(first, prediction.native_logits.shape[1])
-    write_overlay(overlay, scored.image.permute(1, 2, 0).numpy(), values.cpu().numpy(), limits)
+    write_classes(classes, what.classes, what.class_names)
+    for path, (score, values) in zip(maps, what.maps.items()):
+        write_map(path, values, format, score)  # type: ignore[arg-type]
+    write_overlay(overlay, what.image, next(iter(what.maps.values())), what.limits)
 
 
 def _limits(score: str, classes: int) -> tuple[float, float] | None:

@@ -38,4 +38,4 @@ def energy(prediction: Prediction | Tensor) -> Tensor:
             f"energy: needs the network's own logits, but {prediction.energy_missing}. Use entropy "
             f"or max_softmax, or leave the calibrator out for this score."
         )
-    return as_prediction(prediction).statistics.logsumexp.neg_().float()
+    return as_prediction(prediction).statistics.energy.float()

@@ -25,5 +25,4 @@ def margin(prediction: Prediction | Tensor) -> Tensor:
         >>> margin(torch.zeros(1, 4, 1, 1)).item()
         1.0
     """
-    s = as_prediction(prediction).statistics
-    return s.gap.neg().exp_().add_(s.rest).div_(1 + s.rest).float()
+    return as_prediction(prediction).statistics.margin.float()

@@ -23,4 +23,4 @@ def max_logit(prediction: Prediction | Tensor) -> Tensor:
         >>> max_logit(torch.tensor([3.0, 1.0]).reshape(1, 2, 1, 1)).item()
         -3.0
     """
-    return -as_prediction(prediction).statistics.first.float()
+    return as_prediction(prediction).statistics.max_logit.float()

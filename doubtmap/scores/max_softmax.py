@@ -26,5 +26,4 @@ def max_softmax(prediction: Prediction | Tensor) -> Tensor:
         >>> max_softmax(torch.zeros(1, 4, 1, 1)).item()
         0.75
     """
-    s = as_prediction(prediction).statistics
-    return (1 + s.rest).reciprocal_().mul_(s.rest).float()
+    return as_prediction(prediction).statistics.max_softmax.float()

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from doubtmap import kernels
+from doubtmap.engine.observation import score_maps
 from doubtmap.errors import UsageError
 from doubtmap.kernels import compiled, fused
 from doubtmap.prediction import Prediction
-from doubtmap.scores import divergence, max_logit
+from doubtmap.scores import divergence, energy, entropy, margin, max_logit
+from doubtmap.scores.parsing import parse_scores
 
 
 def test_the_pass_is_built_wherever_there_is_a_compiler():
@@ -27,7 +29,7 @@ def test_what_serves_is_visible_and_can_be_overridden(built, monkeypatch):
     monkeypatch.setenv("DOUBTMAP_KERNELS", "reference")
     assert kernels.available() == {"kernels": "reference", "reason": "DOUBTMAP_KERNELS=reference"}
     monkeypatch.setenv("DOUBTMAP_KERNELS", "fast")
-    with pytest.raises(UsageError, match="expected reference, compiled or nothing, got 'fast'"):
+    with pytest.raises(UsageError, match="triton or nothing, got 'fast'"):
         kernels.available()
 
 
@@ -35,7 +37,7 @@ def test_without_the_library_pytorch_serves_unless_it_is_asked_for(monkeypatch):
     monkeypatch.delenv("DOUBTMAP_KERNELS", raising=False)
     monkeypatch.setattr(compiled, "missing", lambda: "it was not built")
     assert kernels.available() == {"kernels": "reference", "reason": "it was not built"}
-    assert kernels.resized_statistics(torch.randn(1, 3, 2, 2), (4, 4)).rest.shape == (1, 4, 4)
+    assert kernels.resized_statistics(torch.randn(1, 3, 2, 2), (4, 4)).margin.shape == (1, 4, 4)
     monkeypatch.setenv("DOUBTMAP_KERNELS", "compiled")
     with pytest.raises(UsageError, match="pip install --force-reinstall"):
         kernels.resized_statistics(torch.randn(1, 3, 2, 2), (4, 4))
@@ -71,8 +73,10 @@ def test_pytorch_takes_double_precision_and_gradients(built, monkeypatch):
     assert not served_by_compiled(monkeypatch, torch.randn(1, 3, 5, 6, dtype=torch.float64))
     x = torch.randn(1, 3, 5, 6, requires_grad=True)
     assert not served_by_compiled(monkeypatch, x)
-    max_logit(x).sum().backward()
-    assert x.grad.abs().sum() > 0
+    for score in (max_logit, entropy, margin, energy):
+        x.grad = None
+        score(x).sum().backward()
+        assert x.grad.abs().sum() > 0
     with torch.no_grad():
         assert served_by_compiled(monkeypatch, x)
 
@@ -89,6 +93,15 @@ def test_statistics_and_divergence_make_no_full_size_logits(built):
     assert prediction.statistics.divergence is None
     assert "logits" not in prediction.__dict__
     other_way = Prediction(prediction.native_logits, size=(32, 32))
-    assert torch.equal(other_way.statistics.rest, prediction.statistics.rest)
+    assert torch.equal(other_way.statistics.margin, prediction.statistics.margin)
     assert torch.equal(divergence(other_way), first)
     assert prediction.divergence(2.0) is prediction.divergence(2.0)
+
+
+def test_the_scores_of_an_image_take_one_pass_in_any_order(built, monkeypatch):
+    names = ["entropy", "max_softmax", "divergence", "margin", "energy"]
+    scores, called, real = parse_scores(",".join(names)), [], compiled.statistics
+    monkeypatch.setattr(compiled, "statistics", lambda *a, **k: called.append(1) or real(*a, **k))
+    maps = score_maps(Prediction(torch.randn(1, 5, 8, 8), size=(32, 32)), scores)
+    assert list(maps) == names
+    assert len(called) == 1

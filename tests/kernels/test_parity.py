@@ -4,6 +4,14 @@ import math
 
 import pytest
 import torch
+from held_to_reference import (
+    EXTREMES,
+    ORDERS,
+    compare_extremes,
+    compare_norms,
+    compare_statistics,
+    compare_weights,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +24,6 @@ SETTINGS = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-ORDERS = (0.1, 0.3, 0.5, 1, 2, 3, math.inf)
 
 
 def contiguous(x):
@@ -65,26 +72,6 @@ def made(case):
     return native, (size, covered, case["align_corners"])
 
 
-def compare_statistics(native, place, temperature=2.0):
-    found = kernels.resized_statistics(native, *place, temperature=temperature)
-    logits = kernels.resize_logits(native.double(), *place)
-    expected = kernels.pixel_statistics(logits)
-    # Rounding of the resized logits is relative to the largest of them.
-    scale = 2e-6 * logits.abs().amax(1).clamp_min(1)
-    for name in ("first", "gap"):
-        assert ((getattr(found, name) - getattr(expected, name)).abs() <= scale).all(), name
-    for name in ("rest", "entropy"):
-        error = (getattr(found, name) - getattr(expected, name)).abs()
-        assert (error <= 1e-6 + (1e-5 + 2 * scale) * getattr(expected, name)).all(), name
-    divergence = reference.uniform_divergence(logits, temperature)
-    assert ((found.divergence - divergence).abs() <= 2e-6 + scale).all()
-    clear = expected.gap > 2 * scale
-    assert torch.equal(found.classes[clear], expected.classes[clear])
-    assert all(torch.isfinite(t).all() for t in found)
-    alone = kernels.resized_divergence(native, temperature, *place)
-    assert torch.equal(alone, found.divergence)
-
-
 @SETTINGS
 @given(case=cases, temperature=st.sampled_from([0.5, 1.0, 2.0, 10.0]))
 def test_statistics(built, case, temperature):
@@ -108,48 +95,14 @@ def test_the_first_class_among_equals():
     x = torch.randn(1, 2, 30, 40).repeat(1, 5, 1, 1)
     for size in ((30, 40), (64, 90)):
         assert kernels.resized_statistics(x, size).classes.max() <= 1
-        assert (kernels.resized_statistics(x, size).gap == 0).all()
+        assert (kernels.resized_statistics(x, size).margin == 1).all()
     assert (kernels.resized_statistics(torch.zeros(1, 7, 3, 3), (6, 6)).classes == 0).all()
 
 
-LOWEST = torch.finfo(torch.float32).min
-
-
 @pytest.mark.usefixtures("instructions")
-@pytest.mark.parametrize(
-    "logits",
-    [
-        [1e4, -1e4, 0.0],
-        [-1e4, -1e4, -1e4],
-        [1e4, 1e4, 1e4],
-        [1e4, 1e4 - 1, -1e4],
-        [LOWEST, 0.0, 1.0],
-        [LOWEST, -LOWEST, 0.0],
-        [LOWEST, LOWEST, LOWEST],
-        [0.0, 1e-40, -1e-40],
-    ],
-)
+@pytest.mark.parametrize("logits", EXTREMES)
 def test_extreme_logits(logits):
-    x = torch.tensor(logits).reshape(1, 3, 1, 1).expand(1, 3, 5, 21).clone()
-    x[:, :, 2:] = x[:, :, 2:].roll(1, 1)  # neighbours that disagree
-    for place in (((5, 21), None, False), ((9, 43), None, True), ((4, 50), (7.5, 60.0), False)):
-        found = kernels.resized_statistics(x, *place, temperature=2.0)
-        expected = kernels.pixel_statistics(kernels.resize_logits(x.double(), *place))
-        for name in ("rest", "entropy"):
-            assert (getattr(found, name) - getattr(expected, name)).abs().max() <= 3e-3, name
-            assert torch.isfinite(getattr(found, name)).all()
-        assert (found.divergence >= 0).all() and (found.divergence <= math.log(2)).all()
-        for label in ("predicted", "uniform"):
-            norm = kernels.log_weight_norm(x, 0.5, label, "exact", *place)
-            assert not norm.isnan().any() and (norm < math.log(3**2) + 1e-6).all()
-
-
-def compare_norms(found, expected, p):
-    """In units of the norm itself, and of its logarithm where that is large."""
-    zero = expected == -torch.inf
-    assert torch.equal(found == -torch.inf, zero)
-    error = (found - expected)[~zero].abs()
-    assert (error <= (2e-6 + 3e-6 / min(p, 1)) * (1 + expected[~zero].abs())).all()
+    compare_extremes(logits)
 
 
 @SETTINGS
@@ -173,14 +126,7 @@ def test_norms_of_features(built, case, p, full):
 )
 def test_norms_of_weights(built, case, p, label, variant):
     logits, _ = made(case)
-    found = kernels.log_weight_norm(logits, p, label, variant)
-    expected = reference.log_weight_norm(logits.double(), p, label, variant)
-    if (label, variant) == ("uniform", "exact"):
-        # Near a uniform softmax float32 has no logarithm of the difference: compare norms.
-        close = torch.isclose(found.double().exp(), expected.exp(), rtol=1e-4, atol=1e-6)
-        assert close.all()
-    else:
-        compare_norms(found, expected, p)
+    compare_weights(logits, p, label, variant)
 
 
 @pytest.mark.usefixtures("instructions")

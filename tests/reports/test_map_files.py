@@ -44,14 +44,15 @@ def test_a_constant_map_comes_back_exactly(tmp_path, format):
     np.testing.assert_array_equal(read_map(tmp_path / "map"), np.float32(0.3))
 
 
-def test_the_png_says_its_scale(tmp_path):
+@pytest.mark.parametrize("name", ["entropy", "Zweifel, größer", "сомнение"])
+def test_the_png_says_its_scale(tmp_path, name):
     doubt = np.array([[-1.5, 0.0], [0.25, 2.5]], np.float32)
-    write_map(tmp_path / "map.png", doubt, "png", "Zweifel, größer")
+    write_map(tmp_path / "map.png", doubt, "png", name)
     with Image.open(tmp_path / "map.png") as image:
         pixels = np.asarray(image)
         text = image.text
     assert pixels.dtype == np.uint16
-    assert text["doubtmap:score"] == "Zweifel, größer"
+    assert text["doubtmap:score"] == name
     low, high = float(text["doubtmap:minimum"]), float(text["doubtmap:maximum"])
     assert (low, high) == (-1.5, 2.5)
     np.testing.assert_allclose(low + pixels / 65535 * (high - low), doubt, atol=4 / 65535 / 2)
