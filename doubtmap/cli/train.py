@@ -27,11 +27,21 @@ from doubtmap.training.teachers import TARGETS
 from doubtmap.training.uniformity import DIVERGENCES
 
 DEFAULT, NEGATIVES = Settings(), NFlowJS()
+MEMBERS = 5
 FINE_TUNING = 10
 """Epochs of a recipe whose network knows its task already."""
 RECIPES = ("plain", "spectral", "ensemble", "dudes", "nflowjs")
 """One network, one with bounded convolutions, several plain ones, a student of several, one that
 learns what it does not know from negatives."""
+
+OPTIONS = {
+    "spectral": "--coefficient and --normalize-batch-norm",
+    "ensemble": "--members",
+    "dudes": "--teachers, --target, --cache, --freeze, --mask-void, --hidden, --layers and --folds",
+    "nflowjs": "--negatives, --divergence, --divergence-weight, --flow, --freeze-flow, "
+    "--flow-steps and --patch",
+}
+"""What only one recipe takes."""
 
 
 @app.command("train")
@@ -87,7 +97,7 @@ def train_command(
     dropout_rate: Annotated[
         float | None, typer.Option(help="Of dropout layers, or of one before the classifier.")
     ] = None,
-    members: Annotated[int, typer.Option(help="Of an ensemble.")] = 5,
+    members: Annotated[int, typer.Option(help="Of an ensemble.")] = MEMBERS,
     coefficient: Annotated[float, typer.Option(help="Of spectral: the largest norm.")] = 3.0,
     normalize_batch_norm: Annotated[
         bool, typer.Option("--normalize-batch-norm", help="Of spectral: bound batch norms too.")
@@ -174,7 +184,7 @@ def train_command(
             out,
             recipe=_recipe(
                 recipe,
-                Spectral(coefficient, normalize_batch_norm),
+                lambda: Spectral(coefficient, normalize_batch_norm),
                 lambda: Dudes(
                     tuple(names(teachers)),
                     target,
@@ -200,7 +210,7 @@ def train_command(
             hold_out=names(hold_out),
             from_scratch=from_scratch,
             settings=settings,
-            members=_members(members) if recipe == "ensemble" else 1,
+            members=_members(members, recipe),
             device=device,
             resume=resume,
             report=report,
@@ -254,36 +264,47 @@ def _reporter() -> Iterator[Reporter]:
 
 def _recipe(
     name: str,
-    spectral: Spectral,
+    spectral: Callable[[], Spectral],
     dudes: Callable[[], Dudes],
     nflowjs: Callable[[], NFlowJS],
 ) -> Recipe:
     if name not in RECIPES:
         raise UsageError(f"--recipe: expected one of {', '.join(RECIPES)}, got {name}.")
-    if name == "dudes":
-        return dudes()
-    if name == "nflowjs":
-        return nflowjs()
-    if nflowjs() != NFlowJS():
-        raise UsageError(
-            f"--recipe: expected nflowjs, the only one with --negatives, --divergence, "
-            f"--divergence-weight, --flow, --freeze-flow, --flow-steps and --patch, got {name}. "
-            f"Give --recipe nflowjs, or leave them out."
-        )
-    if dudes() != Dudes(()):
-        raise UsageError(
-            f"--recipe: expected dudes, the only one with --teachers, --target, --cache, --freeze, "
-            f"--mask-void, --hidden, --layers and --folds, got {name}. Give --recipe dudes, or "
-            f"leave them out."
-        )
-    return spectral if name == "spectral" else Plain()
+    recipes: dict[str, tuple[Callable[[], Recipe], Recipe]] = {
+        "spectral": (spectral, Spectral()),
+        "dudes": (dudes, Dudes(())),
+        "nflowjs": (nflowjs, NFlowJS()),
+    }
+    for other, (given, default) in recipes.items():
+        if other != name and _differs(given, default):
+            raise _of_another(other, name)
+    return recipes[name][0]() if name in recipes else Plain()
+
+
+def _differs(given: Callable[[], Recipe], default: Recipe) -> bool:
+    """Whether a recipe is asked for more than its defaults, if only for what makes no sense."""
+    try:
+        return given() != default
+    except UsageError:
+        return True
+
+
+def _of_another(recipe: str, chosen: str) -> UsageError:
+    return UsageError(
+        f"--recipe: expected {recipe}, the only one with {OPTIONS[recipe]}, got {chosen}. Give "
+        f"--recipe {recipe}, or none of these."
+    )
 
 
 def _part(dataset: Dataset, without: str | None) -> Dataset:
     return dataset if without is None else without_fold(dataset, *fold_and_folds(without))
 
 
-def _members(count: int) -> int:
+def _members(count: int, recipe: str) -> int:
+    if recipe != "ensemble":
+        if count != MEMBERS:
+            raise _of_another("ensemble", recipe)
+        return 1
     if count < 2:
         raise UsageError(f"--members: expected at least 2 for an ensemble, got {count}.")
     return count

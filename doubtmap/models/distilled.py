@@ -109,8 +109,11 @@ class Head(nn.Sequential):
         self.kept = {}
 
     def keep(self, name: str, _: nn.Module, __: object, said: Tensor) -> None:
-        """Remember what an inner layer said until the classifier is called."""
-        self.kept[name] = said
+        """Remember what an inner layer said until the classifier is called.
+
+        A copy, since a layer after it may write into the same memory, as `ReLU(inplace=True)`.
+        """
+        self.kept[name] = said.clone()
 
     def say(self, z: Tensor, layers: Mapping[str, Tensor]) -> Tensor:
         """`(B, 1, h, w)` of the classifier's features and the inner layers' outputs.

@@ -177,8 +177,19 @@ class Folder:
             files = {DESCRIPTION: about.to_json().encode(), WEIGHTS: to_safetensors(_untied(state))}
         if head is not None:
             files[HEAD_FILE] = head_file(head, files[WEIGHTS])
+        else:
+            self._remove(HEAD_FILE)  # of a run that got no further, and of other weights
         for name, content in files.items():
             write_atomically(self.path / name, content, durable=True)
+
+    def _remove(self, name: str) -> None:
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"{self.path / name}: cannot be removed ({error.strerror or error}). Choose "
+                f"another --out."
+            ) from error
 
 
 def _untied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ from doubtmap.datasets import Dataset, Sample
 from doubtmap.datasets.dataset import ComponentSizes
 from doubtmap.errors import DataError, UsageError
 from doubtmap.training.teachers import Cache, Told
+from doubtmap.training.transformers_networks import CONFIGURATIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +99,16 @@ class Folds:
     Args:
         dataset: all images.
         caches: for each fold in order, of the teachers that never saw it; one: no folds.
+        notes: what the user should know of the teachers, in sentences.
 
     Raises:
         DataError: for more folds than images, or two images of one name.
     """
 
-    def __init__(self, dataset: Dataset, caches: Sequence[Cache]) -> None:
-        count = len(caches)
+    def __init__(
+        self, dataset: Dataset, caches: Sequence[Cache], notes: tuple[str, ...] = ()
+    ) -> None:
+        count, self.notes = len(caches), notes
         self.parts = [fold_of(dataset, fold, count) for fold in range(1, count + 1)]
         self.caches = tuple(caches)
         self.cache_of = {
@@ -145,23 +149,46 @@ def grouped(teachers: Sequence[str], folds: int) -> list[tuple[str, ...]]:
     return [tuple(teachers[each * fold : each * (fold + 1)]) for fold in range(folds)]
 
 
-def check_unseen(teacher: str, dataset: Dataset, fold: int, folds: int) -> None:
+def check_unseen(teacher: str, dataset: Dataset, fold: int, folds: int) -> str | None:
     """Refuse a teacher whose folder says that it was not trained without this fold.
 
+    Returns:
+        A note, where it started from trained weights, of which nobody knows what they saw.
+
     Raises:
-        UsageError: for such a teacher. One whose folder says nothing is believed.
+        UsageError: for such a teacher, or one whose epoch was chosen by validation, perhaps on this
+            fold. One whose folder says nothing is believed.
     """
-    path = Path(teacher.rpartition("@")[2], "training", "settings.json")
+    folder = teacher.rpartition("@")[2] if teacher.startswith("python:") else teacher
     try:
-        seen = json.loads(path.read_text())["data"]["images"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
+        asked = json.loads(Path(folder, "training", "settings.json").read_text())
+        seen, validated, model = asked["data"]["images"], asked["validation"], asked["model"]
+        drawn = asked["from_scratch"] or _draws_weights(model)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if validated is not None:
+        raise UsageError(
+            f"--teachers: expected {teacher} to be trained without --validation, since its epoch "
+            f"was chosen on images that may be of its fold, got one with it. Train it without."
+        )
     if seen != identity(without_fold(dataset, fold, folds))["images"]:
         raise UsageError(
             f"--teachers: expected {teacher} to be trained with --without-fold {fold}/{folds} on "
             f"{dataset.name}, but its folder says that it saw other images. Name the teachers of "
             f"the first fold first, or train them without their fold."
         )
+    if drawn:
+        return None
+    return (
+        f"{teacher} started from the weights of {model}, which may have seen its fold; train "
+        f"teachers with --from-scratch to be sure."
+    )
+
+
+def _draws_weights(model: str) -> bool:
+    """Whether a network starts without weights; of a Python function that is believed."""
+    maker, _, _ = model.removeprefix("python:").rpartition("@")
+    return model in CONFIGURATIONS or (model.startswith("python:") and ".py:" not in maker)
 
 
 def identity(dataset: Dataset) -> dict[str, Any]:

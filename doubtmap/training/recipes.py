@@ -232,13 +232,13 @@ class Dudes:
         """
         if self.cache is None:
             return None
-        caches = []
+        caches, notes = [], []
         for number, names in enumerate(grouped(self.teachers, self.folds), 1):
             for name in names if self.folds > 1 else ():
-                check_unseen(name, dataset, number, self.folds)
+                notes.append(check_unseen(name, dataset, number, self.folds))
             teachers = Teachers(names, self.target, start.class_names)
             caches.append(Cache(Path(self.cache), teachers))
-        folds = Folds(dataset, caches)
+        folds = Folds(dataset, caches, tuple(note for note in notes if note))
         folds.fill(device, part=(processes.rank, processes.count), told=told)
         processes.wait()
         return folds

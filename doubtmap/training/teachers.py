@@ -123,33 +123,41 @@ class Teachers:
         Raises:
             UsageError: for teachers whose weights are not one file.
         """
-        abouts = [member.description for member in self.ensemble.members]
-        if not all(about.get("sha256") for about in abouts):
+        members = self.ensemble.members
+        if not all(member.description.get("sha256") for member in members):
             raise UsageError(
                 "--cache: expected teachers whose weights are one file, by which they are "
                 "recognised, got others. Leave --cache out, so that they run on line."
             )
-        known = [[about.get(key) for key in IDENTITY] for about in abouts]
-        known += [[code] for name in self.names if (code := _code_of(name))]
-        text = json.dumps([FORMAT, known, self.ensemble.class_names, self.order])
+        text = json.dumps([FORMAT, *_recognised(self.names, members), self.order])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def fingerprints(names: Sequence[str]) -> list[object]:
-    """What the networks of these names are now: hashes of their weights, None where there are none.
+    """What the networks of these names are now, as a cache recognises them; of none, nothing.
 
     Raises:
         UsageError, ModelError: for a network that cannot be opened.
     """
-    return [load(name).description.get("sha256") for name in names]
+    return _recognised(names, [load(name) for name in names]) if names else []
+
+
+def _recognised(names: Sequence[str], members: Sequence[Segmenter]) -> list[object]:
+    """What the predictions of networks depend on: weights, code, normalisation, classes."""
+    abouts = [member.description for member in members]
+    known = [[about.get(key) for key in IDENTITY] for about in abouts]
+    known += [[code] for name in names if (code := _code_of(name))]
+    return [known, list(members[0].class_names)]
 
 
 def _code_of(name: str) -> str | None:
     """Hash of the Python file that makes a network, where one does."""
     if not name.startswith("python:"):
         return None
-    maker = name.removeprefix("python:").rpartition("@")[0]
-    return sha256_of(Path(maker.rpartition(":")[0]))
+    reference = name.removeprefix("python:")
+    maker = reference.rpartition("@")[0]
+    file = (maker if ".py:" in maker else reference).rpartition(":")[0]
+    return sha256_of(Path(file))
 
 
 def _check_names(names: Sequence[str]) -> None:

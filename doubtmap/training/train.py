@@ -196,10 +196,12 @@ def train_one(
         weights = class_weights(job, targets, start.class_names)
         if settings.dropout is not None:
             set_dropout(start, settings.dropout)
+        unsure: tuple[str, ...] = ()
         if isinstance(job.recipe, Dudes):
             told = report.teachers if processes.first else Reporter().teachers
             carried = job.recipe.carried(job.dataset, start, processes, device, told)
             batches = replace(batches, carried=carried)
+            unsure = carried.notes if carried else ()
         recipe = job.recipe
         if isinstance(recipe, NFlowJS):
             told_flow = report.flow if processes.first else Reporter().flow
@@ -225,7 +227,7 @@ def train_one(
             report=report,
         )
     maker = start.maker if start.maker.startswith("python:") else None
-    notes = (*start.notes, *objective.notes, *resizing_note(job))
+    notes = (*start.notes, *objective.notes, *unsure, *resizing_note(job))
     return Trained((out,), (done.best_epoch,), (done.best,), notes, maker)
 
 

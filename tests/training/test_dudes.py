@@ -253,6 +253,20 @@ def test_inner_layers_are_heard_in_the_network_its_copy_and_by_the_gradient():
     assert all(part.grad.abs().sum() > 0 for part in head_of(network)[0].others.parameters())
 
 
+def test_an_inner_layer_is_heard_as_it_was_before_what_follows_wrote_over_it():
+    images, _ = batch()
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Conv2d(8, 3, 1))
+    SecondHead(start(network), refuse, hidden=6, layers=("0",))
+    head = head_of(network)
+    nn.init.normal_(head[-1].weight)
+    with said_by(network) as said:
+        network(images)
+    inner = network[0](images)
+    assert inner.min() < 0
+    torch.testing.assert_close(said[0], head.say(inner.relu(), {"0": inner}))
+
+
 def test_both_losses_reach_the_network_and_the_head_only_its_own():
     images, labels = batch(carried=1)
     for term, reached in (("cross_entropy", False), ("log_error", True)):

@@ -58,14 +58,34 @@ def test_a_map_follows_another_as_scipy_says(figures, images):
         assert (found["mean"], found["mean_of_ensemble"]) == pytest.approx((a.mean(), b.mean()))
 
 
-def test_intervals_hold_the_figure_and_those_of_one_image_are_a_point(figures, images):
-    for some, wide in ((images, True), ([images[0]] * 14, False)):
-        follow = followed(figures, some)
-        found, intervals = follow.figures(), follow.intervals()
-        for name in ("pearson", "spearman", "rmse"):
-            low, high = intervals[f"{name}_interval"]
-            assert low - 1e-9 <= found[name] <= high + 1e-9
-            assert (high - low > 1e-3) == wide
+def test_intervals_are_percentiles_made_by_hand_moved_to_the_figure(figures, images):
+    stats = pytest.importorskip("scipy.stats")
+    coarse = [[figures.binned(part) // figures.COARSER for part in image[:2]] for image in images]
+    exact = [[part.flatten().double().numpy() for part in image[:2]] for image in images]
+
+    def drawn(maps, counts):
+        return (np.concatenate([np.tile(m[k], c) for m, c in zip(maps, counts)]) for k in (0, 1))
+
+    by_hand = {"pearson": [], "spearman": [], "rmse": []}
+    for counts in figures.weights(14).astype(int):
+        (x, y), ranked = drawn(exact, counts), drawn(coarse, counts)
+        by_hand["pearson"].append(np.corrcoef(x, y)[0, 1])
+        by_hand["rmse"].append(np.sqrt(np.mean((x - y) ** 2)))
+        by_hand["spearman"].append(stats.spearmanr(*ranked).statistic)
+    follow = followed(figures, images)
+    found, intervals = follow.figures(), follow.intervals()
+    for name, values in by_hand.items():
+        low, middle, high = np.percentile(values, (2.5, 50, 97.5))
+        around = [found[name] + low - middle, found[name] + high - middle]
+        assert intervals[f"{name}_interval"] == pytest.approx(around, abs=1e-6)
+        assert high - low > 1e-3
+
+
+def test_intervals_of_one_image_are_a_point(figures, images):
+    intervals = followed(figures, [images[0]] * 14).intervals()
+    for name in ("pearson", "rmse"):
+        low, high = intervals[f"{name}_interval"]
+        assert high - low < 1e-9
 
 
 def test_resampling_weighs_every_image_alike(figures):

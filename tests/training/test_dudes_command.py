@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,7 +20,7 @@ from doubtmap.training.augment import NONE
 from doubtmap.training.batches import Batches
 from doubtmap.training.labels import Targets
 from doubtmap.training.networks import starting_network
-from doubtmap.training.teachers import TARGETS, Cache, Teachers
+from doubtmap.training.teachers import TARGETS, Cache, Teachers, fingerprints
 
 NAMES = ("grass", "stone", "water")
 MUD = ("mud",)
@@ -368,6 +369,44 @@ def test_a_cache_is_not_read_for_teachers_whose_code_changed(school, stripes, tm
     assert Teachers(names, "spread", NAMES).identity != before
 
 
+@pytest.mark.parametrize("changed", ["code", "mean"])
+def test_a_run_does_not_go_on_with_teachers_whose_code_or_normalisation_changed(
+    changed, school, stripes, training_set, tmp_path
+):
+    code = tmp_path / "net.py"
+    code.write_text(Path(stripes.removeprefix("folder:"), "net.py").read_text())
+    for name in "12":
+        shutil.copytree(school[0] / name, tmp_path / name)
+    names = tuple(taught(f"python:{code}:build", tmp_path, name) for name in "12")
+    options = {"recipe": Dudes(names), "model": school[2][0], "hold_out": MUD, "settings": QUICK}
+    train(training_set, tmp_path / "out", **options)
+    train(training_set, tmp_path / "out", resume=True, **options)
+    if changed == "code":
+        code.write_text(code.read_text() + "\n# another way\n")
+    else:
+        about = tmp_path / "2" / "doubtmap.json"
+        about.write_text(json.dumps(json.loads(about.read_text()) | {"mean": [0.4, 0.4, 0.4]}))
+    with pytest.raises(UsageError, match=r"expected the settings of the run .*but teachers "):
+        train(training_set, tmp_path / "out", resume=True, **options)
+
+
+def test_a_teacher_that_a_python_file_loads_by_itself_is_known_by_that_file(network, tmp_path):
+    code = tmp_path / "net.py"
+    code.write_text(Path(network.removeprefix("python:").rpartition(":")[0]).read_text())
+    before = fingerprints([f"python:{code}:build"])
+    code.write_text(code.read_text() + "\n# another way\n")
+    assert fingerprints([f"python:{code}:build"]) != before and fingerprints(()) == []
+
+
+def test_no_head_of_other_weights_is_left_beside_a_plain_network(school, training_set, tmp_path):
+    options = {"model": school[2][0], "hold_out": MUD, "settings": QUICK}
+    train(training_set, tmp_path, recipe=Dudes(school[2]), **options)
+    (tmp_path / "training" / "checkpoint.pt").unlink()  # as if it had stopped before the first
+    model = train(training_set, tmp_path, **options).model
+    assert not (tmp_path / FILE).exists()
+    assert dm.load(model)(torch.rand(1, 3, 24, 32)).layers == {}
+
+
 def test_teachers_who_were_let_go_are_opened_again(school):
     teachers, image = Teachers(school[2], "mutual_information", NAMES), torch.rand(1, 3, 24, 32)
     said, identity = teachers(image), teachers.identity
@@ -402,7 +441,7 @@ def asked(stripes, network):
 
 @pytest.mark.parametrize("target", ["spread", "mean"])
 def test_the_command_prints_a_model_that_loads(
-    run, asked, school, target, validation_set, tmp_path
+    run, asked, school, stripes, target, validation_set, tmp_path
 ):
     options = ["--target", target, "--mask-void", "--cache", tmp_path / "cache"]
     code, out, err = run(
@@ -415,8 +454,15 @@ def test_the_command_prints_a_model_that_loads(
     if target == "spread":
         assert dm.scores.distilled(prediction).shape == (1, 24, 32)
         assert segmenter.source.notes[-1].endswith("disagree about: spread.")
-    code, _, err = run("score", out.strip(), tmp_path, "--scores", "distilled", "--out", tmp_path)
-    assert code != 0  # there are no images
+    image = Path(stripes.removeprefix("folder:"), "images", "val", "00.png")
+    options = ["--scores", "distilled", "--format", "npy", "--out", tmp_path / "maps"]
+    code, _, err = run("score", out.strip(), image, *options)
+    assert code == (0 if target == "spread" else 1)
+    if target == "spread":
+        drawn = torch.from_numpy(np.load(tmp_path / "maps" / "distilled" / "00.npy"))
+        torch.testing.assert_close(drawn.float(), dm.scores.distilled(prediction)[0])
+    else:
+        assert "distilled: needs a network with a second head" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -432,6 +478,12 @@ def test_the_command_prints_a_model_that_loads(
         (3, ["--target", "mean", "--freeze"], 2, "--freeze: expected a target that"),
         (3, ["--recipe", "plain"], 2, "--recipe: expected dudes, the only one with --teachers"),
         (0, ["--recipe", "plain", "--freeze"], 2, "--freeze, --mask-void, --hidden, --layers and"),
+        (3, ["--recipe", "nflowjs", "--freeze"], 2, "--recipe: expected dudes, the only one with"),
+        (0, ["--recipe", "spectral", "--folds", 2], 2, "--recipe: expected dudes, the only one"),
+        (3, ["--freeze-flow"], 2, "--recipe: expected nflowjs, the only one with --negatives"),
+        (3, ["--coefficient", 9], 2, "--recipe: expected spectral, the only one with --coeff"),
+        (3, ["--members", 3], 2, "--recipe: expected ensemble, the only one with --members, got"),
+        (0, ["--recipe", "plain", "--coefficient", 9], 2, "got plain. Give --recipe spectral, or"),
         (3, ["--layers", "2"], 2, "--layers: expected a hidden layer of the second head"),
         (3, ["--layers", "9", "--hidden", 4], 2, "layer: expected the name of a layer of this"),
         (3, ["--layers", "4", "--hidden", 4], 1, "to call 4 before its classifier, but it did"),

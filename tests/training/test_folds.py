@@ -9,13 +9,21 @@ import doubtmap as dm
 from doubtmap.datasets import Sample
 from doubtmap.errors import DataError, UsageError
 from doubtmap.training import Dudes, Settings, train
-from doubtmap.training.folds import Folds, fold_and_folds, fold_of, grouped, without_fold
+from doubtmap.training.folds import (
+    Folds,
+    check_unseen,
+    fold_and_folds,
+    fold_of,
+    grouped,
+    without_fold,
+)
 from doubtmap.training.networks import starting_network
 from doubtmap.training.processes import ALONE
 from doubtmap.training.teachers import Cache, Teachers
 
 NAMES = ("grass", "stone", "water")
 MUD = ("mud",)
+ONE = Settings(epochs=1, batch=4, workers=1)
 CPU = torch.device("cpu")
 
 
@@ -113,6 +121,39 @@ def test_teachers_that_saw_their_fold_are_refused(school, training_set, tmp_path
     with pytest.raises(UsageError, match="to be trained with --without-fold 1/2 on stripes"):
         swapped.carried(training_set, start, ALONE, CPU, print)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_whose_folder_has_an_at_sign_is_refused_all_the_same(training_set, tmp_path):
+    folder = tmp_path / "me@home" / "net"
+    train(training_set, folder, model="demo", from_scratch=True, hold_out=MUD, settings=ONE)
+    with pytest.raises(UsageError, match="its folder says that it saw other images"):
+        check_unseen(str(folder), training_set, 1, 2)
+
+
+def test_a_teacher_whose_epoch_was_chosen_by_validation_is_refused(school, training_set, tmp_path):
+    rest, held = without_fold(training_set, 1, 2), fold_of(training_set, 1, 2)
+    options = {"model": school[0].rpartition("@")[0], "hold_out": MUD, "settings": ONE}
+    model = train(rest, tmp_path, validation=held, **options).model
+    with pytest.raises(UsageError, match=r"trained without --validation.* with it"):
+        check_unseen(model, training_set, 1, 2)
+
+
+def test_a_teacher_that_started_from_trained_weights_gets_a_note(school, training_set, tmp_path):
+    rest, options = without_fold(training_set, 1, 2), {"hold_out": MUD, "settings": ONE}
+    starts = {"demo": True, school[2]: True, school[0].rpartition("@")[0]: False}
+    models = []
+    for number, (model, noted) in enumerate(starts.items()):
+        models.append(train(rest, tmp_path / str(number), model=model, **options).model)
+        note = check_unseen(models[-1], training_set, 1, 2)
+        assert (note is not None) == noted
+        assert not noted or f"started from the weights of {model}, which may have seen" in note
+    teachers = (models[1], models[2], *school[2:])
+    recipe = Dudes(teachers, folds=2, cache=tmp_path / "cache")
+    options |= {"model": school[0], "recipe": recipe}
+    notes = train(training_set, tmp_path / "student", **options).notes
+    assert [note for note in notes if "may have seen its fold" in note] == [
+        check_unseen(models[1], training_set, 1, 2)
+    ]
 
 
 def test_one_fold_is_the_cache_of_all(school, training_set, tmp_path):
