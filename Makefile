@@ -6,7 +6,7 @@ demo: .venv/ready
 	$(BIN)/doubtmap demo --out demo
 
 test: .venv/ready
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .
