@@ -78,7 +78,11 @@ def test_a_threshold_that_is_not_there(run, tmp_path):
     [
         (["wrong", "demo", "synthetic:2"], 2, "Give --scores entropy,margin"),
         (["wrong", "demo", "synthetic:1", "--scores", "entropy"], 2, "at least 2 images"),
-        (["density", "demo", "synthetic:2", "--scores", "entropy"], 2, "with wrong or segments only"),
+        (
+            ["density", "demo", "synthetic:2", "--scores", "entropy"],
+            2,
+            "with wrong or segments only",
+        ),
     ],
 )
 def test_bad_fits(run, tmp_path, arguments, code, message):
