@@ -17,10 +17,9 @@ test:
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,16 +27,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
+from segment_images import images_stage
+from segment_tables import (
+    PLAIN,
+    PREDICTED,
+    REPLICATES,
+    SCORES,
+    UNIFORM,
+    UNKNOWN_CLASSES,
+    camvid,
+    density,
+    interval,
+    judged,
+)
+from segment_vessels import vessels_stage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import doubtmap as dm
 from doubtmap.datasets.dataset import UNKNOWN, VOID
-from doubtmap.engine import Pairs, fit_score
+from doubtmap.engine import Pairs
 from doubtmap.engine.fit import prepared
-from doubtmap.engine.look_first import area, share_found
 from doubtmap.engine.observation import score_maps
-from doubtmap.engine.segments import LabelledSegments, labelled_segments
 from doubtmap.engine.splitting import folds_of
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.segments import (
@@ -45,43 +55,10 @@ from doubtmap.segments import (
     Partition,
     SegmentTable,
     cross_judge,
-    image_figures,
-    judge,
     segment_table,
 )
 
 RESULTS = Path(__file__).parent / "results" / "segments.json"
-UNKNOWN_CLASSES = ("pedestrian", "bicyclist")
-ORDERS = ("0.1", "0.3", "0.5", "1", "2")
-PREDICTED = [f"gradient(p={p})" for p in ORDERS]
-UNIFORM = [f"gradient(p={p},label=uniform)" for p in ORDERS]
-PLAIN = ["max_softmax", "entropy", "margin"]
-SCORES = [*PLAIN, *PREDICTED, *UNIFORM]
-REPLICATES = 300
-
-
-def extracted(
-    work: Path, name: str, model: Path | str, data: str, scores: list[str], unknown: Sequence[str]
-) -> LabelledSegments:
-    """Segments of a data set, found once and kept in `work`."""
-    asked = hashlib.sha256(f"{model} {data} {scores} {unknown}".encode()).hexdigest()[:8]
-    file = work / f"segments-{name}-{asked}.npz"
-    if not file.exists():
-        found = labelled_segments(
-            dm.load(str(model)),
-            dm.open_dataset(data),
-            parse_scores(scores),
-            unknown=unknown,
-            progress=lambda stage, done, total: print(f"\r{name} {done}/{total} ", end=""),
-        )
-        print()
-        images = {"wrong": found.wrong, "labelled": found.labelled, "miou": found.miou}
-        np.savez(file, **images, **vars(found.table))
-    kept = np.load(file)
-    texts = {k: tuple(kept[k].tolist()) for k in ("names", "class_names", "image_names")}
-    arrays = {k: kept[k] for k in ("features", "segment", "classes", "boxes", "image", "iou")}
-    table = SegmentTable(**texts, **arrays)
-    return LabelledSegments(table, kept["wrong"], kept["labelled"], kept["miou"])
 
 
 def of_scores(table: SegmentTable, scores: Sequence[str]) -> tuple[str, ...]:
@@ -103,31 +80,6 @@ def feature_sets(table: SegmentTable) -> dict[str, tuple[str, ...]]:
     sets["MetaSeg"] = of_scores(table, ["entropy", "margin"]) + plain
     sets["all"] = table.names
     return sets
-
-
-def interval(
-    figure: Callable[[np.ndarray], float], images: np.ndarray, seed: int = 0
-) -> list[float]:
-    """95 % over images drawn with replacement; `figure` takes rows."""
-    random = np.random.default_rng(seed)
-    rows = [np.flatnonzero(images == image) for image in np.unique(images)]
-    values = []
-    for _ in range(REPLICATES):
-        drawn = random.integers(0, len(rows), len(rows))
-        values.append(figure(np.concatenate([rows[k] for k in drawn])))
-    return [float(v) for v in np.nanquantile(values, [0.025, 0.975])]
-
-
-def judged(model: MetaModel, table: SegmentTable) -> dict[str, Any]:
-    """Figures on labelled segments, with intervals over images."""
-    seen = table.take(np.isfinite(table.iou))
-    iou, p, e = seen.iou, model.probability(seen), model.expected_iou(seen)
-    row: dict[str, Any] = dict(vars(judge(p, e, iou)))
-    row["auroc_interval"] = interval(lambda r: roc_auc_score(iou[r] > 0, p[r]), seen.image)
-    row["r2_interval"] = interval(
-        lambda r: 1 - ((e[r] - iou[r]) ** 2).mean() / iou[r].var(), seen.image
-    )
-    return row
 
 
 def segments_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, Any]]:
@@ -205,116 +157,6 @@ def importance_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[
         }
 
 
-def images_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, Any]]:
-    """Expected figures of images of test, and what a ranking by them finds.
-
-    By a meta model fitted to val, another sequence, and, as `by image`, by models of the other
-    four fifths of test. For comparison: lines from mean scores, and from the same two expectations
-    and mean confidence (`review, lines`), fitted to the images of val; `by image`, lines from mean
-    scores of the other four fifths.
-    """
-    for title, unknown in (("", ()), (" with unknown", UNKNOWN_CLASSES)):
-        val, test = (camvid(work, shared, split, unknown) for split in ("val", "test"))
-        model = MetaModel.fit(val.table, "boosting")
-        said = {"review": image_figures(test.table, model.expected_iou(test.table))}
-        within = {"review": image_figures(test.table, cross_expected(test))}
-        both = np.column_stack(image_figures(val.table, cross_expected(val)))
-        said["review, lines"] = lines(both, val, np.column_stack(said["review"]))
-        for score in ("max_softmax", "entropy", "margin", "density"):
-            means = [mean_score(found.table, score) for found in (val, test)]
-            said[f"mean {score}"] = lines(means[0][:, None], val, means[1][:, None])
-            within[f"mean {score}"] = by_folds(test, means[1][:, None])
-        fitted_mean = (np.full(len(test.miou), val.miou.mean()), val.wrong_share.mean())
-        for name, guesses in (
-            (f"camvid test{title}", said),
-            (f"camvid test{title}, by image", within),
-        ):
-            for guess, (miou, wrong) in guesses.items():
-                row: dict[str, Any] = {"name": guess, "set": name}
-                row |= compared("miou", miou, test.miou)
-                row |= compared("wrong", wrong, test.wrong_share)
-                yield row | found_early(wrong, test.wrong)
-        yield {
-            "name": "mean of val",
-            "set": f"camvid test{title}",
-            "miou_mae": float(np.abs(test.miou - fitted_mean[0]).mean()),
-            "wrong_mae": float(np.abs(test.wrong_share - fitted_mean[1]).mean()),
-        }
-        orders = np.random.default_rng(0).random((200, len(test.wrong)))
-        by_chance = np.mean([area(share_found(order, test.wrong)) for order in orders])
-        for where in ("", ", by image"):
-            name = f"camvid test{title}{where}"
-            yield {"name": "random order", "set": name, "found_area": float(by_chance)}
-            best = found_early(test.wrong, test.wrong)
-            yield {"name": "oracle", "set": name, **best}
-
-
-def cross_expected(found: LabelledSegments) -> np.ndarray:
-    """IoU that models of the other folds expect of each segment."""
-    folds, _ = folds_of(found.table.image_names, 5)
-    return cross_judge(found.table, folds, "boosting").expected_iou
-
-
-def lines(
-    seen: np.ndarray, found: LabelledSegments, other: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Least squares from columns to mIoU and share of wrong pixels, applied to other images."""
-    design, at = (np.column_stack([np.ones(len(x)), x]) for x in (seen, other))
-    targets = np.column_stack([found.miou, found.wrong_share])
-    said = at @ np.linalg.lstsq(design, targets, rcond=1e-6)[0]
-    return said[:, 0], said[:, 1]
-
-
-def by_folds(found: LabelledSegments, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same, of images of other folds."""
-    said = np.zeros((2, len(seen)))
-    for fold in folds_of(found.table.image_names, 5)[0]:
-        others = np.setdiff1d(np.arange(len(seen)), fold)
-        part = replace(
-            found,
-            miou=found.miou[others],
-            wrong=found.wrong[others],
-            labelled=found.labelled[others],
-        )
-        said[:, fold] = lines(seen[others], part, seen[fold])
-    return said[0], said[1]
-
-
-def mean_score(table: SegmentTable, score: str) -> np.ndarray:
-    """Mean of a score over the pixels of each image."""
-    size = table["size"]
-    total = np.bincount(table.image, size * table[f"{score}:mean"])
-    return total / np.bincount(table.image, size)
-
-
-def compared(what: str, expected: np.ndarray, true: np.ndarray) -> dict[str, Any]:
-    """How expected figures of images follow the true ones."""
-    rows = np.arange(len(true))
-    return {
-        f"{what}_pearson": float(np.corrcoef(expected, true)[0, 1]),
-        f"{what}_pearson_interval": interval(
-            lambda r: float(np.corrcoef(expected[r], true[r])[0, 1]), rows
-        ),
-        f"{what}_spearman": float(spearmanr(expected, true)[0]),
-        f"{what}_mae": float(np.abs(expected - true).mean()),
-        f"{what}_mae_of_mean": float(np.abs(true - true.mean()).mean()),
-    }
-
-
-def found_early(order_by: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
-    """Area of the curve, its value after a tenth and a fifth of the images, and the curve."""
-    points = share_found(order_by, wrong).tolist()
-    at = np.linspace(0, len(points) - 1, 51).round().astype(int)
-    rows = np.arange(len(wrong))
-    return {
-        "found_area": area(np.array(points)),
-        "found_area_interval": interval(lambda r: area(share_found(order_by[r], wrong[r])), rows),
-        "found_in_tenth": points[round(len(wrong) * 0.1)],
-        "found_in_fifth": points[round(len(wrong) * 0.2)],
-        "found_curve": [round(points[k], 4) for k in at],
-    }
-
-
 def anomalies_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, Any]]:
     """Do the meta models, fitted to CamVid val, distrust segments that lie on unknown objects?"""
     val = camvid(work, shared, "val", ()).table
@@ -380,93 +222,6 @@ def on_anomalies(work: Path, shared: Path, data: str, model: MetaModel) -> dict[
     return {key: np.concatenate(columns) for key, columns in rows.items()}
 
 
-def vessels_stage(work: Path, shared: Path, vessels: Path | None) -> Iterator[dict[str, Any]]:
-    """Retina vessels: meta models, images, and whether doubt follows the two annotators."""
-    folder = prepare_chase(work, shared)
-    if vessels is None:
-        print(f"vessels: left out; train a network on folder:{folder}:train, then --vessels FOLDER")
-        return
-    val, test = (
-        extracted(
-            work, f"chase-{split}", network_of(vessels), f"folder:{folder}:{split}", PLAIN, ()
-        )
-        for split in ("val", "test")
-    )
-    overlap = test.wrong.sum() / test.labelled.sum()
-    for kind in ("linear", "boosting"):
-        model = MetaModel.fit(val.table, kind)
-        row = {"name": f"all: {kind}", "set": "chase test", "wrong_share": float(overlap)}
-        yield row | judged(model, test.table)
-    yield from disagreement(folder, vessels)
-
-
-def network_of(vessels: Path) -> str:
-    """The trained vessel network, with the code that makes it."""
-    return f"python:{Path(__file__).parent / 'vessel_net.py'}:vessel_net@{vessels}"
-
-
-def disagreement(folder: Path, vessels: Path) -> Iterator[dict[str, Any]]:
-    """How scores rank the pixels about which two annotators disagree."""
-    from PIL import Image
-
-    segmenter, data = dm.load(network_of(vessels)), dm.open_dataset(f"folder:{folder}:test")
-    scores = parse_scores(PLAIN)
-    seen: dict[str, list[np.ndarray]] = {}
-    for index, (prediction, label) in enumerate(Pairs(segmenter, data)):
-        other = np.asarray(Image.open(second_label(folder, data.sample_name(index)))) > 0
-        first = label[0].numpy() == 1
-        wrong = prediction.classes[0].numpy() != label[0].numpy()
-        maps = score_maps(prediction, scores)
-        seen.setdefault("disagree", []).append(first != other)
-        seen.setdefault("both wrong", []).append(wrong & (first == other))
-        for name, values in maps.items():
-            seen.setdefault(name, []).append(values.numpy())
-    for name in PLAIN:
-        for what in ("disagree", "both wrong"):
-            truth = np.concatenate([x.reshape(-1) for x in seen[what]])
-            values = np.concatenate([x.reshape(-1) for x in seen[name]])
-            means = [[float(x.mean()) for x in seen[key]] for key in (what, name)]
-            title = "annotators disagree" if what == "disagree" else "both say it is wrong"
-            yield {
-                "name": f"{name}: {title}",
-                "set": "chase test",
-                "share": float(truth.mean()),
-                "auroc": float(roc_auc_score(truth, values)),
-                "auprc": float(average_precision_score(truth, values)),
-                "images_spearman": float(spearmanr(*means)[0]),
-                "images": len(means[0]),
-            }
-
-
-def second_label(folder: Path, name: str) -> Path:
-    """The second annotator's file of an image of the test split."""
-    return folder / "labels2" / "test" / f"{Path(name).stem}.png"
-
-
-def prepare_chase(work: Path, shared: Path) -> Path:
-    """CHASE as a folder with splits by person, of links."""
-    folder, source = (work / "chase").resolve(), (shared / "data" / "chasedb1").resolve()
-    for person in range(1, 15):
-        split = "train" if person <= 8 else "val" if person <= 10 else "test"
-        for side in "LR":
-            frame = f"Image_{person:02d}{side}"
-            for to, origin, suffix in (
-                ("images", "images", "jpg"),
-                ("labels", "labels_annotator1", "png"),
-                ("labels2", "labels_annotator2", "png"),
-            ):
-                link = folder / to / split / f"{frame}.{suffix}"
-                link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.exists():
-                    link.symlink_to(source / origin / f"{frame}.{suffix}")
-    (folder / "doubtmap.toml").write_text(
-        'name = "chase"\nimages = "images/{split}/{frame}.jpg"\n'
-        'labels = "labels/{split}/{frame}.png"\nsplit = "test"\n'
-        "[classes]\nbackground = 0\nvessel = 1\n"
-    )
-    return folder
-
-
 def time_stage(_: Path, __: Path, ___: Path | None) -> Iterator[dict[str, Any]]:
     """Features of a 2-megapixel frame of 19 classes with several thousand segments, one core."""
     torch.set_num_threads(1)
@@ -490,23 +245,6 @@ def time_stage(_: Path, __: Path, ___: Path | None) -> Iterator[dict[str, Any]]:
             "features": len(table.names),
             "seconds": float(np.median(seconds)),
         }
-
-
-def density(work: Path, shared: Path) -> Path:
-    """The density of CamVid train, fitted once."""
-    file = work / "density.safetensors"
-    if not file.exists():
-        train = dm.open_dataset(f"camvid:{shared}/data/camvid:train")
-        fit_score("density", dm.load(str(shared / "models" / "camvid9")), train, out=file)
-    return file
-
-
-def camvid(work: Path, shared: Path, split: str, unknown: Sequence[str]) -> LabelledSegments:
-    """Segments of a split with all scores."""
-    name = f"camvid-{split}{'-unknown' if unknown else ''}"
-    scores = [*SCORES, f"density:{density(work, shared)}"]
-    data = f"camvid:{shared}/data/camvid:{split}"
-    return extracted(work, name, shared / "models" / "camvid9", data, scores, unknown)
 
 
 STAGES = {

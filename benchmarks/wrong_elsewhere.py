@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from segments import network_of, prepare_chase
+from segment_vessels import network_of, prepare_chase
 from wrong import RESULTS, SPLITS, STATELESS, UNKNOWN, _told
 
 import doubtmap as dm

@@ -70,7 +70,8 @@ def evaluate(
 ) -> Results:
     """Measure scores of a network on a data set.
 
-    Memory does not grow with the number of images, but for a few numbers per image.
+    Memory does not grow with the number of images, but for a few numbers per image, and with
+    `segments` a few per segment; then the network also runs once more over the images.
 
     Args:
         segmenter: the network, as `doubtmap.load` gives it.

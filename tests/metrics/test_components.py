@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from flood_fill import pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -17,21 +18,6 @@ from doubtmap.metrics.components import THRESHOLDS, component_figures
 def masks(*pictures):
     """Bool masks from drawings: `#` is true."""
     return [np.array([[c == "#" for c in row] for row in p.split()]) for p in pictures]
-
-
-def pieces(mask):
-    """8-connected components as sets of pixels, by flood fill."""
-    todo, found = set(zip(*np.nonzero(mask))), []
-    while todo:
-        piece, edge = set(), [todo.pop()]
-        while edge:
-            i, j = edge.pop()
-            piece.add((i, j))
-            around = {(i + a, j + b) for a in (-1, 0, 1) for b in (-1, 0, 1)} & todo
-            todo -= around
-            edge.extend(around)
-        found.append(piece)
-    return found
 
 
 def brute_force(predicted, unknown, valid, smallest_predicted, smallest_labelled):

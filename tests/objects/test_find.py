@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from flood_fill import pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,21 +13,6 @@ from doubtmap.objects import ObjectRule, find_objects
 from doubtmap.objects.find import RING, filled, share_around
 
 FLAT = np.zeros((20, 30), np.int64)
-
-
-def pieces(mask):
-    """8-connected components as sets of pixels, by flood fill."""
-    todo, found = set(zip(*np.nonzero(mask))), []
-    while todo:
-        piece, edge = set(), [todo.pop()]
-        while edge:
-            i, j = edge.pop()
-            piece.add((i, j))
-            around = {(i + a, j + b) for a in (-1, 0, 1) for b in (-1, 0, 1)} & todo
-            todo -= around
-            edge.extend(around)
-        found.append(piece)
-    return found
 
 
 def frame(seed, shape, share):
