@@ -61,7 +61,8 @@ def evaluate_command(
     open_set: Annotated[
         str | None,
         typer.Option(
-            help="Other data whose unknown objects set the thresholds of the open-set mIoU."
+            help="Other data whose unknown objects set the thresholds of the open-set mIoU, or a "
+            "field of the images' paths, such as town: each part has those of the others."
         ),
     ] = None,
     threshold: Annotated[
@@ -80,7 +81,7 @@ def evaluate_command(
     torch.manual_seed(seed)
     segmenter = network.open(model, seed)
     dataset = open_dataset(data, seed=seed)
-    other = open_dataset(open_set, seed=seed + 1) if open_set else None
+    other = open_dataset(open_set, seed=seed + 1) if open_set and ":" in open_set else open_set
     passes, notes = _passes(
         segmenter, dataset, names(unknown), paste, names(paste_only), seed, repeats
     )
@@ -90,7 +91,7 @@ def evaluate_command(
             passes,
             scores,
             unknown=names(unknown),
-            open_set=other,
+            open_set=other or None,
             thresholds=[load_threshold(file) for file in threshold or ()],
             segments=MetaModel.load(segments) if segments else None,
             notes=notes,

@@ -57,6 +57,8 @@ STREETHAZARDS = numbered(
     "car, wall, traffic sign",
     first=1,
 )
+"""The 13 classes that the authors train and test, by the values in the files. `unlabeled` is what
+CARLA gave no class, such as the sky; `other` is void to those who follow Grcic and Segvic."""
 
 COCO = tuple(
     numbered(

@@ -26,6 +26,7 @@ class LabelledFolder:
         sample_names: unique name of each sample.
         files: image and label of each sample; None where the label is missing.
         missing: for each such sample, by its index, the sentence that says so.
+        fields: of each sample, what the fields of its path say.
     """
 
     name: str
@@ -33,6 +34,7 @@ class LabelledFolder:
     sample_names: tuple[str, ...]
     files: tuple[tuple[Path, Path | None], ...]
     missing: Mapping[int, str] = field(default_factory=dict)
+    fields: tuple[Mapping[str, str], ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -108,6 +110,7 @@ def open_folder(root: Path, layout: Layout, layout_name: str, split: str | None)
         sample_names=_unique_names([image["file"] for image in images]),
         files=files,
         missing=missing,
+        fields=tuple(images),
     )
 
 

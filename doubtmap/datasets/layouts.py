@@ -165,13 +165,18 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "streethazards": Layout(
         title="StreetHazards, simulated streets with foreign objects",
-        # As unpacked (test/images/test/...), or with the two top folders merged.
-        images=("{part}/images/{split}/{path}.png", "images/{split}/{path}.png"),
-        labels=("{part}/annotations/{split}/{path}.png", "annotations/{split}/{path}.png"),
-        # The authors' table has 0 unlabeled to 13 anomaly; their loader subtracts 1 from the files.
+        # As unpacked (test/images/test/t5/...), or with the two top folders merged.
+        images=("{part}/images/{split}/{town}/{path}.png", "images/{split}/{town}/{path}.png"),
+        labels=(
+            "{part}/annotations/{split}/{town}/{path}.png",
+            "annotations/{split}/{town}/{path}.png",
+        ),
+        # The files hold the authors' numbers plus 1, so that their loader, which subtracts 1 and
+        # leaves out -1, also learns number 0, `unlabeled`: it is the background, and a class
+        # (https://github.com/hendrycks/anomaly-seg, issues 15 and 17). 14 is the anomaly.
         values=LabelValues(class_tables.STREETHAZARDS, unknown=(14,), void=(0,)),
-        # The towns of the test, each of which gives the other its threshold (docs/data.md).
-        parts={town: {"split": ("test",), "path": (f"{town}/*",)} for town in ("t5", "t6")},
+        # The towns of the test, each of which gives the other its threshold (docs/protocols.md).
+        parts={town: {"split": ("test",), "town": (town,)} for town in ("t5", "t6")},
         default_split="test",
         homepage="https://github.com/hendrycks/anomaly-seg",
         paper="Scaling Out-of-Distribution Detection for Real-World Settings, Hendrycks et al., "

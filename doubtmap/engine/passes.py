@@ -185,7 +185,7 @@ def _settings(
         **model_settings(segmenter),
         "passes": [data_settings(dataset) for dataset in passes],
         **asked,
-        "open_set": data_settings(other) if other is not None else None,
+        "open_set": data_settings(other) if isinstance(other, Dataset) else other,
         "options": {key: str(options[key]) for key in others if key in options},
     }
 

@@ -1,6 +1,7 @@
 import pytest
 
-from doubtmap.datasets import KNOWN, LAYOUTS, UNKNOWN, VOID, Dataset, open_dataset
+from doubtmap.datasets import KNOWN, LAYOUTS, UNKNOWN, VOID, Corrupted, Dataset, open_dataset
+from doubtmap.datasets.parts import parts_by
 from doubtmap.errors import DataError
 
 K, U, V = KNOWN, UNKNOWN, VOID
@@ -155,6 +156,31 @@ def test_streethazards_splits_lie_in_two_folders(folder):
     assert not any("/" in name for name in names)
 
 
+def test_streethazards_has_the_classes_of_its_authors():
+    """13 of them: file value 1, number 0 in their table, is the background and is learnt."""
+    values = LAYOUTS["streethazards"].values
+    assert len(values.class_names) == 13
+    assert [values.class_names[i] for i in (0, 3, 12)] == ["unlabeled", "other", "traffic sign"]
+    assert (values.unknown, values.void) == ((14,), (0,))
+    assert {value for value, _, _ in values.described()} == set(range(15))
+
+
+def test_images_are_parted_by_any_field_of_their_paths(folder):
+    for city, frame in (("ulm", "1"), ("bonn", "2"), ("ulm", "3")):
+        folder.image(f"leftImg8bit/val/{city}/{frame}_leftImg8bit.png")
+        folder.label(f"gtFine/val/{city}/{frame}_gtFine_labelIds.png", [[7, 7, 7]] * 2)
+    dataset = open_dataset(f"cityscapes:{folder.root}")
+    order = [dataset.sample_name(index) for index in range(3)]
+    parts = parts_by(dataset, "city")
+    assert {city: part.indices for city, part in parts.items()} == {"bonn": (0,), "ulm": (1, 2)}
+    assert [parts["ulm"].sample_name(i) for i in range(2)] == order[1:]
+    assert list(parts_by(Corrupted(dataset, "fog", 1), "city")) == ["bonn", "ulm"]
+    assert parts_by(Corrupted(dataset, "fog", 1), "city")["ulm"].name.startswith(
+        "cityscapes:val+fog"
+    )
+    assert parts_by(dataset, "town") == {}
+
+
 def test_voc_reads_only_the_listed_images_of_the_split(folder):
     for stem in ("b", "a", "c"):
         folder.image(f"JPEGImages/{stem}.jpg")
@@ -208,5 +234,15 @@ def test_the_towns_of_streethazards(folder):
         dataset = open_dataset(f"streethazards:{folder.root}:{town}")
         assert (len(dataset), dataset.name) == (1, f"streethazards:{town}")
         assert dataset[0].label[0, 2] == int(town[1]) - 1
+        part = parts_by(both, "town")[town]
+        assert (part.name, len(part), part.class_names) == (
+            f"streethazards:test/{town}",
+            1,
+            both.class_names,
+        )
+        assert isinstance(part, Dataset)
+        assert part.sample_name(0) == part[0].name == both.sample_name(town == "t6")
+        assert (part[0].label == dataset[0].label).all()
+        assert list(parts_by(dataset, "town")) == [town]
     with pytest.raises(DataError, match=r"Splits there: t5, t6, test, training\."):
         open_dataset(f"streethazards:{folder.root}:t1")
