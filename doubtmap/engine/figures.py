@@ -11,6 +11,7 @@ import numpy as np
 from doubtmap.engine.observation import RIGHT, WRONG
 from doubtmap.engine.tally import BRIER, ScoreTally, Tally, unknown_curve, wrong_curve
 from doubtmap.metrics import (
+    BinaryReliability,
     Components,
     Confusion,
     Histogram,
@@ -135,6 +136,7 @@ def _one_score(
     figures["wrong"] |= {name: number(getattr(patches, name)) for name in PATCH_FIGURES}
     figures["wrong"] |= _areas(score.patches.areas())
     figures["wrong"]["per_pixel"] = _per_pixel(bins)
+    figures["wrong"] |= _claim(score)
     drawn = score.patch_replicates.figures(_patches)
     for at, name in enumerate(PATCH_FIGURES):
         figures["wrong"][f"{name}_interval"] = interval(figures["wrong"][name], drawn[:, at], SHARE)
@@ -145,6 +147,18 @@ def _one_score(
         value = figures[kind][key]
         figures[kind][f"{key}_interval"] = interval(value, drawn[:, at], SHARE)
     return figures, dict(zip(names, drawn.T))
+
+
+def _claim(score: ScoreTally) -> Figures:
+    """How far a score is the probability of wrong that it claims to be; empty if it claims none."""
+    figures: Figures = {}
+    for name in ("ece", "brier") if score.claim is not None else ():
+        figures[name] = number(getattr(score.claim, name))
+        values = score.claim_replicates.figures(
+            lambda state, name=name: getattr(BinaryReliability(**state), name)  # type: ignore[misc]
+        )
+        figures[f"{name}_interval"] = interval(figures[name], values, SHARE)
+    return figures
 
 
 def _headline(bins: Bins) -> list[float]:
@@ -192,11 +206,11 @@ def curves(tally: Tally) -> Figures:
     has_unknown = bool(tally.kinds[-1])
     result: Figures = {"precision_recall": {}, "roc": {}}
     if tally.reliability is not None:
-        confidence, accuracy, share = tally.reliability.sums.diagram()
-        result["reliability"] = {
-            "confidence": [number(value) for value in confidence],
-            "accuracy": [number(value) for value in accuracy],
-            "share": share.tolist(),
+        result["reliability"] = _diagram(*tally.reliability.sums.diagram())
+        result["wrong_reliability"] = {
+            name: _diagram(*score.claim.diagram())
+            for name, score in tally.scores.items()
+            if score.claim is not None
         }
         result |= {"risk_coverage": {}, "sparsification": {}, "patches": {}, "pixels": {}}
     for name, score in tally.scores.items():
@@ -215,6 +229,12 @@ def curves(tally: Tally) -> Figures:
             result["patches"][name] = _patch_curve(score.patches.histogram.view().counts)
             result["pixels"][name] = _patch_curve(bins.counts[[WRONG, RIGHT]])
     return result
+
+
+def _diagram(confidence: Array, accuracy: Array, share: Array) -> Figures:
+    columns = {"confidence": confidence, "accuracy": accuracy}
+    found = {name: [number(value) for value in values] for name, values in columns.items()}
+    return found | {"share": share.tolist()}
 
 
 def _risk_coverage(bins: Bins) -> Figures:

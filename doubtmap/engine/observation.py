@@ -6,6 +6,7 @@ go on: observations are journaled first, and replayed exactly.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -143,7 +144,8 @@ def score_maps(prediction: Prediction, scores: dict[str, Score]) -> dict[str, Te
         `(H, W)` float32 by name.
 
     Raises:
-        DataError: for a score of another shape, or with NaN or infinities.
+        DataError: for a score of another shape, with NaN or infinities, or outside of [0, 1] where
+            it claims to be a probability.
     """
     maps = {}
     # The divergence first: asked for before the others, it shares their pass.
@@ -160,11 +162,32 @@ def score_maps(prediction: Prediction, scores: dict[str, Score]) -> dict[str, Te
                 f"{name}: expected finite scores, got NaN or infinity in "
                 f"{int((~torch.isfinite(values)).sum())} pixels. Mend the score, or leave it out."
             )
+        if is_probability(scores[name]):
+            _check_probability(name, values)
         if values.dtype != torch.float32:
             limit = torch.finfo(torch.float32).max
             values = values.clamp(-limit, limit).float()
         maps[name] = values[0]
     return {name: maps[name] for name in scores}
+
+
+def is_probability(score: Score) -> bool:
+    """Whether a score claims to be the probability that the predicted class is wrong.
+
+    It does so by an attribute `probability_of_wrong` that is true.
+    """
+    while isinstance(score, functools.partial):
+        score = score.func
+    return bool(getattr(score, "probability_of_wrong", False))
+
+
+def _check_probability(name: str, values: Tensor) -> None:
+    low, high = (extreme.item() for extreme in torch.aminmax(values))
+    if low < 0 or high > 1:
+        raise DataError(
+            f"{name}: expected values in [0, 1], since it claims to be the probability that a "
+            f"pixel is wrong, got {low:g} to {high:g}. Mend the score, or its probability_of_wrong."
+        )
 
 
 def _numpy(values: Tensor) -> Array:

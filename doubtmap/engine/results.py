@@ -60,7 +60,9 @@ class Results:
             `sparsification` `{SCORE: {removed, error, oracle}}`;
             `patches` `{SCORE: {percentile, p_accurate_certain, p_uncertain_inaccurate, pavpu}}`,
             percentiles in [0, 100] or [0, 1]; `pixels`, the same with patches of one pixel;
-            `reliability` `{confidence, accuracy, share}`, one entry for each bin, None where empty.
+            `reliability` `{confidence, accuracy, share}`, one entry for each bin, None where empty;
+            `wrong_reliability` `{SCORE: {confidence, accuracy, share}}`, the same of each score
+            that claims to be the probability of wrong, the confidence being one minus the score.
         class_names: the model's classes in the order of their indices, or empty.
         examples: images for the report.
         look_first: what a review would have shown first, where a meta model was given.

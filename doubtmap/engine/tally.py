@@ -6,12 +6,20 @@ Only the few numbers per image that the table of images shows grow with the data
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any, Self
 
 import numpy as np
 
 from doubtmap.engine.observation import IS_UNKNOWN, KNOWN_ONLY, RIGHT, WRONG, Observation
-from doubtmap.metrics import Confusion, Histogram, Patches, RankingCurve, Reliability
+from doubtmap.metrics import (
+    BinaryReliability,
+    Confusion,
+    Histogram,
+    Patches,
+    RankingCurve,
+    Reliability,
+)
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
 from doubtmap.metrics.histogram import Bins
@@ -26,14 +34,22 @@ Row = dict[str, Any]
 
 
 class ScoreTally:
-    """The sums of one score: pixels by kind, Brier scores, patches, and their replicates."""
+    """The sums of one score: pixels by kind, Brier scores, patches, and their replicates.
 
-    def __init__(self, replicates: int) -> None:
+    Args:
+        replicates: of the bootstrap.
+        bins: of the reliability diagram of a score that claims to be the probability that a pixel
+            is wrong; None for others.
+    """
+
+    def __init__(self, replicates: int, bins: int | None = None) -> None:
         self.pixels = Histogram(BINS, shape=(4,))
         self.errors = Histogram(IMAGE_BINS, shape=(5,))
         self.patches = Patches(bins=PATCH_BINS)
         self.replicates = BootstrapHistogram(replicates, channels=4)
         self.patch_replicates = BootstrapHistogram(replicates, channels=2)
+        self.claim = None if bins is None else BinaryReliability.empty(bins)
+        self.claim_replicates = BootstrapSums(replicates)
 
     def take(self, name: str, arrays: dict[str, Array], weights: Array) -> Row:
         """Take an image; returns its own figures."""
@@ -48,10 +64,20 @@ class ScoreTally:
             patches.add(arrays[f"patch/{name}"], arrays["accurate"])
             self.patches.histogram.absorb(patches.histogram)
             self.patch_replicates.add(patches.histogram, weights)
+        if self.claim is not None:
+            self.claim += self._claimed(values, kind, weights)
         self.errors.absorb(image)
         image.counts = image.counts[:BRIER]
         self.replicates.add(image, weights)
         return image_figures(image.view(), values, kind)
+
+    def _claimed(self, values: Array, kind: Array, weights: Array) -> BinaryReliability:
+        """An image's probabilities of wrong, and how often they came true."""
+        assert self.claim is not None
+        image = BinaryReliability.empty(len(self.claim.confidence))
+        image.update(values, kind == WRONG, kind <= WRONG)
+        self.claim_replicates.add(image.state(), weights)
+        return image
 
     def state(self) -> State:
         """The sums as named arrays."""
@@ -61,6 +87,8 @@ class ScoreTally:
             patches=self.patches.state(),
             replicates=self.replicates.state(),
             patch_replicates=self.patch_replicates.state(),
+            claim={} if self.claim is None else self.claim.state(),
+            claim_replicates=self.claim_replicates.state(),
         )
 
     @classmethod
@@ -72,6 +100,11 @@ class ScoreTally:
         tally.patches = Patches.from_state(sub_state(state, "patches"))
         tally.replicates = BootstrapHistogram.from_state(sub_state(state, "replicates"))
         tally.patch_replicates = BootstrapHistogram.from_state(sub_state(state, "patch_replicates"))
+        if claim := sub_state(state, "claim"):
+            tally.claim = BinaryReliability(**{name: sums.copy() for name, sums in claim.items()})
+        tally.claim_replicates = BootstrapSums.from_state(
+            sub_state(state, "claim_replicates"), len(tally.replicates.histogram.counts)
+        )
         return tally
 
 
@@ -82,15 +115,21 @@ class Tally:
         scores: names.
         replicates: of the bootstrap over images.
         seed: of the bootstrap.
-        bins: of the reliability diagram.
+        bins: of the reliability diagrams.
+        claims: those of the scores that claim to be the probability that a pixel is wrong.
     """
 
     def __init__(
-        self, scores: list[str], replicates: int = 300, seed: int = 0, bins: int = 15
+        self,
+        scores: list[str],
+        replicates: int = 300,
+        seed: int = 0,
+        bins: int = 15,
+        claims: Collection[str] = (),
     ) -> None:
         self.weights = Weights(replicates, seed)
         self.bins = bins
-        self.scores = {name: ScoreTally(replicates) for name in scores}
+        self.scores = {n: ScoreTally(replicates, bins if n in claims else None) for n in scores}
         self.confusion: Confusion | None = None
         self.reliability: Reliability | None = None
         self.brier = Histogram(1 << 16, shape=(2,))

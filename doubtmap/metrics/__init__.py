@@ -5,6 +5,7 @@ say so.
 """
 
 from doubtmap.metrics.accumulator import Accumulator, Figure
+from doubtmap.metrics.binary_reliability import BinaryReliability
 from doubtmap.metrics.components import Components
 from doubtmap.metrics.confusion import Confusion
 from doubtmap.metrics.histogram import Histogram
@@ -18,6 +19,7 @@ from doubtmap.metrics.selective import Keeping, area_under_sparsification_error,
 
 __all__ = [
     "Accumulator",
+    "BinaryReliability",
     "Components",
     "Confusion",
     "Figure",

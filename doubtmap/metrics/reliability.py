@@ -43,7 +43,7 @@ class ReliabilitySums(Sums):
     @property
     def ece(self) -> float:
         """Expected calibration error: mean over pixels of |accuracy - confidence| of their bin."""
-        return _mean_gap(self.confidence)
+        return mean_gap(self.confidence)
 
     @property
     def mce(self) -> float:
@@ -57,7 +57,7 @@ class ReliabilitySums(Sums):
     @property
     def classwise_ece(self) -> float:
         """Mean over classes of the ECE of each class's own probability."""
-        return float(np.mean([_mean_gap(sums) for sums in self.classwise]))
+        return float(np.mean([mean_gap(sums) for sums in self.classwise]))
 
     @property
     def brier(self) -> float:
@@ -71,9 +71,7 @@ class ReliabilitySums(Sums):
 
     def diagram(self) -> tuple[Array, Array, Array]:
         """Mean confidence, accuracy (NaN where empty) and share of pixels, each `(M,)`."""
-        count, right, confidence = self.confidence.T
-        some = np.where(count > 0, count, np.nan)
-        return confidence / some, right / some, count / max(self.pixels, 1)
+        return diagram_of(self.confidence)
 
 
 class Reliability:
@@ -281,7 +279,19 @@ def _count(at: Tensor, size: int, weight: Tensor | None = None) -> Array:
     return torch.bincount(at.reshape(-1), weights, minlength=size).double().cpu().numpy()
 
 
-def _mean_gap(sums: Array) -> float:
+def mean_gap(sums: Array) -> float:
+    """ECE from `(M, 3)`: by bin pixels, right ones, and the sum of the confidence; NaN if none."""
     count, right, confidence = sums.T
     total = count.sum()
     return float(np.abs(right - confidence).sum() / total) if total else float("nan")
+
+
+def diagram_of(sums: Array) -> tuple[Array, Array, Array]:
+    """Mean confidence, accuracy (NaN where empty) and share of pixels, each `(M,)`.
+
+    Args:
+        sums: `(M, 3)`: by bin pixels, right ones, and the sum of the confidence.
+    """
+    count, right, confidence = sums.T
+    some = np.where(count > 0, count, np.nan)
+    return confidence / some, right / some, count / max(count.sum(), 1)

@@ -23,6 +23,7 @@ from doubtmap.atomic import write_atomically
 from doubtmap.engine.results import Example, Results
 from doubtmap.reports.cards import CARD_STYLE, look_first_part
 from doubtmap.reports.catalogue import section
+from doubtmap.reports.claims import claims
 from doubtmap.reports.colours import robust_limits
 from doubtmap.reports.curve_charts import curve_charts
 from doubtmap.reports.differences import difference_tables
@@ -94,6 +95,7 @@ def _context(results: Results) -> dict[str, Any]:
         "calibration": figure_list(figures, "calibration"),
         "bins": section(figures, "calibration").get("bins"),
         "reliability": reliability_chart(reliability),
+        "claims": claims(figures, results.curves),
         "charts": curve_charts(results.curves, figures),
         "differences": difference_tables(figures),
         "examples": _examples(results),

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from doubtmap.reports.catalogue import Figure, best, figures_of, number, pair, section
+from doubtmap.reports.catalogue import Figure, best, figure, figures_of, number, pair, section
 from doubtmap.reports.colours import class_colours
 from doubtmap.reports.digits import MISSING, column, digits, interval
 from doubtmap.reports.reasons import reason
+
+CLAIM = ("ece", "brier")
+"""Of the group `wrong`: only scores that claim to be a probability have them."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,29 @@ class ClassBar:
 
 
 def score_tables(figures: Mapping[str, Any], group: str) -> list[ScoreTable]:
-    """Tables of one group, `unknown` or `wrong`: the pooled figures, then all others."""
+    """Tables of one group, `unknown` or `wrong`: the pooled figures, then all others.
+
+    Without the figures of `claim_table`.
+    """
     parts = section(figures, "scores").values()
     columns = figures_of(
         {key: value for key, value in section(part, group).items() if not isinstance(value, dict)}
         for part in parts
     )
     aside = ("_per_image", "_area")
+    apart = CLAIM if group == "wrong" else ()
+    columns = [item for item in columns if item.key not in apart]
     main = [item for item in columns if item.arrow and not item.key.endswith(aside)]
     others = [item for item in columns if item not in main]
     tables = (_score_table(figures, group, items) for items in (main, others))
     return [table for table in tables if table]
+
+
+def claim_table(figures: Mapping[str, Any]) -> ScoreTable | None:
+    """The scores that claim to be the probability of wrong, None where none has a figure."""
+    scores = section(figures, "scores")
+    claiming = {n: s for n, s in scores.items() if {*CLAIM} & {*section(scores, n, "wrong")}}
+    return _score_table({**figures, "scores": claiming}, "wrong", [figure(key) for key in CLAIM])
 
 
 def _score_table(

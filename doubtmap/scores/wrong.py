@@ -56,6 +56,8 @@ class Wrong:
     notes: tuple[str, ...] = ()
 
     name: ClassVar[str] = "wrong"
+    probability_of_wrong: ClassVar[bool] = True
+    """What it claims to be: `evaluate` checks it."""
     FIT_OPTIONS: ClassVar[dict[str, Any]] = {}
     READ_OPTIONS: ClassVar[dict[str, Any]] = {}
 

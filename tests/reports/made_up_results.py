@@ -39,7 +39,9 @@ def figures() -> dict[str, Any]:
                     "fpr95": 0.3 - place / 10,
                     "f1": None,
                 },
-                "wrong": {"auprc": 0.6 - place / 10, "auroc": 0.9, "aurc": 0.01},
+                "wrong": {"auprc": 0.6 - place / 10, "auroc": 0.9, "aurc": 0.01}
+                | ({"ece": 0.0321, "ece_interval": [0.031, 0.033]} if place < 2 else {})
+                | ({"brier": 0.0571 + place / 100} if place < 2 else {}),
             }
             for place, name in enumerate(SCORES)
         },
@@ -80,11 +82,16 @@ def curves() -> dict[str, Any]:
             }
             for n in names
         },
-        "reliability": {
-            "confidence": [None, 0.3, 0.9],
-            "accuracy": [None, 0.5, 0.8],
-            "share": [0.0, 0.1, 0.9],
-        },
+        "reliability": diagram(),
+        "wrong_reliability": {SCORES[0]: diagram(1e-6), SCORES[1]: diagram(0.1)},
+    }
+
+
+def diagram(more: float = 0.0) -> dict[str, Any]:
+    return {
+        "confidence": [None, 0.3, 0.9],
+        "accuracy": [None, 0.5 + more, 0.8],
+        "share": [0.0, 0.1, 0.9],
     }
 
 

@@ -52,6 +52,7 @@ def test_text_and_csv_have_a_row_for_each_score():
     assert [row["score"] for row in rows] == list(SCORES)
     assert float(rows[1]["unknown.auprc"]) == figures()["scores"]["entropy"]["unknown"]["auprc"]
     assert rows[1]["unknown.f1"] == ""
+    assert [row["wrong.ece"] for row in rows] == ["0.0321", "0.0321", ""]
 
 
 def test_no_figures_are_no_error():

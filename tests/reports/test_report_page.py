@@ -237,3 +237,46 @@ def test_figures_per_image_wait_behind_the_pooled_ones(tmp_path):
 def test_the_title_names_the_model_without_its_path(tmp_path, source, title):
     html = render(tmp_path, Results(figures() | {"model": {"source": source}}))
     assert f"<title>{title} on synthetic:3: doubtmap</title>" in html
+
+
+def part_of(html, start, end):
+    return html[html.index(start) : html.index(end)]
+
+
+def test_claims_to_be_a_probability_have_a_table_and_diagrams_of_their_own(html):
+    words = Page(part_of(html, '<h3 id="claims-h"', '</section>\n<section id="curves"')).words
+    for text in (*SCORES[:2], "0.0321", f"0.0310 {MISSING} 0.0330", "0.0671", "in 15 bins"):
+        assert text in words
+    assert SCORES[2] not in words
+    table = part_of(html, '<section id="wrong"', '<section id="differences"')
+    assert "ECE" not in table and "Brier" not in table
+
+
+def test_a_diagram_that_is_that_of_the_confidence_is_not_drawn_again(tmp_path, html):
+    assert html.count('aria-label="Reliability diagram') == 2
+    assert f"The diagram of {SCORES[0]} is the one above." in Page(html).words
+    assert f"Reliability of {SCORES[1]}: accuracy" in Page(html).words
+    other = curves() | {"reliability": None}
+    html = render(tmp_path, Results(figures(), other))
+    assert html.count('aria-label="Reliability diagram') == 2
+    assert "is the one above" not in html
+
+
+def test_without_such_scores_there_is_no_such_part(tmp_path):
+    mine = figures()
+    for groups in mine["scores"].values():
+        for key in ("ece", "brier"):
+            groups["wrong"].pop(key, None)
+    lines = curves() | {"wrong_reliability": {}}
+    assert "claims-h" not in render(tmp_path, Results(mine, lines))
+    null = figures()
+    null["scores"] = {"wrong": {"wrong": {"ece": None, "brier": None}}}
+    assert "claims-h" not in render(tmp_path, Results(null, lines))
+
+
+@pytest.mark.parametrize("missing", ["confidence", "accuracy", "share"])
+@pytest.mark.parametrize("value", [None, [], [0.5], np.array([0.1, 0.2, 0.3])])
+def test_diagrams_that_are_not_whole_do_not_break_the_page(tmp_path, missing, value):
+    lines = curves()
+    lines["wrong_reliability"]["entropy"][missing] = value
+    Page(render(tmp_path, Results(figures(), lines)))
