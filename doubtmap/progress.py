@@ -36,7 +36,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True, emoji=False)) as bar:
         stages = {}
 
         def tell(stage: str, done: int, total: int) -> None:

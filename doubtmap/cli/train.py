@@ -15,9 +15,11 @@ from doubtmap.cli.app import app
 from doubtmap.cli.options import Data, Resume, Seed, names
 from doubtmap.datasets import Dataset, open_dataset
 from doubtmap.errors import UsageError
+from doubtmap.reports.flow_samples import draw_samples
 from doubtmap.reports.loss_chart import draw_log
 from doubtmap.training import Dudes, NFlowJS, Plain, Recipe, Reporter, Settings, Spectral, train
 from doubtmap.training.fit import Row
+from doubtmap.training.flow_fit import logged_after
 from doubtmap.training.folds import fold_and_folds, without_fold
 from doubtmap.training.negatives import KINDS
 from doubtmap.training.networks import FORMS
@@ -39,7 +41,7 @@ OPTIONS = {
     "ensemble": "--members",
     "dudes": "--teachers, --target, --cache, --freeze, --mask-void, --hidden, --layers and --folds",
     "nflowjs": "--negatives, --divergence, --divergence-weight, --flow, --freeze-flow, "
-    "--flow-steps and --patch",
+    "--flow-steps, --flow-rate and --patch",
 }
 """What only one recipe takes."""
 
@@ -148,6 +150,9 @@ def train_command(
     flow_steps: Annotated[
         int, typer.Option(help="Of nflowjs: steps of the flow's own training.")
     ] = NEGATIVES.flow_steps,
+    flow_rate: Annotated[
+        float, typer.Option(help="Of nflowjs: the flow's learning rate beside the network.")
+    ] = NEGATIVES.flow_rate,
     patch: Annotated[
         str | None, typer.Option(help="Of nflowjs: MIN-MAX sides of patches, such as 16-80.")
     ] = None,
@@ -178,7 +183,7 @@ def train_command(
         workers=workers,
         validate_every=validate_every,
     )
-    with _reporter() as report:
+    with _reporter(out) as report:
         trained = train(
             _part(open_dataset(data, seed=seed), without_fold),
             out,
@@ -203,6 +208,7 @@ def train_command(
                     freeze_flow,
                     _sides(patch),
                     flow_steps,
+                    flow_rate,
                 ),
             ),
             model=model,
@@ -220,8 +226,8 @@ def train_command(
     for folder in trained.folders:
         draw_log(folder / "training" / "log.csv")
         draw_log(folder / "training" / "flow.csv")
-    for note in trained.notes:
-        typer.echo(f"note: {note}", err=True)
+        for flow_file in ("flow.safetensors", "flow-joint.safetensors"):
+            draw_samples(folder / "training" / flow_file)
     for folder, epoch, miou in zip(trained.folders, trained.epochs, trained.miou):
         figure = "the last" if miou is None else f"the best, with a validation mIoU of {miou:.4f}"
         typer.echo(f"{folder}: the network of epoch {epoch}, {figure}.", err=True)
@@ -229,8 +235,8 @@ def train_command(
 
 
 @contextmanager
-def _reporter() -> Iterator[Reporter]:
-    """A bar for the epoch on stderr, and a line for each epoch that is done."""
+def _reporter(out: Path) -> Iterator[Reporter]:
+    """A bar for the epoch on stderr, a line for each epoch that is done, and the curves so far."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -238,9 +244,10 @@ def _reporter() -> Iterator[Reporter]:
         TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True, soft_wrap=True)
+    console = Console(stderr=True, soft_wrap=True, emoji=False)
     with Progress(*columns, console=console, transient=True, disable=not is_first()) as bar:
         task = bar.add_task("train", total=None, loss="")
+        inner = out / "training"
 
         def step(epoch: int, epochs: int, done: int, steps: int, loss: float) -> None:
             bar.update(
@@ -251,15 +258,32 @@ def _reporter() -> Iterator[Reporter]:
                 loss=f"loss {loss:.4f}",
             )
 
-        yield Reporter(
-            step,
-            lambda row: console.print(_line(row), highlight=False),
-            lambda member, members: console.print(f"member {member} of {members}"),
-            lambda done, of: bar.update(task, description="teachers", completed=done, total=of),
-            lambda done, of, bits: bar.update(
-                task, description="flow", completed=done, total=of, loss=f"{bits:.3f} bits"
-            ),
-        )
+        def epoch(row: Row) -> None:
+            console.print(_line(row), highlight=False)
+            draw_log(inner / "log.csv")
+
+        def member(number: int, members: int) -> None:
+            nonlocal inner
+            inner = out / str(number) / "training"
+            console.print(f"member {number} of {members}")
+
+        def teachers(done: int, of: int) -> None:
+            bar.update(task, description="teachers", completed=done, total=of)
+
+        def flow(done: int, of: int, bits: float) -> None:
+            bar.update(task, description="flow", completed=done, total=of, loss=f"{bits:.3f} bits")
+            if logged_after(done, of):
+                draw_log(inner / "flow.csv")
+
+        told: set[str] = set()
+
+        def note(text: str) -> None:
+            if text in told:
+                return
+            told.add(text)
+            console.print(f"note: {text}", highlight=False, markup=False)
+
+        yield Reporter(step, epoch, member, teachers, flow, note)
 
 
 def _recipe(

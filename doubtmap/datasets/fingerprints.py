@@ -33,19 +33,22 @@ def fingerprints(dataset: Dataset, indices: Iterable[int] | None = None) -> tupl
 
 
 def _hash(dataset: Dataset, index: int) -> str:
-    digest = hashlib.blake2b(digest_size=8)
     if isinstance(dataset, LabelledFolder):
-        digest.update(_content(dataset.files[index][0]))
-    else:
-        image = dataset[index].image.cpu().contiguous()
-        digest.update(f"{tuple(image.shape)} {image.dtype}".encode())
-        digest.update(image.numpy().tobytes())
+        return fingerprint_of(dataset.files[index][0])
+    image = dataset[index].image.cpu().contiguous()
+    digest = hashlib.blake2b(f"{tuple(image.shape)} {image.dtype}".encode(), digest_size=8)
+    digest.update(image.numpy().tobytes())
     return digest.hexdigest()
 
 
-def _content(path: Path) -> bytes:
+def fingerprint_of(path: Path) -> str:
+    """A short hash of a file's bytes.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
     try:
-        return path.read_bytes()
+        return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}). Check the path."

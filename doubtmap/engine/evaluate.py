@@ -21,16 +21,22 @@ from doubtmap.engine.journal import Journal
 from doubtmap.engine.look_first import look_first
 from doubtmap.engine.observation import (
     Observation,
+    is_probability,
     observe,
     observe_components,
     score_maps,
 )
-from doubtmap.engine.open_set import TPR, figures_above, sentence, thresholds_at
+from doubtmap.engine.open_set import (
+    check_open_set,
+    refused_figures,
+    sentence,
+    take_thresholds,
+)
 from doubtmap.engine.reading import Skipped, read_ahead
 from doubtmap.engine.results import Results
 from doubtmap.engine.review import check_network
 from doubtmap.engine.run import Progress, Run, check_request, possible_scores
-from doubtmap.engine.seen import notes_of_seen
+from doubtmap.engine.seen import note_of_negatives, notes_of_seen
 from doubtmap.engine.tally import Tally, join_states, sub_state, unknown_curve
 from doubtmap.engine.threshold_file import Threshold, thresholds_by_score
 from doubtmap.errors import DataError
@@ -60,7 +66,7 @@ def evaluate(
     bins: int = 15,
     component_sizes: ComponentSizes | None = None,
     examples: int = 3,
-    open_set: Dataset | None = None,
+    open_set: Dataset | str | None = None,
     thresholds: Sequence[Threshold] = (),
     segments: MetaModel | None = None,
     notes: Iterable[str] = (),
@@ -85,11 +91,13 @@ def evaluate(
         skip_bad: leave out images that cannot be read, and count them, instead of stopping.
         seed: of the bootstrap.
         replicates: of the bootstrap over images, from which the 95 % intervals come.
-        bins: of the reliability diagram.
+        bins: of the reliability diagrams: of the softmax, and of each score that claims to be the
+            probability that a pixel is wrong, by an attribute `probability_of_wrong`.
         component_sizes: smallest components that count; default: the data set's published ones.
         examples: how many images of most doubt, and as many of most missed pixels, to keep.
         open_set: other images with unknown objects. The threshold at which a score finds 95 % of
-            their pixels is what it refuses by in the open-set segmentation of `dataset`.
+            their pixels is what it refuses by in the open-set segmentation of `dataset`. Or a field
+            of its images' paths, such as `town`: each part then has the threshold of the others.
         thresholds: of unknown objects, chosen on other images, for the component figures of their
             scores; without one a score's threshold is that of the best pixel F1 on these images.
         segments: of `fit_segments` on other images: adds what a review without labels would have
@@ -108,12 +116,13 @@ def evaluate(
     unknown = (unknown,) if isinstance(unknown, str) else tuple(unknown)
     check_request(segmenter, dataset, unknown)
     if open_set is not None:
-        check_request(segmenter, open_set, unknown)
+        check_open_set(segmenter, dataset, open_set, unknown)
     start = time.perf_counter()
     run = Run(segmenter, dataset, {}, unknown, progress)
     run.skipped = Skipped() if skip_bad else None
     run.notes.extend(notes)
-    run.notes.extend(filter(None, [note_of_overlap(segmenter, dataset)]))
+    overlaps = [note_of_overlap(segmenter, dataset), note_of_negatives(segmenter, dataset)]
+    run.notes.extend(filter(None, overlaps))
     run.scores = possible_scores(run) if scores == "all" else parse_scores(scores)
     run.segmenter = prepared(segmenter, run.scores)
     given = thresholds_by_score(thresholds, run.scores, segmenter)
@@ -127,17 +136,20 @@ def evaluate(
     )
     run.notes.extend(notes_of_seen(_seen(run.scores, given, segments), dataset))
     sizes = component_sizes or dataset.component_sizes or DEFAULT_SIZES
+    claims = [name for name, score in run.scores.items() if is_probability(score)]
     settings = run.settings | {
         "seed": seed,
         "replicates": replicates,
         "bins": bins,
+        "claims": claims,
         "component_sizes": [sizes.predicted, sizes.labelled],
         "thresholds": {name: threshold.threshold for name, threshold in given.items()},
     }
-    levels = _levels(run, open_set) if open_set is not None else {}
+    taken = take_thresholds(run, open_set) if open_set is not None else []
     journal = Journal(Path(out) / ".progress", settings, resume) if out else None
     try:
-        tally = tally_pixels(run, Tally(list(run.scores), replicates, seed, bins), journal)
+        tally = Tally(list(run.scores), replicates, seed, bins, claims)
+        tally = tally_pixels(run, tally, journal)
         if not tally.images:
             raise DataError(f"{dataset.name}: none of the {len(dataset)} images could be read.")
         components = find_components(run, tally, sizes, journal, given)
@@ -145,10 +157,9 @@ def evaluate(
         results = summarise(run, tally, components, sizes)
         results.examples.extend(picked)
         if open_set is not None:
-            opened = figures_above(run, levels, replicates, seed)
-            about = {"threshold_from": open_set.name, "tpr": TPR}
-            results.figures["open_set"] = about | opened
-            results.figures["notes"].append(sentence(results.figures["open_set"]))
+            opened = refused_figures(run, open_set, taken, replicates=replicates, seed=seed)
+            results.figures["open_set"] = opened
+            results.figures["notes"].append(sentence(opened))
         if segments is not None:
             results = _reviewed(run, results, segments)
         run.seconds["total"] = time.perf_counter() - start
@@ -193,12 +204,6 @@ def _seen(
     if segments is not None:
         learnt["segments"] = segments.about.get("seen", ())
     return seen | {f"the fit of {name}": list(images) for name, images in learnt.items()}
-
-
-def _levels(run: Run, other: Dataset) -> dict[str, float]:
-    """The thresholds that other images give, taken before all else, so that mistakes show early."""
-    skipped = Skipped() if run.skipped is not None else None
-    return thresholds_at(Run(run.segmenter, other, run.scores, run.unknown, run.progress, skipped))
 
 
 def tally_pixels(run: Run, tally: Tally, journal: Journal | None) -> Tally:

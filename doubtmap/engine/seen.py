@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from doubtmap.datasets import fingerprints
+from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.datasets.dataset import Dataset
+from doubtmap.datasets.fingerprints import fingerprint_of
+from doubtmap.datasets.pasting import Pasted
 from doubtmap.errors import DataError
+from doubtmap.prediction import Segmenter
 
 
 def notes_of_seen(seen: Mapping[str, Collection[str]], dataset: Dataset) -> Iterator[str]:
@@ -31,3 +38,45 @@ def notes_of_seen(seen: Mapping[str, Collection[str]], dataset: Dataset) -> Iter
                 f"{again} of {len(dataset)} images of {dataset.name} were used for {what}, so its "
                 f"figures are too good. Test on other images."
             )
+
+
+def note_of_negatives(segmenter: Segmenter, dataset: Dataset) -> str | None:
+    """A sentence where the network learnt photographs as unknown whose objects are now pasted.
+
+    Args:
+        segmenter: a network in a folder that `doubtmap train` wrote, which tells its negatives.
+        dataset: to be judged on.
+    """
+    while isinstance(dataset, Corrupted):
+        dataset = dataset.dataset
+    if not isinstance(dataset, Pasted):
+        return None
+    learnt = {mark for about in _networks(segmenter.description) for mark in _negatives(about)}
+    photographs = {outline.image for outline in dataset.outlines.outlines} if learnt else set()
+    again = sum(fingerprint_of(path) in learnt for path in photographs)
+    if not again:
+        return None
+    return (
+        f"{again} of the {len(photographs)} photographs whose objects are pasted were negatives in "
+        f"the network's training, so its figures are too good. Paste those of another half."
+    )
+
+
+def _networks(about: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What a segmenter says of itself, or of each of its members."""
+    members = about.get("members")
+    if isinstance(members, list):
+        for member in members:
+            yield from _networks(member)
+    else:
+        yield about
+
+
+def _negatives(about: Mapping[str, Any]) -> Collection[str]:
+    """Fingerprints of the photographs that a network learnt as unknown, where its folder says."""
+    path = Path(str(about.get("source", ""))) / "training" / "settings.json"
+    try:
+        found = json.loads(path.read_text())["negatives"]["images"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()  # trained elsewhere, or without negatives
+    return found if isinstance(found, list) else ()

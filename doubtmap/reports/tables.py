@@ -88,7 +88,7 @@ def print_figures(figures: Mapping[str, Any], style: str = "table") -> None:
     elif style == "csv":
         sys.stdout.write(figures_csv(figures))
     elif sys.stdout.isatty():
-        Console().print(figures_table(figures))
+        Console(emoji=False).print(figures_table(figures))
     else:
         sys.stdout.write(figures_text(figures))
 

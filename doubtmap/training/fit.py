@@ -39,6 +39,7 @@ class Reporter:
         member: called with the number of an ensemble's member, from 1, and of all, before it.
         teachers: called with the images that teachers have seen, and of all.
         flow: called with the steps of a flow's own training, of all, and bits per dimension.
+        note: called before the training with what the user should know, sentence by sentence.
     """
 
     step: Callable[[int, int, int, int, float], None] = lambda *_: None
@@ -46,6 +47,7 @@ class Reporter:
     member: Callable[[int, int], None] = lambda *_: None
     teachers: Callable[[int, int], None] = lambda *_: None
     flow: Callable[[int, int, float], None] = lambda *_: None
+    note: Callable[[str], None] = lambda _: None
 
 
 @dataclass

@@ -48,11 +48,16 @@ def read_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
     """
     try:
         with safe_open(str(path), framework="pt") as file:
-            meta = json.loads((file.metadata() or {})["doubtmap"])
+            about = (file.metadata() or {}).get("doubtmap")
+            if about is None:
+                raise ValueError("doubtmap did not write it")
+            meta = json.loads(about)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if meta["kind"] != "flow" or meta["format"] != FORMAT:
             raise ValueError(f"it holds a {meta['kind']} of format {meta['format']}")
         flow = Flow(FlowShape(**meta["shape"]))
+        if flow.divisor > 8:
+            raise ValueError(f"it takes sides that are multiples of {flow.divisor}, not of 8")
         flow.load_state_dict(tensors)
         with torch.no_grad():
             if not bool(torch.isfinite(flow.log_density(torch.full((1, 3, 16, 16), 0.5))).all()):

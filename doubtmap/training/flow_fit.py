@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from doubtmap.training.flow_patches import parts_of, patches
 JUDGED = 64
 """Patches that judge it."""
 CLIP = 5.0
+NOISE = 2
+"""Of random numbers: of dequantization."""
 TOLD_EVERY = 100
 """Steps between two lines of the log, each with a checkpoint."""
 
@@ -61,6 +63,7 @@ def pretrain(
     path: Path,
     *,
     device: torch.device,
+    classes: Sequence[str] = (),
     writes: bool = True,
     told: Callable[[int, int, float], None] = lambda *_: None,
 ) -> None:
@@ -74,12 +77,14 @@ def pretrain(
         training: how.
         path: of the flow's file.
         device: where to compute.
+        classes: that are not void, and so are what the flow learns; the file names them.
         writes: whether this process writes.
-        told: called with the steps done, all steps, and the bits per dimension of the last.
+        told: called with the steps done, all steps, and the bits per dimension of the last, when
+            log and checkpoint of that step, if any, are written.
 
     Raises:
         DataError: where no patch is without void, or the folder cannot be written.
-        ModelError: where the training diverges.
+        ModelError: where the training diverges; weights that are not finite are never written.
     """
     if path.exists():
         return
@@ -90,23 +95,35 @@ def pretrain(
     optimizer = torch.optim.Adamax(flow.parameters(), training.rate)
     done, rows = _restored(path.with_suffix(".pt"), flow, optimizer, training, device)
     how = (training.side, training.batch, training.seed)
+
+    latest = rows[-1]["bits"] if rows else math.nan
+
+    def log(step: int, bits: float) -> None:
+        held_out = judge(flow, test)
+        _check(held_out, "likelihood of held-out patches", step, rows)
+        rows.append({"step": step + 1, "bits": bits, "held_out_bits": held_out})
+        if writes:
+            _keep(path, flow, optimizer, training, rows)
+
     for step, batch in patches(learnt, *how, done, training.steps):
         for group in optimizer.param_groups:
             group["lr"] = training.rate * factor(step, training.steps)
-        bits = flow.bits(batch.to(device), generator(training.seed, step)).mean()
-        _check(bits, step, path)
+        bits = flow.bits(batch.to(device), generator(training.seed, step, 0, NOISE)).mean()
+        _check(bits.item(), "likelihood", step, rows)
         optimizer.zero_grad(set_to_none=True)
         bits.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(flow.parameters(), CLIP)
+        _check(nn.utils.clip_grad_norm_(flow.parameters(), CLIP).item(), "gradient", step, rows)
         optimizer.step()
-        told(step + 1, training.steps, bits.item())
-        if (step + 1) % TOLD_EVERY == 0 or step + 1 == training.steps:
-            now = {"step": step + 1, "bits": bits.item(), "held_out_bits": judge(flow, test)}
-            rows.append(now)
-            if writes:
-                _keep(path, flow, optimizer, training, rows)
+        if logged_after(step + 1, training.steps):
+            log(step, bits.item())
+        latest = bits.item()
+        told(step + 1, training.steps, latest)
+    if not rows or rows[-1]["step"] < training.steps:  # whose last step had no patch
+        log(training.steps - 1, latest)
     if writes:
-        write_flow(path, flow, bits=judge(flow, test), data=batches.dataset.name)
+        alone = len(batches.dataset) < 2
+        about = {"bits": judge(flow, test), "patches": len(test), "judged_on_its_own": alone}
+        write_flow(path, flow, **about, data=batches.dataset.name, classes=list(classes))
         path.with_suffix(".pt").unlink(missing_ok=True)
 
 
@@ -125,19 +142,27 @@ def factor(step: int, steps: int) -> float:
     return rise * (1 + math.cos(math.pi * step / steps)) / 2
 
 
+def logged_after(done: int, steps: int) -> bool:
+    """Whether log and checkpoint are written after so many steps."""
+    return done % TOLD_EVERY == 0 or done == steps
+
+
 @torch.no_grad()
 def judge(flow: Flow, images: Tensor) -> float:
     """Mean bits per dimension of held-out patches, the same noise each time."""
     return flow.bits(images, generator(0)).mean().item()
 
 
-def _check(bits: Tensor, step: int, path: Path) -> None:
-    if not bool(torch.isfinite(bits)):
-        raise ModelError(
-            f"flow: expected a finite likelihood, got {bits.item()} bits per dimension in step "
-            f"{step + 1}; the last good checkpoint is {path.with_suffix('.pt')}. Go on with "
-            f"--resume, or give --flow FILE."
-        )
+def _check(value: float, what: str, step: int, rows: list[dict[str, Any]]) -> None:
+    """Stop where training has diverged; `rows` of the log say which checkpoint there is."""
+    if math.isfinite(value):
+        return
+    last = f"the checkpoint of step {rows[-1]['step']}" if rows else "no checkpoint"
+    raise ModelError(
+        f"flow: expected a finite {what}, got {value} in step {step + 1} of its own training; "
+        f"{last} is kept. Train anew with another --seed, or give --flow FILE; --resume would come "
+        f"to the same step again."
+    )
 
 
 def _keep(

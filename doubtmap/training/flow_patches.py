@@ -3,73 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import count as counted
 
 import torch
 from torch import Tensor
 
-from doubtmap.datasets import Dataset, Sample
-from doubtmap.datasets.dataset import ComponentSizes
 from doubtmap.errors import DataError
 from doubtmap.training.batches import Batches, read_ahead
 from doubtmap.training.drawing import generator, order
+from doubtmap.training.folds import fold_of, without_fold
 from doubtmap.training.known_patches import cut, places
 from doubtmap.training.processes import ALONE
 
-HELD_OUT = 10
-"""Every so many-th image is kept out of the flow's training, and judges it."""
+PARTS = 10
+"""The last of so many equal parts of the images is kept out of the flow's training: it judges."""
+PLACES = 1
+"""Of random numbers: of where patches lie."""
 OF_VIEW = 4
 """Patches of one view of an image."""
 PATIENCE = 100
 """Steps in a row that may lack a patch."""
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Some images of a data set; implements `Dataset`."""
-
-    whole: Dataset
-    indices: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """The whole's."""
-        return self.whole.name
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The whole's."""
-        return self.whole.class_names
-
-    @property
-    def component_sizes(self) -> ComponentSizes | None:
-        """The whole's."""
-        return self.whole.component_sizes
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def sample_name(self, index: int) -> str:
-        """Name of a sample, without reading it."""
-        return self.whole.sample_name(self.indices[index])
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one sample."""
-        return self.whole[self.indices[index]]
-
-
 def parts_of(batches: Batches) -> tuple[Batches, Batches]:
-    """The batches of the images that judge a flow, and of those that it learns from."""
-    every = range(len(batches.dataset))
-    kept = tuple(every[HELD_OUT - 1 :: HELD_OUT]) or tuple(every[-1:])
-    rest = tuple(sorted(set(every) - set(kept))) or kept
+    """The batches of the images that judge a flow, and of those that it learns from.
+
+    The last tenth judges, since neighbouring frames of a drive look alike; one image does both.
+    """
+    count = min(PARTS, len(batches.dataset))
     judged, learnt = (
-        replace(batches, dataset=Part(batches.dataset, p), size=1, processes=ALONE)
-        for p in (kept, rest)
+        (fold_of(batches.dataset, count, count), without_fold(batches.dataset, count, count))
+        if count > 1
+        else (batches.dataset, batches.dataset)
     )
-    return judged, learnt
+    alone = replace(batches, size=1, processes=ALONE)
+    return replace(alone, dataset=judged), replace(alone, dataset=learnt)
 
 
 def patches(
@@ -89,7 +59,7 @@ def patches(
         The step, and `(N, 3, side, side)` in [0, 1].
 
     Raises:
-        DataError: where, in `PATIENCE` steps, no patch is without void.
+        DataError: where, in `PATIENCE` steps or in all, no patch is without void.
     """
     size, of_step, empty = (side, side), max(1, count // OF_VIEW), 0
     views = _views(batches, seed, first * of_step)
@@ -97,16 +67,16 @@ def patches(
         found: list[Tensor] = []
         for number in range(of_step):
             image, label = next(views)
-            drawn = generator(seed, step, number)
+            drawn = generator(seed, step, number, PLACES)
             corners, clean = places(label[None].expand(OF_VIEW, -1, -1), size, drawn)
             found += [cut(image[None], corner[None], size) for corner in corners[clean]]
         empty = 0 if found else empty + 1
         if found:
             yield step, torch.cat(found)
-        elif empty == PATIENCE:
+        elif empty == PATIENCE or (first == 0 and empty == last):
             raise DataError(
                 f"{batches.dataset.name}: expected patches of {size[0]}x{size[1]} pixels without "
-                f"void, found none in {PATIENCE * of_step} views. Give --flow FILE, or --negatives "
+                f"void, found none in {empty * of_step} views. Give --flow FILE, or --negatives "
                 f"without flow."
             )
 

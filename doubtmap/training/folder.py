@@ -7,7 +7,7 @@ DIR/                 a folder that doubtmap.load takes
   distilled.safetensors                                        the second head of a student
   training/
     settings.json    what was asked; only the same goes on where it stopped
-    log.csv          a row for each epoch
+    log.csv          a row for each epoch; the command draws it as log.svg after each
     checkpoint.pt    all that the next epoch needs
 ```
 """
@@ -117,7 +117,9 @@ class Folder:
             ) from error
         changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
         if changed:
-            listed = ", ".join(f"{k} {before.get(k)} became {after.get(k)}" for k in changed)
+            listed = ", ".join(
+                f"{k} {shortened(before.get(k))} became {shortened(after.get(k))}" for k in changed
+            )
             raise UsageError(
                 f"resume: expected the settings of the run in {self.path}, but {listed}. Use the "
                 f"same settings, or another --out."
@@ -190,6 +192,17 @@ class Folder:
                 f"{self.path / name}: cannot be removed ({error.strerror or error}). Choose "
                 f"another --out."
             ) from error
+
+
+def shortened(value: object, most: int = 60) -> str:
+    """A value as text of so many characters at most.
+
+    Example:
+        >>> shortened("a" * 9, 6)
+        'aaa...'
+    """
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _untied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,46 +16,10 @@ import torch
 from torch import Tensor
 
 from doubtmap.datasets import Dataset, Sample
-from doubtmap.datasets.dataset import ComponentSizes
+from doubtmap.datasets.parts import Part
 from doubtmap.errors import DataError, UsageError
 from doubtmap.training.teachers import Cache, Told
 from doubtmap.training.transformers_networks import CONFIGURATIONS
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Some of the images of a data set; implements `Dataset`.
-
-    Args:
-        dataset: the whole.
-        indices: of the images.
-        name: how results call the part.
-    """
-
-    dataset: Dataset
-    indices: Sequence[int]
-    name: str
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The whole's."""
-        return self.dataset.class_names
-
-    @property
-    def component_sizes(self) -> ComponentSizes | None:
-        """The whole's."""
-        return self.dataset.component_sizes
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def sample_name(self, index: int) -> str:
-        """Name of a sample, without reading it."""
-        return self.dataset.sample_name(self.indices[index])
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one sample."""
-        return self.dataset[self.indices[index]]
 
 
 def fold_of(dataset: Dataset, fold: int, folds: int) -> Part:

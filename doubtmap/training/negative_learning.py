@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,7 +73,7 @@ class NegativeLearning(CrossEntropy):
         corners, clean = places(labels, size)
         content = cut(images, corners, size).detach()
         with torch.autocast(images.device.type, enabled=False):
-            patches, shapes = self.source(content.float())
+            patches, shapes = self.source(content.float(), clean)
         mixed, pasted = paste(images, patches, shapes, corners)
         logits = self.logits(mixed).float()
         if logits.shape[-2:] != labels.shape[-2:]:
@@ -93,7 +91,7 @@ class NegativeLearning(CrossEntropy):
         """The mean over the pasted pixels of all processes."""
         far = self.far(logits.movedim(1, -1)[pasted])
         amount = self.processes.total(pasted.sum().float()) / self.processes.count
-        return far.sum() / amount.clamp(min=1)
+        return far.sum() / amount.clamp(min=1 / self.processes.count)
 
     def _bits(self, flow: Flow, content: Tensor, clean: Tensor) -> Tensor:
         """The mean over the patches of all processes that are without void; 0 without any."""
@@ -112,13 +110,9 @@ class NegativeLearning(CrossEntropy):
 
     def parts(self) -> list[list[nn.Parameter]]:
         """Network and flow, whose gradients have nothing to do with each other's length."""
-        flow = list(self.flow.parameters()) if self.flow is not None else []
-        network = list(self.network.parameters())
-        return [network, flow] if flow else [network]
-
-    def deployed(self) -> nn.Module:
-        """The network as it is now, without the flow."""
-        return copy.deepcopy(self.network).eval()
+        learning = self.flow is not None and not self.frozen
+        both = [self.network, self.flow] if learning else [self.network]
+        return [list(part.parameters()) for part in both if part is not None]
 
 
 def drawn_size(sides: tuple[int, int]) -> tuple[int, int]:

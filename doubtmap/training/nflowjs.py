@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from doubtmap.datasets.fingerprints import fingerprint_of
+from doubtmap.datasets.matching import plain_name
 from doubtmap.errors import UsageError
 from doubtmap.training.batches import Batches
 from doubtmap.training.flow import Flow
 from doubtmap.training.flow_file import read_flow, write_flow
 from doubtmap.training.flow_fit import FlowTraining, pretrain
+from doubtmap.training.labels import trained_classes
 from doubtmap.training.negative_learning import NegativeLearning
-from doubtmap.training.negatives import open_source, parse_negatives
+from doubtmap.training.negatives import REAL, open_source, parse_negatives
 from doubtmap.training.networks import Start
 from doubtmap.training.objective import CrossEntropy, Objective
 from doubtmap.training.processes import Processes
-from doubtmap.training.settings import Settings
+from doubtmap.training.real_negatives import fingerprints_of, open_real, things_of
+from doubtmap.training.recipe import Job, Recipe, Work
 from doubtmap.training.uniformity import DIVERGENCES
 
 SMALLEST, SHARE = 16, 0.28
 """Default sides of patches: from the first, in pixels, to that share of the crop's shorter side."""
+OF_FLOWS = ("flow", "freeze_flow", "flow_steps", "flow_rate")
+OF_NEGATIVES = ("divergence", "weight", "patch")
+"""Arguments that say nothing without a flow, and without negatives."""
+OPTIONS = {"weight": "--divergence-weight"}
+"""What the command line calls them, where that is not their name."""
+STEPS = 2000
+"""Of a flow's own training, where no other number is asked for."""
 SIDE = 64
 """Of the patches that a flow is pre-trained on, where negatives can be as large."""
 
 
 @dataclass(frozen=True)
-class NFlowJS:
+class NFlowJS(Recipe):
     """A network that is taught to be uniform on pasted negatives; the flow learns with it.
 
     Args:
@@ -44,6 +56,7 @@ class NFlowJS:
             crop's shorter side.
         flow_steps: of the flow's own training.
         flow_rate: the flow's largest learning rate beside the network.
+        held_out: classes that are not learnt, and so are no negatives either; `train` knows them.
 
     Raises:
         UsageError: for values that make no sense.
@@ -60,8 +73,9 @@ class NFlowJS:
     flow: str | Path | None = None
     freeze_flow: bool = False
     patch: tuple[int, int] | None = None
-    flow_steps: int = 2000
+    flow_steps: int = STEPS
     flow_rate: float = 1e-4
+    held_out: tuple[str, ...] = ()
     name: str = "nflowjs"
 
     def __post_init__(self) -> None:
@@ -77,18 +91,34 @@ class NFlowJS:
                 raise UsageError(f"{option}: expected a finite number above 0, got {value}.")
         if self.flow_steps < 1:
             raise UsageError(f"--flow-steps: expected at least 1, got {self.flow_steps}.")
-        if not self.has_flow and (self.flow is not None or self.freeze_flow):
-            raise UsageError(
-                f"--flow, --freeze-flow: expected negatives of a flow, got {self.negatives}. Give "
-                f"--negatives flow, or leave them out."
-            )
+        for option, what in self._without_effect():
+            raise UsageError(f"{option}: has no effect {what}. Leave it out.")
         if self.patch is not None:
             check_patch(self.patch)
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of negatives."""
+        return parse_negatives(self.negatives)
+
+    @property
     def has_flow(self) -> bool:
         """Whether a flow's samples are among the negatives."""
-        return "flow" in parse_negatives(self.negatives)
+        return "flow" in self.kinds
+
+    def _without_effect(self) -> Iterator[tuple[str, str]]:
+        """Options that were given in vain, and why."""
+        options = {field.name: field.default for field in fields(self)}
+        given = {name for name, default in options.items() if getattr(self, name) != default}
+        for names, vain, why in (
+            (OF_FLOWS, not self.has_flow, f"where no flow is among the negatives {self.negatives}"),
+            (OF_NEGATIVES, not self.kinds, "without negatives"),
+            (("flow_steps",), self.flow is not None, "with --flow, a flow that is trained"),
+            (("flow_rate",), self.freeze_flow, "with --freeze-flow"),
+        ):
+            for name in names:
+                if vain and name in given:
+                    yield OPTIONS.get(name, f"--{name.replace('_', '-')}"), why
 
     def __call__(
         self, start: Start, class_weights: Tensor | None, processes: Processes
@@ -98,11 +128,10 @@ class NFlowJS:
         Raises:
             DataError: for a flow or a folder that cannot be used.
         """
-        kinds = parse_negatives(self.negatives)
-        if not kinds:
+        if not self.kinds:
             return CrossEntropy(start, class_weights, processes)
-        flow = read_flow(self.flow)[0] if self.has_flow and self.flow is not None else None
-        source, notes = open_source(kinds, flow, start.class_names)
+        flow, about = read_flow(self.flow) if self.flow is not None else (None, {})
+        source, notes = open_source(self.kinds, flow, start.class_names, self.held_out)
         return NegativeLearning(
             start,
             source,
@@ -114,62 +143,99 @@ class NFlowJS:
             flow=flow,
             flow_rate=self.flow_rate,
             frozen=self.freeze_flow,
-            notes=(*self._about_flow(), *notes),
+            notes=(*self._about_flow(about), *notes, *about_start(start)),
         )
 
-    def prepared(
-        self,
-        batches: Batches,
-        settings: Settings,
-        folder: Path,
-        device: torch.device,
-        processes: Processes,
-        told: Callable[[int, int, float], None] = lambda *_: None,
-        *,
-        resume: bool = False,
-    ) -> NFlowJS:
-        """The recipe with sizes that fit the crop, and with a flow, trained first if need be.
+    def materials(self, job: Job) -> dict[str, Any]:
+        """Hashes of the photographs and of the flow that negatives are made of."""
+        classes = trained_classes(job.dataset, job.hold_out)
+        real = [kind.removeprefix(REAL) for kind in self.kinds if kind.startswith(REAL)]
+        opened = [open_real(text, classes, job.hold_out) for text in real]
+        images = {mark for source in opened for mark in fingerprints_of(source)}
+        flow = None if self.flow is None else fingerprint_of(Path(self.flow))
+        things = [thing for source in opened for thing in things_of(source)]
+        order = hashlib.blake2b("\n".join(things).encode(), digest_size=8).hexdigest()
+        return {"negatives": {"images": sorted(images), "things": order, "flow": flow}}
 
-        Args:
-            batches: of the training, whose views the flow learns from.
-            settings: of the training.
-            folder: where the flow's files are written.
-            device: where to compute.
-            processes: each trains the flow for itself; the first one's is taken.
-            told: called with steps done, all steps and bits per dimension.
-            resume: go on with what lies in the folder; otherwise it is of another run, and removed.
+    def fitted(self, job: Job, start: Start, crop: tuple[int, int]) -> NFlowJS:
+        """The recipe with sizes that fit the crop, and the held-out classes.
 
         Raises:
-            UsageError: for patches larger than the crop, or an optimiser that does not suit.
+            UsageError: for patches larger than the crop, an optimiser that does not suit, or a flow
+                that has seen a held-out class.
+            DataError: for a flow or a folder that cannot be used.
+        """
+        if not self.kinds:
+            return self
+        optimizer = job.settings.optimizer
+        if self.has_flow and not self.freeze_flow and optimizer != "adamw":
+            raise UsageError(
+                f"--optimizer: expected adamw, with which a flow learns, got {optimizer}. Give "
+                f"--freeze-flow, or --optimizer adamw."
+            )
+        if self.flow is not None:
+            check_unseen(self.flow, job.hold_out)
+        if real := tuple(kind for kind in self.kinds if kind.startswith(REAL)):
+            open_source(real, None, start.class_names, job.hold_out)
+        return replace(self, patch=fitted_patch(self.patch, crop), held_out=job.hold_out)
+
+    def prepared(self, work: Work) -> tuple[NFlowJS, Batches, tuple[str, ...]]:
+        """Train a flow if none was given; each process does so, the first one's is taken.
+
+        Raises:
             DataError, ModelError: as `pretrain`.
         """
-        if self.has_flow and not self.freeze_flow and settings.optimizer != "adamw":
-            raise UsageError(
-                f"--optimizer: expected adamw, with which a flow learns, got {settings.optimizer}. "
-                f"Give --freeze-flow, or --optimizer adamw."
-            )
-        recipe = replace(self, patch=fitted_patch(self.patch, batches.crop))
-        if not self.has_flow or self.flow is not None:
-            return recipe
-        assert recipe.patch is not None
-        path, side = folder / "flow.safetensors", min(SIDE, recipe.patch[1])
-        how = FlowTraining(self.flow_steps, side=side, seed=settings.seed)
-        if processes.first and not resume:
-            for left in (path, path.with_suffix(".pt")):
+        path, first = work.folder / "flow.safetensors", work.processes.first
+        if first and not work.resume:
+            for left in (path, *(path.with_suffix(end) for end in (".pt", ".csv", ".svg"))):
                 left.unlink(missing_ok=True)
-        processes.wait()
-        pretrain(batches, how, path, device=device, writes=processes.first, told=told)
-        processes.wait()
-        return replace(recipe, flow=path)
+        work.processes.wait()
+        if not self.has_flow or self.flow is not None:
+            return self, work.batches, ()
+        assert self.patch is not None
+        side, seed = min(SIDE, self.patch[1]), work.job.settings.seed
+        pretrain(
+            work.batches,
+            FlowTraining(self.flow_steps, side=side, seed=seed),
+            path,
+            device=work.device,
+            classes=work.start.class_names,
+            writes=first,
+            told=work.report.flow,
+        )
+        work.processes.wait()
+        return replace(self, flow=path, flow_steps=STEPS), work.batches, ()
 
-    def _about_flow(self) -> tuple[str, ...]:
+    def keep(self, objective: Objective, folder: Path) -> None:
+        """Write the flow that learnt beside the network, as it is now."""
+        flow: Flow | None = getattr(objective, "flow", None)
+        if isinstance(objective, NegativeLearning) and flow is not None and not objective.frozen:
+            before = read_flow(self.flow)[1].get("classes", ()) if self.flow else ()
+            classes = list(dict.fromkeys([*before, *objective.class_names]))
+            write_flow(folder / "flow-joint.safetensors", flow, classes=classes)
+
+    def _about_flow(self, about: Mapping[str, Any]) -> tuple[str, ...]:
         """What the flow's file says of its fit."""
-        if not self.has_flow or self.flow is None:
+        if not {"bits", "patches"} <= about.keys():
             return ()
-        bits = read_flow(self.flow)[1].get("bits")
-        if bits is None:
-            return ()
-        return (f"The flow {self.flow} needs {bits:.3f} bits per dimension on held-out patches.",)
+        alone = about.get("judged_on_its_own")
+        on = "the image that it learnt from" if alone else f"{about['patches']} held-out patches"
+        return (f"The flow {self.flow} needs {about['bits']:.3f} bits per dimension on {on}.",)
+
+
+def check_unseen(path: str | Path, held_out: Sequence[str]) -> None:
+    """Refuse a flow that has learnt what the network is to be tested on.
+
+    Raises:
+        UsageError: for a flow that learnt from a held-out class.
+        DataError: for a file that is no flow.
+    """
+    learnt = {plain_name(name) for name in read_flow(path)[1].get("classes", ())}
+    if both := [name for name in held_out if plain_name(name) in learnt]:
+        raise UsageError(
+            f"--flow: expected a flow that has not seen the held-out {', '.join(both)}, but {path} "
+            f"learnt from it. Leave --flow out to train one without."
+        )
 
 
 def check_patch(patch: tuple[int, int]) -> None:
@@ -206,8 +272,11 @@ def fitted_patch(patch: tuple[int, int] | None, crop: tuple[int, int]) -> tuple[
     return low, high
 
 
-def keep_flow(objective: Objective, folder: Path) -> None:
-    """Write the flow that learnt beside a network, as it is now."""
-    flow: Flow | None = getattr(objective, "flow", None)
-    if isinstance(objective, NegativeLearning) and flow is not None and not objective.frozen:
-        write_flow(folder / "flow-joint.safetensors", flow)
+def about_start(start: Start) -> tuple[str, ...]:
+    """What to say of a network that has not learnt its task yet."""
+    if start.trained or start.maker.startswith("python:"):  # which decides on its weights
+        return ()
+    return (
+        "The network starts with random weights, but negatives are for one that knows its task: "
+        "train it with --recipe plain first, and name it with --model.",
+    )

@@ -132,6 +132,6 @@ def check_finite(value: float, epoch: int, what: str) -> None:
         return
     kept = f"the checkpoint of epoch {epoch} is kept" if epoch else "there is no checkpoint yet"
     raise ModelError(
-        f"train: expected a finite {what}, got {value} in epoch {epoch + 1}; {kept}. Lower --rate "
-        f"and train anew in another --out."
+        f"train: expected a finite {what}, got {value} in epoch {epoch + 1}; {kept}. Lower --rate, "
+        f"beside a flow --flow-rate too, and train anew in another --out."
     )

@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from doubtmap.datasets import Dataset
 from doubtmap.errors import UsageError
+from doubtmap.models import load
+from doubtmap.models.preprocessing import ImageSize
+from doubtmap.training.batches import Batches
 from doubtmap.training.dudes import HEAD_RATE, MeanProbability, SecondHead
 from doubtmap.training.folds import Folds, check_unseen, grouped
 from doubtmap.training.networks import Start
 from doubtmap.training.objective import CrossEntropy, Objective
 from doubtmap.training.processes import Processes
-from doubtmap.training.settings import Settings
+from doubtmap.training.recipe import Job, Recipe, Work
 from doubtmap.training.spectral import bound, fold, settle
-from doubtmap.training.teachers import Cache, Teachers, Told, check_target
+from doubtmap.training.teachers import Cache, Teachers, Told, check_target, fingerprints
 from doubtmap.version import __version__
 
 
-class Recipe(Protocol):
-    """`objective = recipe(start, class_weights, processes)`.
-
-    Recipes are frozen dataclasses: their fields are what a resumed run must have in common.
-    """
-
-    @property
-    def name(self) -> str:
-        """How the command line and `doubtmap.json` call it."""
-        ...
-
-    def __call__(
-        self, start: Start, class_weights: Tensor | None, processes: Processes
-    ) -> Objective:
-        """What is trained, on a network that is changed in place."""
-        ...
-
-
 @dataclass(frozen=True)
-class Plain:
+class Plain(Recipe):
     """Cross entropy of every pixel that is not void."""
 
     name: str = "plain"
@@ -54,7 +39,7 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Spectral:
+class Spectral(Recipe):
     """Cross entropy, with the norm of every convolution bounded.
 
     Args:
@@ -96,7 +81,7 @@ class BoundedCrossEntropy(CrossEntropy):
 
 
 @dataclass(frozen=True)
-class Dudes:
+class Dudes(Recipe):
     """A student of several teachers: it learns its task, and what they disagree about.
 
     Args:
@@ -157,14 +142,24 @@ class Dudes:
             )
         grouped(self.teachers, self.folds)
 
-    def check_frozen(self, settings: Settings, validated: bool) -> None:
+    @property
+    def learns_labels(self) -> bool:
+        """Whether the network is trained, too."""
+        return not self.freeze
+
+    def check(self, job: Job) -> None:
         """Refuse what has no effect where the head is trained alone.
 
         Raises:
             UsageError: for settings of a network that stays as it is.
         """
+        settings = job.settings
         for option, given, why in (
-            ("--validation", validated, "the frozen network's mIoU does not change"),
+            (
+                "--validation",
+                job.validation is not None,
+                "the frozen network's mIoU does not change",
+            ),
             ("--class-weights", settings.class_weights, "nothing is learnt from labels"),
             ("--dropout-rate", settings.dropout is not None, "the network is not in training"),
         ):
@@ -173,11 +168,15 @@ class Dudes:
                     f"--freeze: expected no {option}, since {why}. Leave {option} out."
                 )
 
+    def materials(self, job: Job) -> dict[str, Any]:
+        """What the teachers are now."""
+        return {"teachers": fingerprints(self.teachers)}
+
     def rate(self, start: Start) -> float:
         """The largest learning rate where none is given: the network's, or of a head alone its."""
         if self.freeze:
             return HEAD_RATE[self.hidden > 0]
-        return 1e-4 if start.trained else 1e-3
+        return super().rate(start)
 
     def __call__(
         self, start: Start, class_weights: Tensor | None, processes: Processes
@@ -214,6 +213,25 @@ class Dudes:
             frozen=self.freeze,
             about=about,
             layers=self.layers,
+        )
+
+    def prepared(self, work: Work) -> tuple[Recipe, Batches, tuple[str, ...]]:
+        """Ask the teachers about all images, where their answers are kept."""
+        told = work.report.teachers
+        carried = self.carried(work.job.dataset, work.start, work.processes, work.device, told)
+        notes = (*(carried.notes if carried else ()), *self._resizing(work.job.model))
+        return self, replace(work.batches, carried=carried), notes
+
+    def _resizing(self, model: str) -> tuple[str, ...]:
+        """What to say of a frozen network that no longer sees images at the size it used to."""
+        if not self.freeze:
+            return ()
+        size = load(model).description["input_size"]
+        if size == ImageSize().describe():
+            return ()
+        return (
+            f"{model} resizes images ({size}) before it sees them, the student takes them as they "
+            f"are, and so may segment differently. Compare them with --input-size HxW.",
         )
 
     def carried(

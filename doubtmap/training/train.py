@@ -4,32 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from doubtmap.datasets import Dataset
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.models import load
-from doubtmap.models.preprocessing import ImageSize
 from doubtmap.training.augment import NONE, USUAL
 from doubtmap.training.batches import Batches, count_labels
 from doubtmap.training.dropout import set_dropout
 from doubtmap.training.fit import Reporter, fit
 from doubtmap.training.folder import Folder
-from doubtmap.training.folds import identity
 from doubtmap.training.labels import Targets, trained_classes, weights_of
 from doubtmap.training.networks import Start, starting_network
-from doubtmap.training.nflowjs import NFlowJS, keep_flow
 from doubtmap.training.processes import Processes, joined
-from doubtmap.training.recipes import Dudes, Plain, Recipe
+from doubtmap.training.recipe import Job, Recipe, Work
+from doubtmap.training.recipes import Plain
 from doubtmap.training.settings import Settings
-from doubtmap.training.teachers import fingerprints
 from doubtmap.training.validation import Validation
-from doubtmap.version import __version__
 
 PLAIN = Plain()
 
@@ -60,35 +54,6 @@ class Trained:
         """What `load` and the command line take; several networks are separated by commas."""
         start = f"{self.maker}@" if self.maker else ""
         return ",".join(f"{start}{folder}" for folder in self.folders)
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that one network's training is asked; see `train`."""
-
-    dataset: Dataset
-    validation: Dataset | None
-    recipe: Recipe
-    model: str
-    from_scratch: bool
-    hold_out: tuple[str, ...]
-    settings: Settings
-
-    def described(self, processes: Processes) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
-        asked = asdict(self.settings)
-        del asked["workers"]
-        return asked | {
-            "doubtmap": __version__,
-            "data": identity(self.dataset),
-            "validation": identity(self.validation) if self.validation else None,
-            "recipe": {"name": self.recipe.name} | vars(self.recipe),
-            "teachers": fingerprints(getattr(self.recipe, "teachers", ())),
-            "model": self.model,
-            "from_scratch": self.from_scratch,
-            "hold_out": list(self.hold_out),
-            "processes": processes.count,
-        }
 
 
 def train(
@@ -135,9 +100,8 @@ def train(
     if not len(dataset) or (validation is not None and not len(validation)):
         raise DataError("train: expected images, found none. Check the data set.")
     settings = settings or Settings()
-    if isinstance(recipe, Dudes):
-        recipe.check_frozen(settings, validation is not None)
     job = Job(dataset, validation, recipe, model, from_scratch, tuple(hold_out), settings)
+    recipe.check(job)
     report = report or Reporter()
     with joined(usable(device)) as (processes, here):
         if members == 1:
@@ -187,6 +151,7 @@ def train_one(
     targets = Targets.of(job.dataset, start.class_names)
     validate = job.validation and Validation(job.validation, start, processes, settings.workers)
     batches = batches_of(job, targets, start, processes)
+    recipe = job.recipe.fitted(job, start, batches.crop)
     described = job.described(processes)
     holding = folder.held(described, resume=resume) if processes.first else nullcontext()
     cuda = [device] if device.type == "cuda" else []
@@ -196,30 +161,24 @@ def train_one(
         weights = class_weights(job, targets, start.class_names)
         if settings.dropout is not None:
             set_dropout(start, settings.dropout)
-        unsure: tuple[str, ...] = ()
-        if isinstance(job.recipe, Dudes):
-            told = report.teachers if processes.first else Reporter().teachers
-            carried = job.recipe.carried(job.dataset, start, processes, device, told)
-            batches = replace(batches, carried=carried)
-            unsure = carried.notes if carried else ()
-        recipe = job.recipe
-        if isinstance(recipe, NFlowJS):
-            told_flow = report.flow if processes.first else Reporter().flow
-            recipe = recipe.prepared(
-                batches, settings, folder.inner, device, processes, told_flow, resume=resume
-            )
+        told = report if processes.first else Reporter()
+        work = Work(job, start, batches, folder.inner, processes, device, resume, told)
+        recipe, batches, unsure = recipe.prepared(work)
         objective = recipe(start, weights, processes)
+        notes = (*start.notes, *objective.notes, *unsure)
+        for note in notes:
+            told.note(note)
 
         def save(network: nn.Module) -> None:
             folder.save_network(network, start, job.recipe.name)
-            keep_flow(objective, folder.inner)
+            recipe.keep(objective, folder.inner)
 
         done = fit(
             objective,
             batches,
             settings,
             folder,
-            rate=settings.rate or usual_rate(job.recipe, start),
+            rate=settings.rate or recipe.rate(start),
             device=device,
             processes=processes,
             validate=validate or None,
@@ -227,28 +186,7 @@ def train_one(
             report=report,
         )
     maker = start.maker if start.maker.startswith("python:") else None
-    notes = (*start.notes, *objective.notes, *unsure, *resizing_note(job))
     return Trained((out,), (done.best_epoch,), (done.best,), notes, maker)
-
-
-def usual_rate(recipe: Recipe, start: Start) -> float:
-    """The largest learning rate where none is asked for."""
-    if isinstance(recipe, Dudes):
-        return recipe.rate(start)
-    return 1e-4 if start.trained else 1e-3
-
-
-def resizing_note(job: Job) -> tuple[str, ...]:
-    """What to say of a frozen network that no longer sees images at the size it used to."""
-    if not (isinstance(job.recipe, Dudes) and job.recipe.freeze):
-        return ()
-    size = load(job.model).description["input_size"]
-    if size == ImageSize().describe():
-        return ()
-    return (
-        f"{job.model} resizes images ({size}) before it sees them, the student takes them as they "
-        f"are, and so may segment differently. Load both with --input-size HxW to compare them.",
-    )
 
 
 def batches_of(job: Job, targets: Targets, start: Start, processes: Processes) -> Batches:
@@ -279,8 +217,8 @@ def class_weights(job: Job, targets: Targets, names: tuple[str, ...]) -> Tensor 
     Raises:
         DataError: for a class without any labelled pixel, which could not be learnt.
     """
-    if isinstance(job.recipe, Dudes) and job.recipe.freeze:
-        return None  # nothing is learnt from labels
+    if not job.recipe.learns_labels:
+        return None
     counts = count_labels(job.dataset, targets, len(names), job.settings.seed, job.settings.workers)
     absent = [name for name, count in zip(names, counts.tolist()) if not count]
     if absent:

@@ -1,10 +1,17 @@
-"""A data set of stripes that a tiny network can learn, on disk, so that other processes see it."""
+"""A data set of stripes that a tiny network can learn, on disk, so that other processes see it.
+
+And three teachers that did.
+"""
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny_school import MUD, QUICK, taught
 
 from doubtmap.datasets import open_dataset
+from doubtmap.training import train
 
 NETWORK = """
 from torch import nn
@@ -91,3 +98,30 @@ def validation_set(stripes):
 def network(stripes):
     """`python:FILE:build`, three classes; hold `mud` out."""
     return f"python:{stripes.removeprefix('folder:')}/net.py:build"
+
+
+@pytest.fixture(scope="session")
+def school(stripes, tmp_path_factory):
+    """Three teachers, `1`, `2` and `3`, and the network's maker."""
+    folder = tmp_path_factory.mktemp("school")
+    network = f"python:{stripes.removeprefix('folder:')}/net.py:build"
+    data = open_dataset(f"{stripes}:train")
+    train(data, folder, model=network, hold_out=MUD, settings=QUICK, members=3)
+    names = tuple(taught(network, folder, name) for name in "123")
+    torch.manual_seed(0)
+    for name in "23":  # so short a training from one seed does not make them disagree
+        weights = load_file(folder / name / "model.safetensors")
+        weights["4.weight"] += 0.7 * torch.randn_like(weights["4.weight"])
+        save_file(weights, folder / name / "model.safetensors")
+    return folder, network, names
+
+
+@pytest.fixture
+def learn(training_set, network):
+    """`train` of a recipe on the stripes but mud, with small settings; other options replace."""
+
+    def call(out, recipe, dataset=training_set, **options):
+        usual = {"model": network, "hold_out": MUD, "settings": QUICK}
+        return train(dataset, out, recipe=recipe, **(usual | options))
+
+    return call

@@ -7,23 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tiny_flows import SMALL, flow_of
 
 from doubtmap.errors import DataError, UsageError
 from doubtmap.training.flow import Flow, FlowShape, latent_shapes, softly_clamped
 from doubtmap.training.flow_file import FORMAT, read_flow, write_flow
 from doubtmap.training.flow_layers import ActNorm, Coupling, Mixing, Step
-
-SMALL = FlowShape(levels=3, steps=2, hidden=8)
-
-
-def flow_of(seed=0, shape=SMALL, dtype=torch.float64):
-    """A flow far from its start: every weight is moved, so that no term of it is zero."""
-    torch.manual_seed(seed)
-    flow = Flow(shape).to(dtype)
-    with torch.no_grad():
-        for part in flow.parameters():
-            part.add_(0.1 * torch.randn_like(part))
-    return flow
 
 
 def flattened(flow, shape):

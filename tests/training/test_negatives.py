@@ -7,29 +7,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import chisquare, entropy
 
 from doubtmap import scores
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import UsageError
 from doubtmap.training.flow import Flow, FlowShape
 from doubtmap.training.known_patches import cut, places
 from doubtmap.training.negative_learning import drawn_size, paste
-from doubtmap.training.negatives import (
-    Mixture,
-    Noise,
-    Objects,
-    Photographs,
-    Shuffled,
-    open_source,
-    parse_negatives,
-    real_negatives,
-)
+from doubtmap.training.negatives import Mixture, Noise, Shuffled, open_source, parse_negatives
 from doubtmap.training.nflowjs import fitted_patch
 from doubtmap.training.uniformity import DIVERGENCES
 
 LOGITS = 4 * torch.randn(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+CLEAN = torch.ones(2, dtype=torch.bool)
 
 
 def test_divergences_are_those_of_scipy():
@@ -128,7 +119,7 @@ def test_sides_are_the_multiples_of_eight_between_the_ends():
 def test_shuffled_content_has_the_same_blocks():
     content = torch.rand(2, 3, 24, 16)
     torch.manual_seed(0)
-    patches, mask = Shuffled()(content)
+    patches, mask = Shuffled()(content, CLEAN)
 
     def blocks(x):
         parts = x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(2, 6, -1)
@@ -138,9 +129,15 @@ def test_shuffled_content_has_the_same_blocks():
     assert mask.all() and mask.shape == (2, 24, 16)
 
 
+def test_shuffled_content_with_void_is_not_pasted():
+    content = torch.rand(3, 3, 24, 16)
+    _, mask = Shuffled()(content, torch.tensor([True, False, True]))
+    assert mask[[0, 2]].all() and not mask[1].any() and mask.shape == (3, 24, 16)
+
+
 def test_noise_is_even():
     torch.manual_seed(0)
-    patches, _ = Noise()(torch.zeros(2, 3, 40, 40))
+    patches, _ = Noise()(torch.zeros(2, 3, 40, 40), CLEAN)
     assert patches.mean().item() == pytest.approx(0.5, abs=0.01)
     assert patches.std().item() == pytest.approx(12**-0.5, abs=0.01)
 
@@ -150,76 +147,17 @@ def test_a_mixture_draws_from_all_its_sources():
         def __init__(self, value):
             self.value = value
 
-        def __call__(self, content):
-            return torch.full_like(content, self.value), torch.ones_like(content[:, 0]) > 0
+        def __call__(self, content, clean):
+            return torch.full_like(content, self.value), clean[:, None, None].expand(-1, 8, 8)
 
     torch.manual_seed(0)
-    patches, masks = Mixture((Constant(0.25), Constant(0.75)))(torch.zeros(400, 3, 8, 8))
+    clean = torch.arange(400) % 3 > 0
+    patches, masks = Mixture((Constant(0.25), Constant(0.75)))(torch.zeros(400, 3, 8, 8), clean)
     values = patches[:, 0, 0, 0]
     assert set(values.tolist()) == {0.25, 0.75} and masks.shape == (400, 8, 8)
     assert (patches == values[:, None, None, None]).all()
+    assert torch.equal(masks.all((1, 2)), clean), "each source hears of its own patches"
     assert chisquare(torch.bincount((values > 0.5).long()).numpy()).pvalue > 0.001
-
-
-def photographs(folder, sizes):
-    folder.mkdir(parents=True)
-    for number, size in enumerate(sizes):
-        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-
-
-def test_windows_of_photographs_are_their_pixels(tmp_path):
-    photographs(tmp_path / "p", [(40, 40)])
-    source, note = real_negatives(str(tmp_path / "p"), ["road", "car"])
-    assert isinstance(source, Photographs)
-    assert "Where they show road, car, the network is taught to doubt what it knows." in note
-    patches, mask = source(torch.zeros(2, 3, 16, 24))
-    image = torch.from_numpy(np.array(Image.open(tmp_path / "p" / "0.png"))).permute(2, 0, 1) / 255
-    windows = image.unfold(1, 16, 1).unfold(2, 24, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, 16, 24)
-    assert all(((windows - patch).abs().amax((1, 2, 3)) < 1e-6).any() for patch in patches)
-    assert mask.all()
-
-
-def test_a_small_photograph_is_scaled_up(tmp_path):
-    photographs(tmp_path / "p", [(5, 9)])
-    patches, _ = real_negatives(str(tmp_path / "p"), ["road"])[0](torch.zeros(1, 3, 16, 24))
-    assert patches.shape == (1, 3, 16, 24) and patches.min() >= 0 and patches.max() <= 1
-
-
-def outlined(folder):
-    """A red cat (15), half as wide as high, and a blue car (2), in one photograph."""
-    (folder / "images").mkdir(parents=True)
-    (folder / "polygons").mkdir()
-    pixels = np.full((80, 80, 3), 60, np.uint8)
-    pixels[10:50, 10:30], pixels[60:70, 40:70] = (255, 0, 0), (0, 0, 255)
-    Image.fromarray(pixels).save(folder / "images" / "1.png")
-    lines = ["15 .125 .125 .375 .125 .375 .625 .125 .625", "2 .5 .75 .875 .75 .875 .875 .5 .875"]
-    (folder / "polygons" / "1.txt").write_text("\n".join(lines))
-
-
-def test_real_things_are_cut_out_and_known_ones_are_left_out_with_a_note(tmp_path):
-    outlined(tmp_path / "coco")
-    source, note = real_negatives(str(tmp_path / "coco"), ["road", "car"])
-    assert isinstance(source, Objects) and "car" in note and "1 of 2 objects" in note
-    patches, masks = source(torch.zeros(3, 3, 32, 48))
-    assert masks[:, :, :14].sum() == masks[:, :, 34:].sum() == 0
-    assert masks[:, :, 17:31].all(), "the thing is as high as the patch, and in its middle"
-    red = patches.movedim(1, -1)[masks]
-    assert (red[:, 0] > 0.9).all() and (red[:, 1:] < 0.1).all()
-
-
-def test_nothing_but_known_things_is_refused(tmp_path):
-    outlined(tmp_path / "coco")
-    with pytest.raises(DataError):
-        real_negatives(str(tmp_path / "coco"), ["cat", "car"])
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="expected images in this folder, found no file"):
-        open_source((f"real:{tmp_path / 'empty'}",), None, ["road"])
-    with pytest.raises(DataError, match="Check the path"):
-        open_source((f"real:{tmp_path / 'none'}",), None, ["road"])
 
 
 def test_the_text_of_negatives():

@@ -44,6 +44,14 @@ def test_an_ensemble_is_named_as_other_commands_take_it(run, asked, network, tmp
     assert load(out.strip()).class_names == ("grass", "stone", "water")
 
 
+def test_notes_are_told_once_before_the_epochs(run, asked, stripes, tmp_path):
+    """Not again for each member of an ensemble."""
+    options = ["--model", "demo", "--crop", "64x64", "--recipe", "ensemble", "--members", 2]
+    code, _, err = run(*asked, *options)
+    assert code == 0 and err.count("note: ") == 1 and "its classifier was made anew" in err
+    assert err.index("note: ") < err.index("epoch 1: ") and err.count("epoch 1: ") == 2
+
+
 def test_settings_reach_the_run(run, asked, tmp_path):
     options = ["--crop", "16x20", "--rate", 0.5, "--optimizer", "sgd", "--class-weights", "root"]
     options += ["--no-augment", "--schedule", "cosine", "--clip", 0, "--dropout-rate", 0.2]
