@@ -1,28 +1,37 @@
 """Negatives in training: what they are worth on unknown objects, on roads and from the air.
 
-    python benchmarks/nflowjs.py --networks NAME=FOLDER,... [--shared ../shared] \
-        [--stages road,time]
+    python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,... [--shared ../shared] \
+        [--stages road,short,val,time] [--work DIR]
     python benchmarks/nflowjs.py --halved DIR --stages halve
     python benchmarks/nflowjs.py --halved DIR --stages aerial --networks CLASS/NAME=FOLDER,...
 
-Writes `benchmarks/results/nflowjs.json`; rows that are measured again replace their older state.
-Networks of the road start from `camvid9`, which never learnt pedestrian and bicyclist, and are
-fine-tuned equally but for the negatives (`DATA` is camvid:../shared/data/camvid:train):
+Writes `benchmarks/results/nflowjs.json`: the rows of the stages that are asked for, all networks
+at once. What was measured is kept in `--work`, and taken from there for the same weights and set.
+Folders of one name are networks that differ by `--seed` alone; one name is `plain`, which the
+others are compared with. Networks of the road start from `camvid9`, which never learnt pedestrian
+and bicyclist, and differ only by what is pasted (`DATA` is camvid:../shared/data/camvid:train).
+Those of stage `road` have the defaults, ten epochs:
 
     doubtmap train DATA --model ../shared/models/camvid9 --hold-out pedestrian,bicyclist \
-        --batch 4 --crop 288x384 --epochs 2 --rate 3e-4 --class-weights 0.25 --seed 1 \
-        --recipe nflowjs --negatives none|noise|shuffled|real:../shared/data/coco128:train|flow \
-        [--freeze-flow] [--divergence-weight 0.3] --out FOLDER
+        --recipe nflowjs --negatives none|noise|real:../shared/data/coco128:train|flow --out FOLDER
 
-Sets of stage `road`: CamVid test with the two held-out classes unknown; CamVid test with one COCO
-object pasted into each image, unscaled, of the half of `coco128` that no training saw, people and
-known things left out (pedestrians and bicyclists of CamVid itself are void there); CamVid test with
-a window of known content of another image in each, called unknown, a control: an AUROC above one
-half is a score that finds seams; RoadAnomaly21; Fishyscapes Static. Stage `val` is the first of
-these on CamVid val, on which choices were made. Stage `aerial`: `dubai_aerial` at half size, test
-tiles, the network's held-out CLASS unknown; a base network learns the other classes for 6 epochs
-from `camvid9` (`--crop 256x256 --batch 4 --class-weights 0.25 --rate 1e-3 --seed 1`), and goes on
-for 6 with `--recipe nflowjs --rate 3e-4` (`--flow-steps 400`).
+Those of stage `short` are trained for two (FLOW is the file that the first run trains):
+
+    doubtmap train DATA --model ../shared/models/camvid9 --hold-out pedestrian,bicyclist \
+        --batch 4 --crop 288x384 --epochs 2 --rate 3e-4 --class-weights 0.25 --seed SEED \
+        --recipe nflowjs --negatives none|noise|shuffled|real:../shared/data/coco128:train|flow \
+        [--flow FLOW] [--freeze-flow] [--divergence kl] --out FOLDER
+
+Sets of both: CamVid test with the two held-out classes unknown; CamVid test with one COCO object
+pasted into each image, unscaled, of the half of `coco128` that no training saw, people and known
+things left out (pedestrians and bicyclists of CamVid itself are void there), the first networks of
+all names with one pasting, the second with another, and so on; every fourth image of CamVid test
+with a window of known content of another image in it, called unknown, a control: an AUROC above one
+half is a score that finds seams; RoadAnomaly21; Fishyscapes Static. Stage `val`, on which choices
+are made: CamVid val, and with objects of the half that `real` has seen. Stage `aerial`:
+`dubai_aerial` at half size, test tiles, the network's held-out CLASS unknown; a base network learns
+the other classes for 12 epochs from `camvid9` (`--crop 256x256 --batch 4 --class-weights 0.25
+--rate 1e-3 --seed 1`), and goes on for 12 with `--recipe nflowjs --rate 1e-4` (`--flow-steps 600`).
 
 Pixels are pooled, void left out. Intervals are 95 % percentiles of 300 bootstrap replicates over
 images; `time` is the processor time of one thread, all networks in turn.
@@ -31,215 +40,72 @@ images; `time` is the processor time of one thread, all networks in turn.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from nflowjs_figures import FIGURES, Measured, measured, rows_of
+from nflowjs_sets import HELD_OUT, Chosen, aerial_set, halve, road_sets, val_sets
 
 import doubtmap as dm
-from doubtmap.datasets import (
-    UNKNOWN,
-    VOID,
-    Dataset,
-    Pasted,
-    Sample,
-    open_dataset,
-    open_outlines,
-)
-from doubtmap.engine import Pairs
-from doubtmap.metrics import Confusion, Histogram, RankingCurve
-from doubtmap.metrics.bootstrap import BootstrapHistogram, Weights, interval
-from doubtmap.metrics.histogram import Bins
-from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.datasets import open_dataset
 
 RESULTS = Path(__file__).parent / "results" / "nflowjs.json"
-HELD_OUT = ("pedestrian", "bicyclist")
-SCORES: dict[str, Callable[[Prediction], Tensor]] = {
-    "max_softmax": dm.scores.max_softmax,
-    "entropy": dm.scores.entropy,
-    "max_logit": dm.scores.max_logit,
-    "divergence": dm.scores.divergence,
-}
-FIGURES = ("auprc", "auroc", "fpr95")
-REPLICATES = 300
-FEW = 20
+WORK = Path(__file__).parent / "work" / "nflowjs"
+PLAIN = "plain"
 OTHER = ", other scores"
 
-
-def figures_of(bins: Bins) -> list[float]:
-    """AUPRC, AUROC and FPR95 of unknown (channel 1) against known pixels (channel 0)."""
-    curve = RankingCurve.from_bins(bins, bins.counts[1], bins.counts[0])
-    if not curve.defined:
-        return [float("nan")] * len(FIGURES)
-    found = (curve.average_precision(), curve.auroc(), curve.fpr_at_tpr(0.95))
-    return [float(figure) for figure in found]
+Networks = dict[str, list[Path]]
 
 
-@dataclass
-class Found:
-    """Known and unknown pixels by the value of one score, and their bootstrap replicates."""
-
-    pixels: Histogram = field(default_factory=lambda: Histogram(1 << 19, shape=(2,)))
-    replicates: BootstrapHistogram = field(
-        default_factory=lambda: BootstrapHistogram(REPLICATES, channels=2)
-    )
-
-    def update(self, values: Any, unknown: Any, weights: Any) -> None:
-        """Take one image: `(N,)` values, and which pixels are unknown."""
-        self.pixels.update(values, unknown)
-        image = Histogram(1 << 15, shape=(2,))
-        image.add(image.locate(values), unknown)
-        self.replicates.add(image, weights)
-
-    def figures(self) -> dict[str, Any]:
-        """Figures by name, each with its interval."""
-        drawn, row = self.replicates.figures(figures_of), dict[str, Any]()
-        for at, (name, value) in enumerate(zip(FIGURES, figures_of(self.pixels.view()))):
-            row[f"unknown.{name}"] = value
-            row[f"unknown.{name}_interval"] = interval(value, drawn[:, at], (0.0, 1.0))
-        return row
-
-
-def measured(
-    segmenter: Segmenter, dataset: Dataset, unknown: tuple[str, ...], every: int = 1
-) -> list[Any]:
-    """A row for each score, in one pass over every so many-th image."""
-    indices = range(0, len(dataset), every)
-    found = {name: Found() for name in SCORES}
-    weights, confusion = Weights(REPLICATES), Confusion.empty(len(segmenter.class_names))
-    for index, (prediction, label) in enumerate(Pairs(segmenter, dataset, unknown, indices)):
-        confusion.update(prediction.classes, label, label >= 0)
-        counts = label != -2
-        is_unknown = (label[counts] == -1).numpy().astype(np.int64)
-        for name, score in SCORES.items():
-            values = score(prediction)[counts].numpy()
-            found[name].update(values, is_unknown, weights(index))
-        print(f"\r{dataset.name}: {index + 1}/{len(indices)}   ", end="", flush=True)
-    print()
-    miou = confusion.miou if confusion.counts.any() else None
-    about = {"miou": miou, "images": len(indices)}
-    return [{"score": name} | about | found[name].figures() for name in SCORES]
-
-
-@dataclass(frozen=True, eq=False)
-class Seams:
-    """Known content pasted into known content: a window of another image, at its own place.
-
-    The window is labelled unknown, so that its figures tell how far a score takes a seam for an
-    unknown object: an AUROC of one half is right, more is an error. Implements `Dataset`.
-    """
-
-    whole: Dataset
-    side: int = 64
-
-    name = "camvid:test with seams"
-    component_sizes = None
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The whole's."""
-        return self.whole.class_names
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def sample_name(self, index: int) -> str:
-        """Name of a sample, without reading it."""
-        return self.whole.sample_name(index)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one sample, and paste the window."""
-        own = self.whole[index]
-        other = self.whole[(index + len(self) // 2) % len(self)]
-        height, width = own.label.shape
-        random = np.random.default_rng([0, index])
-        top, left = (int(random.integers(s - self.side + 1)) for s in (height, width))
-        window = (slice(top, top + self.side), slice(left, left + self.side))
-        image, label = own.image.clone(), own.label.clone()
-        image[(slice(None), *window)] = other.image[(slice(None), *window)]
-        known = other.label[window] >= 0
-        known &= (other.label[window][..., None] != held_out(self.class_names)).all(-1)
-        label[window] = torch.where(known, UNKNOWN, VOID).to(label.dtype)
-        return Sample(own.name, image, label)
-
-
-def held_out(names: tuple[str, ...]) -> Tensor:
-    """Indices of the classes that no network learnt."""
-    return torch.tensor([names.index(name) for name in HELD_OUT])
-
-
-def road_sets(shared: Path, classes: tuple[str, ...]) -> dict[str, tuple[Dataset, tuple[str, ...]]]:
-    """The sets of stage `road`, each with its unknown classes."""
-    camvid = open_dataset(f"camvid:{shared}/data/camvid:test")
-    objects, _ = open_outlines(f"{shared}/data/coco128:test").foreign_to((*classes, *HELD_OUT))
-    return {
-        "camvid test": (camvid, HELD_OUT),
-        "camvid test with objects": (Pasted(camvid, objects, seed=0), ()),
-        "camvid test with seams": (Seams(camvid), ()),
-        "roadanomaly21": (open_dataset(f"smiyc:{shared}/data/roadanomaly21"), ()),
-        "fishyscapes static": (open_dataset(f"fishyscapes:{shared}/data/fishyscapes_static"), ()),
-    }
-
-
-def road(shared: Path, name: str, folder: Path, every: int) -> list[Any]:
-    """All sets of the road with one network; of sets with few images, all."""
-    segmenter = dm.load(folder)
+def compared(stage: str, networks: Networks, arguments: argparse.Namespace) -> list[Any]:
+    """Rows of all networks on all sets of a stage, set by set."""
+    found: dict[str, dict[str, list[Measured]]] = {}
+    for name, folders in networks.items():
+        for seed, folder in enumerate(folders):
+            for title, chosen in sets_of(stage, name, seed, arguments).items():
+                one = remembered(folder, title, seed, chosen, arguments.work)
+                found.setdefault(title, {}).setdefault(name.split("/")[-1], []).append(one)
     rows = []
-    for title, (dataset, unknown) in road_sets(shared, segmenter.class_names).items():
-        step = every if len(dataset) > FEW else 1
-        rows += titled(name, title, measured(segmenter, dataset, unknown, step))
+    for title, by_name in found.items():
+        for name, runs in by_name.items():
+            new = rows_of(name, runs, by_name.get(PLAIN, ()) if name != PLAIN else ())
+            rows += [{"set": title} | row for row in new]
+            for row in new:
+                told = {k: round(row[f"unknown.{k}"], 4) for k in FIGURES}
+                print(f"{title}: {row['name']}: mIoU {row['miou']} {told}")
     return rows
 
 
-def val(shared: Path, name: str, folder: Path) -> list[Any]:
-    """CamVid val, where choices are made."""
-    dataset = open_dataset(f"camvid:{shared}/data/camvid:val")
-    return titled(name, "camvid val", measured(dm.load(folder), dataset, HELD_OUT))
+def sets_of(stage: str, name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Chosen]:
+    """The sets of a stage."""
+    if stage == "aerial":
+        return aerial_set(arguments.halved, name.split("/")[0])
+    return (val_sets if stage == "val" else road_sets)(arguments.shared, seed)
 
 
-def halve(shared: Path, to: Path) -> None:
-    """Write `dubai_aerial` at half its size, labels by the nearest pixel."""
-    for part, how in (("images", Image.Resampling.LANCZOS), ("labels", Image.Resampling.NEAREST)):
-        (to / part).mkdir(parents=True, exist_ok=True)
-        for file in sorted((shared / "data" / "dubai_aerial" / part).iterdir()):
-            picture = Image.open(file)
-            half = picture.resize((picture.width // 2, picture.height // 2), how)
-            half.save(to / part / file.name, quality=95)
+def remembered(folder: Path, title: str, seed: int, chosen: Chosen, work: Path) -> Measured:
+    """What one network does on one set, from `work` if it was measured before."""
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
+    path = work / title / f"{weights}-{seed}.npz"
+    if not path.exists():
+        print(f"{folder}:")
+        measured(dm.load(folder), *chosen).save(path)
+    return Measured.load(path)
 
 
-def aerial(halved: Path, name: str, folder: Path) -> list[Any]:
-    """The test tiles, at half size, with a network that never learnt the class in its name."""
-    held_out, _, title = name.partition("/")
-    dataset = open_dataset(f"dubai:{halved}:test")
-    rows = measured(dm.load(folder), dataset, (held_out,))
-    return titled(title, f"dubai test, {held_out} unknown", rows)
-
-
-def titled(name: str, dataset: str, rows: list[Any]) -> list[Any]:
-    """Rows with their names, which are also told."""
-    named = []
-    for row in rows:
-        score = row.pop("score")
-        named.append({"name": f"{name}: {score}", "set": dataset} | row)
-        told = {k: round(row[f"unknown.{k}"], 4) for k in FIGURES}
-        print(f"{dataset}: {name}: {score}: mIoU {row['miou']} {told}")
-    return named
-
-
-def times(shared: Path, networks: dict[str, Path]) -> list[Any]:
+def times(shared: Path, networks: Networks) -> list[Any]:
     """Milliseconds for an image, and the ratio to the first network's."""
     data = open_dataset(f"camvid:{shared}/data/camvid:test")
     images = [data[index].image[None] for index in range(0, 230, 6)]
-    loaded = {name: dm.load(folder) for name, folder in networks.items()}
-    loaded |= {f"{next(iter(networks))} again": dm.load(next(iter(networks.values())))}
+    loaded = {name: dm.load(folders[0]) for name, folders in networks.items()}
+    loaded |= {f"{next(iter(networks))} again": dm.load(next(iter(networks.values()))[0])}
     seconds: dict[str, list[float]] = {name: [] for name in loaded}
     orders = np.random.default_rng(0)
     for number, image in enumerate([images[0], *images]):
@@ -260,27 +126,28 @@ def times(shared: Path, networks: dict[str, Path]) -> list[Any]:
     return rows
 
 
-def merged(before: list[Any], after: list[Any]) -> list[Any]:
-    """Rows in their old order, those that were measured anew in their new state."""
-    rows = {(row["stage"], row["set"], row["name"]): row for row in before}
-    rows |= {(row["stage"], row["set"], row["name"]): row for row in after}
-    return list(rows.values())
+def is_other(row: dict[str, Any], rows: Sequence[Any]) -> bool:
+    """Whether a row is left out of the tables of the docs.
+
+    Of `plain` all scores are shown, of the others the divergence and the best by AUPRC.
+    """
+    network, _, score = row["name"].partition(": ")
+    if network == PLAIN or score == "divergence" or "milliseconds" in row:
+        return False
+    own = [r for r in rows if r["set"] == row["set"] and r["name"].startswith(f"{network}: ")]
+    return row is not max(own, key=lambda r: float(r["unknown.auprc"]))
 
 
-def is_other(name: str) -> bool:
-    """Whether a row is left out of the tables of the docs: some scores of all but `plain`."""
-    network, _, score = name.partition(": ")
-    return not network.startswith("plain") and score in ("max_softmax", "entropy")
-
-
-def write(stage: str, rows: list[Any]) -> None:
-    """Put rows into the results."""
+def write(stage: str, rows: Sequence[Any]) -> None:
+    """Put the rows of a stage in place of those that were there."""
     content: dict[str, Any] = {"command": "", "version": "", "conditions": {}, "rows": []}
     if RESULTS.exists():
         content = json.loads(RESULTS.read_text())
-    staged = [{"stage": stage + (OTHER if is_other(row["name"]) else "")} | row for row in rows]
-    content["rows"] = merged(content["rows"], staged)
-    content["command"] = "python benchmarks/nflowjs.py --networks NAME=FOLDER,..."
+    kept = [row for row in content["rows"] if row["stage"] not in (stage, stage + OTHER)]
+    content["rows"] = kept + [
+        {"stage": stage + (OTHER if is_other(row, rows) else "")} | row for row in rows
+    ]
+    content["command"] = "python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,..."
     content["version"] = dm.__version__
     content["conditions"] = {"unknown": list(HELD_OUT), "threads": torch.get_num_threads()}
     RESULTS.write_text(json.dumps(content, indent=1) + "\n")
@@ -288,28 +155,22 @@ def write(stage: str, rows: list[Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", default="", help="NAME=FOLDER,...")
-    parser.add_argument("--every", type=int, default=1, help="Of road: take every so many-th.")
+    parser.add_argument("--networks", default="", help="NAME=FOLDER+FOLDER+...,...")
     parser.add_argument("--halved", type=Path, help="Folder for dubai_aerial at half its size.")
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--stages", default="road,time")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pairs = (pair.split("=", 1) for pair in arguments.networks.split(",") if pair)
-    networks = {name: Path(folder) for name, folder in pairs}
-    shared, halved = arguments.shared, arguments.halved
+    networks = {name: [Path(folder) for folder in text.split("+")] for name, text in pairs}
     for stage in arguments.stages.split(","):
         if stage == "halve":
-            halve(shared, halved)
+            halve(arguments.shared, arguments.halved)
         elif stage == "time":
-            write(stage, times(shared, networks))
-        for name, folder in networks.items():
-            if stage == "road":
-                write(stage, road(shared, name, folder, arguments.every))
-            elif stage == "val":
-                write(stage, val(shared, name, folder))
-            elif stage == "aerial":
-                write(stage, aerial(halved, name, folder))
+            write(stage, times(arguments.shared, networks))
+        else:
+            write(stage, compared(stage, networks, arguments))
 
 
 if __name__ == "__main__":

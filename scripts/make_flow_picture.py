@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from doubtmap.datasets.synthetic import SyntheticStreets
+from doubtmap.reports.flow_samples import COLUMNS, SIDE, tiled
 from doubtmap.training.batches import Batches
 from doubtmap.training.flow_file import read_flow
 from doubtmap.training.flow_fit import FlowTraining, pretrain
@@ -20,7 +20,6 @@ from doubtmap.training.flow_patches import patches
 from doubtmap.training.labels import Targets
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "flow.png"
-COLUMNS, SIDE, GAP = 8, 64, 4
 STEPS = 400
 
 
@@ -39,13 +38,7 @@ def main() -> None:
     with torch.no_grad():
         drawn = flow.sample(COLUMNS, (SIDE, SIDE), torch.Generator().manual_seed(0))
     rows = torch.stack([seen[:: len(seen) // COLUMNS][:COLUMNS], drawn])
-    canvas = torch.ones(3, 2 * (SIDE + GAP) - GAP, COLUMNS * (SIDE + GAP) - GAP)
-    for row, images in enumerate(rows):
-        for column, image in enumerate(images):
-            top, left = row * (SIDE + GAP), column * (SIDE + GAP)
-            canvas[:, top : top + SIDE, left : left + SIDE] = image
-    pixels = (canvas * 255).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).save(PICTURE, optimize=True)
+    tiled(rows).save(PICTURE, optimize=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ COLUMNS = {
     "miou": "mIoU",
     "open_miou": "open mIoU",
     "unknown.auprc": "unknown AUPRC",
+    "unknown.auprc_runs": "each network",
+    "unknown.auprc_gain": "above plain",
     "unknown.fpr95": "FPR95",
     "unknown.auroc": "AUROC",
     "unknown.f1": "F1*",
@@ -104,6 +106,10 @@ def cell(row: dict[str, Any], key: str) -> str:
     value, interval = row.get(key), row.get(f"{key}_interval")
     if value is None:
         return "-"
+    if isinstance(value, list):
+        return ", ".join(f"{one:.3f}" for one in value)
+    if key.endswith("_gain"):
+        return f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else "-"
     if key == "milliseconds":
         return f"{value:.0f}"
     if key in ("ece", "brier", "nll"):
