@@ -54,6 +54,7 @@ COLUMNS = {
     "wrong_mae": "wrong share, MAE",
     "wrong_pearson": "Pearson",
     "found_area": "found",
+    "bits": "bits per dimension",
     "milliseconds": "ms",
     "ratio": "x plain",
     "ratio_to_copy": "x copy",

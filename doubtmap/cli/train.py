@@ -41,7 +41,7 @@ OPTIONS = {
     "ensemble": "--members",
     "dudes": "--teachers, --target, --cache, --freeze, --mask-void, --hidden, --layers and --folds",
     "nflowjs": "--negatives, --divergence, --divergence-weight, --flow, --freeze-flow, "
-    "--flow-steps, --flow-rate and --patch",
+    "--flow-steps, --flow-rate, --flow-weight and --patch",
 }
 """What only one recipe takes."""
 
@@ -153,6 +153,9 @@ def train_command(
     flow_rate: Annotated[
         float, typer.Option(help="Of nflowjs: the flow's learning rate beside the network.")
     ] = NEGATIVES.flow_rate,
+    flow_weight: Annotated[
+        float, typer.Option(help="Of nflowjs: what the divergence weighs for the flow.")
+    ] = NEGATIVES.flow_weight,
     patch: Annotated[
         str | None, typer.Option(help="Of nflowjs: MIN-MAX sides of patches, such as 16-80.")
     ] = None,
@@ -209,6 +212,7 @@ def train_command(
                     _sides(patch),
                     flow_steps,
                     flow_rate,
+                    flow_weight,
                 ),
             ),
             model=model,

@@ -33,6 +33,7 @@ class NegativeLearning(CrossEntropy):
         sides: smallest and largest side of patches in pixels, both divisible by 8.
         divergence: one of `DIVERGENCES`.
         weight: of the divergence.
+        flow_weight: of the divergence where it pulls at the flow; the published weight for both.
         flow: trained by likelihood, and by the divergence where its samples are negatives.
         flow_rate: its largest learning rate.
         frozen: leave the flow as it is.
@@ -55,6 +56,7 @@ class NegativeLearning(CrossEntropy):
         *,
         divergence: str = "jsd",
         weight: float = 1.0,
+        flow_weight: float = 0.03,
         flow: Flow | None = None,
         flow_rate: float = 1e-4,
         frozen: bool = False,
@@ -62,7 +64,7 @@ class NegativeLearning(CrossEntropy):
     ) -> None:
         super().__init__(start, class_weights, processes)
         self.flow, self.source, self.sides = flow, source, sides
-        self.far, self.weight = DIVERGENCES[divergence], weight
+        self.far, self.weight, self.pull = DIVERGENCES[divergence], weight, flow_weight / weight
         self.flow_rate, self.frozen, self.notes = flow_rate, frozen, notes
         if flow is not None:
             flow.requires_grad_(not frozen)
@@ -74,6 +76,7 @@ class NegativeLearning(CrossEntropy):
         content = cut(images, corners, size).detach()
         with torch.autocast(images.device.type, enabled=False):
             patches, shapes = self.source(content.float(), clean)
+            patches = pulled(patches, self.pull)
         mixed, pasted = paste(images, patches, shapes, corners)
         logits = self.logits(mixed).float()
         if logits.shape[-2:] != labels.shape[-2:]:
@@ -113,6 +116,11 @@ class NegativeLearning(CrossEntropy):
         learning = self.flow is not None and not self.frozen
         both = [self.network, self.flow] if learning else [self.network]
         return [list(part.parameters()) for part in both if part is not None]
+
+
+def pulled(patches: Tensor, factor: float) -> Tensor:
+    """The same values, through which gradients pass times `factor`."""
+    return patches.detach() + factor * (patches - patches.detach())
 
 
 def drawn_size(sides: tuple[int, int]) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from doubtmap.training.uniformity import DIVERGENCES
 
 SMALLEST, SHARE = 16, 0.28
 """Default sides of patches: from the first, in pixels, to that share of the crop's shorter side."""
-OF_FLOWS = ("flow", "freeze_flow", "flow_steps", "flow_rate")
+OF_FLOWS = ("flow", "freeze_flow", "flow_steps", "flow_rate", "flow_weight")
 OF_NEGATIVES = ("divergence", "weight", "patch")
 """Arguments that say nothing without a flow, and without negatives."""
 OPTIONS = {"weight": "--divergence-weight"}
@@ -50,6 +50,8 @@ class NFlowJS(Recipe):
         divergence: what is made small on pasted pixels: `jsd`, as published, `kl` (uniform to
             prediction, as outlier exposure has it) or `reverse-kl`.
         weight: of the divergence; published: 0.03.
+        flow_weight: of the divergence where it pulls at the flow, as published. Much more, and the
+            flow soon draws one thing that is easy to tell from all that is known.
         flow: file of a trained flow; None: one is trained first, on the same images.
         freeze_flow: leave the flow as it is while the network learns.
         patch: smallest and largest side of patches, divisible by 8; None: 16 to 0.28 of the
@@ -75,6 +77,7 @@ class NFlowJS(Recipe):
     patch: tuple[int, int] | None = None
     flow_steps: int = STEPS
     flow_rate: float = 1e-4
+    flow_weight: float = 0.03
     held_out: tuple[str, ...] = ()
     name: str = "nflowjs"
 
@@ -86,6 +89,7 @@ class NFlowJS(Recipe):
         for option, value in (
             ("--divergence-weight", self.weight),
             ("--flow-rate", self.flow_rate),
+            ("--flow-weight", self.flow_weight),
         ):
             if not 0 < value < float("inf"):
                 raise UsageError(f"{option}: expected a finite number above 0, got {value}.")
@@ -114,7 +118,7 @@ class NFlowJS(Recipe):
             (OF_FLOWS, not self.has_flow, f"where no flow is among the negatives {self.negatives}"),
             (OF_NEGATIVES, not self.kinds, "without negatives"),
             (("flow_steps",), self.flow is not None, "with --flow, a flow that is trained"),
-            (("flow_rate",), self.freeze_flow, "with --freeze-flow"),
+            (("flow_rate", "flow_weight"), self.freeze_flow, "with --freeze-flow"),
         ):
             for name in names:
                 if vain and name in given:
@@ -140,6 +144,7 @@ class NFlowJS(Recipe):
             processes,
             divergence=self.divergence,
             weight=self.weight,
+            flow_weight=self.flow_weight,
             flow=flow,
             flow_rate=self.flow_rate,
             frozen=self.freeze_flow,

@@ -54,6 +54,27 @@ def test_every_term_teaches_whom_it_shall(term, network, flow):
     assert all(bool(p.grad.any()) for p in objective.flow.parameters())
 
 
+def gradients_of(weight, flow_weight):
+    """What the divergence teaches network and flow, one long row each."""
+    objective = objective_of(flow=tiny_flow(), weight=weight, flow_weight=flow_weight)
+    torch.manual_seed(4)
+    objective(*batch_of())["divergence"].backward()
+    return (
+        torch.cat([part.grad.flatten() for part in module.parameters()])
+        for module in (objective.network, objective.flow)
+    )
+
+
+def test_the_divergence_weighs_for_the_flow_what_it_is_asked_to():
+    network, flow = gradients_of(weight=1.0, flow_weight=1.0)
+    same, weaker = gradients_of(weight=1.0, flow_weight=0.03)
+    torch.testing.assert_close(same, network)
+    torch.testing.assert_close(weaker, 0.03 * flow)
+    double, as_before = gradients_of(weight=2.0, flow_weight=1.0)
+    torch.testing.assert_close(double, 2 * network)
+    torch.testing.assert_close(as_before, flow)
+
+
 def test_a_frozen_flow_is_left_alone():
     objective = objective_of(flow=tiny_flow(), frozen=True)
     terms = objective(*batch_of())
