@@ -7,8 +7,8 @@ Trains `camvid9` as `benchmarks/nflowjs.py` does, with a flow that learns along,
 from known ones. Two losses: `published`, cross entropy + 0.03 mean logsumexp of pasted pixels + 0.3
 binary cross entropy of the head; `with divergence`, the Jensen-Shannon divergence to uniform with
 weight 1 in place of the logsumexp. Writes `benchmarks/results/hybrid.json`: on CamVid val with
-pedestrian and bicyclist unknown, on CamVid val with objects pasted in, and on RoadAnomaly21, the
-divergence of these networks, the head alone, and the hybrid score `log sigmoid(head) - logsumexp`.
+pedestrian and bicyclist unknown, and with objects pasted in, the divergence of these networks, the
+head alone, and the hybrid score `log sigmoid(head) - logsumexp`.
 
 Reference:
     DenseHybrid: Hybrid Anomaly Detection for Dense Open-set Recognition (Grcic, Bevandic, Segvic,
@@ -28,7 +28,7 @@ import nflowjs_figures
 import torch
 import torch.nn.functional as F
 from nflowjs_figures import Measured, measured, rows_of
-from nflowjs_sets import HELD_OUT, Chosen, road_sets, val_sets
+from nflowjs_sets import HELD_OUT, val_sets
 from torch import Tensor
 
 import doubtmap as dm
@@ -38,7 +38,7 @@ from doubtmap.prediction import Prediction
 from doubtmap.training import train
 from doubtmap.training.dudes import classifier_of
 from doubtmap.training.known_patches import cut, places
-from doubtmap.training.negative_learning import NegativeLearning, drawn_size, paste
+from doubtmap.training.negative_learning import NegativeLearning, drawn_size, paste, pulled
 from doubtmap.training.networks import Start
 from doubtmap.training.nflowjs import NFlowJS
 from doubtmap.training.objective import Objective, cross_entropy
@@ -72,7 +72,8 @@ class HybridLearning(NegativeLearning):
         size = drawn_size(self.sides)
         corners, clean = places(labels, size)
         content = cut(images, corners, size).detach()
-        mixed, pasted = paste(images, *self.source(content, clean), corners)
+        patches, shapes = self.source(content, clean)
+        mixed, pasted = paste(images, pulled(patches, self.pull), shapes, corners)
         with said_by(self.network) as said:
             logits = self.logits(mixed)
         both = torch.cat([logits, said[-1]], 1)
@@ -132,12 +133,6 @@ def trained(shared: Path, folder: Path, loss: str, seed: int, flow: Path | None)
     )
 
 
-def sets(shared: Path, number: int) -> dict[str, Chosen]:
-    """CamVid val, twice, and RoadAnomaly21."""
-    road = road_sets(shared, number)
-    return val_sets(shared, number) | {"roadanomaly21": road["roadanomaly21"]}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
@@ -159,7 +154,7 @@ def main() -> None:
             if not (folder / "model.safetensors").exists():
                 trained(arguments.shared, folder, loss, seed, flow)
             flow = flow or folder / "training" / "flow.safetensors"
-            for title, chosen in sets(arguments.shared, number).items():
+            for title, chosen in val_sets(arguments.shared, number).items():
                 found.setdefault(title, []).append(measured(dm.load(folder), *chosen))
         for title, runs in found.items():
             rows += [{"set": title} | row for row in rows_of(loss, runs, ())]

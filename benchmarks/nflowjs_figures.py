@@ -91,9 +91,16 @@ class Measured:
 
 
 def measured(
-    segmenter: Segmenter, dataset: Dataset, unknown: tuple[str, ...], every: int = 1
+    segmenter: Segmenter,
+    dataset: Dataset,
+    unknown: tuple[str, ...],
+    every: int = 1,
+    together: int = 1,
 ) -> Measured:
-    """All scores in one pass over every so many-th image, pixels pooled, void left out."""
+    """All scores in one pass over every so many-th image, pixels pooled, void left out.
+
+    So many images in a row are drawn `together` by the bootstrap: frames of a drive look alike.
+    """
     indices = range(0, len(dataset), every)
     found = {name: Found() for name in SCORES}
     weights, confusion = Weights(REPLICATES), Confusion.empty(len(segmenter.class_names))
@@ -103,7 +110,7 @@ def measured(
         is_unknown = (label[counts] == -1).numpy().astype(np.int64)
         for name, score in SCORES.items():
             values = score(prediction)[counts].numpy()
-            found[name].update(values, is_unknown, weights(index))
+            found[name].update(values, is_unknown, weights(index // together))
         print(f"\r{dataset.name}: {index + 1}/{len(indices)}   ", end="", flush=True)
     print()
     return Measured(
@@ -120,12 +127,16 @@ def rows_of(name: str, runs: Sequence[Measured], plain: Sequence[Measured]) -> l
     Args:
         name: of the networks.
         runs: one for each seed.
-        plain: of the networks that they are compared with, the same seeds; may be empty.
+        plain: of the networks that they are compared with, the same seeds in the same order, of
+            which the first so many count; may be empty.
 
     Returns:
         Rows with `unknown.FIGURE`, the mean over the runs; `_runs`, each of them; `_interval`, the
         bootstrap's over images, with the networks as they are; and `unknown.auprc_gain`, how far
         the mean lies above that of the plain networks' best score, with its paired interval.
+
+    Raises:
+        ValueError: for fewer networks to compare with than networks.
     """
     miou = [run.miou for run in runs]
     about: dict[str, Any] = {"miou": None, "images": runs[0].images, "networks": len(runs)}
@@ -141,7 +152,9 @@ def rows_of(name: str, runs: Sequence[Measured], plain: Sequence[Measured]) -> l
             row[f"unknown.{figure}_interval"] = interval(mean, drawn.mean(0)[:, at], (0.0, 1.0))
             row[f"unknown.{figure}_runs"] = values[:, at].tolist()
         if plain:
-            row |= gain(values, drawn, plain)
+            if len(plain) < len(runs):
+                raise ValueError(f"{name}: expected {len(runs)} plain networks, got {len(plain)}")
+            row |= gain(values, drawn, plain[: len(runs)])
         rows.append(row)
     return rows
 
@@ -151,10 +164,11 @@ def gain(
 ) -> dict[str, Any]:
     """The AUPRC above that of the plain networks' best score, mean over the runs of both."""
     best = max(plain[0].values, key=lambda score: stacked(plain, score)[0][:, 0].mean())
-    base, base_drawn = (part[: len(values)] for part in stacked(plain, best))
+    base, base_drawn = stacked(plain, best)
     mean = float(values[:, 0].mean() - base[:, 0].mean())
     replicates = drawn.mean(0)[:, 0] - base_drawn.mean(0)[:, 0]
-    found: dict[str, Any] = {"plain_best": best, "unknown.auprc_gain": mean}
+    found: dict[str, Any] = {"plain_best": best, "plain_best_auprc": float(base[:, 0].mean())}
+    found["unknown.auprc_gain"] = mean
     found["unknown.auprc_gain_interval"] = interval(mean, replicates)
     return found
 

@@ -14,8 +14,11 @@ from doubtmap.datasets import UNKNOWN, VOID, Dataset, Pasted, Sample, open_datas
 
 HELD_OUT = ("pedestrian", "bicyclist")
 
-Chosen = tuple[Dataset, tuple[str, ...], int]
-"""A set, its unknown classes, and every how many-th image is taken."""
+Chosen = tuple[Dataset, tuple[str, ...], int, int]
+"""A set, its unknown classes, every how many-th image is taken, and how many of these in a row are
+drawn together by the bootstrap."""
+BLOCK = 10
+"""Frames of a drive that are drawn together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +84,11 @@ def road_sets(shared: Path, seed: int) -> dict[str, Chosen]:
     anomalies = open_dataset(f"smiyc:{shared}/data/roadanomaly21")
     static = open_dataset(f"fishyscapes:{shared}/data/fishyscapes_static")
     return {
-        "camvid test": (camvid, HELD_OUT, 1),
-        "camvid test with objects": (with_objects(shared, camvid, "test", seed), (), 1),
-        "camvid test with seams": (Seams(camvid), (), 4),
-        "roadanomaly21": (anomalies, (), 1),
-        "fishyscapes static": (static, (), 1),
+        "camvid test": (camvid, HELD_OUT, 1, BLOCK),
+        "camvid test with objects": (with_objects(shared, camvid, "test", seed), (), 1, BLOCK),
+        "camvid test with seams": (Seams(camvid), (), 4, BLOCK // 4),
+        "roadanomaly21": (anomalies, (), 1, 1),
+        "fishyscapes static": (static, (), 1, 1),
     }
 
 
@@ -93,15 +96,15 @@ def val_sets(shared: Path, seed: int) -> dict[str, Chosen]:
     """CamVid val, on which choices are made: its objects are those of the training's half."""
     camvid = open_dataset(f"camvid:{shared}/data/camvid:val")
     return {
-        "camvid val": (camvid, HELD_OUT, 1),
-        "camvid val with objects": (with_objects(shared, camvid, "train", seed), (), 1),
+        "camvid val": (camvid, HELD_OUT, 1, BLOCK),
+        "camvid val with objects": (with_objects(shared, camvid, "train", seed), (), 1, BLOCK),
     }
 
 
 def aerial_set(halved: Path, unknown: str) -> dict[str, Chosen]:
     """The test tiles, at half size, for a network that never learnt a class."""
     title = f"dubai test, {unknown} unknown"
-    return {title: (open_dataset(f"dubai:{halved}:test"), (unknown,), 1)}
+    return {title: (open_dataset(f"dubai:{halved}:test"), (unknown,), 1, 1)}
 
 
 def halve(shared: Path, to: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import ComponentSizes, Dataset
 from doubtmap.engine import figures as fig
 from doubtmap.engine.calibrate import note_of_overlap
@@ -36,7 +37,7 @@ from doubtmap.engine.reading import Skipped, read_ahead
 from doubtmap.engine.results import Results
 from doubtmap.engine.review import check_network
 from doubtmap.engine.run import Progress, Run, check_request, possible_scores
-from doubtmap.engine.seen import note_of_negatives, notes_of_seen
+from doubtmap.engine.seen import learnt_as_unknown, note_of_negatives, notes_of_seen
 from doubtmap.engine.tally import Tally, join_states, sub_state, unknown_curve
 from doubtmap.engine.threshold_file import Threshold, thresholds_by_score
 from doubtmap.errors import DataError
@@ -134,7 +135,11 @@ def evaluate(
         for name, threshold in given.items()
         if set(threshold.unknown) != set(unknown)
     )
-    run.notes.extend(notes_of_seen(_seen(run.scores, given, segments), dataset))
+    seen = _seen(run.scores, given, segments)
+    seen["negatives in the network's training"] = learnt_as_unknown(segmenter)
+    if open_set is not None and not isinstance(open_set, str):
+        seen["the thresholds of the open set"] = list(fingerprints(open_set))
+    run.notes.extend(notes_of_seen(seen, dataset))
     sizes = component_sizes or dataset.component_sizes or DEFAULT_SIZES
     claims = [name for name, score in run.scores.items() if is_probability(score)]
     settings = run.settings | {

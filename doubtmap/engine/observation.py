@@ -176,9 +176,11 @@ def is_probability(score: Score) -> bool:
 
     It does so by an attribute `probability_of_wrong` that is true.
     """
-    while isinstance(score, functools.partial):
+    claimed = bool(getattr(score, "probability_of_wrong", False))
+    while isinstance(score, functools.partial) and not claimed:
         score = score.func
-    return bool(getattr(score, "probability_of_wrong", False))
+        claimed = bool(getattr(score, "probability_of_wrong", False))
+    return claimed
 
 
 def _check_probability(name: str, values: Tensor) -> None:

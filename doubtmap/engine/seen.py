@@ -51,7 +51,7 @@ def note_of_negatives(segmenter: Segmenter, dataset: Dataset) -> str | None:
         dataset = dataset.dataset
     if not isinstance(dataset, Pasted):
         return None
-    learnt = {mark for about in _networks(segmenter.description) for mark in _negatives(about)}
+    learnt = set(learnt_as_unknown(segmenter))
     photographs = {outline.image for outline in dataset.outlines.outlines} if learnt else set()
     again = sum(fingerprint_of(path) in learnt for path in photographs)
     if not again:
@@ -60,6 +60,11 @@ def note_of_negatives(segmenter: Segmenter, dataset: Dataset) -> str | None:
         f"{again} of the {len(photographs)} photographs whose objects are pasted were negatives in "
         f"the network's training, so its figures are too good. Paste those of another half."
     )
+
+
+def learnt_as_unknown(segmenter: Segmenter) -> list[str]:
+    """Fingerprints of the photographs that a network learnt as unknown, where its folder says."""
+    return [mark for about in _networks(segmenter.description) for mark in _negatives(about)]
 
 
 def _networks(about: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -74,7 +79,8 @@ def _networks(about: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _negatives(about: Mapping[str, Any]) -> Collection[str]:
     """Fingerprints of the photographs that a network learnt as unknown, where its folder says."""
-    path = Path(str(about.get("source", ""))) / "training" / "settings.json"
+    folder = str(about.get("source", "")).rpartition("@")[2]  # of python:FILE.py:FUNCTION@FOLDER
+    path = Path(folder) / "training" / "settings.json"
     try:
         found = json.loads(path.read_text())["negatives"]["images"]
     except (OSError, ValueError, KeyError, TypeError):

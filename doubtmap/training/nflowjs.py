@@ -192,8 +192,7 @@ class NFlowJS(Recipe):
         """
         path, first = work.folder / "flow.safetensors", work.processes.first
         if first and not work.resume:
-            for left in (path, *(path.with_suffix(end) for end in (".pt", ".csv", ".svg"))):
-                left.unlink(missing_ok=True)
+            self._clear(work.folder)
         work.processes.wait()
         if not self.has_flow or self.flow is not None:
             return self, work.batches, ()
@@ -210,6 +209,13 @@ class NFlowJS(Recipe):
         )
         work.processes.wait()
         return replace(self, flow=path, flow_steps=STEPS), work.batches, ()
+
+    def _clear(self, folder: Path) -> None:
+        """Remove what another run left of its flows, but never the flow that is given."""
+        given = None if self.flow is None else Path(self.flow).resolve()
+        for left in folder.glob("flow*"):
+            if left.name.partition(".")[0] in ("flow", "flow-joint") and left.resolve() != given:
+                left.unlink(missing_ok=True)
 
     def keep(self, objective: Objective, folder: Path) -> None:
         """Write the flow that learnt beside the network, as it is now."""

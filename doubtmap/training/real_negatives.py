@@ -13,6 +13,7 @@ from torch import Tensor
 from doubtmap.datasets import Outlines, collect_images, open_outlines, read_image
 from doubtmap.datasets.fingerprints import fingerprint_of
 from doubtmap.datasets.outlines import HALVES, half_of
+from doubtmap.datasets.reading import read_size
 from doubtmap.errors import DataError
 
 Drawn = tuple[Tensor, Tensor]
@@ -119,7 +120,8 @@ def open_real(
         held_out: what it shall be tested on, and so must not learn as unknown either.
 
     Raises:
-        DataError: for a folder without images, or with none but known and held-out things.
+        DataError: for a folder without images, or with none but known and held-out things, or a
+            file that is no image; one whose pixels are damaged shows only when it is drawn.
     """
     root, _, half = text.rpartition(":")
     if not (root and half in HALVES):
@@ -135,6 +137,8 @@ def open_real(
             f"{folder}: expected images in its half {half}, found none. Leave :{half} out, or give "
             f"more images."
         )
+    for path in kept:
+        read_size(path)
     taught = ", ".join([*class_names, *held_out])
     note = (
         f"{text}: {len(kept)} photographs without outlines are taken as negatives. Where they show "

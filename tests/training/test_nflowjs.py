@@ -120,3 +120,15 @@ def test_the_file_of_a_flow_that_learnt_twice_says_all_that_it_has_learnt(learn,
 def test_a_loss_that_is_not_finite_stops_it(learn, network, tmp_path):
     with pytest.raises(ModelError, match="finite loss, got nan in epoch 1"):
         learn(tmp_path / "n", recipe_of("noise"), model=network.replace("build", "wild"))
+
+
+def test_what_another_run_left_of_its_flows_is_removed_but_not_the_flow_given(learn, tmp_path):
+    inner = tmp_path / "n" / "training"
+    inner.mkdir(parents=True)
+    given = inner / "flow.safetensors"
+    write_flow(given, tiny_flow())
+    left = [inner / name for name in ("flow.csv", "flow-joint.safetensors", "flow-joint.png")]
+    for path in left:
+        path.write_text("of another run")
+    learn(tmp_path / "n", recipe_of(flow=given, freeze_flow=True))
+    assert given.exists() and not any(path.exists() for path in left)

@@ -127,3 +127,10 @@ def test_notes_of_all_folders_reach_the_user(tmp_path):
     source, notes = open_source(kinds, None, ["road"], held_out=["car"])
     assert len(source.sources) == 3 and len(notes) == 2
     assert "held-out classes: car" in notes[0] and "they show road, car," in notes[1]
+
+
+def test_a_file_that_is_no_image_is_refused_at_once(tmp_path):
+    photographs(tmp_path / "p", [(8, 8)])
+    (tmp_path / "p" / "broken.png").write_text("no image")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        open_real(str(tmp_path / "p"), ["road"])
