@@ -154,7 +154,10 @@ def train_command(
         float, typer.Option(help="Of nflowjs: the flow's learning rate beside the network.")
     ] = NEGATIVES.flow_rate,
     flow_weight: Annotated[
-        float, typer.Option(help="Of nflowjs: what the divergence weighs for the flow.")
+        float | None,
+        typer.Option(
+            help="Of nflowjs: what the divergence weighs for the flow. Default: the same."
+        ),
     ] = NEGATIVES.flow_weight,
     patch: Annotated[
         str | None, typer.Option(help="Of nflowjs: MIN-MAX sides of patches, such as 16-80.")

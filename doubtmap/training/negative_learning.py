@@ -56,7 +56,7 @@ class NegativeLearning(CrossEntropy):
         *,
         divergence: str = "jsd",
         weight: float = 1.0,
-        flow_weight: float = 0.03,
+        flow_weight: float = 1.0,
         flow: Flow | None = None,
         flow_rate: float = 1e-4,
         frozen: bool = False,

@@ -86,7 +86,7 @@ def test_settings_reach_the_run(run, asked, tmp_path):
         "patch": [8, 16],
         "flow_steps": 2000,
         "flow_rate": 1e-4,
-        "flow_weight": 0.03,
+        "flow_weight": None,
         "held_out": [],
     }
 
