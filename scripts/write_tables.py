@@ -89,7 +89,7 @@ def table(rows: list[dict[str, Any]], name: str, timed: bool = False) -> str:
     stage, _, only = name.rpartition(": ")
     rows = [row for row in rows if row["set"] == only and row.get("stage", "") == stage]
     rows = [row for row in rows if row["name"] != "network"]
-    keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
+    keys = [key for key in COLUMNS if any(tells(row.get(key)) for row in rows)]
     lines = [
         f"| {'what' if timed else 'score'} | " + " | ".join(COLUMNS[key] for key in keys) + " |",
         "|---|" + "---|" * len(keys),
@@ -100,6 +100,11 @@ def table(rows: list[dict[str, Any]], name: str, timed: bool = False) -> str:
         cells = [digits(row.get(key)) if timed else cell(row, key) for key in keys]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def tells(value: Any) -> bool:
+    """Whether a figure is worth a column: it is there, and a list has more than one."""
+    return len(value) > 1 if isinstance(value, list) else value is not None
 
 
 def cell(row: dict[str, Any], key: str) -> str:

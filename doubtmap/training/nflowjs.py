@@ -168,7 +168,7 @@ class NFlowJS(Recipe):
         Raises:
             UsageError: for patches larger than the crop, an optimiser that does not suit, or a flow
                 that has seen a held-out class.
-            DataError: for a flow or a folder that cannot be used.
+            DataError: for a flow that cannot be used.
         """
         if not self.kinds:
             return self
@@ -180,8 +180,6 @@ class NFlowJS(Recipe):
             )
         if self.flow is not None:
             check_unseen(self.flow, job.hold_out)
-        if real := tuple(kind for kind in self.kinds if kind.startswith(REAL)):
-            open_source(real, None, start.class_names, job.hold_out)
         return replace(self, patch=fitted_patch(self.patch, crop), held_out=job.hold_out)
 
     def prepared(self, work: Work) -> tuple[NFlowJS, Batches, tuple[str, ...]]:
