@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets import fingerprints
@@ -15,6 +13,7 @@ from doubtmap.datasets.fingerprints import fingerprint_of
 from doubtmap.datasets.pasting import Pasted
 from doubtmap.errors import DataError
 from doubtmap.prediction import Segmenter
+from doubtmap.training.folder import photographs_learnt
 
 
 def notes_of_seen(seen: Mapping[str, Collection[str]], dataset: Dataset) -> Iterator[str]:
@@ -64,7 +63,11 @@ def note_of_negatives(segmenter: Segmenter, dataset: Dataset) -> str | None:
 
 def learnt_as_unknown(segmenter: Segmenter) -> list[str]:
     """Fingerprints of the photographs that a network learnt as unknown, where its folder says."""
-    return [mark for about in _networks(segmenter.description) for mark in _negatives(about)]
+    return [
+        mark
+        for about in _networks(segmenter.description)
+        for mark in photographs_learnt(str(about.get("source", "")))
+    ]
 
 
 def _networks(about: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -75,14 +78,3 @@ def _networks(about: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from _networks(member)
     else:
         yield about
-
-
-def _negatives(about: Mapping[str, Any]) -> Collection[str]:
-    """Fingerprints of the photographs that a network learnt as unknown, where its folder says."""
-    folder = str(about.get("source", "")).rpartition("@")[2]  # of python:FILE.py:FUNCTION@FOLDER
-    path = Path(folder) / "training" / "settings.json"
-    try:
-        found = json.loads(path.read_text())["negatives"]["images"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ()  # trained elsewhere, or without negatives
-    return found if isinstance(found, list) else ()

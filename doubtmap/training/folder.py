@@ -194,6 +194,20 @@ class Folder:
             ) from error
 
 
+def photographs_learnt(model: str) -> list[str]:
+    """Fingerprints of the photographs that a network learnt as unknown, where its folder says.
+
+    Args:
+        model: a folder, or `python:FILE.py:FUNCTION@FOLDER`.
+    """
+    path = Path(model.rpartition("@")[2]) / "training" / "settings.json"
+    try:
+        found = json.loads(path.read_text())["negatives"]["images"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # trained elsewhere, or without negatives
+    return found if isinstance(found, list) else []
+
+
 def shortened(value: object, most: int = 60) -> str:
     """A value as text of so many characters at most.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from doubtmap.datasets import Dataset
 from doubtmap.training.batches import Batches
 from doubtmap.training.fit import Reporter
+from doubtmap.training.folder import photographs_learnt
 from doubtmap.training.folds import identity
 from doubtmap.training.networks import Start
 from doubtmap.training.objective import Objective
@@ -45,8 +46,16 @@ class Job:
             "from_scratch": self.from_scratch,
             "hold_out": list(self.hold_out),
             "processes": processes.count,
-            **self.recipe.materials(self),
+            **self._materials(),
         }
+
+    def _materials(self) -> dict[str, Any]:
+        """The recipe's, with the photographs that its network learnt as unknown before."""
+        found = self.recipe.materials(self)
+        if before := photographs_learnt(self.model):
+            now = found.get("negatives", {})
+            found["negatives"] = now | {"images": sorted({*before, *now.get("images", ())})}
+        return found
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import doubtmap as dm
 from doubtmap.datasets import Outlines
 from doubtmap.datasets.parts import Part
 from doubtmap.errors import ModelError
-from doubtmap.training import Reporter, Settings
+from doubtmap.training import Plain, Reporter, Settings
 from doubtmap.training.flow_file import read_flow, write_flow
+from doubtmap.training.folder import photographs_learnt
 
 
 def weights(folder):
@@ -132,3 +133,13 @@ def test_what_another_run_left_of_its_flows_is_removed_but_not_the_flow_given(le
         path.write_text("of another run")
     learn(tmp_path / "n", recipe_of(flow=given, freeze_flow=True))
     assert given.exists() and not any(path.exists() for path in left)
+
+
+def test_a_network_that_learns_on_remembers_what_was_negative(learn, network, tmp_path):
+    photographs(tmp_path / "p", [(8, 8), (9, 9)])
+    learn(tmp_path / "one", recipe_of(f"real:{tmp_path / 'p'}"))
+    learn(tmp_path / "two", Plain(), model=f"{network}@{tmp_path / 'one'}")
+    first, second = (photographs_learnt(str(tmp_path / name)) for name in ("one", "two"))
+    assert len(first) == 2 and second == first
+    assert photographs_learnt(f"python:net.py:build@{tmp_path / 'two'}") == first
+    assert photographs_learnt("demo") == []
