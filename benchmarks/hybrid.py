@@ -76,9 +76,9 @@ class HybridLearning(NegativeLearning):
         mixed, pasted = paste(images, pulled(patches, self.pull), shapes, corners)
         with said_by(self.network) as said:
             logits = self.logits(mixed)
-        both = torch.cat([logits, said[-1]], 1)
-        both = F.interpolate(both, labels.shape[-2:], mode="bilinear")
-        logits, head = both[:, :-1], both[:, -1]
+        size = (labels.shape[-2], labels.shape[-1])
+        logits, head = (F.interpolate(maps, size, mode="bilinear") for maps in (logits, said[-1]))
+        head = head[:, 0]
         known = labels.masked_fill(pasted, VOID)
         counts = pasted | (known >= 0)
         terms = {
