@@ -77,6 +77,8 @@ class Folder:
                         f"{self.path}: expected a folder of its own, but another run is using it. "
                         f"Wait for it, or choose another --out."
                     ) from error
+            for left in (*self.path.glob(".*.part"), *self.inner.glob(".*.part")):
+                left.unlink(missing_ok=True)  # of a run that was killed while it wrote
             self._hold_to(settings, resume)
             yield
 

@@ -162,6 +162,7 @@ def test_killed_and_resumed_it_ends_as_if_it_had_not_been(stripes, training_set,
     assert process.returncode == -signal.SIGKILL
     done = torch.load(checkpoint, weights_only=True)["progress"]["epoch"]
     assert 1 <= done < 25
+    (out / "training" / ".0123456789abcdef.part").write_text("killed while it wrote")
     options = {"model": network, "hold_out": MUD, "settings": settings}
     train(training_set, out, **options, resume=True)
     train(training_set, tmp_path / "whole", **options)
