@@ -20,7 +20,8 @@ Those of stage `short` are trained for two (FLOW is the file that the first run 
 
     doubtmap train DATA --model ../shared/models/camvid9 --hold-out pedestrian,bicyclist \
         --batch 4 --crop 288x384 --epochs 2 --rate 3e-4 --class-weights 0.25 --seed SEED \
-        --recipe nflowjs --negatives none|shuffled|flow [--flow FLOW] [--divergence kl] --out FOLDER
+        --recipe nflowjs --negatives none|shuffled|flow [--flow FLOW] \
+        [--freeze-flow] [--divergence kl] --out FOLDER
 
 Sets of both: CamVid test with the two held-out classes unknown; CamVid test with one COCO object
 pasted into each image, unscaled, of the half of `coco128` that no training saw, people and known
