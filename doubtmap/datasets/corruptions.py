@@ -23,7 +23,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 from torch import Tensor
 
-from doubtmap.datasets.dataset import ComponentSizes, Dataset, Sample
+from doubtmap.datasets.dataset import Dataset, Derived, Sample
 from doubtmap.errors import UsageError
 
 Pixels = NDArray[np.floating[Any]]
@@ -60,7 +60,7 @@ def corrupt(image: Tensor, kind: str, strength: int, seed: int = 0) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Corrupted:
+class Corrupted(Derived):
     """A data set whose images are corrupted; implements `Dataset`.
 
     Args:
@@ -85,23 +85,6 @@ class Corrupted:
     def name(self) -> str:
         """The data set's, with kind and strength."""
         return f"{self.dataset.name}+{self.kind}{self.strength}"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The data set's."""
-        return self.dataset.class_names
-
-    @property
-    def component_sizes(self) -> ComponentSizes | None:
-        """The data set's."""
-        return self.dataset.component_sizes
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def sample_name(self, index: int) -> str:
-        """The data set's."""
-        return self.dataset.sample_name(index)
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample and corrupt its image."""

@@ -70,3 +70,26 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample:
         """Read one sample."""
         ...
+
+
+class Derived:
+    """What data sets that are made of another have in common with it."""
+
+    dataset: Dataset
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The other's."""
+        return self.dataset.class_names
+
+    @property
+    def component_sizes(self) -> ComponentSizes | None:
+        """The other's."""
+        return self.dataset.component_sizes
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def sample_name(self, index: int) -> str:
+        """Name of a sample, without reading it."""
+        return self.dataset.sample_name(index)

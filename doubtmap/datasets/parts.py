@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from doubtmap.datasets.corruptions import Corrupted
-from doubtmap.datasets.dataset import ComponentSizes, Dataset, Sample
+from doubtmap.datasets.dataset import Dataset, Derived, Sample
 from doubtmap.datasets.pasting import Pasted
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Part(Derived):
     """Some of the images of a data set; implements `Dataset`.
 
     Args:
@@ -23,16 +23,6 @@ class Part:
     dataset: Dataset
     indices: Sequence[int]
     name: str
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The whole's."""
-        return self.dataset.class_names
-
-    @property
-    def component_sizes(self) -> ComponentSizes | None:
-        """The whole's."""
-        return self.dataset.component_sizes
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, ComponentSizes, Dataset, Sample
+from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, Dataset, Derived, Sample
 from doubtmap.datasets.outlines import CutOut, Outlines, open_outlines
 from doubtmap.errors import DataError, UsageError
 
@@ -112,7 +112,7 @@ def paste(
 
 
 @dataclass(frozen=True, eq=False)
-class Pasted:
+class Pasted(Derived):
     """A data set with one object pasted into each image; implements `Dataset`.
 
     The object's pixels are unknown, all others keep their labels. The draw depends on the seed and
@@ -165,23 +165,6 @@ class Pasted:
             "smallest": self.smallest,
             "void_known": self.void_known,
         }
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The data set's."""
-        return self.dataset.class_names
-
-    @property
-    def component_sizes(self) -> ComponentSizes | None:
-        """The data set's."""
-        return self.dataset.component_sizes
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def sample_name(self, index: int) -> str:
-        """The data set's."""
-        return self.dataset.sample_name(index)
 
     def placed(self, name: str, size: tuple[int, int]) -> Placed:
         """The object that goes into an image of this name and size.
