@@ -23,9 +23,10 @@ from torch import Tensor
 
 import doubtmap as dm
 from doubtmap.calibration import Calibrator, Identity, Temperature, parse_method
+from doubtmap.calibration.calibrate import choose
+from doubtmap.calibration.comparison import compare
 from doubtmap.datasets import CORRUPTIONS, Corrupted
-from doubtmap.engine import Pairs, compare
-from doubtmap.engine.calibrate import choose
+from doubtmap.engine import Pairs
 from doubtmap.metrics import Reliability
 from doubtmap.prediction import Prediction
 
@@ -218,7 +219,7 @@ def auto(pairs: Kept, file: Path) -> dict[str, Any]:
     if file.exists():
         known: dict[str, Any] = json.loads(file.read_text())
         return known
-    from doubtmap.engine.calibrate import CANDIDATES
+    from doubtmap.calibration.calibrate import CANDIDATES
     from doubtmap.engine.splitting import split_images
 
     one, two = split_images([file.stem for file in pairs.files])

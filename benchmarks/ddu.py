@@ -31,13 +31,14 @@ import torch
 from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.engine import Pairs, fit_score
-from doubtmap.engine.fit import prepared
+from doubtmap.engine import Pairs
+from doubtmap.fitting import fit_score
 from doubtmap.models import MonteCarloDropout
 from doubtmap.prediction import Segmenter
 from doubtmap.scores import Density
 from doubtmap.scores.gaussians import Gaussians
 from doubtmap.scores.parsing import parse_scores
+from doubtmap.scoring import prepared
 
 RESULTS = Path(__file__).parent / "results" / "ddu.json"
 UNKNOWN = ["pedestrian", "bicyclist"]

@@ -50,11 +50,11 @@ from dudes_figures import Following, Worth, with_intervals
 from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.datasets.matching import match_labels
+from doubtmap.datasets.labels import match_labels
 from doubtmap.models.distilled import HEAD, head_of
-from doubtmap.models.members import MemberSums
+from doubtmap.models.ensemble import MemberSums
 from doubtmap.prediction import Prediction
-from doubtmap.scores.distilled import said_by_head
+from doubtmap.scores.members import said_by_head
 
 RESULTS = Path(__file__).parent / "results" / "dudes.json"
 HELD_OUT = ["pedestrian", "bicyclist"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from doubtmap.datasets.dataset import UNKNOWN
 from doubtmap.metrics import Confusion, Ranking, RankingCurve
 from doubtmap.metrics.bootstrap import Weights, interval
-from doubtmap.metrics.selective import Keeping
+from doubtmap.metrics.risk import Keeping
 
 OCTAVES, STEPS = (-30, 2), 16
 BINS = (OCTAVES[1] - OCTAVES[0]) * STEPS

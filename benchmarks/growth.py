@@ -23,11 +23,11 @@ import torch
 from kernels import conditions
 
 import doubtmap as dm
-from doubtmap.datasets.synthetic import SyntheticStreets
-from doubtmap.engine.observation import score_maps
 from doubtmap.prediction import Prediction
 from doubtmap.scores import STATELESS
 from doubtmap.scores.parsing import parse_scores
+from doubtmap.scoring import score_maps
+from doubtmap.streets.synthetic import SyntheticStreets
 
 COMMAND = "python benchmarks/growth.py"
 RESULTS = Path(__file__).parent / "results" / "growth.json"

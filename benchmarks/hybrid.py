@@ -37,12 +37,12 @@ from doubtmap.models.distilled import Head, attach, said_by
 from doubtmap.prediction import Prediction
 from doubtmap.training import train
 from doubtmap.training.dudes import classifier_of
-from doubtmap.training.known_patches import cut, places
+from doubtmap.training.flow_training import cut, places
 from doubtmap.training.negative_learning import NegativeLearning, drawn_size, paste, pulled
 from doubtmap.training.networks import Start
 from doubtmap.training.nflowjs import NFlowJS
-from doubtmap.training.objective import Objective, cross_entropy
-from doubtmap.training.processes import Processes
+from doubtmap.training.optimizing import Processes
+from doubtmap.training.recipe import Objective, cross_entropy
 from doubtmap.training.settings import Settings
 
 RESULTS = Path(__file__).parent / "results" / "hybrid.json"

@@ -59,7 +59,7 @@ from nflowjs_sets import HELD_OUT, Chosen, aerial_set, halve, road_sets, val_set
 
 import doubtmap as dm
 from doubtmap.datasets import open_dataset
-from doubtmap.training.flow_file import read_flow
+from doubtmap.training.flow_training import read_flow
 
 RESULTS = Path(__file__).parent / "results" / "nflowjs.json"
 WORK = Path(__file__).parent / "work" / "nflowjs"

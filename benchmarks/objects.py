@@ -26,7 +26,8 @@ from scipy import ndimage
 
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, ComponentSizes, Dataset
-from doubtmap.engine import Pairs, choose_threshold
+from doubtmap.decisions.threshold import choose_threshold
+from doubtmap.engine import Pairs
 from doubtmap.metrics import Components, Ranking
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapSums, Weights, interval

@@ -23,7 +23,8 @@ import torch
 
 import doubtmap as dm
 from doubtmap.datasets import pasted_passes
-from doubtmap.engine import evaluate_passes, open_set_figures
+from doubtmap.evaluation.open_set import open_set_figures
+from doubtmap.evaluation.repeats import evaluate_passes
 from doubtmap.scores.parsing import parse_scores
 
 RESULTS = Path(__file__).parent / "results" / "pasting.json"

@@ -30,10 +30,10 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 import doubtmap as dm
 from doubtmap.datasets.reading import read_image
-from doubtmap.engine.observation import score_maps
-from doubtmap.reports import write_classes, write_map, write_overlay, write_scores
+from doubtmap.reports import write_classes, write_map, write_overlay
 from doubtmap.scores import STATELESS
 from doubtmap.scores.parsing import parse_scores
+from doubtmap.scoring import score_maps, write_scores
 
 COMMAND = "python benchmarks/score_overlap.py"
 SIZE = (512, 1024)

@@ -11,10 +11,10 @@ import numpy as np
 from scipy.stats import spearmanr
 from segment_tables import UNKNOWN_CLASSES, camvid, interval
 
-from doubtmap.engine.look_first import area, share_found
-from doubtmap.engine.segments import LabelledSegments
 from doubtmap.engine.splitting import folds_of
 from doubtmap.segments import MetaModel, SegmentTable, cross_judge, image_figures
+from doubtmap.segments.fitting import LabelledSegments
+from doubtmap.segments.look_first import area, share_found
 
 
 def images_stage(work: Path, shared: Path, _: Path | None) -> Iterator[dict[str, Any]]:

@@ -11,10 +11,10 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 import doubtmap as dm
-from doubtmap.engine import fit_score
-from doubtmap.engine.segments import LabelledSegments, labelled_segments
+from doubtmap.fitting import fit_score
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.segments import MetaModel, SegmentTable, judge
+from doubtmap.segments.fitting import LabelledSegments, labelled_segments
 
 UNKNOWN_CLASSES = ("pedestrian", "bicyclist")
 ORDERS = ("0.1", "0.3", "0.5", "1", "2")

@@ -13,8 +13,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import doubtmap as dm
 from doubtmap.engine import Pairs
-from doubtmap.engine.observation import score_maps
 from doubtmap.scores.parsing import parse_scores
+from doubtmap.scoring import score_maps
 from doubtmap.segments import MetaModel
 
 

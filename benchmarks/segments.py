@@ -46,17 +46,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import doubtmap as dm
 from doubtmap.datasets.dataset import UNKNOWN, VOID
 from doubtmap.engine import Pairs
-from doubtmap.engine.fit import prepared
-from doubtmap.engine.observation import score_maps
 from doubtmap.engine.splitting import folds_of
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.segments import (
-    MetaModel,
-    Partition,
-    SegmentTable,
-    cross_judge,
-    segment_table,
-)
+from doubtmap.scoring import prepared, score_maps
+from doubtmap.segments import MetaModel, Partition, SegmentTable, cross_judge, segment_table
 
 RESULTS = Path(__file__).parent / "results" / "segments.json"
 

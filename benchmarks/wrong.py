@@ -25,16 +25,17 @@ import torch
 import doubtmap as dm
 from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.datasets.dataset import Dataset
-from doubtmap.engine import Pairs, fit_score
-from doubtmap.engine.fit import prepared
-from doubtmap.engine.threshold import pixels_of
+from doubtmap.decisions.threshold import pixels_of
+from doubtmap.engine import Pairs
+from doubtmap.fitting import fit_score
 from doubtmap.metrics import Keeping, RankingCurve
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import interval
 from doubtmap.metrics.missed import Missed
-from doubtmap.metrics.risk_splits import MissedByImage, risk_over_splits, transferred
-from doubtmap.reports.reliability_chart import reliability_chart
+from doubtmap.reports.charts import reliability_chart
 from doubtmap.scores.parsing import parse_scores
+from doubtmap.scoring import prepared
+from doubtmap.studies.risk_splits import MissedByImage, risk_over_splits, transferred
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "wrong.json"

@@ -22,10 +22,11 @@ from segment_vessels import network_of, prepare_chase
 from wrong import RESULTS, SPLITS, STATELESS, UNKNOWN, _told
 
 import doubtmap as dm
-from doubtmap.engine import Pairs, fit_score
-from doubtmap.engine.threshold import pixels_of
+from doubtmap.decisions.threshold import pixels_of
+from doubtmap.engine import Pairs
+from doubtmap.fitting import fit_score
 from doubtmap.metrics.missed import Missed
-from doubtmap.metrics.risk_splits import MissedByImage, risk_over_splits, transferred
+from doubtmap.studies.risk_splits import MissedByImage, risk_over_splits, transferred
 
 FIGURES = ("auprc", "auroc", "aurc")
 

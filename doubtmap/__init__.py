@@ -11,8 +11,9 @@ results = dm.evaluate(segmenter, dataset, scores=["entropy", "gradient"])
 
 from doubtmap import calibration, datasets, metrics, scores
 from doubtmap.datasets import open_dataset
-from doubtmap.engine import Results, evaluate
 from doubtmap.errors import DataError, DoubtmapError, ModelError, UsageError
+from doubtmap.evaluation.evaluate import evaluate
+from doubtmap.evaluation.results import Results
 from doubtmap.models import load
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.version import __version__

@@ -13,8 +13,7 @@ import numpy as np
 from drawing import HUES, RESULTS, legend, write
 from markupsafe import Markup
 
-from doubtmap.reports.chart import Plane, rounded_up
-from doubtmap.reports.line_chart import Curve, line_chart
+from doubtmap.reports.charts import Curve, Plane, line_chart, rounded_up
 
 PLOTS = {
     "images": ("images, as a power of ten", {"peak_megabytes": ("peak memory, MB", 1.0)}),

@@ -12,8 +12,7 @@ import numpy as np
 from drawing import HUES, RESULTS, legend, write
 from markupsafe import Markup
 
-from doubtmap.reports.chart import Plane, drawing
-from doubtmap.reports.line_chart import Curve, guide, line_chart
+from doubtmap.reports.charts import Curve, Plane, drawing, guide, line_chart
 
 
 def found_chart(rows: list[dict[str, Any]], name: str) -> Markup:

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import torch
 
-from doubtmap.datasets.synthetic import SyntheticStreets
-from doubtmap.reports.flow_samples import COLUMNS, SIDE, tiled
+from doubtmap.streets.synthetic import SyntheticStreets
 from doubtmap.training.batches import Batches
-from doubtmap.training.flow_file import read_flow
-from doubtmap.training.flow_fit import FlowTraining, pretrain
-from doubtmap.training.flow_patches import patches
+from doubtmap.training.flow_training import FlowTraining, patches, pretrain, read_flow
 from doubtmap.training.labels import Targets
+from doubtmap.training.pictures import COLUMNS, SIDE, tiled
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "flow.png"
 STEPS = 400

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 import doubtmap as dm
 from doubtmap.objects import ObjectRule, find_objects, outlines
 from doubtmap.objects.find import class_indices
+from doubtmap.objects.overlay import object_picture
 from doubtmap.prediction import Segmenter
-from doubtmap.reports.object_overlay import object_picture
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "objects.png"
 SCENE, WIDTH, GAP, LINE, COLOURS = 15, 690, 10, 26, 96

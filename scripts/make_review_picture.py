@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import doubtmap as dm
-from doubtmap.engine.review import Card, review
-from doubtmap.engine.segments import fit_segments
-from doubtmap.reports.cards import outlined
 from doubtmap.reports.overlay import overlay
 from doubtmap.segments import Partition
+from doubtmap.segments.cards import outlined
+from doubtmap.segments.fitting import fit_segments
+from doubtmap.segments.review import Card, review
 
 OUT = Path(__file__).parents[1] / "docs" / "pictures" / "review.png"
 WIDE, TILE, LINE = 620, 150, 30

@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 import doubtmap as dm
 from doubtmap.datasets import Sample
-from doubtmap.datasets.synthetic import SyntheticStreets
 from doubtmap.reports.colours import colour_doubt, colour_labels
+from doubtmap.streets.synthetic import SyntheticStreets
 from doubtmap.training import Dudes, Settings, train
 from doubtmap.training.folds import fold_of
 

@@ -21,14 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from doubtmap.datasets.dataset import UNKNOWN
-from doubtmap.datasets.synthetic import SyntheticStreets
-from doubtmap.models.demo import (
-    DEMO_CLASSES,
-    DEMO_MEAN,
-    DEMO_STD,
-    DemoNetwork,
-    build_demo_network,
-)
+from doubtmap.models.demo import DEMO_CLASSES, DEMO_MEAN, DEMO_STD, DemoNetwork, build_demo_network
+from doubtmap.streets.synthetic import SyntheticStreets
 
 TRAINING_SEED, VALIDATION_SEED = 1000, 2000
 CROP = (128, 256)

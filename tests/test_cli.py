@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from doubtmap.cli import app
-from doubtmap.reports import read_map, read_results
-from doubtmap.reports.scoring import unique_names
+from doubtmap.evaluation.results import read_results
+from doubtmap.reports import read_map
+from doubtmap.scoring import unique_names
 
 NETWORK = """
 import torch
@@ -290,7 +291,7 @@ def test_a_stopped_run_says_how_to_go_on(run, network, photographs, tmp_path, mo
     def stop(*_, **__):
         signal.raise_signal(number)
 
-    monkeypatch.setattr("doubtmap.reports.scoring.score_images", stop)
+    monkeypatch.setattr("doubtmap.scoring.score_images", stop)
     code, _, error = run("score", network, photographs, "--out", tmp_path / "out")
     assert code == 1
     assert "--resume" in error

@@ -11,8 +11,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 import doubtmap as dm
-from doubtmap.engine import Threshold, save_threshold
-from doubtmap.engine.fit import fingerprint_of
+from doubtmap.decisions.file import Threshold, save_threshold
+from doubtmap.scoring import fingerprint_of
 
 NETWORK = """
 import torch

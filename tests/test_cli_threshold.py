@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from doubtmap.engine import load_threshold
+from doubtmap.decisions.file import load_threshold
 
 
 def test_fuse_choose_and_evaluate(run, tmp_path):

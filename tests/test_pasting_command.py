@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from doubtmap.reports import read_results
+from doubtmap.evaluation.results import read_results
 
 NETWORK = """
 import torch

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.prediction import Prediction, as_prediction, resize
+from doubtmap.kernels import resize
+from doubtmap.prediction import Prediction, as_prediction
 
 
 @pytest.fixture(autouse=True)

@@ -9,18 +9,15 @@ The predicted class stays, but for `Vector` and `Dirichlet`, whose papers change
 """
 
 from doubtmap.calibration.binned import HistogramBinning, Isotonic
-from doubtmap.calibration.calibrated import Calibrated
 from doubtmap.calibration.calibrator import Calibrator, Identity, Origin
-from doubtmap.calibration.dirichlet import Dirichlet
-from doubtmap.calibration.ensemble_temperature import EnsembleTemperature
-from doubtmap.calibration.files import load_calibrator, save_calibrator
+from doubtmap.calibration.files import Calibrated, load_calibrator, save_calibrator
+from doubtmap.calibration.linear import Dirichlet, Vector
 from doubtmap.calibration.local import Local
 from doubtmap.calibration.meta import Meta
 from doubtmap.calibration.methods import METHODS, parse_method
-from doubtmap.calibration.remembered import Remembered
 from doubtmap.calibration.selective import Selective, SelectiveConfidence, SelectiveSoft
-from doubtmap.calibration.temperature import Temperature
-from doubtmap.calibration.vector import Vector
+from doubtmap.calibration.temperature import EnsembleTemperature, Temperature
+from doubtmap.engine.run import Remembered
 
 __all__ = [
     "METHODS",

@@ -1,10 +1,14 @@
-"""Calibrators as files: safetensors with a description in JSON; nothing in them is executed."""
+"""Calibrators as files: safetensors with a description in JSON; nothing in them is executed.
+
+A network with its calibrator behind one call.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from doubtmap.atomic import write_atomically
 from doubtmap.calibration.calibrator import Calibrator, Origin
 from doubtmap.calibration.judge import Judge
 from doubtmap.calibration.methods import METHODS, name_of
-from doubtmap.errors import DataError, DoubtmapError, UsageError
+from doubtmap.errors import DataError, DoubtmapError, ModelError, UsageError
+from doubtmap.files import write_atomically
+from doubtmap.prediction import Prediction, Segmenter, listening_to
 
 FORMAT = "1"
 
@@ -135,3 +140,70 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     kind = kinds[value["kind"]]
     inside = {name: _decode(v, tensors) for name, v in value["fields"].items()}
     return kind(**inside)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """A segmenter whose predictions are calibrated; implements `Segmenter`.
+
+    Args:
+        segmenter: the network.
+        calibrator: fitted for it.
+        source: what the results call the calibrator, such as its file.
+
+    Raises:
+        UsageError: where both know class names and these differ.
+    """
+
+    segmenter: Segmenter
+    calibrator: Calibrator
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        here, there = self.segmenter.class_names, self.calibrator.origin.class_names
+        if here and there and here != there:
+            raise UsageError(
+                f"calibrator {self.source}: expected the classes it was fitted for, "
+                f"{', '.join(there)}; got a network of {', '.join(here)}. Fit it anew for this "
+                f"network with doubtmap calibrate."
+            )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The network's."""
+        return self.segmenter.class_names
+
+    @property
+    def calibrated_on(self) -> tuple[str, ...]:
+        """Fingerprints of the images that the calibrator was fitted on."""
+        return tuple(self.calibrator.origin.images)
+
+    @property
+    def description(self) -> dict[str, object]:
+        """The network's, and the calibrator's method, file, parameters' hash and data."""
+        about = {
+            "method": name_of(type(self.calibrator)),
+            "source": self.source,
+            "sha256": parameters_sha256(self.calibrator),
+            "fitted_on": self.calibrator.origin.data,
+        }
+        return {**self.segmenter.description, "calibrator": about}
+
+    def listening(self, layers: Sequence[str]) -> Calibrated:
+        """The same, whose predictions also carry the outputs of inner layers.
+
+        Raises:
+            UsageError: for a network that cannot be listened to, or without such a layer.
+            ModelError: for a calibrator that works at the image's size, where there are none.
+        """
+        if not self.calibrator.keeps_grid:
+            raise ModelError(
+                f"layer: needs outputs of inner layers, but the calibrator "
+                f"({name_of(type(self.calibrator))}) works at the image's size, where there are "
+                f"none. Leave the calibrator out for this score, or take temperature."
+            )
+        return replace(self, segmenter=listening_to(self.segmenter, layers))
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict, then calibrate."""
+        return self.calibrator(self.segmenter(images))

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.prediction import Prediction, at_least_float32
+from doubtmap.kernels import at_least_float32
+from doubtmap.prediction import Prediction
 
 Inputs = Literal["logits", "neighbourhood", "features", "all"]
 BATCH = 4096

@@ -12,13 +12,11 @@ from typing import Any
 
 from doubtmap.calibration.binned import HistogramBinning, Isotonic
 from doubtmap.calibration.calibrator import Calibrator, Identity
-from doubtmap.calibration.dirichlet import Dirichlet
-from doubtmap.calibration.ensemble_temperature import EnsembleTemperature
+from doubtmap.calibration.linear import Dirichlet, Vector
 from doubtmap.calibration.local import Local
 from doubtmap.calibration.meta import Meta
 from doubtmap.calibration.selective import Selective, SelectiveConfidence, SelectiveSoft
-from doubtmap.calibration.temperature import Temperature
-from doubtmap.calibration.vector import Vector
+from doubtmap.calibration.temperature import EnsembleTemperature, Temperature
 from doubtmap.errors import UsageError
 
 METHODS: dict[str, type[Calibrator]] = {

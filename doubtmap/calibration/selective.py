@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from doubtmap.calibration.binned import with_confidence
 from doubtmap.calibration.calibrator import Calibrator, Identity, Pairs, recalibrated
-from doubtmap.calibration.confidence import with_confidence
 from doubtmap.calibration.judge import Inputs, Judge, read_inputs, train_judge
 from doubtmap.calibration.optimum import minimise
 from doubtmap.calibration.pixels import VALUES, Pixels, draw_pixels

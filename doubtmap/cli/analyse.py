@@ -15,11 +15,17 @@ import typer
 from doubtmap.cli.app import app
 from doubtmap.cli.options import Data, Model, NetworkOptions, Seed, Unknown, expanded, names
 from doubtmap.datasets import open_dataset
-from doubtmap.engine.analyses import ANALYSES, Multiscale, Windowed, analyse
 from doubtmap.errors import UsageError
 from doubtmap.prediction import Segmenter
 from doubtmap.progress import progress_bar
-from doubtmap.reports.analysis import analysis_table, write_analysis
+from doubtmap.studies.analyses import (
+    ANALYSES,
+    Multiscale,
+    Windowed,
+    analyse,
+    analysis_table,
+    write_analysis,
+)
 
 Number = TypeVar("Number", int, float)
 

@@ -9,9 +9,10 @@ from typing import Annotated, cast
 import torch
 import typer
 
-from doubtmap.atomic import check_place
 from doubtmap.calibration import METHODS, save_calibrator
+from doubtmap.calibration.calibrate import CANDIDATES, Criterion, calibrate
 from doubtmap.calibration.methods import split_methods
+from doubtmap.calibration.page import comparison_table, write_calibration_report
 from doubtmap.cli.app import app
 from doubtmap.cli.options import (
     Data,
@@ -24,11 +25,9 @@ from doubtmap.cli.options import (
     names,
 )
 from doubtmap.datasets import open_dataset
-from doubtmap.engine import calibrate
-from doubtmap.engine.calibrate import CANDIDATES, Criterion
 from doubtmap.errors import UsageError
+from doubtmap.files import check_place
 from doubtmap.progress import progress_bar
-from doubtmap.reports.calibration import comparison_table, write_calibration_report
 
 
 @app.command("calibrate")

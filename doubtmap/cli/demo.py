@@ -10,10 +10,11 @@ import typer
 from doubtmap.cli.app import app
 from doubtmap.cli.options import Out, Seed, command_line
 from doubtmap.datasets import open_dataset
-from doubtmap.engine import evaluate
+from doubtmap.evaluation.evaluate import evaluate
+from doubtmap.evaluation.report import write_evaluation
+from doubtmap.evaluation.table import print_figures
 from doubtmap.models import load
 from doubtmap.progress import progress_bar
-from doubtmap.reports import print_figures, write_evaluation
 from doubtmap.scores import STATELESS
 
 

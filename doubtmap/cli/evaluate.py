@@ -24,11 +24,13 @@ from doubtmap.cli.options import (
     names,
 )
 from doubtmap.datasets import ComponentSizes, Dataset, open_dataset, pasted_passes
-from doubtmap.engine import evaluate_passes, load_threshold
+from doubtmap.decisions.file import load_threshold
 from doubtmap.errors import UsageError
+from doubtmap.evaluation.repeats import evaluate_passes
+from doubtmap.evaluation.report import write_evaluation
+from doubtmap.evaluation.table import print_figures
 from doubtmap.prediction import Segmenter
 from doubtmap.progress import progress_bar
-from doubtmap.reports import print_figures, write_evaluation
 from doubtmap.segments import MetaModel
 
 

@@ -20,14 +20,14 @@ from doubtmap.cli.options import (
     names,
 )
 from doubtmap.datasets import Dataset, open_dataset
-from doubtmap.engine import fit_score
-from doubtmap.engine.segments import SCORES, fit_segments, parse_segments
+from doubtmap.fitting import fit_score
 from doubtmap.prediction import Segmenter
 from doubtmap.progress import progress_bar
-from doubtmap.reports.segments import segments_table
 from doubtmap.scores.density import Density
 from doubtmap.scores.wrong import Wrong
-from doubtmap.segments.learning import Kind
+from doubtmap.segments.estimators import Kind
+from doubtmap.segments.fitting import SCORES, fit_segments, parse_segments
+from doubtmap.segments.page import segments_table
 
 
 @app.command()

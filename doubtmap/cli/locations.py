@@ -11,9 +11,8 @@ import typer
 from doubtmap.cli.app import app
 from doubtmap.cli.options import Data, Model, NetworkOptions, Out, Seed, command_line, expanded
 from doubtmap.datasets import open_dataset
-from doubtmap.engine import locate
 from doubtmap.progress import progress_bar
-from doubtmap.reports import write_locations
+from doubtmap.studies.locations import locate, write_locations
 
 
 @app.command()

@@ -21,13 +21,13 @@ from doubtmap.cli.options import (
     names,
 )
 from doubtmap.datasets import collect_images
-from doubtmap.engine import Threshold, load_threshold
+from doubtmap.decisions.file import Threshold, load_threshold
 from doubtmap.errors import UsageError
 from doubtmap.objects import ObjectRule
 from doubtmap.objects.find import class_indices
+from doubtmap.objects.writing import write_objects
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.progress import progress_bar
-from doubtmap.reports.objects import write_objects
 from doubtmap.scores.parsing import parse_scores
 
 

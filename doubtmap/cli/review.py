@@ -9,19 +9,11 @@ import torch
 import typer
 
 from doubtmap.cli.app import app
-from doubtmap.cli.options import (
-    Model,
-    NetworkOptions,
-    Out,
-    Seed,
-    SkipBad,
-    command_line,
-    expanded,
-)
+from doubtmap.cli.options import Model, NetworkOptions, Out, Seed, SkipBad, command_line, expanded
 from doubtmap.datasets import collect_images
 from doubtmap.progress import progress_bar
-from doubtmap.reports.review import write_review
 from doubtmap.segments import MetaModel
+from doubtmap.segments.page import write_review
 
 
 @app.command("review")

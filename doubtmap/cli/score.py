@@ -22,8 +22,8 @@ from doubtmap.cli.options import (
 )
 from doubtmap.datasets import collect_images
 from doubtmap.progress import progress_bar
-from doubtmap.reports import write_scores
 from doubtmap.scores.parsing import parse_scores
+from doubtmap.scoring import write_scores
 
 
 @app.command()

@@ -10,7 +10,6 @@ from typing import Annotated, cast
 import torch
 import typer
 
-from doubtmap.atomic import check_place
 from doubtmap.cli.app import app
 from doubtmap.cli.options import (
     Data,
@@ -23,10 +22,10 @@ from doubtmap.cli.options import (
     names,
 )
 from doubtmap.datasets import Dataset, open_dataset
-from doubtmap.engine import choose_threshold, load_threshold, save_threshold
-from doubtmap.engine.threshold import check_threshold
-from doubtmap.engine.threshold_file import By, Of, Threshold
+from doubtmap.decisions.file import By, Of, Threshold, load_threshold, save_threshold
+from doubtmap.decisions.threshold import check_threshold, choose_threshold
 from doubtmap.errors import UsageError
+from doubtmap.files import check_place
 from doubtmap.prediction import Segmenter
 from doubtmap.progress import progress_bar
 

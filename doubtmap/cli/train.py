@@ -15,18 +15,17 @@ from doubtmap.cli.app import app
 from doubtmap.cli.options import Data, Resume, Seed, names
 from doubtmap.datasets import Dataset, open_dataset
 from doubtmap.errors import UsageError
-from doubtmap.reports.flow_samples import draw_samples
-from doubtmap.reports.loss_chart import draw_log
 from doubtmap.training import Dudes, NFlowJS, Plain, Recipe, Reporter, Settings, Spectral, train
-from doubtmap.training.fit import Row
-from doubtmap.training.flow_fit import logged_after
+from doubtmap.training.flow_training import logged_after
 from doubtmap.training.folds import fold_and_folds, without_fold
+from doubtmap.training.negative_learning import DIVERGENCES
 from doubtmap.training.negatives import KINDS
 from doubtmap.training.networks import FORMS
-from doubtmap.training.processes import is_first
+from doubtmap.training.optimizing import is_first
+from doubtmap.training.pictures import draw_log, draw_samples
+from doubtmap.training.recipe import Row
 from doubtmap.training.settings import CLASS_WEIGHTS, OPTIMIZERS, PRECISIONS, SCHEDULES
 from doubtmap.training.teachers import TARGETS
-from doubtmap.training.uniformity import DIVERGENCES
 
 DEFAULT, NEGATIVES = Settings(), NFlowJS()
 MEMBERS = 5

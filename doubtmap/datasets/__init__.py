@@ -5,18 +5,16 @@
 objects of `open_outlines` into the images of a data set.
 """
 
-from doubtmap.datasets.collecting import collect_images
 from doubtmap.datasets.corruptions import CORRUPTIONS, Corrupted, corrupt
+from doubtmap.datasets.cutouts import CutOut, Outline, Outlines, open_outlines
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, ComponentSizes, Dataset, Sample
 from doubtmap.datasets.fingerprints import fingerprints
 from doubtmap.datasets.labelled_folder import LabelledFolder
+from doubtmap.datasets.labels import LabelValues, Matching, match_labels
 from doubtmap.datasets.layouts import LAYOUTS, Layout
-from doubtmap.datasets.matching import Matching, match_labels
 from doubtmap.datasets.opening import open_dataset
-from doubtmap.datasets.outlines import CutOut, Outline, Outlines, open_outlines
 from doubtmap.datasets.pasting import Pasted, Placed, draw_cut_out, paste, pasted_passes
-from doubtmap.datasets.reading import read_image, read_label
-from doubtmap.datasets.values import LabelValues
+from doubtmap.datasets.reading import collect_images, read_image, read_label
 
 __all__ = [
     "CORRUPTIONS",

@@ -31,11 +31,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, ComponentSizes
+from doubtmap.datasets.labels import HIGHEST_VALUE, LabelValues
 from doubtmap.datasets.layouts import Layout
-from doubtmap.datasets.matching import plain_name
 from doubtmap.datasets.patterns import fields_of, misnamed_field
-from doubtmap.datasets.values import HIGHEST_VALUE, LabelValues
 from doubtmap.errors import DataError
+from doubtmap.names import plain_name
 
 FILE_NAME = "doubtmap.toml"
 

@@ -2,6 +2,8 @@
 
 Adding a data set is adding an entry to `LAYOUTS`. The data sets themselves belong to their
 authors, whose terms stand on the homepage named with each.
+
+Class tables of the public data sets: the raw label values of every class, in index order.
 """
 
 from __future__ import annotations
@@ -9,10 +11,113 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from doubtmap.datasets import class_tables
 from doubtmap.datasets.dataset import VOID, ComponentSizes
+from doubtmap.datasets.labels import LabelValues
 from doubtmap.datasets.patterns import fields_of
-from doubtmap.datasets.values import LabelValues
+
+CITYSCAPES_IDS: dict[str, tuple[int, ...]] = {
+    "road": (7,),
+    "sidewalk": (8,),
+    "building": (11,),
+    "wall": (12,),
+    "fence": (13,),
+    "pole": (17,),
+    "traffic light": (19,),
+    "traffic sign": (20,),
+    "vegetation": (21,),
+    "terrain": (22,),
+    "sky": (23,),
+    "person": (24,),
+    "rider": (25,),
+    "car": (26,),
+    "truck": (27,),
+    "bus": (28,),
+    "train": (31,),
+    "motorcycle": (32,),
+    "bicycle": (33,),
+}
+"""The 19 classes that the Cityscapes benchmark evaluates, by `labelIds`."""
+
+
+CITYSCAPES_VOID_IDS = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 255)
+"""The Cityscapes `labelIds` that the benchmark leaves out."""
+
+
+def numbered(names: str, first: int = 0) -> dict[str, tuple[int, ...]]:
+    """Comma-separated class names with consecutive values from `first`.
+
+    Example:
+        >>> numbered("sky, road", first=1)
+        {'sky': (1,), 'road': (2,)}
+    """
+    return {name.strip(): (value,) for value, name in enumerate(names.split(","), first)}
+
+
+CITYSCAPES_TRAIN_IDS = numbered(", ".join(CITYSCAPES_IDS))
+
+
+CAMVID = numbered(
+    "sky, building, pole, road, pavement, tree, signsymbol, fence, car, pedestrian, bicyclist"
+)
+
+
+DUBAI = numbered("land, vegetation, building, road, water")
+
+
+VOC = numbered(
+    "background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, "
+    "dog, horse, motorbike, person, pottedplant, sheep, sofa, train, tvmonitor"
+)
+
+
+STREETHAZARDS = numbered(
+    "unlabeled, building, fence, other, pedestrian, pole, road line, road, sidewalk, vegetation, "
+    "car, wall, traffic sign",
+    first=1,
+)
+"""The 13 classes that the authors train and test, by the values in the files. `unlabeled` is what
+CARLA gave no class, such as the sky; `other` is void to those who follow Grcic and Segvic."""
+
+
+COCO = tuple(
+    numbered(
+        "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, "
+        "fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, "
+        "elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, "
+        "skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, "
+        "tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, "
+        "sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, "
+        "potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, "
+        "cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, "
+        "teddy bear, hair drier, toothbrush"
+    )
+)
+"""The 80 classes of COCO's objects, in the order of their numbers from 0."""
+
+
+COCO_KIN: dict[str, tuple[str, ...]] = {
+    "person": (
+        *("person", "people", "pedestrian", "human", "rider", "bicyclist", "cyclist"),
+        *("motorcyclist", "man", "woman", "child"),
+    ),
+    "bicycle": ("bicycle", "bike", "bicyclist", "cyclist", "two wheeler"),
+    "car": ("car", "vehicle", "van"),
+    "motorcycle": ("motorcycle", "motorbike", "motorcyclist", "two wheeler"),
+    "airplane": ("airplane", "aeroplane", "plane", "aircraft"),
+    "bus": ("bus", "car", "vehicle", "van"),
+    "train": ("train", "tram", "vehicle", "on rails"),
+    "truck": ("truck", "lorry", "car", "vehicle", "van"),
+    "boat": ("boat", "ship"),
+    "traffic light": ("traffic light", "sign", "signsymbol", "sign symbol"),
+    "stop sign": ("sign", "signsymbol", "sign symbol"),
+    "couch": ("couch", "sofa"),
+    "potted plant": ("potted plant", "pottedplant", "plant", "vegetation", "tree"),
+    "dining table": ("dining table", "diningtable", "table"),
+    "tv": ("tv", "tvmonitor", "tv monitor", "television"),
+    "cell phone": ("cell phone", "phone"),
+}
+"""Words in the name of a class which a network that has it knows this object by; others by their
+own name. Data sets group vehicles and signs differently, so these are meant widely."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +165,25 @@ class Layout:
 _OBJECTS = ComponentSizes(predicted=500, labelled=100)
 """SegmentMeIfYouCan's sizes for anomalies anywhere in the image (SegEval-AnomalyTrack)."""
 
+
 _OBSTACLES = ComponentSizes(predicted=50, labelled=10)
 """SegmentMeIfYouCan's sizes for obstacles on the road (SegEval-ObstacleTrack)."""
 
+
 _ANOMALY_MASK = LabelValues(known=(0,), unknown=(1,), void=(255,))
+
 
 _CITYSCAPES = Layout(
     title="Cityscapes, fine labels as labelIds",
     images=("leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png",),
     labels=("gtFine/{split}/{city}/{frame}_gtFine_labelIds.png",),
-    values=LabelValues(class_tables.CITYSCAPES_IDS, void=class_tables.CITYSCAPES_VOID_IDS),
+    values=LabelValues(CITYSCAPES_IDS, void=CITYSCAPES_VOID_IDS),
     default_split="val",
     homepage="https://www.cityscapes-dataset.com",
     paper="The Cityscapes Dataset for Semantic Urban Scene Understanding, Cordts et al., 2016, "
     "https://arxiv.org/abs/1604.01685",
 )
+
 
 _SMIYC = Layout(
     title="SegmentMeIfYouCan RoadAnomaly21",
@@ -88,12 +197,13 @@ _SMIYC = Layout(
     "https://arxiv.org/abs/2104.14812",
 )
 
+
 LAYOUTS: dict[str, Layout] = {
     "camvid": Layout(
         title="CamVid, 11 classes, a folder of images and a folder of labels for each split",
         images=("{split}/{frame}.jpg", "{split}/{frame}.png"),
         labels=("{split}_labels/{frame}.png",),
-        values=LabelValues(class_tables.CAMVID, void=(11,)),
+        values=LabelValues(CAMVID, void=(11,)),
         default_split="test",
         homepage="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
         paper="Semantic object classes in video: A high-definition ground truth database, "
@@ -104,13 +214,13 @@ LAYOUTS: dict[str, Layout] = {
         _CITYSCAPES,
         title="Cityscapes, fine labels as labelTrainIds",
         labels=("gtFine/{split}/{city}/{frame}_gtFine_labelTrainIds.png",),
-        values=LabelValues(class_tables.CITYSCAPES_TRAIN_IDS, void=(255,)),
+        values=LabelValues(CITYSCAPES_TRAIN_IDS, void=(255,)),
     ),
     "dubai": Layout(
         title="Aerial photographs of Dubai, labels as class indices",
         images=("images/{tile}_{frame}.jpg",),
         labels=("labels/{tile}_{frame}.png",),
-        values=LabelValues(class_tables.DUBAI, void=(255,)),
+        values=LabelValues(DUBAI, void=(255,)),
         # By tile, since the photographs of one tile are neighbours on the ground.
         parts={
             "train": {"tile": ("tile1", "tile2", "tile3", "tile6", "tile8")},
@@ -174,7 +284,7 @@ LAYOUTS: dict[str, Layout] = {
         # The files hold the authors' numbers plus 1, so that their loader, which subtracts 1 and
         # leaves out -1, also learns number 0, `unlabeled`: it is the background, and a class
         # (https://github.com/hendrycks/anomaly-seg, issues 15 and 17). 14 is the anomaly.
-        values=LabelValues(class_tables.STREETHAZARDS, unknown=(14,), void=(0,)),
+        values=LabelValues(STREETHAZARDS, unknown=(14,), void=(0,)),
         # The towns of the test, each of which gives the other its threshold (docs/protocols.md).
         parts={town: {"split": ("test",), "town": (town,)} for town in ("t5", "t6")},
         default_split="test",
@@ -186,7 +296,7 @@ LAYOUTS: dict[str, Layout] = {
         title="Pascal VOC 2012 segmentation",
         images=("JPEGImages/{frame}.jpg",),
         labels=("SegmentationClass/{frame}.png",),
-        values=LabelValues(class_tables.VOC, void=(255,)),
+        values=LabelValues(VOC, void=(255,)),
         listing="ImageSets/Segmentation/{split}.txt",
         default_split="val",
         homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",

@@ -51,7 +51,7 @@ def open_dataset(text: str, *, seed: int = 0) -> Dataset:
 def _synthetic(count: str, text: str, seed: int) -> Dataset:
     if not count.isascii() or not count.isdigit() or int(count) == 0:
         raise UsageError(f"Expected synthetic:N with a number of images, got {text}.")
-    from doubtmap.datasets.synthetic import SyntheticStreets
+    from doubtmap.streets.synthetic import SyntheticStreets
 
     return SyntheticStreets(int(count), seed=seed)
 

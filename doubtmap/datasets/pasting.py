@@ -5,20 +5,23 @@ Reference:
     et al., 2019), https://arxiv.org/abs/1908.01098: WD-Pascal, in which one instance of Pascal VOC
     is pasted into each image of WildDash, unscaled, at a uniform place, if it covers more than
     0.7 % of the image; the pass over the images is repeated with other draws.
+
+Parts of a data set, by what a field of its images' paths says: towns, sites, tiles.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from doubtmap.datasets.corruptions import Corrupted
+from doubtmap.datasets.cutouts import CutOut, Outlines, open_outlines
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, Dataset, Derived, Sample
-from doubtmap.datasets.outlines import CutOut, Outlines, open_outlines
 from doubtmap.errors import DataError, UsageError
 
 SMALLEST = 0.007
@@ -235,3 +238,58 @@ def pasted_passes(
         found, note = found.foreign_to(class_names)
         notes = [note] if note else []
     return [Pasted(dataset, found, seed + at) for at in range(passes)], notes
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Derived):
+    """Some of the images of a data set; implements `Dataset`.
+
+    Args:
+        dataset: the whole.
+        indices: of the images.
+        name: how results call the part.
+    """
+
+    dataset: Dataset
+    indices: Sequence[int]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def sample_name(self, index: int) -> str:
+        """Name of a sample, without reading it."""
+        return self.dataset.sample_name(self.indices[index])
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample."""
+        return self.dataset[self.indices[index]]
+
+
+def parts_by(dataset: Dataset, field: str) -> dict[str, Part]:
+    """The images that have one value of a field each, by that value; none without the field.
+
+    Args:
+        dataset: any. Images in a folder have the fields of their path, such as `town` in
+            `images/{town}/{frame}.png`; a data set of one's own has them where its attribute
+            `fields` is a sequence with a mapping for each image.
+        field: its name.
+
+    Returns:
+        The parts, sorted by value, their images in the order of the data set.
+    """
+    indices: dict[str, list[int]] = {}
+    for index, fields in enumerate(image_fields(dataset)):
+        if field in fields:
+            indices.setdefault(fields[field], []).append(index)
+    return {
+        value: Part(dataset, tuple(indices[value]), f"{dataset.name}/{value}")
+        for value in sorted(indices)
+    }
+
+
+def image_fields(dataset: Dataset) -> Sequence[Mapping[str, str]]:
+    """The fields of each image; empty for a data set that knows none."""
+    while isinstance(dataset, Corrupted | Pasted):
+        dataset = dataset.dataset
+    return getattr(dataset, "fields", ())

@@ -1,13 +1,19 @@
-"""Image and label files as arrays, whatever their suffix says; damaged files are `DataError`s."""
+"""Image and label files as arrays, whatever their suffix says; damaged files are `DataError`s.
+
+The images that a command line means: files, folders and shell patterns.
+"""
 
 from __future__ import annotations
 
+import glob
 import struct
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,16 +21,25 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from doubtmap.datasets.patterns import IMAGE_SUFFIXES
 from doubtmap.errors import DataError
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused; it is the limit at which Pillow refuses too."""
 
+
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM", "JPEG2000")
 """Formats that are tried; files are not trusted, so none that runs a program, as EPS does."""
+
+
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 """What Pillow raises on damaged files."""
+
+AHEAD = 4
+"""Images that each reading thread may be ahead."""
 
 
 def read_image(path: str | Path, *, orient: bool = False) -> Tensor:
@@ -150,3 +165,83 @@ def _sixteen_bit(image: Image.Image, path: Path) -> NDArray[np.uint16]:
             "Convert the file to 8 or 16 bits."
         )
     return values.astype(np.uint16)
+
+
+def collect_images(paths: Sequence[str | Path]) -> list[Path]:
+    """Find the images that files, folders and shell patterns stand for.
+
+    A file is taken as it is. Folders (searched to the bottom) and patterns give the files with an
+    image suffix, hidden ones left out. Nothing is opened: the content is checked on reading.
+
+    Args:
+        paths: files, folders, or patterns such as `scenes/*.png` or `scenes/**/front_*`.
+
+    Returns:
+        Each image once, in the order of `paths`, sorted within a folder or pattern.
+
+    Raises:
+        DataError: a path does not exist, or has no images.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        before = len(found)
+        images = list(_images(path))
+        found.update(dict.fromkeys(images))
+        if not images and len(found) == before:
+            raise DataError(_nothing(path))
+    if not found:
+        raise DataError("Expected images, got no path. Name image files, folders or patterns.")
+    return list(found)
+
+
+def _images(path: str | Path) -> Iterator[Path]:
+    if Path(path).is_dir():
+        yield from _below(Path(path))
+    elif Path(path).exists():
+        yield Path(path)
+    else:
+        # Path.glob takes no absolute patterns.
+        for match in map(Path, sorted(glob.glob(str(path), recursive=True))):  # noqa: PTH207
+            if match.is_dir():
+                yield from _below(match)
+            elif _looks_like_image(match):
+                yield match
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if _looks_like_image(path) and path.is_file() and not hidden:
+            yield path
+
+
+def _looks_like_image(path: Path) -> bool:
+    return path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES
+
+
+def _nothing(path: str | Path) -> str:
+    suffixes = ", ".join(IMAGE_SUFFIXES)
+    if Path(path).is_dir():
+        return f"{path}: expected images in this folder, found no file ending in {suffixes}."
+    if glob.has_magic(str(path)):
+        return f"{path}: expected images, but no image file matches this pattern. Check it."
+    return f"{path}: expected an image file or a folder, found nothing there. Check the path."
+
+
+T = TypeVar("T")
+
+
+def read_ahead(read: Callable[[int], T], indices: Iterable[int], workers: int) -> Iterator[T]:
+    """`read` of each index, in order, by threads that are a few ahead of their use."""
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="doubtmap-train") as pool:
+        try:
+            for index in indices:
+                waiting.append(pool.submit(read, index))
+                if len(waiting) > AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

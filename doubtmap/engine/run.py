@@ -1,25 +1,84 @@
-"""What all passes of one evaluation share: network, data, the labels' meaning, the clock."""
+"""What all passes of one evaluation share: network, data, the labels' meaning, the clock.
+
+Reading ahead: the next images are decoded while the network works on this one.
+
+Predictions and their labels, one image after the other: what everything fitted learns from.
+
+Pairs whose predictions are made once and then read from disk.
+"""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+import torch
 from torch import Tensor
 
 from doubtmap.datasets.dataset import KNOWN, Dataset, Sample
-from doubtmap.datasets.matching import Matching, match_labels
-from doubtmap.engine.observation import Observation
-from doubtmap.engine.reading import Skipped, read_ahead
+from doubtmap.datasets.labels import Matching, match_labels
 from doubtmap.engine.settings import data_settings, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Prediction, Score, Segmenter
-from doubtmap.scores import OF_MEMBERS, OF_STUDENTS, STATELESS
-from doubtmap.scores.distilled import said_by_head
-from doubtmap.scores.parsing import parse_scores
+
+AHEAD = 3
+
+
+@dataclass
+class Skipped:
+    """The images that could not be used, and why."""
+
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def read_ahead(
+    dataset: Dataset, indices: Iterable[int], skipped: Skipped | None = None
+) -> Iterator[tuple[int, Sample]]:
+    """Read samples in order, a few ahead of their use.
+
+    Args:
+        dataset: to read from.
+        indices: which samples.
+        skipped: takes the images that cannot be read; without it the first one ends the run.
+
+    Raises:
+        DataError: for an image that cannot be read, unless `skipped` takes it.
+    """
+    waiting: deque[tuple[int, Future[Sample]]] = deque()
+    with ThreadPoolExecutor(AHEAD, thread_name_prefix="doubtmap-read") as pool:
+        try:
+            for index in indices:
+                waiting.append((index, pool.submit(dataset.__getitem__, index)))
+                if len(waiting) > AHEAD:
+                    yield from _next(dataset, waiting, skipped)
+            while waiting:
+                yield from _next(dataset, waiting, skipped)
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _next(
+    dataset: Dataset, waiting: deque[tuple[int, Future[Sample]]], skipped: Skipped | None
+) -> Iterator[tuple[int, Sample]]:
+    index, future = waiting.popleft()
+    try:
+        yield index, future.result()
+    except DataError as error:
+        if skipped is None:
+            raise
+        skipped.reasons[dataset.sample_name(index)] = str(error)
+
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, the images done and the images in all."""
@@ -37,7 +96,6 @@ class Run:
     skipped: Skipped | None = None
     matching: Matching | None = None
     notes: list[str] = field(default_factory=list)
-    components: list[Observation] = field(default_factory=list)
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("forward", "scores", "metrics", "total"), 0.0)
     )
@@ -107,31 +165,105 @@ def check_sample(sample: Sample, classes: int) -> None:
         )
 
 
-def possible_scores(run: Run) -> dict[str, Score]:
-    """All scores without fitting that this network can give."""
-    wanted = [*STATELESS, *OF_MEMBERS]
-    for _, sample in read_ahead(run.dataset, range(len(run.dataset)), run.skipped):
-        prediction, _ = run.predict(sample)
-        if prediction.features is None:
-            wanted.remove("gradient")
-            run.notes.append(
-                f"gradient: left out, since it needs the network's features, but "
-                f"{prediction.features_missing}."
-            )
-        if prediction.members is None:
-            wanted = [name for name in wanted if name not in OF_MEMBERS]
-            if prediction.members_missing != Prediction.members_missing:
-                run.notes.append(
-                    f"{', '.join(OF_MEMBERS)}: left out, since {prediction.members_missing}."
-                )
-        if prediction.members is not None or prediction.energy_missing:
-            wanted.remove("energy")
-            why = prediction.energy_missing or (
-                "the logits of several networks or passes are the logarithm of their mean "
-                "probability, whose energy is 0 everywhere"
-            )
-            run.notes.append(f"energy: left out, since {why}.")
-        if said_by_head(prediction) is not None:
-            wanted += OF_STUDENTS
-        break
-    return parse_scores(",".join(wanted))
+@dataclass(frozen=True)
+class Pairs:
+    """`(prediction, label)` of every image of a data set, as often as it is gone through.
+
+    Labels are `(1, H, W)` int64 in the model's classes, on the prediction's device, or below 0:
+    `doubtmap.datasets.dataset.VOID`, `UNKNOWN` and `KNOWN`.
+
+    Args:
+        segmenter: the network.
+        dataset: labelled images.
+        unknown: label classes that count as unknown objects; others that the model lacks are void.
+        indices: which images; default: all.
+        stage: what `progress` calls it.
+        progress: told after each image.
+
+    Raises:
+        UsageError, DataError: for what `evaluate` refuses too.
+    """
+
+    segmenter: Segmenter
+    dataset: Dataset
+    unknown: tuple[str, ...] = ()
+    indices: Sequence[int] | None = None
+    stage: str = "fit"
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        check_request(self.segmenter, self.dataset, self.unknown)
+
+    def __len__(self) -> int:
+        return len(self.dataset) if self.indices is None else len(self.indices)
+
+    def __iter__(self) -> Iterator[tuple[Prediction, Tensor]]:
+        run = Run(self.segmenter, self.dataset, {}, self.unknown, None)
+        indices = range(len(self.dataset)) if self.indices is None else self.indices
+        for done, (_, sample) in enumerate(read_ahead(self.dataset, indices), 1):
+            prediction, label = run.predict(sample)
+            yield prediction, label[None].to(prediction.native_logits.device, torch.int64)
+            if self.progress:
+                self.progress(self.stage, done, len(self))
+
+
+@dataclass(eq=False)
+class Remembered:
+    """The same pairs, gone through as often as asked for one run of the network.
+
+    The first complete pass keeps native logits, labels and, if asked, features in a temporary
+    folder, one file for each image; memory holds one image at a time. The folder goes with the
+    object.
+
+    Args:
+        pairs: to remember.
+        features: whether to keep the features too, which are many times larger.
+    """
+
+    pairs: Iterable[tuple[Prediction, Tensor]]
+    features: bool = True
+    _folder: Path | None = field(default=None, init=False)
+    _places: list[dict[str, object]] = field(default_factory=list, init=False)
+
+    def __iter__(self) -> Iterator[tuple[Prediction, Tensor]]:
+        if self._folder is None:
+            yield from self._first_pass()
+            return
+        for index, place in enumerate(self._places):
+            tensors = safetensors.torch.load_file(self._folder / f"{index}.safetensors")
+            yield _prediction(tensors, place), tensors["label"].long()
+
+    def _first_pass(self) -> Iterator[tuple[Prediction, Tensor]]:
+        folder = Path(tempfile.mkdtemp(prefix="doubtmap-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        places = []
+        for index, (prediction, label) in enumerate(self.pairs):
+            tensors, place = _kept(prediction, label, self.features)
+            safetensors.torch.save_file(tensors, folder / f"{index}.safetensors")
+            places.append(place)
+            yield prediction, label
+        self._folder, self._places = folder, places
+
+
+def _kept(
+    prediction: Prediction, label: Tensor, features: bool
+) -> tuple[dict[str, Tensor], dict[str, object]]:
+    tensors = {"logits": prediction.native_logits, "label": label.to(torch.int16)}
+    if features and prediction.features is not None:
+        tensors["features"] = prediction.features
+    place: dict[str, object] = {
+        "size": prediction.size,
+        "covered": prediction.covered,
+        "align_corners": prediction.align_corners,
+        "features_missing": prediction.features_missing,
+        "class_names": prediction.class_names,
+    }
+    return {name: x.detach().cpu().contiguous() for name, x in tensors.items()}, place
+
+
+def _prediction(tensors: dict[str, Tensor], place: dict[str, object]) -> Prediction:
+    return Prediction(
+        native_logits=tensors["logits"],
+        features=tensors.get("features"),
+        **place,  # type: ignore[arg-type]
+    )

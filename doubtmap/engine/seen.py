@@ -12,8 +12,8 @@ from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.fingerprints import fingerprint_of
 from doubtmap.datasets.pasting import Pasted
 from doubtmap.errors import DataError
+from doubtmap.models.folders import photographs_learnt
 from doubtmap.prediction import Segmenter
-from doubtmap.training.folder import photographs_learnt
 
 
 def notes_of_seen(seen: Mapping[str, Collection[str]], dataset: Dataset) -> Iterator[str]:
@@ -78,3 +78,29 @@ def _networks(about: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from _networks(member)
     else:
         yield about
+
+
+def note_of_overlap(segmenter: object, dataset: Dataset) -> str | None:
+    """A sentence where images of a data set are among those that a calibrator was fitted on.
+
+    Args:
+        segmenter: one that is `calibrated_on` images can give a note.
+        dataset: to be tested on.
+    """
+    again = _seen_again(set(getattr(segmenter, "calibrated_on", ())), dataset)
+    if not again:
+        return None
+    return (
+        f"{again} of {len(dataset)} images of {dataset.name} were used to fit the calibrator "
+        f"{getattr(segmenter, 'source', '') or 'given'}, so calibration figures are too good. Test "
+        f"on other images."
+    )
+
+
+def _seen_again(seen: set[str], dataset: Dataset) -> int:
+    """How many images are among those seen; one that cannot be read is not."""
+    again = 0
+    for index in range(len(dataset)) if seen else ():
+        with suppress(DataError):
+            again += fingerprints(dataset, [index])[0] in seen
+    return again

@@ -5,17 +5,15 @@ say so.
 """
 
 from doubtmap.metrics.accumulator import Accumulator, Figure
-from doubtmap.metrics.binary_reliability import BinaryReliability
 from doubtmap.metrics.components import Components
-from doubtmap.metrics.confusion import Confusion
+from doubtmap.metrics.confusion import Confusion, OpenSet
 from doubtmap.metrics.histogram import Histogram
 from doubtmap.metrics.missed import Missed
-from doubtmap.metrics.open_set import OpenSet
 from doubtmap.metrics.patches import Patches
 from doubtmap.metrics.ranking import Ranking, RankingCurve
 from doubtmap.metrics.regions import boundary_band, random_patches
-from doubtmap.metrics.reliability import Reliability, brier_score
-from doubtmap.metrics.selective import Keeping, area_under_sparsification_error, sparsification
+from doubtmap.metrics.reliability import BinaryReliability, Reliability, brier_score
+from doubtmap.metrics.risk import Keeping, area_under_sparsification_error, sparsification
 
 __all__ = [
     "Accumulator",

@@ -22,9 +22,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from doubtmap.errors import ModelError
-from doubtmap.models.backend import Backend, first_line
+from doubtmap.models.backend import Backend, Source, first_line, sha256_of
 from doubtmap.models.module import ModuleBackend
-from doubtmap.models.source import Source, sha256_of
 
 HEAD = "distilled"
 """Name of the layer, below the classifier's, and so of what predictions carry of it."""

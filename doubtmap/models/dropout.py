@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.backend import Tap
-from doubtmap.models.members import MemberSums
+from doubtmap.models.ensemble import MemberSums
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.preprocessing import checked_images

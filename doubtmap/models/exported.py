@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, fx
 
 from doubtmap.errors import ModelError
-from doubtmap.models.backend import Tap, first_line
+from doubtmap.models.backend import Source, Tap, first_line, fixed_notes, sha256_of
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
-from doubtmap.models.source import Source, fixed_notes, sha256_of
 
 
 def open_exported(path: Path, device: torch.device | str | None = None) -> Source:

@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from doubtmap.errors import ModelError
-from doubtmap.models.backend import first_line
+from doubtmap.models.backend import Source, first_line, sha256_of
 from doubtmap.models.module import ModuleBackend
-from doubtmap.models.names import made_distinct
 from doubtmap.models.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -24,7 +23,7 @@ from doubtmap.models.preprocessing import (
     ImageSize,
     Preprocessing,
 )
-from doubtmap.models.source import Source, sha256_of
+from doubtmap.names import made_distinct
 
 INSTALL = 'pip install "doubtmap[hf]"'
 

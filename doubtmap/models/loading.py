@@ -13,19 +13,17 @@ import torch
 from torch import nn
 
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.models.backend import first_line
+from doubtmap.models.backend import Source, first_line, sha256_of
 from doubtmap.models.distilled import head_layers, with_head
 from doubtmap.models.ensemble import Ensemble
 from doubtmap.models.exported import open_exported
+from doubtmap.models.folders import DESCRIPTION, open_python, open_trained
 from doubtmap.models.huggingface import open_huggingface
 from doubtmap.models.module import ModuleBackend
-from doubtmap.models.names import twins
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.onnx import open_onnx
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
-from doubtmap.models.python_file import open_python
-from doubtmap.models.source import Source, sha256_of
-from doubtmap.models.trained import DESCRIPTION, open_trained
+from doubtmap.names import twins
 from doubtmap.prediction import Segmenter
 
 FORMS = (
@@ -153,13 +151,7 @@ def _exists(path: str) -> bool:
 
 
 def _demo(device: torch.device | str | None) -> Source:
-    from doubtmap.models.demo import (
-        DEMO_CLASSES,
-        DEMO_MEAN,
-        DEMO_STD,
-        DEMO_WEIGHTS,
-        demo_network,
-    )
+    from doubtmap.models.demo import DEMO_CLASSES, DEMO_MEAN, DEMO_STD, DEMO_WEIGHTS, demo_network
 
     backend = ModuleBackend(demo_network(), device)
     preprocessing = Preprocessing(tuple(DEMO_MEAN), tuple(DEMO_STD))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from doubtmap.errors import DoubtmapError, ModelError
-from doubtmap.models.backend import Tap, first_line
+from doubtmap.errors import DoubtmapError, ModelError, UsageError
+from doubtmap.models.backend import Backend, Tap, first_line
+
+if TYPE_CHECKING:
+    pass
 
 
 class ModuleBackend:
@@ -95,3 +100,43 @@ def _listening(module: nn.Module, names: Collection[str]) -> Iterator[list[Tap]]
     finally:
         for handle in handles:
             handle.remove()
+
+
+def check_layer(backend: Backend, name: str) -> None:
+    """Refuse a layer that cannot be listened to.
+
+    Raises:
+        UsageError: for a name that the network has not.
+    """
+    if isinstance(backend, ModuleBackend):
+        known = [layer for layer, _ in backend.module.named_modules() if layer]
+    else:
+        known = list(backend.convolutions)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[-3:]
+        raise UsageError(
+            f"layer: expected the name of a layer of this network, got {name!r}. Near names: "
+            f"{', '.join(near) or 'none can be listened to'}."
+        )
+
+
+def output_of(name: str, taps: Sequence[Tap], batch: int) -> Tensor:
+    """What a layer said last in a run.
+
+    Returns:
+        `(B, D, h, w)`.
+
+    Raises:
+        ModelError: for a layer that was not called, or whose output is not a batch of maps.
+    """
+    calls = [tap.output for tap in taps if tap.name == name]
+    if not calls:
+        raise ModelError(f"layer: {name} was not called by the network. Name another layer.")
+    output: object = calls[-1]
+    if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != batch:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ModelError(
+            f"layer: expected {name} to give maps (B, D, h, w), got {shape}. Name a convolution, "
+            f"a normalisation or an activation."
+        )
+    return output

@@ -12,13 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.models.backend import Backend, Tap, first_line
-from doubtmap.models.classifier import Classifier, find_classifier, fit_of, last_calls
-from doubtmap.models.layers import check_layer, output_of
-from doubtmap.models.outputs import Form, Output, as_logits, form_of, unwrap
+from doubtmap.kernels import at_least_float32
+from doubtmap.models.backend import Backend, Source, Tap, first_line
+from doubtmap.models.module import check_layer, output_of
+from doubtmap.models.outputs import (
+    Classifier,
+    Form,
+    Output,
+    as_logits,
+    find_classifier,
+    fit_of,
+    form_of,
+    last_calls,
+    unwrap,
+)
 from doubtmap.models.preprocessing import checked_images, padded_to
-from doubtmap.models.source import Source
-from doubtmap.prediction import Prediction, at_least_float32
+from doubtmap.prediction import Prediction
 
 DIVISORS = (8, 16, 32, 64, 128)
 """Sides are padded to multiples of these, in turn, when a network refuses a size."""

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.models.backend import Tap, first_line
+from doubtmap.models.backend import Source, Tap, first_line, fixed_notes, sha256_of
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
-from doubtmap.models.source import Source, fixed_notes, sha256_of
 
 INSTALL = 'pip install "doubtmap[onnx]"'
 

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from doubtmap.datasets.matching import plain_name
 from doubtmap.errors import DataError, UsageError
 from doubtmap.metrics.accumulator import Array, ArrayLike, to_numpy
 from doubtmap.metrics.components import EIGHT_NEIGHBOURS
+from doubtmap.names import plain_name
 
 RING = 3
 """Width in pixels of the ring around an object in which `on` looks."""

@@ -18,9 +18,17 @@ from doubtmap.errors import DataError, UsageError
 from doubtmap.metrics.accumulator import Array
 from doubtmap.objects.coco import described
 from doubtmap.objects.find import UnknownObject
-from doubtmap.objects.georeference import Georeference, ToMap, corners
+from doubtmap.objects.georeference import (
+    INSTALL,
+    WGS84,
+    Georeference,
+    ToMap,
+    check_degrees,
+    corners,
+    named_crs,
+    to_degrees,
+)
 from doubtmap.objects.outlines import Polygon, Ring, signed_area
-from doubtmap.objects.projection import INSTALL, WGS84, check_degrees, named_crs, to_degrees
 
 DIGITS = 9
 """Decimals that are written: of degrees, a tenth of a millimetre."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from doubtmap.reports.catalogue import number, pair
-
 MISSING = "\N{EN DASH}"
+
+
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -102,3 +102,18 @@ def _decimals(x: float) -> int:
 
 def _minus(text: str) -> str:
     return text.replace("-", MINUS, 1) if text.startswith("-") else text
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(float(value)) < float("inf") else None
+
+
+def pair(value: Any) -> tuple[float, float] | None:
+    """Two finite numbers, or None for everything else."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    low, high = number(value[0]), number(value[1])
+    return None if low is None or high is None else (low, high)

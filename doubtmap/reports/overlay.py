@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from doubtmap.atomic import write_atomically
 from doubtmap.errors import DataError
+from doubtmap.files import write_atomically
 from doubtmap.reports.colours import ramp, ramp_index, robust_limits
 
 _BAND = 32

@@ -6,16 +6,10 @@ those without fitting.
 """
 
 from doubtmap.scores.density import Density
-from doubtmap.scores.disagreement import member_entropy, member_spread, mutual_information
-from doubtmap.scores.distilled import distilled
-from doubtmap.scores.divergence import divergence
-from doubtmap.scores.energy import energy
-from doubtmap.scores.entropy import entropy
-from doubtmap.scores.gradient import gradient, pixel_gradient_norm
+from doubtmap.scores.gradient_norm import gradient, pixel_gradient_norm
 from doubtmap.scores.mahalanobis import Mahalanobis
-from doubtmap.scores.margin import margin
-from doubtmap.scores.max_logit import max_logit
-from doubtmap.scores.max_softmax import max_softmax
+from doubtmap.scores.members import distilled, member_entropy, member_spread, mutual_information
+from doubtmap.scores.softmax import divergence, energy, entropy, margin, max_logit, max_softmax
 from doubtmap.scores.wrong import Wrong
 
 STATELESS = ("max_softmax", "margin", "entropy", "max_logit", "energy", "divergence", "gradient")

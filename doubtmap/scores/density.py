@@ -18,10 +18,18 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.files import read_fitted, write_fitted
 from doubtmap.prediction import Prediction
-from doubtmap.scores.distances import Distances, Full, LowRank, Projected, tiles
-from doubtmap.scores.fitted_file import read_fitted, write_fitted
-from doubtmap.scores.gaussians import Covariance, Gaussians, GaussianSums
+from doubtmap.scores.gaussians import (
+    Covariance,
+    Distances,
+    Full,
+    Gaussians,
+    GaussianSums,
+    LowRank,
+    Projected,
+    tiles,
+)
 from doubtmap.scores.inner_features import Scale, inner_features, native_labels
 
 At = Literal["predicted", "any"]

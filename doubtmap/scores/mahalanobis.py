@@ -12,8 +12,7 @@ from torch import Tensor
 
 from doubtmap.prediction import Prediction
 from doubtmap.scores.density import Density
-from doubtmap.scores.distances import Full, tiles
-from doubtmap.scores.gaussians import shrink
+from doubtmap.scores.gaussians import Full, shrink, tiles
 
 
 @dataclass(frozen=True, eq=False)

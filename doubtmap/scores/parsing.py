@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,15 @@ from doubtmap.scores.wrong import Wrong
 
 _NAME = re.compile(r"(?P<name>\w+)\s*(?:\((?P<arguments>[^()]*)\))?(?::(?P<file>.+))?")
 
+
 FITTED: dict[str, type[Density] | type[Mahalanobis] | type[Wrong]] = {
     "density": Density,
     "mahalanobis": Mahalanobis,
     "wrong": Wrong,
 }
 """The scores that learn from data, by name."""
+
+
 _MADE_BY = {
     "wrong": "doubtmap fit wrong MODEL DATA --scores a,b --out FILE",
 }
@@ -97,7 +100,10 @@ def _parse_one(text: str) -> tuple[str, str | None, Score]:
                 f"{text!r}. Make one with: {made_by}."
             )
         kind = FITTED[name]
-        return plain, file, kind.load(file, **_arguments(name, kind.READ_OPTIONS, given))
+        options = _arguments(name, kind.READ_OPTIONS, given)
+        if issubclass(kind, Wrong):
+            return plain, file, kind.load(file, open_scores)
+        return plain, file, kind.load(file, **options)
     if file is not None:
         raise UsageError(f"scores: {name} takes no file, got {text!r}. Leave it out.")
     function: Score = getattr(scores, name)
@@ -202,3 +208,21 @@ def _probe() -> Prediction:
     """The smallest prediction that has everything, to find bad parameters before any image."""
     one = torch.ones(1, 1, 1, 1)
     return Prediction(torch.zeros(1, 2, 1, 1), size=(1, 1), features=one)
+
+
+def open_scores(texts: Sequence[str], beside: Path | None = None) -> dict[str, Score]:
+    """The scores of these texts, by text.
+
+    Args:
+        texts: as on the command line.
+        beside: folder where files are looked for that are not where the text says.
+
+    Raises:
+        UsageError: for no score, an unknown one, one asked for twice, or `wrong` itself.
+    """
+    found = []
+    for text in texts:
+        if split_call(text)[0] == Wrong.name:
+            raise UsageError(f"wrong: expected other scores to fuse, got {text!r}. Leave it out.")
+        found.append(relocated(text, beside))
+    return dict(zip(texts, parse_scores(found).values()))

@@ -3,25 +3,145 @@
 A score ranks pixels; 0.8 nats of entropy do not say how often such a pixel is wrong. Here each
 score gets a rising curve, the curves add up to a log-odds, and that is calibrated on images that
 the curves have not seen.
+
+The pixels that a fusion of scores learns from: a sample for its curves, all for calibration.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.files import read_fitted, write_fitted
 from doubtmap.prediction import Prediction, Score
-from doubtmap.scores.fitted_file import read_fitted, write_fitted
-from doubtmap.scores.monotone_curve import Curve
-from doubtmap.scores.monotone_fit import Additive, fit_additive, rescaled
-from doubtmap.scores.wrong_pixels import Pairs, check_kinds, count_odds, finite, sample_pixels
+from doubtmap.scores.rising import Additive, Curve, Numbers, fit_additive, rescaled
+
+SAMPLE = 1 << 18
+"""Pixels in all, but for the least that each image gives."""
+
+
+LEAST = 32
+
+
+CELLS, RANGE = 1 << 13, 24.0
+"""Log-odds are counted in so many cells between minus and plus this."""
+
+
+class Pairs(Protocol):
+    """Predictions with their labels `(1, H, W)`: a class of the model, or below 0."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Prediction, Tensor]]: ...
+
+
+def sample_pixels(
+    pairs: Pairs, scores: Mapping[str, Score], seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Equally many pixels of each image, blind to their labels, with what each stands for.
+
+    Args:
+        pairs: gone through once.
+        scores: by name.
+        seed: of the sample.
+
+    Returns:
+        Scores `(N, S)` float32, wrong or not `(N,)` bool, and weights `(N,)`: labelled pixels of
+        the image for each one taken.
+
+    Raises:
+        DataError: for a score that is not finite, or a label that is no class.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    share = max(LEAST, SAMPLE // max(len(pairs), 1))
+    rows, kinds, weights = [torch.zeros(0, len(scores))], [torch.zeros(0, dtype=torch.bool)], []
+    for prediction, label in pairs:
+        labelled = labelled_pixels(prediction, label)
+        order = torch.randperm(len(labelled), generator=generator)[:share]
+        taken = labelled[order.to(labelled.device)]
+        maps = (finite(score(prediction), name) for name, score in scores.items())
+        rows.append(torch.stack([values.flatten()[taken] for values in maps], 1).cpu())
+        kinds.append((prediction.classes != label).flatten()[taken].cpu())
+        weights.append(torch.full((len(taken),), len(labelled) / max(len(taken), 1)))
+    return torch.cat(rows), torch.cat(kinds), torch.cat([torch.zeros(0), *weights])
+
+
+def count_odds(pairs: Pairs, log_odds: Callable[[Prediction], Tensor]) -> tuple[Numbers, Numbers]:
+    """Count every right and wrong pixel by its log-odds.
+
+    Returns:
+        Counts `(2, M)` of right and wrong pixels, and the cells' log-odds `(M,)`.
+
+    Raises:
+        DataError: for a score that is not finite, or a label that is no class.
+    """
+    counts = np.zeros((2, CELLS))
+    for prediction, label in pairs:
+        labelled = labelled_pixels(prediction, label)
+        odds = log_odds(prediction).flatten()[labelled]
+        wrong = (prediction.classes != label).flatten()[labelled]
+        cell = ((odds + RANGE) * (CELLS / (2 * RANGE))).long().clamp_(0, CELLS - 1)
+        found = torch.bincount(cell + CELLS * wrong, minlength=2 * CELLS)
+        counts += found.view(2, CELLS).cpu().numpy()
+    middles: Numbers = (np.arange(CELLS, dtype=np.float64) + 0.5) * (2 * RANGE / CELLS) - RANGE
+    return counts, middles
+
+
+def labelled_pixels(prediction: Prediction, label: Tensor) -> Tensor:
+    """`(N,)`: where the flattened label is a class.
+
+    Raises:
+        DataError: for a label that is no class of the model.
+    """
+    classes = prediction.native_logits.shape[1]
+    if label.numel() and int(label.max()) >= classes:
+        raise DataError(
+            f"wrong: expected labels below the model's {classes} classes, got {int(label.max())}. "
+            f"Match labels and classes by name, as doubtmap.engine.Pairs does."
+        )
+    return torch.nonzero((label >= 0).flatten())[:, 0]
+
+
+def check_kinds(wrong: float, right: float, purpose: str) -> None:
+    """Refuse pixels of one kind only.
+
+    Raises:
+        DataError: where there are no wrong ones or no right ones.
+    """
+    if wrong and right:
+        return
+    found = "only wrong ones" if wrong else "only right ones" if right else "none with a label"
+    raise DataError(
+        f"wrong: expected right and wrong pixels {purpose}, found {found}. Fit on more labelled "
+        f"images, whose class names are the model's and on which it makes some mistakes."
+    )
+
+
+def finite(values: Tensor, name: str) -> Tensor:
+    """The map in float32, seen to be finite.
+
+    Raises:
+        DataError: for NaN or infinities.
+    """
+    values = values.float()
+    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+        raise DataError(
+            f"wrong: expected finite values of {name}, got NaN or infinity in "
+            f"{int((~torch.isfinite(values)).sum())} pixels. Mend the score, or leave it out."
+        )
+    return values
+
+
+Opener = Callable[[Sequence[str], Path], Mapping[str, Score]]
+"""Gives the scores of texts, as on the command line, and of files beside a folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +243,9 @@ class Wrong:
         return total + self.fitted.bias
 
     @classmethod
-    def fit(cls, pairs: Pairs, others: Pairs, scores: Sequence[str], *, seed: int = 0) -> Self:
+    def fit(
+        cls, pairs: Pairs, others: Pairs, scores: Mapping[str, Score], *, seed: int = 0
+    ) -> Self:
         """Fit curves on some images, then factor and offset of their sum on others.
 
         The curves learn from a sample of pixels that is blind to labels, equally many of each
@@ -133,17 +255,18 @@ class Wrong:
         Args:
             pairs: predictions with labels for the curves; labels below 0 count for nothing.
             others: of other images, for the calibration.
-            scores: as on the command line, such as `["entropy", "density:FILE"]`.
+            scores: to fuse, by what they are on the command line, such as `density:FILE`.
             seed: of the sample.
 
         Raises:
-            UsageError: for no score, an unknown one, or one asked for twice.
+            UsageError: for no score.
             DataError: where there is no wrong or no right pixel, a score is not finite, or all
                 are the same everywhere.
         """
-        texts = tuple(scores)
-        opened = open_scores(texts)
-        values, wrong, weights = sample_pixels(pairs, dict(zip(texts, opened)), seed)
+        if not scores:
+            raise UsageError("wrong: expected scores to fuse. Give --scores entropy,margin, say.")
+        texts, opened = tuple(scores), tuple(scores.values())
+        values, wrong, weights = sample_pixels(pairs, dict(scores), seed)
         check_kinds(int(wrong.sum()), int((~wrong).sum()), "to fit on")
         fitted = fit_additive(values, wrong, weights)
         raw = cls(texts, opened, fitted)
@@ -192,10 +315,13 @@ class Wrong:
         write_fitted(path, "wrong", tensors, about | {"notes": self.notes})
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, open_scores: Opener) -> Self:
         """Read a file that `save` wrote, and the files of the scores that it is made of.
 
-        A file that is not where it was is looked for beside this one.
+        Args:
+            path: of the file.
+            open_scores: gives the scores of texts, such as `doubtmap.scores.parsing.open_scores`;
+                a file that is not where it was is looked for beside this one.
 
         Raises:
             DataError: for a file that is no fitted `wrong`, or whose scores are not those that
@@ -217,7 +343,7 @@ class Wrong:
                 f"({error}). Fit it again with: doubtmap fit wrong MODEL DATA --scores a,b --out "
                 f"FILE."
             ) from error
-        opened = open_scores(texts, Path(path).parent)
+        opened = tuple(open_scores(texts, Path(path).parent).values())
         result = cls(texts, opened, fitted, fingerprint, about, notes)
         for text, then, now in zip(texts, digests, result._digests):
             if then != now:
@@ -226,27 +352,6 @@ class Wrong:
                     f"another. Put the old file back, or fit wrong again."
                 )
         return result
-
-
-def open_scores(texts: Sequence[str], beside: Path | None = None) -> tuple[Score, ...]:
-    """The scores of these texts.
-
-    Args:
-        texts: as on the command line.
-        beside: folder where files are looked for that are not where the text says.
-
-    Raises:
-        UsageError: for no score, an unknown one, one asked for twice, or `wrong` itself.
-    """
-    # parsing knows all scores, this one too
-    from doubtmap.scores.parsing import parse_scores, relocated, split_call
-
-    found = []
-    for text in texts:
-        if split_call(text)[0] == Wrong.name:
-            raise UsageError(f"wrong: expected other scores to fuse, got {text!r}. Leave it out.")
-        found.append(relocated(text, beside))
-    return tuple(parse_scores(found).values())
 
 
 def _finite_number(tensor: Tensor) -> float:

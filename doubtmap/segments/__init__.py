@@ -3,13 +3,10 @@
 A pixel is too small to act on. These are things: connected pixels of one predicted class.
 """
 
-from doubtmap.segments.features import segment_table
-from doubtmap.segments.images import image_figures
 from doubtmap.segments.judging import CrossJudgement, Judgement, cross_judge, feature_sets, judge
 from doubtmap.segments.meta import MetaModel
-from doubtmap.segments.partition import Partition
-from doubtmap.segments.table import SegmentTable
-from doubtmap.segments.targets import adjusted_iou
+from doubtmap.segments.partition import Partition, adjusted_iou
+from doubtmap.segments.table import SegmentTable, image_figures, segment_table
 
 __all__ = [
     "CrossJudgement",

@@ -10,7 +10,7 @@ import numpy as np
 from doubtmap.errors import DataError
 from doubtmap.metrics import Ranking
 from doubtmap.metrics.accumulator import Array
-from doubtmap.segments.learning import Kind
+from doubtmap.segments.estimators import Kind
 from doubtmap.segments.meta import MetaModel, labelled_rows
 from doubtmap.segments.table import SegmentTable
 

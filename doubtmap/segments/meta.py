@@ -7,11 +7,13 @@ Reference:
     https://arxiv.org/abs/2303.06920. Where we depart: images are parted, not segments, so that no
     segment is judged by a model that has seen its neighbours; inputs are standardised by the
     images fitted to.
+
+What a meta model sees of a table: finite numbers, the same ones in fitting and in use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, ModelError
+from doubtmap.files import read_fitted, write_fitted
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Score
-from doubtmap.scores.fitted_file import read_fitted, write_fitted
 from doubtmap.scores.parsing import parse_scores, relocated
-from doubtmap.segments.estimators import Estimator, Line, Trees
-from doubtmap.segments.inputs import inputs
-from doubtmap.segments.learning import Kind, fit_classifier, fit_regressor
+from doubtmap.segments.estimators import Estimator, Kind, Line, Trees, fit_classifier, fit_regressor
 from doubtmap.segments.table import SegmentTable
+
+
+def inputs(table: SegmentTable, names: Sequence[str]) -> Array:
+    """`(S, F)` float64, finite; an empty interior is given the values of the whole segment.
+
+    Raises:
+        ModelError: for a feature that the table lacks.
+        DataError: for one that is not finite.
+    """
+    place = {name: at for at, name in enumerate(table.names)}
+    missing = [name for name in names if name not in place]
+    if missing:
+        raise ModelError(
+            f"segments: expected the features that the model was fitted to, but the table lacks "
+            f"{', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}. Use the same scores "
+            f"and a network with the same classes."
+        )
+    x = np.empty((len(table), len(names)))
+    for at, name in enumerate(names):
+        column = table.features[:, place[name]]
+        whole = name.removesuffix("_interior")
+        if whole != name and whole in place:
+            column = np.where(np.isnan(column), table.features[:, place[whole]], column)
+        x[:, at] = column
+    if not np.isfinite(x).all():
+        bad = names[int(np.flatnonzero(~np.isfinite(x).all(0))[0])]
+        raise DataError(f"segments: expected finite features, got NaN or infinity in {bad}.")
+    return x
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,7 @@
-"""A predicted map of classes as segments: connected pixels of one class."""
+"""A predicted map of classes as segments: connected pixels of one class.
+
+How well each predicted segment meets the labels.
+"""
 
 from __future__ import annotations
 
@@ -64,3 +67,50 @@ def _boxes(labels: Tensor) -> Array:
     return np.array(
         [(c.start, r.start, c.stop - c.start, r.stop - r.start) for r, c in rows_columns]
     )
+
+
+def adjusted_iou(partition: Partition, label: Tensor, valid: Tensor) -> Array:
+    """The adjusted intersection over union of every predicted segment.
+
+    With k the labelled pixels of a segment and K' those of all labelled components of its class
+    that it touches: `|k and K'| / |k or (K' without other segments of this class)|`, so that a
+    labelled component that two segments share is not held against either. It is 0 where the
+    segment touches nothing of its class: a false positive as a whole.
+
+    Args:
+        partition: of the predicted classes.
+        label: `(H, W)` class indices; any other value is something else, such as an unknown
+            object, that no segment meets.
+        valid: `(H, W)` bool; the rest counts for nothing. Segments are those of the whole
+            prediction; the published code cuts void out of them before it finds them.
+
+    Returns:
+        `(S,)` in [0, 1]; NaN where a segment has no valid pixel.
+
+    Raises:
+        UsageError: for labels of another size.
+
+    Reference:
+        Rottmann et al. (2020), https://arxiv.org/abs/1811.00648, equation 8.
+    """
+    if label.shape != partition.labels.shape or valid.shape != label.shape:
+        raise UsageError(
+            f"adjusted_iou: expected labels of the segments' size {tuple(partition.labels.shape)}, "
+            f"got {tuple(label.shape)} and {tuple(valid.shape)}."
+        )
+    label, valid = label.long(), valid.bool()
+    kept = valid.cpu().numpy().reshape(-1)
+    truth = label.cpu().numpy().reshape(-1)
+    hidden = truth.max(initial=0) + 1
+    things, count = segments_of(label.where(valid, hidden))
+    thing, segment = things.numpy().reshape(-1)[kept], partition.labels.numpy().reshape(-1)[kept]
+    truth, guess = truth[kept], partition.classes[segment]
+    sizes = np.bincount(segment, minlength=len(partition))
+    missed = np.bincount(thing, truth != guess, minlength=count)
+    meet = truth == guess
+    pairs = np.unique(segment[meet].astype(np.int64) * count + thing[meet])
+    touching, touched = np.divmod(pairs, count)
+    overlap = np.bincount(segment[meet], minlength=len(partition))
+    beside = np.bincount(touching, missed[touched], minlength=len(partition))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(sizes > 0, overlap / (sizes + beside), np.nan))

@@ -3,11 +3,9 @@
 `train(dataset, out, recipe=Spectral())` writes a folder that `doubtmap.load` takes.
 """
 
-from doubtmap.training.fit import Reporter
 from doubtmap.training.networks import starting_network
 from doubtmap.training.nflowjs import NFlowJS
-from doubtmap.training.objective import Objective
-from doubtmap.training.recipe import Recipe
+from doubtmap.training.recipe import Objective, Recipe, Reporter
 from doubtmap.training.recipes import Dudes, Plain, Spectral
 from doubtmap.training.settings import Settings
 from doubtmap.training.train import Trained, train

@@ -1,31 +1,48 @@
-"""The batches of an epoch: which images, how they are varied, read ahead of their use."""
+"""The batches of an epoch: which images, how they are varied, read ahead of their use.
+
+Random numbers that depend on the seed, the epoch and the image only.
+
+Hence a resumed run, another number of reading threads and another number of processes draw the
+same.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from doubtmap.datasets import VOID, Dataset, Sample
+from doubtmap.datasets.reading import read_ahead
 from doubtmap.errors import UsageError
 from doubtmap.training.augment import USUAL, Augmentation, view
-from doubtmap.training.drawing import generator, order
 from doubtmap.training.labels import Targets
-from doubtmap.training.processes import ALONE, Processes
+from doubtmap.training.optimizing import ALONE, Processes
 
-AHEAD = 4
-"""Images that each reading thread may be ahead."""
+
+def mixed(*parts: int) -> int:
+    """A seed out of several numbers of at least 0, as good as independent of its neighbours."""
+    low, high = (int(word) for word in np.random.SeedSequence(parts).generate_state(2))
+    return high % 2**31 << 32 | low
+
+
+def generator(*parts: int) -> torch.Generator:
+    """A generator on the CPU for `mixed(*parts)`."""
+    return torch.Generator().manual_seed(mixed(*parts))
+
+
+def order(count: int, seed: int, epoch: int) -> list[int]:
+    """The images of an epoch: all of them, shuffled."""
+    shuffled: list[int] = torch.randperm(count, generator=generator(seed, epoch)).tolist()
+    return shuffled
+
 
 COUNTED = 1000
 """Images whose labels are counted for the weights of the classes."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,22 +123,6 @@ class Batches:
             fill=self.fill,
             carried=None if self.carried is None else self.carried(sample),
         )
-
-
-def read_ahead(read: Callable[[int], T], indices: Iterable[int], workers: int) -> Iterator[T]:
-    """`read` of each index, in order, by threads that are a few ahead of their use."""
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="doubtmap-train") as pool:
-        try:
-            for index in indices:
-                waiting.append(pool.submit(read, index))
-                if len(waiting) > AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def count_labels(

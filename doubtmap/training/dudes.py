@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
+from doubtmap.kernels import resize
 from doubtmap.models import load
 from doubtmap.models.distilled import Head, attach, said_by
-from doubtmap.prediction import listening_to, resize
+from doubtmap.prediction import listening_to
 from doubtmap.training.networks import Start
-from doubtmap.training.objective import CrossEntropy, cross_entropy
-from doubtmap.training.processes import ALONE, Processes
+from doubtmap.training.optimizing import ALONE, Processes
+from doubtmap.training.recipe import CrossEntropy, cross_entropy
 
 PROBE = 128
 """Side, in pixels, of the image on which the classifier is looked for."""

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from doubtmap.training.batches import Batches
-from doubtmap.training.drawing import mixed
+from doubtmap.training.batches import Batches, mixed
 from doubtmap.training.folder import Folder
-from doubtmap.training.objective import Objective
 from doubtmap.training.optimizing import (
+    Processes,
     check_finite,
     clip,
     in_our_words,
@@ -22,32 +21,8 @@ from doubtmap.training.optimizing import (
     precision_of,
     set_rate,
 )
-from doubtmap.training.processes import Processes
+from doubtmap.training.recipe import Objective, Reporter, Row
 from doubtmap.training.settings import Settings
-
-Row = dict[str, Any]
-"""A line of the log: epoch, step, rate, loss, its terms, miou, seconds."""
-
-
-@dataclass
-class Reporter:
-    """Who is told how it goes; by default nobody.
-
-    Args:
-        step: called with epoch, epochs, batches done, batches in all and the loss.
-        epoch: called with the row of the log.
-        member: called with the number of an ensemble's member, from 1, and of all, before it.
-        teachers: called with the images that teachers have seen, and of all.
-        flow: called with the steps of a flow's own training, of all, and bits per dimension.
-        note: called before the training with what the user should know, sentence by sentence.
-    """
-
-    step: Callable[[int, int, int, int, float], None] = lambda *_: None
-    epoch: Callable[[Row], None] = lambda _: None
-    member: Callable[[int, int], None] = lambda *_: None
-    teachers: Callable[[int, int], None] = lambda *_: None
-    flow: Callable[[int, int, float], None] = lambda *_: None
-    note: Callable[[str], None] = lambda _: None
 
 
 @dataclass

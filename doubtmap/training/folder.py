@@ -26,13 +26,12 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from doubtmap.atomic import write_atomically
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import write_atomically
 from doubtmap.models.distilled import FILE as HEAD_FILE
 from doubtmap.models.distilled import head_file, take_off
-from doubtmap.models.trained import DESCRIPTION, WEIGHTS, Description
-from doubtmap.training.networks import Start
-from doubtmap.training.transformers_networks import huggingface_files
+from doubtmap.models.folders import DESCRIPTION, WEIGHTS, Description
+from doubtmap.training.networks import Start, huggingface_files
 from doubtmap.version import __version__
 
 try:
@@ -194,20 +193,6 @@ class Folder:
                 f"{self.path / name}: cannot be removed ({error.strerror or error}). Choose "
                 f"another --out."
             ) from error
-
-
-def photographs_learnt(model: str) -> list[str]:
-    """Fingerprints of the photographs that a network learnt as unknown, where its folder says.
-
-    Args:
-        model: a folder, or `python:FILE.py:FUNCTION@FOLDER`.
-    """
-    path = Path(model.rpartition("@")[2]) / "training" / "settings.json"
-    try:
-        found = json.loads(path.read_text())["negatives"]["images"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []  # trained elsewhere, or without negatives
-    return found if isinstance(found, list) else []
 
 
 def shortened(value: object, most: int = 60) -> str:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from doubtmap.datasets import Dataset, Sample
-from doubtmap.datasets.parts import Part
+from doubtmap.datasets.pasting import Part
 from doubtmap.errors import DataError, UsageError
+from doubtmap.training.networks import CONFIGURATIONS
 from doubtmap.training.teachers import Cache, Told
-from doubtmap.training.transformers_networks import CONFIGURATIONS
 
 
 def fold_of(dataset: Dataset, fold: int, folds: int) -> Part:

@@ -11,21 +11,24 @@ from typing import Any
 from torch import Tensor
 
 from doubtmap.datasets.fingerprints import fingerprint_of
-from doubtmap.datasets.matching import plain_name
 from doubtmap.errors import UsageError
+from doubtmap.names import plain_name
 from doubtmap.training.batches import Batches
 from doubtmap.training.flow import Flow
-from doubtmap.training.flow_file import read_flow, write_flow
-from doubtmap.training.flow_fit import FlowTraining, pretrain
+from doubtmap.training.flow_training import FlowTraining, pretrain, read_flow, write_flow
 from doubtmap.training.labels import trained_classes
-from doubtmap.training.negative_learning import NegativeLearning
-from doubtmap.training.negatives import REAL, open_source, parse_negatives
+from doubtmap.training.negative_learning import DIVERGENCES, NegativeLearning
+from doubtmap.training.negatives import (
+    REAL,
+    fingerprints_of,
+    open_real,
+    open_source,
+    parse_negatives,
+    things_of,
+)
 from doubtmap.training.networks import Start
-from doubtmap.training.objective import CrossEntropy, Objective
-from doubtmap.training.processes import Processes
-from doubtmap.training.real_negatives import fingerprints_of, open_real, things_of
-from doubtmap.training.recipe import Job, Recipe, Work
-from doubtmap.training.uniformity import DIVERGENCES
+from doubtmap.training.optimizing import Processes
+from doubtmap.training.recipe import CrossEntropy, Job, Objective, Recipe, Work
 
 SMALLEST, SHARE = 16, 0.28
 """Default sides of patches: from the first, in pixels, to that share of the crop's shorter side."""

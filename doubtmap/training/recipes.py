@@ -17,9 +17,8 @@ from doubtmap.training.batches import Batches
 from doubtmap.training.dudes import HEAD_RATE, MeanProbability, SecondHead
 from doubtmap.training.folds import Folds, check_unseen, grouped
 from doubtmap.training.networks import Start
-from doubtmap.training.objective import CrossEntropy, Objective
-from doubtmap.training.processes import Processes
-from doubtmap.training.recipe import Job, Recipe, Work
+from doubtmap.training.optimizing import Processes
+from doubtmap.training.recipe import CrossEntropy, Job, Objective, Recipe, Work
 from doubtmap.training.spectral import bound, fold, settle
 from doubtmap.training.teachers import Cache, Teachers, Told, check_target, fingerprints
 from doubtmap.version import __version__

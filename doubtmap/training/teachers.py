@@ -17,13 +17,13 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from doubtmap.atomic import write_atomically
 from doubtmap.datasets import Dataset, Sample
-from doubtmap.datasets.matching import plain_name
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import write_atomically
 from doubtmap.models import load
+from doubtmap.models.backend import sha256_of
 from doubtmap.models.ensemble import Ensemble
-from doubtmap.models.source import sha256_of
+from doubtmap.names import plain_name
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scores import member_spread, mutual_information
 

@@ -14,16 +14,14 @@ from doubtmap.datasets import Dataset
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.training.augment import NONE, USUAL
 from doubtmap.training.batches import Batches, count_labels
-from doubtmap.training.dropout import set_dropout
-from doubtmap.training.fit import Reporter, fit
+from doubtmap.training.fit import fit
 from doubtmap.training.folder import Folder
-from doubtmap.training.labels import Targets, trained_classes, weights_of
-from doubtmap.training.networks import Start, starting_network
-from doubtmap.training.processes import Processes, joined
-from doubtmap.training.recipe import Job, Recipe, Work
+from doubtmap.training.labels import Targets, Validation, trained_classes, weights_of
+from doubtmap.training.networks import Start, set_dropout, starting_network
+from doubtmap.training.optimizing import Processes, joined
+from doubtmap.training.recipe import Job, Recipe, Reporter, Work
 from doubtmap.training.recipes import Plain
 from doubtmap.training.settings import Settings
-from doubtmap.training.validation import Validation
 
 PLAIN = Plain()
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 import doubtmap as dm
 from doubtmap.cli import main
 from doubtmap.cli.options import NetworkOptions
-from doubtmap.datasets.synthetic import SyntheticStreets
-from doubtmap.engine.analyses import Multiscale, Windowed, analyse
 from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.streets.synthetic import SyntheticStreets
+from doubtmap.studies.analyses import Multiscale, Windowed, analyse
 
 
 class PixelNetwork:

@@ -14,14 +14,15 @@ from doubtmap.calibration import (
     load_calibrator,
     save_calibrator,
 )
+from doubtmap.calibration.calibrate import calibrate
 from doubtmap.calibration.calibrator import Origin
 from doubtmap.datasets import Corrupted, fingerprints
-from doubtmap.datasets.synthetic import SyntheticStreets
-from doubtmap.engine import calibrate
-from doubtmap.engine.calibrate import note_of_overlap
-from doubtmap.engine.run import Run, possible_scores
+from doubtmap.engine.run import Run
+from doubtmap.engine.seen import note_of_overlap
 from doubtmap.engine.settings import model_settings
+from doubtmap.evaluation.evaluate import possible_scores
 from doubtmap.reports import read_map
+from doubtmap.streets.synthetic import SyntheticStreets
 
 NETWORK = """
 import torch

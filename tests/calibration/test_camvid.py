@@ -10,8 +10,9 @@ import torch.nn.functional as F
 
 import doubtmap as dm
 from doubtmap.calibration import Identity, Remembered, Temperature, parse_method
-from doubtmap.engine import Pairs, compare
-from doubtmap.engine.calibrate import choose
+from doubtmap.calibration.calibrate import choose
+from doubtmap.calibration.comparison import compare
+from doubtmap.engine import Pairs
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "calibration.json"
 

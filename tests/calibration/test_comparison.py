@@ -9,9 +9,8 @@ from worlds import honest_pairs, lying_pairs
 
 import doubtmap as dm
 from doubtmap.calibration import Identity, Temperature
-from doubtmap.engine import compare
-from doubtmap.engine.calibrate import beats, choose
-from doubtmap.engine.comparison import Comparison
+from doubtmap.calibration.calibrate import beats, choose
+from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.engine.splitting import split_images
 from doubtmap.metrics import Reliability
 from doubtmap.prediction import Prediction

@@ -11,8 +11,11 @@ from sklearn.isotonic import isotonic_regression
 from worlds import honest_pairs
 
 from doubtmap.calibration import HistogramBinning, Isotonic
-from doubtmap.calibration.binned import pool_adjacent_violators
-from doubtmap.calibration.confidence import log_odds_of_confidence, with_confidence
+from doubtmap.calibration.binned import (
+    log_odds_of_confidence,
+    pool_adjacent_violators,
+    with_confidence,
+)
 from doubtmap.prediction import Prediction
 
 numbers = st.floats(-5, 5, width=32)

@@ -9,15 +9,11 @@ from worlds import CLASSES, lying_pairs
 
 import doubtmap as dm
 from doubtmap.calibration import Meta, Selective, SelectiveSoft, Temperature
+from doubtmap.calibration.comparison import compare
 from doubtmap.calibration.judge import Judge, _descend, _folded, _layers
 from doubtmap.calibration.meta import entropy
 from doubtmap.calibration.pixels import draw_pixels
-from doubtmap.calibration.selective import (
-    draw_doubts,
-    fit_selector,
-    log_odds_of_wrong,
-)
-from doubtmap.engine import compare
+from doubtmap.calibration.selective import draw_doubts, fit_selector, log_odds_of_wrong
 from doubtmap.metrics import Reliability
 from doubtmap.prediction import Prediction
 

@@ -7,7 +7,7 @@ import torch
 
 import doubtmap as dm
 from doubtmap.datasets import CORRUPTIONS, Corrupted, corrupt, fingerprints
-from doubtmap.datasets.synthetic import SyntheticStreets
+from doubtmap.streets.synthetic import SyntheticStreets
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import pytest
 
 from doubtmap.datasets import KNOWN, LAYOUTS, UNKNOWN, VOID, Corrupted, Dataset, open_dataset
-from doubtmap.datasets.parts import parts_by
+from doubtmap.datasets.pasting import parts_by
 from doubtmap.errors import DataError
 
 K, U, V = KNOWN, UNKNOWN, VOID

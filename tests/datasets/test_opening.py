@@ -88,9 +88,9 @@ def test_an_existing_folder_with_a_colon_is_a_path(tmp_path, monkeypatch):
 
 
 def test_synthetic_streets_take_number_and_seed(monkeypatch):
-    module = types.ModuleType("doubtmap.datasets.synthetic")
+    module = types.ModuleType("doubtmap.streets.synthetic")
     module.SyntheticStreets = lambda count, seed=0: ("streets", count, seed)
-    monkeypatch.setitem(sys.modules, "doubtmap.datasets.synthetic", module)
+    monkeypatch.setitem(sys.modules, "doubtmap.streets.synthetic", module)
     assert open_dataset("synthetic:12", seed=5) == ("streets", 12, 5)
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubtmap.datasets.dataset import UNKNOWN, VOID, Dataset
-from doubtmap.datasets.synthetic import SyntheticStreets
 from doubtmap.errors import UsageError
+from doubtmap.streets.synthetic import SyntheticStreets
 
 SMALL = (96, 192)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import doubtmap as dm
-from doubtmap.datasets.synthetic import SyntheticStreets
+from doubtmap.streets.synthetic import SyntheticStreets
 
 CLASSES = ("road", "pavement", "building", "vegetation", "sky", "pole", "sign", "vehicle")
 

@@ -11,12 +11,14 @@ import doubtmap as dm
 from doubtmap.calibration import METHODS, parse_method
 from doubtmap.datasets import KNOWN, Sample
 from doubtmap.engine import journal as journal_module
-from doubtmap.engine.observation import is_probability, observe, score_maps
-from doubtmap.engine.tally import Tally
+from doubtmap.evaluation.tally import Tally, observe
+from doubtmap.fitting import fit_score
 from doubtmap.metrics import BinaryReliability, Reliability
 from doubtmap.metrics.bootstrap import Weights, interval
 from doubtmap.prediction import Prediction
 from doubtmap.scores import Wrong
+from doubtmap.scores.parsing import open_scores
+from doubtmap.scoring import is_probability, score_maps
 
 KEYS = ("ece", "ece_interval", "brier", "brier_interval")
 
@@ -26,7 +28,7 @@ def file(segmenter, streets, tmp_path):
     """A fitted `wrong`, on other streets than those of the tests."""
     others = dm.datasets.open_dataset("synthetic:4", seed=9)
     path = tmp_path / "wrong.safetensors"
-    dm.engine.fit_score("wrong", segmenter, others, scores="max_softmax,entropy", out=path)
+    fit_score("wrong", segmenter, others, scores="max_softmax,entropy", out=path)
     return path
 
 
@@ -52,7 +54,7 @@ def ece_of(sums):
 
 @pytest.mark.parametrize("bins", [5, 15])
 def test_figures_and_intervals_are_those_of_all_pixels_in_one_pot(segmenter, streets, file, bins):
-    score = Wrong.load(file)
+    score = Wrong.load(file, open_scores)
     results = dm.evaluate(segmenter, streets, f"wrong:{file}", replicates=50, bins=bins, seed=4)
     found = results.figures["scores"]["wrong"]["wrong"]
     images = list(pixels_of(segmenter, streets, score))

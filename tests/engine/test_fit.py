@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 import doubtmap as dm
-from doubtmap.engine import fit_score, locate
-from doubtmap.engine.fit import before_last_activation, prepared
 from doubtmap.engine.settings import model_settings
+from doubtmap.fitting import fit_score
+from doubtmap.scoring import before_last_activation, prepared
+from doubtmap.studies.locations import locate
 
 
 class Last(nn.Module):

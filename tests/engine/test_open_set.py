@@ -9,13 +9,13 @@ from torch import nn
 
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Pasted, Sample, open_outlines
-from doubtmap.datasets.synthetic import SyntheticStreets
-from doubtmap.engine import evaluate_passes, open_set_figures
-from doubtmap.engine.open_set import MOST_PARTS, thresholds_at
 from doubtmap.engine.run import Run
+from doubtmap.evaluation.open_set import MOST_PARTS, open_set_figures, thresholds_at
+from doubtmap.evaluation.repeats import evaluate_passes
 from doubtmap.metrics import OpenSet
 from doubtmap.metrics.bootstrap import Weights, interval
 from doubtmap.scores.parsing import parse_scores
+from doubtmap.streets.synthetic import SyntheticStreets
 
 SCORES = parse_scores("entropy,max_logit")
 

@@ -8,9 +8,8 @@ from photographs import box, photograph
 
 import doubtmap as dm
 from doubtmap.datasets import Pasted, Sample, open_outlines
-from doubtmap.engine import evaluate_passes
-from doubtmap.engine.passes import summarised
 from doubtmap.engine.settings import data_settings
+from doubtmap.evaluation.repeats import evaluate_passes, summarised
 
 SCORES = "entropy,max_logit"
 

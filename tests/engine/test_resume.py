@@ -10,7 +10,7 @@ import pytest
 import doubtmap as dm
 from doubtmap.engine import journal as journal_module
 from doubtmap.engine.journal import Journal
-from doubtmap.reports import read_results
+from doubtmap.evaluation.results import read_results
 
 SCORES = "max_softmax,entropy"
 

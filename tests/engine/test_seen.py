@@ -9,8 +9,8 @@ from tiny_photographs import outlined
 import doubtmap as dm
 from doubtmap.datasets import Corrupted, Pasted, fingerprints, open_outlines
 from doubtmap.datasets.fingerprints import fingerprint_of
-from doubtmap.engine.observation import is_probability
 from doubtmap.engine.seen import learnt_as_unknown, note_of_negatives
+from doubtmap.scoring import is_probability
 
 
 @pytest.fixture

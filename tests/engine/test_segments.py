@@ -10,13 +10,13 @@ from PIL import Image
 
 import doubtmap
 from doubtmap import DataError, ModelError, Prediction, UsageError
-from doubtmap.engine.look_first import area, look_first, share_found
-from doubtmap.engine.review import review
-from doubtmap.engine.segments import fit_segments, labelled_segments
 from doubtmap.engine.splitting import folds_of
-from doubtmap.reports.review import read_segments, write_review, write_segments
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.segments import MetaModel, image_figures
+from doubtmap.segments.fitting import fit_segments, labelled_segments
+from doubtmap.segments.look_first import area, look_first, share_found
+from doubtmap.segments.page import read_segments, write_review, write_segments
+from doubtmap.segments.review import review
 
 
 @pytest.fixture(scope="module")

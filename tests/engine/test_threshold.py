@@ -10,15 +10,18 @@ from torch import nn
 
 import doubtmap as dm
 from doubtmap.calibration import Calibrated, Temperature
-from doubtmap.datasets.synthetic import SyntheticStreets
-from doubtmap.engine import Pairs, Threshold, choose_threshold, fit_score, load_threshold
-from doubtmap.engine import save_threshold as save
-from doubtmap.engine.fit import prepared
+from doubtmap.decisions.choosing import by_fpr, by_tpr
+from doubtmap.decisions.file import Threshold, load_threshold
+from doubtmap.decisions.file import save_threshold as save
+from doubtmap.decisions.threshold import choose_threshold
+from doubtmap.engine import Pairs
 from doubtmap.engine.seen import notes_of_seen
-from doubtmap.metrics.choosing import by_fpr, by_tpr
+from doubtmap.fitting import fit_score
 from doubtmap.metrics.missed import Missed
-from doubtmap.scores.parsing import parse_scores
+from doubtmap.scores.parsing import open_scores, parse_scores
 from doubtmap.scores.wrong import Wrong
+from doubtmap.scoring import prepared
+from doubtmap.streets.synthetic import SyntheticStreets
 
 STREETS = "synthetic:4"
 
@@ -61,7 +64,7 @@ def test_a_fusion_is_evaluated_beside_others(files, demo):
 
 
 def test_a_fusion_says_what_it_was_fitted_to(files, streets):
-    about = Wrong.load(files / "wrong.safetensors").about
+    about = Wrong.load(files / "wrong.safetensors", open_scores).about
     assert about["data"] == STREETS
     assert (about["images"], about["images for the curves"]) == (4, 2)
     assert about["model"]["source"] == "demo"
@@ -303,7 +306,7 @@ def test_too_few_images_for_a_promise(demo, streets):
 
 
 def test_notes_of_a_threshold_that_is_coarse_or_flags_nothing():
-    from doubtmap.engine.threshold import _notes
+    from doubtmap.decisions.threshold import _notes
 
     missed = Missed.empty()
     for _ in range(20):

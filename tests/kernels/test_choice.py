@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from doubtmap import kernels
-from doubtmap.engine.observation import score_maps
 from doubtmap.errors import UsageError
 from doubtmap.kernels import compiled, fused
 from doubtmap.prediction import Prediction
 from doubtmap.scores import divergence, energy, entropy, margin, max_logit
 from doubtmap.scores.parsing import parse_scores
+from doubtmap.scoring import score_maps
 
 
 def test_the_pass_is_built_wherever_there_is_a_compiler():

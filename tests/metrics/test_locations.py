@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from doubtmap.errors import UsageError
-from doubtmap.metrics.locations import Locations
+from doubtmap.studies.locations import Locations
 
 CLASSES, CHANNELS, GRID = 3, 5, 4
 

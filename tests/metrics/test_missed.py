@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from score_families import FAMILIES, draw
 from sklearn.metrics import f1_score
 
+from doubtmap.decisions.choosing import bounded_risk, by_f1, by_fpr, by_risk, by_tpr
 from doubtmap.errors import DataError, UsageError
-from doubtmap.metrics.choosing import bounded_risk, by_f1, by_fpr, by_risk, by_tpr
 from doubtmap.metrics.missed import Missed, place_of, threshold_at
-from doubtmap.metrics.risk_splits import MissedByImage, risk_over_splits, transferred
+from doubtmap.studies.risk_splits import MissedByImage, risk_over_splits, transferred
 
 few = settings(deadline=None, max_examples=2, derandomize=True)
 many = settings(deadline=None, max_examples=8, derandomize=True)
@@ -298,7 +298,7 @@ def test_runs_stay_together(monkeypatch):
         seen.append((fit, test))
         return transferred(positives, negatives, fit, test, alpha)
 
-    monkeypatch.setattr("doubtmap.metrics.risk_splits.transferred", watched)
+    monkeypatch.setattr("doubtmap.studies.risk_splits.transferred", watched)
     risk_over_splits(world(), 0.3, splits=20, block=7)
     for fit, test in seen:
         assert sorted([*fit, *test]) == list(range(160))

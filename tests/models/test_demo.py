@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from doubtmap.datasets.dataset import UNKNOWN
-from doubtmap.datasets.synthetic import SyntheticStreets
 from doubtmap.models.demo import (
     DEMO_CLASSES,
     DEMO_MEAN,
@@ -13,6 +12,7 @@ from doubtmap.models.demo import (
     build_demo_network,
     demo_network,
 )
+from doubtmap.streets.synthetic import SyntheticStreets
 
 MIOU_FLOOR = 0.6
 SCENES = 8

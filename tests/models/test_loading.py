@@ -7,7 +7,7 @@ from tiny_networks import Tiny
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models import load
-from doubtmap.models.names import made_distinct
+from doubtmap.names import made_distinct
 
 FILE = """
 import torch

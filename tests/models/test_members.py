@@ -12,7 +12,7 @@ from torch import nn
 from doubtmap import scores
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models import Ensemble, MonteCarloDropout, load
-from doubtmap.models.members import MemberSums
+from doubtmap.models.ensemble import MemberSums
 from doubtmap.prediction import Prediction
 
 

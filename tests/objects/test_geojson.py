@@ -10,7 +10,7 @@ import pytest
 from doubtmap.errors import DataError, UsageError
 from doubtmap.objects import Georeference, ObjectRule, find_objects, outlines
 from doubtmap.objects.geojson import feature, feature_collection, plan_map
-from doubtmap.objects.projection import named_crs
+from doubtmap.objects.georeference import named_crs
 
 NORTH_UP = (0.01, 0.0, 10.0, 0.0, -0.01, 50.0)
 TURNED = (0.006, 0.008, 10.0, 0.008, -0.006, 50.0)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from doubtmap.errors import UsageError
 from doubtmap.objects import ObjectRule, find_objects, outlines
-from doubtmap.reports.object_overlay import object_picture, write_object_picture
+from doubtmap.objects.overlay import object_picture, write_object_picture
 
 ORANGE = (255, 92, 0)
 

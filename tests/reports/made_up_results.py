@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from doubtmap.reports import Example, Results
+from doubtmap.evaluation.results import Example, Results
 
 CLASSES = ("sky", "road", "car")
 SCORES = ("max_softmax", "entropy", "gradient(p=0.5,label=uniform)")

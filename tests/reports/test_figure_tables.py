@@ -6,7 +6,7 @@ import io
 from made_up_results import SCORES, figures
 from rich.console import Console
 
-from doubtmap.reports import figures_csv, figures_table, figures_text
+from doubtmap.evaluation.table import figures_csv, figures_table, figures_text
 
 
 def printed(figures):

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from doubtmap.reports.loss_chart import draw_log, loss_chart, points
+from doubtmap.training.pictures import draw_log, loss_chart, points
 
 LOG = """epoch,step,rate,loss,divergence,miou,seconds
 1,10,0.1,2.0,0.01,,3

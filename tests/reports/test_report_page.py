@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from made_up_results import CLASSES, SCORES, curves, example, figures, results
 
-from doubtmap.reports import Results, write_report
-from doubtmap.reports.differences import difference_tables
+from doubtmap.evaluation.report import write_report
+from doubtmap.evaluation.report_tables import difference_tables
+from doubtmap.evaluation.results import Results
 from doubtmap.reports.digits import MISSING
 
 VOID_ELEMENTS = {"meta", "img", "br", "wbr", "link", "input", "hr", "path", "rect", "circle"}

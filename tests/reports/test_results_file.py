@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from made_up_results import figures
 
 from doubtmap.errors import DataError
-from doubtmap.reports import Results, read_results, write_results
+from doubtmap.evaluation.results import Results, read_results, write_results
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

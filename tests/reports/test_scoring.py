@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from doubtmap.prediction import Prediction
-from doubtmap.reports import write_scores
 from doubtmap.scores import entropy, gradient
+from doubtmap.scoring import write_scores
 
 
 class Forgetful:

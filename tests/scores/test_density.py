@@ -141,7 +141,7 @@ def test_tiles_and_batches_change_nothing(monkeypatch):
         whole = density(both)
         torch.testing.assert_close(whole[1:], density(pairs[1][0]))
         with monkeypatch.context() as patched:
-            patched.setattr("doubtmap.scores.distances.TILE", 7)
+            patched.setattr("doubtmap.scores.gaussians.TILE", 7)
             torch.testing.assert_close(density(both), whole, rtol=1e-4, atol=1e-4)
 
 

@@ -7,8 +7,8 @@ from gaussian_frames import CHANNELS, flat, frames
 from safetensors.torch import save_file
 
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import write_fitted
 from doubtmap.scores import Density, Mahalanobis
-from doubtmap.scores.fitted_file import write_fitted
 from doubtmap.scores.parsing import parse_fit, parse_scores
 
 

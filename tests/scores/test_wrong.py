@@ -14,12 +14,18 @@ from wrong_worlds import calibrated_pairs, channel, from_channels
 from doubtmap import scores
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.kernels.steps import STEPS, ordered, steps, top_of_step
-from doubtmap.scores import monotone_fit
-from doubtmap.scores.monotone_curve import CELLS, Curve, places
-from doubtmap.scores.monotone_fit import Additive, find_knots, fit_additive, rescaled
-from doubtmap.scores.parsing import parse_scores
-from doubtmap.scores.wrong import Wrong
-from doubtmap.scores.wrong_pixels import count_odds, sample_pixels
+from doubtmap.scores import rising as monotone_fit
+from doubtmap.scores.parsing import open_scores
+from doubtmap.scores.rising import (
+    CELLS,
+    Additive,
+    Curve,
+    find_knots,
+    fit_additive,
+    places,
+    rescaled,
+)
+from doubtmap.scores.wrong import Wrong, count_odds, sample_pixels
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 few = settings(deadline=None, max_examples=40, derandomize=True)
@@ -177,12 +183,14 @@ def test_rescaling_does_not_follow_pixels_that_do_not_overlap_without_end():
 @pytest.fixture(scope="module")
 def fitted():
     pairs = calibrated_pairs(12, seed=1), calibrated_pairs(12, seed=2)
-    return Wrong.fit(*pairs, ["max_softmax", "entropy", "margin"])
+    return Wrong.fit(*pairs, open_scores(["max_softmax", "entropy", "margin"]))
 
 
 def test_a_calibrated_softmax_is_the_probability_of_wrong(fitted):
     for texts in (["max_softmax"], ["max_softmax", "entropy", "margin"]):
-        score = Wrong.fit(calibrated_pairs(16, seed=1), calibrated_pairs(16, seed=2), texts)
+        score = Wrong.fit(
+            calibrated_pairs(16, seed=1), calibrated_pairs(16, seed=2), open_scores(texts)
+        )
         differences = []
         for prediction, _ in calibrated_pairs(4, seed=3):
             differences.append(score(prediction) - scores.max_softmax(prediction))
@@ -232,22 +240,22 @@ def test_labels_that_are_no_class_are_not_learnt_from():
     fits = []
     for value in (-30.0, 30.0):
         parts = [list(blanked(calibrated_pairs(3, seed=s), value)) for s in (1, 2)]
-        fits.append(Wrong.fit(*parts, ["entropy"]))
+        fits.append(Wrong.fit(*parts, open_scores(["entropy"])))
     assert fits[0].digest == fits[1].digest
 
 
 def test_the_same_fit_twice_and_another_seed(monkeypatch):
-    monkeypatch.setattr("doubtmap.scores.wrong_pixels.SAMPLE", 600)
+    monkeypatch.setattr("doubtmap.scores.wrong.SAMPLE", 600)
     pairs = calibrated_pairs(4, seed=1), calibrated_pairs(4, seed=2)
-    first, again = (Wrong.fit(*pairs, ["entropy"]) for _ in range(2))
+    first, again = (Wrong.fit(*pairs, open_scores(["entropy"])) for _ in range(2))
     assert first.digest == again.digest
-    assert Wrong.fit(*pairs, ["entropy"], seed=1).digest != first.digest
+    assert Wrong.fit(*pairs, open_scores(["entropy"]), seed=1).digest != first.digest
 
 
 def test_a_sample_stands_for_all_labelled_pixels(monkeypatch):
-    monkeypatch.setattr("doubtmap.scores.wrong_pixels.SAMPLE", 300)
+    monkeypatch.setattr("doubtmap.scores.wrong.SAMPLE", 300)
     pairs = calibrated_pairs(2) + calibrated_pairs(1, size=(5, 6), seed=7)
-    values, wrong, weights = sample_pixels(pairs, parse_scores("entropy,margin"), 0)
+    values, wrong, weights = sample_pixels(pairs, open_scores(["entropy", "margin"]), 0)
     assert values.shape == (100 + 100 + 25, 2)
     labelled = sum(int((label >= 0).sum()) for _, label in pairs)
     assert weights.sum() == pytest.approx(labelled)
@@ -268,11 +276,11 @@ def test_every_pixel_is_counted_by_its_odds():
 def test_constant_and_superfluous_scores_are_said_to_have_no_say(monkeypatch):
     monkeypatch.setattr(scores, "energy", lambda p: torch.full_like(scores.entropy(p), 3.0))
     pairs = calibrated_pairs(4, seed=1), calibrated_pairs(4, seed=2)
-    found = Wrong.fit(*pairs, ["entropy", "energy"])
+    found = Wrong.fit(*pairs, open_scores(["entropy", "energy"]))
     assert found.notes == ("energy: has no say, since it is the same everywhere.",)
     assert [text for text, _, _ in found.used] == ["entropy"]
     with pytest.raises(DataError, match="none of energy does"):
-        Wrong.fit(*pairs, ["energy"])
+        Wrong.fit(*pairs, open_scores(["energy"]))
 
 
 def test_images_that_do_not_confirm_what_was_learnt():
@@ -291,7 +299,9 @@ def test_images_that_do_not_confirm_what_was_learnt():
                 other = torch.where(classes == label, (classes + 1) % 5, classes)
                 yield prediction, torch.where(label < 0, label, other)
 
-    found = Wrong.fit(calibrated_pairs(4), Turned(calibrated_pairs(4, seed=2)), ["entropy"])
+    found = Wrong.fit(
+        calibrated_pairs(4), Turned(calibrated_pairs(4, seed=2)), open_scores(["entropy"])
+    )
     assert found.notes[-1].startswith("wrong: the images kept apart do not confirm")
     assert len(found(calibrated_pairs(1)[0][0]).unique()) == 1
 
@@ -312,7 +322,7 @@ def test_labels_from_which_nothing_can_be_learnt(kind, part):
     parts[part] = only(kind)
     message = {"no": "none with a label", "beyond": "labels below the model's 5 classes"}
     with pytest.raises(DataError, match=message.get(kind, f"only {kind} ones")):
-        Wrong.fit(*parts, ["entropy"])
+        Wrong.fit(*parts, open_scores(["entropy"]))
 
 
 @pytest.mark.parametrize(
@@ -327,7 +337,7 @@ def test_labels_from_which_nothing_can_be_learnt(kind, part):
 )
 def test_scores_that_cannot_be_fused(texts, message):
     with pytest.raises(UsageError, match=message):
-        Wrong.fit(calibrated_pairs(1), calibrated_pairs(1), texts)
+        Wrong.fit(calibrated_pairs(1), calibrated_pairs(1), open_scores(texts))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
@@ -340,7 +350,7 @@ def test_scores_that_are_not_finite_are_refused(bad, monkeypatch, fitted):
     monkeypatch.setattr(scores, "entropy", broken)
     pairs = calibrated_pairs(2)
     with pytest.raises(DataError, match="finite values of entropy, got NaN or infinity in 1 pix"):
-        Wrong.fit(pairs, pairs, ["margin", "entropy"])
+        Wrong.fit(pairs, pairs, open_scores(["margin", "entropy"]))
     with pytest.raises(DataError, match="finite values of b"):
         steep = Additive((fitted.fitted.curves[0],), 0.0)
         Wrong(("b",), (broken,), steep)(pairs[0][0])

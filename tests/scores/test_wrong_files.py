@@ -9,9 +9,9 @@ from wrong_worlds import calibrated_pairs
 
 from doubtmap import scores
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import read_fitted, write_fitted
 from doubtmap.scores import Density
-from doubtmap.scores.fitted_file import read_fitted, write_fitted
-from doubtmap.scores.parsing import parse_fit, parse_scores
+from doubtmap.scores.parsing import open_scores, parse_fit, parse_scores
 from doubtmap.scores.wrong import Wrong
 
 
@@ -19,7 +19,7 @@ from doubtmap.scores.wrong import Wrong
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("wrong") / "wrong.safetensors"
     pairs = calibrated_pairs(4, seed=1), calibrated_pairs(4, seed=2)
-    fitted = Wrong.fit(*pairs, ["entropy", "divergence(temperature=1)"])
+    fitted = Wrong.fit(*pairs, open_scores(["entropy", "divergence(temperature=1)"]))
     Wrong(fitted.texts, fitted.scores, fitted.fitted, torch.arange(5.0), {"a": 1}, ("b",)).save(
         path
     )
@@ -29,8 +29,8 @@ def file(tmp_path_factory):
 def test_a_file_holds_all_and_little(file):
     prediction = calibrated_pairs(1, seed=5)[0][0]
     pairs = calibrated_pairs(4, seed=1), calibrated_pairs(4, seed=2)
-    fitted = Wrong.fit(*pairs, ["entropy", "divergence(temperature=1)"])
-    loaded = Wrong.load(file)
+    fitted = Wrong.fit(*pairs, open_scores(["entropy", "divergence(temperature=1)"]))
+    loaded = Wrong.load(file, open_scores)
     assert torch.equal(loaded(prediction), fitted(prediction))
     assert loaded.digest == fitted.digest
     assert (loaded.texts, loaded.about, loaded.notes) == (fitted.texts, {"a": 1}, ("b",))
@@ -63,24 +63,24 @@ def change(file, path, **changed):
 )
 def test_parts_that_do_not_fit_together(file, tmp_path, changed):
     with pytest.raises(DataError, match="expected all parts of a fitted wrong"):
-        Wrong.load(change(file, tmp_path / "broken", **changed))
+        Wrong.load(change(file, tmp_path / "broken", **changed), open_scores)
 
 
 def test_curves_that_fall_are_refused(file, tmp_path):
     levels = read_fitted(file, "wrong")[0]["levels"]
     with pytest.raises(DataError, match="levels that do not descend"):
-        Wrong.load(change(file, tmp_path / "falling", levels=levels.flip(0)))
+        Wrong.load(change(file, tmp_path / "falling", levels=levels.flip(0)), open_scores)
 
 
 def test_another_kind_of_file(tmp_path, file):
     density = tmp_path / "density.safetensors"
     Density.fit(frames(), scale="none", certainty=0.0).save(density)
     with pytest.raises(DataError, match="expected a fitted wrong"):
-        Wrong.load(density)
+        Wrong.load(density, open_scores)
     with pytest.raises(DataError, match="expected a fitted density"):
         Density.load(file)
     with pytest.raises(DataError, match="doubtmap fit wrong"):
-        Wrong.load(tmp_path / "nothing")
+        Wrong.load(tmp_path / "nothing", open_scores)
 
 
 @pytest.fixture
@@ -88,7 +88,9 @@ def nested(tmp_path):
     density = tmp_path / "density.safetensors"
     Density.fit(frames(), scale="none", certainty=0.0).save(density)
     fitted = Wrong.fit(
-        frames(sharp=1.0), frames(seed=0, sharp=1.0), ["entropy", f"density:{density}"]
+        frames(sharp=1.0),
+        frames(seed=0, sharp=1.0),
+        open_scores(["entropy", f"density:{density}"]),
     )
     fitted.save(tmp_path / "wrong.safetensors")
     return fitted, density, tmp_path / "wrong.safetensors"
@@ -97,7 +99,7 @@ def nested(tmp_path):
 def test_scores_that_learnt_from_data_keep_their_files(nested):
     fitted, _, file = nested
     prediction = frames(1)[0][0]
-    assert torch.equal(Wrong.load(file)(prediction), fitted(prediction))
+    assert torch.equal(Wrong.load(file, open_scores)(prediction), fitted(prediction))
 
 
 def test_files_that_were_moved_together_are_found(nested, tmp_path):
@@ -107,17 +109,17 @@ def test_files_that_were_moved_together_are_found(nested, tmp_path):
     for path in (density, file):
         shutil.move(path, folder / path.name)
     prediction = frames(1)[0][0]
-    assert torch.equal(Wrong.load(folder / file.name)(prediction), fitted(prediction))
+    assert torch.equal(Wrong.load(folder / file.name, open_scores)(prediction), fitted(prediction))
     (folder / density.name).unlink()
     with pytest.raises(DataError, match="cannot be read"):
-        Wrong.load(folder / file.name)
+        Wrong.load(folder / file.name, open_scores)
 
 
 def test_another_fit_in_the_place_of_the_one_that_was_fused(nested):
     _, density, file = nested
     Density.fit(frames(seed=3), scale="none", certainty=0.0).save(density)
     with pytest.raises(DataError, match="to be the fit that was fused, but the file holds another"):
-        Wrong.load(file)
+        Wrong.load(file, open_scores)
 
 
 def test_names():

@@ -19,7 +19,7 @@ from doubtmap.segments import (
     image_figures,
     judge,
 )
-from doubtmap.segments.learning import PENALTY, _options, fit_classifier, fit_regressor
+from doubtmap.segments.estimators import PENALTY, _options, fit_classifier, fit_regressor
 
 RANDOM = np.random.default_rng(0)
 NAMES = ("size", "s:mean", "s:mean_interior", "probability:a", "probability:b")

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from doubtmap import DataError, Prediction, UsageError, scores
 from doubtmap.segments import Partition, SegmentTable, adjusted_iou, segment_table
-from doubtmap.segments.features import OF_A_SCORE
+from doubtmap.segments.table import OF_A_SCORE
 
 
 def prediction_of(seed=0, classes=4, native=(6, 9), size=(24, 36)):

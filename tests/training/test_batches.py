@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from doubtmap.datasets import VOID, Sample
+from doubtmap.datasets.reading import read_ahead
 from doubtmap.errors import DataError, UsageError
-from doubtmap.training.batches import Batches, count_labels, read_ahead
-from doubtmap.training.drawing import mixed, order
+from doubtmap.training.batches import Batches, count_labels, mixed, order
 from doubtmap.training.labels import Targets
-from doubtmap.training.processes import Processes
+from doubtmap.training.optimizing import Processes
 
 NAMES = ("grass", "stone", "water")
 

@@ -14,11 +14,11 @@ from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.distilled import HEAD, Head, head_of, said_by
 from doubtmap.training import Settings
 from doubtmap.training.augment import NONE, USUAL, view
-from doubtmap.training.drawing import generator
+from doubtmap.training.batches import generator
 from doubtmap.training.dudes import MeanProbability, SecondHead, classifier_of
 from doubtmap.training.networks import Start
-from doubtmap.training.objective import cross_entropy
 from doubtmap.training.optimizing import optimizer_of, set_rate
+from doubtmap.training.recipe import cross_entropy
 
 NAMES = ("a", "b", "c")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.2, 0.3)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from doubtmap.models.members import MemberSums
+from doubtmap.models.ensemble import MemberSums
 from doubtmap.prediction import Prediction
 from doubtmap.training.dudes import divergence, log_error
-from doubtmap.training.processes import Processes
+from doubtmap.training.optimizing import Processes
 from doubtmap.training.teachers import TARGETS, Teachers
 
 

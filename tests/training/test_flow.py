@@ -10,9 +10,17 @@ from safetensors.torch import load_file, save_file
 from tiny_flows import SMALL, flow_of
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.training.flow import Flow, FlowShape, latent_shapes, softly_clamped
-from doubtmap.training.flow_file import FORMAT, read_flow, write_flow
-from doubtmap.training.flow_layers import ActNorm, Coupling, Mixing, Step
+from doubtmap.training.flow import (
+    ActNorm,
+    Coupling,
+    Flow,
+    FlowShape,
+    Mixing,
+    Step,
+    latent_shapes,
+    softly_clamped,
+)
+from doubtmap.training.flow_training import FORMAT, read_flow, write_flow
 
 
 def flattened(flow, shape):

@@ -7,7 +7,7 @@ from tiny_flows import flow_of, tiny_flow
 
 from doubtmap.errors import DataError
 from doubtmap.training.flow import FlowShape
-from doubtmap.training.flow_file import read_flow, write_flow
+from doubtmap.training.flow_training import read_flow, write_flow
 
 
 def test_a_flow_whose_patches_are_too_coarse_is_refused(tmp_path):

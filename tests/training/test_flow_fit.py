@@ -8,14 +8,14 @@ import torch
 from tiny_flows import TINY
 
 from doubtmap.datasets import VOID
-from doubtmap.datasets.parts import Part
+from doubtmap.datasets.pasting import Part
 from doubtmap.errors import DataError, ModelError
-from doubtmap.training import flow_fit, flow_patches, known_patches
+from doubtmap.training import flow_training as flow_fit
+from doubtmap.training import flow_training as flow_patches
+from doubtmap.training import flow_training as known_patches
 from doubtmap.training.batches import Batches
 from doubtmap.training.flow import Flow
-from doubtmap.training.flow_file import read_flow
-from doubtmap.training.flow_fit import FlowTraining, pretrain
-from doubtmap.training.flow_patches import parts_of, patches
+from doubtmap.training.flow_training import FlowTraining, parts_of, patches, pretrain, read_flow
 from doubtmap.training.labels import Targets
 
 

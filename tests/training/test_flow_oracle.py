@@ -16,8 +16,7 @@ import torch
 from tiny_flows import flow_of
 from torch import nn
 
-from doubtmap.training.flow import FlowShape, latent_shapes
-from doubtmap.training.flow_layers import ActNorm, Mixing
+from doubtmap.training.flow import ActNorm, FlowShape, Mixing, latent_shapes
 
 SIZES = [(8, 8), (16, 24), (32, 8)]
 SHAPES = [FlowShape(3, 2, 8), FlowShape(2, 3, 6), FlowShape(1, 1, 4)]

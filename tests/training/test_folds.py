@@ -18,7 +18,7 @@ from doubtmap.training.folds import (
     without_fold,
 )
 from doubtmap.training.networks import starting_network
-from doubtmap.training.processes import ALONE
+from doubtmap.training.optimizing import ALONE
 from doubtmap.training.teachers import Cache, Teachers
 
 NAMES = ("grass", "stone", "water")

@@ -11,14 +11,12 @@ import doubtmap as dm
 from doubtmap.datasets import VOID
 from doubtmap.training import NFlowJS, Settings, negative_learning
 from doubtmap.training.flow import Flow
-from doubtmap.training.flow_file import write_flow
-from doubtmap.training.negative_learning import NegativeLearning
+from doubtmap.training.flow_training import write_flow
+from doubtmap.training.negative_learning import DIVERGENCES, NegativeLearning
 from doubtmap.training.negatives import FlowSamples, Noise, Shuffled
 from doubtmap.training.networks import Start
-from doubtmap.training.objective import CrossEntropy
-from doubtmap.training.optimizing import clip, optimizer_of
-from doubtmap.training.processes import ALONE
-from doubtmap.training.uniformity import DIVERGENCES
+from doubtmap.training.optimizing import ALONE, clip, optimizer_of
+from doubtmap.training.recipe import CrossEntropy
 
 
 def start_of(classes=3):

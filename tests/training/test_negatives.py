@@ -13,11 +13,10 @@ from scipy.stats import chisquare, entropy
 from doubtmap import scores
 from doubtmap.errors import UsageError
 from doubtmap.training.flow import Flow, FlowShape
-from doubtmap.training.known_patches import cut, places
-from doubtmap.training.negative_learning import drawn_size, paste
+from doubtmap.training.flow_training import cut, places
+from doubtmap.training.negative_learning import DIVERGENCES, drawn_size, paste
 from doubtmap.training.negatives import Mixture, Noise, Shuffled, open_source, parse_negatives
 from doubtmap.training.nflowjs import fitted_patch
-from doubtmap.training.uniformity import DIVERGENCES
 
 LOGITS = 4 * torch.randn(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 CLEAN = torch.ones(2, dtype=torch.bool)

@@ -8,8 +8,7 @@ import doubtmap as dm
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.training import Plain, Settings, Spectral, starting_network, train
 from doubtmap.training.labels import trained_classes
-from doubtmap.training.networks import same_names
-from doubtmap.training.transformers_networks import CONFIGURATIONS, open_named
+from doubtmap.training.networks import CONFIGURATIONS, open_named, same_names
 
 transformers = pytest.importorskip("transformers")
 

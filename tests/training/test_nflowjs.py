@@ -13,11 +13,11 @@ from tiny_school import NAMES
 
 import doubtmap as dm
 from doubtmap.datasets import Outlines
-from doubtmap.datasets.parts import Part
+from doubtmap.datasets.pasting import Part
 from doubtmap.errors import ModelError
+from doubtmap.models.folders import photographs_learnt
 from doubtmap.training import Plain, Reporter, Settings
-from doubtmap.training.flow_file import read_flow, write_flow
-from doubtmap.training.folder import photographs_learnt
+from doubtmap.training.flow_training import read_flow, write_flow
 
 
 def weights(folder):

@@ -14,10 +14,10 @@ from tiny_photographs import photographs
 
 import doubtmap as dm
 from doubtmap.datasets.fingerprints import fingerprint_of
-from doubtmap.reports.loss_chart import loss_chart
-from doubtmap.training import flow_fit
+from doubtmap.training import flow_training as flow_fit
 from doubtmap.training.flow import Flow, FlowShape
-from doubtmap.training.flow_file import write_flow
+from doubtmap.training.flow_training import write_flow
+from doubtmap.training.pictures import loss_chart
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_bad_input_is_one_sentence(run, asked, tmp_path, monkeypatch, options, c
     (tmp_path / "empty").mkdir()
     flow = Flow(FlowShape(3, 1, 4))
     write_flow(tmp_path / "seen.safetensors", flow, classes=["grass", "mud"])
-    monkeypatch.setattr("doubtmap.training.flow_file.FORMAT", 2)
+    monkeypatch.setattr("doubtmap.training.flow_training.FORMAT", 2)
     write_flow(tmp_path / "later.safetensors", flow)
     monkeypatch.undo()
     places = {"real:EMPTY": f"real:{tmp_path / 'empty'}"}

@@ -7,7 +7,7 @@ from tiny_school import MUD, NAMES, QUICK
 
 from doubtmap.errors import DataError, UsageError
 from doubtmap.training import NFlowJS, Settings, nflowjs
-from doubtmap.training.flow_file import write_flow
+from doubtmap.training.flow_training import write_flow
 
 NO_FLOW = "has no effect where no flow is among the negatives "
 

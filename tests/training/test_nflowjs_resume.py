@@ -10,7 +10,7 @@ from tiny_photographs import CAT, outlined, photographs
 
 from doubtmap.errors import UsageError
 from doubtmap.training import Reporter
-from doubtmap.training.flow_file import write_flow
+from doubtmap.training.flow_training import write_flow
 
 
 class Stop(Exception):

@@ -6,10 +6,9 @@ import torch
 from PIL import Image
 from tiny_photographs import CAR, CAT, SPECK, of_class, outlined, photographs
 
-from doubtmap.datasets.outlines import HALVES, half_of
+from doubtmap.datasets.cutouts import HALVES, half_of
 from doubtmap.errors import DataError
-from doubtmap.training.negatives import open_source
-from doubtmap.training.real_negatives import Objects, Photographs, open_real
+from doubtmap.training.negatives import Objects, Photographs, open_real, open_source
 
 CLEAN = torch.ones(3, dtype=torch.bool)
 

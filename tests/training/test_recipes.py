@@ -8,8 +8,8 @@ from doubtmap.errors import ModelError
 from doubtmap.training import Objective, Plain, Spectral
 from doubtmap.training.labels import weights_of
 from doubtmap.training.networks import Start
-from doubtmap.training.objective import cross_entropy
-from doubtmap.training.processes import ALONE
+from doubtmap.training.optimizing import ALONE
+from doubtmap.training.recipe import cross_entropy
 from doubtmap.training.spectral import norms
 
 NAMES = ("a", "b", "c")

@@ -3,8 +3,8 @@
 import pytest
 
 from doubtmap.errors import DataError
-from doubtmap.reports.loss_chart import loss_chart
 from doubtmap.training.folder import Folder
+from doubtmap.training.pictures import loss_chart
 
 
 @pytest.fixture

@@ -1,0 +1,211 @@
+"""Fitting a calibrator to a network, and seeing on other images whether it does any good.
+
+A calibrated network needs no calibrator, and one that makes it worse does harm. So every method is
+fitted on one part of the held-out images and compared with the raw network on the other before it
+is fitted on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from doubtmap.calibration import Calibrator, Identity, Origin, Remembered, parse_method
+from doubtmap.calibration.comparison import Comparison, compare
+from doubtmap.datasets import fingerprints
+from doubtmap.datasets.dataset import Dataset
+from doubtmap.engine.run import Pairs, Progress
+from doubtmap.engine.splitting import split_images
+from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.prediction import Prediction, Segmenter
+
+RAW = "identity"
+
+
+CANDIDATES = (
+    *("temperature", "ensemble", "histogram", "isotonic", "local", "selective", "selective_soft"),
+    "selective_confidence",
+)
+"""What `auto` tries, simplest first: all that keep the predicted class, but for Meta-Cal, which
+gives accuracy away by design."""
+
+
+MARGIN = 0.002
+"""A difference in ECE below this is too small to be worth another method."""
+
+
+Criterion = Literal["ece", "brier", "nll"]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What `calibrate` found.
+
+    Args:
+        method: the one taken, by name.
+        calibrator: fitted on all images.
+        comparison: of the methods, fitted on one part of the images, on the other.
+        notes: sentences for the user.
+    """
+
+    method: str
+    calibrator: Calibrator
+    comparison: Comparison
+    notes: tuple[str, ...]
+
+
+def calibrate(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    method: str = "auto",
+    *,
+    candidates: Sequence[str] = CANDIDATES,
+    unknown: Sequence[str] = (),
+    by: Criterion = "ece",
+    margin: float = MARGIN,
+    seed: int = 0,
+    replicates: int = 300,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Calibration:
+    """Fit a calibrator on held-out images.
+
+    The network runs once; its native logits are kept in a temporary folder meanwhile, and its
+    features too where a method asks for them (`inputs=all`), which are many times larger.
+
+    Args:
+        segmenter: the network.
+        dataset: labelled images that it was not trained on and will not be tested on.
+        method: a name of `doubtmap.calibration.METHODS`, with options in brackets, or `auto`: the
+            simplest of the candidates that no other beats, and the identity where none beats the
+            raw network.
+        candidates: what `auto` compares, simplest first.
+        unknown: label classes that are unknown objects; they count for nothing here.
+        by: the figure that `auto` goes by.
+        margin: difference in it that is worth another method.
+        seed: of samples, training and bootstrap; a method's own `seed=` comes first.
+        replicates: of the bootstrap over blocks of images.
+        command: what to write into the file as its origin.
+        progress: told after each image.
+
+    Raises:
+        UsageError, DataError, ModelError: each with one sentence that says what to do.
+    """
+    if by not in get_args(Criterion):
+        raise UsageError(f"calibrate: expected by = ece, brier or nll, got {by!r}.")
+    wanted = [RAW, *candidates] if method == "auto" else list(dict.fromkeys([RAW, method]))
+    for name in wanted:
+        parse_method(name)
+    parts = split_images([dataset.sample_name(index) for index in range(len(dataset))])
+    images = fingerprints(dataset)
+    need = tuple(unknown)
+    fit, other = (
+        Remembered(
+            Pairs(segmenter, dataset, need, indices=part, stage=stage, progress=progress),
+            features=any("inputs" in name for name in wanted),
+        )
+        for part, stage in zip(parts, ("predict to fit", "predict to compare"))
+    )
+    fitted, notes = _fit_each(wanted, fit, method, seed)
+    comparison = compare(other, fitted, replicates=replicates, seed=seed, progress=progress)
+    if method == "auto":
+        taken, found = choose(comparison, by, margin)
+    else:
+        taken, found = method, _warnings(comparison, method)
+    everything = _Both(fit, other)
+    calibrator = parse_method(taken, seed)(everything)
+    origin = Origin(
+        data=dataset.name,
+        images=images,
+        class_names=segmenter.class_names,
+        figures={"raw": comparison.figures(RAW), "calibrated": comparison.figures(taken)},
+        command=command,
+    )
+    return Calibration(taken, replace(calibrator, origin=origin), comparison, (*notes, *found))
+
+
+def choose(
+    comparison: Comparison, by: Criterion = "ece", margin: float = MARGIN
+) -> tuple[str, tuple[str, ...]]:
+    """The first method that no other beats, among those that beat the raw network.
+
+    `a` beats `b` where its figure is lower by more than the margin and the paired 95 % interval
+    of the difference lies below 0. A method whose likelihood is worse than the raw network's,
+    beyond doubt, is no candidate.
+
+    Args:
+        comparison: methods simplest first, `identity` among them.
+        by: the figure; `ece` is pooled, with 15 bins. Brier score and likelihood (`nll`) also see
+            whether doubtful pixels are told from sure ones.
+        margin: of the figure.
+
+    Returns:
+        Its name, and sentences that say why.
+    """
+    able, notes = [], []
+    for name in comparison.names:
+        worse, bounds = comparison.difference(name, RAW, "nll")
+        if name != RAW and bounds is not None and bounds[0] > 0:
+            notes.append(f"{name}: refused, since it worsens the likelihood by {worse:.3f} nats.")
+        else:
+            able.append(name)
+    better = [name for name in able if beats(comparison, name, RAW, by, margin)]
+    taken = next(
+        (a for a in better if not any(beats(comparison, b, a, by, margin) for b in better)), RAW
+    )
+    raw, now = comparison.ece(RAW), comparison.ece(taken)
+    if taken == RAW:
+        notes.append(
+            f"No method improves on the raw network, whose ECE is {raw:.4f}: the calibrator "
+            f"written leaves predictions as they are."
+        )
+    else:
+        notes.append(f"{taken}: ECE {raw:.4f} before, {now:.4f} after, on images kept apart.")
+    return taken, tuple(notes)
+
+
+def beats(
+    comparison: Comparison, a: str, b: str, by: Criterion = "ece", margin: float = MARGIN
+) -> bool:
+    """Whether a figure of `a` is lower than that of `b` by more than the margin, beyond doubt."""
+    difference, bounds = comparison.difference(a, b, by)
+    return a != b and difference < -margin and bounds is not None and bounds[1] < 0
+
+
+def _warnings(comparison: Comparison, method: str) -> tuple[str, ...]:
+    raw, now = comparison.ece(RAW), comparison.ece(method)
+    sentence = f"{method}: ECE {raw:.4f} before, {now:.4f} after, on images kept apart."
+    if beats(comparison, RAW, method, margin=0.0):
+        return (f"{sentence} It makes this network worse. Take --method auto, which would not.",)
+    return (sentence,)
+
+
+def _fit_each(
+    wanted: list[str], pairs: Remembered, method: str, seed: int
+) -> tuple[dict[str, Calibrator], list[str]]:
+    """Fitted methods by name; under `auto` those that cannot be fitted are left out, and said."""
+    result: dict[str, Calibrator] = {RAW: Identity()}
+    notes = []
+    for name in wanted[1:]:
+        try:
+            result[name] = parse_method(name, seed)(pairs)
+        except (DataError, ModelError) as error:
+            if method != "auto":
+                raise
+            notes.append(f"{name}: left out ({error})")
+    return result, notes
+
+
+@dataclass(frozen=True)
+class _Both:
+    """The pairs of two parts, one after the other."""
+
+    first: Remembered
+    second: Remembered
+
+    def __iter__(self) -> Iterator[tuple[Prediction, Tensor]]:
+        yield from self.first
+        yield from self.second

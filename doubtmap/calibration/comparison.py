@@ -1,0 +1,272 @@
+"""Several calibrators of one network, measured side by side on the same images.
+
+Kept are sums by image, so that all figures, pooled or per image, with 10 or 15 bins, and paired
+differences come from one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from doubtmap.calibration import Calibrator
+from doubtmap.calibration.calibrator import Pairs
+from doubtmap.calibration.pixels import checked_label
+from doubtmap.engine.run import Progress
+from doubtmap.errors import DataError, UsageError
+from doubtmap.metrics.accumulator import Array
+from doubtmap.metrics.bootstrap import interval
+from doubtmap.metrics.regions import boundary_band, random_patches
+from doubtmap.prediction import Prediction
+
+FINE = 30
+"""Bins kept; 10 and 15 follow from them."""
+
+
+PATCHES = 10
+
+
+Region = Literal["all", "boundary", "inside"]
+
+
+REGIONS: tuple[Region, ...] = ("all", "boundary", "inside")
+
+
+@dataclass(eq=False)
+class Comparison:
+    """Sums of each image and method.
+
+    Args:
+        names: of the methods.
+        block: consecutive images that are drawn together by the bootstrap, since neighbouring
+            frames are alike; fewer where there are not ten blocks.
+        replicates: of the bootstrap.
+        seed: of bootstrap and patches.
+        sums: for each image `(methods, regions + patches, 30, 3)`: by bin of the confidence,
+            pixels, right ones, and the sum of the confidence.
+        losses: for each image `(methods, 3)`: pixels, Brier score and negative log-likelihood.
+        classwise: `(methods, C, 30, 3)`: as sums, by predicted class, pooled.
+    """
+
+    names: tuple[str, ...]
+    block: int = 10
+    replicates: int = 300
+    seed: int = 0
+    sums: list[Array] = field(default_factory=list)
+    losses: list[Array] = field(default_factory=list)
+    classwise: Array | None = None
+
+    def ece(self, name: str, bins: int = 15, region: Region = "all") -> float:
+        """Expected calibration error, pooled over all pixels of a region."""
+        return _ece(_coarse(self._region(name, region).sum(0), bins))
+
+    def ece_per_image(self, name: str, bins: int = 15, region: Region = "all") -> float:
+        """Mean over images of each image's ECE; images without pixels are left out."""
+        return _mean_ece(_coarse(self._region(name, region), bins))
+
+    def ece_per_patch(self, name: str, bins: int = 15) -> float:
+        """Mean over seeded patches of 72 x 72 pixels of each patch's ECE."""
+        patches = self._stacked[:, self._at(name), len(REGIONS) :]
+        return _mean_ece(_coarse(patches, bins))
+
+    def brier(self, name: str) -> float:
+        """Mean Brier score, pooled, in [0, 2]."""
+        return self._loss(name, 1)
+
+    def nll(self, name: str) -> float:
+        """Mean negative log-likelihood, pooled, in nats."""
+        return self._loss(name, 2)
+
+    def accuracy(self, name: str) -> float:
+        """Share of right pixels."""
+        sums = self._region(name, "all").sum(0)
+        return float(sums[:, 1].sum() / sums[:, 0].sum())
+
+    def figures(self, name: str) -> dict[str, Any]:
+        """All figures of a method, with intervals of the main ones."""
+        row: dict[str, Any] = {"ece": self.ece(name)}
+        row["ece_interval"] = interval(row["ece"], self._replicated(name, "ece"), (0, 1))
+        row["ece_10_bins"] = self.ece(name, 10)
+        row["ece_per_image"] = self.ece_per_image(name)
+        row["ece_per_image_10_bins"] = self.ece_per_image(name, 10)
+        row["ece_per_patch"] = self.ece_per_patch(name)
+        for region in ("boundary", "inside"):
+            row[f"ece_{region}"] = self.ece(name, region=region)
+            row[f"ece_per_image_{region}"] = self.ece_per_image(name, region=region)
+        row["nll"], row["brier"] = self.nll(name), self.brier(name)
+        row["nll_interval"] = interval(row["nll"], self._replicated(name, "nll"), (0, np.inf))
+        row["brier_interval"] = interval(row["brier"], self._replicated(name, "brier"), (0, 2))
+        row["accuracy"] = self.accuracy(name)
+        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()}
+
+    def difference(
+        self, a: str, b: str, figure: Literal["ece", "nll", "brier"] = "ece"
+    ) -> tuple[float, list[float] | None]:
+        """Figure of `a` minus that of `b`, and its paired 95 % interval."""
+        value = getattr(self, figure)(a) - getattr(self, figure)(b)
+        drawn = self._replicated(a, figure) - self._replicated(b, figure)
+        return value, interval(value, drawn)
+
+    def diagram(self, name: str, bins: int = 15, label: int | None = None) -> dict[str, Any]:
+        """The reliability diagram of all pixels, or of those predicted to be a class.
+
+        Returns:
+            `confidence`, `accuracy` and `share` by bin, None where a bin is empty.
+        """
+        assert self.classwise is not None
+        found = self.classwise[self._at(name)]
+        count, right, confidence = _coarse(found.sum(0) if label is None else found[label], bins).T
+        some = np.where(count > 0, count, np.nan)
+        return {
+            "confidence": _or_none(confidence / some),
+            "accuracy": _or_none(right / some),
+            "share": (count / max(count.sum(), 1)).tolist(),
+        }
+
+    def take(self, rows: Array, losses: Array, classwise: Array) -> None:
+        """Take an image."""
+        self.sums.append(rows)
+        self.losses.append(losses)
+        self.classwise = classwise if self.classwise is None else self.classwise + classwise
+
+    @property
+    def _stacked(self) -> Array:
+        return np.stack(self.sums)
+
+    def _at(self, name: str) -> int:
+        if name not in self.names:
+            raise UsageError(f"comparison: expected one of {', '.join(self.names)}, got {name!r}.")
+        return self.names.index(name)
+
+    def _region(self, name: str, region: Region) -> Array:
+        return np.stack([row[self._at(name), REGIONS.index(region)] for row in self.sums])
+
+    def _loss(self, name: str, column: int) -> float:
+        pixels, value = np.stack(self.losses)[:, self._at(name)][:, [0, column]].sum(0)
+        return float(value / pixels)
+
+    def _replicated(self, name: str, figure: str) -> Array:
+        """`(R,)`: the figure where blocks of images count Poisson(1) times each."""
+        images = len(self.sums)
+        block = max(1, min(self.block, images // 10))
+        blocks = -(-images // block)
+        drawn = np.random.default_rng(self.seed).poisson(1.0, (self.replicates, blocks))
+        weights = np.repeat(drawn, block, 1)[:, :images].astype(np.float64)
+        if figure == "ece":
+            sums = np.tensordot(weights, self._region(name, "all"), 1)
+            return np.array([_ece(_coarse(row, 15)) for row in sums])
+        column = {"brier": 1, "nll": 2}[figure]
+        losses = weights @ np.stack(self.losses)[:, self._at(name)]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            result: Array = losses[:, column] / losses[:, 0]
+        return result
+
+
+def compare(
+    pairs: Pairs,
+    calibrators: Mapping[str, Calibrator],
+    *,
+    block: int = 10,
+    replicates: int = 300,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Measure calibrators on the same images, every pixel with a class.
+
+    Args:
+        pairs: predictions and labels on which nothing was fitted.
+        calibrators: by name.
+        block: consecutive images that the bootstrap draws together.
+        replicates: of the bootstrap.
+        seed: of bootstrap and patches.
+        progress: told after each image.
+
+    Raises:
+        UsageError: where no calibrator is given.
+        DataError: where no pixel has a class.
+    """
+    if not calibrators:
+        raise UsageError("compare: expected at least one calibrator, got none.")
+    found = Comparison(tuple(calibrators), block, replicates, seed)
+    for index, (prediction, label) in enumerate(pairs):
+        checked_label(label, prediction)
+        if bool((label >= 0).any()):
+            regions = _regions(label, seed + index)
+            measured = [_measure(c(prediction), label, regions) for c in calibrators.values()]
+            found.take(*(np.stack(column) for column in zip(*measured)))
+        if progress:
+            total = len(pairs) if isinstance(pairs, Sized) else index + 1
+            progress("compare", index + 1, total)
+    if not found.sums:
+        raise DataError(
+            "compare: expected pixels labelled with a class of the model, found none. Pass "
+            "labelled images whose class names are the model's."
+        )
+    return found
+
+
+def _measure(
+    prediction: Prediction, label: Tensor, regions: list[Tensor]
+) -> tuple[Array, Array, Array]:
+    there = label >= 0
+    logits, classes, truth = prediction.logits, prediction.classes[there], label[there]
+    log_p = logits.log_softmax(1)
+    p = log_p.exp()
+    of_truth = log_p.gather(1, label.clamp_min(0)[:, None])[:, 0][there].double()
+    confidence = p.gather(1, prediction.classes[:, None])[:, 0][there]
+    squares = p.square_().sum(1)[there].double()
+    right = classes == truth
+    at = (confidence * FINE).ceil().long().sub_(1).clamp_(0, FINE - 1)
+    rows = [_sums(at[r], right[r], confidence[r]) for r in regions]
+    brier = squares - 2 * of_truth.exp() + 1
+    losses = np.array([len(truth), float(brier.sum()), float(-of_truth.sum())])
+    count = logits.shape[1]
+    by_class = _sums(classes * FINE + at, right, confidence, count * FINE).reshape(count, FINE, 3)
+    return np.stack(rows), losses, by_class
+
+
+def _regions(label: Tensor, seed: int) -> list[Tensor]:
+    """Indices among the pixels with a class, of each region and patch."""
+    there = label >= 0
+    band = boundary_band(label)[there]
+    masks = [torch.ones_like(band), band, ~band]
+    for rows, columns in random_patches((label.shape[-2], label.shape[-1]), PATCHES, seed=seed):
+        patch = torch.zeros_like(there)
+        patch[:, rows, columns] = True
+        masks.append(patch[there])
+    return [torch.nonzero(mask)[:, 0] for mask in masks]
+
+
+def _sums(at: Tensor, right: Tensor, confidence: Tensor, size: int = FINE) -> Array:
+    """`(size, 3)`: pixels, right ones, and the sum of the confidence."""
+    weights = (None, right.double(), confidence.double())
+    columns = [torch.bincount(at, weight, minlength=size).double() for weight in weights]
+    return np.asarray(torch.stack(columns, 1).cpu().numpy())
+
+
+def _coarse(sums: Array, bins: int) -> Array:
+    if FINE % bins:
+        raise UsageError(f"comparison: expected a number of bins that divides {FINE}, got {bins}.")
+    shape = (*sums.shape[:-2], bins, FINE // bins, 3)
+    result: Array = sums.reshape(shape).sum(-2)
+    return result
+
+
+def _ece(sums: Array) -> float:
+    pixels = sums[:, 0].sum()
+    return float(np.abs(sums[:, 1] - sums[:, 2]).sum() / pixels) if pixels else float("nan")
+
+
+def _mean_ece(sums: Array) -> float:
+    each = [_ece(row) for row in sums.reshape(-1, *sums.shape[-2:])]
+    defined = [value for value in each if np.isfinite(value)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def _or_none(values: Array) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]

@@ -1,0 +1,312 @@
+"""Labels meet a model's classes by name: which label is which class, and which is unknown.
+
+What the raw values in a label file mean, as data, and the table that translates them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID
+from doubtmap.errors import DataError, UsageError
+from doubtmap.names import plain_name
+
+REST = "rest"
+"""Among the unknown: every label class that the model lacks."""
+
+
+ALIKE = 0.75
+"""From this ratio of equal letters on, two names may be one that was spelt in two ways."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What each label of a data set means to a model.
+
+    Args:
+        targets: for each label class of the data set, the index of the model's class, or
+            `UNKNOWN` or `VOID`.
+        notes: what a reader of the results must know about it, in sentences.
+    """
+
+    targets: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+    def apply(self, label: Tensor) -> Tensor:
+        """Translate labels.
+
+        Args:
+            label: `(..., H, W)` int16: index of a label class, or `KNOWN`, `UNKNOWN`, `VOID`.
+
+        Returns:
+            The same shape, int16: index of a model's class, or `KNOWN`, `UNKNOWN`, `VOID`.
+        """
+        codes = range(KNOWN, 0)
+        table = torch.tensor([*codes, *self.targets], dtype=torch.int16, device=label.device)
+        places = label.flatten().to(torch.int32) - KNOWN
+        return torch.index_select(table, 0, places).reshape(label.shape)
+
+
+def match_labels(
+    dataset_class_names: Sequence[str],
+    model_class_names: Sequence[str] | None,
+    unknown: Sequence[str] = (),
+    *,
+    channels: int | None = None,
+) -> Matching:
+    """Match the label classes of a data set with the classes of a model.
+
+    Names are the same where they differ only in case or in `_`, `-` and space. A label class that
+    the model lacks is void, unless it is unknown. A model without class names is matched by order
+    with the label classes that are not unknown, if their number is right.
+
+    Args:
+        dataset_class_names: empty where labels only tell known from unknown.
+        model_class_names: empty or `None` where the model does not know.
+        unknown: label classes that count as unknown objects; `rest` stands for every label class
+            that the model lacks.
+        channels: number of classes the model tells apart, where it is known.
+
+    Raises:
+        UsageError: a name in `unknown` that the data set lacks, no class in common, or numbers of
+            classes that do not fit.
+
+    Example:
+        >>> matching = match_labels(["road", "Traffic-Sign", "dog"], ["traffic sign", "road"])
+        >>> matching.targets
+        (1, 0, -2)
+        >>> matching.notes
+        ('The model lacks the label class dog, which is void. --unknown can make it unknown.',)
+    """
+    labels, classes = list(dataset_class_names), list(model_class_names or ())
+    if classes and channels is not None and len(classes) != channels:
+        raise UsageError(
+            f"Expected {channels} class names, one for each channel of the model, got "
+            f"{len(classes)}: {_listed(classes)}. Correct them with --classes."
+        )
+    chosen = _chosen(labels, unknown)
+    if not labels:
+        return Matching(())
+    if not classes:
+        return _by_order(labels, chosen, channels)
+    return _by_name(labels, classes, chosen, rest=REST in map(plain_name, unknown))
+
+
+def _by_name(labels: list[str], classes: list[str], chosen: set[int], *, rest: bool) -> Matching:
+    index_of = {plain_name(name): index for index, name in reversed(list(enumerate(classes)))}
+    places = [index_of.get(plain_name(name)) for name in labels]
+    if all(place is None for place in places):
+        raise UsageError(
+            f"Expected classes of the data set and the model with the same names, found none. "
+            f"Data set: {_listed(labels)}. Model: {_listed(classes)}. Rename the model's with "
+            "--classes."
+        )
+    lacking = UNKNOWN if rest else VOID
+    targets = tuple(
+        UNKNOWN if index in chosen else lacking if place is None else place
+        for index, place in enumerate(places)
+    )
+    return Matching(targets, tuple(_notes(labels, classes, chosen, places, targets)))
+
+
+def _by_order(labels: list[str], chosen: set[int], channels: int | None) -> Matching:
+    known = [index for index in range(len(labels)) if index not in chosen]
+    if channels != len(known):
+        number = "an unknown number of" if channels is None else channels
+        raise UsageError(
+            f"The model has no class names and {number} channels, the data set has {len(known)} "
+            f"classes that are not unknown: {_listed([labels[index] for index in known])}. Give "
+            "the model's class names with --classes."
+        )
+    targets = tuple(
+        UNKNOWN if index in chosen else known.index(index) for index in range(len(labels))
+    )
+    note = (
+        "The model has no class names: its channels were taken in the order of the label classes "
+        f"{_listed([labels[index] for index in known])}."
+    )
+    return Matching(targets, (note,))
+
+
+def _notes(
+    labels: list[str],
+    classes: list[str],
+    chosen: set[int],
+    places: list[int | None],
+    targets: tuple[int, ...],
+) -> list[str]:
+    notes = []
+    for index in sorted(chosen):
+        if places[index] is not None:
+            notes.append(
+                f"{labels[index]} is a class of the model and is counted as unknown because you "
+                "asked."
+            )
+    void = [name for name, target in zip(labels, targets) if target == VOID]
+    if void:
+        notes.append(_lacks(void))
+    absent = [name for index, name in enumerate(classes) if index not in places]
+    if absent:
+        notes.append(f"The data set has no labels for the model's {_classes(absent)}.")
+    doubtful = [n for i, n in enumerate(labels) if places[i] is None and i not in chosen]
+    notes += _meant(doubtful, absent)
+    if all(target < 0 for target in targets):
+        notes.append("No label class is left that the model could get right.")
+    return notes
+
+
+def _meant(labels: list[str], classes: list[str]) -> list[str]:
+    """A question for each unmatched label class that looks like an unmatched model class."""
+    names = {plain_name(name): name for name in classes}
+    near = {n: difflib.get_close_matches(plain_name(n), names, 1, ALIKE) for n in labels}
+    return [
+        f"Did you mean the model's class {names[found[0]]} by the label class {label}? Then give "
+        "them one name with --classes."
+        for label, found in near.items()
+        if found
+    ]
+
+
+def _lacks(names: list[str]) -> str:
+    if len(names) == 1:
+        return (
+            f"The model lacks the label class {names[0]}, which is void. --unknown can make it "
+            "unknown."
+        )
+    return (
+        f"The model lacks the label classes {_listed(names)}, which are void. --unknown can make "
+        "them unknown."
+    )
+
+
+def _chosen(labels: list[str], unknown: Sequence[str]) -> set[int]:
+    """Indices of the label classes that were asked to be unknown, `rest` apart."""
+    index_of = {plain_name(name): index for index, name in enumerate(labels)}
+    chosen = set()
+    for name in unknown:
+        if plain_name(name) in index_of:
+            chosen.add(index_of[plain_name(name)])
+        elif plain_name(name) != REST:
+            raise UsageError(_no_such_label(name, labels))
+    return chosen
+
+
+def _no_such_label(name: str, labels: list[str]) -> str:
+    if not labels:
+        return (
+            f"The labels of this data set only tell known from unknown, so {name} cannot be "
+            "chosen as unknown. Leave --unknown out."
+        )
+    near = difflib.get_close_matches(plain_name(name), [plain_name(label) for label in labels], 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"Expected unknown classes among {_listed(labels)}, or rest, got {name}.{hint}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"{'class' if len(names) == 1 else 'classes'} {_listed(names)}"
+
+
+HIGHEST_VALUE = 65535
+"""Label files have at most 16 bits."""
+
+
+_NAMES = {KNOWN: "known", UNKNOWN: "unknown", VOID: "void"}
+
+
+_UNDESCRIBED = np.iinfo(np.int16).min
+
+
+@dataclass(frozen=True)
+class LabelValues:
+    """The meaning of raw label values.
+
+    Args:
+        classes: raw values of each class, in the order of the class indices.
+        known: values of pixels that are known, their class not said.
+        unknown: values of something outside the classes.
+        void: values of pixels that count for nothing.
+        other: meaning of every other value: `KNOWN`, `UNKNOWN`, `VOID`, or `None` where such a
+            value is an error.
+    """
+
+    classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    known: tuple[int, ...] = ()
+    unknown: tuple[int, ...] = ()
+    void: tuple[int, ...] = ()
+    other: int | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their indices."""
+        return tuple(self.classes)
+
+    def described(self) -> Iterator[tuple[int, str, int]]:
+        """Every described value, with the name of its meaning and the label it becomes."""
+        for index, (name, values) in enumerate(self.classes.items()):
+            yield from ((value, name, index) for value in values)
+        for label in (KNOWN, UNKNOWN, VOID):
+            values = getattr(self, _NAMES[label])
+            yield from ((value, _NAMES[label], label) for value in values)
+
+    def translate(self, raw: NDArray[Any], path: Path) -> NDArray[np.int16]:
+        """Labels of raw values.
+
+        Args:
+            raw: `(H, W)` unsigned integers of at most 16 bits.
+            path: the file they come from, for the message.
+
+        Returns:
+            `(H, W)`: class index, or `KNOWN`, `UNKNOWN`, `VOID`.
+
+        Raises:
+            DataError: a value has no meaning.
+        """
+        labels: NDArray[np.int16] = np.take(self._table, raw)
+        if self.other is None and (labels == _UNDESCRIBED).any():
+            raise DataError(self._undescribed(raw[labels == _UNDESCRIBED], path))
+        return labels
+
+    @cached_property
+    def _table(self) -> NDArray[np.int16]:
+        rest = _UNDESCRIBED if self.other is None else self.other
+        table = np.full(HIGHEST_VALUE + 1, rest, np.int16)
+        for value, _, label in self.described():
+            table[value] = label
+        return table
+
+    def _undescribed(self, raw: NDArray[Any], path: Path) -> str:
+        values, counts = np.unique(raw, return_counts=True)
+        found = [f"{value} ({count} pixels)" for value, count in zip(values, counts, strict=True)]
+        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+        expected = ", ".join(_ranges(sorted({value for value, _, _ in self.described()})))
+        return (
+            f"{path}: expected the label values {expected}, got {', '.join(found[:8])}{more}. "
+            "Choose the layout that these labels were written for, or describe the values in a "
+            "doubtmap.toml and use folder:PATH."
+        )
+
+
+def _ranges(values: list[int]) -> Iterator[str]:
+    """Sorted values in words: 0 to 11, 255."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    for run in runs:
+        yield str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}"

@@ -1,0 +1,241 @@
+"""A threshold as a file: which score, which number, how it was chosen, and at what price."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.files import write_atomically
+from doubtmap.prediction import Score, Segmenter
+from doubtmap.scores.parsing import parse_scores
+from doubtmap.scoring import fingerprint_of
+from doubtmap.version import __version__
+
+FORMAT = 1
+
+
+_UNREADABLE = (
+    *(OSError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError),
+    UsageError,
+)
+"""What reading a file of something else may raise."""
+
+
+Of = Literal["wrong", "unknown"]
+
+
+By = Literal["f1", "tpr", "fpr", "risk"]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From which score on a pixel is flagged, chosen on data of its own.
+
+    Args:
+        score: as on the command line, such as `entropy` or `wrong:FILE`.
+        threshold: a float32 number; flagged is what has a score above it.
+        of: what it was chosen to flag: `wrong` pixels among the known, or `unknown` ones.
+        by: `f1`, `tpr`, `fpr` or `risk`.
+        level: the rate, or the tolerated share; None for `f1`.
+        data: name of the data set it was chosen on.
+        images: of that data set.
+        figures: at this threshold on those data: `missed` (mean over images that hold any, of the
+            missed share), `tpr`, `fpr`, `precision`, `f1` and `flagged` (share of the pixels that
+            count), pooled; None where not defined.
+        network: what its predictions depend on, as far as can be told.
+        fingerprint: mean logits of a probe image, by which another network is recognised.
+        digest: of the score, where it learnt from data.
+        unknown: label classes that were unknown objects there.
+        empty: whether images without any pixel to flag counted, as having missed nothing.
+        seen: fingerprints of the images.
+        notes: sentences for the user.
+        command: how it was made.
+
+    Raises:
+        UsageError: for values that cannot be.
+    """
+
+    score: str
+    threshold: float
+    of: Of
+    by: By
+    level: float | None = None
+    data: str = ""
+    images: int = 0
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+    network: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: tuple[float, ...] = ()
+    digest: str = ""
+    unknown: tuple[str, ...] = ()
+    empty: bool = False
+    seen: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.of not in get_args(Of) or self.by not in get_args(By):
+            raise UsageError(
+                f"threshold: expected one of {', '.join(get_args(Of))} by one of "
+                f"{', '.join(get_args(By))}, got {self.of!r} by {self.by!r}."
+            )
+        if not math.isfinite(self.threshold) or float(np.float32(self.threshold)) != self.threshold:
+            raise UsageError(
+                f"threshold: expected a finite float32 number, got {self.threshold!r}."
+            )
+
+    def flag(self, values: Tensor) -> Tensor:
+        """Which pixels are flagged.
+
+        Args:
+            values: any shape, float32, the score's.
+
+        Returns:
+            The same shape, bool: above the threshold, not at it.
+        """
+        return (values if values.dtype == torch.float64 else values.float()) > self.threshold
+
+    def opened(self) -> tuple[str, Score]:
+        """What results call the score, and the score.
+
+        Raises:
+            UsageError, DataError: where it cannot be opened, or its file holds another fit.
+        """
+        ((name, score),) = parse_scores([self.score]).items()
+        self.check_score(score)
+        return name, score
+
+    def check_score(self, score: Score) -> None:
+        """Refuse another fit of the same score.
+
+        Raises:
+            DataError: where the file of the score holds another fit.
+        """
+        if getattr(score, "digest", "") != self.digest:
+            raise DataError(
+                f"threshold: expected the fit of {self.score} that it was chosen with, got "
+                f"another. Choose it again with: doubtmap threshold MODEL DATA --score "
+                f"{self.score}."
+            )
+
+    def belongs_to(self, name: str, score: Score) -> bool:
+        """Whether this is a score's threshold: by its fit where it learnt from data, or by name."""
+        if self.digest:
+            return bool(getattr(score, "digest", "") == self.digest)
+        return name == next(iter(parse_scores(self.score)))
+
+    def check_network(self, segmenter: Segmenter) -> None:
+        """Refuse another network, or the same with another calibrator or input size.
+
+        Raises:
+            ModelError: where its logits on a probe image differ.
+        """
+        found, expected = fingerprint_of(segmenter), torch.tensor(self.fingerprint)
+        if not expected.numel():
+            return
+        near = 1e-2 * float(expected.abs().max())
+        if found.shape != expected.shape or not torch.allclose(found, expected, 1e-2, near):
+            raise ModelError(
+                "threshold: expected the network that it was chosen for, with the same calibrator "
+                "and --input-size, but this one's logits differ. Choose it again with: doubtmap "
+                "threshold MODEL DATA."
+            )
+
+    @classmethod
+    def of_content(cls, content: Mapping[str, Any]) -> Self:
+        """From what a file holds.
+
+        Raises:
+            KeyError, TypeError, ValueError, UsageError: for anything else.
+        """
+        known = {part.name: content[part.name] for part in fields(cls)}
+        for name in ("unknown", "seen", "notes"):
+            known[name] = tuple(str(text) for text in known[name])
+        known["fingerprint"] = tuple(float(x) for x in known["fingerprint"])
+        known["figures"] = dict(known["figures"])
+        if known["level"] is not None:
+            known["level"] = float(known["level"])
+        if not isinstance(known["score"], str) or isinstance(known["threshold"], (bool, str)):
+            raise TypeError("the score is no text, or the threshold no number")
+        return cls(**known | {"threshold": float(known["threshold"])})
+
+
+def thresholds_by_score(
+    thresholds: Sequence[Threshold], scores: Mapping[str, Score], segmenter: Segmenter
+) -> dict[str, Threshold]:
+    """Thresholds of unknown objects by the name of the score that each belongs to.
+
+    Raises:
+        UsageError: for one of wrong pixels, of a score that is not there, or a second one of a
+            score.
+        ModelError: for one of another network.
+    """
+    found: dict[str, Threshold] = {}
+    for threshold in thresholds:
+        if threshold.of != "unknown":
+            raise UsageError(
+                f"threshold: expected one of unknown objects, got one of {threshold.of} pixels. "
+                f"Choose one with: doubtmap threshold MODEL DATA --of unknown."
+            )
+        threshold.check_network(segmenter)
+        owners = [name for name, score in scores.items() if threshold.belongs_to(name, score)]
+        if not owners:
+            raise UsageError(
+                f"threshold: expected {threshold.score} among the scores, as it was when the "
+                f"threshold was chosen, got {', '.join(scores)}. Add it to --scores."
+            )
+        if owners[0] in found:
+            raise UsageError(f"threshold: {owners[0]} got two thresholds. Leave one out.")
+        found[owners[0]] = threshold
+    return found
+
+
+def save_threshold(threshold: Threshold, path: str | Path) -> None:
+    """Write a threshold as JSON; the file is whole or not there.
+
+    Raises:
+        DataError: where it cannot be written.
+    """
+    about = {"doubtmap": __version__, "kind": "threshold", "format": FORMAT}
+    text = json.dumps(about | asdict(threshold), indent=1, default=list, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def load_threshold(path: str | Path) -> Threshold:
+    """Read a threshold.
+
+    Args:
+        path: a file that `doubtmap threshold` wrote.
+
+    Raises:
+        DataError: where there is no such file, or it holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("kind") != "threshold":
+            raise ValueError("not a threshold")
+        if content["format"] is True or content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, where this version reads {FORMAT}")
+        return Threshold.of_content(content)
+    except (
+        OSError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        UsageError,
+    ) as error:
+        raise DataError(
+            f"{path}: expected a threshold, but it cannot be read ({error or type(error).__name__})"
+            f". Make one with: doubtmap threshold MODEL DATA --score NAME --of unknown --by f1 "
+            f"--out FILE."
+        ) from error

@@ -1,0 +1,68 @@
+"""The images worth looking at: those with the most doubt, and those with the most missed pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from doubtmap.engine.run import Run
+from doubtmap.evaluation.results import Example
+from doubtmap.evaluation.tally import Tally
+from doubtmap.scoring import score_maps
+
+EPISTEMIC = ("density", "mahalanobis", "mutual_information", "distilled", "member_spread")
+"""Scores of what the network does not know, best first."""
+
+
+def pick_examples(run: Run, tally: Tally, count: int) -> Iterator[Example]:
+    """Third pass: the images with the most doubt, and those with the most missed pixels."""
+    score = "entropy" if "entropy" in run.scores else next(iter(run.scores))
+    if "member_entropy" in run.scores and "mutual_information" in run.scores:
+        score = "member_entropy"
+    epistemic = _epistemic(run, score)
+    taken: set[int] = set()
+    for key, reason, detail in (
+        ("mean", "most doubt", "mean {score} {value:.3g}"),
+        (
+            "missed",
+            "most missed",
+            "{value:.1%} of the pixels are bad and outside the most doubtful fifth by {score}",
+        ),
+    ):
+        rows = [row for row in tally.images if row["scores"][score].get(key) is not None]
+        rows.sort(key=lambda row, key=key: -float(row["scores"][score][key]))  # type: ignore[misc]
+        picked = [row for row in rows if row["index"] not in taken][:count]
+        taken |= {row["index"] for row in picked}
+        for row in picked:
+            text = detail.format(score=score, value=row["scores"][score][key])
+            yield _example(run, row["index"], score, epistemic, reason, text)
+
+
+def _epistemic(run: Run, shown: str) -> str | None:
+    """The score to show beside the shown one, where that is of what the image leaves open."""
+    if shown not in ("entropy", "member_entropy"):
+        return None
+    return next((n for kind in EPISTEMIC for n in run.scores if n.split("(")[0] == kind), None)
+
+
+def _example(
+    run: Run, index: int, score: str, epistemic: str | None, reason: str, detail: str
+) -> Example:
+    sample = run.dataset[index]
+    prediction, label = run.predict(sample)
+    wanted = [score] if epistemic is None else [score, epistemic]
+    maps = score_maps(prediction, {name: run.scores[name] for name in wanted})
+    doubt, *other = (values.cpu().numpy().astype(np.float32) for values in maps.values())
+    return Example(
+        name=sample.name,
+        reason=reason,
+        detail=detail,
+        image=sample.image.permute(1, 2, 0).numpy(),
+        label=label.cpu().numpy(),
+        predicted=prediction.classes[0].cpu().numpy().astype(np.int16),
+        doubt=doubt,
+        score=score,
+        epistemic=other[0] if other else None,
+        epistemic_score=epistemic or "",
+    )

@@ -1,0 +1,206 @@
+"""Several evaluations that differ in their draws only: mean and deviation of each figure.
+
+Reference:
+    Simultaneous Semantic Segmentation and Outlier Detection in Presence of Domain Shift (Bevandic
+    et al., 2019), https://arxiv.org/abs/1908.01098: the pass over WD-Pascal is repeated with other
+    objects, and figures are means over the passes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from doubtmap.datasets.dataset import Dataset
+from doubtmap.engine.journal import guarded
+from doubtmap.engine.settings import data_settings, hold_to, model_settings, score_settings
+from doubtmap.errors import DataError, UsageError
+from doubtmap.evaluation.evaluate import evaluate
+from doubtmap.evaluation.results import Results
+from doubtmap.files import write_atomically
+from doubtmap.prediction import Score, Segmenter
+from doubtmap.scores.parsing import parse_scores
+
+SEGMENTATION = ("miou", "accuracy")
+
+
+UNKNOWN = ("auprc", "auroc", "fpr95", "siou", "ppv", "f1")
+
+
+Figures = dict[str, Any]
+
+
+def evaluate_passes(
+    segmenter: Segmenter,
+    passes: Sequence[Dataset],
+    scores: str | Iterable[str | Score] | Mapping[str, Score],
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    save: Callable[[Results], None] | None = None,
+    **options: Any,
+) -> Results:
+    """Evaluate the passes one by one.
+
+    Args:
+        segmenter: the network.
+        passes: data sets that differ in their draws only, such as `Pasted` ones of several seeds.
+        scores: as of `evaluate`.
+        out: folder for what an interrupted run keeps; without it nothing is kept on disk.
+        resume: go on with the run in `out`, if there is one; passes that are done stay done.
+        save: called with the results before what is kept on disk is removed.
+        options: further arguments of `evaluate`, the same for each pass.
+
+    Returns:
+        The results of the first pass, with `passes` besides: for the figures of the segmentation
+        and of the unknown, `mean`, `deviation` (divisor `count - 1`) and `values`, one a pass.
+
+    Raises:
+        UsageError: without a pass, or where `out` holds another run.
+        DataError, ModelError: as `evaluate`.
+    """
+    if not passes:
+        raise UsageError("evaluate: expected at least 1 pass, got none. Give --repeats 1 or more.")
+    if len(passes) == 1:
+        return evaluate(segmenter, passes[0], scores, out=out, resume=resume, save=save, **options)
+    scores = scores if isinstance(scores, str | Mapping) else list(scores)
+    kept = Path(out) / ".passes" if out else None
+    if kept is not None:
+        _hold(kept, _settings(segmenter, passes, scores, options), resume)
+    others = [
+        _done(segmenter, dataset, scores, kept and kept / str(at), options)
+        for at, dataset in enumerate(passes[1:], 2)
+    ]
+
+    def save_all(results: Results) -> None:
+        summary = summarised([results.figures, *others], [dataset.name for dataset in passes])
+        results.figures["passes"] = summary
+        results.figures["notes"].extend(sentences(summary))
+        if save:
+            save(results)
+
+    first = kept and kept / "1"
+    results = evaluate(
+        segmenter, passes[0], scores, out=first, resume=True, save=save_all, **options
+    )
+    if kept is not None:
+        with guarded(kept):
+            shutil.rmtree(kept)
+    return results
+
+
+def summarised(figures: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figures:
+    """Mean and deviation over the passes.
+
+    Args:
+        figures: of each pass, as in `results.json`.
+        names: of each pass.
+    """
+    return {
+        "count": len(figures),
+        "data": list(names),
+        "segmentation": {
+            key: spread([each["segmentation"][key] for each in figures]) for key in SEGMENTATION
+        },
+        "scores": {
+            score: {
+                "unknown": {
+                    key: spread([each["scores"][score]["unknown"][key] for each in figures])
+                    for key in UNKNOWN
+                }
+            }
+            for score in figures[0]["scores"]
+        },
+    }
+
+
+def spread(values: Sequence[float | None]) -> Figures:
+    """Mean and deviation, None where a pass does not define the figure.
+
+    Example:
+        >>> spread([0.25, 0.75])["mean"]
+        0.5
+    """
+    defined = [value for value in values if value is not None]
+    whole = len(defined) == len(values)
+    return {
+        "mean": statistics.fmean(defined) if whole else None,
+        "deviation": statistics.stdev(defined) if whole and len(defined) > 1 else None,
+        "values": list(values),
+    }
+
+
+def sentences(summary: Figures) -> list[str]:
+    """The figure that the protocol goes by, for those who do not open `results.json`."""
+    found = {name: each["unknown"]["auprc"] for name, each in summary["scores"].items()}
+    told = [
+        f"{name} {figure['mean']:.4f} (deviation {figure['deviation']:.4f})"
+        for name, figure in found.items()
+        if figure["mean"] is not None
+    ]
+    start = f"All other figures are of the first of {summary['count']} passes"
+    if not told:
+        return [f"{start}, {summary['data'][0]}."]
+    return [f"{start}, {summary['data'][0]}. AUPRC of the unknown over all: {', '.join(told)}."]
+
+
+def _done(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    scores: str | Mapping[str, Score] | list[str | Score],
+    place: Path | None,
+    options: Figures,
+) -> Figures:
+    """The figures of one pass, read where it was done before."""
+    file = place and place.with_suffix(".json")
+    if file is not None and file.exists():
+        try:
+            figures: Figures = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file}: cannot be read ({error}). Remove it to go on.") from error
+        return figures
+
+    def save(results: Results) -> None:
+        if file is not None:
+            plain = {key: results.figures[key] for key in ("segmentation", "scores")}
+            write_atomically(file, json.dumps(plain, default=str).encode())
+
+    results = evaluate(
+        segmenter, dataset, scores, out=place, resume=True, save=save, **options | {"examples": 0}
+    )
+    return results.figures
+
+
+def _settings(
+    segmenter: Segmenter,
+    passes: Sequence[Dataset],
+    scores: str | Mapping[str, Score] | list[str | Score],
+    options: Figures,
+) -> Figures:
+    """What must be the same for the passes that are done to count."""
+    asked = {"scores": "all"} if scores == "all" else score_settings(parse_scores(scores))
+    others = ("unknown", "seed", "replicates", "bins", "component_sizes", "skip_bad", "thresholds")
+    other = options.get("open_set")
+    return {
+        **model_settings(segmenter),
+        "passes": [data_settings(dataset) for dataset in passes],
+        **asked,
+        "open_set": data_settings(other) if isinstance(other, Dataset) else other,
+        "options": {key: str(options[key]) for key in others if key in options},
+    }
+
+
+def _hold(folder: Path, settings: Figures, resume: bool) -> None:
+    """Claim the folder for this run, or go on with it."""
+    if folder.exists() and not resume:
+        raise UsageError(
+            f"{folder.parent}: holds a run that is not finished. Go on with --resume, choose "
+            f"another --out, or remove {folder} to start anew."
+        )
+    with guarded(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    hold_to(folder / "settings.json", settings)

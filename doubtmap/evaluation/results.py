@@ -1,0 +1,152 @@
+"""What one evaluation found: figures, curves and a few telling images.
+
+Filled by `evaluate`, read by the reports; a plain value without behaviour.
+
+`results.json`: the figures of an evaluation as strict JSON, written and read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doubtmap.errors import DataError
+from doubtmap.files import write_atomically
+from doubtmap.segments.look_first import LookFirst
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One image worth looking at.
+
+    Args:
+        name: the sample's name.
+        reason: why it was picked: `most doubt` or `most missed`.
+        detail: one line, such as `mean entropy 0.81`.
+        image: `(H, W, 3)` uint8 RGB.
+        label: `(H, W)` int16: the model's class index, or `KNOWN`, `UNKNOWN`, `VOID`.
+        predicted: `(H, W)` int16: the model's class index.
+        doubt: `(H, W)` float32, higher = more doubt.
+        score: name of the score that `doubt` shows.
+        epistemic: `(H, W)` float32, a score of what the network does not know, where one was asked
+            for; `doubt` is then of what the image leaves open.
+        epistemic_score: its name.
+    """
+
+    name: str
+    reason: str
+    detail: str
+    image: NDArray[np.uint8]
+    label: NDArray[np.int16]
+    predicted: NDArray[np.int16]
+    doubt: NDArray[np.float32]
+    score: str
+    epistemic: NDArray[np.float32] | None = None
+    epistemic_score: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Figures, curves and examples of one evaluation.
+
+    Args:
+        figures: the content of `results.json`. Beside a figure `NAME` there may be
+            `NAME_interval: [lo, hi]` (confidence), `NAME_bounds: [lo, hi]` (numerical) and
+            `NAME_per_image` (mean over images); `differences` lists paired differences as
+            `{"figure": "unknown.auprc", "scores": [a, b], "difference": a - b, "interval"}`.
+        curves: any of the following, each may be absent or empty; values are lists of numbers:
+            `precision_recall` `{SCORE: {recall, precision}}` and `roc` `{SCORE: {fpr, tpr}}`, both
+            of the unknown pixels where the data have any and of the wrong pixels otherwise;
+            `risk_coverage` `{SCORE: {coverage, risk}}`;
+            `sparsification` `{SCORE: {removed, error, oracle}}`;
+            `patches` `{SCORE: {percentile, p_accurate_certain, p_uncertain_inaccurate, pavpu}}`,
+            percentiles in [0, 100] or [0, 1]; `pixels`, the same with patches of one pixel;
+            `reliability` `{confidence, accuracy, share}`, one entry for each bin, None where empty;
+            `wrong_reliability` `{SCORE: {confidence, accuracy, share}}`, the same of each score
+            that claims to be the probability of wrong, the confidence being one minus the score.
+        class_names: the model's classes in the order of their indices, or empty.
+        examples: images for the report.
+        look_first: what a review would have shown first, where a meta model was given.
+    """
+
+    figures: dict[str, Any]
+    curves: dict[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    examples: list[Example] = field(default_factory=list)
+    look_first: LookFirst | None = None
+
+
+def write_results(results: Results, path: str | Path) -> None:
+    """Write the figures as JSON that any parser takes.
+
+    NaN and infinity, which JSON does not know, become `null` with a line in `notes`.
+
+    Args:
+        results: the evaluation; only its figures are written.
+        path: the file, written atomically.
+
+    Raises:
+        DataError: for a figure that JSON cannot hold, or where the file cannot be written.
+    """
+    text = json.dumps(strict_figures(results.figures), indent=2, ensure_ascii=False)
+    write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """Read the figures that `write_results` wrote.
+
+    Raises:
+        DataError: where the file is missing or is not strict JSON with figures.
+    """
+    try:
+        figures = json.loads(Path(path).read_text("utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: expected strict JSON, got {error}. Evaluate again.") from error
+    if not isinstance(figures, dict):
+        raise DataError(f"{path}: expected an object of figures, got {type(figures).__name__}.")
+    return figures
+
+
+def strict_figures(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of plain Python values without NaN or infinity; notes say what they were.
+
+    Example:
+        >>> strict_figures({"ece": float("nan"), "notes": []})
+        {'ece': None, 'notes': ['ece: no figure, its value was nan']}
+    """
+    lost: list[str] = []
+    plain: dict[str, Any] = _plain(figures, "", lost)
+    if lost:
+        plain["notes"] = [*(plain.get("notes") or []), *lost]
+    return plain
+
+
+def _plain(value: Any, place: str, lost: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            str(k): _plain(v, f"{place}.{k}" if place else str(k), lost) for k, v in value.items()
+        }
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist(), place, lost)
+    if isinstance(value, list | tuple):
+        return [_plain(v, place, lost) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        lost.append(f"{place}: no figure, its value was {value}")
+        return None
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise DataError(f"{place}: expected a number, text or list, got {type(value).__name__}.")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant}, which JSON does not know")

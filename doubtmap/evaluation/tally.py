@@ -1,0 +1,394 @@
+"""All sums of one evaluation: fixed in size, whatever the number of images.
+
+Only the few numbers per image that the table of images shows grow with the data set.
+
+What one image adds to the figures: everything that the accumulators need, and nothing else.
+
+Keeping the measurement of an image apart from taking it into the sums is what lets a killed run
+go on: observations are journaled first, and replayed exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import safetensors.numpy
+import torch
+from torch import Tensor
+
+from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, ComponentSizes
+from doubtmap.metrics import (
+    BinaryReliability,
+    Components,
+    Confusion,
+    Histogram,
+    Patches,
+    RankingCurve,
+    Reliability,
+    brier_score,
+)
+from doubtmap.metrics.accumulator import Array, State
+from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
+from doubtmap.metrics.histogram import Bins
+from doubtmap.metrics.patches import patch_accuracy, patch_scores
+from doubtmap.metrics.reliability import ReliabilitySums
+from doubtmap.prediction import Prediction
+
+RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)
+"""Kinds of pixels. `KNOWN_ONLY`: labelled as known without a class, so neither right nor wrong."""
+
+
+PATCH = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One image's contribution.
+
+    Args:
+        meta: JSON values: `stage` (of the run), `index`, `name`, `void` (pixels).
+        arrays: `kind` `(N,)` uint8 of the N pixels that are not void; `score/NAME` `(N,)`
+            float32; `patch/NAME` and `accurate`, `(P,)` per patch; `brier`, `doubt`, `wrong`
+            per pixel with a class; `confusion` and `reliability/...` sums. Of the components'
+            stage: `NAME/...`, the sums of each score's components.
+    """
+
+    meta: dict[str, Any]
+    arrays: dict[str, Array]
+
+    def to_bytes(self) -> bytes:
+        """For the journal."""
+        meta = np.frombuffer(json.dumps(self.meta).encode(), np.uint8)
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        return bytes(safetensors.numpy.save(arrays | {"meta": meta}))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """From the journal."""
+        arrays = safetensors.numpy.load(data)
+        return cls(json.loads(arrays.pop("meta").tobytes()), arrays)
+
+
+def observe(
+    index: int,
+    name: str,
+    prediction: Prediction,
+    label: Tensor,
+    maps: dict[str, Tensor],
+    bins: int = 15,
+) -> Observation:
+    """Measure one image.
+
+    Args:
+        index: of the image in the data set.
+        name: of the image.
+        prediction: of this image alone.
+        label: `(H, W)` in the model's classes, or `KNOWN`, `UNKNOWN`, `VOID`.
+        maps: score maps `(H, W)` by name, finite.
+        bins: of the reliability diagram.
+    """
+    classes = prediction.classes[0]
+    label = label.to(classes.device).long()
+    kind = torch.full_like(label, -1)
+    kind[label >= 0] = (classes != label)[label >= 0].long()
+    kind[label == KNOWN] = KNOWN_ONLY
+    kind[label == UNKNOWN] = IS_UNKNOWN
+    counted = kind >= 0
+    arrays: dict[str, Array] = {"kind": _numpy(kind[counted].to(torch.uint8))}
+    for score, values in maps.items():
+        arrays[f"score/{score}"] = _numpy(values[counted])
+    if (label >= 0).any():
+        arrays |= _observe_classes(prediction, label, maps, bins)
+    meta = {
+        "stage": "pixels",
+        "index": index,
+        "name": name,
+        "void": int((~counted).sum()),
+    }
+    return Observation(meta, arrays)
+
+
+def _observe_classes(
+    prediction: Prediction, label: Tensor, maps: dict[str, Tensor], bins: int
+) -> dict[str, Array]:
+    """What needs labels that are classes."""
+    classes, valid = prediction.classes[0], label >= 0
+    count = prediction.logits.shape[1]
+    confusion = Confusion.empty(count)
+    confusion.update(classes, label, valid)
+    reliability = Reliability(count, bins)
+    sums, doubt, wrong = reliability.measure(
+        prediction.logits, label[None], valid[None], prediction.classes
+    )
+    brier = brier_score(prediction.logits, label.clamp_min(0)[None])[0]
+    arrays = {f"reliability/{name}": array for name, array in sums.state().items()}
+    arrays |= {"confusion": confusion.counts, "doubt": doubt, "wrong": wrong.astype(np.uint8)}
+    arrays["brier"] = _numpy(brier[valid].float())
+    whole, accurate = patch_accuracy((classes == label)[None], valid[None], PATCH)
+    arrays["accurate"] = _numpy(accurate[whole].to(torch.uint8))
+    for score, values in maps.items():
+        arrays[f"patch/{score}"] = patch_scores(values[None], whole, PATCH)
+    return arrays
+
+
+def observe_components(
+    index: int,
+    name: str,
+    label: Tensor,
+    maps: dict[str, Tensor],
+    thresholds: dict[str, float],
+    sizes: ComponentSizes,
+) -> Observation:
+    """Find the components of unknown objects in one image, for each score at its threshold."""
+    arrays: dict[str, Array] = {}
+    for score, values in maps.items():
+        frame = Components()
+        above = values > thresholds[score]
+        frame.update(above, label == UNKNOWN, label != VOID, sizes.predicted, sizes.labelled)
+        arrays |= {f"{score}/{key}": array for key, array in frame.state().items()}
+    return Observation({"stage": "components", "index": index, "name": name, "void": 0}, arrays)
+
+
+def _numpy(values: Tensor) -> Array:
+    return np.asarray(values.cpu().numpy())
+
+
+BRIER = 4
+"""Channel that sums the Brier score of the pixels with a class, after the kinds of pixels."""
+
+
+BINS = 1 << 21
+
+
+IMAGE_BINS = 1 << 15
+
+
+PATCH_BINS = 1 << 16
+
+
+Row = dict[str, Any]
+
+
+class ScoreTally:
+    """The sums of one score: pixels by kind, Brier scores, patches, and their replicates.
+
+    Args:
+        replicates: of the bootstrap.
+        bins: of the reliability diagram of a score that claims to be the probability that a pixel
+            is wrong; None for others.
+    """
+
+    def __init__(self, replicates: int, bins: int | None = None) -> None:
+        self.pixels = Histogram(BINS, shape=(4,))
+        self.errors = Histogram(IMAGE_BINS, shape=(5,))
+        self.patches = Patches(bins=PATCH_BINS)
+        self.replicates = BootstrapHistogram(replicates, channels=4)
+        self.patch_replicates = BootstrapHistogram(replicates, channels=2)
+        self.claim = None if bins is None else BinaryReliability.empty(bins)
+        self.claim_replicates = BootstrapSums(replicates)
+
+    def take(self, name: str, arrays: dict[str, Array], weights: Array) -> Row:
+        """Take an image; returns its own figures."""
+        kind, values = arrays["kind"], arrays[f"score/{name}"]
+        self.pixels.update(values, kind)
+        image = Histogram(IMAGE_BINS, shape=(5,))
+        at = image.locate(values)
+        image.add(at, kind)
+        if "brier" in arrays:
+            image.add(at[kind <= WRONG], BRIER, arrays["brier"].astype(np.float64))
+            patches = Patches(bins=PATCH_BINS)
+            patches.add(arrays[f"patch/{name}"], arrays["accurate"])
+            self.patches.histogram.absorb(patches.histogram)
+            self.patch_replicates.add(patches.histogram, weights)
+        if self.claim is not None:
+            self.claim += self._claimed(values, kind, weights)
+        self.errors.absorb(image)
+        image.counts = image.counts[:BRIER]
+        self.replicates.add(image, weights)
+        return image_figures(image.view(), values, kind)
+
+    def _claimed(self, values: Array, kind: Array, weights: Array) -> BinaryReliability:
+        """An image's probabilities of wrong, and how often they came true."""
+        assert self.claim is not None
+        image = BinaryReliability.empty(len(self.claim.confidence))
+        image.update(values, kind == WRONG, kind <= WRONG)
+        self.claim_replicates.add(image.state(), weights)
+        return image
+
+    def state(self) -> State:
+        """The sums as named arrays."""
+        return join_states(
+            pixels=self.pixels.state(),
+            errors=self.errors.state(),
+            patches=self.patches.state(),
+            replicates=self.replicates.state(),
+            patch_replicates=self.patch_replicates.state(),
+            claim={} if self.claim is None else self.claim.state(),
+            claim_replicates=self.claim_replicates.state(),
+        )
+
+    @classmethod
+    def from_state(cls, state: State) -> Self:
+        """The sums whose `state()` this was."""
+        tally = cls(1)
+        tally.pixels = Histogram.from_state(sub_state(state, "pixels"))
+        tally.errors = Histogram.from_state(sub_state(state, "errors"))
+        tally.patches = Patches.from_state(sub_state(state, "patches"))
+        tally.replicates = BootstrapHistogram.from_state(sub_state(state, "replicates"))
+        tally.patch_replicates = BootstrapHistogram.from_state(sub_state(state, "patch_replicates"))
+        if claim := sub_state(state, "claim"):
+            tally.claim = BinaryReliability(**{name: sums.copy() for name, sums in claim.items()})
+        tally.claim_replicates = BootstrapSums.from_state(
+            sub_state(state, "claim_replicates"), len(tally.replicates.histogram.counts)
+        )
+        return tally
+
+
+class Tally:
+    """All sums over the pixels of a data set.
+
+    Args:
+        scores: names.
+        replicates: of the bootstrap over images.
+        seed: of the bootstrap.
+        bins: of the reliability diagrams.
+        claims: those of the scores that claim to be the probability that a pixel is wrong.
+    """
+
+    def __init__(
+        self,
+        scores: list[str],
+        replicates: int = 300,
+        seed: int = 0,
+        bins: int = 15,
+        claims: Collection[str] = (),
+    ) -> None:
+        self.weights = Weights(replicates, seed)
+        self.bins = bins
+        self.scores = {n: ScoreTally(replicates, bins if n in claims else None) for n in scores}
+        self.confusion: Confusion | None = None
+        self.reliability: Reliability | None = None
+        self.brier = Histogram(1 << 16, shape=(2,))
+        """Pixels with a class, and their summed Brier score, by Brier score."""
+        self.segmentation = BootstrapSums(replicates)
+        self.kinds = np.zeros(4, np.int64)
+        self.void = 0
+        self.images: list[Row] = []
+
+    def take(self, seen: Observation) -> None:
+        """Take an image into all sums."""
+        arrays, meta = seen.arrays, seen.meta
+        weights = self.weights(meta["index"])
+        self.kinds += np.bincount(arrays["kind"], minlength=4)
+        self.void += meta["void"]
+        row: Row = {"image": meta["name"], "index": meta["index"]}
+        if "confusion" in arrays:
+            row |= self._take_classes(arrays, weights)
+        row["scores"] = {
+            name: score.take(name, arrays, weights) for name, score in self.scores.items()
+        }
+        self.images.append(row)
+
+    def _take_classes(self, arrays: dict[str, Array], weights: Array) -> Row:
+        confusion = Confusion(arrays["confusion"])
+        sums = ReliabilitySums(**sub_state(arrays, "reliability"))
+        if self.confusion is None or self.reliability is None:
+            self.confusion = Confusion.empty(len(confusion.counts))
+            self.reliability = Reliability(len(confusion.counts), self.bins)
+        self.confusion += confusion
+        self.reliability.add(sums, arrays["doubt"], arrays["wrong"])
+        at = self.brier.locate(arrays["brier"])
+        self.brier.add(at, 0)
+        self.brier.add(at, 1, arrays["brier"].astype(np.float64))
+        self.segmentation.add({"counts": confusion.counts} | sums.state(), weights)
+        return {"miou": confusion.miou, "accuracy": confusion.accuracy, "ece": sums.ece}
+
+    def state(self) -> State:
+        """The sums as named arrays."""
+        state = join_states(
+            segmentation=self.segmentation.state(),
+            brier=self.brier.state(),
+            **{f"score/{name}": score.state() for name, score in self.scores.items()},
+        )
+        if self.confusion is not None and self.reliability is not None:
+            state |= join_states(
+                confusion=self.confusion.state(), reliability=self.reliability.state()
+            )
+        settings = {
+            "replicates": self.weights.replicates,
+            "seed": self.weights.seed,
+            "bins": self.bins,
+            "scores": list(self.scores),
+            "void": self.void,
+            "images": self.images,
+        }
+        state["kinds"] = self.kinds
+        state["settings"] = np.frombuffer(json.dumps(settings).encode(), np.uint8)
+        return state
+
+    @classmethod
+    def from_state(cls, state: State) -> Self:
+        """The sums whose `state()` this was."""
+        settings = json.loads(state["settings"].tobytes())
+        tally = cls(settings["scores"], settings["replicates"], settings["seed"], settings["bins"])
+        tally.void, tally.images = settings["void"], settings["images"]
+        tally.kinds = state["kinds"].copy()
+        tally.brier = Histogram.from_state(sub_state(state, "brier"))
+        tally.segmentation = BootstrapSums.from_state(
+            sub_state(state, "segmentation"), settings["replicates"]
+        )
+        for name in tally.scores:
+            tally.scores[name] = ScoreTally.from_state(sub_state(state, f"score/{name}"))
+        if "confusion/counts" in state:
+            tally.confusion = Confusion(state["confusion/counts"].copy())
+            tally.reliability = Reliability.from_state(sub_state(state, "reliability"))
+        return tally
+
+
+def unknown_curve(bins: Bins) -> RankingCurve:
+    """Unknown pixels against all known ones."""
+    known = bins.counts[RIGHT] + bins.counts[WRONG] + bins.counts[KNOWN_ONLY]
+    return RankingCurve.from_bins(bins, bins.counts[IS_UNKNOWN], known)
+
+
+def wrong_curve(bins: Bins) -> RankingCurve:
+    """Wrong pixels against right ones, unknown ones left out."""
+    return RankingCurve.from_bins(bins, bins.counts[WRONG], bins.counts[RIGHT])
+
+
+def image_figures(bins: Bins, values: Array, kind: Array) -> Row:
+    """An image's own figures: mean doubt, ranking figures, and the share of pixels missed.
+
+    Missed are the unknown and wrong pixels outside the image's most doubtful fifth.
+    """
+    row: Row = {"mean": float(values.mean(dtype=np.float64)) if values.size else None}
+    for name, curve in (("unknown", unknown_curve(bins)), ("wrong", wrong_curve(bins))):
+        if curve.defined:
+            row[name] = {
+                "auprc": float(curve.average_precision()),
+                "auroc": float(curve.auroc()),
+                "fpr95": float(curve.fpr_at_tpr()),
+            }
+    bad = (kind == WRONG) | (kind == IS_UNKNOWN)
+    if bad.any():
+        row["missed"] = float((values[bad] < np.quantile(values, 0.8)).sum() / values.size)
+    return row
+
+
+def join_states(**states: State) -> State:
+    """One flat state from several, names joined by a slash."""
+    return {
+        f"{prefix}/{name}": array
+        for prefix, state in states.items()
+        for name, array in state.items()
+    }
+
+
+def sub_state(state: State, prefix: str) -> State:
+    """The arrays below a prefix, without it."""
+    start = prefix + "/"
+    return {name[len(start) :]: array for name, array in state.items() if name.startswith(start)}

@@ -1,0 +1,134 @@
+"""Fitting a score to a network and a data set, and holding scores to the network they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from doubtmap.datasets import fingerprints
+from doubtmap.datasets.dataset import Dataset
+from doubtmap.engine.run import Pairs, Progress
+from doubtmap.engine.settings import model_settings
+from doubtmap.engine.splitting import split_images
+from doubtmap.errors import UsageError
+from doubtmap.files import check_place
+from doubtmap.prediction import Segmenter, listening_to
+from doubtmap.scores.density import Density
+from doubtmap.scores.parsing import open_scores, parse_fit, split_names
+from doubtmap.scores.wrong import Wrong
+from doubtmap.scoring import (
+    _fingerprint,
+    before_last_activation,
+    fingerprint_of,
+    prepared,
+    seen_by,
+)
+
+
+def fit_score(
+    score: str,
+    segmenter: Segmenter,
+    dataset: Dataset,
+    *,
+    scores: str = "",
+    unknown: Sequence[str] = (),
+    seed: int = 0,
+    out: str | Path | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Density | Wrong:
+    """Fit a score that learns from data, and write its file.
+
+    Args:
+        score: `wrong`, or as in `"density(certainty=0,covariance=tied)"`; `layer=auto` is the
+            layer before the last activation where there is one, else what the classifier saw.
+        segmenter: the network.
+        dataset: labelled images; for `density` best those that it was trained on, for `wrong`
+            those that it was not trained on.
+        scores: what `wrong` is made of, as in `"entropy,margin,density:FILE"`.
+        unknown: label classes that are unknown objects, of which `wrong` learns nothing.
+        seed: of the sample of `wrong`.
+        out: the file.
+        command: what to write into the file as its origin.
+        progress: told after each image.
+
+    Returns:
+        The fitted score.
+
+    Raises:
+        UsageError, DataError, ModelError: as the score's `fit`.
+    """
+    name, options = parse_fit(score)
+    if name == "wrong":
+        options |= {"scores": scores, "unknown": tuple(unknown), "seed": seed}
+    elif scores or unknown:
+        raise UsageError(
+            f"fit: expected --scores and --unknown with wrong or segments only, got one with "
+            f"{name}. Leave it out."
+        )
+    if out is not None:
+        check_place(out)
+    fitted = FITS[name](segmenter, dataset, options, progress)
+    about = {
+        **fitted.about,
+        **model_settings(segmenter),
+        "data": dataset.name,
+        "command": command,
+    }
+    fitted = replace(fitted, about=about)
+    if out is not None:
+        fitted.save(out)
+    return fitted
+
+
+def _fit_density(
+    segmenter: Segmenter, dataset: Dataset, options: dict[str, Any], progress: Progress | None
+) -> Density:
+    layer = options.pop("layer", "auto")
+    if layer == "auto":
+        layer = before_last_activation(segmenter) or "classifier"
+    wanted = () if layer == "classifier" else tuple(layer.split("+"))
+    listening = listening_to(segmenter, wanted)
+    fitted = Density.fit(Pairs(listening, dataset, progress=progress), layer=layer, **options)
+    about = {**fitted.about, "seen": fingerprints(dataset)}
+    return replace(fitted, fingerprint=_fingerprint(listening, fitted), about=about)
+
+
+def _fit_wrong(
+    segmenter: Segmenter, dataset: Dataset, options: dict[str, Any], progress: Progress | None
+) -> Wrong:
+    """Curves on one part of the images, calibration on the other, sequences undivided."""
+    texts = split_names(options["scores"])
+    if not texts:
+        raise UsageError("wrong: expected scores to fuse. Give --scores entropy,margin, say.")
+    scores = open_scores(texts)
+    listening = prepared(segmenter, scores)
+    if len(dataset) < 2:
+        raise UsageError(
+            f"wrong: expected at least 2 images, some for the curves and others for their "
+            f"calibration, got {len(dataset)}. Fit on more."
+        )
+    parts = split_images([dataset.sample_name(index) for index in range(len(dataset))])
+    pairs, others = (
+        Pairs(listening, dataset, options["unknown"], part, stage, progress)
+        for part, stage in zip(parts, ("curves", "calibrate"))
+    )
+    fitted = Wrong.fit(pairs, others, scores, seed=options["seed"])
+    return replace(
+        fitted,
+        fingerprint=fingerprint_of(listening),
+        about={
+            **fitted.about,
+            "unknown": list(options["unknown"]),
+            "seen": list(dict.fromkeys([*fingerprints(dataset), *seen_by(fitted.scores)])),
+        },
+    )
+
+
+Fit = Callable[[Segmenter, Dataset, dict[str, Any], Progress | None], Density | Wrong]
+
+
+FITS: dict[str, Fit] = {"density": _fit_density, "wrong": _fit_wrong}
+"""How each score that learns from data is fitted, by name."""

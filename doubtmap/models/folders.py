@@ -1,0 +1,232 @@
+"""Folders that `doubtmap train` wrote for networks other than Hugging Face's: `doubtmap.json`.
+
+Networks from a Python file, `python:FILE.py:FUNCTION`: a function that returns a module.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from doubtmap.errors import ModelError, UsageError
+from doubtmap.models.backend import Source, first_line, sha256_of
+from doubtmap.models.demo import build_demo_network
+from doubtmap.models.module import ModuleBackend, prints_to_stderr
+from doubtmap.models.preprocessing import Preprocessing
+
+
+def open_python(reference: str, device: torch.device | str | None = None) -> Source:
+    """Call a function of a Python file and take the network that it returns.
+
+    The file is run, as `python FILE.py` would: open only what you trust.
+
+    Args:
+        reference: `FILE.py:FUNCTION`; the function is called without arguments.
+        device: where to move the network.
+
+    Returns:
+        The network, with ImageNet's mean and standard deviation.
+
+    Raises:
+        UsageError: where file or function is missing, or something else comes back.
+        ModelError: where the file or the function raises.
+    """
+    file, _, name = reference.rpartition(":")
+    start = f"python:{reference}"
+    if not file or not name:
+        raise UsageError(f"{start}: expected python:FILE.py:FUNCTION. Add the function's name.")
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"{start}: expected a file {file}, found none. Check the path.")
+    with _neighbours_importable(path), prints_to_stderr():
+        module = _imported(path, start)
+        function: Callable[[], object] | None = getattr(module, name, None)
+        if not callable(function):
+            known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+            raise UsageError(
+                f"{start}: expected a function {name} in {file}, found "
+                f"{', '.join(known) or 'no function'}. Check the name."
+            )
+        network = _called(function, start)
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            f"{start}: expected the function to return a torch.nn.Module, got "
+            f"{type(network).__name__}. Return the network."
+        )
+    return Source(ModuleBackend(network, device), start, "python")
+
+
+def _imported(path: Path, start: str) -> ModuleType:
+    name = f"doubtmap_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{start}: expected a Python file, got {path}. Give it the suffix .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ModelError(_raised(start, "the file", error)) from error
+    return module
+
+
+def _called(function: Callable[[], object], start: str) -> object:
+    try:
+        return function()
+    except Exception as error:
+        raise ModelError(_raised(start, "the function", error)) from error
+
+
+def _raised(start: str, what: str, error: Exception) -> str:
+    return (
+        f"{start}: expected a network, but {what} raised {type(error).__name__}: "
+        f"{first_line(error)}. Run it by itself to see where."
+    )
+
+
+@contextmanager
+def _neighbours_importable(path: Path) -> Iterator[None]:
+    """Let the file import what lies next to it, as it could when run by itself."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+DESCRIPTION = "doubtmap.json"
+
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `doubtmap.json` says.
+
+    Args:
+        network: what makes it: `demo`, or `python:FILE.py:FUNCTION`.
+        class_names: one per class.
+        mean, std: of RGB in [0, 1].
+        recipe: how it was trained.
+        doubtmap: the version that trained it.
+    """
+
+    network: str
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    recipe: str
+    doubtmap: str
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def read_description(folder: Path) -> Description:
+    """Read `doubtmap.json` of a folder.
+
+    Raises:
+        ModelError: for a file that says something else.
+    """
+    path = folder / DESCRIPTION
+    try:
+        said = json.loads(path.read_text())
+        names = tuple(str(name) for name in said["class_names"])
+        mean, std = (tuple(float(v) for v in said[key]) for key in ("mean", "std"))
+        network, recipe, version = (str(said[key]) for key in ("network", "recipe", "doubtmap"))
+        if len(names) < 2 or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError("classes, mean or std cannot be meant")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path}: expected the description of a network that doubtmap train wrote, but it "
+            f"cannot be used ({first_line(error)}). Train it again."
+        ) from error
+    return Description(network, names, mean, std, recipe, version)
+
+
+def open_trained(
+    folder: Path, device: torch.device | str | None = None, maker: str | None = None
+) -> Source:
+    """Open a folder that holds `doubtmap.json`.
+
+    Code is run only where the user names it: a network made by a Python file is opened as
+    `python:FILE.py:FUNCTION@FOLDER`.
+
+    Args:
+        folder: with `doubtmap.json` and `model.safetensors`.
+        device: where to move the network.
+        maker: `FILE.py:FUNCTION`, where the user named it.
+
+    Raises:
+        UsageError: where the network needs code that the user did not name.
+        ModelError: for a folder that cannot be used.
+    """
+    about = read_description(folder)
+    if maker is None and about.network != "demo":
+        raise UsageError(
+            f"{folder}: its network is made by a Python file, which is run only where you name it. "
+            f"Pass {about.network}@{folder} if you trust that file."
+        )
+    network = trained_network(folder, about, maker)
+    name = f"python:{maker}@{folder}" if maker else str(folder)
+    return Source(
+        ModuleBackend(network, device),
+        name,
+        "trained",
+        Preprocessing(about.mean, about.std),
+        about.class_names,
+        sha256=sha256_of(folder / WEIGHTS),
+    )
+
+
+def trained_network(folder: Path, about: Description, maker: str | None = None) -> nn.Module:
+    """The network of a folder with its weights.
+
+    Raises:
+        ModelError: for weights that are missing, damaged or another network's.
+    """
+    network: nn.Module
+    if maker is not None:
+        backend = open_python(maker).backend
+        assert isinstance(backend, ModuleBackend)
+        network = backend.module
+    else:
+        built = build_demo_network()
+        built.classifier = nn.Conv2d(built.classifier.in_channels, len(about.class_names), 1)
+        network = built
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except Exception as error:
+        raise ModelError(
+            f"{folder / WEIGHTS}: expected the weights of {maker or about.network}, but they "
+            f"cannot be loaded ({first_line(error)}). Train it again."
+        ) from error
+    return network.eval()
+
+
+def photographs_learnt(model: str) -> list[str]:
+    """Fingerprints of the photographs that a network learnt as unknown, where its folder says.
+
+    Args:
+        model: a folder, or `python:FILE.py:FUNCTION@FOLDER`.
+    """
+    path = Path(model.rpartition("@")[2]) / "training" / "settings.json"
+    try:
+        found = json.loads(path.read_text())["negatives"]["images"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # trained elsewhere, or without negatives
+    return found if isinstance(found, list) else []

@@ -1,0 +1,399 @@
+"""The files of `doubtmap score`: for each image its classes, doubt maps and an overlay.
+
+OUT/classes/NAME.png    predicted classes, a palette picture
+OUT/SCORE/NAME.png      a doubt map for each score
+OUT/overlay/NAME.jpg    the first score laid over the image; written last
+OUT/score.json          how all this was made
+
+Doubt maps of images without labels, one after the other.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from doubtmap.datasets.reading import read_image
+from doubtmap.engine.settings import hold_to, model_settings, score_settings
+from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.files import write_atomically
+from doubtmap.models.layers import before_activation
+from doubtmap.models.network import NetworkSegmenter
+from doubtmap.prediction import Prediction, Score, Segmenter, listening_to
+from doubtmap.reports.maps import MapFormat, write_classes, write_map
+from doubtmap.reports.overlay import write_overlay
+from doubtmap.scores.wrong import Wrong
+from doubtmap.version import __version__
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredImage:
+    """What a network said about one image, and how far to trust it.
+
+    Args:
+        path: of the image.
+        image: `(3, H, W)` uint8.
+        prediction: of this image alone.
+        maps: `(H, W)` float32 by score, higher = more doubt.
+    """
+
+    path: Path
+    image: Tensor
+    prediction: Prediction
+    maps: dict[str, Tensor]
+
+
+def score_images(
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    scores: dict[str, Score],
+    skipped: dict[Path, str] | None = None,
+) -> Iterator[ScoredImage]:
+    """Score images in order; the next one is read while the network works.
+
+    Args:
+        segmenter: the network.
+        paths: of the images.
+        scores: by name.
+        skipped: takes the images that cannot be read, and why; without it the first ends the run.
+
+    Raises:
+        DataError: for an image that cannot be read, unless `skipped` takes it.
+    """
+    segmenter = prepared(segmenter, scores)
+    with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-read") as pool:
+        coming = pool.submit(read_image, paths[0], orient=True) if paths else None
+        for index, path in enumerate(paths):
+            assert coming is not None
+            current = coming
+            if index + 1 < len(paths):
+                coming = pool.submit(read_image, paths[index + 1], orient=True)
+            try:
+                image = current.result()
+            except DataError as error:
+                if skipped is None:
+                    raise
+                skipped[path] = str(error)
+                continue
+            # Nothing of it is kept here: the network's next run takes the same memory.
+            yield _scored(segmenter, path, image, scores)
+
+
+def _scored(
+    segmenter: Segmenter, path: Path, image: Tensor, scores: dict[str, Score]
+) -> ScoredImage:
+    prediction = segmenter(image[None])
+    return ScoredImage(path, image, prediction, score_maps(prediction, scores))
+
+
+WRITERS = 2
+
+
+def write_scores(
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    scores: dict[str, Score],
+    out: Path,
+    *,
+    format: str = "png",
+    resume: bool = False,
+    skip_bad: bool = False,
+    command: str = "",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> str:
+    """Score images and write what came out; files are whole or not there.
+
+    Args:
+        segmenter: the network.
+        paths: of the images.
+        scores: by name.
+        out: folder, made if it is not there.
+        format: of the maps: png (16 bits, with its scale), npy, tiff or safetensors.
+        resume: leave out images whose files are all there; the settings must be the same.
+        skip_bad: count images that cannot be read, and go on.
+        command: what to write as the origin.
+        progress: told after each image.
+
+    Returns:
+        One sentence about what was written.
+
+    Raises:
+        UsageError: for an unknown format.
+        DataError: for an image that cannot be read, or a folder that cannot be written.
+    """
+    if format not in get_args(MapFormat):
+        raise UsageError(
+            f"--format: expected one of {', '.join(get_args(MapFormat))}, got {format}."
+        )
+    paths = outside(paths, out)
+    names = unique_names(paths)
+    folders = {score: re.sub(r"[^\w.=-]+", "_", score).strip("_") for score in scores}
+    for folder in ("classes", "overlay", *folders.values()):
+        _make(out / folder)
+    if not resume:
+        (out / "settings.json").unlink(missing_ok=True)
+    settings = model_settings(segmenter) | score_settings(scores) | {"format": format}
+    hold_to(out / "settings.json", settings)
+    todo = [
+        path
+        for path in paths
+        if not (resume and all(f.exists() for f in files_of(out, names[path], folders, format)))
+    ]
+    skipped: dict[Path, str] | None = {} if skip_bad else None
+    done = len(paths) - len(todo)
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="doubtmap-write") as pool:
+        writing: list[Future[None]] = []
+        for scored in score_images(segmenter, todo, scores, skipped):
+            files = files_of(out, names[scored.path], folders, format)
+            writing.append(pool.submit(_write, _written_of(scored), files, format))
+            del scored  # and with it the features, which are many times what is written
+            while len(writing) > WRITERS:
+                writing.pop(0).result()
+            done += 1
+            if progress:
+                progress("score", done + len(skipped or ()), len(paths))
+        for future in writing:
+            future.result()
+    if not done:
+        raise DataError(f"none of the {len(paths)} images could be read, such as {paths[0]}.")
+    about = {
+        "doubtmap": __version__,
+        "command": command,
+        "model": segmenter.description,
+        "class_names": list(segmenter.class_names),
+        "folders": folders,
+        "images": {names[path]: str(path) for path in paths},
+        "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
+    }
+    write_atomically(out / "score.json", json.dumps(about, indent=1).encode())
+    lost = f", {len(skipped)} could not be read" if skipped else ""
+    return f"{done} of {len(paths)} images scored{lost}: {out}"
+
+
+def files_of(out: Path, name: str, folders: dict[str, str], format: str) -> list[Path]:
+    """The files of one image: classes, a map for each score, the overlay."""
+    maps = [out / folder / f"{name}.{format}" for folder in folders.values()]
+    return [out / "classes" / f"{name}.png", *maps, out / "overlay" / f"{name}.jpg"]
+
+
+def outside(paths: Sequence[Path], out: Path) -> list[Path]:
+    """The images that do not lie in the output folder, where an earlier run wrote pictures.
+
+    Raises:
+        DataError: where there are none.
+    """
+    kept = [path for path in paths if out.resolve() not in path.resolve().parents]
+    if not kept:
+        raise DataError(f"{out}: expected images outside of the output folder, found none.")
+    return kept
+
+
+def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A file name without suffix for each image; equal ones get folder and, if need be, number."""
+    names = {path: path.stem for path in paths}
+    count = Counter(name.casefold() for name in names.values())
+    taken: set[str] = set()
+    for path, stem in names.items():
+        name = stem if count[stem.casefold()] == 1 else f"{path.parent.name}_{stem}"
+        number = 2
+        while name.casefold() in taken:
+            name, number = f"{path.parent.name}_{stem}_{number}", number + 1
+        taken.add(name.casefold())
+        names[path] = name
+    return names
+
+
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """What the files of one image hold: its classes, doubt maps and picture."""
+
+    classes: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    maps: dict[str, NDArray[np.float32]]
+    limits: tuple[float, float] | None
+    image: NDArray[np.uint8]
+
+
+def _written_of(scored: ScoredImage) -> _Written:
+    prediction = scored.prediction
+    return _Written(
+        prediction.classes[0].cpu().numpy(),
+        prediction.class_names,
+        {score: values.cpu().numpy() for score, values in scored.maps.items()},
+        _limits(next(iter(scored.maps)), prediction.native_logits.shape[1]),
+        scored.image.permute(1, 2, 0).numpy(),
+    )
+
+
+def _write(what: _Written, files: list[Path], format: str) -> None:
+    classes, *maps, overlay = files
+    write_classes(classes, what.classes, what.class_names)
+    for path, (score, values) in zip(maps, what.maps.items()):
+        write_map(path, values, format, score)  # type: ignore[arg-type]
+    write_overlay(overlay, what.image, next(iter(what.maps.values())), what.limits)
+
+
+def _limits(score: str, classes: int) -> tuple[float, float] | None:
+    """The same scale for all images, where the score has a natural one."""
+    return {
+        "max_softmax": (0.0, 1 - 1 / classes),
+        "margin": (0.0, 1.0),
+        "entropy": (0.0, math.log(classes)),
+        "divergence": (-math.log(2), 0.0),
+    }.get(score)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror}.") from error
+
+
+def score_maps(prediction: Prediction, scores: dict[str, Score]) -> dict[str, Tensor]:
+    """Apply scores to the prediction of one image.
+
+    Returns:
+        `(H, W)` float32 by name.
+
+    Raises:
+        DataError: for a score of another shape, with NaN or infinities, or outside of [0, 1] where
+            it claims to be a probability.
+    """
+    maps = {}
+    # The divergence first: asked for before the others, it shares their pass.
+    for name in sorted(scores, key=lambda name: not name.startswith("divergence")):
+        values = scores[name](prediction)
+        if tuple(values.shape) != (1, *prediction.size):
+            raise DataError(
+                f"{name}: expected a map of shape {(1, *prediction.size)}, got "
+                f"{tuple(values.shape)}. A score returns one number per image pixel."
+            )
+        # A finite sum has finite terms, and is quicker to have.
+        if not (math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())):
+            raise DataError(
+                f"{name}: expected finite scores, got NaN or infinity in "
+                f"{int((~torch.isfinite(values)).sum())} pixels. Mend the score, or leave it out."
+            )
+        if is_probability(scores[name]):
+            _check_probability(name, values)
+        if values.dtype != torch.float32:
+            limit = torch.finfo(torch.float32).max
+            values = values.clamp(-limit, limit).float()
+        maps[name] = values[0]
+    return {name: maps[name] for name in scores}
+
+
+def is_probability(score: Score) -> bool:
+    """Whether a score claims to be the probability that the predicted class is wrong.
+
+    It does so by an attribute `probability_of_wrong` that is true.
+    """
+    claimed = bool(getattr(score, "probability_of_wrong", False))
+    while isinstance(score, functools.partial) and not claimed:
+        score = score.func
+        claimed = bool(getattr(score, "probability_of_wrong", False))
+    return claimed
+
+
+def _check_probability(name: str, values: Tensor) -> None:
+    low, high = (extreme.item() for extreme in torch.aminmax(values))
+    if low < 0 or high > 1:
+        raise DataError(
+            f"{name}: expected values in [0, 1], since it claims to be the probability that a "
+            f"pixel is wrong, got {low:g} to {high:g}. Mend the score, or its probability_of_wrong."
+        )
+
+
+PROBE = (96, 128)
+"""Height and width of the image by whose features a network is recognised."""
+
+
+def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
+    """The network with all that fitted scores need of it, once it is seen to be theirs.
+
+    Raises:
+        UsageError: for a network that cannot be listened to.
+        ModelError: for a network whose features are not those that a score was fitted to.
+    """
+    layers = [layer for score in scores.values() for layer in getattr(score, "layers", ())]
+    listening = listening_to(segmenter, tuple(dict.fromkeys(layers)))
+    for name, score in scores.items():
+        expected = getattr(score, "fingerprint", None)
+        if expected is None or not expected.numel():
+            continue
+        hold_to_network(
+            name,
+            "wrong" if isinstance(score, Wrong) else "density",
+            _fingerprint(listening, score),
+            expected,
+        )
+    return listening
+
+
+def seen_by(scores: Iterable[Score]) -> list[str]:
+    """Fingerprints of the images that scores have learnt from."""
+    return [image for score in scores for image in getattr(score, "about", {}).get("seen", ())]
+
+
+def hold_to_network(name: str, fit: str, found: Tensor, expected: Tensor) -> None:
+    """Refuse a network whose fingerprint is not the one that something was fitted to.
+
+    Args:
+        name: of what was fitted.
+        fit: what `doubtmap fit` calls it.
+        found: `(D,)` of this network.
+        expected: `(D,)` of that one.
+
+    Raises:
+        ModelError: where they differ.
+    """
+    slack = 1e-2 * float(expected.abs().max())
+    if found.shape != expected.shape or not torch.allclose(found, expected, 1e-2, slack):
+        raise ModelError(
+            f"{name}: expected the network that it was fitted to, at the same --input-size, but "
+            f"this one's features differ. Fit it again with: doubtmap fit {fit} MODEL DATA --out "
+            f"FILE."
+        )
+
+
+def before_last_activation(segmenter: Segmenter) -> str | None:
+    """The layer whose output becomes the classifier's features by an activation, if there is."""
+    if not isinstance(segmenter, NetworkSegmenter):
+        return None
+    return before_activation(segmenter, probe_image())
+
+
+def probe_image() -> Tensor:
+    """`(1, 3, H, W)` in [0, 1], the same on every machine: smooth shapes and some noise."""
+    rows = torch.linspace(0, 1, PROBE[0])[:, None]
+    columns = torch.linspace(0, 1, PROBE[1])[None]
+    waves = [torch.sin(20 * (k + 1) * rows * columns) for k in range(3)]
+    discs = [((rows - 0.5) ** 2 + (columns - 0.25 * k) ** 2 < 0.03).float() for k in range(1, 4)]
+    image = torch.stack([(1 + wave) / 4 + disc / 2 for wave, disc in zip(waves, discs)])
+    return image[None].clamp(0, 1)
+
+
+def fingerprint_of(segmenter: Segmenter) -> Tensor:
+    """`(C,)`, the mean native logits of the probe image."""
+    return segmenter(probe_image()).native_logits.mean((0, 2, 3)).cpu()
+
+
+def _fingerprint(segmenter: Segmenter, score: Any) -> Tensor:
+    """`(D,)`, the mean features of the probe image."""
+    prediction: Prediction = segmenter(probe_image())
+    features: Tensor = score.features(prediction)
+    return features.mean((0, 2, 3)).cpu()

@@ -1,0 +1,271 @@
+"""The files of `doubtmap review`: what to look at first, as a page and as tables.
+
+OUT/review.html           the first images and their suspicious segments
+OUT/images.csv            all images, ranked, with what is expected of them
+OUT/segments.csv          all segments: place, features, what is expected of them
+OUT/review.json           how all this was made
+OUT/segments/NAME.png     which segment every pixel lies in: red + 256 green + 65536 blue
+
+What `fit segments` found, as a table of plain text.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from doubtmap.datasets.reading import read_image
+from doubtmap.errors import DataError
+from doubtmap.files import write_atomically
+from doubtmap.prediction import Segmenter
+from doubtmap.scoring import ScoredImage, outside, unique_names
+from doubtmap.segments import MetaModel, Partition, SegmentTable
+from doubtmap.segments.cards import CARD_STYLE, card_part
+from doubtmap.segments.fitting import SegmentFit
+from doubtmap.segments.review import Card, ImageReview, Review, review
+from doubtmap.version import __version__
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;
+color:#222226;background:#fff}h1{font-size:1.5em}h2{font-size:1.1em;margin:2em 0 .4em}
+.quiet{color:#55555c}
+"""
+
+
+def write_review(
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    model: MetaModel,
+    out: Path,
+    *,
+    first: int = 20,
+    by: str = "wrong",
+    skip_bad: bool = False,
+    command: str = "",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> str:
+    """Review images and write what came out.
+
+    Args:
+        segmenter: the network.
+        paths: of the images; those in `out` are left out.
+        model: of `doubtmap fit segments`.
+        out: folder, made if it is not there.
+        first: how many images the page shows.
+        by: what images are ranked by, `wrong` or `miou`.
+        skip_bad: count images that cannot be read, and go on.
+        command: what to write as the origin.
+        progress: told after each image.
+
+    Returns:
+        One sentence about what was written.
+
+    Raises:
+        ModelError, DataError: as `doubtmap.segments.review.review`; for a folder that cannot be
+            written.
+    """
+    paths = outside(paths, out)
+    names = unique_names(paths)
+    skipped: dict[Path, str] | None = {} if skip_bad else None
+    try:
+        (out / "segments").mkdir(parents=True, exist_ok=True)
+        with _Table(out, names) as table:
+            found = review(
+                segmenter, paths, model, found=table.add, skipped=skipped, progress=progress
+            )
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error.strerror}.") from error
+    order = found.order(by)
+    write_atomically(out / "images.csv", _images_csv(found, order, names).encode())
+    shown = [_card(out, found, int(index), names) for index in order[:first]]
+    write_atomically(out / "review.html", _page(found, shown, by, command).encode("utf-8"))
+    about = {
+        "doubtmap": __version__,
+        "command": command,
+        "model": segmenter.description,
+        "class_names": list(segmenter.class_names),
+        "segments": {name: value for name, value in model.about.items() if name != "seen"},
+        "ranked_by": by,
+        "images": {names[Path(name)]: name for name in found.names},
+        "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
+    }
+    write_atomically(out / "review.json", json.dumps(about, indent=1).encode())
+    lost = f", {len(skipped)} could not be read" if skipped else ""
+    return (
+        f"{len(found.names)} images reviewed{lost}, {len(found.table)} segments; look at "
+        f"{out / 'review.html'}"
+    )
+
+
+class _Table:
+    """`segments.csv` and the pictures of segments, image by image; the table appears when whole.
+
+    Args:
+        out: folder.
+        names: file names of the images.
+    """
+
+    def __init__(self, out: Path, names: Mapping[Path, str]) -> None:
+        self.out, self.names = out, names
+        self.part = out / "segments.csv.part"
+
+    def __enter__(self) -> Self:
+        self.file = self.part.open("w", encoding="utf-8", newline="")
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.file.close()
+        if kind is None:
+            self.part.replace(self.out / "segments.csv")
+        else:
+            self.part.unlink(missing_ok=True)
+
+    def add(
+        self, scored: ScoredImage, partition: Partition, table: SegmentTable, said: ImageReview
+    ) -> None:
+        """Write one image."""
+        name = self.names[scored.path]
+        write_segments(_segments_file(self.out, name), partition.labels.numpy())
+        more = {
+            "pixels": np.full(len(table), f"segments/{name}.png"),
+            "touches_its_class": said.probability,
+            "expected_iou": said.expected_iou,
+        }
+        self.file.write(table.to_csv(more, header=self.file.tell() == 0))
+
+
+def write_segments(path: Path, labels: NDArray[np.int32]) -> None:
+    """Write segment numbers as a picture without loss: red + 256 green + 65536 blue.
+
+    Args:
+        path: the file, a PNG.
+        labels: `(H, W)`, from 0, below 2^24.
+    """
+    channels = [(labels >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)]
+    stream = io.BytesIO()
+    Image.fromarray(np.stack(channels, -1)).save(stream, "PNG", compress_level=1)
+    write_atomically(path, stream.getvalue())
+
+
+def read_segments(path: Path) -> NDArray[np.int32]:
+    """Read what `write_segments` wrote, `(H, W)`."""
+    channels = np.asarray(Image.open(path)).astype(np.int32)
+    return np.asarray(channels[..., 0] + (channels[..., 1] << 8) + (channels[..., 2] << 16))
+
+
+def _segments_file(out: Path, name: str) -> Path:
+    return out / "segments" / f"{name}.png"
+
+
+def _images_csv(found: Review, order: NDArray[np.int64], names: Mapping[Path, str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["rank", "image", "expected_wrong_share", "expected_miou", "segments", "pixels"]
+    )
+    count = np.bincount(found.table.image, minlength=len(found.names))
+    for rank, image in enumerate(order.tolist(), 1):
+        wrong, miou = found.expected_wrong[image], found.expected_miou[image]
+        path = found.names[image]
+        pixels = f"segments/{names[Path(path)]}.png"
+        writer.writerow([rank, path, f"{wrong:.4f}", f"{miou:.4f}", count[image], pixels])
+    return text.getvalue()
+
+
+def _page(found: Review, shown: Sequence[Card], by: str, command: str) -> str:
+    what = {"wrong": "largest expected share of wrong pixels", "miou": "lowest expected mIoU"}[by]
+    head = Markup(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
+        'content="width=device-width"><title>Look at these first</title><style>{}</style>'
+        "<h1>Look at these first</h1><p>The {} of {} images with the {}. The expected share of "
+        "wrong pixels is what the probabilities leave to doubt; the expected mIoU is that of the "
+        "probabilities and of what was learnt from labelled segments. The glow is 1 - expected "
+        "IoU of the predicted segment that a pixel lies in. Beside it, the segments in which most "
+        "is expected to be amiss, each outlined: they are more likely than not to touch nothing "
+        "of the class that they claim.</p><p class=quiet>doubtmap {}. {}</p>"
+    ).format(Markup(_STYLE + CARD_STYLE), len(shown), len(found.names), what, __version__, command)
+    return Markup("\n").join([head, *(card_part(rank, card) for rank, card in enumerate(shown, 1))])
+
+
+def _card(out: Path, found: Review, index: int, names: dict[Path, str]) -> Card:
+    path = Path(found.names[index])
+    pixels = read_image(path, orient=True).permute(1, 2, 0).numpy()
+    labels = read_segments(_segments_file(out, names[path]))
+    return found.card(index, pixels, labels, name=names[path])
+
+
+COLUMNS = {
+    "auroc": "AUROC",
+    "accuracy": "accuracy",
+    "auprc_false": "AUPRC false",
+    "r2": "R2",
+    "rmse": "RMSE",
+}
+"""Figures of `Judgement` and their headings."""
+
+
+def segments_table(found: SegmentFit) -> str:
+    """Feature sets as rows, figures as columns, mean and deviation over the runs.
+
+    Args:
+        found: what `doubtmap.segments.fitting.fit_segments` gave.
+    """
+    rows = [["features", *COLUMNS.values()]]
+    for name, cross in found.compared.items():
+        cells = [_cell([getattr(run, key) for run in cross.runs]) for key in COLUMNS]
+        rows.append([name, *cells])
+    runs = found.compared["all"].runs
+    most, mean = (_cell([getattr(run, key) for run in runs]) for key in ("majority", "mean_rmse"))
+    rows.append(["always the same", "0.500", most, "", "0.000", mean])
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
+        for row in rows
+    ]
+    return "\n".join([*lines, *_of_images(found), *_of_features(found.model)])
+
+
+def _of_images(found: SegmentFit) -> list[str]:
+    """How well held-out images were foreseen."""
+    lines = []
+    for what, said, true in zip(
+        ("mIoU", "share of wrong pixels"),
+        found.images,
+        (found.segments.miou, found.segments.wrong_share),
+    ):
+        seen = np.isfinite(said) & np.isfinite(true)
+        if seen.sum() < 2:
+            continue
+        error = np.abs(said - true)[seen].mean()
+        spread = np.abs(true[seen] - true[seen].mean()).mean()
+        lines.append(
+            f"{what} of an image: mean absolute error {error:.3f}, of always the mean {spread:.3f}"
+        )
+    return lines
+
+
+def _of_features(model: MetaModel, most: int = 5) -> list[str]:
+    """Which features carry the model, as shares of all gains or weights."""
+    lines = []
+    for what, estimator in (("touching its class", model.touches), ("IoU", model.iou)):
+        top = np.argsort(-estimator.importance, kind="stable")[:most]
+        shown = ", ".join(f"{model.names[k]} {estimator.importance[k]:.0%}" for k in top)
+        lines.append(f"{what} is carried by {shown}")
+    return lines
+
+
+def _cell(values: list[float]) -> str:
+    finite = np.array([value for value in values if np.isfinite(value)])
+    if not len(finite):
+        return "-"
+    deviation = f" ±{finite.std(ddof=1):.3f}" if len(finite) > 1 else ""
+    return f"{finite.mean():.3f}{deviation}"
