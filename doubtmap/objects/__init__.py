@@ -2,7 +2,7 @@
 
 from doubtmap.objects.find import ObjectRule, UnknownObject, find_objects
 from doubtmap.objects.georeference import Georeference, read_georeference
-from doubtmap.objects.outlines import Polygon, outlines, simplified
+from doubtmap.objects.polygons import Polygon, outlines, simplified
 
 __all__ = [
     "Georeference",

@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from doubtmap.errors import UsageError
 from doubtmap.objects import outlines
-from doubtmap.objects import outlines as simplify
-from doubtmap.objects.outlines import Polygon, signed_area, simplified, simplified_ring, sound
+from doubtmap.objects import polygons as simplify
+from doubtmap.objects.polygons import Polygon, signed_area, simplified, simplified_ring, sound
 
 
 def blob(seed, side=24, roughness=1.5, share=0.4):
