@@ -457,11 +457,7 @@ TOPIC = Topic(
 )
 STAGES = {
     name: Stage(TOPIC, partial(compared, name)) for name in ("road", "short", "val", "aerial")
-} | {
-    "time": Stage(TOPIC, times),
-    "flows": Stage(TOPIC, flows),
-    "halve": Stage(TOPIC, halved),
-}
+} | {"time": Stage(TOPIC, times), "flows": Stage(TOPIC, flows), "halve": Stage(TOPIC, halved)}
 OPTIONS = {
     "--networks": {"default": {}, "type": networks_of, "help": "NAME=FOLDER+FOLDER+...,..."},
     "--halved": {"type": Path, "help": "folder for dubai_aerial at half its size"},

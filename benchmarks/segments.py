@@ -16,6 +16,7 @@ DIR. `FOLDER` is what this wrote, from data that `--stages vessels` prepares und
 from __future__ import annotations
 
 import hashlib
+import pickle
 import sys
 import time
 from argparse import Namespace
@@ -34,7 +35,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))  # for those who open the file for its network
-from stages import HELD_OUT, Row, Stage, Topic, run
+from stages import HELD_OUT, Row, Stage, Topic, run, show
 
 import doubtmap as dm
 from doubtmap.datasets.dataset import UNKNOWN, VOID
@@ -73,23 +74,14 @@ def extracted(
 ) -> LabelledSegments:
     """Segments of a data set, found once and kept in `work`."""
     asked = hashlib.sha256(f"{model} {data} {scores} {unknown}".encode()).hexdigest()[:8]
-    file = given.work / f"segments-{name}-{asked}.npz"
+    file = given.work / f"segments-{name}-{asked}.pickle"
     if not file.exists():
-        found = labelled_segments(
-            dm.load(str(model)),
-            dm.open_dataset(data),
-            parse_scores(scores),
-            unknown=unknown,
-            progress=lambda stage, done, total: print(f"\r{name} {done}/{total} ", end=""),
-        )
-        print()
-        images = {"wrong": found.wrong, "labelled": found.labelled, "miou": found.miou}
-        np.savez(file, **images, **vars(found.table))
-    kept = np.load(file)
-    texts = {k: tuple(kept[k].tolist()) for k in ("names", "class_names", "image_names")}
-    arrays = {k: kept[k] for k in ("features", "segment", "classes", "boxes", "image", "iou")}
-    table = SegmentTable(**texts, **arrays)
-    return LabelledSegments(table, kept["wrong"], kept["labelled"], kept["miou"])
+        segmenter, dataset = dm.load(str(model)), dm.open_dataset(data)
+        asked_of = parse_scores(scores)
+        found = labelled_segments(segmenter, dataset, asked_of, unknown=unknown, progress=show)
+        file.write_bytes(pickle.dumps(found))
+    kept: LabelledSegments = pickle.loads(file.read_bytes())
+    return kept
 
 
 def density(given: Namespace) -> Path:
@@ -222,12 +214,9 @@ def importance(given: Namespace) -> Iterator[Row]:
             group = "sizes" if ":" not in name else name.rpartition(":")[0]
             groups[group] = groups.get(group, 0.0) + float(share)
         top = np.argsort(-shares)[:12]
-        yield {
-            "name": task,
-            "set": "camvid val",
-            "groups": dict(sorted(groups.items(), key=lambda item: -item[1])),
-            "features": {model.names[k]: float(shares[k]) for k in top},
-        }
+        row: Row = {"name": task, "set": "camvid val"}
+        row["groups"] = dict(sorted(groups.items(), key=lambda item: -item[1]))
+        yield row | {"features": {model.names[k]: float(shares[k]) for k in top}}
 
 
 def anomalies(given: Namespace) -> Iterator[Row]:
@@ -246,19 +235,12 @@ def anomalies(given: Namespace) -> Iterator[Row]:
         there, image, size = kept["share"] > 0.5, kept["image"], kept["size"]
         for score in ("touches nothing", "1 - expected IoU", *PLAIN, "density"):
             values = kept[score]
-            yield {
-                "name": score,
-                "set": name,
-                "segments": len(there),
-                "on unknown": int(there.sum()),
-                "auroc": float(roc_auc_score(there, values)),
-                "auroc_interval": interval(partial(auroc, there, values), image),
-                "auprc": float(average_precision_score(there, values)),
-                "auprc_by_pixels": float(
-                    average_precision_score(there, values, sample_weight=size)
-                ),
-                "prevalence": float(there.mean()),
-            }
+            row: Row = {"name": score, "set": name, "segments": len(there)}
+            row |= {"on unknown": int(there.sum()), "auroc": float(roc_auc_score(there, values))}
+            row["auroc_interval"] = interval(partial(auroc, there, values), image)
+            row["auprc"] = float(average_precision_score(there, values))
+            by_pixels = average_precision_score(there, values, sample_weight=size)
+            yield row | {"auprc_by_pixels": float(by_pixels), "prevalence": float(there.mean())}
 
 
 def auroc(positive: np.ndarray, values: np.ndarray, rows: np.ndarray) -> float:
@@ -311,13 +293,9 @@ def seconds(_: Namespace) -> Iterator[Row]:
             start = time.process_time()
             table = segment_table(prediction, maps)
             seconds.append(time.process_time() - start)
-        yield {
-            "name": f"{len(maps)} scores",
-            "set": "19 x 1024 x 2048",
-            "segments": len(table),
-            "features": len(table.names),
-            "seconds": float(np.median(seconds)),
-        }
+        row: Row = {"name": f"{len(maps)} scores", "set": "19 x 1024 x 2048"}
+        row |= {"segments": len(table), "features": len(table.names)}
+        yield row | {"seconds": float(np.median(seconds))}
 
 
 def images(given: Namespace) -> Iterator[Row]:
@@ -339,22 +317,18 @@ def images(given: Namespace) -> Iterator[Row]:
             means = [mean_score(found.table, score) for found in (val, test)]
             said[f"mean {score}"] = lines(means[0][:, None], val, means[1][:, None])
             within[f"mean {score}"] = by_folds(test, means[1][:, None])
-        fitted_mean = (np.full(len(test.miou), val.miou.mean()), val.wrong_share.mean())
-        for name, guesses in (
-            (f"camvid test{title}", said),
-            (f"camvid test{title}, by image", within),
-        ):
+        for where, guesses in (("", said), (", by image", within)):
             for guess, (miou, wrong) in guesses.items():
-                row: Row = {"name": guess, "set": name}
+                row: Row = {"name": guess, "set": f"camvid test{title}{where}"}
                 row |= compared("miou", miou, test.miou)
                 row |= compared("wrong", wrong, test.wrong_share)
                 yield row | found_early(wrong, test.wrong)
-        yield {
-            "name": "mean of val",
-            "set": f"camvid test{title}",
-            "miou_mae": float(np.abs(test.miou - fitted_mean[0]).mean()),
-            "wrong_mae": float(np.abs(test.wrong_share - fitted_mean[1]).mean()),
-        }
+        miou, wrong = (
+            float(np.abs(getattr(test, of) - getattr(val, of).mean()).mean())
+            for of in ("miou", "wrong_share")
+        )
+        start = {"name": "mean of val", "set": f"camvid test{title}"}
+        yield start | {"miou_mae": miou, "wrong_mae": wrong}
         orders = np.random.default_rng(0).random((200, len(test.wrong)))
         by_chance = np.mean([area(share_found(order, test.wrong)) for order in orders])
         for where in ("", ", by image"):
@@ -385,12 +359,8 @@ def by_folds(found: LabelledSegments, seen: np.ndarray) -> tuple[np.ndarray, np.
     said = np.zeros((2, len(seen)))
     for fold in folds_of(found.table.image_names, 5)[0]:
         others = np.setdiff1d(np.arange(len(seen)), fold)
-        part = replace(
-            found,
-            miou=found.miou[others],
-            wrong=found.wrong[others],
-            labelled=found.labelled[others],
-        )
+        taken = {name: getattr(found, name)[others] for name in ("miou", "wrong", "labelled")}
+        part = replace(found, **taken)
         said[:, fold] = lines(seen[others], part, seen[fold])
     return said[0], said[1]
 
@@ -404,16 +374,18 @@ def mean_score(table: SegmentTable, score: str) -> np.ndarray:
 
 def compared(what: str, expected: np.ndarray, true: np.ndarray) -> Row:
     """How expected figures of images follow the true ones."""
+
+    def pearson(rows: np.ndarray) -> float:
+        return float(np.corrcoef(expected[rows], true[rows])[0, 1])
+
     rows = np.arange(len(true))
-    return {
-        f"{what}_pearson": float(np.corrcoef(expected, true)[0, 1]),
-        f"{what}_pearson_interval": interval(
-            lambda r: float(np.corrcoef(expected[r], true[r])[0, 1]), rows
-        ),
-        f"{what}_spearman": float(spearmanr(expected, true)[0]),
-        f"{what}_mae": float(np.abs(expected - true).mean()),
-        f"{what}_mae_of_mean": float(np.abs(true - true.mean()).mean()),
+    row: Row = {
+        f"{what}_pearson": pearson(rows),
+        f"{what}_pearson_interval": interval(pearson, rows),
     }
+    row[f"{what}_spearman"] = float(spearmanr(expected, true)[0])
+    row[f"{what}_mae"] = float(np.abs(expected - true).mean())
+    return row | {f"{what}_mae_of_mean": float(np.abs(true - true.mean()).mean())}
 
 
 def found_early(order_by: np.ndarray, wrong: np.ndarray) -> Row:
@@ -480,15 +452,10 @@ def disagreement(folder: Path, vessels: Path) -> Iterator[Row]:
             values = np.concatenate([x.reshape(-1) for x in seen[name]])
             means = [[float(x.mean()) for x in seen[key]] for key in (what, name)]
             title = "annotators disagree" if what == "disagree" else "both say it is wrong"
-            yield {
-                "name": f"{name}: {title}",
-                "set": "chase test",
-                "share": float(truth.mean()),
-                "auroc": float(roc_auc_score(truth, values)),
-                "auprc": float(average_precision_score(truth, values)),
-                "images_spearman": float(spearmanr(*means)[0]),
-                "images": len(means[0]),
-            }
+            row: Row = {"name": f"{name}: {title}", "set": "chase test"}
+            row |= {"share": float(truth.mean()), "auroc": float(roc_auc_score(truth, values))}
+            row["auprc"] = float(average_precision_score(truth, values))
+            yield row | {"images_spearman": float(spearmanr(*means)[0]), "images": len(means[0])}
 
 
 def second_label(folder: Path, name: str) -> Path:

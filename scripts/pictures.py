@@ -113,7 +113,7 @@ def reviewed(_: Path) -> Image.Image:
             Image.fromarray(pixels_of(streets, index)).save(path)
         found = review(segmenter, paths, model)
     cards = []
-    for index in found.order[:2].tolist():
+    for index in found.order()[:2].tolist():
         pixels = pixels_of(streets, index)
         classes = segmenter(streets[index].image[None]).classes[0]
         cards.append(found.card(index, pixels, Partition.of(classes).labels.numpy()))

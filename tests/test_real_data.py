@@ -1,7 +1,5 @@
 """The main job on real images, where they are at hand."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -10,7 +8,6 @@ from stages import read
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID
 
-ROOT = Path(__file__).parents[1]
 EXACT = {
     "max_softmax": (0.0468, 0.3738, 0.8707, 0.5001, 0.4355, 0.8607),
     "entropy": (0.0577, 0.3500, 0.8941, 0.4824, 0.4394, 0.8536),
