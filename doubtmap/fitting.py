@@ -18,13 +18,7 @@ from doubtmap.prediction import Segmenter, listening_to
 from doubtmap.scores.density import Density
 from doubtmap.scores.parsing import open_scores, parse_fit, split_names
 from doubtmap.scores.wrong import Wrong
-from doubtmap.scoring import (
-    _fingerprint,
-    before_last_activation,
-    fingerprint_of,
-    prepared,
-    seen_by,
-)
+from doubtmap.scoring import _fingerprint, before_last_activation, fingerprint_of, prepared, seen_by
 
 
 def fit_score(

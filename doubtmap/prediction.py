@@ -21,6 +21,7 @@ from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.kernels import (
     PixelStatistics,
     at_least_float32,
+    recording,
     resize,
     resize_logits,
     resized_divergence,
@@ -221,7 +222,9 @@ class Prediction:
 
 
 def _all_finite(x: Tensor) -> bool:
-    """`isfinite(x).all()`, at memory speed."""
+    """`isfinite(x).all()`, at memory speed; while a graph is recorded there is nothing to see."""
+    if recording(x):
+        return True
     if math.isfinite(x.sum().item()):
         return True
     return all(math.isfinite(extreme.item()) for extreme in torch.aminmax(x))

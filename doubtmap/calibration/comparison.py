@@ -21,7 +21,7 @@ from doubtmap.engine.run import Progress
 from doubtmap.errors import DataError, UsageError
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import interval
-from doubtmap.metrics.regions import boundary_band, random_patches
+from doubtmap.metrics.patches import boundary_band, random_patches
 from doubtmap.prediction import Prediction
 
 FINE = 30

@@ -8,6 +8,7 @@ from doubtmap.kernels.fused import (
     available,
     log_feature_norm,
     log_weight_norm,
+    recording,
     resized_divergence,
     resized_statistics,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "log_weight_norm",
     "moments",
     "pixel_statistics",
+    "recording",
     "resize",
     "resize_logits",
     "resized_divergence",

@@ -12,6 +12,7 @@ import os
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from doubtmap.errors import UsageError
 from doubtmap.kernels import compiled, reference, triton_pass
@@ -220,10 +221,26 @@ def _for_triton(x: Tensor, size: tuple[int, int]) -> bool:
     )
 
 
-def _plain(x: Tensor) -> bool:
-    """Numbers that float32 holds, without gradients."""
+def recording(x: Tensor) -> bool:
+    """Whether the calls on a tensor are written down as a graph rather than answered.
+
+    While a graph is traced, exported or compiled, under `vmap` and for fake tensors there are no
+    numbers to look at, and what C writes into memory of its own is no part of the graph: PyTorch's
+    operators do the work then.
+    """
     return (
-        type(x) in (Tensor, torch.nn.Parameter)
+        torch._C._get_tracing_state() is not None
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        or isinstance(x, FakeTensor)
+    )
+
+
+def _plain(x: Tensor) -> bool:
+    """Numbers that are there, that float32 holds, without gradients."""
+    return (
+        not recording(x)
+        and type(x) in (Tensor, torch.nn.Parameter)
         and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
         and not (x.requires_grad and torch.is_grad_enabled())
     )

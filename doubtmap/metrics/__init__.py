@@ -9,9 +9,8 @@ from doubtmap.metrics.components import Components
 from doubtmap.metrics.confusion import Confusion, OpenSet
 from doubtmap.metrics.histogram import Histogram
 from doubtmap.metrics.missed import Missed
-from doubtmap.metrics.patches import Patches
+from doubtmap.metrics.patches import Patches, boundary_band, random_patches
 from doubtmap.metrics.ranking import Ranking, RankingCurve
-from doubtmap.metrics.regions import boundary_band, random_patches
 from doubtmap.metrics.reliability import BinaryReliability, Reliability, brier_score
 from doubtmap.metrics.risk import Keeping, area_under_sparsification_error, sparsification
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from doubtmap.errors import UsageError
 from doubtmap.objects.find import UnknownObject
-from doubtmap.objects.tracing import Polygon
+from doubtmap.objects.polygons import Polygon
 
 Encoding = Literal["polygon", "rle"]
 CATEGORY = {"id": 1, "name": "unknown", "supercategory": "unknown"}

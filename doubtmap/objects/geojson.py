@@ -28,7 +28,7 @@ from doubtmap.objects.georeference import (
     named_crs,
     to_degrees,
 )
-from doubtmap.objects.tracing import Polygon, Ring, signed_area
+from doubtmap.objects.polygons import Polygon, Ring, signed_area
 
 DIGITS = 9
 """Decimals that are written: of degrees, a tenth of a millimetre."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from doubtmap.errors import UsageError
 from doubtmap.metrics.accumulator import Array
-from doubtmap.objects.tracing import Polygon, Ring, signed_area
+from doubtmap.objects.polygons import Polygon, Ring, signed_area
 from doubtmap.reports.corners import departures, distances
 
 FINEST = 0.25

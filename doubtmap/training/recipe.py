@@ -24,10 +24,7 @@ from doubtmap.models.outputs import form_of, unwrap
 from doubtmap.training.batches import Batches
 from doubtmap.training.folds import identity
 from doubtmap.training.networks import Start
-from doubtmap.training.optimizing import (
-    ALONE,
-    Processes,
-)
+from doubtmap.training.optimizing import ALONE, Processes
 from doubtmap.training.settings import Settings
 from doubtmap.version import __version__
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from doubtmap.errors import UsageError
 from doubtmap.objects import outlines
-from doubtmap.objects.tracing import signed_area
+from doubtmap.objects.polygons import signed_area
 
 
 def picture(*rows):

@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from doubtmap.errors import UsageError
 from doubtmap.objects import Polygon, outlines, simplified, simplify
+from doubtmap.objects.polygons import signed_area
 from doubtmap.objects.simplify import sound
-from doubtmap.objects.tracing import signed_area
 
 
 def blob(seed, side=24, roughness=1.5, share=0.4):

@@ -10,9 +10,7 @@ from tiny_flows import TINY
 from doubtmap.datasets import VOID
 from doubtmap.datasets.pasting import Part
 from doubtmap.errors import DataError, ModelError
-from doubtmap.training import flow_training as flow_fit
-from doubtmap.training import flow_training as flow_patches
-from doubtmap.training import flow_training as known_patches
+from doubtmap.training import flow_training
 from doubtmap.training.batches import Batches
 from doubtmap.training.flow import Flow
 from doubtmap.training.flow_training import FlowTraining, parts_of, patches, pretrain, read_flow
@@ -64,8 +62,8 @@ def test_the_file_says_what_a_flow_has_learnt_and_what_judged_it(batches, tmp_pa
     pretrain(some, HOW, path, device=torch.device("cpu"), classes=classes)
     _, about = read_flow(path)
     assert about["judged_on_its_own"] == alone and about["classes"] == list(classes)
-    _, test = next(patches(parts_of(some)[0], HOW.side, flow_fit.JUDGED, HOW.seed))
-    assert 0 < about["patches"] == len(test) <= flow_fit.JUDGED
+    _, test = next(patches(parts_of(some)[0], HOW.side, flow_training.JUDGED, HOW.seed))
+    assert 0 < about["patches"] == len(test) <= flow_training.JUDGED
 
 
 def log_of(path):
@@ -74,7 +72,7 @@ def log_of(path):
 
 
 def test_a_flow_learns_and_its_file_and_log_say_how_well(batches, tmp_path, monkeypatch):
-    monkeypatch.setattr(flow_fit, "TOLD_EVERY", 20)
+    monkeypatch.setattr(flow_training, "TOLD_EVERY", 20)
     path = tmp_path / "flow.safetensors"
     pretrain(batches, FlowTraining(60, 16, 8, 1e-2, 0, TINY), path, device=torch.device("cpu"))
     rows = log_of(tmp_path / "flow.csv")
@@ -88,7 +86,7 @@ def test_a_flow_learns_and_its_file_and_log_say_how_well(batches, tmp_path, monk
 
 
 def test_a_flow_that_was_stopped_goes_on_to_the_same_end(batches, tmp_path, monkeypatch):
-    monkeypatch.setattr(flow_fit, "TOLD_EVERY", 2)
+    monkeypatch.setattr(flow_training, "TOLD_EVERY", 2)
 
     def stop(done, steps, bits):
         if done == 5:
@@ -109,14 +107,14 @@ def test_a_flow_that_was_stopped_goes_on_to_the_same_end(batches, tmp_path, monk
 
 def test_a_last_step_without_a_patch_is_logged_all_the_same(batches, tmp_path, monkeypatch):
     """Four views start the flow, sixteen judge it, and each of six steps has four."""
-    calls = []
+    calls, drawing = [], flow_training.places
 
     def places(labels, size, drawn):
-        corners, clean = known_patches.places(labels, size, drawn)
+        corners, clean = drawing(labels, size, drawn)
         calls.append(size)
         return corners, clean & (not 40 < len(calls) <= 44)
 
-    monkeypatch.setattr(flow_patches, "places", places)
+    monkeypatch.setattr(flow_training, "places", places)
     path = tmp_path / "flow.safetensors"
     pretrain(batches, HOW, path, device=torch.device("cpu"))
     assert len(calls) >= 44
@@ -148,7 +146,7 @@ def test_a_flow_that_diverges_stops_with_the_last_good_checkpoint(
     batches, tmp_path, monkeypatch, call, broken, what
 ):
     """Two steps, the held-out patches, two steps, the held-out patches."""
-    monkeypatch.setattr(flow_fit, "TOLD_EVERY", 2)
+    monkeypatch.setattr(flow_training, "TOLD_EVERY", 2)
     whole, calls = Flow.bits, []
 
     def bits(flow, images, generator=None):
@@ -174,7 +172,7 @@ def test_a_flow_that_diverges_before_its_first_checkpoint_says_so(batches, tmp_p
 
 
 def test_data_without_a_patch_of_known_content_are_refused(batches, monkeypatch, tmp_path):
-    monkeypatch.setattr(flow_patches, "PATIENCE", 3)
+    monkeypatch.setattr(flow_training, "PATIENCE", 3)
     monkeypatch.setattr(Targets, "__call__", lambda self, sample: torch.full((24, 32), VOID))
     with pytest.raises(DataError, match="8x8 pixels without void, found none in 12 views"):
         pretrain(batches, HOW, tmp_path / "flow.safetensors", device=torch.device("cpu"))
