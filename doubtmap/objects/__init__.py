@@ -2,7 +2,8 @@
 
 from doubtmap.objects.find import ObjectRule, UnknownObject, find_objects
 from doubtmap.objects.georeference import Georeference, read_georeference
-from doubtmap.objects.polygons import Polygon, outlines, simplified
+from doubtmap.objects.polygons import Polygon, outlines
+from doubtmap.objects.simplify import simplified
 
 __all__ = [
     "Georeference",

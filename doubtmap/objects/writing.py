@@ -31,7 +31,7 @@ from doubtmap.objects import (
 from doubtmap.objects.coco import CATEGORY, Encoding, annotation, check_encoding
 from doubtmap.objects.geojson import Map, feature, feature_collection, plan_map
 from doubtmap.objects.overlay import write_object_picture
-from doubtmap.objects.polygons import check_tolerance
+from doubtmap.objects.simplify import check_tolerance
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.scoring import ScoredImage, outside, score_images, unique_names
 from doubtmap.version import __version__

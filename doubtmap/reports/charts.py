@@ -23,6 +23,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from doubtmap.reports.corners import departures
 from doubtmap.reports.digits import MINUS, digits, number
 
 NOTHING = Markup("")
@@ -379,37 +380,10 @@ def _path(plane: Plane, points: NDArray[np.float64]) -> str:
 
 
 def _simplified(points: NDArray[np.float64], tolerance: float = 0.2) -> NDArray[np.float64]:
-    """Leave out points that a line through the others passes within `tolerance`.
-
-    Reference:
-        Algorithms for the reduction of the number of points required to represent a digitized
-        line or its caricature (Douglas and Peucker, 1973), https://doi.org/10.3138/FM57-6770-U75U-7727
-    """
+    """Leave out points that a line through the others passes within `tolerance`."""
     if len(points) < 3:
         return points
     moved = np.concatenate([[True], (np.diff(points, axis=0) != 0).any(1)])
     points = points[moved]
-    keep = np.zeros(len(points), bool)
-    keep[[0, -1]] = True
-    spans = [(0, len(points) - 1)]
-    while spans:
-        first, last = spans.pop()
-        if last - first < 2:
-            continue
-        distance = _distance(points[first + 1 : last], points[first], points[last])
-        farthest = int(distance.argmax())
-        if distance[farthest] > tolerance:
-            middle = first + 1 + farthest
-            keep[middle] = True
-            spans += [(first, middle), (middle, last)]
-    return points[keep]
-
-
-def _distance(
-    points: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Distance of points to the segment from `a` to `b`."""
-    along = b - a
-    share = np.clip((points - a) @ along / max(float(along @ along), 1e-12), 0, 1)
-    result: NDArray[np.float64] = np.linalg.norm(points - a - share[:, None] * along, axis=1)
-    return result
+    ends = np.array(sorted({0, len(points) - 1}))
+    return points[departures(points, ends, tolerance) > tolerance]

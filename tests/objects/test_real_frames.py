@@ -6,7 +6,7 @@ import pytest
 import doubtmap as dm
 from doubtmap.metrics import Components
 from doubtmap.objects import ObjectRule, find_objects, outlines, simplified
-from doubtmap.objects.polygons import sound
+from doubtmap.objects.simplify import sound
 
 
 @pytest.mark.real_data

@@ -5,15 +5,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from doubtmap.errors import UsageError
-from doubtmap.objects import outlines
-from doubtmap.objects import polygons as simplify
-from doubtmap.objects.polygons import Polygon, signed_area, simplified, simplified_ring, sound
+from doubtmap.objects import Polygon, outlines, simplified, simplify
+from doubtmap.objects.polygons import signed_area
+from doubtmap.objects.simplify import sound
 
 
 def blob(seed, side=24, roughness=1.5, share=0.4):
@@ -69,6 +69,76 @@ def distance(point, ring):
     return nearest
 
 
+def douglas_peucker(ring, tolerance):
+    """One ring on its own, by the book: from its start and the point farthest from it."""
+    far = int(np.hypot(*(ring - ring[0]).T).argmax())
+    kept, todo = {0, far, len(ring) - 1}, [(0, far), (far, len(ring) - 1)]
+    while todo:
+        first, last = todo.pop()
+        chord = np.array([ring[first], ring[last]])
+        away = [round(distance(point, chord), 9) for point in ring[first + 1 : last]]
+        if away and max(away) > tolerance:
+            middle = first + 1 + int(np.argmax(away))
+            kept.add(middle)
+            todo += [(first, middle), (middle, last)]
+    if len(kept) < 4:
+        away = [round(distance(point, ring[[0, far]]), 9) for point in ring]
+        kept.add(int(np.argmax(away)))
+    return ring[sorted(kept)]
+
+
+def corners(polygons):
+    return [{*map(tuple, ring.tolist())} for polygon in polygons for ring in polygon.rings]
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_a_larger_tolerance_keeps_some_of_the_corners_of_a_smaller(seed, rough):
+    exact = outlines(blob(seed, roughness=0.7 if rough else 1.5, side=20, share=0.5))
+    before = corners(exact)
+    for tolerance in (0.2, 0.25, 0.5, 0.7, 1, 1.5, 1.6, 2, 3, 4, 4.2, 5, 9, 100):
+        found = simplified(exact, tolerance)
+        after = corners(found)
+        assert all(new <= old for new, old in zip(after, before, strict=True))
+        assert brute_sound(found)
+        before = after
+
+
+def one_object(side, roughness, seed, share):
+    mask = blob(seed, side, roughness, share)
+    pieces, _ = ndimage.label(mask, np.ones((3, 3)))
+    return pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+
+
+def test_only_what_crosses_keeps_its_corners():
+    """Once the tolerance of all rings was halved where any two crossed."""
+    exact = outlines(one_object(120, 1.5, 1, 0.5))
+    alone = [[douglas_peucker(ring, 3) for ring in polygon.rings] for polygon in exact]
+    assert not sound([Polygon(first, tuple(rest)) for first, *rest in alone])
+    count = sum(len(ring) - 1 for rings in alone for ring in rings)
+    coarse, fine = (sum(map(len, corners(simplified(exact, t)))) for t in (3, 1.5))
+    assert count < coarse < 1.1 * count < fine
+    found = [ring for polygon in simplified(exact, 3) for ring in polygon.rings]
+    for ring, own in zip(found, (ring for rings in alone for ring in rings), strict=True):
+        assert {*map(tuple, own.tolist())} <= {*map(tuple, ring.tolist())}
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.25, 0.75, 1.0, 2.0, 4.25, 6.0]))
+def test_where_nothing_crosses_it_is_what_the_paper_says(seed, tolerance):
+    exact = outlines(blob(seed, side=30, roughness=3, share=0.3))
+    alone = [[douglas_peucker(ring, tolerance) for ring in p.rings] for p in exact]
+    steps = np.arange(0.25, tolerance + 0.25, 0.25)
+    for rings in alone:
+        assume(all(signed_area(ring) for ring in rings))
+    for step in steps:
+        rough = [[douglas_peucker(ring, step) for ring in p.rings] for p in exact]
+        assume(sound([Polygon(first, tuple(rest)) for first, *rest in rough]))
+    for polygon, rings in zip(simplified(exact, tolerance), alone, strict=True):
+        for ring, own in zip(polygon.rings, rings, strict=True):
+            np.testing.assert_array_equal(ring, own)
+
+
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.7, 1.0, 2.0, 4.0]), st.booleans())
 def test_simplified_outlines_are_near_and_valid(seed, tolerance, rough):
@@ -90,7 +160,7 @@ def test_simplified_outlines_are_near_and_valid(seed, tolerance, rough):
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1.0, 2.0, 5.0]))
 def test_what_crosses_is_seen(seed, tolerance):
     exact = outlines(blob(seed, side=12, roughness=0.6, share=0.5))
-    rings = [[simplified_ring(r, tolerance) for r in p.rings] for p in exact]
+    rings = [[douglas_peucker(r, tolerance) for r in p.rings] for p in exact]
     rough = [Polygon(first, tuple(rest)) for first, *rest in rings]
     turned = any(
         (signed_area(ring) > 0) != (place == 0) for part in rings for place, ring in enumerate(part)
@@ -126,7 +196,7 @@ def test_a_hole_does_not_leave_its_polygon():
     mask[35:40, 14:21] = True  # a knob that a large tolerance would cut off, with a hole in it
     mask[37:39, 16:19] = False
     exact = outlines(mask)
-    assert simplified_ring(exact[0].outer, 6)[:, 1].max() == 35
+    assert douglas_peucker(exact[0].outer, 6)[:, 1].max() == 35
     (polygon,) = simplified(exact, 6)
     (hole,) = polygon.holes
     canvas = Image.new("1", (40, 40))
