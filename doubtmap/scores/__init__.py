@@ -5,12 +5,41 @@ logits take a tensor `(B, C, H, W)` too. `STATELESS`, `OF_MEMBERS` and `OF_STUDE
 those without fitting.
 """
 
-from doubtmap.scores.density import Density
-from doubtmap.scores.gradient_norm import gradient, pixel_gradient_norm
-from doubtmap.scores.mahalanobis import Mahalanobis
-from doubtmap.scores.members import distilled, member_entropy, member_spread, mutual_information
-from doubtmap.scores.softmax import divergence, energy, entropy, margin, max_logit, max_softmax
-from doubtmap.scores.wrong import Wrong
+from typing import TYPE_CHECKING
+
+from doubtmap.lazy import lazily
+
+if TYPE_CHECKING:
+    from doubtmap.scores.density import Density
+    from doubtmap.scores.gradient_norm import gradient, pixel_gradient_norm
+    from doubtmap.scores.mahalanobis import Mahalanobis
+    from doubtmap.scores.members import distilled, member_entropy, member_spread, mutual_information
+    from doubtmap.scores.softmax import divergence, energy, entropy, margin, max_logit, max_softmax
+    from doubtmap.scores.wrong import Wrong
+else:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "doubtmap.scores.density": ["Density"],
+            "doubtmap.scores.gradient_norm": ["gradient", "pixel_gradient_norm"],
+            "doubtmap.scores.mahalanobis": ["Mahalanobis"],
+            "doubtmap.scores.members": [
+                "distilled",
+                "member_entropy",
+                "member_spread",
+                "mutual_information",
+            ],
+            "doubtmap.scores.softmax": [
+                "divergence",
+                "energy",
+                "entropy",
+                "margin",
+                "max_logit",
+                "max_softmax",
+            ],
+            "doubtmap.scores.wrong": ["Wrong"],
+        },
+    )
 
 STATELESS = ("max_softmax", "margin", "entropy", "max_logit", "energy", "divergence", "gradient")
 """Of one network."""
