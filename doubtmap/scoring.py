@@ -30,7 +30,7 @@ from doubtmap.datasets.reading import read_image
 from doubtmap.engine.settings import hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import write_atomically
-from doubtmap.models.layers import before_activation
+from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.prediction import Prediction, Score, Segmenter, listening_to
 from doubtmap.reports.maps import MapFormat, write_classes, write_map
