@@ -6,14 +6,30 @@ those without fitting.
 """
 
 from doubtmap.scores.density import Density
+from doubtmap.scores.doubt import Doubt, doubt
 from doubtmap.scores.gradient_norm import gradient, pixel_gradient_norm
+from doubtmap.scores.island import island
 from doubtmap.scores.mahalanobis import Mahalanobis
 from doubtmap.scores.members import distilled, member_entropy, member_spread, mutual_information
 from doubtmap.scores.softmax import divergence, energy, entropy, margin, max_logit, max_softmax
 from doubtmap.scores.wrong import Wrong
 
-STATELESS = ("max_softmax", "margin", "entropy", "max_logit", "energy", "divergence", "gradient")
+DEFAULT = "doubt"
+"""What commands take where no score is named."""
+STATELESS = (
+    "doubt",
+    "max_softmax",
+    "margin",
+    "entropy",
+    "max_logit",
+    "energy",
+    "divergence",
+    "gradient",
+    "island",
+)
 """Of one network."""
+AROUND = ("doubt", "island")
+"""Of these, those that look at what lies around a pixel; the others look at the pixel alone."""
 OF_MEMBERS = ("mutual_information", "member_entropy", "member_spread")
 """Of several networks or passes."""
 OF_STUDENTS = ("distilled",)
@@ -21,13 +37,16 @@ OF_STUDENTS = ("distilled",)
 
 __all__ = [
     "Density",
+    "Doubt",
     "Mahalanobis",
     "Wrong",
     "distilled",
     "divergence",
+    "doubt",
     "energy",
     "entropy",
     "gradient",
+    "island",
     "margin",
     "max_logit",
     "max_softmax",
