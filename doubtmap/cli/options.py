@@ -160,9 +160,7 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(
-            f"{option}: expected numbers such as 0.5,0.5,0.5, got {text}."
-        ) from None
+        raise UsageError(f"{option}: expected numbers such as 0.5,0.5,0.5, got {text}.") from None
 
 
 def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:

@@ -293,4 +293,3 @@ def _refused(x: Tensor, tried: list[int], refusal: Exception | None) -> str:
         f"network: it refused an image of {x.shape[-2]}x{x.shape[-1]} pixels{also} ({cause}). "
         f"Pass input_size=(H, W), a size it was made for."
     )
-

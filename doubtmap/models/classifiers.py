@@ -165,9 +165,7 @@ def as_maps(call: Tap, layer: LastLayer, given: tuple[int, int]) -> Iterator[Tap
         yield call
 
 
-def token_grids(
-    tokens: int, given: tuple[int, int]
-) -> Iterator[tuple[int, tuple[int, int]]]:
+def token_grids(tokens: int, given: tuple[int, int]) -> Iterator[tuple[int, tuple[int, int]]]:
     """Grids in which the tokens of an image may lie: those of the image's shape.
 
     Yields:

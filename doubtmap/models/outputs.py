@@ -69,9 +69,7 @@ def queries_of(output: object) -> tuple[Tensor, Tensor] | None:
     return None
 
 
-def candidates(
-    output: object, wanted: str | None = None, classes: int | None = None
-) -> list[Leaf]:
+def candidates(output: object, wanted: str | None = None, classes: int | None = None) -> list[Leaf]:
     """The tensors that could be the per-pixel scores.
 
     Args:

@@ -267,9 +267,7 @@ def _layers(runner: Runner, channels: Collection[int]) -> dict[str, LastLayer]:
     return {name: layer for name, layer in known.items() if layer.channels in channels}
 
 
-def _read(
-    reading: Reading, runner: Runner, x: Tensor, before: Tensor, asked: Asked
-) -> Reading:
+def _read(reading: Reading, runner: Runner, x: Tensor, before: Tensor, asked: Asked) -> Reading:
     """Tell the form and the classifier, from a second pass over the image."""
     known = runner.backend.last_layers
     layers = (

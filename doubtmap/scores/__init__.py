@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from doubtmap.lazy import lazily
 
 if TYPE_CHECKING:
+    from doubtmap.scores.default import Doubt, doubt
     from doubtmap.scores.density import Density
     from doubtmap.scores.gradient_norm import gradient, pixel_gradient_norm
+    from doubtmap.scores.islands import island
     from doubtmap.scores.mahalanobis import Mahalanobis
     from doubtmap.scores.members import distilled, member_entropy, member_spread, mutual_information
     from doubtmap.scores.softmax import divergence, energy, entropy, margin, max_logit, max_softmax
@@ -20,8 +22,10 @@ else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
+            "doubtmap.scores.default": ["Doubt", "doubt"],
             "doubtmap.scores.density": ["Density"],
             "doubtmap.scores.gradient_norm": ["gradient", "pixel_gradient_norm"],
+            "doubtmap.scores.islands": ["island"],
             "doubtmap.scores.mahalanobis": ["Mahalanobis"],
             "doubtmap.scores.members": [
                 "distilled",
@@ -41,8 +45,22 @@ else:
         },
     )
 
-STATELESS = ("max_softmax", "margin", "entropy", "max_logit", "energy", "divergence", "gradient")
+DEFAULT = "doubt"
+"""What commands take where no score is named."""
+STATELESS = (
+    "doubt",
+    "max_softmax",
+    "margin",
+    "entropy",
+    "max_logit",
+    "energy",
+    "divergence",
+    "gradient",
+    "island",
+)
 """Of one network."""
+AROUND = ("doubt", "island")
+"""Of these, those that look at what lies around a pixel; the others look at the pixel alone."""
 OF_MEMBERS = ("mutual_information", "member_entropy", "member_spread")
 """Of several networks or passes."""
 OF_STUDENTS = ("distilled",)
@@ -50,13 +68,16 @@ OF_STUDENTS = ("distilled",)
 
 __all__ = [
     "Density",
+    "Doubt",
     "Mahalanobis",
     "Wrong",
     "distilled",
     "divergence",
+    "doubt",
     "energy",
     "entropy",
     "gradient",
+    "island",
     "margin",
     "max_logit",
     "max_softmax",
