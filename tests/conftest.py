@@ -1,12 +1,17 @@
-"""What all tests share: one thread, since small tensors are slower on two."""
+"""What all tests share: one thread, since small tensors are slower on two; a small network and
+small streets, so that whole runs take a second.
+"""
 
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+import doubtmap as dm
 from doubtmap.cli import main
+from doubtmap.streets.synthetic import SyntheticStreets
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -36,3 +41,36 @@ def run(monkeypatch, capsys):
         return code, out, err
 
     return call
+
+
+CLASSES = ("road", "pavement", "building", "vegetation", "sky", "pole", "sign", "vehicle")
+
+
+class TinyNetwork(nn.Module):
+    """Two convolutions at stride 4 and a 1x1 classifier."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 5, 4, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1))
+        self.classifier = nn.Conv2d(8, len(CLASSES), 1)
+
+    def forward(self, x):
+        logits = self.classifier(self.body(x).relu())
+        return nn.functional.interpolate(logits, x.shape[-2:], mode="bilinear")
+
+
+@pytest.fixture
+def fresh_segmenter():
+    """Makes segmenters that have seen no image yet."""
+    return lambda: dm.load(TinyNetwork(), classes=CLASSES)
+
+
+@pytest.fixture
+def segmenter(fresh_segmenter):
+    return fresh_segmenter()
+
+
+@pytest.fixture
+def streets():
+    return SyntheticStreets(6, seed=3, size=(64, 96))
