@@ -1,6 +1,7 @@
 """The rooms of the house, and which may look into which."""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -9,19 +10,10 @@ import pytest
 import doubtmap
 
 ROOT = Path(doubtmap.__file__).parent
-LINES = (
-    ("cli",),
-    ("evaluation",),
-    ("segments", "objects", "studies"),
-    ("calibration", "decisions", "fitting"),
-    ("scoring",),
-    ("engine", "training"),
-    ("models", "scores", "metrics"),
-    ("reports", "streets", "prediction"),
-    ("datasets", "kernels", "files"),
-    ("errors", "names", "progress", "version"),
-)
-"""Arrows point downward only; rooms of one line do not know each other."""
+MAP = (ROOT.parent / "docs" / "architecture.md").read_text()
+DRAWING = re.search(r"\n    cli\n(?:    [a-z ]+\n)+", MAP).group(0)
+LINES = [line.split() for line in DRAWING.strip().splitlines()]
+"""As the map draws them: arrows point downward only; rooms of one line do not know each other."""
 LEVEL = {room: level for level, rooms in enumerate(LINES) for room in rooms}
 ALLOWED = {("datasets/opening.py", "streets")}
 """`open_dataset("synthetic:N")` makes what a room above draws, by an import inside the function."""
@@ -56,7 +48,11 @@ def imported_modules(path):
 
 
 MOST_FILES = 22
-FILES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+FILES = [
+    path
+    for path in sorted(ROOT.rglob("*.py"))
+    if path.parent != ROOT or not path.stem.startswith("__")
+]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -67,8 +63,15 @@ def test_imports_point_downward(path):
             assert LEVEL[other] > LEVEL[room], f"{room} imports {other}"
 
 
-def test_every_room_is_on_a_line():
+def test_the_map_is_that_of_the_tree():
     assert {room_of(path) for path in FILES} == set(LEVEL)
+    described = re.findall(r"^\| (`[a-z`, ]+`) \|", MAP, re.MULTILINE)
+    assert {name for row in described for name in re.findall(r"[a-z]+", row)} >= set(LEVEL)
+
+
+def test_files_that_the_map_names_are_there():
+    for name in re.findall(r"`((?:[a-z_]+/)?[a-z_]+\.py)`", MAP):
+        assert (ROOT / name).exists(), name
 
 
 def test_no_room_is_crowded():
