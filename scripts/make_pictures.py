@@ -6,9 +6,9 @@ python scripts/make_pictures.py
 from pathlib import Path
 
 import numpy as np
+from panel import panel
 
 import doubtmap as dm
-from doubtmap.reports import panel
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 SCENE = 1
