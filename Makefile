@@ -18,8 +18,7 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/kernels.py
-	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/speed.py
 
 .venv/ready: requirements-dev.txt pyproject.toml setup.py $(wildcard doubtmap/kernels/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -2,35 +2,38 @@
 
     python benchmarks/calibration.py [--shared ../shared] [--work FOLDER]
 
-The network runs once for each image; its outputs stay in FOLDER, so that a stopped run goes on.
-One thread.
+A stage for each network, which runs once for each image; its outputs and what was measured stay in
+FOLDER, so that a stopped run goes on. One thread.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from stages import Row, Stage, Topic, best_of, run
 from torch import Tensor
 
 import doubtmap as dm
 from doubtmap.calibration import Calibrator, Identity, Temperature, parse_method
-from doubtmap.calibration.calibrate import choose
+from doubtmap.calibration.calibrate import CANDIDATES, choose
 from doubtmap.calibration.comparison import compare
+from doubtmap.calibration.selective import log_odds_of_wrong
 from doubtmap.datasets import CORRUPTIONS, Corrupted
 from doubtmap.engine import Pairs
+from doubtmap.engine.splitting import split_images
 from doubtmap.metrics import Reliability
 from doubtmap.prediction import Prediction
 
-RESULTS = Path(__file__).parent / "results" / "calibration.json"
 NETWORKS = ("camvid9-overconfident", "camvid9")
 METHODS = (
     *("identity", "temperature", "ensemble", "histogram", "isotonic", "vector", "dirichlet"),
@@ -166,8 +169,6 @@ def settings_of(calibrator: Calibrator) -> dict[str, Any]:
 
 def selector_quality(pairs: Kept, calibrator: Any) -> dict[str, float]:
     """Share of flagged pixels, share of them that is wrong, share of wrong ones flagged."""
-    from doubtmap.calibration.selective import log_odds_of_wrong
-
     pixels = flagged = wrong = both = 0
     for prediction, label in pairs:
         there = label >= 0
@@ -219,9 +220,6 @@ def auto(pairs: Kept, file: Path) -> dict[str, Any]:
     if file.exists():
         known: dict[str, Any] = json.loads(file.read_text())
         return known
-    from doubtmap.calibration.calibrate import CANDIDATES
-    from doubtmap.engine.splitting import split_images
-
     one, two = split_images([file.stem for file in pairs.files])
     fit, other = (Kept(tuple(pairs.files[i] for i in part)) for part in (one, two))
     fitted: dict[str, Calibrator] = {"identity": Identity()}
@@ -238,109 +236,107 @@ def seconds_of(pairs: Kept, fitted: dict[str, Calibrator], forward: float) -> di
     Up to calibrated logits: on the native grid where the method acts there, else at full size.
     """
     prediction = next(iter(pairs))[0]
-    rows = {}
-    for name, calibrator in fitted.items():
-        times = []
-        for _ in range(5):
-            logits, features = prediction.native_logits, prediction.features
-            fresh = Prediction(logits, prediction.size, features=features)
-            start = time.perf_counter()
-            _ = calibrator(fresh).native_logits
-            times.append(time.perf_counter() - start)
-        rows[name] = {"seconds": min(times), "over_forward": min(times) / forward}
-    return rows
+
+    def fresh() -> Prediction:
+        logits, features = prediction.native_logits, prediction.features
+        return Prediction(logits, prediction.size, features=features)
+
+    ways = {name: lambda c=c: c(fresh()).native_logits for name, c in fitted.items()}
+    seconds = best_of(ways, 5)
+    return {name: {"seconds": s, "over_forward": s / forward} for name, s in seconds.items()}
 
 
 def forward_seconds(segmenter: dm.Segmenter, dataset: Any) -> float:
     image = dataset[0].image[None]
     segmenter(image)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        segmenter(image)
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return float(best_of({"forward": lambda: segmenter(image)}, 5)["forward"])
 
 
-def write(content: dict[str, Any]) -> None:
-    """Write the results so far, in six digits."""
+def in_domain(
+    network: str, files: dict[str, list[Path]], home: Path, told: dict[str, Any]
+) -> Iterator[Row]:
+    """Rows of both protocols; what was fitted goes into `told`."""
+    for fitted_on, (pairs, tests) in parts(files).items():
+        print(f"{network}, fitted on {fitted_on}", flush=True)
+        methods = METHODS if fitted_on == "two day drives" else OTHER_DRIVE
+        fitted = fit_all(pairs, methods, home / fitted_on.replace(" ", "-"))
+        for test, kept in tests.items():
+            yield from measured(network, fitted_on, test, kept, fitted, home)
+        told[fitted_on] = {
+            "images": len(pairs),
+            "fitted": {name: settings_of(c) for name, c in fitted.items()},
+            "selector": {
+                name: {test: selector_quality(kept, c) for test, kept in tests.items()}
+                for name, c in fitted.items()
+                if name in ("selective", "selective(inputs=all)")
+            },
+            "auto": auto(pairs, home / f"auto-{fitted_on}.json".replace(" ", "-")),
+        }
 
-    def short(value: Any) -> Any:
-        if isinstance(value, float):
-            return float(f"{value:.6g}")
-        if isinstance(value, dict):
-            return {key: short(inner) for key, inner in value.items()}
-        return [short(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
-    RESULTS.write_text(json.dumps(short(content), indent=1) + "\n")
+def shifted(
+    network: str,
+    segmenter: dm.Segmenter,
+    test: Any,
+    chosen: list[int],
+    fitted: dict[str, Calibrator],
+    home: Path,
+) -> Iterator[Row]:
+    """Rows of the corruptions."""
+    for kind in CORRUPTIONS:
+        for strength in range(1, 6):
+            worse = Corrupted(test, kind, strength)
+            kept = Kept(tuple(keep(segmenter, worse, home / f"{kind}-{strength}", chosen)))
+            name = f"{kind} {strength}"
+            yield from measured(network, "two day drives", name, kept, fitted, home)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/work/calibration"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    content: dict[str, Any] = {
-        "command": "python benchmarks/calibration.py",
-        "version": dm.__version__,
-        "conditions": {"threads": 1, "bins": 15, "bootstrap_block": RUN},
-        "rows": [],
+def compared(network: str, given: Namespace) -> list[Row]:
+    """All rows of one network."""
+    segmenter = dm.load(given.shared / "models" / network)
+    home, data = given.work / network, given.shared / "data" / "camvid"
+    sets = {split: dm.open_dataset(f"camvid:{data}:{split}") for split in ("val", "test")}
+    files = {
+        split: keep(segmenter, dataset, home / split, list(range(len(dataset))))
+        for split, dataset in sets.items()
     }
-    for network in NETWORKS:
-        segmenter = dm.load(arguments.shared / "models" / network)
-        home, data = arguments.work / network, arguments.shared / "data" / "camvid"
-        sets = {split: dm.open_dataset(f"camvid:{data}:{split}") for split in ("val", "test")}
-        files = {
-            split: keep(segmenter, dataset, home / split, list(range(len(dataset))))
-            for split, dataset in sets.items()
-        }
-        conditions: dict[str, Any] = {}
-        content["conditions"][network] = conditions
-        for fitted_on, (pairs, tests) in parts(files).items():
-            print(f"{network}, fitted on {fitted_on}", flush=True)
-            methods = METHODS if fitted_on == "two day drives" else OTHER_DRIVE
-            fitted = fit_all(pairs, methods, home / fitted_on.replace(" ", "-"))
-            for test, kept in tests.items():
-                content["rows"] += measured(network, fitted_on, test, kept, fitted, home)
-            conditions[fitted_on] = {
-                "images": len(pairs),
-                "fitted": {name: settings_of(c) for name, c in fitted.items()},
-                "selector": {
-                    name: {test: selector_quality(kept, c) for test, kept in tests.items()}
-                    for name, c in fitted.items()
-                    if name in ("selective", "selective(inputs=all)")
-                },
-                "auto": auto(pairs, home / f"auto-{fitted_on}.json".replace(" ", "-")),
-            }
-            write(content)
-        pairs, tests = parts(files)["two day drives"]
-        fitted = fit_all(pairs, METHODS, home / "two-day-drives")
-        few = {test: Kept(kept.files[::5]) for test, kept in tests.items()}
-        conditions["temperatures"] = short_of_the_optimum(few["same drives"])
-        right, wrong = confidence_of(few["same drives"])
-        conditions["confidence"] = {"right pixels": right, "wrong pixels": wrong}
-        huge = fitted["selective(temperature=1e10)"]
-        conditions["selective(temperature=1e10)"] = {
-            test: labels_taken_anew(kept, huge) for test, kept in few.items()
-        }
-        conditions["forward_seconds"] = forward_seconds(segmenter, sets["val"])
-        conditions["cost"] = seconds_of(pairs, fitted, conditions["forward_seconds"])
-        names = {file.stem for file in tests["same drives"].files}
-        chosen = [i for i in range(len(sets["test"])) if sets["test"].sample_name(i) in names]
-        chosen = chosen[:: max(1, len(chosen) // CORRUPTED_IMAGES)]
-        shifted = {name: fitted[name] for name in SHIFTED}
-        for kind in CORRUPTIONS:
-            for strength in range(1, 6):
-                worse = Corrupted(sets["test"], kind, strength)
-                folder = home / f"{kind}-{strength}"
-                kept = Kept(tuple(keep(segmenter, worse, folder, chosen)))
-                content["rows"] += measured(
-                    network, "two day drives", f"{kind} {strength}", kept, shifted, home
-                )
-                write(content)
+    told: dict[str, Any] = {}
+    rows = list(in_domain(network, files, home, told))
+    pairs, tests = parts(files)["two day drives"]
+    fitted = fit_all(pairs, METHODS, home / "two-day-drives")
+    few = {test: Kept(kept.files[::5]) for test, kept in tests.items()}
+    told["temperatures"] = short_of_the_optimum(few["same drives"])
+    right, wrong = confidence_of(few["same drives"])
+    told["confidence"] = {"right pixels": right, "wrong pixels": wrong}
+    huge = "selective(temperature=1e10)"
+    told[huge] = {test: labels_taken_anew(kept, fitted[huge]) for test, kept in few.items()}
+    told["forward_seconds"] = forward_seconds(segmenter, sets["val"])
+    told["cost"] = seconds_of(pairs, fitted, told["forward_seconds"])
+    names = {file.stem for file in tests["same drives"].files}
+    chosen = [i for i in range(len(sets["test"])) if sets["test"].sample_name(i) in names]
+    chosen = chosen[:: max(1, len(chosen) // CORRUPTED_IMAGES)]
+    few_methods = {name: fitted[name] for name in SHIFTED}
+    rows += shifted(network, segmenter, sets["test"], chosen, few_methods, home)
+    given.conditions[network] = short(told)
+    return [short(row) for row in rows]
 
+
+def short(value: Any) -> Any:
+    """The same with numbers of six digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: short(inner) for key, inner in value.items()}
+    return [short(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+TOPIC = Topic(
+    "calibration",
+    "python benchmarks/calibration.py",
+    ("network",),
+    {"threads": 1, "bins": 15, "bootstrap_block": RUN},
+)
+STAGES = {network: Stage(TOPIC, partial(compared, network)) for network in NETWORKS}
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, STAGES)

@@ -30,34 +30,238 @@ Stages: `maps`, `parts` (how
 two teachers follow the other three), `borders` (within 4 pixels of another labelled class, and
 elsewhere), `time` (processor time of one thread, all ways in turn,
 in another order for each image).
+
+Intervals: 95 %, by resampling the images (`doubtmap.metrics.bootstrap`); all maps share the
+weights, so differences between maps are paired.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import statistics
-import time
+from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from dudes_figures import Following, Worth, with_intervals
+from stages import HELD_OUT, Row, Stage, Topic, in_turns, run, show
 from torch import Tensor
 
 import doubtmap as dm
+from doubtmap.datasets.dataset import UNKNOWN
 from doubtmap.datasets.labels import match_labels
+from doubtmap.metrics import Confusion, Ranking, RankingCurve
+from doubtmap.metrics.bootstrap import Weights, interval
+from doubtmap.metrics.risk import Keeping
 from doubtmap.models.distilled import HEAD, head_of
 from doubtmap.models.ensemble import MemberSums
 from doubtmap.prediction import Prediction
 from doubtmap.scores.members import said_by_head
 
-RESULTS = Path(__file__).parent / "results" / "dudes.json"
-HELD_OUT = ["pedestrian", "bicyclist"]
+KINDS = ("unknown", "wrong")
+OCTAVES, STEPS = (-30, 2), 16
+BINS = (OCTAVES[1] - OCTAVES[0]) * STEPS
+"""Of doubt, evenly in its logarithm."""
+COARSER = 8
+"""Bins that are one where Spearman is resampled: half an octave."""
+REPLICATES, SEED = 300, 0
+
+
+def binned(doubt: Tensor) -> Any:
+    """`(N,)` bins of a map, ascending with it."""
+    octave = np.log2(np.maximum(doubt.flatten().double().numpy(), 2.0 ** OCTAVES[0]))
+    return ((octave - OCTAVES[0]) * STEPS).astype(np.int64).clip(0, BINS - 1)
+
+
+@cache
+def weights(images: int) -> Any:
+    """`(R, images)`, how often each counts in each replicate."""
+    return np.stack([Weights(REPLICATES, SEED)(image) for image in range(images)], 1)
+
+
+def resampled(states: list[Any], figure: Callable[[Any], float]) -> Any:
+    """`(R,)`: a figure of every replicate of the sum of the images' states."""
+    stacked = np.stack(states).reshape(len(states), -1)
+    sums = weights(len(states)) @ stacked
+    return np.array([figure(part.reshape(states[0].shape)) for part in sums])
+
+
+@dataclass
+class Following:
+    """How a map follows another, by the class that the ensemble predicts."""
+
+    classes: int
+    sums: Any = field(init=False)
+    counts: Any = field(init=False)
+    images: dict[str, list[Any]] = field(default_factory=lambda: {"sums": [], "counts": []})
+
+    def __post_init__(self) -> None:
+        self.sums = np.zeros((self.classes, 6))
+        self.counts = np.zeros((self.classes, BINS, BINS), np.int64)
+
+    def update(self, own: Tensor, theirs: Tensor, chosen: Tensor) -> None:
+        """Take one image's maps and the ensemble's classes."""
+        x, y = own.flatten().double().numpy(), theirs.flatten().double().numpy()
+        group, mine, others = chosen.flatten().numpy(), binned(own), binned(theirs)
+        parts = (np.ones_like(x), x, y, x * x, y * y, x * y)
+        sums = np.stack([np.bincount(group, part, self.classes) for part in parts], 1)
+        self.sums += sums
+        place = (group * BINS + mine) * BINS + others
+        self.counts += np.bincount(place, minlength=self.counts.size).reshape(self.counts.shape)
+        few = BINS // COARSER
+        coarse = np.bincount(mine // COARSER * few + others // COARSER, minlength=few**2)
+        self.images["sums"].append(sums.sum(0))
+        self.images["counts"].append(coarse.reshape(few, few).astype(np.float32))
+
+    def figures(self, group: int | None = None) -> dict[str, float]:
+        """Over all pixels, or those of one class."""
+        sums = self.sums.sum(0) if group is None else self.sums[group]
+        counts = self.counts.sum(0) if group is None else self.counts[group]
+        found = {"pearson": pearson(sums), "spearman": spearman(counts), "rmse": rmse(sums)}
+        return found | {"mean": sums[1] / sums[0], "mean_of_ensemble": sums[2] / sums[0]}
+
+    def intervals(self) -> Row:
+        """Of the figures over all pixels."""
+        found, sums = self.figures(), self.images["sums"]
+        drawn = {"pearson": resampled(sums, pearson), "rmse": resampled(sums, rmse)}
+        drawn["spearman"] = resampled(self.images["counts"], spearman)
+        return {f"{name}_interval": interval(found[name], drawn[name], (-1, 1)) for name in drawn}
+
+
+def pearson(sums: Any) -> float:
+    """Of `(n, x, y, xx, yy, xy)`."""
+    n, x, y, xx, yy, xy = sums
+    deviation = np.sqrt((xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2))
+    return float((xy / n - x * y / n**2) / deviation)
+
+
+def rmse(sums: Any) -> float:
+    """Of `(n, x, y, xx, yy, xy)`."""
+    n, _, _, xx, yy, xy = sums
+    return float(np.sqrt(max(xx - 2 * xy + yy, 0) / n))
+
+
+def spearman(counts: Any) -> float:
+    """Correlation of the ranks of a table of counts, ties at their average."""
+    ranks = [np.cumsum(m) - (m - 1) / 2.0 for m in (counts.sum(1), counts.sum(0))]
+    shares = counts / counts.sum()
+    row, column = (r - (shares.sum(1 - axis) * r).sum() for axis, r in enumerate(ranks))
+    covariance = row @ shares @ column
+    return float(
+        covariance / np.sqrt((shares.sum(1) * row**2).sum() * (shares.sum(0) * column**2).sum())
+    )
+
+
+def precision(counts: Any) -> float:
+    """Average precision of `(2, BINS)`: negatives and positives by bin."""
+    held = np.flatnonzero(counts.sum(0))[::-1]
+    every = np.ones(len(held), bool)
+    return float(RankingCurve(counts[1][held], counts[0][held], held, every).average_precision())
+
+
+def miou(counts: Any) -> float:
+    """Of `(C, C)` counts."""
+    return Confusion(counts).miou
+
+
+@dataclass
+class Worth:
+    """What a map is worth: unknown and wrong pixels, and what remains without the doubtful."""
+
+    classes: int
+    unknown: Ranking = field(default_factory=Ranking)
+    wrong: Ranking = field(default_factory=Ranking)
+    confusion: Any = None
+    by_class: Any = None
+    images: dict[str, list[Any]] = field(
+        default_factory=lambda: {"unknown": [], "wrong": [], "confusion": []}
+    )
+
+    def __post_init__(self) -> None:
+        self.confusion = np.zeros((BINS, self.classes, self.classes), np.int64)
+        self.by_class = np.zeros((2, self.classes))
+
+    def update(self, doubt: Tensor, predicted: Tensor, label: Tensor) -> None:
+        """Take one image."""
+        known, at = label >= 0, binned(doubt)
+        either = known | (label == UNKNOWN)
+        self.unknown.update(doubt, label == UNKNOWN, either)
+        self.wrong.update(doubt, predicted != label, known)
+        for kind, truth, valid in (
+            ("unknown", label == UNKNOWN, either),
+            ("wrong", predicted != label, known),
+        ):
+            place = (at + BINS * truth.flatten().numpy())[valid.flatten().numpy()]
+            counts = np.bincount(place, minlength=2 * BINS).reshape(2, BINS)
+            self.images[kind].append(counts.astype(np.float32))
+        pair = label[known].numpy().astype(np.int64) * self.classes + predicted[known].numpy()
+        place = at[known.flatten().numpy()] * self.classes**2 + pair
+        confusion = np.bincount(place, minlength=self.confusion.size)
+        confusion = confusion.reshape(self.confusion.shape)
+        self.confusion += confusion
+        self.images["confusion"].append(confusion.sum(0).astype(np.float64))
+        group = predicted.flatten().numpy()
+        self.by_class[0] += np.bincount(group, minlength=self.classes)
+        self.by_class[1] += np.bincount(group, doubt.flatten().double().numpy(), self.classes)
+
+    def figures(self, names: tuple[str, ...]) -> Row:
+        """A row of the results."""
+        mean = self.by_class[1] / np.maximum(self.by_class[0], 1)
+        total = Confusion(self.confusion.sum(0))
+        pixels = self.confusion.sum((1, 2))
+        errors = pixels - np.trace(self.confusion, axis1=1, axis2=2)
+        keeping = Keeping(pixels, errors)
+        removed = np.arange(10) / 10
+        row: Row = {"miou": total.miou, "accuracy": total.accuracy}
+        for kind, ranking in (("unknown", self.unknown), ("wrong", self.wrong)):
+            row[f"{kind}.auprc"] = float(ranking.average_precision())
+            row[f"{kind}.auroc"] = float(ranking.auroc())
+            row[f"{kind}.fpr95"] = float(ranking.fpr_at_tpr(0.95))
+        row["wrong.aurc"] = keeping.area_under_risk()
+        row["mean_by_predicted_class"] = dict(zip(names, mean.tolist()))
+        row["mean_of_classes"] = float(mean.mean())
+        row["removed"] = removed.tolist()
+        row["miou_of_the_rest"] = [self.without(share).miou for share in removed]
+        row["risk_of_the_rest"] = keeping.risk(1 - removed).tolist()
+        return row
+
+    def without(self, share: float) -> Confusion:
+        """The confusion when so large a share of the pixels, the most doubtful, is dropped."""
+        pixels = self.confusion.sum((1, 2))
+        kept = (1 - share) * pixels.sum() - (np.cumsum(pixels) - pixels)
+        part = np.clip(kept / np.maximum(pixels, 1), 0, 1)
+        return Confusion((self.confusion * part[:, None, None]).sum(0))
+
+    def replicates(self) -> Row:
+        """`(R,)` of each figure that has an interval."""
+        drawn = {f"{kind}.auprc": resampled(self.images[kind], precision) for kind in KINDS}
+        return drawn | {"miou": resampled(self.images["confusion"], miou)}
+
+
+def with_intervals(
+    rows: dict[str, Row],
+    drawn: dict[str, Row],
+    against: list[tuple[str, str, str, str]],
+) -> None:
+    """Add to rows their intervals, and how they differ from others.
+
+    Args:
+        rows: figures by the map's name, changed in place.
+        drawn: of each map, the replicates of some figures.
+        against: map, figure, the map that it is compared with, and what to call that.
+    """
+    for name, replicates in drawn.items():
+        for key, values in replicates.items():
+            rows[name][f"{key}_interval"] = interval(rows[name][key], values, (0, 1))
+    for name, key, other, called in against:
+        difference = rows[name][key] - rows[other][key]
+        rows[name][f"{key}_minus_{called}"] = difference
+        rows[name][f"{key}_minus_{called}_interval"] = interval(
+            difference, drawn[name][key] - drawn[other][key], (-1, 1)
+        )
 
 
 def target_of(network: Any) -> str | None:
@@ -76,7 +280,7 @@ def heads_of(base: Any, frozen: dict[str, Any]) -> dict[str, Any]:
     return heads
 
 
-def with_heads(prediction: Prediction, heads: dict[str, Any]) -> dict[str, Prediction]:
+def with_heads(prediction: Prediction, heads: Row) -> dict[str, Prediction]:
     """The prediction of a frozen network with each head that was trained on it."""
     assert prediction.features is not None
     with torch.no_grad():
@@ -96,14 +300,23 @@ def taught(theirs: Prediction, members: int, classes: int) -> dict[str, Tensor]:
     }
 
 
-def maps(shared: Path, plain: Path, students: dict[str, Path], split: str) -> list[Any]:
+def images_of(given: Namespace, split: str = "test") -> Any:
+    """A split of CamVid."""
+    return dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}")
+
+
+def teachers_of(given: Namespace) -> list[str]:
+    """The folders of the five."""
+    return [f"{given.shared}/models/camvid9-ensemble/{number}" for number in range(1, 6)]
+
+
+def maps(given: Namespace) -> list[Row]:
     """One pass over the images with all networks."""
-    data = dm.open_dataset(f"camvid:{shared}/data/camvid:{split}")
-    teachers = [shared / "models" / "camvid9-ensemble" / str(i) for i in range(1, 6)]
-    ensemble = dm.load(",".join(map(str, teachers)))
-    networks: dict[str, Any] = {"plain": dm.load(plain)}
-    networks["camvid9"] = dm.load(shared / "models" / "camvid9")
-    loaded = {name: dm.load(folder) for name, folder in students.items()}
+    data, teachers = images_of(given, given.split), teachers_of(given)
+    ensemble = dm.load(",".join(teachers))
+    networks: dict[str, Any] = {"plain": dm.load(given.plain)}
+    networks["camvid9"] = dm.load(given.shared / "models" / "camvid9")
+    loaded = {name: dm.load(folder) for name, folder in given.students.items()}
     frozen = {name: one for name, one in loaded.items() if name.startswith("frozen")}
     networks |= {name: one for name, one in loaded.items() if name not in frozen}
     heads = heads_of(networks["camvid9"], frozen)
@@ -139,9 +352,8 @@ def maps(shared: Path, plain: Path, students: dict[str, Path], split: str) -> li
             worth.setdefault(name, Worth(len(names))).update(doubt, predicted, label)
             follow = following.setdefault(name, Following(len(names)))
             follow.update(doubt, asked["spread"], theirs.classes[0])
-        print(f"\r{split}: {index + 1}/{len(data)}   ", end="", flush=True)
-    print()
-    return rows_of(worth, following, names, split, set(frozen))
+        show(given.split, index + 1, len(data))
+    return rows_of(worth, following, names, given.split, set(frozen))
 
 
 def rows_of(
@@ -150,7 +362,7 @@ def rows_of(
     names: tuple[str, ...],
     split: str,
     frozen: set[str],
-) -> list[Any]:
+) -> list[Row]:
     """Figures of every map, with intervals and paired differences."""
     rows: dict[str, dict[str, Any]] = {}
     against = []
@@ -171,16 +383,12 @@ def rows_of(
             against.append((name, "unknown.auprc", f"{below}: entropy", "entropy"))
         rows[name] = row
     with_intervals(rows, {name: own.replicates() for name, own in worth.items()}, against)
-    for name, row in rows.items():
-        shown = ("miou", "wrong.auprc", "unknown.auprc", "pearson", "spearman", "rmse")
-        print(name, *[f"{key} {row[key]:.4f}" for key in shown])
     return list(rows.values())
 
 
-def parts(shared: Path) -> list[Any]:
+def parts(given: Namespace) -> list[Row]:
     """How two of the teachers follow the other three: how noisy the spread itself is."""
-    data = dm.open_dataset(f"camvid:{shared}/data/camvid:test")
-    members = [dm.load(shared / "models" / "camvid9-ensemble" / str(i)) for i in range(1, 6)]
+    data, members = images_of(given), [dm.load(folder) for folder in teachers_of(given)]
     follow = Following(len(members[0].class_names))
     for index in range(0, len(data), 8):
         sums = MemberSums(), MemberSums()
@@ -191,9 +399,7 @@ def parts(shared: Path) -> list[Any]:
             dm.scores.member_spread(two)[0], dm.scores.member_spread(three)[0], three.classes[0]
         )
     name = "spread of two teachers, against that of the other three"
-    row = {"name": name, "set": "camvid test, every eighth image"} | follow.figures()
-    print(row)
-    return [row]
+    return [{"name": name, "set": "camvid test, every eighth image"} | follow.figures()]
 
 
 def at_border(label: Tensor, reach: int = 4) -> Tensor:
@@ -210,12 +416,10 @@ def at_border(label: Tensor, reach: int = 4) -> Tensor:
     return near > 0
 
 
-def borders(shared: Path, students: dict[str, Path]) -> list[Any]:
+def borders(given: Namespace) -> list[Row]:
     """Mean of the maps at borders between classes and away from them."""
-    data = dm.open_dataset(f"camvid:{shared}/data/camvid:test")
-    teachers = [shared / "models" / "camvid9-ensemble" / str(i) for i in range(1, 6)]
-    networks = {"ensemble": dm.load(",".join(map(str, teachers)))}
-    networks |= {name: dm.load(folder) for name, folder in students.items()}
+    data, networks = images_of(given), {"ensemble": dm.load(",".join(teachers_of(given)))}
+    networks |= {name: dm.load(folder) for name, folder in given.students.items()}
     matching = match_labels(data.class_names, networks["ensemble"].class_names)
     sums = {name: np.zeros((2, 2)) for name in networks}
     for index in range(0, len(data), 8):
@@ -233,24 +437,21 @@ def borders(shared: Path, students: dict[str, Path]) -> list[Any]:
         row |= {"share_at_border": near_count / (near_count + far_count)}
         row |= {"mean_at_border": near_sum / near_count, "mean_elsewhere": far_sum / far_count}
         rows.append(row)
-        print(row)
     return rows
 
 
-def times(shared: Path, plain: Path, students: dict[str, Path]) -> list[Any]:
-    """Milliseconds for an image, all ways in turn, and the ratio to the plain network."""
-    data = dm.open_dataset(f"camvid:{shared}/data/camvid:test")
-    images = [data[index].image[None] for index in range(0, 230, 10)]
-    teachers = [shared / "models" / "camvid9-ensemble" / str(i) for i in range(1, 6)]
-    one = dm.load(plain)
-    several = dm.load(",".join(map(str, teachers)))
+def times(given: Namespace) -> list[Row]:
+    """Milliseconds for an image, and the ratio to the plain network."""
+    data = images_of(given)
+    given.conditions["threads of time"] = torch.get_num_threads()
+    one, several = dm.load(given.plain), dm.load(",".join(teachers_of(given)))
 
     def both(segmenter: Any, score: Any) -> Callable[[Tensor], object]:
-        def run(x: Tensor) -> object:
+        def work(x: Tensor) -> object:
             prediction = segmenter(x)
             return prediction.classes, None if score is None else score(prediction)
 
-        return run
+        return work
 
     ways = {
         "plain": both(one, None),
@@ -258,59 +459,34 @@ def times(shared: Path, plain: Path, students: dict[str, Path]) -> list[Any]:
         "plain with entropy": both(one, dm.scores.entropy),
         "ensemble of 5 with spread": both(several, dm.scores.member_spread),
     }
-    for name, folder in students.items():
+    for name, folder in given.students.items():
         ways[f"{name} with distilled"] = both(dm.load(folder), dm.scores.distilled)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    orders = np.random.default_rng(0)
-    for image in images[:1] + images:
-        for name in orders.permutation(
-            list(ways)
-        ):  # whoever follows the ensemble finds cold caches
-            start = time.process_time()
-            ways[name](image)
-            seconds[name].append(time.process_time() - start)
-    rows = []
-    for name, values in seconds.items():
-        ratios = [own / base for own, base in zip(values[1:], seconds["plain"][1:])]
-        row = {"name": name, "set": "camvid test, 480x360"}
-        row |= {"milliseconds": 1000 * statistics.median(values[1:])}  # type: ignore[dict-item]
-        row |= {"ratio": statistics.median(ratios)}  # type: ignore[dict-item]
-        rows.append(row)
-        print(row)
-    return rows
+    rows = in_turns(ways, [data[index].image[None] for index in range(0, 230, 10)])
+    return [row | {"set": "camvid test, 480x360"} for row in rows]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--plain", type=Path, required=True)
-    parser.add_argument("--students", required=True)
-    parser.add_argument("--stages", default="maps,parts,borders,time")
-    parser.add_argument("--split", default="test")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    shared, plain = arguments.shared, arguments.plain
-    pairs = [part.partition("=") for part in arguments.students.split(",")]
-    students = {name: Path(folder) for name, _, folder in pairs}
-    stages: dict[str, Callable[[], list[Any]]] = {
-        "maps": lambda: maps(shared, plain, students, arguments.split),
-        "parts": lambda: parts(shared),
-        "borders": lambda: borders(shared, students),
-        "time": lambda: times(shared, plain, students),
-    }
-    content: dict[str, Any] = {"command": "", "version": "", "conditions": {}, "rows": []}
-    if RESULTS.exists():
-        content = json.loads(RESULTS.read_text())
-    for stage in arguments.stages.split(","):
-        rows = [{"stage": stage} | row for row in stages[stage]()]
-        content["rows"] = [row for row in content["rows"] if row["stage"] != stage] + rows
-        content["command"] = "python benchmarks/dudes.py --plain FOLDER --students NAME=FOLDER,..."
-        content["version"] = dm.__version__
-        content["conditions"]["unknown"] = HELD_OUT
-        content["conditions"][f"threads of {stage}"] = torch.get_num_threads()
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+def students_of(text: str) -> dict[str, Path]:
+    """`NAME=FOLDER,...` of the command line."""
+    pairs = (part.partition("=") for part in text.split(",") if part)
+    return {name: Path(folder) for name, _, folder in pairs}
 
+
+TOPIC = Topic(
+    "dudes",
+    "python benchmarks/dudes.py --plain FOLDER --students NAME=FOLDER,...",
+    conditions={"unknown": list(HELD_OUT)},
+)
+STAGES = {
+    "maps": Stage(TOPIC, maps),
+    "parts": Stage(TOPIC, parts),
+    "borders": Stage(TOPIC, borders),
+    "time": Stage(TOPIC, times),
+}
+OPTIONS = {
+    "--plain": {"type": Path, "help": "the network trained without teachers"},
+    "--students": {"type": students_of, "default": {}, "help": "NAME=FOLDER,..."},
+    "--split": {"default": "test", "help": "of `maps`"},
+}
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, STAGES, OPTIONS)

@@ -43,62 +43,329 @@ beside a network.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import statistics
-import time
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from nflowjs_figures import FIGURES, Measured, measured, rows_of
-from nflowjs_sets import HELD_OUT, Chosen, aerial_set, halve, road_sets, val_sets
+from numpy.typing import NDArray
+from PIL import Image
+from stages import HELD_OUT, Row, Stage, Topic, in_turns, run
+from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.datasets import open_dataset
+from doubtmap.datasets import UNKNOWN, VOID, Dataset, Pasted, Sample, open_dataset, open_outlines
+from doubtmap.engine import Pairs
+from doubtmap.metrics import Confusion, Histogram, RankingCurve
+from doubtmap.metrics.bootstrap import BootstrapHistogram, Weights, interval
+from doubtmap.metrics.histogram import Bins
+from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.training.flow_training import read_flow
 
-RESULTS = Path(__file__).parent / "results" / "nflowjs.json"
-WORK = Path(__file__).parent / "work" / "nflowjs"
 PLAIN = "plain"
 OTHER, BEST = ", other scores", ", best"
 """Ends of stages: rows that the docs leave out, and a row for each network and set."""
-
 SHORT = ("camvid test", "camvid test with objects", "camvid test with seams", "roadanomaly21")
 """Sets of stage `short`."""
-
 Networks = dict[str, list[Path]]
+Scores = Mapping[str, Callable[[Prediction], Tensor]]
+
+Chosen = tuple[Dataset, tuple[str, ...], int, int]
+"""A set, its unknown classes, every how many-th image is taken, and how many of these in a row are
+drawn together by the bootstrap."""
+BLOCK = 10
+"""Frames of a drive that are drawn together."""
 
 
-def compared(stage: str, networks: Networks, arguments: argparse.Namespace) -> list[Any]:
+@dataclass(frozen=True, eq=False)
+class Seams:
+    """Known content pasted into known content: a window of another image, at its own place.
+
+    The window is labelled unknown, so that its figures tell how far a score takes a seam for an
+    unknown object: an AUROC of one half is right, more is an error. Implements `Dataset`.
+    """
+
+    whole: Dataset
+    side: int = 64
+
+    name = "camvid:test with seams"
+    component_sizes = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The whole's."""
+        return self.whole.class_names
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def sample_name(self, index: int) -> str:
+        """Name of a sample, without reading it."""
+        return self.whole.sample_name(index)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample, and paste the window."""
+        own = self.whole[index]
+        other = self.whole[(index + len(self) // 2) % len(self)]
+        height, width = own.label.shape
+        random = np.random.default_rng([0, index])
+        top, left = (int(random.integers(s - self.side + 1)) for s in (height, width))
+        window = (slice(top, top + self.side), slice(left, left + self.side))
+        image, label = own.image.clone(), own.label.clone()
+        image[(slice(None), *window)] = other.image[(slice(None), *window)]
+        known = other.label[window] >= 0
+        known &= (other.label[window][..., None] != held_out(self.class_names)).all(-1)
+        label[window] = torch.where(known, UNKNOWN, VOID).to(label.dtype)
+        return Sample(own.name, image, label)
+
+
+def held_out(names: tuple[str, ...]) -> Tensor:
+    """Indices of the classes that no network learnt."""
+    return torch.tensor([names.index(name) for name in HELD_OUT])
+
+
+def with_objects(shared: Path, dataset: Dataset, half: str, seed: int) -> Dataset:
+    """A set with one thing of a half of `coco128` in each image, people and known things left out.
+
+    Pedestrians and bicyclists of the images themselves stay void.
+    """
+    known = (*dataset.class_names, *HELD_OUT)
+    objects, _ = open_outlines(f"{shared}/data/coco128:{half}").foreign_to(known)
+    return Pasted(dataset, objects, seed=seed)
+
+
+def road_sets(shared: Path, seed: int) -> dict[str, Chosen]:
+    """The test sets of the road; `seed` is of the pastings."""
+    camvid = open_dataset(f"camvid:{shared}/data/camvid:test")
+    anomalies = open_dataset(f"smiyc:{shared}/data/roadanomaly21")
+    static = open_dataset(f"fishyscapes:{shared}/data/fishyscapes_static")
+    return {
+        "camvid test": (camvid, HELD_OUT, 1, BLOCK),
+        "camvid test with objects": (with_objects(shared, camvid, "test", seed), (), 1, BLOCK),
+        "camvid test with seams": (Seams(camvid), (), 4, BLOCK // 4),
+        "roadanomaly21": (anomalies, (), 1, 1),
+        "fishyscapes static": (static, (), 1, 1),
+    }
+
+
+def val_sets(shared: Path, seed: int) -> dict[str, Chosen]:
+    """CamVid val, on which choices are made: its objects are those of the training's half."""
+    camvid = open_dataset(f"camvid:{shared}/data/camvid:val")
+    return {
+        "camvid val": (camvid, HELD_OUT, 1, BLOCK),
+        "camvid val with objects": (with_objects(shared, camvid, "train", seed), (), 1, BLOCK),
+    }
+
+
+def aerial_set(halved: Path, unknown: str) -> dict[str, Chosen]:
+    """The test tiles, at half size, for a network that never learnt a class."""
+    title = f"dubai test, {unknown} unknown"
+    return {title: (open_dataset(f"dubai:{halved}:test"), (unknown,), 1, 1)}
+
+
+def halve(shared: Path, to: Path) -> None:
+    """Write `dubai_aerial` at half its size, labels by the nearest pixel."""
+    for part, how in (("images", Image.Resampling.LANCZOS), ("labels", Image.Resampling.NEAREST)):
+        (to / part).mkdir(parents=True, exist_ok=True)
+        for file in sorted((shared / "data" / "dubai_aerial" / part).iterdir()):
+            picture = Image.open(file)
+            half = picture.resize((picture.width // 2, picture.height // 2), how)
+            half.save(to / part / file.name, quality=95)
+
+
+SCORES: Scores = {
+    "max_softmax": dm.scores.max_softmax,
+    "entropy": dm.scores.entropy,
+    "max_logit": dm.scores.max_logit,
+    "divergence": dm.scores.divergence,
+}
+FIGURES = ("auprc", "auroc", "fpr95")
+REPLICATES = 300
+
+
+def figures_of(bins: Bins) -> list[float]:
+    """AUPRC, AUROC and FPR95 of unknown (channel 1) against known pixels (channel 0)."""
+    curve = RankingCurve.from_bins(bins, bins.counts[1], bins.counts[0])
+    if not curve.defined:
+        return [float("nan")] * len(FIGURES)
+    found = (curve.average_precision(), curve.auroc(), curve.fpr_at_tpr(0.95))
+    return [float(figure) for figure in found]
+
+
+@dataclass
+class Found:
+    """Known and unknown pixels by the value of one score, and their bootstrap replicates."""
+
+    pixels: Histogram = field(default_factory=lambda: Histogram(1 << 19, shape=(2,)))
+    replicates: BootstrapHistogram = field(
+        default_factory=lambda: BootstrapHistogram(REPLICATES, channels=2)
+    )
+
+    def update(self, values: Any, unknown: Any, weights: Any) -> None:
+        """Take one image: `(N,)` values, and which pixels are unknown."""
+        self.pixels.update(values, unknown)
+        image = Histogram(1 << 15, shape=(2,))
+        image.add(image.locate(values), unknown)
+        self.replicates.add(image, weights)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one network does on one set.
+
+    Args:
+        values: by score, `(3,)`: `FIGURES`.
+        drawn: by score, `(R, 3)`: of each bootstrap replicate; an image weighs the same in all
+            networks' replicates of a number, so differences of them are paired.
+        miou: NaN without labels of known classes.
+        images: how many.
+    """
+
+    values: Mapping[str, NDArray[np.float64]]
+    drawn: Mapping[str, NDArray[np.float64]]
+    miou: float
+    images: int
+
+    def save(self, path: Path) -> None:
+        """Write it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {f"values {name}": array for name, array in self.values.items()}
+        arrays |= {f"drawn {name}": array for name, array in self.drawn.items()}
+        np.savez(path, miou=np.array(self.miou), images=np.array(self.images), **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Measured:
+        """Read what `save` wrote."""
+        with np.load(path) as file:
+            parts = [
+                {name.split(" ", 1)[1]: file[name] for name in file.files if name.startswith(kind)}
+                for kind in ("values ", "drawn ")
+            ]
+            return cls(parts[0], parts[1], float(file["miou"]), int(file["images"]))
+
+
+def measured(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    unknown: tuple[str, ...],
+    every: int = 1,
+    together: int = 1,
+    scores: Scores = SCORES,
+) -> Measured:
+    """All scores in one pass over every so many-th image, pixels pooled, void left out.
+
+    So many images in a row are drawn `together` by the bootstrap: frames of a drive look alike.
+    """
+    indices = range(0, len(dataset), every)
+    found = {name: Found() for name in scores}
+    weights, confusion = Weights(REPLICATES), Confusion.empty(len(segmenter.class_names))
+    for index, (prediction, label) in enumerate(Pairs(segmenter, dataset, unknown, indices)):
+        confusion.update(prediction.classes, label, label >= 0)
+        counts = label != -2
+        is_unknown = (label[counts] == -1).numpy().astype(np.int64)
+        for name, score in scores.items():
+            values = score(prediction)[counts].numpy()
+            found[name].update(values, is_unknown, weights(index // together))
+        print(f"\r{dataset.name}: {index + 1}/{len(indices)}   ", end="", flush=True)
+    print()
+    return Measured(
+        {name: np.array(figures_of(one.pixels.view())) for name, one in found.items()},
+        {name: one.replicates.figures(figures_of) for name, one in found.items()},
+        confusion.miou if confusion.counts.any() else float("nan"),
+        len(indices),
+    )
+
+
+def rows_of_runs(name: str, runs: Sequence[Measured], plain: Sequence[Measured]) -> list[Row]:
+    """A row for each score: means over networks that differ by their seed alone.
+
+    Args:
+        name: of the networks.
+        runs: one for each seed.
+        plain: of the networks that they are compared with, the same seeds in the same order, of
+            which the first so many count; may be empty.
+
+    Returns:
+        Rows with `unknown.FIGURE`, the mean over the runs; `_runs`, each of them; `_interval`, the
+        bootstrap's over images, with the networks as they are; and `unknown.auprc_gain`, how far
+        the mean lies above that of the plain networks' best score, with its paired interval.
+
+    Raises:
+        ValueError: for fewer networks to compare with than networks.
+    """
+    miou = [run.miou for run in runs]
+    about: Row = {"miou": None, "images": runs[0].images, "networks": len(runs)}
+    if not np.isnan(miou).any():
+        about |= {"miou": float(np.mean(miou)), "miou_runs": miou}
+    rows = []
+    for score in runs[0].values:
+        row: Row = {"name": f"{name}: {score}"} | about
+        values, drawn = stacked(runs, score)
+        for at, figure in enumerate(FIGURES):
+            mean = float(values[:, at].mean())
+            row[f"unknown.{figure}"] = mean
+            row[f"unknown.{figure}_interval"] = interval(mean, drawn.mean(0)[:, at], (0.0, 1.0))
+            row[f"unknown.{figure}_runs"] = values[:, at].tolist()
+        if plain:
+            if len(plain) < len(runs):
+                raise ValueError(f"{name}: expected {len(runs)} plain networks, got {len(plain)}")
+            row |= gain(values, drawn, plain[: len(runs)])
+        rows.append(row)
+    return rows
+
+
+def gain(values: NDArray[np.float64], drawn: NDArray[np.float64], plain: Sequence[Measured]) -> Row:
+    """The AUPRC above that of the plain networks' best score, mean over the runs of both."""
+    best = max(plain[0].values, key=lambda score: stacked(plain, score)[0][:, 0].mean())
+    base, base_drawn = stacked(plain, best)
+    mean = float(values[:, 0].mean() - base[:, 0].mean())
+    replicates = drawn.mean(0)[:, 0] - base_drawn.mean(0)[:, 0]
+    found: Row = {"plain_best": best, "plain_best_auprc": float(base[:, 0].mean())}
+    found["unknown.auprc_gain"] = mean
+    found["unknown.auprc_gain_interval"] = interval(mean, replicates)
+    return found
+
+
+def stacked(
+    runs: Sequence[Measured], score: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`(runs, 3)` values and `(runs, R, 3)` replicates of a score."""
+    return (
+        np.stack([run.values[score] for run in runs]),
+        np.stack([run.drawn[score] for run in runs]),
+    )
+
+
+def compared(stage: str, given: Namespace) -> list[Row]:
     """Rows of all networks on all sets of a stage, set by set."""
     found: dict[str, dict[str, list[Measured]]] = {}
-    for name, folders in networks.items():
+    for name, folders in given.networks.items():
         for seed, folder in enumerate(folders):
-            for title, chosen in sets_of(stage, name, seed, arguments).items():
-                one = remembered(folder, title, seed, chosen, arguments.work)
+            for title, chosen in sets_of(stage, name, seed, given).items():
+                one = remembered(folder, title, seed, chosen, given.work)
                 found.setdefault(title, {}).setdefault(name.split("/")[-1], []).append(one)
     rows = []
     for title, by_name in found.items():
         for name, runs in by_name.items():
-            new = rows_of(name, runs, by_name.get(PLAIN, ()) if name != PLAIN else ())
+            new = rows_of_runs(name, runs, by_name.get(PLAIN, ()) if name != PLAIN else ())
             rows += [{"set": title} | row for row in new]
-            for row in new:
-                told = {k: round(row[f"unknown.{k}"], 4) for k in FIGURES}
-                print(f"{title}: {row['name']}: mIoU {row['miou']} {told}")
-    return rows
+    named = [{"stage": stage + (OTHER if is_other(row, rows) else "")} | row for row in rows]
+    return named + [{"stage": stage + BEST} | row for row in best_of_sets(rows)]
 
 
-def sets_of(stage: str, name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Chosen]:
+def sets_of(stage: str, name: str, seed: int, given: Namespace) -> dict[str, Chosen]:
     """The sets of a stage."""
     if stage == "aerial":
-        return aerial_set(arguments.halved, name.split("/")[0])
+        return aerial_set(given.halved, name.split("/")[0])
     if stage == "val":
-        return val_sets(arguments.shared, seed)
-    sets = road_sets(arguments.shared, seed)
+        return val_sets(given.shared, seed)
+    sets = road_sets(given.shared, seed)
     return sets if stage == "road" else {title: sets[title] for title in SHORT}
 
 
@@ -112,39 +379,26 @@ def remembered(folder: Path, title: str, seed: int, chosen: Chosen, work: Path) 
     return Measured.load(path)
 
 
-def times(shared: Path, networks: Networks) -> list[Any]:
+def times(given: Namespace) -> list[Row]:
     """Milliseconds for an image, and the ratio to the first network's."""
-    data = open_dataset(f"camvid:{shared}/data/camvid:test")
+    data = open_dataset(f"camvid:{given.shared}/data/camvid:test")
     images = [data[index].image[None] for index in range(0, 230, 6)]
-    loaded = {name: dm.load(folders[0]) for name, folders in networks.items()}
-    loaded |= {f"{next(iter(networks))} again": dm.load(next(iter(networks.values()))[0])}
-    seconds: dict[str, list[float]] = {name: [] for name in loaded}
-    orders = np.random.default_rng(0)
-    for number, image in enumerate([images[0], *images]):
-        for place in orders.permutation(len(loaded)):
-            name = list(loaded)[place]
-            start = time.process_time()
-            dm.scores.divergence(loaded[name](image))
-            if number:  # the first image warms up
-                seconds[name].append(time.process_time() - start)
-    base = next(iter(seconds.values()))
-    rows = []
-    for name, own in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(own, base))
-        middle = 1000 * statistics.median(own)
-        row: dict[str, Any] = {"name": f"{name}: divergence", "set": "camvid test, 480x360"}
-        rows.append(row | {"milliseconds": middle, "ratio": ratio})
-        print(f"{name}: {middle:.0f} ms, {ratio:.3f} x")
-    return rows
+    loaded = {name: dm.load(folders[0]) for name, folders in given.networks.items()}
+    loaded |= {f"{name} again": dm.load(f[0]) for name, f in list(given.networks.items())[:1]}
+    ways = {
+        f"{name}: divergence": lambda x, network=network: dm.scores.divergence(network(x))
+        for name, network in loaded.items()
+    }
+    return [row | {"set": "camvid test, 480x360"} for row in in_turns(ways, images)]
 
 
-def flows(networks: Networks) -> list[Any]:
+def flows(given: Namespace) -> list[Row]:
     """What flows draw, before and after they learnt beside a network: how likely it was before.
 
     Bits per dimension, under the flow before, of 64 samples of 64x64, by the flow that drew them.
     """
     rows = []
-    for name, folders in networks.items():
+    for name, folders in given.networks.items():
         inner = folders[0] / "training"
         asked = json.loads((inner / "settings.json").read_text())["recipe"]
         first = Path(asked["flow"] or inner / "flow.safetensors")
@@ -157,11 +411,10 @@ def flows(networks: Networks) -> list[Any]:
                 drawn = read_flow(path)[0].sample(64, (64, 64), random)
                 bits = before.bits(drawn, torch.Generator().manual_seed(1)).mean()
             rows.append({"name": f"{name}: {kind}", "set": "samples", "bits": float(bits)})
-            print(rows[-1])
     return rows
 
 
-def is_other(row: dict[str, Any], rows: Sequence[Any]) -> bool:
+def is_other(row: Row, rows: Sequence[Any]) -> bool:
     """Whether a row is left out of the tables of the docs.
 
     Of `plain` all scores are shown, of the others the divergence and the best by AUPRC.
@@ -173,7 +426,7 @@ def is_other(row: dict[str, Any], rows: Sequence[Any]) -> bool:
     return row is not max(own, key=lambda r: float(r["unknown.auprc"]))
 
 
-def best_of(rows: Sequence[Any]) -> list[Any]:
+def best_of_sets(rows: Sequence[Any]) -> list[Row]:
     """Of all sets the plain networks' best score and the others' divergence, as rows of one set."""
     found = []
     for title in dict.fromkeys(row["set"] for row in rows):
@@ -185,44 +438,30 @@ def best_of(rows: Sequence[Any]) -> list[Any]:
     return found
 
 
-def write(stage: str, rows: Sequence[Any]) -> None:
-    """Put the rows of a stage in place of those that were there."""
-    content: dict[str, Any] = {"command": "", "version": "", "conditions": {}, "rows": []}
-    if RESULTS.exists():
-        content = json.loads(RESULTS.read_text())
-    content["rows"] = [row for row in content["rows"] if row["stage"].split(", ")[0] != stage]
-    content["rows"] += [
-        {"stage": stage + (OTHER if is_other(row, rows) else "")} | row for row in rows
-    ]
-    if stage not in ("time", "flows"):
-        content["rows"] += [{"stage": stage + BEST} | row for row in best_of(rows)]
-    content["command"] = "python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,..."
-    content["version"] = dm.__version__
-    content["conditions"] = {"unknown": list(HELD_OUT), "threads": torch.get_num_threads()}
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+def halved(given: Namespace) -> list[Row]:
+    """No rows: writes what stage `aerial` reads."""
+    halve(given.shared, given.halved)
+    return []
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", default="", help="NAME=FOLDER+FOLDER+...,...")
-    parser.add_argument("--halved", type=Path, help="Folder for dubai_aerial at half its size.")
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--work", type=Path, default=WORK)
-    parser.add_argument("--stages", default="road,time")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    pairs = (pair.split("=", 1) for pair in arguments.networks.split(",") if pair)
-    networks = {name: [Path(folder) for folder in text.split("+")] for name, text in pairs}
-    for stage in arguments.stages.split(","):
-        if stage == "halve":
-            halve(arguments.shared, arguments.halved)
-        elif stage == "time":
-            write(stage, times(arguments.shared, networks))
-        elif stage == "flows":
-            write(stage, flows(networks))
-        else:
-            write(stage, compared(stage, networks, arguments))
+def networks_of(text: str) -> Networks:
+    """`NAME=FOLDER+FOLDER+...,...` of the command line."""
+    pairs = (pair.split("=", 1) for pair in text.split(",") if pair)
+    return {name: [Path(folder) for folder in folders.split("+")] for name, folders in pairs}
 
+
+TOPIC = Topic(
+    "nflowjs",
+    "python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,...",
+    conditions={"unknown": list(HELD_OUT), "threads": 1},
+)
+STAGES = {
+    name: Stage(TOPIC, partial(compared, name)) for name in ("road", "short", "val", "aerial")
+} | {"time": Stage(TOPIC, times), "flows": Stage(TOPIC, flows), "halve": Stage(TOPIC, halved)}
+OPTIONS = {
+    "--networks": {"default": {}, "type": networks_of, "help": "NAME=FOLDER+FOLDER+...,..."},
+    "--halved": {"type": Path, "help": "folder for dubai_aerial at half its size"},
+}
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, STAGES, OPTIONS, default="road,time")

@@ -1,26 +1,31 @@
-"""The probability that a pixel is wrong, and the promise of risk control, on CamVid.
+"""The probability that a pixel is wrong, and the promise of risk control.
 
     python benchmarks/wrong.py [--shared ../shared] [--work DIR] [--stages table,risk,picture]
+    python benchmarks/wrong.py --stages elsewhere [--vessels FOLDER]
 
 The network is `camvid9`; pedestrian and bicyclist are unknown, and count for nothing among the
 wrong. Density is fitted on train, everything else on val (the drive 0016E5), all is reported on
 test: another drive by day (Seq05VD), one at dusk (0001TP), and all of test in fog (strength 3).
+Writes `benchmarks/results/wrong.json` and `docs/pictures/wrong_*.svg`. What was measured of each
+image is kept in DIR.
 
-Writes `benchmarks/results/wrong.json` and `docs/pictures/wrong_*.svg`; a stage that is run again
-replaces its rows. What was measured of each image is kept in DIR.
+Stage `elsewhere`, on other images than CamVid's. Fishyscapes Static and RoadAnomaly21: thresholds
+for unknown objects by entropy, calibrated on halves of the set itself, and on CamVid test. CHASE:
+`FOLDER` is the network of `benchmarks/segments.py`; the fusion is fitted to persons 9 and 10 and
+reported on 11 to 14.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import pickle
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from segments import chase, vessel_network
+from stages import HELD_OUT, Row, Stage, Topic, run, show
 
 import doubtmap as dm
 from doubtmap.datasets.corruptions import Corrupted
@@ -37,10 +42,7 @@ from doubtmap.scores.parsing import parse_scores
 from doubtmap.scoring import prepared
 from doubtmap.studies.risk_splits import MissedByImage, risk_over_splits, transferred
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "wrong.json"
-PICTURES = ROOT / "docs" / "pictures"
-UNKNOWN = ("pedestrian", "bicyclist")
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 STATELESS = dm.scores.STATELESS
 BINS, REPLICATES, SPLITS, BLOCK = 15, 300, 200, 10
 LOSSES = ("ece", "brier", "nll")
@@ -75,7 +77,7 @@ def fitted(work: Path, shared: Path) -> dict[str, str]:
     return texts
 
 
-def measured(work: Path, shared: Path, name: str) -> dict[str, Any]:
+def measured(work: Path, shared: Path, name: str) -> Row:
     """Of each image of a set: pixels by step of each score, and each probability's losses."""
     kept = work / f"measured_{name}.pickle"
     if kept.exists():
@@ -85,9 +87,9 @@ def measured(work: Path, shared: Path, name: str) -> dict[str, Any]:
     data: Dataset = dm.open_dataset(f"camvid:{shared}/data/camvid:test")
     data = data if name == "clean" else Corrupted(data, name, 3)
     segmenter = prepared(dm.load(shared / "models" / "camvid9"), scores)
-    found: dict[str, Any] = {"wrong": {}, "unknown": {}, "losses": {}}
+    found: Row = {"wrong": {}, "unknown": {}, "losses": {}}
     found["images"] = [data.sample_name(index) for index in range(len(data))]
-    for done, (prediction, label) in enumerate(Pairs(segmenter, data, UNKNOWN), 1):
+    for done, (prediction, label) in enumerate(Pairs(segmenter, data, HELD_OUT), 1):
         for title, score in scores.items():
             values = score(prediction)[0]
             for of in ("wrong", "unknown") if title in ("entropy", FUSION) else ("wrong",):
@@ -99,8 +101,7 @@ def measured(work: Path, shared: Path, name: str) -> dict[str, Any]:
                 positive, valid = pixels_of(prediction, label, "wrong")
                 row = losses(values[valid].numpy(), positive[valid].numpy())
                 found["losses"].setdefault(title, []).append(row)
-        print(f"\r{name}: {done}/{len(data)}   ", end="", flush=True)
-    print()
+        show(name, done, len(data))
     kept.write_bytes(pickle.dumps(found))
     return found
 
@@ -115,7 +116,7 @@ def losses(p: Array, wrong: Array) -> Array:
     return np.concatenate([np.stack(sums, 1), [last]])
 
 
-def figures_of(found: dict[str, Any], title: str, weights: Array) -> dict[str, Array]:
+def figures_of(found: Row, title: str, weights: Array) -> dict[str, Array]:
     """`(R,)` each: figures of one score where images count as often as `weights` `(R, n)` has."""
     _, positives, negatives = found["wrong"][title].tables()
     single = np.zeros(positives.shape[1], bool)
@@ -146,7 +147,7 @@ def drawn(images: Array, count: int) -> Array:
     return weights
 
 
-def sets_of(work: Path, shared: Path) -> dict[str, tuple[dict[str, Any], Array]]:
+def sets_of(work: Path, shared: Path) -> dict[str, tuple[Row, Array]]:
     """What was measured, and which of the images, by set."""
     clean, fog = measured(work, shared, "clean"), measured(work, shared, "fog")
     dusk = np.array([name.startswith("0001TP") for name in clean["images"]])
@@ -159,10 +160,10 @@ def sets_of(work: Path, shared: Path) -> dict[str, tuple[dict[str, Any], Array]]
     }
 
 
-def table(work: Path, shared: Path) -> list[Any]:
+def table(given: Namespace) -> list[Row]:
     """Figures of every score on every set, and what the fusions gain over the best single one."""
     rows = []
-    for name, (found, images) in sets_of(work, shared).items():
+    for name, (found, images) in sets_of(given.work, given.shared).items():
         weights = drawn(images, len(found["images"]))
         figures = {title: figures_of(found, title, weights) for title in found["wrong"]}
         for title, each in figures.items():
@@ -181,10 +182,10 @@ def table(work: Path, shared: Path) -> list[Any]:
     return rows
 
 
-def gain(figures: dict[str, dict[str, Array]], fusion: str, name: str) -> dict[str, Any]:
+def gain(figures: dict[str, dict[str, Array]], fusion: str, name: str) -> Row:
     """A fusion's figures minus those of the single score that is best in each of them."""
     singles = [title for title in figures if title not in (PLAIN, FUSION)]
-    row: dict[str, Any] = {"stage": "gain", "name": fusion, "set": name}
+    row: Row = {"stage": "gain", "name": fusion, "set": name}
     for key, values in figures[fusion].items():
         best = max if key in ("wrong.auprc", "wrong.auroc") else min
         able = [title for title in singles if key in figures[title]]
@@ -194,17 +195,17 @@ def gain(figures: dict[str, dict[str, Array]], fusion: str, name: str) -> dict[s
     return row
 
 
-def _with_intervals(figures: dict[str, Array]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
+def _with_intervals(figures: dict[str, Array]) -> Row:
+    row: Row = {}
     for key, values in figures.items():
         row[key] = float(values[0])
         row[f"{key}_interval"] = interval(row[key], values[1:])
     return row
 
 
-def risk(work: Path, shared: Path) -> list[Any]:
+def risk(given: Namespace) -> list[Row]:
     """Measured missed share where the images are exchangeable, and where they are not."""
-    sets = sets_of(work, shared)
+    sets = sets_of(given.work, given.shared)
     (clean, day), (_, dusk), (fog, _) = sets["day"], sets["dusk"], sets["fog"]
     rows = []
     for of in ("wrong", "unknown"):
@@ -237,16 +238,16 @@ def halves(count: int) -> list[tuple[Array, Array]]:
     return [(np.sort(o[: count // 2]), np.sort(o[count // 2 :])) for o in orders]
 
 
-def _told(splits: list[Any]) -> dict[str, Any]:
+def _told(splits: list[Any]) -> Row:
     missed = np.array([split.missed for split in splits])
-    row: dict[str, Any] = {"missed": float(missed.mean()), "splits": len(missed)}
+    row: Row = {"missed": float(missed.mean()), "splits": len(missed)}
     row["missed_range"] = [float(x) for x in np.percentile(missed, [2.5, 97.5])]
     return row | {"flagged": float(np.mean([split.flagged for split in splits]))}
 
 
-def picture(work: Path, shared: Path) -> list[Any]:
+def picture(given: Namespace) -> list[Row]:
     """The reliability diagrams of the fusion: confidence is one minus the probability of wrong."""
-    for name, (found, images) in sets_of(work, shared).items():
+    for name, (found, images) in sets_of(given.work, given.shared).items():
         if name == "test":
             continue
         sums = np.stack(found["losses"][FUSION])[images].sum(0)[:BINS][::-1]
@@ -260,32 +261,79 @@ def picture(work: Path, shared: Path) -> list[Any]:
     return []
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/work/wrong"))
-    parser.add_argument("--stages", default="table,risk,picture")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    stages: dict[str, Callable[[Path, Path], list[Any]]] = {
-        "table": table,
-        "risk": risk,
-        "picture": picture,
-    }
-    content: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
-    for stage in arguments.stages.split(","):
-        rows = stages[stage](arguments.work, arguments.shared)
-        replaced = {row["stage"] for row in rows}
-        kept = [row for row in content["rows"] if row["stage"] not in replaced]
-        content = {
-            "command": "python benchmarks/wrong.py",
-            "version": dm.__version__,
-            "conditions": {"unknown": UNKNOWN, "splits": SPLITS, "images to a block": BLOCK},
-            "rows": [*kept, *rows],
-        }
-        RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+RANKED = ("auprc", "auroc", "aurc")
 
+
+def by_image(model: str, data: str, unknown: tuple[str, ...], of: str) -> MissedByImage:
+    """Entropy of every image's pixels, by step."""
+    found = MissedByImage()
+    for prediction, label in Pairs(dm.load(model), dm.open_dataset(data), unknown):
+        image = Missed.empty()
+        image.update(dm.scores.entropy(prediction)[0], *pixels_of(prediction, label, of))
+        found.take(image)
+    return found
+
+
+def unknown_rows(shared: Path) -> Iterator[Row]:
+    """Halves of two sets, and thresholds from CamVid test on them."""
+    model = str(shared / "models" / "camvid9")
+    camvid = by_image(model, f"camvid:{shared}/data/camvid:test", HELD_OUT, "unknown")
+    for name, layout in (("fishyscapes_static", "fishyscapes"), ("roadanomaly21", "smiyc")):
+        found = by_image(model, f"{layout}:{shared}/data/{name}", (), "unknown")
+        both = MissedByImage([*camvid.rows, *found.rows])
+        _, positives, negatives = both.tables()
+        count = len(camvid.rows)
+        here = np.arange(count, len(both.rows))
+        for alpha in (0.1, 0.2):
+            row = {"stage": "elsewhere", "name": f"entropy, alpha {alpha}", "alpha": alpha}
+            if alpha == 0.2:  # half of these sets is too few for less
+                halves = risk_over_splits(found, alpha, splits=SPLITS)
+                yield row | {"set": f"{name}, halves at random"} | _told(halves)
+            moved = transferred(positives, negatives, np.arange(count), here, alpha)
+            yield row | {"set": f"{name}, from CamVid test"} | _told([moved])
+
+
+def vessel_rows(shared: Path, work: Path, vessels: Path) -> Iterator[Row]:
+    """Wrong pixels of retina vessels: ranking, and halves of the eight images."""
+    folder, network = chase(work, shared), vessel_network(vessels)
+    segmenter, file = dm.load(network), work / "wrong_chase.safetensors"
+    names = ",".join(STATELESS)
+    fit_score("wrong", segmenter, dm.open_dataset(f"folder:{folder}:val"), scores=names, out=file)
+    test = dm.open_dataset(f"folder:{folder}:test")
+    results = dm.evaluate(segmenter, test, f"{names},wrong:{file}")
+    for name, found in results.figures["scores"].items():
+        row: Row = {"stage": "elsewhere", "name": name, "set": "chase"}
+        for key in RANKED:
+            row[f"wrong.{key}"] = found["wrong"][key]
+            row[f"wrong.{key}_interval"] = found["wrong"].get(f"{key}_interval")
+        yield row
+    split = risk_over_splits(
+        by_image(network, f"folder:{folder}:test", (), "wrong"), 0.2, splits=SPLITS
+    )
+    start = {"stage": "elsewhere", "name": "entropy, alpha 0.2", "alpha": 0.2}
+    yield start | {"set": "chase, halves at random"} | _told(split)
+
+
+def elsewhere(given: Namespace) -> Iterator[Row]:
+    """Both, vessels where their network is there."""
+    if given.vessels is not None:
+        yield from vessel_rows(given.shared, given.work, given.vessels)
+    yield from unknown_rows(given.shared)
+
+
+TOPIC = Topic(
+    "wrong",
+    "python benchmarks/wrong.py --stages table,risk,picture,elsewhere --vessels FOLDER",
+    ("stage", "set"),
+    {"unknown": HELD_OUT, "splits": SPLITS, "images to a block": BLOCK},
+)
+STAGES = {
+    "table": Stage(TOPIC, table),
+    "risk": Stage(TOPIC, risk),
+    "picture": Stage(TOPIC, picture),
+    "elsewhere": Stage(TOPIC, elsewhere),
+}
+OPTIONS = {"--vessels": {"type": Path, "help": "of `elsewhere`: a folder, see above"}}
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, STAGES, OPTIONS, default="table,risk,picture")

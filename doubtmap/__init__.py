@@ -7,16 +7,35 @@ segmenter = dm.load("demo")
 dataset = dm.open_dataset("synthetic:4")
 results = dm.evaluate(segmenter, dataset, scores=["entropy", "gradient"])
 ```
+
+Names are imported when they are first used: `import doubtmap` itself does not import PyTorch.
 """
 
-from doubtmap import calibration, datasets, metrics, scores
-from doubtmap.datasets import open_dataset
+from typing import TYPE_CHECKING
+
 from doubtmap.errors import DataError, DoubtmapError, ModelError, UsageError
-from doubtmap.evaluation.evaluate import evaluate
-from doubtmap.evaluation.results import Results
-from doubtmap.models import load
-from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.lazy import lazily
 from doubtmap.version import __version__
+
+if TYPE_CHECKING:
+    from doubtmap import calibration, datasets, metrics, scores
+    from doubtmap.datasets import open_dataset
+    from doubtmap.evaluation.evaluate import evaluate
+    from doubtmap.evaluation.results import Results
+    from doubtmap.models import load
+    from doubtmap.prediction import Prediction, Segmenter
+else:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "doubtmap.datasets": ["open_dataset"],
+            "doubtmap.evaluation.evaluate": ["evaluate"],
+            "doubtmap.evaluation.results": ["Results"],
+            "doubtmap.models": ["load"],
+            "doubtmap.prediction": ["Prediction", "Segmenter"],
+        },
+        rooms=["calibration", "datasets", "metrics", "scores"],
+    )
 
 __all__ = [
     "DataError",

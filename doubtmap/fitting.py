@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
-from doubtmap.engine.run import Pairs, Progress
+from doubtmap.engine.run import Pairs, Progress, read_ahead
 from doubtmap.engine.settings import model_settings
 from doubtmap.engine.splitting import split_images
-from doubtmap.errors import UsageError
+from doubtmap.errors import DataError, UsageError
 from doubtmap.files import check_place
-from doubtmap.prediction import Segmenter, listening_to
+from doubtmap.prediction import Prediction, Segmenter, listening_to
+from doubtmap.scores.default import FEWEST, MOST, Doubt
 from doubtmap.scores.density import Density
 from doubtmap.scores.parsing import open_scores, parse_fit, split_names
 from doubtmap.scores.wrong import Wrong
-from doubtmap.scoring import _fingerprint, before_last_activation, fingerprint_of, prepared, seen_by
+from doubtmap.scoring import (
+    _fingerprint,
+    before_last_activation,
+    deepest,
+    fingerprint_of,
+    prepared,
+    seen_by,
+)
 
 
 def fit_score(
@@ -32,15 +40,16 @@ def fit_score(
     out: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
-) -> Density | Wrong:
+) -> Density | Doubt | Wrong:
     """Fit a score that learns from data, and write its file.
 
     Args:
-        score: `wrong`, or as in `"density(certainty=0,covariance=tied)"`; `layer=auto` is the
-            layer before the last activation where there is one, else what the classifier saw.
+        score: `doubt`, `wrong`, or as in `"density(certainty=0,covariance=tied)"`; `layer=auto` is
+            the layer before the last activation where there is one, else what the classifier saw,
+            `layer=deepest` the last one of the encoder's coarsest grid.
         segmenter: the network.
         dataset: labelled images; for `density` best those that it was trained on, for `wrong`
-            those that it was not trained on.
+            those that it was not trained on; for `doubt` ordinary images, with labels or without.
         scores: what `wrong` is made of, as in `"entropy,margin,density:FILE"`.
         unknown: label classes that are unknown objects, of which `wrong` learns nothing.
         seed: of the sample of `wrong`.
@@ -83,11 +92,56 @@ def _fit_density(
     layer = options.pop("layer", "auto")
     if layer == "auto":
         layer = before_last_activation(segmenter) or "classifier"
+    elif layer == "deepest":
+        layer = deepest(segmenter, dataset[0].image[None])
     wanted = () if layer == "classifier" else tuple(layer.split("+"))
     listening = listening_to(segmenter, wanted)
     fitted = Density.fit(Pairs(listening, dataset, progress=progress), layer=layer, **options)
     about = {**fitted.about, "seen": fingerprints(dataset)}
     return replace(fitted, fingerprint=_fingerprint(listening, fitted), about=about)
+
+
+def _fit_doubt(
+    segmenter: Segmenter, dataset: Dataset, options: dict[str, Any], progress: Progress | None
+) -> Doubt:
+    """On at most `MOST` images, evenly from the data set; their labels are not looked at."""
+    if len(dataset) < FEWEST:
+        raise DataError(
+            f"doubt: expected at least {FEWEST} images, better 10 to {MOST}, got {len(dataset)}. "
+            f"Add ordinary images of the domain."
+        )
+    count = min(len(dataset), MOST)
+    indices = [index * len(dataset) // count for index in range(count)]
+    layer = options.pop("layer", "deepest")
+    if layer == "deepest":
+        layer = deepest(segmenter, dataset[0].image[None])
+    listening = listening_to(segmenter, (layer,))
+    fitted = Doubt.fit(Unlabelled(listening, dataset, indices, progress), layer=layer, **options)
+    about = {**fitted.about, "seen": fingerprints(dataset, indices)}
+    return replace(fitted, fingerprint=_fingerprint(listening, fitted), about=about)
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Predictions of images, as often as they are gone through; the labels are left out.
+
+    Args:
+        segmenter: the network.
+        dataset: of the images.
+        indices: which.
+        progress: told after each image.
+    """
+
+    segmenter: Segmenter
+    dataset: Dataset
+    indices: Sequence[int]
+    progress: Progress | None = None
+
+    def __iter__(self) -> Iterator[Prediction]:
+        for done, (_, sample) in enumerate(read_ahead(self.dataset, self.indices), 1):
+            yield self.segmenter(sample.image[None])
+            if self.progress:
+                self.progress("fit", done, len(self.indices))
 
 
 def _fit_wrong(
@@ -121,8 +175,8 @@ def _fit_wrong(
     )
 
 
-Fit = Callable[[Segmenter, Dataset, dict[str, Any], Progress | None], Density | Wrong]
+Fit = Callable[[Segmenter, Dataset, dict[str, Any], Progress | None], Density | Doubt | Wrong]
 
 
-FITS: dict[str, Fit] = {"density": _fit_density, "wrong": _fit_wrong}
+FITS: dict[str, Fit] = {"density": _fit_density, "doubt": _fit_doubt, "wrong": _fit_wrong}
 """How each score that learns from data is fitted, by name."""

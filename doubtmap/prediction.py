@@ -32,8 +32,10 @@ __all__ = [
     "Listening",
     "Members",
     "Prediction",
+    "Queries",
     "Score",
     "Segmenter",
+    "Window",
     "as_prediction",
     "at_least_float32",
     "listening_to",
@@ -55,6 +57,39 @@ class Members:
     count: int
     entropy: Tensor
     spread: Tensor
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the last layer sees for one pixel: `rows` x `columns` of its input, centred.
+
+    Args:
+        rows, columns: of the kernel, odd.
+        dilation: steps between the rows and between the columns.
+        padding: what lies outside of the input: `zeros`, `reflect`, `replicate` or `circular`.
+    """
+
+    rows: int = 1
+    columns: int = 1
+    dilation: tuple[int, int] = (1, 1)
+    padding: str = "zeros"
+
+    @property
+    def single(self) -> bool:
+        """Whether it is the pixel alone."""
+        return self.rows == self.columns == 1
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """What the queries of a network that predicts masks say beside the classes' scores.
+
+    Args:
+        accepted: `(B, H, W)`, `sum_q sigmoid(mask_q) max_c softmax(class_q)_c` over the known
+            classes c: how much of the pixel lies in masks of some known class.
+    """
+
+    accepted: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +119,10 @@ class Prediction:
             grid of its own that stands for the same area as the native one.
         energy_missing: why the level of the logits says nothing, so that there is no free energy,
             one sentence; empty where it does. A calibrator sets it.
+        window: what of the features the last layer sees for one pixel; one pixel for a 1x1
+            convolution.
+        queries: what the queries of a network that predicts masks say; the logits are then the
+            logarithm of the classes' scores.
 
     Raises:
         UsageError: for shapes that do not fit each other.
@@ -104,6 +143,8 @@ class Prediction:
     )
     layers: Mapping[str, Tensor] = field(default_factory=dict)
     energy_missing: str = ""
+    window: Window = Window()
+    queries: Queries | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.native_logits.shape)
@@ -211,6 +252,15 @@ class Prediction:
         if self.features is None:
             raise ModelError(f"{score}: needs the network's features, but {self.features_missing}.")
         return self.features
+
+    def require_queries(self, score: str) -> Queries:
+        """Return what the queries say, or say why `score` cannot have it."""
+        if self.queries is None:
+            raise ModelError(
+                f"{score}: needs a network that predicts masks by queries, as Mask2Former, "
+                f"MaskFormer and EoMT do, but this one does not. Use entropy or max_softmax."
+            )
+        return self.queries
 
     def require_members(self, score: str) -> Members:
         """Return what the members disagree about, or say why `score` cannot have it."""

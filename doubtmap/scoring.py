@@ -30,11 +30,13 @@ from doubtmap.datasets.reading import read_image
 from doubtmap.engine.settings import hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import write_atomically
-from doubtmap.models.layers import before_activation
+from doubtmap.models.layers import deepest_layer
+from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.prediction import Prediction, Score, Segmenter, listening_to
 from doubtmap.reports.maps import MapFormat, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
+from doubtmap.scores.default import Doubt
 from doubtmap.scores.wrong import Wrong
 from doubtmap.version import __version__
 
@@ -337,7 +339,7 @@ def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
             continue
         hold_to_network(
             name,
-            "wrong" if isinstance(score, Wrong) else "density",
+            score.name if isinstance(score, Doubt | Wrong) else "density",
             _fingerprint(listening, score),
             expected,
         )
@@ -375,6 +377,20 @@ def before_last_activation(segmenter: Segmenter) -> str | None:
     if not isinstance(segmenter, NetworkSegmenter):
         return None
     return before_activation(segmenter, probe_image())
+
+
+def deepest(segmenter: Segmenter, image: Tensor) -> str:
+    """Name of the last layer of the encoder's coarsest grid, as an image `(1, 3, H, W)` tells.
+
+    Raises:
+        UsageError: for anything but a single PyTorch network.
+    """
+    if not isinstance(segmenter, NetworkSegmenter):
+        raise UsageError(
+            f"layer=deepest: expected one network whose inner layers can be listened to, got "
+            f"{type(segmenter).__name__}. Use --scores doubt, which needs no fit."
+        )
+    return deepest_layer(segmenter, image)
 
 
 def probe_image() -> Tensor:

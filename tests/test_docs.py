@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TABLES = runpy.run_path(str(ROOT / "scripts" / "write_tables.py"))
+TABLES = runpy.run_path(str(ROOT / "scripts" / "tables.py"))
 
 
 @pytest.mark.parametrize("name", TABLES["PAGES"])

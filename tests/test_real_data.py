@@ -1,16 +1,13 @@
 """The main job on real images, where they are at hand."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
+from stages import read
 
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID
 
-ROOT = Path(__file__).parents[1]
 EXACT = {
     "max_softmax": (0.0468, 0.3738, 0.8707, 0.5001, 0.4355, 0.8607),
     "entropy": (0.0577, 0.3500, 0.8941, 0.4824, 0.4394, 0.8536),
@@ -73,7 +70,7 @@ def test_camvid_figures_are_those_of_scikit_learn(shared):
 
 @pytest.mark.parametrize("score", EXACT)
 def test_the_benchmark_agrees_with_the_reference_figures(score):
-    rows = json.loads((ROOT / "benchmarks" / "results" / "main_job.json").read_text())["rows"]
+    rows = read("main_job")["rows"]
     (row,) = [row for row in rows if (row["set"], row["name"]) == ("camvid", score)]
     found = [
         row[f"{kind}.{key}"] for kind in ("unknown", "wrong") for key in ("auprc", "fpr95", "auroc")
@@ -82,9 +79,7 @@ def test_the_benchmark_agrees_with_the_reference_figures(score):
 
 
 def test_the_benchmark_bounds_are_at_most_a_ten_thousandth_wide():
-    conditions = json.loads((ROOT / "benchmarks" / "results" / "main_job.json").read_text())[
-        "conditions"
-    ]
+    conditions = read("main_job")["conditions"]
     assert all(found["widest_bounds"] <= 1e-4 for found in conditions.values())
 
 
@@ -99,7 +94,7 @@ OF_FIVE = {
 
 @pytest.mark.parametrize("score", OF_FIVE)
 def test_the_ensemble_agrees_with_the_reference_figures(score):
-    rows = json.loads((ROOT / "benchmarks" / "results" / "ddu.json").read_text())["rows"]
+    rows = read("ddu")["rows"]
     (row,) = [row for row in rows if row["name"] == f"ensemble of 5: {score}"]
     found = [
         row[f"{kind}.{key}"] for kind in ("unknown", "wrong") for key in ("auprc", "fpr95", "auroc")

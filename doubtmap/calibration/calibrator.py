@@ -20,7 +20,7 @@ Labels are `(1, H, W)` int64, the model's class or below 0, which counts for not
 
 LEVEL_LOST = (
     "the calibrator gives logits that differ from them by more than one factor for all pixels, "
-    "and their free energy says nothing"
+    "and their free energy says nothing; leave the calibrator out for this score"
 )
 """Why calibrated logits have no free energy."""
 

@@ -28,6 +28,7 @@ from doubtmap.objects.find import class_indices
 from doubtmap.objects.writing import write_objects
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.progress import progress_bar
+from doubtmap.scores import DEFAULT
 from doubtmap.scores.parsing import parse_scores
 
 
@@ -41,7 +42,7 @@ def objects_command(
         str, typer.Option(help="Of the score: a number, or a file of doubtmap threshold.")
     ],
     score: Annotated[
-        str | None, typer.Option(help="One. Default: the threshold file's, else entropy.")
+        str | None, typer.Option(help="One. Default: the threshold file's, else doubt.")
     ] = None,
     smallest: Annotated[int, typer.Option(help="Pixels of the smallest object.")] = 50,
     smallest_share: Annotated[
@@ -104,7 +105,7 @@ def _score_and_threshold(
         limit = float(threshold)
     except ValueError:
         return _of_file(segmenter, score, threshold)
-    return _one(score or "entropy"), limit, {"given": threshold}
+    return _one(score or DEFAULT), limit, {"given": threshold}
 
 
 def _of_file(

@@ -67,6 +67,16 @@ class NetworkOptions:
     divisor: Annotated[
         int | None, typer.Option(help="Pad images to sides that are multiples of this.")
     ] = None
+    output: Annotated[
+        str | None, typer.Option(help="Name or place of the output that holds the scores.")
+    ] = None
+    activation: Annotated[
+        str | None, typer.Option(help="The network's last step: none, softmax or sigmoid.")
+    ] = None
+    channels: Annotated[str | None, typer.Option(help="bgr for a network that wants that.")] = None
+    bands: Annotated[
+        str | None, typer.Option(help="Bands that the network gets, such as 1,2,3,8.")
+    ] = None
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None
     dropout_passes: Annotated[
         int | None, typer.Option(help="Run so often with dropout switched on. Default: once, off.")
@@ -89,6 +99,10 @@ class NetworkOptions:
             classifier=self.classifier,
             divisor=self.divisor,
             device=self.device,
+            output=self.output,
+            activation=self.activation,  # type: ignore[arg-type]
+            channels=self.channels,  # type: ignore[arg-type]
+            bands=whole_numbers("--bands", self.bands),
         )
         if self.dropout_passes is not None or self.dropout_rate is not None:
             passes = 5 if self.dropout_passes is None else self.dropout_passes
@@ -139,17 +153,24 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def numbers(option: str, text: str | None) -> tuple[float, float, float] | None:
-    """Three numbers separated by commas."""
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers separated by commas, one for each band."""
     if text is None:
         return None
     try:
-        red, green, blue = (float(part) for part in text.split(","))
+        return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(
-            f"{option}: expected three numbers such as 0.5,0.5,0.5, got {text}."
-        ) from None
-    return red, green, blue
+        raise UsageError(f"{option}: expected numbers such as 0.5,0.5,0.5, got {text}.") from None
+
+
+def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    """Whole numbers separated by commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option}: expected whole numbers such as 1,2,3, got {text}.") from None
 
 
 def size(text: str | None) -> tuple[int, int] | Literal["image"] | None:

@@ -22,6 +22,7 @@ from doubtmap.cli.options import (
 )
 from doubtmap.datasets import collect_images
 from doubtmap.progress import progress_bar
+from doubtmap.scores import DEFAULT
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.scoring import write_scores
 
@@ -32,7 +33,7 @@ def score(
     model: Model,
     images: Annotated[list[str], typer.Argument(help="Images, folders or patterns.")],
     network: NetworkOptions,
-    scores: Scores = "entropy",
+    scores: Scores = DEFAULT,
     out: Out = Path("doubt"),
     format: Annotated[str, typer.Option(help="Of the maps: png, npy, tiff, safetensors.")] = "png",
     resume: Resume = False,

@@ -14,6 +14,7 @@ from doubtmap.datasets.labels import LabelValues, Matching, match_labels
 from doubtmap.datasets.layouts import LAYOUTS, Layout
 from doubtmap.datasets.opening import open_dataset
 from doubtmap.datasets.pasting import Pasted, Placed, draw_cut_out, paste, pasted_passes
+from doubtmap.datasets.photographs import Photographs, open_images
 from doubtmap.datasets.reading import collect_images, read_image, read_label
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Outline",
     "Outlines",
     "Pasted",
+    "Photographs",
     "Placed",
     "Sample",
     "collect_images",
@@ -41,6 +43,7 @@ __all__ = [
     "fingerprints",
     "match_labels",
     "open_dataset",
+    "open_images",
     "open_outlines",
     "paste",
     "pasted_passes",

@@ -10,6 +10,7 @@ from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.pasting import Pasted
+from doubtmap.datasets.photographs import Photographs
 from doubtmap.errors import DataError
 
 
@@ -35,6 +36,8 @@ def fingerprints(dataset: Dataset, indices: Iterable[int] | None = None) -> tupl
 def _hash(dataset: Dataset, index: int) -> str:
     if isinstance(dataset, LabelledFolder):
         return fingerprint_of(dataset.files[index][0])
+    if isinstance(dataset, Photographs):
+        return fingerprint_of(dataset.files[index])
     image = dataset[index].image.cpu().contiguous()
     digest = hashlib.blake2b(f"{tuple(image.shape)} {image.dtype}".encode(), digest_size=8)
     digest.update(image.numpy().tobytes())

@@ -208,15 +208,15 @@ def log_feature_norm(
 
 def for_compiled(x: Tensor) -> bool:
     """Whether the C pass can take it: it knows float32 on the CPU, and no gradients."""
-    return x.device.type == "cpu" and available()["kernels"] == "compiled" and _plain(x)
+    return _plain(x) and x.device.type == "cpu" and available()["kernels"] == "compiled"
 
 
 def _for_triton(x: Tensor, size: tuple[int, int]) -> bool:
     """Whether the Triton pass can take it, on its device, and no gradients."""
     return (
-        x.device.type == triton_pass.device_type()
+        _plain(x)
+        and x.device.type == triton_pass.device_type()
         and available(x.device.type)["kernels"] == "triton"
-        and _plain(x)
         and size[0] * size[1] <= _MOST_PIXELS
     )
 

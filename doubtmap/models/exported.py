@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, fx
 
 from doubtmap.errors import ModelError
-from doubtmap.models.backend import Source, Tap, first_line, fixed_notes, sha256_of
+from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
+from doubtmap.models.module import window_of
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
+from doubtmap.prediction import Window
 
 
 def open_exported(path: Path, device: torch.device | str | None = None) -> Source:
@@ -92,12 +94,12 @@ class ExportedBackend:
         self.fixed_batch = batch
         self.fixed_size = (height, width) if height and width else None
         self._module: fx.GraphModule = program.module()
-        self._layers = _pointwise(self._module)
+        self._layers = _convolutions(self._module)
 
     @property
-    def convolutions(self) -> Mapping[str, int]:
-        """Number of output channels of each ungrouped 1x1 convolution, by its module's name."""
-        return {name: channels for name, (_, channels) in self._layers.items()}
+    def last_layers(self) -> Mapping[str, LastLayer]:
+        """Convolutions that could be the classifier, by their modules' names."""
+        return {name: layer for name, (_, layer) in self._layers.items()}
 
     def run(self, x: Tensor, taps: Collection[str] = ()) -> tuple[object, list[Tap]]:
         """Run the program, by interpreting it where layers are listened to."""
@@ -125,15 +127,32 @@ class _Listener(fx.Interpreter):
         return result
 
 
-def _pointwise(module: fx.GraphModule) -> dict[str, tuple[str, int]]:
-    """Ungrouped 1x1 convolutions in the graph's order: node name and number of channels."""
-    layers: dict[str, tuple[str, int]] = {}
+def _convolutions(module: fx.GraphModule) -> dict[str, tuple[str, LastLayer]]:
+    """Convolutions that could be the classifier, in the graph's order: node name and layer."""
+    layers: dict[str, tuple[str, LastLayer]] = {}
     for node in module.graph.nodes:
         weight = _weight(module, node)
-        if weight is not None and tuple(weight.shape[2:]) == (1, 1) and _groups(node) == 1:
+        if weight is None or _groups(node) != 1:
+            continue
+        kernel = tuple(weight.shape[2:])
+        window = Window() if kernel == (1, 1) else window_of(kernel, *_steps(node))
+        if window is not None:
             name = _module_name(node)
-            layers[node.name if name in layers or not name else name] = (node.name, len(weight))
+            key = node.name if name in layers or not name else name
+            layers[key] = (node.name, LastLayer(len(weight), window=window))
     return layers
+
+
+def _steps(node: fx.Node) -> tuple[Sequence[int], Sequence[int] | str, Sequence[int]]:
+    """Stride, padding and dilation of a convolution."""
+    given = [*node.args[3:6]]
+    names = ("stride", "padding", "dilation")[len(given) :]
+    given += [node.kwargs.get(name, 0 if name == "padding" else 1) for name in names]
+    stride, padding, dilation = (
+        [v, v] if isinstance(v, int) else v * 2 if isinstance(v, list) and len(v) == 1 else v
+        for v in given
+    )
+    return stride, padding, dilation  # type: ignore[return-value]
 
 
 def _weight(module: fx.GraphModule, node: fx.Node) -> Tensor | None:
@@ -141,7 +160,7 @@ def _weight(module: fx.GraphModule, node: fx.Node) -> Tensor | None:
     if node.target == aten.convolution.default:
         if node.args[6]:  # transposed
             return None
-    elif node.target != aten.conv2d.default:
+    elif node.target not in (aten.conv2d.default, aten.conv2d.padding):
         return None
     source = node.args[1]
     if not isinstance(source, fx.Node):

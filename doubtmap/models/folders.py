@@ -187,7 +187,7 @@ def open_trained(
         ModuleBackend(network, device),
         name,
         "trained",
-        Preprocessing(about.mean, about.std),
+        Preprocessing(about.mean, about.std, origin=DESCRIPTION),
         about.class_names,
         sha256=sha256_of(folder / WEIGHTS),
     )

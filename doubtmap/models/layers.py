@@ -2,65 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from doubtmap.models.module import ModuleBackend
+from doubtmap.errors import ModelError, UsageError
+from doubtmap.models.backend import Tap
+from doubtmap.models.module import Listened, ModuleBackend
 
-if TYPE_CHECKING:
-    from doubtmap.models.network import NetworkSegmenter
-
-ACTIVATIONS: tuple[Callable[[Tensor], Tensor], ...] = (
-    F.relu,
-    F.gelu,
-    F.silu,
-    F.leaky_relu,
-    F.relu6,
-    F.hardswish,
-    F.elu,
-    F.mish,
-)
-"""Tried where the activation is a function, not a module of the network."""
+CARRYING = 0.25
+"""Share of the weights of the grid with the most, that a grid needs to be the encoder's."""
 
 
-def before_activation(segmenter: NetworkSegmenter, image: Tensor) -> str | None:
-    """The layer whose output an activation turns into the classifier's features.
+def deepest_layer(segmenter: Listened, image: Tensor) -> str:
+    """The last layer of an encoder's coarsest grid, from what the convolutions gave for an image.
 
-    Nothing is believed that was not checked on an image: the activation of the layer's output must
-    be the features.
+    The coarsest grid is that of the fewest cells whose convolutions have a fair share of the
+    weights, which the bins of a pooling pyramid have not. On it the longest run of convolutions
+    is the encoder's; of that, what lies in one part of the network (`backbone`, not `head`).
 
     Args:
-        segmenter: a PyTorch network whose classifier is found.
+        segmenter: a PyTorch network.
         image: `(1, 3, H, W)` in [0, 1].
 
     Returns:
-        The last such layer's name; None where there is none.
+        Its name.
+
+    Raises:
+        UsageError: for a network that is not PyTorch's, whose layers cannot be listened to.
+        ModelError: for one without convolutions.
     """
     backend = segmenter.source.backend
-    features = segmenter(image).features
-    if features is None or not isinstance(backend, ModuleBackend):
-        return None
-    leaves = [
-        name for name, layer in backend.module.named_modules() if name and not [*layer.children()]
+    if not isinstance(backend, ModuleBackend):
+        raise UsageError(
+            "layer=deepest: expected a PyTorch network whose inner layers can be listened to, got "
+            f"{segmenter.source.kind}. Use --scores doubt, which needs no fit."
+        )
+    module = backend.module
+    names = [name for name, _ in module.named_modules() if name]
+    calls = [call for call in segmenter.calls(image, names) if _is_map(call.output)]
+    convolutions = {n for n in names if isinstance(module.get_submodule(n), nn.Conv2d)}
+    convolved = [call for call in calls if call.name in convolutions]
+    if not convolved:
+        raise ModelError("layer=deepest: expected convolutions, found none. Name a layer.")
+    grid = _coarsest(convolved, module)
+    run = max(_runs(convolved, grid), key=len)
+    part = _main_part(run, names)
+    own = {name for name in run if name.startswith(part)}
+    outer = [
+        call.name
+        for call in calls
+        if call.name.startswith(part)
+        and call.output.shape[-2:] == grid
+        and (call.name in own or any(name.startswith(f"{call.name}.") for name in own))
     ]
-    calls = [
-        call
-        for call in segmenter.calls(image, leaves)
-        if isinstance(call.output, Tensor) and call.output.shape == features.shape
-    ]
-    last = [backend.module.get_submodule(c.name) for c in calls if torch.equal(c.output, features)]
-    own: list[Callable[[Tensor], Tensor]] = [
-        layer for layer in last if isinstance(layer, nn.PReLU) or not layer.state_dict()
-    ]
-    for call in reversed(calls):
-        if torch.equal(call.output, features):
-            continue
-        for activation in (*own, *ACTIVATIONS):
-            with torch.no_grad():
-                if torch.allclose(activation(call.output.clone()), features, atol=1e-5):
-                    return call.name
-    return None
+    return outer[-1]
+
+
+def _is_map(output: object) -> bool:
+    return isinstance(output, Tensor) and output.ndim == 4 and output.shape[0] == 1
+
+
+def _coarsest(convolved: Sequence[Tap], module: nn.Module) -> torch.Size:
+    weights: Counter[torch.Size] = Counter()
+    for name, grid in {(call.name, call.output.shape[-2:]) for call in convolved}:
+        weights[grid] += sum(w.numel() for w in module.get_submodule(name).parameters())
+    least = CARRYING * max(weights.values())
+    return min((g for g in weights if weights[g] >= least), key=lambda g: (g.numel(), tuple(g)))
+
+
+def _runs(convolved: Sequence[Tap], grid: torch.Size) -> list[list[str]]:
+    """Names of the convolutions on a grid, cut where another grid comes between."""
+    groups = groupby(convolved, key=lambda call: call.output.shape[-2:] == grid)
+    return [[call.name for call in calls] for same, calls in groups if same]
+
+
+def _main_part(run: Sequence[str], names: Sequence[str]) -> str:
+    """How the names start of that part of the network in which most of the run lies."""
+    start = ""
+    while True:
+        parts = Counter(
+            name.removeprefix(start).partition(".")[0] for name in names if name.startswith(start)
+        )
+        if len(parts) != 1 or not any("." in name.removeprefix(start) for name in run):
+            break
+        start += next(iter(parts)) + "."
+    inside = Counter(name.removeprefix(start).partition(".")[0] for name in run)
+    most = max(inside.values())
+    if most == 1:
+        return start
+    return start + [part for part in inside if inside[part] == most][-1] + "."

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -18,11 +19,13 @@ from doubtmap.models.distilled import head_layers, with_head
 from doubtmap.models.ensemble import Ensemble
 from doubtmap.models.exported import open_exported
 from doubtmap.models.folders import DESCRIPTION, open_python, open_trained
+from doubtmap.models.forms import Activation
 from doubtmap.models.huggingface import open_huggingface
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.onnx import open_onnx
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
+from doubtmap.models.studying import Asked
 from doubtmap.names import twins
 from doubtmap.prediction import Segmenter
 
@@ -42,6 +45,10 @@ def load(
     classifier: str | None = None,
     divisor: int | None = None,
     device: torch.device | str | None = None,
+    output: str | int | None = None,
+    activation: Activation | None = None,
+    channels: Literal["rgb", "bgr"] | None = None,
+    bands: Sequence[int] | None = None,
 ) -> Segmenter:
     """Put a network behind one call that takes RGB images.
 
@@ -50,15 +57,21 @@ def load(
             (`torch.export`), `python:FILE.py:FUNCTION`, or `demo`; several of the names, separated
             by commas, are an ensemble, and all other arguments are for each member.
         classes: one name per class; default: the network's own.
-        mean: three values, for RGB in [0, 1]; default: the folder's, else ImageNet's.
+        mean: one value a band, for RGB in [0, 1]; default: the network's own, else ImageNet's.
         std: likewise.
         input_size: `(height, width)` in pixels to which images are resized for the network, or
             `"image"` for each image's own; default: the folder's or file's rule, else the
             image's own.
-        classifier: dotted name of the last 1x1 convolution, in place of the search; it is
-            checked all the same.
+        classifier: dotted name of the last layer, in place of the search; it is checked all the
+            same.
         divisor: pad sides up to multiples of it; default: only where the network refuses a size.
         device: where to run; default: where the module is, the CPU for files.
+        output: name or place (from 0) of the output that holds the scores, where there are several.
+        activation: what the network's last step is, where its numbers do not tell: `none` (it
+            returns logits), `softmax` or `sigmoid`.
+        channels: `bgr` for a network that wants blue first.
+        bands: which of the images' bands the network gets, from 1, in its order; `mean` and `std`
+            have one value for each.
 
     Returns:
         A segmenter.
@@ -74,12 +87,15 @@ def load(
         >>> tuple(prediction.logits.shape)
         (1, 4, 8, 8)
     """
+    mean, std = _in_unit_range(mean, std)
     _check_options(classes, mean, std, input_size, divisor)
+    _check_reading(activation, channels, bands, mean)
     _check_device(device)
     if isinstance(model, str) and "," in model and not _exists(model):
         options: dict[str, Any] = {"classes": classes, "mean": mean, "std": std}
         options |= {"input_size": input_size, "classifier": classifier}
-        options |= {"divisor": divisor, "device": device}
+        options |= {"divisor": divisor, "device": device, "output": output, "bands": bands}
+        options |= {"activation": activation, "channels": channels}
         names = [name.strip() for name in model.split(",") if name.strip()]
         return Ensemble([load(name, **options) for name in names])
     source = with_head(_opened(model, device), _folder(model))
@@ -90,17 +106,94 @@ def load(
         preprocessing = replace(preprocessing, size=size)
     if divisor is not None:
         preprocessing = replace(preprocessing, divisor=divisor)
-    if mean is not None:
-        preprocessing = replace(preprocessing, mean=tuple(map(float, mean)))
-    if std is not None:
-        preprocessing = replace(preprocessing, std=tuple(map(float, std)))
+    preprocessing = _normalising(preprocessing, mean, std)
+    preprocessing = replace(
+        preprocessing,
+        bgr=preprocessing.bgr if channels is None else channels == "bgr",
+        bands=tuple(map(int, bands or ())),
+    )
     source = replace(
         source,
         preprocessing=preprocessing,
-        class_names=source.class_names if classes is None else tuple(classes),
+        class_names=_named(source.class_names if classes is None else tuple(classes)),
         names_given=classes is not None,
+        notes=(*source.notes, *_assumed(preprocessing)),
     )
-    return NetworkSegmenter(source, classifier, head_layers(source.backend))
+    asked = Asked(output=None if output is None else str(output), activation=activation)
+    return NetworkSegmenter(source, classifier, head_layers(source.backend), asked)
+
+
+def _normalising(
+    preprocessing: Preprocessing, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Preprocessing:
+    if mean is not None:
+        preprocessing = replace(preprocessing, mean=tuple(map(float, mean)), origin="given")
+    if std is not None:
+        preprocessing = replace(preprocessing, std=tuple(map(float, std)))
+    if len(preprocessing.mean) != len(preprocessing.std):
+        raise UsageError(
+            f"load: expected as many values for std as for mean, got {len(preprocessing.std)} and "
+            f"{len(preprocessing.mean)}. Give one of each for every band."
+        )
+    return preprocessing
+
+
+def _named(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The name of a single class is that of what the background is not."""
+    return ("background", *names) if len(names) == 1 else names
+
+
+def _assumed(preprocessing: Preprocessing) -> tuple[str, ...]:
+    """A note, on stderr too, where nobody said how images are normalised."""
+    if preprocessing.origin != "assumed":
+        return ()
+    note = (
+        "ImageNet's mean and standard deviation are assumed; pass --mean and --std (mean= and "
+        "std=) if the network was trained with others, such as --mean 0,0,0 --std 1,1,1 for none."
+    )
+    print(f"doubtmap: note: {note}", file=sys.stderr)
+    return (note,)
+
+
+def _in_unit_range(
+    mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+    """Refuse values for images of 0 to 255, with the line to type."""
+    said = [value for value in (*(mean or ()), *(std or ())) if isinstance(value, (int, float))]
+    if not said or max(said) <= 1 or not all(map(math.isfinite, said)):
+        return mean, std
+    line = " ".join(
+        f"--{name} {','.join(f'{value / 255:.4g}' for value in values)}"
+        for name, values in (("mean", mean), ("std", std))
+        if values is not None
+    )
+    raise UsageError(
+        f"load: expected mean and std of images in [0, 1], got {max(said):g}, which is of images "
+        f"in 0 to 255. Divide by 255: {line}"
+    )
+
+
+def _check_reading(
+    activation: str | None,
+    channels: str | None,
+    bands: Sequence[int] | None,
+    mean: Sequence[float] | None,
+) -> None:
+    if activation not in (None, *get_args(Activation)):
+        raise UsageError(
+            f"load: expected activation as one of {', '.join(get_args(Activation))}, got "
+            f"{activation!r}."
+        )
+    if channels not in (None, "rgb", "bgr"):
+        raise UsageError(f"load: expected channels as rgb or bgr, got {channels!r}.")
+    if bands is None:
+        return
+    count = 3 if mean is None else len(mean)
+    if min(bands, default=0) < 1 or len(bands) != count:
+        raise UsageError(
+            f"load: expected bands as {count} numbers from 1, one for each value of mean, got "
+            f"{list(bands)}. Pass for example bands=(1, 2, 3), with mean= and std= alike."
+        )
 
 
 def _opened(model: nn.Module | str | Path, device: torch.device | str | None) -> Source:
@@ -154,7 +247,7 @@ def _demo(device: torch.device | str | None) -> Source:
     from doubtmap.models.demo import DEMO_CLASSES, DEMO_MEAN, DEMO_STD, DEMO_WEIGHTS, demo_network
 
     backend = ModuleBackend(demo_network(), device)
-    preprocessing = Preprocessing(tuple(DEMO_MEAN), tuple(DEMO_STD))
+    preprocessing = Preprocessing(tuple(DEMO_MEAN), tuple(DEMO_STD), origin="demo")
     return Source(
         backend,
         "demo",
@@ -182,10 +275,10 @@ def _check_options(
             f"which are one name: case, _, - and space make no difference. Rename one."
         )
     for option, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) != 3:
+        if values is not None and not len(values):
             raise UsageError(
-                f"load: expected three values for {option}, got {len(values)}. Give one for "
-                f"each of red, green and blue."
+                f"load: expected values for {option}, got none. Give one for each of red, green "
+                f"and blue, or for each band."
             )
         if values is not None and not all(map(math.isfinite, values)):
             raise UsageError(

@@ -1,22 +1,24 @@
-"""Running an `nn.Module`, with hooks on the convolutions that are listened to."""
+"""Running an `nn.Module`, with hooks on the layers that are listened to.
+
+Inner layers of a network by name: whether it has them, and what they said in a run.
+"""
 
 from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from doubtmap.errors import DoubtmapError, ModelError, UsageError
-from doubtmap.models.backend import Backend, Tap, first_line
-
-if TYPE_CHECKING:
-    pass
+from doubtmap.models.backend import Backend, LastLayer, Source, Tap, first_line
+from doubtmap.prediction import Prediction, Window
 
 
 class ModuleBackend:
@@ -34,6 +36,8 @@ class ModuleBackend:
     fixed_batch: int | None = None
 
     def __init__(self, module: nn.Module, device: torch.device | str | None = None) -> None:
+        compiled = getattr(module, "_orig_mod", None)  # of torch.compile, which hides the layers
+        module = compiled if isinstance(compiled, nn.Module) else module
         self.module = module if device is None else module.to(device)
         self.module.eval()
         tensors = chain(module.parameters(), module.buffers())
@@ -42,13 +46,10 @@ class ModuleBackend:
         self.dtype = weight.dtype
 
     @property
-    def convolutions(self) -> Mapping[str, int]:
-        """Number of output channels of each ungrouped 1x1 convolution, by name."""
-        return {
-            name: layer.out_channels
-            for name, layer in self.module.named_modules()
-            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
-        }
+    def last_layers(self) -> Mapping[str, LastLayer]:
+        """Layers that could be the classifier, by name."""
+        layers = ((name, _last_layer(layer)) for name, layer in self.module.named_modules())
+        return {name: layer for name, layer in layers if layer is not None}
 
     def run(self, x: Tensor, taps: Collection[str] = ()) -> tuple[object, list[Tap]]:
         """Run the module once in evaluation mode, without gradients.
@@ -72,6 +73,41 @@ class ModuleBackend:
                 f"network: expected it to run on images {tuple(x.shape)}, but it raised "
                 f"{type(error).__name__}: {first_line(error)}. Run it by itself to see where."
             ) from error
+
+
+def _last_layer(layer: nn.Module) -> LastLayer | None:
+    if isinstance(layer, nn.Linear):
+        return LastLayer(layer.out_features, "linear")
+    if isinstance(layer, nn.ConvTranspose2d):
+        apart = tuple(layer.kernel_size) == tuple(layer.stride) and layer.groups == 1
+        plain = layer.dilation == (1, 1) and layer.padding in (0, (0, 0))
+        return LastLayer(layer.out_channels, "transposed") if apart and plain else None
+    if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
+        return None
+    if tuple(layer.kernel_size) == (1, 1):
+        return LastLayer(layer.out_channels)
+    steps = (layer.stride, layer.padding, layer.dilation)
+    window = window_of(layer.kernel_size, *steps, padding_mode=layer.padding_mode)
+    return LastLayer(layer.out_channels, window=window) if window else None
+
+
+def window_of(
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int] | str,
+    dilation: Sequence[int],
+    padding_mode: str = "zeros",
+) -> Window | None:
+    """What a convolution sees for one pixel, where its output lies on its input's grid.
+
+    Returns:
+        None for a kernel with even sides, a stride, or a padding that does not keep the grid.
+    """
+    reach = [d * (k - 1) // 2 for k, d in zip(kernel, dilation)]
+    kept = padding == "same" or (not isinstance(padding, str) and list(padding) == reach)
+    if len(kernel) != 2 or set(stride) != {1} or not all(k % 2 for k in kernel) or not kept:
+        return None
+    return Window(kernel[0], kernel[1], (dilation[0], dilation[1]), padding_mode)
 
 
 def prints_to_stderr() -> AbstractContextManager[object]:
@@ -111,7 +147,7 @@ def check_layer(backend: Backend, name: str) -> None:
     if isinstance(backend, ModuleBackend):
         known = [layer for layer, _ in backend.module.named_modules() if layer]
     else:
-        known = list(backend.convolutions)
+        known = list(backend.last_layers)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[-3:]
         raise UsageError(
@@ -140,3 +176,72 @@ def output_of(name: str, taps: Sequence[Tap], batch: int) -> Tensor:
             f"a normalisation or an activation."
         )
     return output
+
+
+class Listened(Protocol):
+    """A segmenter whose network's layers can be listened to."""
+
+    @property
+    def source(self) -> Source:
+        """The opened network."""
+        ...
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict a batch."""
+        ...
+
+    def calls(self, images: Tensor, names: Collection[str]) -> list[Tap]:
+        """The calls of the named layers."""
+        ...
+
+
+ACTIVATIONS: tuple[Callable[[Tensor], Tensor], ...] = (
+    F.relu,
+    F.gelu,
+    F.silu,
+    F.leaky_relu,
+    F.relu6,
+    F.hardswish,
+    F.elu,
+    F.mish,
+)
+"""Tried where the activation is a function, not a module of the network."""
+
+
+def before_activation(segmenter: Listened, image: Tensor) -> str | None:
+    """The layer whose output an activation turns into the classifier's features.
+
+    Nothing is believed that was not checked on an image: the activation of the layer's output must
+    be the features.
+
+    Args:
+        segmenter: a PyTorch network whose classifier is found.
+        image: `(1, 3, H, W)` in [0, 1].
+
+    Returns:
+        The last such layer's name; None where there is none.
+    """
+    backend = segmenter.source.backend
+    features = segmenter(image).features
+    if features is None or not isinstance(backend, ModuleBackend):
+        return None
+    leaves = [
+        name for name, layer in backend.module.named_modules() if name and not [*layer.children()]
+    ]
+    calls = [
+        call
+        for call in segmenter.calls(image, leaves)
+        if isinstance(call.output, Tensor) and call.output.shape == features.shape
+    ]
+    last = [backend.module.get_submodule(c.name) for c in calls if torch.equal(c.output, features)]
+    own: list[Callable[[Tensor], Tensor]] = [
+        layer for layer in last if isinstance(layer, nn.PReLU) or not layer.state_dict()
+    ]
+    for call in reversed(calls):
+        if torch.equal(call.output, features):
+            continue
+        for activation in (*own, *ACTIVATIONS):
+            with torch.no_grad():
+                if torch.allclose(activation(call.output.clone()), features, atol=1e-5):
+                    return call.name
+    return None

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.models.backend import Source, Tap, first_line, fixed_notes, sha256_of
+from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
+from doubtmap.models.module import window_of
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
+from doubtmap.prediction import Window
 
 INSTALL = 'pip install "doubtmap[onnx]"'
 
@@ -95,14 +97,14 @@ class OnnxBackend:
         batch, _, height, width = shapes[0]
         self.fixed_batch = batch or None
         self.fixed_size = (height, width) if height and width else None
-        self._layers = _pointwise(model.graph)
+        self._layers = _convolutions(model.graph)
         self._outputs = [value.name for value in model.graph.output]
         self._session, self._tapped = self._started(()), frozenset[str]()
 
     @property
-    def convolutions(self) -> Mapping[str, int]:
-        """Number of output channels of each ungrouped 1x1 convolution, by node name."""
-        return {name: channels for name, (_, _, channels) in self._layers.items()}
+    def last_layers(self) -> Mapping[str, LastLayer]:
+        """Convolutions that could be the classifier, by node name."""
+        return {name: layer for name, (_, _, layer) in self._layers.items()}
 
     def run(self, x: Tensor, taps: Collection[str] = ()) -> tuple[object, list[Tap]]:
         """Run the graph; a change of taps starts a new session."""
@@ -120,8 +122,7 @@ class OnnxBackend:
             for name, (seen, said, _) in self._layers.items()
             if name in taps
         ]
-        own = {name: values[name] for name in self._outputs}
-        return (own if "masks_queries_logits" in own else tuple(own.values())), calls
+        return {name: values[name] for name in self._outputs}, calls
 
     def _started(self, taps: Collection[str]) -> Any:
         """A session whose graph also returns what the tapped layers see and say."""
@@ -156,8 +157,8 @@ class OnnxBackend:
         )
 
 
-def _pointwise(graph: Any) -> dict[str, tuple[str, str, int]]:
-    """Ungrouped 1x1 convolutions in the graph's order: input, output and number of channels."""
+def _convolutions(graph: Any) -> dict[str, tuple[str, str, LastLayer]]:
+    """Convolutions that could be the classifier, in the graph's order: input, output and layer."""
     weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
@@ -165,10 +166,21 @@ def _pointwise(graph: Any) -> dict[str, tuple[str, str, int]]:
     layers = {}
     for node in graph.node:
         shape = weights.get(node.input[1], []) if node.op_type == "Conv" else []
-        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-        if len(shape) == 4 and math.prod(shape[2:]) == 1 and groups == 1:
-            layers[node.name or node.output[0]] = (node.input[0], node.output[0], shape[0])
+        told = {a.name: list(a.ints) or a.i for a in node.attribute}
+        if len(shape) != 4 or told.get("group", 1) != 1:
+            continue
+        window = Window() if math.prod(shape[2:]) == 1 else _window(shape[2:], told)
+        if window is not None:
+            layer = LastLayer(shape[0], window=window)
+            layers[node.name or node.output[0]] = (node.input[0], node.output[0], layer)
     return layers
+
+
+def _window(kernel: list[int], told: Mapping[str, Any]) -> Window | None:
+    pads = told.get("pads", [0, 0, 0, 0])
+    if pads[:2] != pads[2:]:
+        return None
+    return window_of(kernel, told.get("strides", [1, 1]), pads[:2], told.get("dilations", [1, 1]))
 
 
 def _external(model: Any) -> bool:

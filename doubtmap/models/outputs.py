@@ -1,269 +1,303 @@
-"""One tensor of per-pixel logits out of what networks return: tensors, dicts, tuples, queries.
+"""One tensor of per-pixel scores out of what networks return: tensors, dicts, tuples, queries.
 
-Finding a network's classifier: the 1x1 convolution whose output, resized, is the network's own.
-
-Nothing is believed that was not checked on an image: a candidate must reproduce the output.
+Which of several outputs is meant is told by its name, by the number of classes, or by the user;
+what cannot be told is not guessed.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from doubtmap.errors import ModelError
+from doubtmap.errors import ModelError, UsageError
 from doubtmap.kernels import at_least_float32
-from doubtmap.models.backend import Tap
 
-Form = Literal["logits", "softmax", "log_softmax", "queries"]
-
-
-SUM_TOLERANCE = 1e-3
-"""How far from one the sum of a softmax over the classes may lie."""
+MAIN = ("out", "logits", "main", "output", "sem_seg", "seg_logits", "pred", "semantic", "seg")
+"""Names of the output that is meant, where there are several."""
+BESIDE = re.compile(
+    r"aux|feat|embed|offset|bound|edge|depth|hidden|proto|atten|loss|centre|center", re.I
+)
+"""Names of outputs that are never meant, where there are several."""
 
 
 @dataclass(frozen=True, eq=False)
-class Output:
-    """What a network returned, unwrapped.
+class Leaf:
+    """One tensor of what a network returned.
 
     Args:
-        scores: `(B, C, h, w)`, finite or not, as the network made them.
-        queries: whether they were put together from class and mask queries.
+        name: its key, attribute or place, dotted where it lies deeper; empty where it is all.
+        tensor: as it is.
     """
 
-    scores: Tensor
-    queries: bool = False
+    name: str
+    tensor: Tensor
+
+    def __str__(self) -> str:
+        return f"{self.name or 'tensor'} {tuple(self.tensor.shape)}"
 
 
-def unwrap(output: object) -> Output:
-    """Find the per-pixel scores in what a network returned.
+def leaves(output: object, name: str = "", depth: int = 4) -> list[Leaf]:
+    """All tensors in what a network returned, in order."""
+    if isinstance(output, Tensor):
+        return [Leaf(name, output)]
+    if depth == 0:
+        return []
+    inside: Collection[tuple[object, object]] = ()
+    if isinstance(output, Mapping):
+        inside = list(output.items())
+    elif isinstance(output, (tuple, list)):
+        fields = getattr(output, "_fields", range(len(output)))
+        inside = list(zip(fields, output))
+    elif hasattr(output, "__dict__"):
+        inside = [(key, part) for key, part in vars(output).items() if not key.startswith("_")]
+    start = f"{name}." if name else ""
+    return [leaf for key, part in inside for leaf in leaves(part, f"{start}{key}", depth - 1)]
 
-    Accepts a tensor, a dict with `out` or `logits`, an object with `.logits`, a tuple or list
-    (its first floating-point tensor with four axes), and class and mask queries.
+
+def queries_of(output: object) -> tuple[Tensor, Tensor] | None:
+    """Class logits `(B, Q, C + 1)` and mask logits `(B, Q, h, w)`, where they are returned."""
+    found = {leaf.name: leaf.tensor for leaf in leaves(output, depth=1)}
+    for names in (("class_queries_logits", "masks_queries_logits"), ("pred_logits", "pred_masks")):
+        classes, masks = (found.get(name) for name in names)
+        if classes is not None and masks is not None and classes.ndim == 3 and masks.ndim == 4:
+            return classes, masks
+    return None
+
+
+def candidates(output: object, wanted: str | None = None, classes: int | None = None) -> list[Leaf]:
+    """The tensors that could be the per-pixel scores.
 
     Args:
         output: anything.
+        wanted: name, or place from 0 (from the end: -1), of the one that the user means.
+        classes: number of classes, where it is known.
 
     Returns:
-        Scores `(B, C, h, w)` with `C >= 2`.
+        One where it can be told; several where not.
 
     Raises:
-        ModelError: for anything else, one channel, or class indices.
+        UsageError: where there is no output of the wanted name.
+        ModelError: where nothing could be meant, with what came and the way out.
     """
-    classes, masks = _part(output, "class_queries_logits"), _part(output, "masks_queries_logits")
-    if classes is not None and masks is not None:
-        return Output(query_scores(classes, masks), queries=True)
-    scores = _scores(output)
-    if scores is None:
+    found = leaves(output)
+    if wanted is not None:
+        return [_checked(_wanted(found, wanted))]
+    _refuse_instances(found)
+    maps = [leaf for leaf in map(_squeezed, found) if _is_map(leaf.tensor)]
+    if not maps:
+        raise ModelError(_nothing(output, found))
+    for rule in (_named_main, _not_beside, _of_classes(classes), _of_several):
+        if len(maps) > 1:
+            maps = rule(maps) or maps
+    return [_checked(leaf) for leaf in maps]
+
+
+def picked(output: object, name: str) -> Tensor:
+    """The tensor of a name that was chosen before.
+
+    Raises:
+        ModelError: where the network does not return it this time.
+    """
+    for leaf in leaves(output):
+        if leaf.name == name:
+            return _squeezed(leaf).tensor
+    raise ModelError(
+        f"network: expected the output {name or 'tensor'!r} as on the first image, got "
+        f"{_list(leaves(output))}. Make the network return the same for every image."
+    )
+
+
+def too_many(found: Sequence[Leaf]) -> str:
+    """What to say where several outputs could be meant."""
+    return (
+        f"network: expected one output that could be the scores, got {_list(found)}, and neither "
+        f"names nor the number of classes tell which is meant. Pass output={found[0].name!r} or "
+        f"another (--output {found[0].name})."
+    )
+
+
+def _list(found: Sequence[Leaf]) -> str:
+    return ", ".join(map(str, found)) or "nothing"
+
+
+def _wanted(found: Sequence[Leaf], wanted: str) -> Leaf:
+    for leaf in found:
+        if wanted in (leaf.name, leaf.name.rpartition(".")[2]):
+            return _squeezed(leaf)
+    if re.fullmatch(r"-?\d+", wanted) and -len(found) <= int(wanted) < len(found):
+        return _squeezed(found[int(wanted)])
+    raise UsageError(
+        f"output: expected one of the network's outputs, got {wanted!r}. It returns {_list(found)}."
+    )
+
+
+def _squeezed(leaf: Leaf) -> Leaf:
+    """`(B, C, 1, H, W)` as `(B, C, H, W)`."""
+    x = leaf.tensor
+    single = [axis for axis in (2, 3, 4) if x.ndim == 5 and x.shape[axis] == 1]
+    return Leaf(leaf.name, x.squeeze(single[0])) if len(single) == 1 else leaf
+
+
+def _is_map(x: Tensor) -> bool:
+    byte = x.dtype == torch.uint8 and x.ndim == 4 and x.shape[1] > 1 and x.shape[-1] > 1
+    return x.ndim == 4 and (x.is_floating_point() or byte) and x.numel() > 0
+
+
+def _checked(leaf: Leaf) -> Leaf:
+    x = leaf.tensor
+    if not x.is_floating_point() and x.dtype != torch.uint8:
         raise ModelError(
-            f"network: expected a tensor (B, C, H, W), a dict with 'out' or 'logits', or an "
-            f"object with .logits, got {_named(output)}. Wrap the network so that it returns "
-            f"its logits."
+            f"network: expected floating-point logits, got {x.dtype}. Return the scores before "
+            f"argmax."
         )
-    if not scores.is_floating_point():
+    if x.ndim != 4:
         raise ModelError(
-            f"network: expected floating-point logits, got {scores.dtype}. Return the scores "
-            f"before argmax."
+            f"network: expected an output (B, C, H, W), got {tuple(x.shape)}. Return per-pixel "
+            f"logits, or use a network for segmentation."
         )
-    if scores.ndim != 4:
+    return leaf
+
+
+def _named_main(maps: list[Leaf]) -> list[Leaf]:
+    for name in MAIN:
+        found = [leaf for leaf in maps if leaf.name.rpartition(".")[2].lower() == name]
+        if found:
+            return found[:1] if len(found) == 1 else found
+    return []
+
+
+def _not_beside(maps: list[Leaf]) -> list[Leaf]:
+    return [leaf for leaf in maps if not BESIDE.search(leaf.name)]
+
+
+def _of_classes(classes: int | None) -> Callable[[list[Leaf]], list[Leaf]]:
+    def rule(maps: list[Leaf]) -> list[Leaf]:
+        return [x for x in maps if classes and classes in (x.tensor.shape[1], x.tensor.shape[-1])]
+
+    return rule
+
+
+def _of_several(maps: list[Leaf]) -> list[Leaf]:
+    return [leaf for leaf in maps if leaf.tensor.shape[1] > 1]
+
+
+def _refuse_instances(found: Sequence[Leaf]) -> None:
+    """Refuse boxes with mask prototypes, as Ultralytics' -seg networks return them."""
+    boxes = [x.tensor for x in found if x.tensor.ndim == 3 and min(x.tensor.shape[1:]) > 36]
+    prototypes = [x.tensor for x in found if x.tensor.ndim == 4 and x.tensor.shape[1] == 32]
+    if boxes and prototypes:
         raise ModelError(
-            f"network: expected an output (B, C, H, W), got {tuple(scores.shape)}. Return "
+            f"network: expected per-pixel class scores, got boxes {tuple(boxes[0].shape)} and mask "
+            f"prototypes {tuple(prototypes[0].shape)}, as instance segmentation returns. Use a "
+            f"network for semantic segmentation."
+        )
+
+
+def _nothing(output: object, found: Sequence[Leaf]) -> str:
+    whole = [leaf.tensor for leaf in found if not leaf.tensor.is_floating_point()]
+    maps = [x for x in whole if x.ndim in (3, 4) and x.dtype != torch.bool]
+    if maps and not any(leaf.tensor.is_floating_point() and leaf.tensor.ndim > 3 for leaf in found):
+        return (
+            f"network: expected floating-point logits, got a class map {tuple(maps[0].shape)} of "
+            f"{maps[0].dtype}. Return (for a file: export) the scores before argmax."
+        )
+    if len(found) == 1 and isinstance(output, Tensor):
+        return (
+            f"network: expected an output (B, C, H, W), got {tuple(output.shape)}. Return "
             f"per-pixel logits, or use a network for segmentation."
         )
-    if scores.shape[1] < 2:
-        raise ModelError(
-            f"network: expected at least two classes, got an output {tuple(scores.shape)}. For "
-            f"one sigmoid channel return torch.cat([torch.zeros_like(x), x], 1)."
-        )
-    return Output(scores)
+    return (
+        f"network: expected a tensor (B, C, H, W), alone or in a dict, tuple or object, got "
+        f"{_named(output)}. Wrap the network so that it returns its logits."
+    )
 
 
-def query_scores(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
-    """Logarithm of the per-pixel class scores of a network that predicts queries.
+def _named(output: object) -> str:
+    name = type(output).__name__
+    found = leaves(output)
+    if isinstance(output, Mapping):
+        return f"{name} with {', '.join(map(repr, output)) or 'nothing'}"
+    if isinstance(output, (tuple, list)) and not found:
+        return f"{name} of {', '.join(type(x).__name__ for x in output) or 'nothing'}"
+    return f"{name} of {_list(found)}" if found else name
+
+
+BAND = 1 << 22
+"""Values of the masks held at once while they are brought to the image's size."""
+
+
+def query_scores(
+    class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Per-pixel class scores of a network that predicts queries, and how accepted each pixel is.
 
     `s_c = sum_q softmax(class_q)_c sigmoid(mask_q)`, without the last class ("no object"), as
-    the papers compute the semantic map. Its softmax is then `s_c / sum_k s_k`; taking the
-    logarithm is our choice, since the papers need no logits.
+    the papers compute the semantic map: masks are resized before the sigmoid. Rows are taken in
+    bands, so that the masks are never whole at the image's size.
 
     Args:
         class_logits: `(B, Q, C + 1)`.
         mask_logits: `(B, Q, h, w)`.
+        size: to which masks are resized; default: their own.
 
     Returns:
-        `(B, C, h, w)`, at most `log Q`.
+        `(B, C, H, W)` in [0, Q], and `(B, H, W)`: `sum_q sigmoid(mask_q) max_c softmax(class_q)_c`.
 
     Reference:
         Per-Pixel Classification is Not All You Need for Semantic Segmentation (Cheng, Schwing,
         Kirillov, 2021), section 3.4, https://arxiv.org/abs/2107.06278
     """
     classes = at_least_float32(class_logits).softmax(-1)[..., :-1]
-    return logarithm(
-        torch.einsum("bqc,bqhw->bchw", classes, at_least_float32(mask_logits).sigmoid())
-    )
+    weights = torch.cat([classes, classes.amax(-1, keepdim=True)], -1).mT
+    masks = at_least_float32(mask_logits)
+    height, width = size or (masks.shape[-2], masks.shape[-1])
+    whole = masks.new_empty(len(masks), weights.shape[1], height, width)
+    step = max(1, BAND // (len(masks) * masks.shape[1] * width))
+    for top in range(0, height, step):
+        rows = torch.arange(top, min(top + step, height), device=masks.device)
+        part = rows_resized(masks, rows, (height, width)).sigmoid_()
+        whole[:, :, top : top + step] = (weights @ part.flatten(2)).unflatten(2, (len(rows), width))
+    return whole[:, :-1], whole[:, -1]
 
 
-def form_of(output: Output) -> Form:
-    """Whether scores are logits, probabilities, or log-probabilities already."""
-    if output.queries:
-        return "queries"
-    scores = at_least_float32(output.scores)
-    one = torch.ones((), device=scores.device)
-    if bool((scores >= 0).all()) and _close(scores.sum(1), one):
-        return "softmax"
-    if bool((scores <= 0).all()) and _close(scores.exp().sum(1), one):
-        return "log_softmax"
-    return "logits"
-
-
-def logarithm(probabilities: Tensor) -> Tensor:
-    """`log p` with `p` not smaller than the smallest normal float32."""
-    return at_least_float32(probabilities).clamp(min=torch.finfo(torch.float32).tiny).log()
-
-
-def as_logits(scores: Tensor, form: Form) -> Tensor:
-    """Scores of any form as unnormalised log-probabilities."""
-    return logarithm(scores) if form == "softmax" else scores
-
-
-def _close(x: Tensor, y: Tensor) -> bool:
-    return bool(((x - y).abs() <= SUM_TOLERANCE).all())
-
-
-def _part(output: object, name: str) -> Tensor | None:
-    part = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
-    return part if isinstance(part, Tensor) else None
-
-
-def _scores(output: object) -> Tensor | None:
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, (tuple, list)) and not hasattr(output, "logits"):
-        found = (x for x in output if isinstance(x, Tensor) and x.ndim == 4)
-        return next((x for x in found if x.is_floating_point()), None)
-    out = _part(output, "out") if isinstance(output, Mapping) else None
-    return out if out is not None else _part(output, "logits")
-
-
-def _named(output: object) -> str:
-    name = type(output).__name__
-    if isinstance(output, Mapping):
-        return f"{name} with {', '.join(map(repr, output)) or 'nothing'}"
-    if isinstance(output, (tuple, list)):
-        return f"{name} of {', '.join(type(x).__name__ for x in output) or 'nothing'}"
-    return name
-
-
-TOLERANCE = 1e-3
-"""Largest difference allowed, relative to the largest magnitude (at least 1) in the output."""
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A 1x1 convolution that reproduces the network's output.
+def rows_resized(
+    maps: Tensor, rows: Tensor, size: tuple[int, int], align_corners: bool = False
+) -> Tensor:
+    """Some rows of maps resized bilinearly to `size`, without making the others.
 
     Args:
-        name: of the layer.
-        align_corners: how the network resizes its output.
-        decided: whether the image could tell the two ways of resizing apart.
-    """
-
-    name: str
-    align_corners: bool
-    decided: bool = True
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How well one candidate reproduces the output.
-
-    Args:
-        classifier: the candidate.
-        difference: largest absolute difference, in logits.
-        allowed: the largest difference that counts as reproduction.
-    """
-
-    classifier: Classifier
-    difference: float
-    allowed: float
-
-    @property
-    def good(self) -> bool:
-        """Whether the candidate reproduces the output."""
-        return self.difference <= self.allowed
-
-
-def find_classifier(taps: Sequence[Tap], scores: Tensor, form: Form) -> Classifier | None:
-    """The last-called layer that reproduces the network's own output.
-
-    Auxiliary heads are often called after the main one, so the search walks backwards.
-
-    Args:
-        taps: calls of all candidates in order; of several calls of one layer the last counts.
-        scores: `(B, C, H, W)`, the network's own output.
-        form: what the scores are.
+        maps: `(B, K, h, w)`.
+        rows: `(R,)`, of the resized maps.
+        size: `(H, W)`.
+        align_corners: as in `torch.nn.functional.interpolate`.
 
     Returns:
-        The classifier, or None where nothing fits.
+        `(B, K, R, W)`.
     """
-    for tap in last_calls(taps):
-        fit = fit_of(tap, scores, form)
-        if fit is not None and fit.good:
-            return fit.classifier
-    return None
+    tall = sampled(maps, rows, size[0], 2, align_corners)
+    if maps.shape[-1] == size[1]:
+        return tall
+    shape = (tall.shape[-2], size[1])
+    return F.interpolate(tall, shape, mode="bilinear", align_corners=align_corners)
 
 
-def last_calls(taps: Sequence[Tap]) -> list[Tap]:
-    """The last call of every layer, last-called layer first."""
-    latest: dict[str, Tap] = {}
-    for tap in reversed(taps):
-        latest.setdefault(tap.name, tap)
-    return list(latest.values())
-
-
-def fit_of(tap: Tap, scores: Tensor, form: Form) -> Fit | None:
-    """Compare a layer's output, resized in both ways, with the network's own output.
-
-    Where both ways fit alike (a constant or tiny image), `align_corners` is taken to be False
-    and the classifier is not `decided`.
-
-    Args:
-        tap: the layer's call.
-        scores: `(B, C, H, W)`.
-        form: what the scores are.
-
-    Returns:
-        The better fit, or None where the shapes cannot be compared.
-    """
-    if tap.output.shape[:2] != scores.shape[:2] or tap.input.shape[-2:] != tap.output.shape[-2:]:
-        return None
-    own = at_least_float32(as_logits(scores, form))
-    size = (own.shape[-2], own.shape[-1])
-    largest = max(1.0, own.abs().max().item())
-    allowed = max(TOLERANCE, 4 * torch.finfo(scores.dtype).eps) * largest
-    edges = _difference(tap.output, own, size, form, align_corners=False)
-    fit = Fit(Classifier(tap.name, align_corners=False), edges, allowed)
-    if tuple(tap.output.shape[-2:]) == size:
-        return fit
-    corners = _difference(tap.output, own, size, form, align_corners=True)
-    if math.isnan(edges) or corners < edges - 1e-5 * largest:
-        return Fit(Classifier(tap.name, align_corners=True), corners, allowed)
-    alike = max(edges, corners) <= allowed and corners <= edges + 1e-5 * largest
-    return Fit(Classifier(tap.name, align_corners=False, decided=not alike), edges, allowed)
-
-
-def _difference(
-    output: Tensor, own: Tensor, size: tuple[int, int], form: Form, align_corners: bool
-) -> float:
-    resized = at_least_float32(output)
-    if tuple(output.shape[-2:]) != size:
-        resized = F.interpolate(resized, size, mode="bilinear", align_corners=align_corners)
-    if form == "softmax":
-        resized = logarithm(resized.softmax(1))
-    elif form == "log_softmax":
-        resized = resized.log_softmax(1)
-    return (resized - own).abs().max().item()
+def sampled(maps: Tensor, places: Tensor, length: int, axis: int, align_corners: bool) -> Tensor:
+    """Linear interpolation of one axis, brought to `length`, at some places of it."""
+    samples = maps.shape[axis]
+    if samples == length:
+        return maps.index_select(axis, places)
+    if align_corners:
+        position = places.double() * ((samples - 1) / max(length - 1, 1))
+    else:
+        position = ((places.double() + 0.5) * (samples / length) - 0.5).clamp(0, samples - 1)
+    lower = position.floor().long().clamp(max=samples - 1)
+    upper = (lower + 1).clamp(max=samples - 1)
+    shape = [1, 1, 1, 1]
+    shape[axis] = -1
+    weight = (position - lower).to(maps.dtype).view(shape)
+    return torch.lerp(maps.index_select(axis, lower), maps.index_select(axis, upper), weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,10 @@ from doubtmap.errors import UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+GREY = (0.299, 0.587, 0.114)
+"""ITU-R 601's weights of red, green and blue, as Pillow's mode L has them."""
+Resample = Literal["bilinear", "bicubic", "nearest"]
 
 ROUNDING = 1e-3
 """How far outside [0, 1] an image may lie, as resampling leaves it."""
@@ -36,17 +41,30 @@ class FixedSize:
 
 @dataclass(frozen=True)
 class EdgeSize:
-    """The shorter side becomes `shortest` pixels, unless the longer one would pass `longest`."""
+    """The shorter side becomes `shortest` pixels, unless the longer one would pass `longest`.
 
-    shortest: int
+    Without `shortest` the longer side becomes `longest`. The other side is cut to whole pixels, as
+    transformers does, not rounded.
+    """
+
+    shortest: int | None
     longest: int | None = None
 
     def __call__(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The network's size for an image of `size`, its shape kept up to rounding."""
-        scale = self.shortest / min(size)
-        if self.longest is not None:
-            scale = min(scale, self.longest / max(size))
-        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        """The network's size for an image of `size`, its shape kept up to whole pixels."""
+        low, high = min(size), max(size)
+        short, long = self._sides(low, high)
+        return (short, long) if size[0] <= size[1] else (long, short)
+
+    def _sides(self, low: int, high: int) -> tuple[int, int]:
+        short, long = self.shortest, self.longest
+        if short is not None:
+            grown = int(short * high / low)
+            if long is None or grown <= long:
+                return short, max(1, grown)
+            return max(1, int(long * short / grown)), long
+        assert long is not None
+        return max(1, int(long * low / high)), long
 
     def describe(self) -> object:
         """For results files."""
@@ -75,6 +93,11 @@ class Preprocessing:
         size: from the image's `(H, W)` to the network's.
         divisor: sides are padded up to a multiple of it; None: only where the network refuses.
         bgr: whether the network wants blue first.
+        origin: where mean and std come from; `assumed` where nobody said them.
+        bands: which of an image's bands the network gets, from 1, in its order; empty: all.
+        resample: how images are resized.
+        levels: whether resized values are cut to [0, 1] and rounded to 1/255, as processors do
+            that resize 8-bit images.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -82,30 +105,66 @@ class Preprocessing:
     size: FixedSize | EdgeSize | ImageSize = ImageSize()
     divisor: int | None = None
     bgr: bool = False
+    origin: str = "assumed"
+    bands: tuple[int, ...] = ()
+    resample: Resample = "bilinear"
+    levels: bool = False
 
     def __call__(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Resize and normalise; padding comes later, since not every network needs it.
 
         Args:
-            images: `(B, 3, H, W)`, float32 RGB in [0, 1].
+            images: `(B, 3, H, W)`, float32 RGB in [0, 1]; or other bands, as many as `mean`.
             dtype: of the result.
 
         Returns:
             `(B, 3, h, w)`.
+
+        Raises:
+            UsageError: for images without the bands.
         """
+        images = self._banded(images)
         size = self.size((images.shape[-2], images.shape[-1]))
         if size != tuple(images.shape[-2:]):
-            images = F.interpolate(images, size, mode="bilinear", antialias=True)
-        mean, std = (torch.tensor(v).to(images).view(1, 3, 1, 1) for v in (self.mean, self.std))
+            images = self._resized(images, size)
+        mean, std = (torch.tensor(v).to(images).view(1, -1, 1, 1) for v in (self.mean, self.std))
         normalised = (images - mean) / std
         return (normalised.flip(1) if self.bgr else normalised).to(dtype)
 
+    def _banded(self, images: Tensor) -> Tensor:
+        """The bands that the network wants; of RGB its grey, for a network of one band."""
+        if self.bands and max(self.bands) <= images.shape[1]:
+            images = images[:, [band - 1 for band in self.bands]]
+        elif self.bands:
+            raise UsageError(
+                f"segmenter: expected images with band {max(self.bands)}, got {images.shape[1]} "
+                f"bands. Pass bands= that the images have."
+            )
+        wanted = len(self.mean)
+        if wanted == 1 and images.shape[1] == 3:
+            grey = torch.tensor(GREY).to(images).view(1, 3, 1, 1)
+            return (images * grey).sum(1, keepdim=True)
+        if images.shape[1] != wanted:
+            raise UsageError(
+                f"segmenter: expected images of {wanted} bands, as many as mean has values, got "
+                f"{images.shape[1]}. Pass mean= and std= with {images.shape[1]} values, or bands= "
+                f"with {wanted} numbers."
+            )
+        return images
 
-def checked_images(images: Tensor) -> Tensor:
+    def _resized(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        if self.resample == "nearest":
+            return F.interpolate(images, size, mode="nearest-exact")
+        resized = F.interpolate(images, size, mode=self.resample, antialias=True)
+        return (resized.clamp(0, 1) * 255).round() / 255 if self.levels else resized.clamp(0, 1)
+
+
+def checked_images(images: Tensor, bands: int = 3) -> Tensor:
     """Check a batch at the door and bring it to floating point.
 
     Args:
         images: `(B, 3, H, W)` RGB, float in [0, 1] or uint8.
+        bands: 3, or 0 where images may have any number.
 
     Returns:
         `(B, 3, H, W)` float32 in [0, 1].
@@ -119,8 +178,10 @@ def checked_images(images: Tensor) -> Tensor:
             f"with torch.from_numpy(image).permute(2, 0, 1)[None]."
         )
     shape = tuple(images.shape)
-    if len(shape) != 4 or shape[1] != 3 or 0 in shape:
+    if len(shape) != 4 or (bands == 3 and shape[1] != 3) or 0 in shape:
         hint = "Add a batch axis with x[None]." if len(shape) == 3 else "Put RGB on axis 1."
+        if len(shape) == 4 and shape[-1] != 3:
+            hint += " For other bands pass mean= and std= with as many values, or bands=."
         raise UsageError(f"segmenter: expected images (B, 3, H, W), got {shape}. {hint}")
     if images.dtype == torch.uint8:
         return images.float() / 255
@@ -136,6 +197,14 @@ def checked_images(images: Tensor) -> Tensor:
             f"{high:.4g}. Pass RGB before normalisation, or uint8 for 0 to 255."
         )
     return images.float()
+
+
+def mirrored(x: Tensor, margin: int) -> Tensor:
+    """Images with `margin` mirrored pixels on every side; repeated ones where they are smaller."""
+    if not margin:
+        return x
+    mode = "reflect" if margin < min(x.shape[-2:]) else "replicate"
+    return F.pad(x, (margin,) * 4, mode=mode)
 
 
 def padded_to(x: Tensor, divisor: int) -> Tensor:

@@ -5,15 +5,62 @@ logits take a tensor `(B, C, H, W)` too. `STATELESS`, `OF_MEMBERS` and `OF_STUDE
 those without fitting.
 """
 
-from doubtmap.scores.density import Density
-from doubtmap.scores.gradient_norm import gradient, pixel_gradient_norm
-from doubtmap.scores.mahalanobis import Mahalanobis
-from doubtmap.scores.members import distilled, member_entropy, member_spread, mutual_information
-from doubtmap.scores.softmax import divergence, energy, entropy, margin, max_logit, max_softmax
-from doubtmap.scores.wrong import Wrong
+from typing import TYPE_CHECKING
 
-STATELESS = ("max_softmax", "margin", "entropy", "max_logit", "energy", "divergence", "gradient")
+from doubtmap.lazy import lazily
+
+if TYPE_CHECKING:
+    from doubtmap.scores.default import Doubt, doubt
+    from doubtmap.scores.density import Density
+    from doubtmap.scores.gradient_norm import gradient, pixel_gradient_norm
+    from doubtmap.scores.islands import island
+    from doubtmap.scores.mahalanobis import Mahalanobis
+    from doubtmap.scores.members import distilled, member_entropy, member_spread, mutual_information
+    from doubtmap.scores.softmax import divergence, energy, entropy, margin, max_logit, max_softmax
+    from doubtmap.scores.wrong import Wrong
+else:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "doubtmap.scores.default": ["Doubt", "doubt"],
+            "doubtmap.scores.density": ["Density"],
+            "doubtmap.scores.gradient_norm": ["gradient", "pixel_gradient_norm"],
+            "doubtmap.scores.islands": ["island"],
+            "doubtmap.scores.mahalanobis": ["Mahalanobis"],
+            "doubtmap.scores.members": [
+                "distilled",
+                "member_entropy",
+                "member_spread",
+                "mutual_information",
+            ],
+            "doubtmap.scores.softmax": [
+                "divergence",
+                "energy",
+                "entropy",
+                "margin",
+                "max_logit",
+                "max_softmax",
+            ],
+            "doubtmap.scores.wrong": ["Wrong"],
+        },
+    )
+
+DEFAULT = "doubt"
+"""What commands take where no score is named."""
+STATELESS = (
+    "doubt",
+    "max_softmax",
+    "margin",
+    "entropy",
+    "max_logit",
+    "energy",
+    "divergence",
+    "gradient",
+    "island",
+)
 """Of one network."""
+AROUND = ("doubt", "island")
+"""Of these, those that look at what lies around a pixel; the others look at the pixel alone."""
 OF_MEMBERS = ("mutual_information", "member_entropy", "member_spread")
 """Of several networks or passes."""
 OF_STUDENTS = ("distilled",)
@@ -21,13 +68,16 @@ OF_STUDENTS = ("distilled",)
 
 __all__ = [
     "Density",
+    "Doubt",
     "Mahalanobis",
     "Wrong",
     "distilled",
     "divergence",
+    "doubt",
     "energy",
     "entropy",
     "gradient",
+    "island",
     "margin",
     "max_logit",
     "max_softmax",

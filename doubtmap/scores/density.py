@@ -30,9 +30,18 @@ from doubtmap.scores.gaussians import (
     Projected,
     tiles,
 )
-from doubtmap.scores.inner_features import Scale, inner_features, native_labels
+from doubtmap.scores.inner_features import (
+    OUTSIDE,
+    Scale,
+    inner_features,
+    native_labels,
+    predicted_on,
+    probabilities_on,
+)
+from doubtmap.scores.smoothing import smoothed
 
 At = Literal["predicted", "any"]
+Labels = Literal["given", "predicted"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +68,8 @@ class Density:
         shrinkage: share of the identity in each covariance, in [0, 1].
         rank: keep so many directions of each covariance, one variance for the others; 0: all.
         project: work in so many directions that all classes share; 0: all.
+        smooth: deviation of a Gaussian blur, in cells of the features' grid; 0: none.
+        labels: of the fit: `given`, or `predicted`, the network's own, which needs no labels.
         fingerprint: `(D,)`, mean features of a fixed probe image, by which another network is
             recognised; empty where it was not taken.
         about: what a reader of the file should know.
@@ -82,6 +93,8 @@ class Density:
     shrinkage: float = 1e-3
     rank: int = 0
     project: int = 0
+    smooth: float = 0.0
+    labels: Labels = "given"
     fingerprint: Tensor = field(default_factory=lambda: torch.zeros(0))
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -90,6 +103,7 @@ class Density:
         "layer": "auto",
         "scale": "unit",
         "certainty": 64.0,
+        "labels": "given",
     }
     READ_OPTIONS: ClassVar[dict[str, Any]] = {
         "covariance": "full",
@@ -98,10 +112,16 @@ class Density:
         "shrinkage": 1e-3,
         "rank": 0,
         "project": 0,
+        "smooth": 0.0,
     }
 
     def __post_init__(self) -> None:
-        for option, known in (("covariance", Covariance), ("at", At), ("scale", Scale)):
+        for option, known in (
+            ("covariance", Covariance),
+            ("at", At),
+            ("scale", Scale),
+            ("labels", Labels),
+        ):
             if getattr(self, option) not in get_args(known):
                 raise UsageError(
                     f"density: expected {option} to be {' or '.join(get_args(known))}, got "
@@ -121,6 +141,8 @@ class Density:
                     f"density: expected {option} as a number of the {channels} channels, or 0, "
                     f"got {value}."
                 )
+        if not 0 <= self.smooth < float("inf"):
+            raise UsageError(f"density: expected smooth of at least 0, got {self.smooth}.")
         if self.rank and self.project:
             raise UsageError("density: expected rank or project, got both. Leave one out.")
 
@@ -153,21 +175,23 @@ class Density:
             prediction: with the features that the Gaussians were fitted to.
 
         Returns:
-            `(B, H, W)` float32, nats; higher = more doubt. Computed on the native grid, then
-            resized.
+            `(B, H, W)` float32, nats; higher = more doubt. Computed on the features' own grid,
+            then resized.
 
         Raises:
             ModelError: for a prediction without these features, or of another number of them.
             DataError: for features that are not finite.
         """
-        z = self.features(prediction).permute(0, 2, 3, 1).flatten(1, 2)
+        features = self.features(prediction)
+        grid, z = tuple(features.shape[-2:]), features.permute(0, 2, 3, 1).flatten(1, 2)
         if self.at == "any":
             log_density = torch.stack([self._of_any(image) for image in z])
         else:
-            chosen = (prediction.classes_of or prediction).native_logits.argmax(1).flatten(1)
+            chosen = predicted_on(prediction, grid).flatten(1)
             log_density = torch.stack([self._of_class(*pair) for pair in zip(z, chosen)])
-        maps = -log_density.reshape(len(z), 1, *prediction.native_logits.shape[-2:])
-        return prediction.to_size(maps)[:, 0].float()
+        maps = -log_density.reshape(len(z), *grid)
+        maps = smoothed(maps, self.smooth) if self.smooth else maps
+        return prediction.to_size(maps[:, None])[:, 0].float()
 
     def features(self, prediction: Prediction) -> Tensor:
         """`(B, D, h, w)` float32, the features that the Gaussians are over."""
@@ -246,6 +270,7 @@ class Density:
         layer: str = "classifier",
         scale: Scale = "unit",
         certainty: float = 64.0,
+        labels: Labels = "given",
         **options: Any,
     ) -> Self:
         """Fit in one pass; memory does not grow with the data.
@@ -257,6 +282,7 @@ class Density:
             layer: see the class.
             scale: see the class.
             certainty: see the class.
+            labels: see the class.
             options: the class's other options.
 
         Raises:
@@ -270,19 +296,23 @@ class Density:
         images = 0
         for prediction, label in pairs:
             z = inner_features(prediction, layers, scale, cls.name)
-            probabilities = prediction.native_logits.float().softmax(1)
+            grid = tuple(z.shape[-2:])
+            probabilities = probabilities_on(prediction, grid)
             if sums is None:
                 names = prediction.class_names
                 sums = GaussianSums(probabilities.shape[1], z.shape[1])
+                options["labels"] = labels
                 cls(
                     Gaussians.of(sums), names, layer, scale, certainty, **options
                 )  # are they sound?
-            at_native = native_labels(prediction, label)
-            valid = at_native >= 0
-            labels = at_native[valid]
+            at_cells = native_labels(prediction, label, grid)
+            if labels == "predicted":
+                at_cells = probabilities.argmax(1).where(at_cells != OUTSIDE, OUTSIDE)
+            valid = at_cells >= 0
+            known = at_cells[valid]
             p = probabilities.permute(0, 2, 3, 1)[valid]
-            weights = p.gather(1, labels[:, None])[:, 0].double() ** certainty
-            sums.add(z.permute(0, 2, 3, 1)[valid], labels, weights)
+            weights = p.gather(1, known[:, None])[:, 0].double() ** certainty
+            sums.add(z.permute(0, 2, 3, 1)[valid], known, weights)
             images += len(z)
         if sums is None or not sums.pixels.any():
             raise DataError(

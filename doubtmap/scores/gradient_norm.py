@@ -1,15 +1,20 @@
-"""Pixel-wise gradient norms: how hard a label would pull at the last layer's weights."""
+"""Pixel-wise gradient norms: how hard a label would pull at the last layer's weights.
+
+The last layer may be a 1x1 convolution, a linear layer on tokens, or a convolution of any odd size.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import get_args
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import UsageError
 from doubtmap.kernels import Label, Variant, log_feature_norm, log_weight_norm
-from doubtmap.prediction import Prediction
+from doubtmap.prediction import Prediction, Window
 
 LARGEST_LOG = math.log(1e30)
 """Norms beyond 1e30 go on as the tangent of exp, so that float32 keeps their order."""
@@ -22,7 +27,7 @@ def pixel_gradient_norm(
     variant: Variant = "exact",
     full_resolution: bool = False,
 ) -> Tensor:
-    """The p-norm of the gradient of a pixel's loss in the weights of the last 1x1 convolution.
+    """The p-norm of the gradient of a pixel's loss in the weights of the last layer.
 
     The loss is the cross entropy of the softmax `S` against a made-up label `y`: the predicted
     class, or the uniform distribution. With the features `f` that the layer saw, the gradient is
@@ -30,7 +35,9 @@ def pixel_gradient_norm(
 
         norm = || S - y ||_p * || f ||_p,    || v ||_p = (sum_i |v_i|^p)^(1/p),
 
-    without any backward pass. All is computed in logarithms.
+    without any backward pass. Of a layer that sees `k x k` features for a pixel, `f` is all of
+    them, so that `|| f ||_p^p` is the sum of `|| f ||_p^p` over the window. All is computed in
+    logarithms.
 
     Against the predicted class the norm is small where the network is sure: it is a doubt.
     Against the uniform label it is large where the network is sure (at a uniform softmax it is
@@ -57,7 +64,8 @@ def pixel_gradient_norm(
 
     Raises:
         ModelError: where the prediction has no features.
-        UsageError: for p <= 0 or an unknown label or variant.
+        UsageError: for p <= 0, an unknown label or variant, or full resolution of a layer that
+            sees more than one pixel of the features.
 
     Reference:
         Pixel-wise Gradient Uncertainty for Convolutional Neural Networks applied to
@@ -66,7 +74,7 @@ def pixel_gradient_norm(
 
     Example:
         >>> import torch
-        >>> from doubtmap.prediction import Prediction
+        >>> from doubtmap.prediction import Prediction, Window
         >>> logits, features = torch.zeros(1, 2, 1, 1), torch.ones(1, 3, 1, 1)
         >>> prediction = Prediction(logits, size=(1, 1), features=features)
         >>> pixel_gradient_norm(prediction, p=1).item()  # |S - y| sums to 1, |f| to 3
@@ -74,13 +82,54 @@ def pixel_gradient_norm(
     """
     _check(p, label, variant)
     features = prediction.require_features("gradient")
+    if full_resolution and not prediction.window.single:
+        raise UsageError(
+            "gradient: expected a last layer that sees one pixel of its features for "
+            "full_resolution, got a larger convolution. Leave full_resolution out."
+        )
     place = prediction.placement if full_resolution else (None, None, False)
     log_norm = log_weight_norm(prediction.native_logits, p, label, variant, *place)
-    log_norm = log_norm + log_feature_norm(features, p, *place)
+    log_norm = log_norm + _in_window(log_feature_norm(features, p, *place), p, prediction.window)
     norm = log_norm.clamp_max(LARGEST_LOG).exp()
     norm = norm * (1 + (log_norm - LARGEST_LOG).clamp_min(0))
     score = -norm if (label, variant) == ("uniform", "exact") else norm
     return (score if full_resolution else prediction.to_size(score[:, None])[:, 0]).float()
+
+
+def _in_window(log_norm: Tensor, p: float, window: Window) -> Tensor:
+    """Logarithm of the p-norm of all features in the window around each pixel.
+
+    Args:
+        log_norm: `(B, h, w)`, of each pixel's features.
+        p: order of the norm.
+        window: what the last layer sees for one pixel.
+
+    Returns:
+        `(B, h, w)`.
+    """
+    if window.single:
+        return log_norm
+    down, right = window.dilation
+    reach = (window.columns // 2 * right, window.rows // 2 * down)
+    sides = (reach[0], reach[0], reach[1], reach[1])
+    if window.padding == "zeros":
+        padded = F.pad(log_norm[:, None], sides, value=-math.inf)[:, 0]
+    else:
+        padded = F.pad(log_norm[:, None], sides, mode=window.padding)[:, 0]
+    height, width = log_norm.shape[-2:]
+    shifted = [
+        padded[:, row * down : row * down + height, column * right : column * right + width]
+        for row in range(window.rows)
+        for column in range(window.columns)
+    ]
+    largest = torch.stack(shifted).amax(0)
+    if math.isinf(p):
+        return largest
+    finite = largest.clamp_min(torch.finfo(largest.dtype).min)
+    total = torch.zeros_like(largest)
+    for part in shifted:
+        total += (p * (part - finite)).exp_()
+    return finite + total.log() / p
 
 
 def _check(p: float, label: str, variant: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -18,7 +19,7 @@ OUTSIDE = -2
 
 
 def inner_features(
-    prediction: Prediction, layers: Sequence[str], scale: Scale, score: str
+    prediction: Prediction, layers: Sequence[str], scale: Scale, score: str, native: bool = False
 ) -> Tensor:
     """The features that a fitted score is over.
 
@@ -27,19 +28,22 @@ def inner_features(
         layers: names of inner layers, stacked in this order; none: what the classifier saw.
         scale: `unit` divides each pixel's features by their length.
         score: who asks, for errors.
+        native: whether all layers are resized to the native grid.
 
     Returns:
-        `(B, D, h, w)` float32 on the native grid, channels last in memory; layers on other grids
-        are resized bilinearly.
+        `(B, D, h, w)` float32, channels last in memory: on the native grid, or on the layer's own;
+        of several layers on the finest, to which the others are resized bilinearly.
 
     Raises:
         ModelError: where the prediction does not carry them.
         DataError: where they are not finite.
     """
     if layers:
-        grid = tuple(prediction.native_logits.shape[-2:])
         corners = prediction.align_corners
-        parts = [_on_grid(_layer(prediction, name, score), grid, corners) for name in layers]
+        found = [_layer(prediction, name, score) for name in layers]
+        grids = [prediction.native_logits] if native else found
+        grid = max((tuple(x.shape[-2:]) for x in grids), key=math.prod)
+        parts = [_on_grid(layer, grid, corners) for layer in found]
         z = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     else:
         z = prediction.require_features(score).float()
@@ -56,23 +60,40 @@ def inner_features(
     return rows.view(len(z), *z.shape[-2:], z.shape[1]).permute(0, 3, 1, 2)
 
 
-def native_labels(prediction: Prediction, label: Tensor) -> Tensor:
+def native_labels(
+    prediction: Prediction, label: Tensor, grid: tuple[int, ...] | None = None
+) -> Tensor:
     """The label of the image pixel nearest to each native sample.
 
     Args:
         prediction: whose grid it is.
         label: `(B, H, W)`.
+        grid: `(h, w)` of another grid that stands for the same area.
 
     Returns:
         `(B, h, w)` int64; samples in the padding are `OUTSIDE`.
     """
     (height, width), covered, corners = prediction.placement
     full = covered or (float(height), float(width))
-    grid = prediction.native_logits.shape[-2:]
+    grid = tuple(prediction.native_logits.shape[-2:]) if grid is None else grid
     rows, columns = (_nearest(count, span, corners) for count, span in zip(grid, full))
     inside = (rows < height)[:, None] & (columns < width)
     picked = label[:, rows.clamp_max(height - 1)][:, :, columns.clamp_max(width - 1)]
     return torch.where(inside.to(label.device), picked.long(), OUTSIDE)
+
+
+def probabilities_on(prediction: Prediction, grid: tuple[int, ...]) -> Tensor:
+    """`(B, C, h, w)` float32 in [0, 1], the softmax averaged over the cells of a grid."""
+    p = prediction.native_logits.float().softmax(1)
+    return p if tuple(p.shape[-2:]) == grid else F.interpolate(p, grid, mode="area")
+
+
+def predicted_on(prediction: Prediction, grid: tuple[int, ...]) -> Tensor:
+    """`(B, h, w)` int64, the class predicted in the cells of a grid."""
+    prediction = prediction.classes_of or prediction
+    if tuple(prediction.native_logits.shape[-2:]) == grid:
+        return prediction.native_logits.argmax(1)
+    return probabilities_on(prediction, grid).argmax(1)
 
 
 def native_extent(prediction: Prediction) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from doubtmap.prediction import Prediction
 from doubtmap.scores.density import Density
 from doubtmap.scores.gaussians import Full, shrink, tiles
+from doubtmap.scores.smoothing import smoothed
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class Mahalanobis:
         "covariance": "tied",
         "shrinkage": 1e-3,
         "relative": False,
+        "smooth": 0.0,
     }
 
     @property
@@ -68,16 +70,19 @@ class Mahalanobis:
             prediction: with the features that the Gaussians were fitted to.
 
         Returns:
-            `(B, H, W)` float32, at least 0 unless `relative`; computed on the native grid, then
-            resized.
+            `(B, H, W)` float32, at least 0 unless `relative`; computed on the features' own
+            grid, then resized.
 
         Raises:
             ModelError: for a prediction without these features, or of another number of them.
             DataError: for features that are not finite.
         """
-        z = self.features(prediction).permute(0, 2, 3, 1).flatten(1, 2)
+        features = self.features(prediction)
+        z = features.permute(0, 2, 3, 1).flatten(1, 2)
         distances = [torch.cat([self._distance(tile) for tile in tiles(image)]) for image in z]
-        maps = torch.stack(distances).reshape(len(z), 1, *prediction.native_logits.shape[-2:])
+        maps = torch.stack(distances).reshape(len(z), *features.shape[-2:])
+        maps = smoothed(maps, self.density.smooth) if self.density.smooth else maps
+        maps = maps[:, None]
         return prediction.to_size(maps)[:, 0].float()
 
     def _distance(self, z: Tensor) -> Tensor:

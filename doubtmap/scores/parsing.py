@@ -16,6 +16,7 @@ import torch
 from doubtmap import scores
 from doubtmap.errors import UsageError
 from doubtmap.prediction import Prediction, Score
+from doubtmap.scores.default import Doubt
 from doubtmap.scores.density import Density
 from doubtmap.scores.mahalanobis import Mahalanobis
 from doubtmap.scores.wrong import Wrong
@@ -23,7 +24,8 @@ from doubtmap.scores.wrong import Wrong
 _NAME = re.compile(r"(?P<name>\w+)\s*(?:\((?P<arguments>[^()]*)\))?(?::(?P<file>.+))?")
 
 
-FITTED: dict[str, type[Density] | type[Mahalanobis] | type[Wrong]] = {
+FITTED: dict[str, type[Density] | type[Doubt] | type[Mahalanobis] | type[Wrong]] = {
+    "doubt": Doubt,
     "density": Density,
     "mahalanobis": Mahalanobis,
     "wrong": Wrong,
@@ -92,7 +94,7 @@ def _parse_one(text: str) -> tuple[str, str | None, Score]:
     """Name without file, file, and score."""
     name, given, file = split_call(text)
     plain = f"{name}({given})" if given else name
-    if name in FITTED:
+    if name in FITTED and (file is not None or name not in scores.STATELESS):
         if file is None:
             made_by = _MADE_BY.get(name, "doubtmap fit density MODEL DATA --out FILE")
             raise UsageError(
@@ -138,9 +140,10 @@ def parse_fit(text: str) -> tuple[str, dict[str, Any]]:
         )
     if name not in FITTED or file is not None:
         raise UsageError(
-            f"fit: expected density, wrong or segments, which learn from data, got {text!r}."
+            f"fit: expected doubt, density, wrong or segments, which learn from data, got {text!r}."
         )
-    kind = Wrong if name == Wrong.name else Density
+    kind = FITTED[name]
+    assert not issubclass(kind, Mahalanobis)
     return name, _arguments(name, kind.FIT_OPTIONS | kind.READ_OPTIONS, given)
 
 
@@ -158,7 +161,7 @@ def split_call(text: str) -> tuple[str, str, str | None]:
     match = _NAME.fullmatch(text)
     if match is None:
         raise UsageError(f"scores: expected NAME or NAME(key=value,...), got {text!r}.")
-    known = (*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS, *FITTED)
+    known = dict.fromkeys((*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS, *FITTED))
     if match["name"] not in known:
         near = difflib.get_close_matches(match["name"], known, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""

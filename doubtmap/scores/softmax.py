@@ -103,7 +103,7 @@ def energy(prediction: Prediction | Tensor) -> Tensor:
     if isinstance(prediction, Prediction) and prediction.energy_missing:
         raise ModelError(
             f"energy: needs the network's own logits, but {prediction.energy_missing}. Use entropy "
-            f"or max_softmax, or leave the calibrator out for this score."
+            f"or max_softmax."
         )
     return as_prediction(prediction).statistics.energy.float()
 

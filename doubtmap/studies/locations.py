@@ -184,7 +184,7 @@ def locate(
     layers = () if layer == "classifier" else tuple(layer.split("+"))
     sums: Locations | None = None
     for prediction, label in Pairs(listening_to(segmenter, layers), dataset, progress=progress):
-        z = inner_features(prediction, layers, scale, "locations")
+        z = inner_features(prediction, layers, scale, "locations", native=True)
         if sums is None:
             sums = Locations(prediction.native_logits.shape[1], z.shape[1], grid)
         sums.update(z, native_labels(prediction, label), native_extent(prediction))

@@ -28,6 +28,7 @@ from doubtmap.training.negatives import (
 )
 from doubtmap.training.networks import Start
 from doubtmap.training.optimizing import Processes
+from doubtmap.training.options import NFlowJSOptions
 from doubtmap.training.recipe import CrossEntropy, Job, Objective, Recipe, Work
 
 SMALLEST, SHARE = 16, 0.28
@@ -37,14 +38,12 @@ OF_NEGATIVES = ("divergence", "weight", "patch")
 """Arguments that say nothing without a flow, and without negatives."""
 OPTIONS = {"weight": "--divergence-weight"}
 """What the command line calls them, where that is not their name."""
-STEPS = 2000
-"""Of a flow's own training, where no other number is asked for."""
 SIDE = 64
 """Of the patches that a flow is pre-trained on, where negatives can be as large."""
 
 
 @dataclass(frozen=True)
-class NFlowJS(Recipe):
+class NFlowJS(NFlowJSOptions, Recipe):
     """A network that is taught to be uniform on pasted negatives; the flow learns with it.
 
     Args:
@@ -72,15 +71,6 @@ class NFlowJS(Recipe):
         since in the few epochs that a CPU can train 0.03 moves nothing (docs/nflowjs.md).
     """
 
-    negatives: str = "flow"
-    divergence: str = "jsd"
-    weight: float = 1.0
-    flow: str | Path | None = None
-    freeze_flow: bool = False
-    patch: tuple[int, int] | None = None
-    flow_steps: int = STEPS
-    flow_rate: float = 1e-4
-    flow_weight: float | None = None
     held_out: tuple[str, ...] = ()
     name: str = "nflowjs"
 
@@ -209,7 +199,7 @@ class NFlowJS(Recipe):
             told=work.report.flow,
         )
         work.processes.wait()
-        return replace(self, flow=path, flow_steps=STEPS), work.batches, ()
+        return replace(self, flow=path, flow_steps=NFlowJSOptions.flow_steps), work.batches, ()
 
     def _clear(self, folder: Path) -> None:
         """Remove what another run left of its flows, but never the flow that is given."""

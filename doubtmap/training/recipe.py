@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from doubtmap.datasets import Dataset
 from doubtmap.errors import ModelError
 from doubtmap.models.folders import photographs_learnt
-from doubtmap.models.outputs import form_of, unwrap
+from doubtmap.models.forms import form_of
+from doubtmap.models.outputs import candidates, too_many
 from doubtmap.training.batches import Batches
 from doubtmap.training.folds import identity
 from doubtmap.training.networks import Start
@@ -100,22 +101,26 @@ class CrossEntropy(Objective):
         Raises:
             ModelError: for an output that is not one logit per class and pixel.
         """
-        output = unwrap(self.network((images - self.mean) / self.std))
+        output = self.network((images - self.mean) / self.std)
+        classes = len(self.class_names)
+        found = candidates(output, classes=classes)
+        if len(found) > 1:
+            raise ModelError(too_many(found))
+        scores = found[0].tensor
         if not self._checked:
-            scores, classes = output.scores, len(self.class_names)
             if scores.shape[1] != classes:
                 raise ModelError(
                     f"train: expected a network with {classes} outputs, one for each of "
                     f"{', '.join(self.class_names)}, got {scores.shape[1]}. Change the network, or "
                     f"hold classes out."
                 )
-            if (form := form_of(output)) != "logits":
+            if (form := form_of(scores).kind) in ("softmax", "log_softmax"):
                 raise ModelError(
                     f"train: expected a network that returns logits, got {form}. Return its scores "
                     f"before softmax."
                 )
             self._checked = True
-        return output.scores
+        return scores
 
     def deployed(self) -> nn.Module:
         """The network as it is now, a copy in evaluation mode."""

@@ -18,6 +18,7 @@ from doubtmap.training.dudes import HEAD_RATE, MeanProbability, SecondHead
 from doubtmap.training.folds import Folds, check_unseen, grouped
 from doubtmap.training.networks import Start
 from doubtmap.training.optimizing import Processes
+from doubtmap.training.options import DudesOptions, SpectralOptions
 from doubtmap.training.recipe import CrossEntropy, Job, Objective, Recipe, Work
 from doubtmap.training.spectral import bound, fold, settle
 from doubtmap.training.teachers import Cache, Teachers, Told, check_target, fingerprints
@@ -38,7 +39,7 @@ class Plain(Recipe):
 
 
 @dataclass(frozen=True)
-class Spectral(Recipe):
+class Spectral(SpectralOptions, Recipe):
     """Cross entropy, with the norm of every convolution bounded.
 
     Args:
@@ -51,8 +52,6 @@ class Spectral(Recipe):
         grouped and strided convolutions are bounded too, whatever the image's size.
     """
 
-    coefficient: float = 3.0
-    batch_norm: bool = False
     name: str = "spectral"
 
     def __call__(
@@ -80,7 +79,7 @@ class BoundedCrossEntropy(CrossEntropy):
 
 
 @dataclass(frozen=True)
-class Dudes(Recipe):
+class Dudes(DudesOptions, Recipe):
     """A student of several teachers: it learns its task, and what they disagree about.
 
     Args:
@@ -105,14 +104,6 @@ class Dudes(Recipe):
         et al., 2024), https://arxiv.org/abs/2303.09843
     """
 
-    teachers: tuple[str, ...]
-    target: str = "spread"
-    cache: str | Path | None = None
-    freeze: bool = False
-    mask_void: bool = False
-    hidden: int = 0
-    layers: tuple[str, ...] = ()
-    folds: int = 1
     name: str = "dudes"
 
     def __post_init__(self) -> None:

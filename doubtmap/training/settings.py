@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from doubtmap.errors import UsageError
+from doubtmap.option import Option, read_size
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("poly", "cosine", "constant")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 CLASS_WEIGHTS = {"none": 0.0, "root": 0.5, "inverse": 1.0}
 """Names of exponents: a class weighs its share of the labelled pixels to minus this power."""
+
+
+def read_exponent(flag: str, text: str) -> float:
+    """A name of `CLASS_WEIGHTS` or a number.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    try:
+        return CLASS_WEIGHTS[text] if text in CLASS_WEIGHTS else float(text)
+    except ValueError:
+        known = ", ".join(CLASS_WEIGHTS)
+        raise UsageError(
+            f"{flag}: expected {known} or an exponent in [0, 1], got {text}."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -44,21 +61,34 @@ class Settings:
     """
 
     epochs: int = 50
-    batch: int = 8
-    crop: tuple[int, int] | None = None
-    rate: float | None = None
-    optimizer: str = "adamw"
-    weight_decay: float = 0.01
-    schedule: str = "poly"
-    warmup: float = 0.03
-    clip: float = 1.0
-    class_weights: float = 0.0
-    precision: str = "auto"
-    augment: bool = True
-    dropout: float | None = None
+    batch: Annotated[int, Option("Images in a step, over all processes.")] = 8
+    crop: Annotated[
+        tuple[int, int] | None,
+        Option("HxW of what a step sees. Default: the image, at most 512.", read=read_size),
+    ] = None
+    rate: Annotated[float | None, Option("Learning rate. Default: 1e-4, from scratch 1e-3.")] = None
+    optimizer: Annotated[str, Option(f"{' or '.join(OPTIMIZERS)}.")] = "adamw"
+    weight_decay: Annotated[float, Option("Of weights, not biases.")] = 0.01
+    schedule: Annotated[str, Option(f"Of the rate: {', '.join(SCHEDULES)}.")] = "poly"
+    warmup: Annotated[float, Option("Share of steps in which the rate rises.")] = 0.03
+    clip: Annotated[float, Option("Largest norm of the gradient; 0: any.")] = 1.0
+    class_weights: Annotated[
+        float,
+        Option(
+            f"{', '.join(CLASS_WEIGHTS)}, or an exponent in [0, 1].",
+            read=read_exponent,
+            text="none",
+        ),
+    ] = 0.0
+    precision: Annotated[str, Option(f"{', '.join(PRECISIONS)}.")] = "auto"
+    augment: Annotated[bool, Option("Scale, flip and recolour.", "--augment/--no-augment")] = True
+    dropout: Annotated[
+        float | None,
+        Option("Of dropout layers, or of one before the classifier.", "--dropout-rate"),
+    ] = None
     seed: int = 0
-    workers: int = 2
-    validate_every: int = 1
+    workers: Annotated[int, Option("Threads that read images.")] = 2
+    validate_every: Annotated[int, Option("Epochs between validations.")] = 1
 
     def __post_init__(self) -> None:
         for name, known in (

@@ -1,20 +1,17 @@
 """Calibration of real networks, and what the benchmark's results must show."""
 
 import functools
-import json
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from stages import read
 
 import doubtmap as dm
 from doubtmap.calibration import Identity, Remembered, Temperature, parse_method
 from doubtmap.calibration.calibrate import choose
 from doubtmap.calibration.comparison import compare
 from doubtmap.engine import Pairs
-
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "calibration.json"
 
 
 @pytest.fixture
@@ -61,7 +58,7 @@ def test_a_calibrated_network_is_left_alone(camvid):
 
 @pytest.fixture(scope="module")
 def rows():
-    found = json.loads(RESULTS.read_text())["rows"]
+    found = read("calibration")["rows"]
     return {(r["network"], r["fitted_on"], r["set"], r["name"]): r for r in found}
 
 
@@ -73,7 +70,7 @@ def test_the_benchmark_keeps_classes_where_methods_promise_it(rows):
 
 
 def test_the_benchmark_leaves_the_calibrated_network_alone():
-    content = json.loads(RESULTS.read_text())
+    content = read("calibration")
     for fitted_on in ("two day drives", "one day drive"):
         assert content["conditions"]["camvid9"][fitted_on]["auto"]["taken"] == "identity"
 
@@ -88,7 +85,7 @@ def test_the_benchmark_improves_the_overconfident_network(rows):
 
 
 def test_calibration_costs_little_where_it_acts_on_native_logits():
-    costs = json.loads(RESULTS.read_text())["conditions"]["camvid9"]["cost"]
+    costs = read("calibration")["conditions"]["camvid9"]["cost"]
     assert costs["temperature"]["over_forward"] < 0.05
     assert costs["vector"]["over_forward"] < 0.05
     assert torch.tensor([row["seconds"] for row in costs.values()]).isfinite().all()

@@ -13,7 +13,7 @@ from doubtmap.errors import DataError, UsageError
 from doubtmap.reports import class_colours, colour_labels, overlay, write_overlay
 from doubtmap.reports.colours import CODE_COLOURS, _oklab, ramp, ramp_index, robust_limits
 
-panel = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "panel.py"))["panel"]
+panel = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "pictures.py"))["panel"]
 
 
 def test_the_ramp_takes_even_steps_and_only_gets_lighter():

@@ -1,8 +1,7 @@
 """The figures of `benchmarks/dudes.py` are those of SciPy and scikit-learn."""
 
-import importlib.util
+import importlib
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +9,12 @@ import torch
 
 from doubtmap.datasets.dataset import UNKNOWN, VOID
 
-PLACE = Path(__file__).parents[2] / "benchmarks" / "dudes_figures.py"
-
 
 @pytest.fixture(scope="module")
 def figures():
-    spec = importlib.util.spec_from_file_location("dudes_figures", PLACE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["dudes_figures"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["dudes_figures"]
+    """The benchmark as a module."""
+    yield importlib.import_module("dudes")
+    del sys.modules["dudes"]
 
 
 @pytest.fixture(scope="module")

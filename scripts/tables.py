@@ -1,19 +1,26 @@
 """Write the tables of the docs from `benchmarks/results/`.
 
-    python scripts/write_tables.py
+    python scripts/tables.py
 
 A table stands between `<!-- table: SET -->`, or `<!-- table: STAGE: SET -->` where the rows have
-stages, and `<!-- end -->`; a test holds the pages to it.
+stages, and `<!-- end -->`; those of `docs/calibration.md` between `<!-- table: methods NETWORK -->`
+or `<!-- table: corruptions NETWORK -->` and the same. A test holds the pages to the results.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
+from stages import Row, read  # noqa: E402
+
+KINDS = ("fog", "night", "noise", "blur", "jpeg")
 COLUMNS = {
     "miou": "mIoU",
     "open_miou": "open mIoU",
@@ -69,22 +76,23 @@ COLUMNS = {
     "seconds": "seconds",
 }
 PAGES = {
-    "main_job.md": "main_job.json",
-    "density.md": "ddu.json",
-    "dudes.md": "dudes.json",
-    "protocols.md": "pasting.json",
-    "objects.md": "objects.json",
-    "segments.md": "segments.json",
-    "nflowjs.md": "nflowjs.json",
-    "decisions.md": "wrong.json",
-    "speed.md": "speed.json",
+    "main_job.md": "main_job",
+    "density.md": "ddu",
+    "dudes.md": "dudes",
+    "protocols.md": "pasting",
+    "objects.md": "objects",
+    "segments.md": "segments",
+    "nflowjs.md": "nflowjs",
+    "decisions.md": "wrong",
+    "speed.md": "speed",
+    "calibration.md": "calibration",
 }
 """Each page with the results that its tables show."""
-TIMED = ("speed.json",)
+TIMED = ("speed",)
 """Results whose rows are pieces of work, not scores."""
 
 
-def table(rows: list[dict[str, Any]], name: str, timed: bool = False) -> str:
+def table(rows: list[Row], name: str, timed: bool = False) -> str:
     """The rows of one set, without figures that the set does not have."""
     stage, _, only = name.rpartition(": ")
     rows = [row for row in rows if row["set"] == only and row.get("stage", "") == stage]
@@ -107,7 +115,7 @@ def tells(value: Any) -> bool:
     return len(value) > 1 if isinstance(value, list) else value is not None
 
 
-def cell(row: dict[str, Any], key: str) -> str:
+def cell(row: Row, key: str) -> str:
     """A figure, with its interval where the column is an AUPRC, recall or precision."""
     value, interval = row.get(key), row.get(f"{key}_interval")
     if value is None:
@@ -132,13 +140,67 @@ def digits(value: float | None) -> str:
     return "-" if value is None else f"{float(f'{value:.3g}'):g}"
 
 
+def network_table(rows: list[Row], network: str) -> str:
+    """Methods fitted on two drives, on the same drives and at dusk; then on another drive."""
+    lines = [
+        "| method | ECE, same drives | per image | boundary | Brier | NLL | accuracy | ECE, dusk "
+        "| ECE, another drive |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    found = {(r["fitted_on"], r["set"], r["name"]): r for r in rows if r["network"] == network}
+    for (fitted_on, test, name), row in found.items():
+        if (fitted_on, test) != ("two day drives", "same drives"):
+            continue
+        dusk = found["two day drives", "dusk", name]
+        other = found.get(("one day drive", "another drive", name))
+        cells = [
+            f"`{name}`",
+            with_interval(row),
+            *(f"{row[key]:.3f}" for key in ("ece_per_image", "ece_boundary", "brier", "nll")),
+            f"{row['accuracy']:.3f}",
+            with_interval(dusk),
+            with_interval(other) if other else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def corruption_table(rows: list[Row], network: str) -> str:
+    """ECE on each corruption: at strengths 1, 3 and 5."""
+    lines = [
+        "| method | " + " | ".join(f"{kind} 1, 3, 5" for kind in KINDS) + " | mean of all 25 |",
+        "|---|" + "---|" * (len(KINDS) + 1),
+    ]
+    found = {(r["set"], r["name"]): r["ece"] for r in rows if r["network"] == network}
+    for name in dict.fromkeys(name for test, name in found if test == "fog 1"):
+        each = {kind: [found[f"{kind} {k}", name] for k in range(1, 6)] for kind in KINDS}
+        cells = [", ".join(f"{each[kind][k]:.3f}" for k in (0, 2, 4)) for kind in KINDS]
+        mean = sum(sum(values) for values in each.values()) / 25
+        lines.append(f"| `{name}` | " + " | ".join(cells) + f" | {mean:.3f} |")
+    return "\n".join(lines)
+
+
+def with_interval(row: Row) -> str:
+    """ECE with its interval."""
+    low, high = row["ece_interval"]
+    return f"{row['ece']:.4f} [{low:.3f}, {high:.3f}]"
+
+
+def calibrated(rows: list[Row], name: str) -> str:
+    """One of the tables of `docs/calibration.md`."""
+    what, network = name.split(" ")
+    return {"methods": network_table, "corruptions": corruption_table}[what](rows, network)
+
+
 def page(name: str, text: str) -> str:
     """The page with its tables as the results have them."""
-    rows = json.loads((ROOT / "benchmarks" / "results" / PAGES[name]).read_text())["rows"]
-    timed = PAGES[name] in TIMED
+    topic = PAGES[name]
+    rows = read(topic)["rows"]
+    write: Callable[[list[Row], str], str] = partial(table, timed=topic in TIMED)
+    write = calibrated if topic == "calibration" else write
     return re.sub(
         r"(<!-- table: (.*?) -->\n).*?(\n?<!-- end -->)",
-        lambda match: match[1] + table(rows, match[2], timed) + "\n<!-- end -->",
+        lambda match: match[1] + write(rows, match[2]) + "\n<!-- end -->",
         text,
         flags=re.DOTALL,
     )

@@ -1,0 +1,401 @@
+"""Densities: of features (DDU), and with a head of its own beside negatives (DenseHybrid).
+
+    python benchmarks/density.py [--spectral FOLDER] [--stages table,ablation,time,hybrid]
+
+Unknown: pedestrian and bicyclist of CamVid. Stages `table` (feature density against softmax
+entropy, dropout and ensembles, all methods on test), `ablation` (variants of the density on val and
+test) and `time` (milliseconds, on an idle machine) write `benchmarks/results/ddu.json`: fitted on
+train, chosen on val, reported on test. `FOLDER` is what this wrote:
+
+    doubtmap train camvid:../shared/data/camvid:train --recipe spectral --coefficient 3 \
+        --validation camvid:../shared/data/camvid:val --model ../shared/models/camvid9 \
+        --from-scratch --hold-out pedestrian,bicyclist --epochs 20 --batch 4 --crop 288x384 \
+        --rate 2e-3 --class-weights 0.25 --validate-every 2 --seed 1 --out FOLDER
+
+Stage `hybrid` (`hybrid.json`, `--seeds 1,2`) asks whether a head of its own pays beside negatives.
+It trains `camvid9` as `benchmarks/nflowjs.py` does, with a flow that learns along, and a second
+head (1x1 convolutions with 64 hidden channels on the classifier's features) that tells pasted
+pixels from known ones. Two losses: `published`, cross entropy + 0.03 mean logsumexp of pasted
+pixels + 0.3 binary cross entropy of the head; `with divergence`, the Jensen-Shannon divergence to
+uniform with weight 1 in place of the logsumexp. On CamVid val with the two classes unknown, and
+with objects pasted in: the divergence of these networks, the head alone, and the hybrid score
+`log sigmoid(head) - logsumexp`. Networks stay in DIR.
+
+Reference:
+    DenseHybrid: Hybrid Anomaly Detection for Dense Open-set Recognition (Grcic, Bevandic, Segvic,
+    2022), https://arxiv.org/abs/2207.02606. Departures: a small network, two epochs, negatives of a
+    flow; the head has one hidden layer without batch norm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from nflowjs import Measured, measured, rows_of_runs, val_sets
+from stages import HELD_OUT, Row, Stage, Topic, in_turns, run, show
+from torch import Tensor
+
+import doubtmap as dm
+from doubtmap.datasets import VOID, open_dataset
+from doubtmap.engine import Pairs
+from doubtmap.fitting import fit_score
+from doubtmap.models import MonteCarloDropout
+from doubtmap.models.distilled import Head, attach, said_by
+from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.scores import Density
+from doubtmap.scores.gaussians import Gaussians
+from doubtmap.scores.parsing import parse_scores
+from doubtmap.scoring import prepared
+from doubtmap.training import train
+from doubtmap.training.dudes import classifier_of
+from doubtmap.training.flow_training import cut, places
+from doubtmap.training.negative_learning import NegativeLearning, drawn_size, paste, pulled
+from doubtmap.training.networks import Start
+from doubtmap.training.nflowjs import NFlowJS
+from doubtmap.training.optimizing import Processes
+from doubtmap.training.recipe import Objective, cross_entropy
+from doubtmap.training.settings import Settings
+
+AS_PUBLISHED = "density(layer=classifier,scale=none,certainty=0)"
+FITS = {
+    "default": "density",
+    "as published": AS_PUBLISHED,
+    "before activation": "density(scale=none,certainty=0)",
+    "unit length": "density(certainty=0)",
+    "certainty 1": "density(certainty=1)",
+    "certainty 16": "density(certainty=16)",
+    "certainty 256": "density(certainty=256)",
+    "certainty 64, not unit length": "density(scale=none)",
+    "certainty 64, after activation": "density(layer=classifier)",
+}
+READS = {
+    "": "",
+    "any": "at=any",
+    "any, prior": "at=any,prior=true",
+    "tied": "covariance=tied",
+    "tied, any": "covariance=tied,at=any",
+    "rank 16": "rank=16",
+    "project 32": "project=32",
+    "shrinkage 1e-4": "shrinkage=0.0001",
+    "shrinkage 0.1": "shrinkage=0.1",
+}
+FIGURES = ("auprc", "auroc", "fpr95")
+
+
+def fitted(work: Path, shared: Path, model: Path, name: str, wanted: str) -> Path:
+    """Fit on train, once."""
+    options = hashlib.sha256(f"{wanted} {Density.FIT_OPTIONS}".encode()).hexdigest()[:8]
+    file = work / f"{model.parent.name}-{model.name}-{name}-{options}.safetensors".replace(" ", "_")
+    if not file.exists():
+        train = dm.open_dataset(f"camvid:{shared}/data/camvid:train")
+        fit_score(wanted, dm.load(model), train, out=file)
+    return file
+
+
+def rows_of(segmenter: Segmenter, shared: Path, split: str, names: dict[str, str]) -> list[Row]:
+    """Evaluate scores; a row each, named as `names` has it."""
+    data = dm.open_dataset(f"camvid:{shared}/data/camvid:{split}")
+    scores = parse_scores(list(names))
+    results = dm.evaluate(
+        segmenter,
+        data,
+        dict(zip(names.values(), scores.values())),
+        unknown=list(HELD_OUT),
+        progress=show,
+    )
+    figures = results.figures
+    rows = []
+    for name, found in figures["scores"].items():
+        row: Row = {"name": name, "set": f"camvid {split}"}
+        row["miou"] = figures["segmentation"]["miou"]
+        wrong = found["wrong"]
+        row |= {k: v for k, v in wrong.items() if k.endswith("_area")}
+        row |= {f"{k}_per_pixel": v for k, v in wrong["per_pixel"].items() if k.endswith("_area")}
+        for kind in ("unknown", "wrong"):
+            for figure in FIGURES:
+                row[f"{kind}.{figure}"] = found[kind][figure]
+                row[f"{kind}.{figure}_interval"] = found[kind][f"{figure}_interval"]
+        rows.append(row)
+    return rows
+
+
+def table(given: Namespace) -> list[Row]:
+    """Every method on test, or those networks whose titles `only` has."""
+    given.conditions["threads of table"] = torch.get_num_threads()
+    work, shared, models = given.work, given.shared, given.shared / "models"
+    camvid9, members = (
+        models / "camvid9",
+        [models / "camvid9-ensemble" / str(i) for i in range(1, 6)],
+    )
+    single = ["max_softmax", "entropy", "divergence"]
+    several = ["entropy", "mutual_information", "member_entropy", "member_spread"]
+
+    def named(title: str, scores: list[str]) -> dict[str, str]:
+        return {score: f"{title}: {score}" for score in scores}
+
+    def with_density(title: str, model: Path) -> dict[str, str]:
+        names = named(title, single)
+        default = fitted(work, shared, model, "default", FITS["default"])
+        published = fitted(work, shared, model, "as published", AS_PUBLISHED)
+        names[f"density:{default}"] = f"{title}: density"
+        names[f"density(at=any):{default}"] = f"{title}: density, any class"
+        names[f"mahalanobis:{published}"] = f"{title}: mahalanobis, as published"
+        names[f"mahalanobis(relative=true):{published}"] = f"{title}: relative mahalanobis"
+        names[f"density(at=any,covariance=full):{published}"] = f"{title}: density, as published"
+        return names
+
+    singles = {"camvid9": camvid9, "member 1": members[0]}
+    singles |= {"spectral": given.spectral} if given.spectral is not None else {}
+    sampled = "camvid9, 5 passes, dropout 0.2 added"
+    several_of: dict[str, Callable[[], Segmenter]] = {
+        sampled: lambda: MonteCarloDropout(dm.load(camvid9), 5, 0.2),
+        "ensemble of 3": lambda: dm.load(",".join(map(str, members[:3]))),
+        "ensemble of 5": lambda: dm.load(",".join(map(str, members))),
+    }
+    rows = []
+    for title, model in singles.items():
+        if not given.only or title in given.only.split(";"):
+            rows += rows_of(dm.load(model), shared, "test", with_density(title, model))
+    for title, opened in several_of.items():
+        if not given.only or title in given.only.split(";"):
+            rows += rows_of(opened(), shared, "test", named(title, several))
+    return rows
+
+
+def ablation(given: Namespace) -> list[Row]:
+    """Variants of the density, one change at a time, on val (to choose) and test (to report)."""
+    given.conditions["threads of ablation"] = torch.get_num_threads()
+    title, model = "camvid9", given.shared / "models" / "camvid9"
+    names = {"entropy": f"{title}: entropy"}
+    for name, wanted in FITS.items():
+        file = fitted(given.work, given.shared, model, name, wanted)
+        reads = READS if name == "default" else {"": "", "any": "at=any"}
+        for read, options in reads.items():
+            key = f"density({options}):{file}" if options else f"density:{file}"
+            names[key] = f"{title}: {name}{', ' if read else ''}{read}"
+    return [row for split in ("val", "test") for row in ranked(model, given.shared, split, names)]
+
+
+def ranked(model: Path, shared: Path, split: str, names: dict[str, str]) -> list[Row]:
+    """Ranking figures of many scores in one pass, without intervals."""
+    scores = parse_scores(list(names))
+    segmenter = prepared(dm.load(model), scores)
+    data = dm.open_dataset(f"camvid:{shared}/data/camvid:{split}")
+    kinds = ("unknown", "wrong")
+    rankings = {(name, kind): dm.metrics.Ranking(1 << 19) for name in scores for kind in kinds}
+
+    for prediction, label in Pairs(segmenter, data, HELD_OUT, progress=show):
+        for name, score in scores.items():
+            values = score(prediction)
+            rankings[name, "unknown"].update(values, label == -1, label >= -1)
+            rankings[name, "wrong"].update(values, prediction.classes != label, label >= 0)
+    rows = []
+    for name, title in zip(scores, names.values()):
+        row: Row = {"name": title, "set": f"camvid {split}"}
+        for kind in kinds:
+            found = rankings[name, kind]
+            row[f"{kind}.auprc"] = float(found.average_precision())
+            row[f"{kind}.auroc"] = float(found.auroc())
+            row[f"{kind}.fpr95"] = float(found.fpr_at_tpr(0.95))
+        rows.append(row)
+    return rows
+
+
+def times(given: Namespace) -> list[Row]:
+    """Milliseconds for an image, all ways in turn, and the ratio to the plain network."""
+    given.conditions["threads of time"] = torch.get_num_threads()
+    work, shared, models = given.work, given.shared, given.shared / "models"
+    members = [models / "camvid9-ensemble" / str(i) for i in range(1, 6)]
+    file = fitted(work, shared, models / "camvid9", "default", FITS["default"])
+    data = dm.open_dataset(f"camvid:{shared}/data/camvid:test")
+    images = [data[index].image[None] for index in range(0, 200, 10)]
+    plain = dm.load(models / "camvid9")
+    density = Density.load(file)
+    listening = dm.load(models / "camvid9").listening(density.layers)  # type: ignore[attr-defined]
+    ensembles = {n: dm.load(",".join(map(str, members[:n]))) for n in (3, 5)}
+    sampled = MonteCarloDropout(plain, 5, 0.2)
+    scored: dict[str, Callable[[Tensor], object]] = {
+        "plain network": lambda x: plain(x),
+        "entropy": lambda x: dm.scores.entropy(plain(x)),
+        "density": lambda x: density(listening(x)),
+        "density, any class": lambda x: replace(density, at="any")(listening(x)),
+        "dropout, 5 passes": lambda x: dm.scores.mutual_information(sampled(x)),
+        "ensemble of 3": lambda x: dm.scores.mutual_information(ensembles[3](x)),
+        "ensemble of 5": lambda x: dm.scores.mutual_information(ensembles[5](x)),
+    }
+    where = {"set": "camvid9, 480x360, 64 features, 9 classes"}
+    return [row | where for row in in_turns(scored, images, time.perf_counter)] + budget()
+
+
+def budget() -> list[Row]:
+    """The density beside a SegFormer-B0 at 512 x 1024: 256 features, 19 classes."""
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    torch.manual_seed(0)
+    network = SegformerForSemanticSegmentation(SegformerConfig(num_labels=19)).eval()
+    plain = dm.load(network)
+    image = torch.rand(1, 3, 512, 1024)
+    features = plain(image).features
+    assert features is not None
+    channels = features.shape[1]
+    factor = torch.randn(19, channels, channels, dtype=torch.float64) / 16
+    covariance = factor @ factor.mT + torch.eye(channels, dtype=torch.float64)
+    count = torch.full((19,), 10_000)
+    mean = torch.randn(19, channels, dtype=torch.float64)
+    gaussians = Gaussians(count, count.double(), count.double(), mean, covariance)
+    variants = {
+        "density": Density(gaussians),
+        "density, tied": Density(gaussians, covariance="tied"),
+        "density, project 32": Density(gaussians, project=32),
+        "density, project 32, any class": Density(gaussians, at="any", project=32),
+        "density, rank 16, any class": Density(gaussians, at="any", rank=16),
+        "density, any class": Density(gaussians, at="any"),
+    }
+    scored: dict[str, Callable[[Tensor], object]] = {"plain network": lambda x: plain(x)}
+    for name, density in variants.items():
+        scored[name] = lambda x, density=density: density(plain(x))
+    where = {"set": f"SegFormer-B0, 512x1024, {channels} features, 19 classes"}
+    return [row | where for row in in_turns(scored, [image] * 4, time.perf_counter)]
+
+
+HIDDEN, HEAD_RATE = 64, 0.006
+LOSSES = {"published": (0.03, 0.0, 0.3), "with divergence": (0.0, 1.0, 0.3)}
+"""Weights of logsumexp, divergence and the head's cross entropy."""
+
+
+class HybridLearning(NegativeLearning):
+    """`NegativeLearning` with a head that tells pasted pixels from known ones."""
+
+    weights: tuple[float, float, float]
+
+    @classmethod
+    def on(cls, objective: NegativeLearning, start: Start, loss: str) -> HybridLearning:
+        """The same objective, with a head."""
+        classifier, channels, _ = classifier_of(start)
+        head = Head(classifier, channels, HIDDEN, {"target": "pasted"})
+        attach(objective.network, head)
+        objective.__class__ = cls
+        assert isinstance(objective, cls)
+        objective.weights, objective.mine = LOSSES[loss], f"network.{head.layer}."
+        return objective
+
+    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss; those of weight 0 are left out."""
+        size = drawn_size(self.sides)
+        corners, clean = places(labels, size)
+        content = cut(images, corners, size).detach()
+        patches, shapes = self.source(content, clean)
+        mixed, pasted = paste(images, pulled(patches, self.pull), shapes, corners)
+        with said_by(self.network) as said:
+            logits = self.logits(mixed)
+        size = (labels.shape[-2], labels.shape[-1])
+        logits, head = (F.interpolate(maps, size, mode="bilinear") for maps in (logits, said[-1]))
+        head = head[:, 0]
+        known = labels.masked_fill(pasted, VOID)
+        counts = pasted | (known >= 0)
+        terms = {
+            "cross_entropy": cross_entropy(logits, known, self.class_weights, self.processes),
+            "logsumexp": logits.logsumexp(1)[pasted].mean(),
+            "divergence": self._divergence(logits, pasted),
+            "head": F.binary_cross_entropy_with_logits(head[counts], pasted[counts].float()),
+        }
+        for name, weight in zip(("logsumexp", "divergence", "head"), self.weights):
+            terms[name] = weight * terms[name]
+        assert self.flow is not None
+        return terms | {"bits": self._bits(self.flow, content, clean)}
+
+    def rate_of(self, name: str, rate: float) -> float:
+        """The head has a rate of its own, too."""
+        return HEAD_RATE if name.startswith(self.mine) else super().rate_of(name, rate)
+
+
+@dataclass(frozen=True)
+class Hybrid(NFlowJS):
+    """The recipe."""
+
+    loss: str = "published"
+
+    def __call__(
+        self, start: Start, class_weights: Tensor | None, processes: Processes
+    ) -> Objective:
+        """What is trained."""
+        objective = super().__call__(start, class_weights, processes)
+        assert isinstance(objective, NegativeLearning)
+        return HybridLearning.on(objective, start, self.loss)
+
+
+def hybrid_score(prediction: Prediction) -> Tensor:
+    """`log sigmoid(head) - logsumexp`: log of how likely pasted, minus the log density of known."""
+    pasted = dm.scores.distilled(prediction).clamp(min=torch.finfo(torch.float32).tiny)
+    return pasted.log() + dm.scores.energy(prediction)
+
+
+def trained(shared: Path, folder: Path, loss: str, seed: int, flow: Path | None) -> None:
+    """One network, as `benchmarks/nflowjs.py` has it."""
+    train(
+        open_dataset(f"camvid:{shared}/data/camvid:train"),
+        folder,
+        recipe=Hybrid(loss=loss, flow=flow),
+        model=f"{shared}/models/camvid9",
+        hold_out=HELD_OUT,
+        settings=Settings(
+            epochs=2, batch=4, crop=(288, 384), rate=3e-4, class_weights=0.25, seed=seed, workers=1
+        ),
+        device="cpu",
+    )
+
+
+def hybrid(given: Namespace) -> Iterator[Row]:
+    """Both losses, means over networks that differ by their seed."""
+    given.conditions["seeds"] = given.seeds
+    scores = {
+        "divergence": dm.scores.divergence,
+        "head": dm.scores.distilled,
+        "hybrid": hybrid_score,
+    }
+    flow = given.flow
+    for loss in LOSSES:
+        found: dict[str, list[Measured]] = {}
+        for number, seed in enumerate(map(int, given.seeds.split(","))):
+            folder = given.work / f"{loss.replace(' ', '-')}-{seed}"
+            if not (folder / "model.safetensors").exists():
+                trained(given.shared, folder, loss, seed, flow)
+            flow = flow or folder / "training" / "flow.safetensors"
+            for title, chosen in val_sets(given.shared, number).items():
+                one = measured(dm.load(folder), *chosen, scores=scores)
+                found.setdefault(title, []).append(one)
+        for title, runs in found.items():
+            yield from ({"set": title} | row for row in rows_of_runs(loss, runs, ()))
+
+
+DDU = Topic(
+    "ddu",
+    "python benchmarks/density.py --stages table,ablation,time --spectral FOLDER",
+    ("stage", "set", "name"),
+    {"unknown": list(HELD_OUT)},
+)
+HYBRID = Topic(
+    "hybrid", "python benchmarks/density.py --stages hybrid", (), {"unknown": list(HELD_OUT)}
+)
+STAGES = {
+    "table": Stage(DDU, table, None),
+    "ablation": Stage(DDU, ablation, None),
+    "time": Stage(DDU, times, None),
+    "hybrid": Stage(HYBRID, hybrid),
+}
+OPTIONS = {
+    "--spectral": {"type": Path, "help": "of `table`: a folder, see above"},
+    "--only": {"default": "", "help": "of `table`: titles of networks, between ;"},
+    "--seeds": {"default": "1,2", "help": "of `hybrid`"},
+    "--flow": {"type": Path, "help": "of `hybrid`: a trained flow; default: the first run's"},
+}
+
+if __name__ == "__main__":
+    run(__doc__, STAGES, OPTIONS, default="table,ablation,time")

@@ -1,0 +1,317 @@
+"""Real road scenes: every score, unknown objects as things, and objects pasted into CamVid.
+
+    python benchmarks/roads.py [--shared ../shared] [--stages camvid,...,objects,pasting]
+    python benchmarks/roads.py --stages speed         # milliseconds, on an idle machine, no images
+
+Stages named by a set (`benchmarks/results/main_job.json`): every score by `evaluate`.
+
+`objects` (`objects.json`). Thresholds: `chosen` is the best pixel F1 on CamVid val, which is what a
+user can have; `oracle` the best pixel F1 on the very images that are measured, as the published
+figures have it. Labelled components of fewer pixels than the set's size are void; an object counts
+as right, and a labelled component as found, from a PPV or sIoU of .25 on. `speed` prints what
+finding takes for a frame of 2 megapixels with 10,000 components.
+
+`pasting` (`pasting.json`, `--model MODEL --name NAME` for another network). Objects of the half
+`test` of coco128 that the network has no class for, one in each of the 233 test images, in three
+passes with other draws (seeds 0 to 2). Pedestrians and bicyclists of CamVid, which the network was
+not taught, are void, as are the data set's void pixels. Figures are means over the passes,
+`NAME_deviation` their deviation with divisor 2; the interval of the AUPRC is that of the first
+pass, from the bootstrap over images, moved to the mean. `open_miou`, of the first pass, refuses
+pixels above the threshold that finds 95 % of the pixels of objects of the half `train` in the 101
+images of val; `found` and `false_alarms` are what it finds and refuses in test.
+"""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from scipy import ndimage
+from stages import HELD_OUT, Row, Stage, Topic, Work, best_of, run, show
+
+import doubtmap as dm
+from doubtmap.datasets import UNKNOWN, VOID, ComponentSizes, Dataset, pasted_passes
+from doubtmap.decisions.threshold import choose_threshold
+from doubtmap.engine import Pairs
+from doubtmap.evaluation.open_set import open_set_figures
+from doubtmap.evaluation.repeats import evaluate_passes
+from doubtmap.metrics import Components, Ranking
+from doubtmap.metrics.accumulator import Array, State
+from doubtmap.metrics.bootstrap import BootstrapSums, Weights, interval
+from doubtmap.metrics.components import EIGHT_NEIGHBOURS
+from doubtmap.objects import ObjectRule, find_objects, outlines
+from doubtmap.objects.find import class_indices
+from doubtmap.prediction import Segmenter
+from doubtmap.scores import STATELESS
+from doubtmap.scores.parsing import parse_scores
+
+ALL_SCORES = [name for name in STATELESS if name != "gradient"] + [
+    f"gradient(p={p},label={label},variant={variant})"
+    for variant in ("exact", "published")
+    for label in ("predicted", "uniform")
+    for p in (0.1, 0.3, 0.5, 1, 2)
+]
+SETS: dict[str, Row] = {
+    "camvid": {"data": "camvid:{}/camvid:test", "unknown": HELD_OUT, "sizes": (50, 50)},
+    "camvid val": {"data": "camvid:{}/camvid:val", "unknown": HELD_OUT},
+    "roadanomaly21": {"data": "smiyc:{}/roadanomaly21", "sizes": (500, 100)},
+    "roadanomaly21 at 360x640": {"data": "smiyc:{}/roadanomaly21", "input_size": (360, 640)},
+    "fishyscapes static": {"data": "fishyscapes:{}/fishyscapes_static"},
+    "fishyscapes static at 360x720": {
+        "data": "fishyscapes:{}/fishyscapes_static",
+        "input_size": (360, 720),
+    },
+}
+"""`sizes` of predicted and labelled components, where objects are measured, too."""
+OBJECT_SCORES = parse_scores("entropy,divergence,gradient(p=0.3),gradient(p=0.5,label=uniform)")
+GROUND = ("road", "pavement")
+GROUND_SHARES = {"on the ground": 0.2, "amid the ground": 0.5}
+PASTING_SCORES = "max_softmax,entropy,max_logit,divergence"
+PASSES = 3
+
+
+def camvid9(given: Namespace, input_size: tuple[int, int] | None = None) -> Segmenter:
+    """The network."""
+    return dm.load(given.shared / "models" / "camvid9", input_size=input_size)
+
+
+def opened(name: str, given: Namespace) -> Dataset:
+    """A set."""
+    return dm.open_dataset(SETS[name]["data"].format(given.shared / "data"))
+
+
+def main_job(name: str, given: Namespace) -> list[Row]:
+    """A row for each score on one set, and one for the network."""
+    settings, dataset = SETS[name], opened(name, given)
+    segmenter = camvid9(given, settings.get("input_size"))
+    unknown = list(settings.get("unknown", ()))
+    figures = dm.evaluate(segmenter, dataset, ALL_SCORES, unknown=unknown, progress=show).figures
+    rows = [
+        {"name": score, "set": name}
+        | {
+            f"{kind}.{key}": value
+            for kind in ("unknown", "wrong")
+            for key, value in found[kind].items()
+        }
+        for score, found in figures["scores"].items()
+    ]
+    network = {
+        f"{group}.{key}": value
+        for group in ("segmentation", "calibration")
+        for key, value in figures[group].items()
+        if key != "iou"
+    }
+    rows.append({"name": "network", "set": name} | network)
+    conditions = {key: figures[key] for key in ("data", "model", "seconds", "notes")}
+    conditions["model"]["source"] = "models/camvid9"
+    bounds = [value for row in rows for key, value in row.items() if key.endswith("_bounds")]
+    conditions["widest_bounds"] = max(high - low for low, high in filter(None, bounds))
+    conditions["differences"] = [d for d in figures["differences"] if "entropy" in d["scores"]]
+    given.conditions[name] = conditions
+    return rows
+
+
+FIGURES: dict[str, Callable[[State], float]] = {
+    "objects_per_image": lambda s: ratio(s["objects"][0], s["images"][0]),
+    "recall": lambda s: ratio(s["found"][0], s["labelled"][0]),
+    "precision": lambda s: 1 - ratio(s["spurious"][0], s["predicted"][0]),
+    "siou": lambda s: components(s).siou,
+    "ppv": lambda s: components(s).ppv,
+    "f1": lambda s: components(s).f1,
+}
+"""Of things."""
+
+
+def ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else math.nan
+
+
+def components(state: State) -> Components:
+    return Components(**{name: state[name] for name in Components().state()})
+
+
+@dataclass
+class Measured:
+    """The sums of one way to find objects, over images, and their replicates."""
+
+    rule: ObjectRule
+    sums: State = field(default_factory=dict)
+    replicates: BootstrapSums = field(default_factory=lambda: BootstrapSums(300))
+
+    def take(
+        self, score: Array, classes: Array, label: Array, labelled: int, weights: Array
+    ) -> None:
+        """Take an image."""
+        things = find_objects(score, classes, self.rule)
+        flagged = torch.zeros(label.shape, dtype=torch.bool).numpy()
+        for thing in things:
+            flagged |= thing.on_image(label.shape)
+        frame = Components()
+        smallest = self.rule.smallest, labelled
+        frame.update(flagged, label == UNKNOWN, label != VOID, *smallest)
+        state = frame.state() | {
+            "objects": torch.tensor([float(len(things))]).numpy(),
+            "images": torch.ones(1).numpy(),
+        }
+        self.sums = {name: self.sums.get(name, 0) + array for name, array in state.items()}
+        self.replicates.add(state, weights)
+
+    def row(self) -> Row:
+        """Figures and intervals."""
+        row: Row = {}
+        for name, figure in FIGURES.items():
+            value = figure(self.sums)
+            row[name] = None if math.isnan(value) else value
+            row[f"{name}_interval"] = interval(row[name], self.replicates.figures(figure), (0, 1e9))
+        return row
+
+
+def frames(
+    segmenter: Segmenter, data: Dataset, unknown: tuple[str, ...], stage: str
+) -> Iterator[tuple[dict[str, Array], Array, Array]]:
+    """Score maps, classes and labels of each image."""
+    for prediction, label in Pairs(segmenter, data, unknown, stage=stage, progress=show):
+        maps = {name: score(prediction)[0].numpy() for name, score in OBJECT_SCORES.items()}
+        yield maps, prediction.classes[0].numpy(), label[0].numpy()
+
+
+def oracles(segmenter: Segmenter, data: Dataset, unknown: tuple[str, ...]) -> dict[str, float]:
+    """The threshold of the best pixel F1 on these images, by score."""
+    rankings = {name: Ranking(1 << 19) for name in OBJECT_SCORES}
+    for maps, _, label in frames(segmenter, data, unknown, "oracle"):
+        for name, values in maps.items():
+            rankings[name].update(values, label == UNKNOWN, label != VOID)
+    return {name: ranking.curve.best_f1()[1] for name, ranking in rankings.items()}
+
+
+def objects(given: Namespace) -> Iterator[Row]:
+    """All ways to find objects, on the sets that have sizes."""
+    segmenter, val = camvid9(given), opened("camvid val", given)
+    asked = partial(choose_threshold, segmenter, val, of="unknown", by="f1", unknown=HELD_OUT)
+    chosen = {name: asked(name, progress=show).threshold for name in OBJECT_SCORES}
+    for name in SETS:
+        if "sizes" in SETS[name]:
+            yield from objects_on(name, segmenter, chosen, given)
+
+
+def objects_on(
+    name: str, segmenter: Segmenter, chosen: dict[str, float], given: Namespace
+) -> list[Row]:
+    """A row for each way, on one set."""
+    data, sizes = opened(name, given), ComponentSizes(*SETS[name]["sizes"])
+    unknown = SETS[name].get("unknown", ())
+    best = oracles(segmenter, data, unknown)
+    ground = class_indices(GROUND, segmenter.class_names)
+    ways: dict[tuple[str, str], Measured] = {}
+    for score in OBJECT_SCORES:
+        limit, small = chosen[score], sizes.predicted
+        ways[score, "chosen"] = Measured(ObjectRule(limit, small))
+        for word, share in GROUND_SHARES.items():
+            rule = ObjectRule(limit, small, on=ground, on_share=share)
+            ways[score, f"chosen, {word}"] = Measured(rule)
+        ways[score, "oracle"] = Measured(ObjectRule(best[score], small))
+    weights = Weights()
+    for index, frame in enumerate(frames(segmenter, data, unknown, name)):
+        maps, classes, label = frame
+        for (score, _), way in ways.items():
+            way.take(maps[score], classes, label, sizes.labelled, weights(index))
+    return [
+        {"name": f"{score}, {way}", "set": name, "stage": "objects", "threshold": m.rule.threshold}
+        | m.row()
+        for (score, way), m in ways.items()
+    ]
+
+
+def speed(_: Namespace) -> list[Row]:
+    """Print the best of five times for a frame of 2 megapixels with 10,000 components."""
+    generator = np.random.default_rng(0)
+    noise = generator.normal(size=(2, 1024, 2048)).astype(np.float32)
+    score = ndimage.gaussian_filter(noise[0], 1.9)
+    classes = (ndimage.gaussian_filter(noise[1], 20) > 0).astype(np.int64)
+    rule = ObjectRule(float(np.quantile(score, 0.9)))
+    _, raw = ndimage.label(score > rule.threshold, EIGHT_NEIGHBOURS)
+    things = find_objects(score, classes, rule)
+    print(f"{raw} components, {len(things)} of at least {rule.smallest} pixels")
+    ways: Work = {
+        "find": lambda: find_objects(score, classes, rule),
+        "find, holes filled": lambda: find_objects(score, classes, replace(rule, fill_holes=True)),
+        "find, on a class": lambda: find_objects(score, classes, replace(rule, on=(1,))),
+        "outlines": lambda: [outlines(thing.mask, thing.box[:2]) for thing in things],
+    }
+    for name, seconds in best_of(ways, 5).items():
+        print(f"{name}: {1000 * seconds:.0f} ms")
+    return []
+
+
+def pasting(given: Namespace) -> list[Row]:
+    """A row for each score of one network."""
+    segmenter = dm.load(given.model) if given.model else camvid9(given)
+    sets = {
+        split: pasted_passes(
+            dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}"),
+            f"{given.shared}/data/coco128:{half}",
+            segmenter.class_names,
+            passes=PASSES,
+        )
+        for split, half in (("val", "train"), ("test", "test"))
+    }
+    passes, notes = sets["test"]
+    figures = evaluate_passes(segmenter, passes, PASTING_SCORES, notes=notes, examples=0).figures
+    scores = parse_scores(PASTING_SCORES)
+    refusing = open_set_figures(segmenter, passes[0], sets["val"][0][0], scores)
+    given.conditions |= {"pixels": figures["data"]["pixels"], "images": len(passes[0])}
+    given.conditions |= {"objects": notes, "torch": torch.__version__}
+    return [pasted_row(given.name, score, figures, refusing) for score in scores]
+
+
+def pasted_row(network: str, score: str, figures: Row, refusing: Row) -> Row:
+    """Means over the passes, and what refusing costs in the first."""
+    passes, first = figures["passes"], figures["scores"][score]["unknown"]
+    title = score if network == "camvid9" else f"{network} {score}"
+    row: Row = {"name": title, "set": passes["data"][0].split("@")[0]}
+    for key in ("auprc", "fpr95", "auroc"):
+        found = passes["scores"][score]["unknown"][key]
+        row[f"unknown.{key}"] = found["mean"]
+        row[f"unknown.{key}_deviation"] = found["deviation"]
+    shift = row["unknown.auprc"] - first["auprc"]
+    row["unknown.auprc_interval"] = [bound + shift for bound in first["auprc_interval"]]
+    refused = refusing["scores"][score]
+    row["miou"], row["open_miou"] = refusing["closed_miou"], refused["miou"]
+    row["open_miou_interval"] = refused["miou_interval"]
+    return row | {key: refused[key] for key in ("found", "false_alarms")}
+
+
+COMMAND = "python benchmarks/roads.py"
+MAIN_JOB = Topic("main_job", f"{COMMAND} --stages '{','.join(SETS)}'", ("set",))
+OBJECTS = Topic(
+    "objects",
+    f"{COMMAND} --stages objects",
+    conditions={
+        "model": "models/camvid9",
+        "chosen on": "camvid:val",
+        "sizes": {
+            name: settings["sizes"] for name, settings in SETS.items() if "sizes" in settings
+        },
+        "right from": 0.25,
+        "ground": {"classes": GROUND, "share of the ring": GROUND_SHARES},
+        "replicates": 300,
+    },
+)
+PASTING = Topic("pasting", f"{COMMAND} --stages pasting", ("name",), {"passes": PASSES})
+STAGES = {name: Stage(MAIN_JOB, partial(main_job, name), None) for name in SETS} | {
+    "objects": Stage(OBJECTS, objects),
+    "speed": Stage(OBJECTS, speed),
+    "pasting": Stage(PASTING, pasting),
+}
+OPTIONS = {
+    "--model": {"help": "of `pasting`: another network"},
+    "--name": {"default": "camvid9", "help": "of `pasting`: what to call it"},
+}
+
+if __name__ == "__main__":
+    run(__doc__, STAGES, OPTIONS, default=",".join(name for name in STAGES if name != "speed"))

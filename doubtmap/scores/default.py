@@ -1,0 +1,320 @@
+"""Doubt: the score to take where there is no reason for another."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.files import read_fitted, write_fitted
+from doubtmap.kernels import at_least_float32
+from doubtmap.prediction import Prediction, as_prediction
+from doubtmap.scores.diagonal import (
+    SURE,
+    Diagonal,
+    layer_features,
+    relative,
+    sums_of,
+    surprise,
+)
+from doubtmap.scores.islands import ACROSS, Sides, islands, samples
+from doubtmap.scores.smoothing import averaged, smoothed, spread_out
+
+FLOOR = 0.2
+"""Added to islands, so that what is no island can be doubted too."""
+SHRINKAGE = 0.02
+WEIGHT = 0.25
+FEWEST, MOST = 2, 100
+"""Images of a fit."""
+FRAIL = 1.3
+"""Ratio of deviations, left out to seen, above which the fit is believed half as much."""
+
+
+def doubt(prediction: Prediction | Tensor) -> Tensor:
+    """How much a pixel is to be doubted, from the logits alone: unsure, and an island.
+
+        doubt = sqrt(H + 1e-6)  (0.2 + I)^(3/4)  (0.2 + J)^(3/4)
+
+    H is the softmax's entropy in nats, smoothed over two cells; I and J are `island` with the
+    mean of the sides on squares of 2 cells, and with their geometric mean on squares of 4. A cell
+    is 1/512 of the width, so that native grids of any stride, and full-size logits, say the same;
+    what is finer than a sample of the native grid is one sample.
+
+    It ranks unknown things, for which it was made. It is not a probability, and for wrong labels
+    of known things `max_softmax` is the better choice (docs/doubt.md).
+
+    Args:
+        prediction: or native logits `(B, C, h, w)`.
+
+    Returns:
+        `(B, H, W)` float32, above 0; higher = more doubt.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.zeros(1, 3, 16, 32)
+        >>> logits[:, 0] = 9
+        >>> logits[:, :, 8:12, 14:18] = 0  # unsure, within something sure
+        >>> found = doubt(logits)[0]
+        >>> bool(found[10, 16] > 10 * found[2, 2])
+        True
+    """
+    prediction = as_prediction(prediction)
+    logits = at_least_float32(prediction.native_logits)
+    return _on_image(prediction, log_doubt(logits))
+
+
+def log_doubt(logits: Tensor) -> Tensor:
+    """The logarithm of `doubt`.
+
+    Args:
+        logits: `(B, C, h, w)`, float32 or float64.
+
+    Returns:
+        `(B, h', w')` on the native grid, or on cells where that is finer.
+    """
+    fine = samples(1, logits.shape[-1])
+    log_p = logits.log_softmax(1).clamp_min(-1e4)
+    p = log_p.exp()
+    entropy = averaged(-(log_p * p).sum(1, keepdim=True), fine)[:, 0]
+    p = averaged(p, fine)
+    grid = (p.shape[-2], p.shape[-1])
+    total = 0.5 * (smoothed(entropy, max(0.5, 2 * grid[1] / ACROSS)) + 1e-6).log()
+    shapes: tuple[tuple[float, Sides], ...] = ((2, "mean"), (4, "geometric"))
+    for cell, sides in shapes:
+        square = samples(cell, grid[1])
+        found = spread_out(islands(averaged(p, square), sides), square, grid)
+        total = total + 0.75 * (FLOOR + found).log()
+    return total
+
+
+def _on_image(prediction: Prediction, log_maps: Tensor) -> Tensor:
+    shape = prediction.native_logits.shape
+    maps = spread_out(log_maps, samples(1, shape[-1]), (shape[-2], shape[-1]))
+    return prediction.to_size(maps[:, None])[:, 0].exp().float()
+
+
+@dataclass(frozen=True, eq=False)
+class Doubt:
+    """`doubt` with an eye on the network's deepest features, fitted to a few ordinary images.
+
+        doubt  exp(w tanh(z)),    z = (A - median(A) / 2 - mean) / deviation
+
+    A is the surprise of the features of one inner layer, of length 1, on that layer's own grid,
+    under diagonal Gaussians of the classes that the network predicts (no labels are needed),
+    smoothed over half a cell of the layer. Its median over the image is taken off by half, since
+    on unfamiliar ground everything is surprising; tanh bounds it, so that it outvotes nothing.
+    Mean and deviation are those of the fit's images, each left out of its own fit.
+
+    Args:
+        familiar: the Gaussians of the features.
+        layer: name of the inner layer.
+        mean: of `A - median(A) / 2`, in nats.
+        deviation: of the same, above 0.
+        weight: w, at least 0; 0 is the feature-free form.
+        fingerprint: `(D,)`, mean features of a fixed probe image, by which another network is
+            recognised; empty where it was not taken.
+        about: what a reader of the file should know.
+        notes: what the fit had to say, one sentence each.
+
+    Raises:
+        UsageError: for a weight that is not a number of at least 0.
+    """
+
+    familiar: Diagonal
+    layer: str
+    mean: float
+    deviation: float
+    weight: float = WEIGHT
+    fingerprint: Tensor = field(default_factory=lambda: torch.zeros(0))
+    about: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "doubt"
+    FIT_OPTIONS: ClassVar[dict[str, Any]] = {"layer": "deepest"}
+    READ_OPTIONS: ClassVar[dict[str, Any]] = {"weight": WEIGHT}
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise UsageError(f"doubt: expected weight of at least 0, got {self.weight}.")
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Inner layers that predictions must carry."""
+        return (self.layer,)
+
+    @cached_property
+    def digest(self) -> str:
+        """By which another fit, or another reading of the same file, is told apart."""
+        digest = hashlib.sha256(repr(self._options).encode())
+        for tensor in (self.familiar.share, self.familiar.mean, self.familiar.variance):
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        kept = ("layer", "mean", "deviation", "weight", "about", "notes")
+        return {name: getattr(self, name) for name in kept} | {"still": self.familiar.still}
+
+    def __call__(self, prediction: Prediction) -> Tensor:
+        """Score a prediction.
+
+        Args:
+            prediction: with the inner layer that the fit was over.
+
+        Returns:
+            `(B, H, W)` float32, above 0; higher = more doubt.
+
+        Raises:
+            ModelError: for a prediction without that layer, or of another number of features.
+            DataError: for features that are not finite.
+        """
+        logits = at_least_float32(prediction.native_logits)
+        total = log_doubt(logits)
+        strange = relative(surprise(self.familiar, self.features(prediction), total))
+        total = total + self.weight * torch.tanh((strange - self.mean) / self.deviation)
+        return _on_image(prediction, total)
+
+    def features(self, prediction: Prediction) -> Tensor:
+        """`(B, D, h, w)` float32 of length 1, on the layer's own grid."""
+        z = layer_features(prediction, self.layer)
+        if z.shape[1] != self.familiar.mean.shape[1]:
+            raise ModelError(
+                f"doubt: expected {self.familiar.mean.shape[1]} features of {self.layer}, as in "
+                f"the fit, got {z.shape[1]}. Fit again for this network."
+            )
+        return z
+
+    @classmethod
+    def fit(cls, predictions: Iterable[Prediction], *, layer: str, **options: Any) -> Self:
+        """Fit in two passes; memory does not grow with the pixels.
+
+        Args:
+            predictions: that carry the layer, one image each; gone through twice.
+            layer: its name.
+            options: `weight`.
+
+        Raises:
+            DataError: for fewer than 2 images, none of whose cells is sure, or features that are
+                not finite or do not vary.
+            ModelError: for predictions without the layer.
+        """
+        names: tuple[str, ...] = ()
+        each = []
+        for prediction in predictions:
+            names = prediction.class_names
+            each.append(sums_of(prediction, layer))
+        if len(each) < FEWEST:
+            raise DataError(
+                f"doubt: expected at least {FEWEST} images, better 10 to {MOST}, got {len(each)}. "
+                f"Add ordinary images of the domain."
+            )
+        total = each[0]
+        for one in each[1:]:
+            total = total + one
+        if not float(total.count.sum()):
+            raise DataError(
+                f"doubt: expected cells where the network is sure (mean probability above {SURE}), "
+                f"found none. Fit on images like those that it was trained on."
+            )
+        familiar = Diagonal.of(total, SHRINKAGE)
+        seen, left_out = _Moments(), _Moments()
+        for prediction, own in zip(predictions, each):
+            z, like = layer_features(prediction, layer), log_doubt(prediction.native_logits.float())
+            seen.add(relative(surprise(familiar, z, like)))
+            rest = total - own
+            others = Diagonal.of(rest, SHRINKAGE) if float(rest.count.sum()) else familiar
+            left_out.add(relative(surprise(others, z, like)))
+        ratio = left_out.deviation / max(seen.deviation, 1e-12)
+        fitted = cls(familiar, layer, left_out.mean, max(left_out.deviation, 1e-6), **options)
+        about = {"images": len(each), "deviation left out over seen": round(ratio, 3)}
+        notes = tuple(_remarks(fitted, names, ratio))
+        weight = fitted.weight / 2 if ratio > FRAIL else fitted.weight
+        return replace(fitted, weight=weight, about=about, notes=notes)
+
+    def save(self, path: str | Path) -> None:
+        """Write to one safetensors file.
+
+        Raises:
+            DataError: where it cannot be written.
+        """
+        tensors = {
+            "share": self.familiar.share,
+            "mean": self.familiar.mean,
+            "variance": self.familiar.variance,
+            "fingerprint": self.fingerprint,
+        }
+        write_fitted(path, self.name, tensors, self._options)
+
+    @classmethod
+    def load(cls, path: str | Path, **options: Any) -> Self:
+        """Read a file that `save` wrote, with some options chosen anew.
+
+        Args:
+            path: of the file.
+            options: those in `READ_OPTIONS`.
+
+        Raises:
+            UsageError: for options that make no sense.
+            DataError: for a file that is no fitted doubt.
+        """
+        tensors, kept = read_fitted(path, cls.name)
+        try:
+            fingerprint = tensors.pop("fingerprint")
+            familiar = Diagonal(**tensors, still=int(kept.pop("still")))
+            kept["notes"] = tuple(kept["notes"])
+            fitted = cls(familiar, fingerprint=fingerprint, **kept)
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: expected all parts of a fitted doubt, but they do not fit together "
+                f"({error}). Fit it again with: doubtmap fit doubt MODEL DATA --out FILE."
+            ) from error
+        return replace(fitted, **options)
+
+
+class _Moments:
+    """Mean and deviation of all values of maps."""
+
+    def __init__(self) -> None:
+        self.count, self.sum, self.squares = 0, 0.0, 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Take a map."""
+        exact = values.double()
+        self.count += values.numel()
+        self.sum += float(exact.sum())
+        self.squares += float(exact.square().sum())
+
+    @property
+    def mean(self) -> float:
+        return self.sum / self.count
+
+    @property
+    def deviation(self) -> float:
+        return math.sqrt(max(self.squares / self.count - self.mean**2, 0.0))
+
+
+def _remarks(fitted: Doubt, names: tuple[str, ...], ratio: float) -> Iterable[str]:
+    """What a user should know of a fit, one sentence each."""
+    share = fitted.familiar.share
+    absent = [names[i] if names else str(i) for i in range(len(share)) if not share[i]]
+    if absent:
+        yield f"doubt: no cell was surely {', '.join(absent)}; add images that show it."
+    if fitted.familiar.still:
+        of = fitted.familiar.mean.shape[1]
+        yield f"doubt: {fitted.familiar.still} of {of} features of {fitted.layer} never vary."
+    yield (
+        f"doubt: images left out of the fit deviate {ratio:.2f} times as much as those in it"
+        + (
+            f", more than {FRAIL}: the features have half their weight. Add images."
+            if ratio > FRAIL
+            else "."
+        )
+    )

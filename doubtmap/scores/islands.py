@@ -1,0 +1,105 @@
+"""Island: another class than the pixel's own lies to the right, to the left and below."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from doubtmap.errors import UsageError
+from doubtmap.kernels import at_least_float32
+from doubtmap.prediction import Prediction, as_prediction
+from doubtmap.scores.smoothing import averaged, spread_out
+
+Sides = Literal["mean", "geometric"]
+PARTS = (16, 8, 4)
+"""The windows reach over these parts of the width."""
+ACROSS = 512
+"""Cells across an image: lengths are in these, so that grids of any stride say the same."""
+
+
+def island(prediction: Prediction | Tensor, cell: float = 2, sides: Sides = "mean") -> Tensor:
+    """How much a pixel is an island in another class, whichever class that is.
+
+    Things stand on the ground and have something else beside them. With the softmax p averaged
+    over squares, and m the mean probability of a class in a window to the right, to the left and
+    below,
+
+        island = max_c max_window  M(m_right, m_left, m_below)_c  (1 - p_c)
+
+    over all classes c and windows of 1/16, 1/8 and 1/4 of the width; M is the mean of the sides,
+    or their geometric mean, which wants the class on all of them. Beyond the border there is
+    nothing. Known things are islands too: it says where to look, not what is unknown, and it
+    means little where there is no ground below (seen from above, or through a microscope).
+
+    Args:
+        prediction: or native logits `(B, C, h, w)`.
+        cell: side of the squares, in 512ths of the width; at least one sample of the native grid.
+        sides: `mean` or `geometric`.
+
+    Returns:
+        `(B, H, W)` float32 in [0, 1].
+
+    Raises:
+        UsageError: for an unknown `sides`, or `cell` that is not above 0.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.zeros(1, 2, 8, 16)
+        >>> logits[:, 0] = 9  # one class, but for a thing of the other
+        >>> logits[:, :, 4:6, 7:9] = torch.tensor([0.0, 9.0]).view(2, 1, 1)
+        >>> doubt = island(logits, cell=1)[0]
+        >>> bool(doubt[5, 7] > 0.6), bool(doubt[1, 1] < 0.01)
+        (True, True)
+    """
+    if sides not in get_args(Sides):
+        raise UsageError(f"island: expected sides=mean or sides=geometric, got {sides!r}.")
+    if not 0 < cell < ACROSS:
+        raise UsageError(f"island: expected cell above 0 and below {ACROSS}, got {cell}.")
+    prediction = as_prediction(prediction)
+    logits = at_least_float32(prediction.native_logits)
+    square = samples(cell, logits.shape[-1])
+    found = islands(averaged(logits.softmax(1), square), sides)
+    found = spread_out(found, square, (logits.shape[-2], logits.shape[-1]))
+    return prediction.to_size(found[:, None])[:, 0].float()
+
+
+def samples(cells: float, width: int) -> int:
+    """How many samples of a grid of this width are so many cells; at least 1."""
+    return max(1, round(cells * width / ACROSS))
+
+
+def islands(probabilities: Tensor, sides: Sides) -> Tensor:
+    """The formula of `island` on the grid of the probabilities.
+
+    Args:
+        probabilities: `(B, C, h, w)`.
+        sides: see `island`.
+
+    Returns:
+        `(B, h, w)` in [0, 1].
+    """
+    p, (height, width) = probabilities, probabilities.shape[-2:]
+    other = 1 - p
+    best = p.new_zeros(len(p), height, width)
+    for part in PARTS:
+        reach = max(1, width // part)
+        across, down = _ahead(width, reach, p), _ahead(height, reach, p)
+        if sides == "mean":
+            mean = (p @ (across + across.T)).add_(down.T @ p).div_(3)
+        else:
+            product = (p @ across).mul_(p @ across.T).mul_(down.T @ p)
+            mean = product.clamp_min_(1e-9).log_().div_(3).exp_()
+        best = torch.maximum(best, mean.mul_(other).amax(1) / reach)
+    return best.clamp(0, 1)
+
+
+def _ahead(count: int, reach: int, like: Tensor) -> Tensor:
+    """`(n, n)`: which of n cells in a row lie ahead of each, within reach: 1 at (cell, of which).
+
+    Windows are products with such matrices: quicker here than running sums, and no less exact.
+    """
+    steps = torch.arange(count, device=like.device)
+    gap = steps[:, None] - steps
+    return ((gap >= 1) & (gap <= reach)).to(like)
