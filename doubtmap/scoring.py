@@ -77,12 +77,12 @@ def score_images(
     """
     segmenter = prepared(segmenter, scores)
     with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-read") as pool:
-        coming = pool.submit(read_image, paths[0], orient=True) if paths else None
+        coming = pool.submit(read_image, paths[0]) if paths else None
         for index, path in enumerate(paths):
             assert coming is not None
             current = coming
             if index + 1 < len(paths):
-                coming = pool.submit(read_image, paths[index + 1], orient=True)
+                coming = pool.submit(read_image, paths[index + 1])
             try:
                 image = current.result()
             except DataError as error:

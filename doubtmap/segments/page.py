@@ -195,7 +195,7 @@ def _page(found: Review, shown: Sequence[Card], by: str, command: str) -> bytes:
 
 def _card(out: Path, found: Review, index: int, names: dict[Path, str]) -> Card:
     path = Path(found.names[index])
-    pixels = read_image(path, orient=True).permute(1, 2, 0).numpy()
+    pixels = read_image(path).permute(1, 2, 0).numpy()
     labels = read_segments(_segments_file(out, names[path]))
     return found.card(index, pixels, labels, name=names[path])
 
