@@ -1,4 +1,9 @@
-"""The command line: one command per verb, one file per command, one library call each."""
+"""The command line: one command per verb, one file per command, one library call each.
+
+A command answers at once: its file imports nothing but what `--help` and its own checks need.
+Its body first refuses what makes no sense, then imports the rooms that it works with, and calls
+them. So `--help`, `--version`, completion and misspelt options never wait for PyTorch.
+"""
 
 from doubtmap.cli import (
     analyse,
@@ -6,6 +11,7 @@ from doubtmap.cli import (
     demo,
     evaluate,
     fit,
+    info,
     locations,
     objects,
     review,
@@ -22,6 +28,7 @@ __all__ = [
     "demo",
     "evaluate",
     "fit",
+    "info",
     "locations",
     "main",
     "objects",

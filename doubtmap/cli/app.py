@@ -1,37 +1,63 @@
-"""The application, its version, and what becomes of errors.
-
-`doubtmap info`: versions, devices and what is installed.
-"""
+"""The application, its version, and what becomes of errors."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
-import torch
 import typer
+from typer.core import TyperGroup
 
-from doubtmap.errors import DoubtmapError, UsageError
-from doubtmap.kernels import available
+from doubtmap.errors import DoubtmapError, Stopped, UsageError
 from doubtmap.version import __version__
 
+USE, LEARN, STUDY = "Look at doubt", "Learn from labelled images", "Look closer"
+"""The groups of commands, in the order of `doubtmap --help`."""
+
+
+class Commands(TyperGroup):
+    """Lists commands by their groups."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, in the order in which `--help` shows them."""
+        groups = (USE, LEARN, STUDY)
+        place = {
+            name: groups.index(getattr(command, "rich_help_panel", None) or USE)
+            for name, command in self.commands.items()
+        }
+        return sorted(self.commands, key=lambda name: place[name])
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="For every pixel, how far to trust the label of a semantic-segmentation model.",
+    epilog=(
+        "Example:\n"
+        "  doubtmap demo --out demo\n"
+        "  doubtmap score demo photographs/ --scores entropy,gradient --out doubt\n"
+        "  doubtmap evaluate demo synthetic:24 --unknown rest --out results"
+    ),
 )
 
 
-@app.callback(invoke_without_command=True)
-def version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    """Say the version, where it is asked for."""
-    if version:
+def _say_version(asked: bool) -> None:
+    if asked:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 def main() -> None:
@@ -40,7 +66,7 @@ def main() -> None:
         number: signal.signal(number, _stopped) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        app()
+        app(prog_name="doubtmap")
     except DoubtmapError as error:
         typer.echo(f"doubtmap: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
@@ -50,20 +76,7 @@ def main() -> None:
 
 
 def _stopped(number: int, _: object) -> NoReturn:
-    raise DoubtmapError(
+    raise Stopped(
         f"stopped by {signal.Signals(number).name}; score, evaluate and train keep what was done, "
         f"and the same command with --resume goes on."
     )
-
-
-@app.command()
-def info() -> None:
-    """Versions, devices and what is installed."""
-    typer.echo(
-        f"doubtmap {__version__}\ntorch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    typer.echo(f"devices: {', '.join(['cpu', *devices])}")
-    for device in ("cpu", "cuda"):
-        known = ", ".join(f"{key}: {value}" for key, value in available(device).items())
-        typer.echo(f"on {device}, {known}")

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
-from doubtmap.cli.app import app
+from doubtmap.cli.app import LEARN
+from doubtmap.cli.commands import OUTPUT, SCORES, command, command_line, option
 from doubtmap.cli.options import (
     Data,
+    Limit,
     Model,
-    NetworkOptions,
+    Network,
     Seed,
     Unknown,
-    command_line,
-    expanded,
     names,
+    opened,
+    seeded,
 )
-from doubtmap.datasets import Dataset, open_dataset
-from doubtmap.fitting import fit_score
-from doubtmap.prediction import Segmenter
-from doubtmap.progress import progress_bar
-from doubtmap.scores.density import Density
-from doubtmap.scores.wrong import Wrong
-from doubtmap.segments.estimators import Kind
-from doubtmap.segments.fitting import SCORES, fit_segments, parse_segments
-from doubtmap.segments.page import segments_table
+from doubtmap.cli.telling import tell, tell_notes
+
+if TYPE_CHECKING:
+    from doubtmap.datasets import Dataset
+    from doubtmap.prediction import Segmenter
+    from doubtmap.scores.density import Density
+    from doubtmap.scores.wrong import Wrong
+    from doubtmap.segments.estimators import Kind
+
+EXAMPLE = """
+doubtmap fit density demo synthetic:24 --out density.safetensors
+doubtmap fit wrong demo synthetic:24 --scores entropy,margin --out wrong.safetensors
+doubtmap evaluate demo synthetic:8 --scores density:density.safetensors,entropy
+"""
 
 
-@app.command()
-@expanded
+@command("fit", EXAMPLE, group=LEARN)
 def fit(
     score: Annotated[
         str,
@@ -42,27 +47,33 @@ def fit(
     ],
     model: Model,
     data: Data,
-    network: NetworkOptions,
-    out: Annotated[Path, typer.Option(help="File for the fitted score.")],
+    network: Network,
+    out: Annotated[Path, option(OUTPUT, "File for the fitted score.", metavar="FILE")],
     scores: Annotated[
         str,
-        typer.Option(help="Of wrong and segments: from what, as in entropy,margin,density:FILE."),
+        option(SCORES, "Of wrong and segments: from what, as in entropy,margin,density:FILE."),
     ] = "",
     unknown: Unknown = "",
+    limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
     """Fit to a network and labelled images; then --scores SCORE:FILE, or review --segments FILE."""
-    torch.manual_seed(seed)
+    from doubtmap.fitting import fit_score
+    from doubtmap.progress import progress_bar
+    from doubtmap.segments.fitting import parse_segments
+
+    seeded(seed)
     kind = parse_segments(score)
     segmenter = network.open(model, seed)
     if kind is not None:
-        _fit_segments(segmenter, open_dataset(data, seed=seed), scores, kind, unknown, out, seed)
+        dataset = opened(data, seed, limit)
+        _fit_segments(segmenter, dataset, scores, kind, unknown, out, seed)
         return
     with progress_bar() as progress:
         fitted = fit_score(
             score,
             segmenter,
-            open_dataset(data, seed=seed),
+            opened(data, seed, limit),
             scores=scores,
             unknown=names(unknown),
             seed=seed,
@@ -70,8 +81,7 @@ def fit(
             command=command_line(),
             progress=progress,
         )
-    for note in fitted.notes:
-        typer.echo(f"note: {note}", err=True)
+    tell_notes(fitted.notes)
     typer.echo(f"{out}: {_summary(fitted)}; use it with --scores {fitted.name}:{out}")
 
 
@@ -84,11 +94,16 @@ def _fit_segments(
     out: Path,
     seed: int,
 ) -> None:
+    from doubtmap.progress import progress_bar
+    from doubtmap.segments.fitting import SCORES as USUAL
+    from doubtmap.segments.fitting import fit_segments
+    from doubtmap.segments.page import segments_table
+
     with progress_bar() as progress:
         found = fit_segments(
             segmenter,
             dataset,
-            scores or SCORES,
+            scores or USUAL,
             kind,
             unknown=names(unknown),
             out=out,
@@ -96,13 +111,14 @@ def _fit_segments(
             command=command_line(),
             progress=progress,
         )
-    for note in found.notes:
-        typer.echo(f"note: {note}", err=True)
+    tell_notes(found.notes)
     typer.echo(segments_table(found))
-    typer.echo(f"Wrote {out}. Use it with: doubtmap review MODEL IMAGES --segments {out}", err=True)
+    tell(f"Wrote {out}. Use it with: doubtmap review MODEL IMAGES --segments {out}")
 
 
 def _summary(fitted: Density | Wrong) -> str:
+    from doubtmap.scores.wrong import Wrong
+
     if isinstance(fitted, Wrong):
         return f"from {len(fitted.used)} of {len(fitted.texts)} scores"
     return f"over {fitted.gaussians.mean.shape[1]} features of {fitted.layer}"

@@ -5,47 +5,55 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from doubtmap.cli.app import app
+from doubtmap.cli.app import USE
+from doubtmap.cli.commands import OUTPUT, command, command_line, option
 from doubtmap.cli.options import (
+    Images,
+    Limit,
     Model,
-    NetworkOptions,
+    Network,
     Out,
     Resume,
     Scores,
     Seed,
     SkipBad,
-    command_line,
-    expanded,
+    collected,
+    seeded,
 )
-from doubtmap.datasets import collect_images
-from doubtmap.progress import progress_bar
-from doubtmap.scores.parsing import parse_scores
-from doubtmap.scoring import write_scores
+
+EXAMPLE = """
+doubtmap score demo photographs/ --out doubt
+doubtmap score demo 'frames/*.png' --scores entropy,gradient --format npy --limit 10
+doubtmap score --config doubt/options.toml --out again
+"""
 
 
-@app.command()
-@expanded
+@command("score", EXAMPLE, group=USE)
 def score(
     model: Model,
-    images: Annotated[list[str], typer.Argument(help="Images, folders or patterns.")],
-    network: NetworkOptions,
+    images: Images,
+    network: Network,
     scores: Scores = "entropy",
     out: Out = Path("doubt"),
-    format: Annotated[str, typer.Option(help="Of the maps: png, npy, tiff, safetensors.")] = "png",
+    format: Annotated[str, option(OUTPUT, "Of the maps: png, npy, tiff, safetensors.")] = "png",
+    limit: Limit = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
     """Doubt maps, classes and overlays of images."""
-    torch.manual_seed(seed)
+    from doubtmap.progress import progress_bar
+    from doubtmap.scores.parsing import parse_scores
+    from doubtmap.scoring import write_scores
+
+    seeded(seed)
     segmenter = network.open(model, seed)
     with progress_bar() as progress:
         summary = write_scores(
             segmenter,
-            collect_images(images),
+            collected(images, limit),
             parse_scores(scores),
             out,
             format=format,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from doubtmap.option import Option, read_names, read_sides
+from doubtmap.option import Option, read_names, read_path, read_sides
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class DudesOptions:
         str, Option("What is learnt of them: spread, mutual_information, entropy or mean.")
     ] = "spread"
     cache: Annotated[
-        str | Path | None, Option("Folder for what they say of whole images, asked once.")
+        str | Path | None,
+        Option("Folder for what they say of whole images, asked once.", read=read_path),
     ] = None
     freeze: Annotated[bool, Option("Train the second head alone.")] = False
     mask_void: Annotated[bool, Option("Do not learn on pixels without label.")] = False
@@ -55,7 +56,9 @@ class NFlowJSOptions:
     ] = "flow"
     divergence: Annotated[str, Option("From uniform: jsd, kl or reverse-kl.")] = "jsd"
     weight: Annotated[float, Option("What the divergence weighs.", "--divergence-weight")] = 1.0
-    flow: Annotated[str | Path | None, Option("File of a trained flow. Default: train one.")] = None
+    flow: Annotated[
+        str | Path | None, Option("File of a trained flow. Default: train one.", read=read_path)
+    ] = None
     freeze_flow: Annotated[bool, Option("Leave the flow as it is.")] = False
     patch: Annotated[
         tuple[int, int] | None,

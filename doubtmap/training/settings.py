@@ -87,7 +87,7 @@ class Settings:
         Option("Of dropout layers, or of one before the classifier.", "--dropout-rate"),
     ] = None
     seed: int = 0
-    workers: Annotated[int, Option("Threads that read images.")] = 2
+    workers: Annotated[int, Option("Threads that read images.", group="Running")] = 2
     validate_every: Annotated[int, Option("Epochs between validations.")] = 1
 
     def __post_init__(self) -> None:
