@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from doubtmap.cli.app import STUDY
-from doubtmap.cli.commands import OUTPUT, command, option
+from doubtmap.cli.commands import OUTPUT, as_command, option
 from doubtmap.cli.options import (
     Data,
     Json,
@@ -34,16 +33,9 @@ Number = TypeVar("Number", int, float)
 ANALYSES = ("capacity", "crop", "multiscale", "correctness")
 ANALYSIS = "Analysis"
 
-EXAMPLE = """
-doubtmap analyse correctness demo synthetic:24
-doubtmap analyse crop demo synthetic:24 --sizes 64,128 --out crop.html
-doubtmap analyse capacity small/ camvid:PATH:test --against large/ --json
-"""
 
-
-@command("analyse", EXAMPLE, group=STUDY)
 def analyse_command(
-    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(ANALYSES)}.")],
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(ANALYSES)}.", metavar="KIND")],
     model: Model,
     data: Data,
     network: Network,
@@ -121,3 +113,11 @@ def _numbers(text: str, kind: Callable[[str], Number]) -> list[Number]:
     if not found or not all(map(math.isfinite, found)):
         raise UsageError(f"analyse: expected {example}, got {text!r}.")
     return found
+
+
+EXAMPLE = """
+doubtmap analyse correctness demo synthetic:24
+doubtmap analyse crop demo synthetic:24 --sizes 64,128 --out crop.html
+doubtmap analyse capacity small/ camvid:PATH:test --against large/ --json
+"""
+command = as_command("analyse", analyse_command, EXAMPLE)

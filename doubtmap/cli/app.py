@@ -4,29 +4,76 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from doubtmap.errors import DoubtmapError, Stopped, UsageError
 from doubtmap.version import __version__
 
 USE, LEARN, STUDY = "Look at doubt", "Learn from labelled images", "Look closer"
-"""The groups of commands, in the order of `doubtmap --help`."""
+VERBS = {
+    "demo": (USE, "The whole job on the embedded network and scenes, in about a minute."),
+    "score": (USE, "Doubt maps, classes and overlays of images."),
+    "evaluate": (USE, "Figures of scores on a labelled data set: results.json and report.html."),
+    "review": (
+        USE,
+        "Rank images by the mistakes expected in them, and show the segments to distrust.",
+    ),
+    "objects": (
+        USE,
+        "Unknown objects as things: COCO and GeoJSON files, a table, and pictures.",
+    ),
+    "fit": (
+        LEARN,
+        "Fit to a network and labelled images; then --scores SCORE:FILE, or review --segments "
+        "FILE.",
+    ),
+    "calibrate": (
+        LEARN,
+        "Fit a calibrator on held-out images; then --calibrator FILE on score and evaluate.",
+    ),
+    "threshold": (LEARN, "Choose a threshold on labelled images, or --check one on others."),
+    "train": (
+        LEARN,
+        "Train a network, or several, into folders that every other command takes.",
+    ),
+    "analyse": (
+        STUDY,
+        "Calibration against capacity, view, scales, or whether a pixel is right.",
+    ),
+    "locations": (
+        STUDY,
+        "Distances between class means at distant places: is one Gaussian for each class sound?",
+    ),
+    "info": (STUDY, "Versions, devices and what is installed."),
+}
+"""All commands in the order of `doubtmap --help`: group and sentence. The rest is in the file
+`doubtmap/cli/NAME.py`, which is imported when the command is asked for."""
 
 
 class Commands(TyperGroup):
-    """Lists commands by their groups."""
+    """Knows its commands by name, and imports the one that is run or asked for its help."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for name, (group, sentence) in VERBS.items():
+            self.commands[name] = TyperCommand(name, help=sentence, rich_help_panel=group)
+        for parameter in self.params:  # spares Typer to look at what no one gave
+            if parameter.name in ("install_completion", "show_completion"):
+                parameter.default = False
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All names, in the order in which `--help` shows them."""
-        groups = (USE, LEARN, STUDY)
-        place = {
-            name: groups.index(getattr(command, "rich_help_panel", None) or USE)
-            for name, command in self.commands.items()
-        }
-        return sorted(self.commands, key=lambda name: place[name])
+        return list(self.commands)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is meant, whole, and what it is given."""
+        if args and args[0] in VERBS:
+            self.commands[args[0]] = import_module(f"doubtmap.cli.{args[0]}").command
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(

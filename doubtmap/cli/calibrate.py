@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from doubtmap.cli.app import LEARN
-from doubtmap.cli.commands import OUTPUT, command, command_line, option
+from doubtmap.cli.commands import OUTPUT, as_command, command_line, option
 from doubtmap.cli.options import (
     Data,
     Json,
@@ -30,14 +29,7 @@ if TYPE_CHECKING:
 
 CALIBRATION = "Calibration"
 
-EXAMPLE = """
-doubtmap calibrate demo synthetic:24 --out calibrator.safetensors
-doubtmap calibrate NETWORK camvid:PATH:val --method temperature --report calibration.html
-doubtmap evaluate NETWORK camvid:PATH:test --calibrator calibrator.safetensors
-"""
 
-
-@command("calibrate", EXAMPLE, group=LEARN)
 def calibrate_command(
     model: Model,
     data: Data,
@@ -105,3 +97,11 @@ def calibrate_command(
     typer.echo(json_text.dumps(figures, indent=1) if json else comparison_table(figures))
     tell_notes(found.notes)
     tell(f"Wrote {out}. Use it with --calibrator {out}.")
+
+
+EXAMPLE = """
+doubtmap calibrate demo synthetic:24 --out calibrator.safetensors
+doubtmap calibrate NETWORK camvid:PATH:val --method temperature --report calibration.html
+doubtmap evaluate NETWORK camvid:PATH:test --calibrator calibrator.safetensors
+"""
+command = as_command("calibrate", calibrate_command, EXAMPLE)

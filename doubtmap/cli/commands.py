@@ -1,8 +1,8 @@
 """How a function becomes a command: its options in groups, its example, and how it is run.
 
-`@command("fit", EXAMPLE)` stands above a function whose parameters are arguments and options. A
-parameter that is a dataclass, `Annotated[Settings, "Training"]`, becomes an option for each field
-that says so with `doubtmap.option.Option`, all in the group of that name.
+`command = as_command("fit", fit, EXAMPLE)` stands below a function whose parameters are arguments
+and options. A parameter that is a dataclass, `Annotated[Settings, "Training"]`, becomes an option
+for each field that says so with `doubtmap.option.Option`, all in the group of that name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from doubtmap.cli.app import app
 from doubtmap.cli.configuration import configured, keep_options
 from doubtmap.cli.telling import listening, log
 from doubtmap.errors import DoubtmapError, Stopped
@@ -48,22 +47,18 @@ class Command(TyperCommand):
         return found
 
 
-def command(name: str, example: str, *, group: str) -> Callable[[Callable[..., None]], Any]:
+def as_command(name: str, function: Callable[..., None], example: str) -> Any:
     """Make a command of a function.
 
     Args:
         name: of the command.
+        function: whose parameters are its arguments and options, and whose docstring is its help.
         example: three lines that work, for the end of `--help`.
-        group: under which `doubtmap --help` lists it.
     """
-
-    def made(function: Callable[..., None]) -> Callable[..., None]:
-        run = expanded(function)
-        epilog = "Example:\n" + "\n".join(f"  {line}" for line in example.strip().splitlines())
-        app.command(name, cls=Command, epilog=epilog, rich_help_panel=group)(run)
-        return run
-
-    return made
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    lines = "\n".join(example.strip().splitlines())
+    alone.command(name, cls=Command, epilog=f"Example:\n{lines}")(expanded(function))
+    return typer.main.get_command(alone)
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from doubtmap.cli.app import USE
-from doubtmap.cli.commands import command, command_line
+from doubtmap.cli.commands import as_command, command_line
 from doubtmap.cli.options import Limit, Out, Seed, opened, seeded
 from doubtmap.cli.telling import tell
 
-EXAMPLE = """
-doubtmap demo
-doubtmap demo --out demo --limit 4
-doubtmap demo --seed 7 --out other-streets
-"""
 
-
-@command("demo", EXAMPLE, group=USE)
 def demo(out: Out = Path("demo"), limit: Limit = None, seed: Seed = 0) -> None:
     """The whole job on the embedded network and scenes, in about a minute."""
     from doubtmap.evaluation.evaluate import evaluate
@@ -40,3 +32,11 @@ def demo(out: Out = Path("demo"), limit: Limit = None, seed: Seed = 0) -> None:
     write_evaluation(results, out)
     print_figures(results.figures)
     tell(f"Open {out / 'report.html'} to see where the network is wrong.")
+
+
+EXAMPLE = """
+doubtmap demo
+doubtmap demo --out demo --limit 4
+doubtmap demo --seed 7 --out other-streets
+"""
+command = as_command("demo", demo, EXAMPLE)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from doubtmap.cli.app import USE
-from doubtmap.cli.commands import DATA, OUTPUT, SCORES, command, command_line, option
+from doubtmap.cli.commands import DATA, OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
     Data,
     Limit,
@@ -31,14 +30,7 @@ if TYPE_CHECKING:
 
 FIGURES = "Figures"
 
-EXAMPLE = """
-doubtmap evaluate demo synthetic:24 --unknown rest --out results
-doubtmap evaluate NETWORK camvid:PATH:test --scores entropy,gradient --limit 20
-doubtmap evaluate --config results/options.toml --scores all --out again
-"""
 
-
-@command("evaluate", EXAMPLE, group=USE)
 def evaluate_command(
     model: Model,
     data: Data,
@@ -159,3 +151,11 @@ def _numbers(text: str | None) -> tuple[int, int] | None:
     if not (predicted.isdecimal() and labelled.isdecimal()):
         raise UsageError(f"--component-sizes: expected two numbers such as 500,100, got {text}.")
     return int(predicted), int(labelled)
+
+
+EXAMPLE = """
+doubtmap evaluate demo synthetic:24 --unknown rest --out results
+doubtmap evaluate NETWORK camvid:PATH:test --scores entropy,gradient --limit 20
+doubtmap evaluate --config results/options.toml --scores all --out again
+"""
+command = as_command("evaluate", evaluate_command, EXAMPLE)

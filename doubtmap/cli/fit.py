@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from doubtmap.cli.app import LEARN
-from doubtmap.cli.commands import OUTPUT, SCORES, command, command_line, option
+from doubtmap.cli.commands import OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
     Data,
     Limit,
@@ -29,20 +28,14 @@ if TYPE_CHECKING:
     from doubtmap.scores.wrong import Wrong
     from doubtmap.segments.estimators import Kind
 
-EXAMPLE = """
-doubtmap fit density demo synthetic:24 --out density.safetensors
-doubtmap fit wrong demo synthetic:24 --scores entropy,margin --out wrong.safetensors
-doubtmap evaluate demo synthetic:8 --scores density:density.safetensors,entropy
-"""
 
-
-@command("fit", EXAMPLE, group=LEARN)
 def fit(
     score: Annotated[
         str,
         typer.Argument(
             help="density, wrong or segments, options in brackets, as in "
-            "density(certainty=0,covariance=tied) or segments(kind=linear)."
+            "density(certainty=0,covariance=tied) or segments(kind=linear).",
+            metavar="SCORE",
         ),
     ],
     model: Model,
@@ -122,3 +115,11 @@ def _summary(fitted: Density | Wrong) -> str:
     if isinstance(fitted, Wrong):
         return f"from {len(fitted.used)} of {len(fitted.texts)} scores"
     return f"over {fitted.gaussians.mean.shape[1]} features of {fitted.layer}"
+
+
+EXAMPLE = """
+doubtmap fit density demo synthetic:24 --out density.safetensors
+doubtmap fit wrong demo synthetic:24 --scores entropy,margin --out wrong.safetensors
+doubtmap evaluate demo synthetic:8 --scores density:density.safetensors,entropy
+"""
+command = as_command("fit", fit, EXAMPLE)

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from doubtmap.cli.app import STUDY
-from doubtmap.cli.commands import command
+from doubtmap.cli.commands import as_command
 from doubtmap.version import __version__
 
-EXAMPLE = """
-doubtmap info
-doubtmap --version
-python -m doubtmap info
-"""
 
-
-@command("info", EXAMPLE, group=STUDY)
 def info() -> None:
     """Versions, devices and what is installed."""
     import torch
@@ -30,3 +22,11 @@ def info() -> None:
     for device in ("cpu", "cuda"):
         known = ", ".join(f"{key}: {value}" for key, value in available(device).items())
         typer.echo(f"on {device}, {known}")
+
+
+EXAMPLE = """
+doubtmap info
+doubtmap --version
+python -m doubtmap info
+"""
+command = as_command("info", info, EXAMPLE)

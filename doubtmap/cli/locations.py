@@ -7,20 +7,12 @@ from typing import Annotated
 
 import typer
 
-from doubtmap.cli.app import STUDY
-from doubtmap.cli.commands import command, command_line, option
+from doubtmap.cli.commands import as_command, command_line, option
 from doubtmap.cli.options import Data, Limit, Model, Network, Out, Seed, opened, seeded
 
 FEATURES = "Features"
 
-EXAMPLE = """
-doubtmap locations demo synthetic:24
-doubtmap locations demo synthetic:24 --grid 4 --out places
-doubtmap locations NETWORK camvid:PATH:train --layer encoder.stage4 --limit 50
-"""
 
-
-@command("locations", EXAMPLE, group=STUDY)
 def locations(
     model: Model,
     data: Data,
@@ -42,3 +34,11 @@ def locations(
             segmenter, opened(data, seed, limit), layer=layer, grid=grid, progress=progress
         )
     typer.echo(write_locations(figures, segmenter.class_names, out, command_line()))
+
+
+EXAMPLE = """
+doubtmap locations demo synthetic:24
+doubtmap locations demo synthetic:24 --grid 4 --out places
+doubtmap locations NETWORK camvid:PATH:train --layer encoder.stage4 --limit 50
+"""
+command = as_command("locations", locations, EXAMPLE)

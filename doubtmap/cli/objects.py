@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from doubtmap.cli.app import USE
-from doubtmap.cli.commands import OUTPUT, SCORES, command, command_line, option
+from doubtmap.cli.commands import OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
     Images,
     Limit,
@@ -31,14 +30,7 @@ if TYPE_CHECKING:
 
 OBJECTS = "Objects"
 
-EXAMPLE = """
-doubtmap objects demo photographs/ --threshold 0.5 --out objects
-doubtmap threshold demo synthetic:24 --score energy --of unknown --by f1 --out t.json
-doubtmap objects demo photographs/ --threshold t.json --on road,pavement --simplify 1
-"""
 
-
-@command("objects", EXAMPLE, group=USE)
 def objects_command(
     model: Model,
     images: Images,
@@ -160,3 +152,11 @@ def _same(scored: tuple[str, Score], chosen: Threshold) -> tuple[str, Score]:
             f"--score out, or choose one for it with: doubtmap threshold MODEL DATA."
         )
     return scored
+
+
+EXAMPLE = """
+doubtmap objects demo photographs/ --threshold 0.5 --out objects
+doubtmap threshold demo synthetic:24 --score energy --of unknown --by f1 --out t.json
+doubtmap objects demo photographs/ --threshold t.json --on road,pavement --simplify 1
+"""
+command = as_command("objects", objects_command, EXAMPLE)

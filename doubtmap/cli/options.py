@@ -23,11 +23,14 @@ Model = Annotated[
     str,
     typer.Argument(
         help="Hugging Face folder or name, FILE.onnx, FILE.pt2, python:FILE.py:FUNCTION, or demo; "
-        "several, comma-separated, are an ensemble."
+        "several, comma-separated, are an ensemble.",
+        metavar="MODEL",
     ),
 ]
-Data = Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N.")]
-Images = Annotated[list[str], typer.Argument(help="Images, folders or patterns.")]
+Data = Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N.", metavar="DATA")]
+Images = Annotated[
+    list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGES...")
+]
 Scores = Annotated[
     str,
     option(

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from doubtmap.cli.app import USE
-from doubtmap.cli.commands import OUTPUT, SCORES, command, command_line, option
+from doubtmap.cli.commands import OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
     Images,
     Limit,
@@ -21,14 +20,7 @@ from doubtmap.cli.options import (
     seeded,
 )
 
-EXAMPLE = """
-doubtmap fit segments demo synthetic:24 --out segments.safetensors
-doubtmap review demo photographs/ --segments segments.safetensors
-doubtmap review demo photographs/ --segments segments.safetensors --by miou --first 50
-"""
 
-
-@command("review", EXAMPLE, group=USE)
 def review_command(
     model: Model,
     images: Images,
@@ -62,3 +54,11 @@ def review_command(
             progress=progress,
         )
     typer.echo(summary)
+
+
+EXAMPLE = """
+doubtmap fit segments demo synthetic:24 --out segments.safetensors
+doubtmap review demo photographs/ --segments segments.safetensors
+doubtmap review demo photographs/ --segments segments.safetensors --by miou --first 50
+"""
+command = as_command("review", review_command, EXAMPLE)

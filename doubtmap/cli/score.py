@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from doubtmap.cli.app import USE
-from doubtmap.cli.commands import OUTPUT, command, command_line, option
+from doubtmap.cli.commands import OUTPUT, as_command, command_line, option
 from doubtmap.cli.options import (
     Images,
     Limit,
@@ -23,14 +22,7 @@ from doubtmap.cli.options import (
     seeded,
 )
 
-EXAMPLE = """
-doubtmap score demo photographs/ --out doubt
-doubtmap score demo 'frames/*.png' --scores entropy,gradient --format npy --limit 10
-doubtmap score --config doubt/options.toml --out again
-"""
 
-
-@command("score", EXAMPLE, group=USE)
 def score(
     model: Model,
     images: Images,
@@ -63,3 +55,11 @@ def score(
             progress=progress,
         )
     typer.echo(summary)
+
+
+EXAMPLE = """
+doubtmap score demo photographs/ --out doubt
+doubtmap score demo 'frames/*.png' --scores entropy,gradient --format npy --limit 10
+doubtmap score --config doubt/options.toml --out again
+"""
+command = as_command("score", score, EXAMPLE)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from doubtmap.cli.app import LEARN
-from doubtmap.cli.commands import OUTPUT, SCORES, command, command_line, option
+from doubtmap.cli.commands import OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
     Data,
     Limit,
@@ -32,14 +31,7 @@ if TYPE_CHECKING:
 
 CHOICE = "Choice"
 
-EXAMPLE = """
-doubtmap threshold demo synthetic:24 --score entropy --of wrong --by f1 --out t.json
-doubtmap threshold NETWORK DATA --score energy --of unknown --by risk --alpha 0.05 --out r.json
-doubtmap threshold NETWORK OTHER_DATA --check r.json
-"""
 
-
-@command("threshold", EXAMPLE, group=LEARN)
 def threshold_command(
     model: Model,
     data: Data,
@@ -139,3 +131,11 @@ def _summary(chosen: Threshold) -> str:
         f"{chosen.data}; of the {chosen.of} ones it finds {figures['tpr']}, and misses "
         f"{figures['missed']} in the mean over images"
     )
+
+
+EXAMPLE = """
+doubtmap threshold demo synthetic:24 --score entropy --of wrong --by f1 --out t.json
+doubtmap threshold NETWORK DATA --score energy --of unknown --by risk --alpha 0.05 --out r.json
+doubtmap threshold NETWORK OTHER_DATA --check r.json
+"""
+command = as_command("threshold", threshold_command, EXAMPLE)

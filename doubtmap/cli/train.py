@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doubtmap.cli.app import LEARN
-from doubtmap.cli.commands import DATA, MODEL, OUTPUT, command, flags_of, option
+from doubtmap.cli.commands import DATA, MODEL, OUTPUT, as_command, flags_of, option
 from doubtmap.cli.options import Data, Device, Limit, Resume, Seed, names, opened
 from doubtmap.cli.telling import log, tell
 from doubtmap.errors import UsageError
@@ -31,22 +30,26 @@ RECIPES = ("plain", "spectral", "ensemble", "dudes", "nflowjs")
 learns what it does not know from negatives."""
 TRAINING = "Training"
 
-EXAMPLE = """
-doubtmap train camvid:PATH:train --validation camvid:PATH:val --out network
-doubtmap train camvid:PATH:train --recipe ensemble --members 5 --out members
-doubtmap train camvid:PATH:train --recipe nflowjs --model network --out careful
-"""
 
-
-@command("train", EXAMPLE, group=LEARN)
 def train_command(
     data: Data,
-    out: Annotated[Path, option(OUTPUT, "Folder of the network, or of the members.")],
+    *,
+    recipe: Annotated[str, option(TRAINING, f"One of {', '.join(RECIPES)}.")] = "plain",
+    epochs: Annotated[
+        int | None,
+        option(
+            TRAINING,
+            f"Passes over the images. Default: {Settings.epochs}, of nflowjs {FINE_TUNING}.",
+        ),
+    ] = None,
     settings: Annotated[Settings, TRAINING],
+    members: Annotated[int, option("Recipe: ensemble", "Networks that are trained.")] = MEMBERS,
     spectral: Annotated[SpectralOptions, "Recipe: spectral"],
     dudes: Annotated[DudesOptions, "Recipe: dudes"],
     nflowjs: Annotated[NFlowJSOptions, "Recipe: nflowjs"],
-    recipe: Annotated[str, option(TRAINING, f"One of {', '.join(RECIPES)}.")] = "plain",
+    out: Annotated[
+        Path, option(OUTPUT, "Folder of the network, or of the members.", metavar="DIR")
+    ],
     validation: Annotated[
         str | None, option(DATA, "Data by whose mIoU the best epoch is kept.")
     ] = None,
@@ -64,14 +67,6 @@ def train_command(
         bool, option(MODEL, "Leave the weights and draw others.", "--from-scratch")
     ] = False,
     hold_out: Annotated[str, option(DATA, "Classes that are not learnt, but void.")] = "",
-    epochs: Annotated[
-        int | None,
-        option(
-            TRAINING,
-            f"Passes over the images. Default: {Settings.epochs}, of nflowjs {FINE_TUNING}.",
-        ),
-    ] = None,
-    members: Annotated[int, option("Recipe: ensemble", "Networks that are trained.")] = MEMBERS,
     without_fold: Annotated[
         str | None,
         option(DATA, "K/N: leave out the K-th of N equal parts of the images."),
@@ -231,3 +226,11 @@ def _line(row: Row) -> str:
     if row["miou"] is not None:
         figures.append(f"val mIoU {row['miou']:.4f}")
     return f"epoch {row['epoch']}: {', '.join(figures)}, {row['seconds']:.0f} s"
+
+
+EXAMPLE = """
+doubtmap train camvid:PATH:train --validation camvid:PATH:val --out network
+doubtmap train camvid:PATH:train --recipe ensemble --members 5 --out members
+doubtmap train camvid:PATH:train --recipe nflowjs --model network --out careful
+"""
+command = as_command("train", train_command, EXAMPLE)
