@@ -10,6 +10,7 @@ import doubtmap
 
 ROOT = Path(doubtmap.__file__).parent
 LINES = (
+    ("__main__",),
     ("cli",),
     ("evaluation",),
     ("segments", "objects", "studies"),
@@ -18,8 +19,8 @@ LINES = (
     ("engine", "training"),
     ("models", "scores", "metrics"),
     ("reports", "streets", "prediction"),
-    ("datasets", "kernels", "files"),
-    ("errors", "names", "progress", "version"),
+    ("datasets", "kernels", "files", "option"),
+    ("errors", "lazy", "names", "progress", "version"),
 )
 """Arrows point downward only; rooms of one line do not know each other."""
 LEVEL = {room: level for level, rooms in enumerate(LINES) for room in rooms}

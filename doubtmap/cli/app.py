@@ -61,9 +61,13 @@ class Commands(TyperGroup):
         super().__init__(**given)
         for name, (group, sentence) in VERBS.items():
             self.commands[name] = TyperCommand(name, help=sentence, rich_help_panel=group)
-        for parameter in self.params:  # spares Typer to look at what no one gave
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what stands before the command; what nobody gave is not looked at, nor slow."""
+        for parameter in self.params:
             if parameter.name in ("install_completion", "show_completion"):
                 parameter.default = False
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All names, in the order in which `--help` shows them."""

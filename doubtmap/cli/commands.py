@@ -92,7 +92,8 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(function, include_extras=True)
     for parameter in inspect.signature(function).parameters.values():
         hint = hints[parameter.name]
-        if is_dataclass(kind := (get_args(hint) or (hint,))[0]):
+        kind = (get_args(hint) or (hint,))[0]
+        if isinstance(kind, type) and is_dataclass(kind):
             groups.append(_group(parameter.name, kind, hint.__metadata__[0]))
             parameters |= {option.name: option for _, option in groups[-1].options.values()}
         else:

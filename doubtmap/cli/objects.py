@@ -76,14 +76,14 @@ def objects_command(
 
     seeded(seed)
     segmenter = network.open(model, seed)
-    scored, limit, chosen = _score_and_threshold(segmenter, score, threshold)
+    scored, above, chosen = _score_and_threshold(segmenter, score, threshold)
     places = class_indices(names(on), segmenter.class_names)
     with progress_bar() as progress:
         found = write_objects(
             segmenter,
             collected(images, limit),
             scored,
-            ObjectRule(limit, smallest, smallest_share, fill_holes, places, on_share),
+            ObjectRule(above, smallest, smallest_share, fill_holes, places, on_share),
             out,
             simplify=simplify,
             encoding=encoding,

@@ -15,8 +15,7 @@ from doubtmap.cli.commands import DATA, MODEL, OUTPUT, as_command, flags_of, opt
 from doubtmap.cli.options import Data, Device, Limit, Resume, Seed, names, opened
 from doubtmap.cli.telling import log, tell
 from doubtmap.errors import UsageError
-from doubtmap.training.options import DudesOptions, NFlowJSOptions, SpectralOptions
-from doubtmap.training.settings import Settings
+from doubtmap.training.settings import DudesOptions, NFlowJSOptions, Settings, SpectralOptions
 
 if TYPE_CHECKING:
     from doubtmap.training import Recipe, Reporter
