@@ -34,8 +34,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, ComponentSizes
-from doubtmap.datasets.labels import HIGHEST_VALUE, LOWEST_VALUE, LabelValues, colour_value
-from doubtmap.datasets.labels import value_text
+from doubtmap.datasets.labels import (
+    HIGHEST_VALUE,
+    LOWEST_VALUE,
+    LabelValues,
+    colour_value,
+    value_text,
+)
 from doubtmap.datasets.layouts import Layout
 from doubtmap.datasets.patterns import fields_of, misnamed_field
 from doubtmap.errors import DataError

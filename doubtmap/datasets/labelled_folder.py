@@ -21,7 +21,6 @@ from doubtmap.datasets.reading import Rendering, read_image, read_label
 from doubtmap.datasets.survey import Survey, left_beside, survey
 from doubtmap.errors import DataError, UsageError
 
-
 _LOOKING = threading.Lock()
 """One thread looks at a data set as a whole, while others wait for what it finds."""
 
@@ -118,9 +117,7 @@ class LabelledFolder:
         return (*left_beside(self.root, self.files), *self.looked_at.notes)
 
 
-def _other_size(
-    image: Path, size: tuple[int, int], label: Path, shape: tuple[int, ...]
-) -> str:
+def _other_size(image: Path, size: tuple[int, int], label: Path, shape: tuple[int, ...]) -> str:
     turned = "Turn the label or the image: " if size == shape[1::-1] else ""
     advice = (
         "one lies on its side."

@@ -362,7 +362,9 @@ class LabelValues:
         more = f" and {len(found) - 8} more" if len(found) > 8 else ""
         y, x = np.argwhere(where)[0]
         kind = "colours" if values[0] >= COLOURS else "label values"
-        described = sorted({v for v, _, _ in self.described() if (v >= COLOURS) == (values[0] >= COLOURS)})
+        described = sorted(
+            {v for v, _, _ in self.described() if (v >= COLOURS) == (values[0] >= COLOURS)}
+        )
         expected = ", ".join(_ranges(described)) or "none"
         return (
             f"{path}: expected the {kind} {expected}, got {', '.join(found[:8])}{more}, the first "

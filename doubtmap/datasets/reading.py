@@ -148,15 +148,11 @@ def implied_range(found: Sequence[Brightness], where: object) -> tuple[float, fl
         )
     bits = next((bits for bits in _DEPTHS if high < 2**bits), None)
     if bits is None:
-        raise DataError(
-            f"{where}: expected values of 0 to 65535, got {low:g} to {high:g}. {_SAY}"
-        )
+        raise DataError(f"{where}: expected values of 0 to 65535, got {low:g} to {high:g}. {_SAY}")
     return 0.0, float(2**bits - 1)
 
 
-_SAY = (
-    "Say which are black and white: range = [LOW, HIGH] in doubtmap.toml, --range LOW,HIGH of score."
-)
+_SAY = "Say which are black and white: range = [LOW, HIGH] in doubtmap.toml, --range LOW,HIGH of score."
 
 
 def _scaled(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
@@ -168,9 +164,7 @@ def _scaled(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     return np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
 
 
-def read_label(
-    path: str | Path, *, colours: bool = False, upright: bool = True
-) -> NDArray[Any]:
+def read_label(path: str | Path, *, colours: bool = False, upright: bool = True) -> NDArray[Any]:
     """Read the raw values of a label file.
 
     Args:

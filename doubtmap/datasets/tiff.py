@@ -128,7 +128,9 @@ def _page(content: bytes, page: Mapping[int, Any]) -> NDArray[Any]:
     planes = samples if apart else 1
     each = len(offsets) // planes
     read = [
-        _plane(content, page, offsets[k * each :][:each], counts[k * each :][:each], samples // planes)
+        _plane(
+            content, page, offsets[k * each :][:each], counts[k * each :][:each], samples // planes
+        )
         for k in range(planes)
     ]
     values = np.concatenate(read, axis=2)
@@ -184,7 +186,10 @@ def _unpacked(
         places.append(table)
         table += len(piece)
     sizes = [len(piece) for piece in pieces]
-    where = {_TILE_OFFSETS if tiled else _OFFSETS: places, _TILE_COUNTS if tiled else _COUNTS: sizes}
+    where = {
+        _TILE_OFFSETS if tiled else _OFFSETS: places,
+        _TILE_COUNTS if tiled else _COUNTS: sizes,
+    }
     entries = b""
     for tag, values in sorted({**tags, **where}.items()):
         packed = struct.pack(f"<{len(values)}L", *values)
@@ -193,7 +198,9 @@ def _unpacked(
             lists += packed
             packed = struct.pack("<L", position)
         entries += struct.pack("<HHL", tag, 4, len(values)) + packed
-    file = b"II*\0" + struct.pack("<LH", 8, count) + entries + b"\0\0\0\0" + lists + b"".join(pieces)
+    file = (
+        b"II*\0" + struct.pack("<LH", 8, count) + entries + b"\0\0\0\0" + lists + b"".join(pieces)
+    )
     with Image.open(io.BytesIO(file), formats=("TIFF",)) as image:
         return np.array(image)
 
