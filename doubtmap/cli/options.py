@@ -17,7 +17,7 @@ from doubtmap.calibration import Calibrated, load_calibrator
 from doubtmap.errors import UsageError
 from doubtmap.models import MonteCarloDropout, load
 from doubtmap.prediction import Segmenter
-from doubtmap.scores import OF_MEMBERS, STATELESS
+from doubtmap.scores import OF_MEMBERS, OF_QUERIES, STATELESS
 
 Model = Annotated[
     str,
@@ -31,7 +31,8 @@ Scores = Annotated[
     str,
     typer.Option(
         help=f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}; of "
-        f"several networks or passes: {', '.join(OF_MEMBERS)}; fitted: density:FILE, "
+        f"several networks or passes: {', '.join(OF_MEMBERS)}; of networks that predict masks by "
+        f"queries: {', '.join(OF_QUERIES)}; fitted: density:FILE, "
         f"mahalanobis:FILE, wrong:FILE."
     ),
 ]
@@ -160,9 +161,7 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(
-            f"{option}: expected numbers such as 0.5,0.5,0.5, got {text}."
-        ) from None
+        raise UsageError(f"{option}: expected numbers such as 0.5,0.5,0.5, got {text}.") from None
 
 
 def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:

@@ -18,8 +18,8 @@ from doubtmap.models.backend import Source, first_line, sha256_of
 from doubtmap.models.distilled import head_layers, with_head
 from doubtmap.models.ensemble import Ensemble
 from doubtmap.models.exported import open_exported
-from doubtmap.models.forms import Activation
 from doubtmap.models.folders import DESCRIPTION, open_python, open_trained
+from doubtmap.models.forms import Activation
 from doubtmap.models.huggingface import open_huggingface
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.network import NetworkSegmenter

@@ -25,7 +25,7 @@ from doubtmap.models.studying import (
     study,
     unknown_classifier,
 )
-from doubtmap.prediction import Prediction, Queries, Window
+from doubtmap.prediction import PIXEL, Prediction, Queries, Window
 
 LEVEL_LOST = "the network returns probabilities, whose free energy is 0 everywhere"
 
@@ -61,7 +61,7 @@ class Native:
     logits: Tensor
     features: Tensor | None = None
     align_corners: bool = False
-    window: Window = Window()
+    window: Window = PIXEL
     missing: str = ""
     energy_missing: str = ""
 
@@ -260,9 +260,7 @@ class NetworkSegmenter:
         layer = self.source.backend.last_layers[found.name]
         call, tap = answer.call(found.name), None
         if call is not None:
-            tap = reproducing(
-                call, layer, scores, reading.form, answer.sides, found.align_corners
-            )
+            tap = reproducing(call, layer, scores, reading.form, answer.sides, found.align_corners)
         if tap is None:
             missing = f"on this image {found.name!r} does not reproduce the network's output"
             note = (
@@ -279,7 +277,9 @@ class NetworkSegmenter:
             corners = found.align_corners and native_grid != grid
             return Native(said, tap.input, corners, layer.window)
         if not layer.window.single:
-            return replace(own, missing="its last layer's grid is neither the output's nor the image's")
+            return replace(
+                own, missing="its last layer's grid is neither the output's nor the image's"
+            )
         # The output lies on a grid between the classifier's and the image's. A 1x1 convolution
         # and a bilinear resize commute, so features resized alike still belong to the logits.
         features = F.interpolate(

@@ -69,9 +69,7 @@ def queries_of(output: object) -> tuple[Tensor, Tensor] | None:
     return None
 
 
-def candidates(
-    output: object, wanted: str | None = None, classes: int | None = None
-) -> list[Leaf]:
+def candidates(output: object, wanted: str | None = None, classes: int | None = None) -> list[Leaf]:
     """The tensors that could be the per-pixel scores.
 
     Args:
@@ -263,7 +261,9 @@ def query_scores(
     for top in range(0, height, step):
         rows = torch.arange(top, min(top + step, height), device=masks.device)
         part = rows_resized(masks, rows, (height, width)).sigmoid_()
-        whole[:, :, top : top + step] = (weights @ part.flatten(2)).unflatten(2, (len(rows), width))
+        whole[:, :, top : top + step] = (weights @ part.flatten(2)).view(
+            len(masks), -1, len(rows), width
+        )
     return whole[:, :-1], whole[:, -1]
 
 
