@@ -13,7 +13,7 @@ from doubtmap.cli.commands import SCORES as SCORES_GROUP
 from doubtmap.cli.telling import log, tell_notes
 from doubtmap.errors import UsageError
 from doubtmap.option import Option, read_names
-from doubtmap.scores import OF_MEMBERS, STATELESS
+from doubtmap.scores import OF_MEMBERS, OF_QUERIES, STATELESS
 
 if TYPE_CHECKING:
     from doubtmap.datasets import Dataset
@@ -36,8 +36,9 @@ Scores = Annotated[
     option(
         SCORES_GROUP,
         f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}; of "
-        f"several networks or passes: {', '.join(OF_MEMBERS)}; fitted: density:FILE, "
-        f"mahalanobis:FILE, wrong:FILE.",
+        f"several networks or passes: {', '.join(OF_MEMBERS)}; of networks that predict masks by "
+        f"queries: {', '.join(OF_QUERIES)}; fitted: doubt:FILE, density:FILE, mahalanobis:FILE, "
+        f"wrong:FILE.",
     ),
 ]
 Unknown = Annotated[

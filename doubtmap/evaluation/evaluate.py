@@ -41,7 +41,7 @@ from doubtmap.metrics import Components
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import BootstrapSums
 from doubtmap.prediction import Prediction, Score, Segmenter
-from doubtmap.scores import OF_MEMBERS, OF_STUDENTS, STATELESS
+from doubtmap.scores import OF_MEMBERS, OF_QUERIES, OF_STUDENTS, STATELESS
 from doubtmap.scores.members import said_by_head
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.scoring import is_probability, prepared, score_maps
@@ -227,7 +227,10 @@ def tally_pixels(
     todo = [index for index in range(len(run.dataset)) if index not in done]
     run.tell("pixels", len(done))
     for index, sample in read_ahead(run.dataset, todo, run.skipped):
-        prediction, label = run.predict(sample)
+        told = run.attempt(sample)
+        if told is None:
+            continue
+        prediction, label = told
         with run.timed("scores"):
             maps = score_maps(prediction, run.scores)
         with run.timed("metrics"):
@@ -400,14 +403,19 @@ def _notes(
             f"{sizes.labelled} labelled pixels, at {', or at '.join(at)}."
         )
     if run.skipped and run.skipped.reasons:
-        yield f"{len(run.skipped.reasons)} images could not be read and were skipped."
+        yield f"{len(run.skipped.reasons)} images could not be used and were skipped."
 
 
 def possible_scores(run: Run) -> dict[str, Score]:
     """All scores without fitting that this network can give."""
     wanted = [*STATELESS, *OF_MEMBERS]
     for _, sample in read_ahead(run.dataset, range(len(run.dataset)), run.skipped):
-        prediction, _ = run.predict(sample)
+        told = run.attempt(sample)
+        if told is None:
+            continue
+        prediction, _ = told
+        if prediction.queries is not None:
+            wanted += OF_QUERIES
         if prediction.features is None:
             wanted.remove("gradient")
             run.notes.append(
