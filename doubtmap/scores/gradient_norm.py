@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from doubtmap.errors import UsageError
 from doubtmap.kernels import Label, Variant, log_feature_norm, log_weight_norm
 from doubtmap.prediction import Prediction
 
+Of = Literal["weight", "bias"]
 LARGEST_LOG = math.log(1e30)
 """Norms beyond 1e30 go on as the tangent of exp, so that float32 keeps their order."""
 
@@ -21,6 +22,7 @@ def pixel_gradient_norm(
     label: Label = "predicted",
     variant: Variant = "exact",
     full_resolution: bool = False,
+    of: Of = "weight",
 ) -> Tensor:
     """The p-norm of the gradient of a pixel's loss in the weights of the last 1x1 convolution.
 
@@ -38,10 +40,11 @@ def pixel_gradient_norm(
 
     The norm is taken at feature resolution and then resized bilinearly, as the authors do, with
     the network's own corner convention. Only weights count; a bias, where the layer has one,
-    is left out.
+    is left out. With `of=bias` it is the gradient in the bias alone, `|| S - y ||_p`, which needs
+    no features and so serves ensembles and saved predictions too.
 
     Args:
-        prediction: with features.
+        prediction: with features, unless `of` is `bias`.
         p: order of the norm, above 0; below 1 a quasi-norm; `inf` is the maximum.
         label: `predicted` or `uniform`.
         variant: `exact` is the gradient. `published` has the weights of the authors' code,
@@ -49,6 +52,7 @@ def pixel_gradient_norm(
             only for p < 1; at p = 1 it is the norm of the features alone, beyond a confidence.
         full_resolution: resize logits and features first and take the norm at every image pixel.
             Where the pass is not compiled, that needs `D x H x W` numbers of memory.
+        of: `weight` or `bias`, of the last layer.
 
     Returns:
         `(B, H, W)` float32, >= 0 (<= 0 for the exact norm of the uniform label). Norms above
@@ -56,8 +60,8 @@ def pixel_gradient_norm(
         their order and does not overflow.
 
     Raises:
-        ModelError: where the prediction has no features.
-        UsageError: for p <= 0 or an unknown label or variant.
+        ModelError: where the prediction has no features and `of` is `weight`.
+        UsageError: for p <= 0 or an unknown label, variant or `of`.
 
     Reference:
         Pixel-wise Gradient Uncertainty for Convolutional Neural Networks applied to
@@ -72,24 +76,27 @@ def pixel_gradient_norm(
         >>> pixel_gradient_norm(prediction, p=1).item()  # |S - y| sums to 1, |f| to 3
         3.0
     """
-    _check(p, label, variant)
-    features = prediction.require_features("gradient")
+    _check(p, label, variant, of)
     place = prediction.placement if full_resolution else (None, None, False)
     log_norm = log_weight_norm(prediction.native_logits, p, label, variant, *place)
-    log_norm = log_norm + log_feature_norm(features, p, *place)
+    if of == "weight":
+        features = prediction.require_features("gradient")
+        log_norm = log_norm + log_feature_norm(features, p, *place)
     norm = log_norm.clamp_max(LARGEST_LOG).exp()
     norm = norm * (1 + (log_norm - LARGEST_LOG).clamp_min(0))
     score = -norm if (label, variant) == ("uniform", "exact") else norm
     return (score if full_resolution else prediction.to_size(score[:, None])[:, 0]).float()
 
 
-def _check(p: float, label: str, variant: str) -> None:
+def _check(p: float, label: str, variant: str, of: str) -> None:
     if not p > 0:
         raise UsageError(f"gradient: expected p > 0, such as 0.5 or 2, got p={p}.")
     if label not in get_args(Label):
         raise UsageError(f"gradient: expected label=predicted or label=uniform, got {label!r}.")
     if variant not in get_args(Variant):
         raise UsageError(f"gradient: expected variant=exact or published, got {variant!r}.")
+    if of not in get_args(Of):
+        raise UsageError(f"gradient: expected of=weight or of=bias, got {of!r}.")
 
 
 gradient = pixel_gradient_norm
