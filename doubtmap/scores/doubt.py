@@ -104,6 +104,7 @@ def _log_islands(p: Tensor, cell: float, sides: Sides) -> Tensor:
 
 
 def on_image(prediction: Prediction, log_maps: Tensor) -> Tensor:
+    """`(B, H, W)` float32 from logarithms on the grid of `terms`, resized and then raised."""
     shape = prediction.native_logits.shape
     maps = spread_out(log_maps, samples(1, shape[-1]), (shape[-2], shape[-1]))
     return prediction.to_size(maps[:, None])[:, 0].exp().float()

@@ -11,7 +11,7 @@ from doubtmap.scores.smoothing import averaged, smoothed, spread_out
 
 def slow_islands(p, sides):
     """The formula, cell by cell."""
-    classes, height, width = p.shape
+    height, width = p.shape[1:]
     best = np.zeros((height, width))
     for c, i, j in np.ndindex(p.shape):
         for part in PARTS:
