@@ -8,9 +8,12 @@ RoadAnomaly21, Fishyscapes Static, the small objects of RoadAnomaly21, CamVid va
 see 14 ordinary images without labels: of CamVid train, or of Cityscapes.
 
 Rows: one for each network, set and score, `auprc_ratio` being over max softmax and
-`auprc_difference` paired over images; with `part` "scores", "terms" (one factor left out, or
-alone) or "growth" (images in the fit). `images` says how many were judged: all of RoadAnomaly21,
-every `--every`-th of the others, every eighth of CamVid.
+`auprc_difference` paired over images; with `stage` "scores", "terms" (one factor left out, or
+alone) or "growth" (images in the fit). Rows of the set "all pairs" sum them up: geometric mean,
+worst and number of pairs of network and set; those of the stage "pairs" list them. `images` says
+how many were judged: all of RoadAnomaly21, every `--every`-th of the others, every eighth of
+CamVid. A network and set whose rows are in the file already are not measured again; remove the
+file to start anew.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import importlib.util
 import json
 import os
 import shlex
+import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,6 +48,12 @@ CAMVID = ("camvid9", "camvid9-overconfident", "camvid9-ensemble/1")
 WIDTHS = (1.0, 0.5, 2.0)
 UNKNOWN = ("pedestrian", "bicyclist")
 GROWTH = (3, 5, 10)
+ABLATED = {
+    (network, f"roadanomaly21{small}")
+    for network in ("camvid9", "espnetv2-1.0")
+    for small in ("", "_small")
+}
+"""Networks and sets that also have rows of terms and growth."""
 KEPT = {"unknown": ("auprc", "fpr95", "siou", "ppv", "f1"), "wrong": ("auprc", "fpr95", "aurc")}
 EXTRA = "gradient(of=bias,p=0.3)"
 
@@ -135,20 +145,25 @@ class Named(Derived):
         return self.dataset[index]
 
 
-def measure(shared: Path, every: int, save: Callable[[list[dict[str, Any]]], None]) -> None:
-    """All rows; saved after each set."""
-    rows: list[dict[str, Any]] = []
+def measure(
+    shared: Path, every: int, rows: list[dict[str, Any]], save: Callable[[list[Any]], None]
+) -> None:
+    """All rows that are not there yet; saved after each set."""
+    done = {(row["network"], row["set"]) for row in rows}
     for name, opened, ordinary in networks(shared):
+        todo = [data for data in sets(shared, name, every) if (name, data.name) not in done]
+        if not todo:
+            continue
         segmenter = opened()
         fits: dict[str, Score] = {"doubt:FILE": fit_score("doubt", segmenter, ordinary)}
-        parts: dict[str, dict[str, Score]] = {"scores": fits}
-        if name in ("camvid9", "espnetv2-1.0"):
-            parts["terms"] = {key: only(*which) for key, which in TERMS.items()}
-            parts["growth"] = {
-                f"{n} images": fit_score("doubt", segmenter, Some(ordinary, 14 // n, n))
-                for n in GROWTH
-            }
-        for dataset in sets(shared, name, every):
+        for dataset in todo:
+            parts: dict[str, dict[str, Score]] = {"scores": fits}
+            if (name, dataset.name) in ABLATED:
+                parts["terms"] = {key: only(*which) for key, which in TERMS.items()}
+                parts["growth"] = {
+                    f"{n} images": fit_score("doubt", segmenter, Some(ordinary, 14 // n, n))
+                    for n in GROWTH
+                }
             rows += of_set(name, segmenter, dataset, parts)
             save(rows)
 
@@ -166,7 +181,7 @@ def of_set(
     found = dm.evaluate(segmenter, dataset, scores, unknown=unknown, replicates=100, examples=0)
     figures = found.figures
     return [
-        {"name": score, "network": name, "set": dataset.name, "part": part, "images": len(dataset)}
+        {"name": score, "network": name, "set": dataset.name, "stage": part, "images": len(dataset)}
         | row(figures, score)
         for score, part in part_of.items()
     ]
@@ -194,6 +209,31 @@ def row(figures: dict[str, Any], score: str) -> dict[str, Any]:
     return kept
 
 
+def summed_up(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same figures by score over all pairs of network and set, and pair by pair."""
+    found: list[dict[str, Any]] = []
+    for stage, name in dict.fromkeys((row["stage"], row["name"]) for row in rows):
+        own = [row for row in rows if (row["stage"], row["name"]) == (stage, name)]
+        ratios = [row["auprc_ratio"] for row in own]
+        about = {"name": name, "set": "all pairs", "stage": stage, "pairs": len(own)}
+        found.append(
+            about
+            | {
+                "auprc_ratio": short(statistics.geometric_mean(ratios)),
+                "worst_ratio": min(ratios),
+                "at_least_2": sum(ratio >= 2 for ratio in ratios),
+                "fpr95_difference": short(statistics.mean(r["fpr95_difference"] for r in own)),
+                "worst_fpr95_difference": max(r["fpr95_difference"] for r in own),
+            }
+        )
+    for row in rows:
+        if row["name"] in ("doubt", "doubt:FILE", "max_softmax"):
+            found.append(row | {"name": row["network"] + ", " + row["set"], "set": row["name"]})
+            found[-1] |= {"stage": "pairs"}
+            del found[-1]["network"]
+    return found
+
+
 def short(value: float | None) -> float | None:
     """Five digits."""
     return None if value is None else float(f"{value:.5g}")
@@ -206,7 +246,7 @@ def write(rows: list[dict[str, Any]], conditions: dict[str, Any], out: Path) -> 
         "version": __version__,
         "conditions": conditions,
     }
-    lines = ",\n  ".join(json.dumps(row) for row in rows)
+    lines = ",\n  ".join(json.dumps(row) for row in rows + summed_up(rows))
     text = json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n  {lines}\n ]\n}}\n'
     out.write_text(text)
 
@@ -225,7 +265,9 @@ def main() -> None:
         "unknown in CamVid": list(UNKNOWN),
         "chosen on": "all these sets and networks, from caches of lower resolution",
     }
-    measure(given.shared, given.every, lambda rows: write(rows, conditions, given.out))
+    there = json.loads(given.out.read_text())["rows"] if given.out.exists() else []
+    rows = [row for row in there if "network" in row]
+    measure(given.shared, given.every, rows, lambda rows: write(rows, conditions, given.out))
 
 
 if __name__ == "__main__":
