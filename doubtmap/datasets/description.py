@@ -2,6 +2,7 @@
 
 ```toml
 name = "dubai"                    # optional: how results call it
+root = "/data/dubai"              # optional: where the files lie; else beside this one
 images = "images/{frame}.jpg"     # fields in braces, or * ? ** as in a shell; or a list of them
 labels = "labels/{frame}.png"     # {stem}, {folder} and {file} of the image are fields too
 range = [0, 2047]                 # optional: black and white of images of more than 8 bits
@@ -49,7 +50,7 @@ from doubtmap.names import plain_name
 FILE_NAME = "doubtmap.toml"
 
 _KEYS = (
-    *("name", "images", "labels", "classes", "known", "unknown", "void", "other"),
+    *("name", "root", "images", "labels", "classes", "known", "unknown", "void", "other"),
     *("split", "splits", "components", "range", "bands"),
 )
 FILLED = ("stem", "folder", "file")
@@ -57,17 +58,17 @@ FILLED = ("stem", "folder", "file")
 _MEANINGS = {"known": KNOWN, "unknown": UNKNOWN, "void": VOID}
 
 
-def read_description(folder: Path) -> Layout:
+def read_description(folder: Path) -> tuple[Path, Layout]:
     """Read the layout of a folder from its `doubtmap.toml`.
 
     Args:
         folder: folder of the data set.
 
     Returns:
-        The layout, its `title` the data set's name.
+        The folder where the files lie, and the layout, its `title` the data set's name.
 
     Raises:
-        DataError: the file is missing, or something in it is wrong.
+        DataError: the file or its `root` is missing, or something in it is wrong.
     """
     path = folder / FILE_NAME
     if not path.is_file():
@@ -77,7 +78,7 @@ def read_description(folder: Path) -> Layout:
         )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        return _layout(content, folder)
+        return _root(content, folder), _layout(content, folder)
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path}: expected TOML, got a mistake: {error}.") from error
     except UnicodeDecodeError as error:
@@ -88,6 +89,14 @@ def read_description(folder: Path) -> Layout:
 
 class _Mistake(Exception):
     """Something wrong in a description; becomes a `DataError` that names the file."""
+
+
+def _root(content: dict[str, Any], folder: Path) -> Path:
+    """Where the files lie; a relative `root` starts at the description's folder."""
+    root = folder / Path(_text(content, "root") or ".").expanduser()
+    if not root.is_dir():
+        raise _Mistake(f'expected root = "{content["root"]}" to be a folder, found none at {root}.')
+    return root
 
 
 def _layout(content: dict[str, Any], folder: Path) -> Layout:

@@ -270,8 +270,9 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "roadanomaly": Layout(
         title="Road Anomaly of Lis et al.",
-        images=("frames/{frame}.{suffix}",),
-        labels=("frames/{frame}.labels/labels_semantic.png",),
+        # As the authors pack it, or as it is often passed on.
+        images=("frames/{frame}.{suffix}", "images/{frame}.{suffix}"),
+        labels=("frames/{frame}.labels/labels_semantic.png", "labels_masks/{frame}.png"),
         # The authors' code names 0 background, 1 road, 2 anomaly, and leaves no region out.
         values=LabelValues(known=(0, 1), unknown=(2,), other=VOID),
         homepage="https://www.epfl.ch/labs/cvlab/data/road-anomaly/",
