@@ -8,18 +8,19 @@ Giving every pixel a wished-for confidence without changing which class is the l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from doubtmap.calibration.calibrator import Calibrator, Origin, Pairs, recalibrated
+from doubtmap.calibration.calibrator import Calibrator, Pairs, recalibrated
 from doubtmap.calibration.pixels import check_extent, checked_label
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import Entry, Origin, Part
 from doubtmap.prediction import Prediction
 
 
@@ -90,6 +91,18 @@ class HistogramBinning(Calibrator):
     edges: Tensor
     accuracy: Tensor
 
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {
+        "edges": Part("E"),
+        "accuracy": Part("M", low=0, high=1),
+    }
+
+    def __post_init__(self) -> None:
+        if len(self.accuracy) != len(self.edges) + 1 or bool((self.edges.diff() <= 0).any()):
+            raise UsageError(
+                f"histogram: expected ascending edges between {len(self.accuracy)} bins, got "
+                f"{len(self.edges)} numbers."
+            )
+
     @classmethod
     def fit(cls, pairs: Pairs, *, bins: int = 15) -> HistogramBinning:
         """Count the pixels of each bin; bins hold about equally many.
@@ -144,6 +157,8 @@ class Isotonic(Calibrator):
     """
 
     levels: Tensor
+
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"levels": Part(str(CELLS), high=0)}
 
     @classmethod
     def fit(cls, pairs: Pairs) -> Isotonic:

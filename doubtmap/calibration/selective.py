@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,10 @@ from doubtmap.calibration.calibrator import Calibrator, Identity, Pairs, recalib
 from doubtmap.calibration.judge import Inputs, Judge, read_inputs, train_judge
 from doubtmap.calibration.optimum import minimise
 from doubtmap.calibration.pixels import VALUES, Pixels, draw_pixels
-from doubtmap.calibration.temperature import best_inverse, check_temperature
+from doubtmap.calibration.temperature import ABOVE_ZERO, best_inverse, check_temperature
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import Entry, Part
+from doubtmap.files.tables import within
 from doubtmap.prediction import Prediction
 
 HOTTEST = 1e10
@@ -53,6 +55,8 @@ class Selective(Calibrator):
     selector: Judge
     temperature: float
     others: Calibrator = field(default_factory=Identity)
+
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"temperature": ABOVE_ZERO}
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
@@ -133,6 +137,8 @@ class SelectiveSoft(Calibrator):
     offset: float
     slope: float
 
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"offset": within(), "slope": within()}
+
     @classmethod
     def fit(
         cls, pairs: Pairs, *, balance: float = 0.0, inputs: Inputs = "logits", seed: int = 0
@@ -194,6 +200,8 @@ class SelectiveConfidence(Calibrator):
     selector: Judge
     offset: float
     slope: float
+
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"offset": within(), "slope": within()}
 
     @classmethod
     def fit(

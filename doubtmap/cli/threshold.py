@@ -117,6 +117,6 @@ def _summary(chosen: Threshold) -> str:
     figures = {name: "-" if x is None else f"{x:.3f}" for name, x in chosen.figures.items()}
     return (
         f"{chosen.score} > {chosen.threshold:.6g} flags {figures['flagged']} of the pixels of "
-        f"{chosen.data}; of the {chosen.of} ones it finds {figures['tpr']}, and misses "
+        f"{chosen.origin.data}; of the {chosen.of} ones it finds {figures['tpr']}, and misses "
         f"{figures['missed']} in the mean over images"
     )

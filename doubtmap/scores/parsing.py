@@ -31,11 +31,6 @@ FITTED: dict[str, type[Density] | type[Mahalanobis] | type[Wrong]] = {
 """The scores that learn from data, by name."""
 
 
-_MADE_BY = {
-    "wrong": "doubtmap fit wrong MODEL DATA --scores a,b --out FILE",
-}
-
-
 def parse_scores(
     wanted: str | Score | Iterable[str | Score] | Mapping[str, Score],
 ) -> dict[str, Score]:
@@ -94,7 +89,7 @@ def _parse_one(text: str) -> tuple[str, str | None, Score]:
     plain = f"{name}({given})" if given else name
     if name in FITTED:
         if file is None:
-            made_by = _MADE_BY.get(name, "doubtmap fit density MODEL DATA --out FILE")
+            made_by = FITTED[name].made_by
             raise UsageError(
                 f"scores: {name} learns from data: expected its file, as in {name}:FILE, got "
                 f"{text!r}. Make one with: {made_by}."
