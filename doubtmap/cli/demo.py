@@ -10,7 +10,7 @@ import typer
 from doubtmap.cli.app import app
 from doubtmap.cli.options import Out, Seed, command_line
 from doubtmap.datasets import open_dataset
-from doubtmap.evaluation.evaluate import evaluate
+from doubtmap.evaluation.evaluate import Options, evaluate
 from doubtmap.evaluation.report import write_evaluation
 from doubtmap.evaluation.table import print_figures
 from doubtmap.models import load
@@ -29,7 +29,7 @@ def demo(out: Out = Path("demo"), seed: Seed = 0) -> None:
             open_dataset("synthetic:24", seed=seed),
             scores,
             seed=seed,
-            command=command_line(),
+            options=Options(command=command_line()),
             progress=progress,
         )
     write_evaluation(results, out)

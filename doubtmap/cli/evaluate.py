@@ -26,6 +26,7 @@ from doubtmap.cli.options import (
 from doubtmap.datasets import ComponentSizes, Dataset, open_dataset, pasted_passes
 from doubtmap.decisions.file import load_threshold
 from doubtmap.errors import UsageError
+from doubtmap.evaluation.evaluate import Options
 from doubtmap.evaluation.repeats import evaluate_passes
 from doubtmap.evaluation.report import write_evaluation
 from doubtmap.evaluation.table import print_figures
@@ -94,18 +95,20 @@ def evaluate_command(
             scores,
             unknown=names(unknown),
             open_set=other or None,
-            thresholds=[load_threshold(file) for file in threshold or ()],
-            segments=MetaModel.load(segments) if segments else None,
-            notes=notes,
             out=out,
             resume=resume,
             skip_bad=skip_bad,
             seed=seed,
             replicates=replicates,
-            bins=bins,
-            component_sizes=_sizes(component_sizes),
-            command=command_line(),
-            save=lambda results: write_evaluation(results, out),
+            options=Options(
+                bins=bins,
+                component_sizes=_sizes(component_sizes),
+                thresholds=[load_threshold(file) for file in threshold or ()],
+                segments=MetaModel.load(segments) if segments else None,
+                notes=notes,
+                command=command_line(),
+                save=lambda results: write_evaluation(results, out),
+            ),
             progress=progress,
         )
     for note in results.figures["notes"]:

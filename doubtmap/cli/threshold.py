@@ -25,7 +25,7 @@ from doubtmap.datasets import Dataset, open_dataset
 from doubtmap.decisions.file import By, Of, Threshold, load_threshold, save_threshold
 from doubtmap.decisions.threshold import check_threshold, choose_threshold
 from doubtmap.errors import UsageError
-from doubtmap.files import check_place
+from doubtmap.files import Origin, check_place
 from doubtmap.prediction import Segmenter
 from doubtmap.progress import progress_bar
 
@@ -99,7 +99,7 @@ def _check(segmenter: Segmenter, dataset: Dataset, chosen: Threshold) -> None:
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     here = {name: x if math.isfinite(x) else None for name, x in figures.items()}
-    typer.echo(_summary(replace(chosen, data=dataset.name, figures=here)))
+    typer.echo(_summary(replace(chosen, origin=Origin(dataset.name), figures=here)))
     if chosen.by == "risk":
         typer.echo(f"missed was to stay below {chosen.level:g}, as an expectation over images")
 

@@ -89,7 +89,10 @@ class Origin:
         """
         hold_entries(known, ORIGIN, "the origin")
         assert isinstance(known, dict)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in known.items()
+        }
+        return cls(**plain)
 
 
 @dataclass(frozen=True)
@@ -169,10 +172,8 @@ def read(path: str | Path, kind: FileKind, build: Callable[[Content], T]) -> T:
             hold_parts(content.tensors, kind.parts)
         return build(content)
     except _TROUBLE as error:
-        why = next(iter(str(error).splitlines()), "") or type(error).__name__
-        why = why if len(why) <= 300 else f"{why[:300]} ..."
         raise kind.error(
-            f"{path}: expected {kind.what}, but it cannot be read ({why.rstrip('.')}). {kind.again}"
+            f"{path}: expected {kind.what}, but it cannot be read ({_why(error)}). {kind.again}"
         ) from error
 
 
@@ -181,6 +182,14 @@ _TROUBLE = (
     *(AttributeError, RuntimeError, UsageError),
 )
 """What a damaged file may raise, here or in what is made of it."""
+
+
+def _why(error: Exception) -> str:
+    """In words, on one line; what Python says of its own types helps nobody."""
+    if isinstance(error, LookupError | TypeError | AttributeError):
+        return "its parts do not fit together"
+    text = next(iter(str(error).splitlines()), "").rstrip(".") or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 def _plain(path: Path) -> tuple[str, Content]:
@@ -257,11 +266,12 @@ def _first_tensors(name: str, known: dict[str, Any], tensors: dict[str, Tensor])
         about["facts"] = about.pop("figures")["dict"]
         return Content(entries, tensors, Origin.of(_BLANK | about))
     about = dict(entries.pop("about"))
+    names = about.pop("class_names", [])
     hold_parts({"fingerprint": tensors["fingerprint"]}, {"fingerprint": Part("D", torch.float32)})
     origin = {
         "data": about.pop("data", ""),
         "images": about.pop("seen", []),
-        "class_names": about.pop("class_names", []),
+        "class_names": entries.pop("class_names", names),
         "command": about.pop("command", ""),
         "network": about.pop("model", {}),
         "version": about.pop("doubtmap", "0.1.0"),

@@ -39,7 +39,7 @@ def one_of(*choices: str) -> Entry:
 
 def within(low: float = -LARGEST, high: float = LARGEST) -> Entry:
     """A finite number in a range, its ends included."""
-    return Entry(f"a number from {low:.6g} to {high:.6g}", lambda value: _within(value, low, high))
+    return Entry(f"one of the {_range(low, high)}", lambda value: _within(value, low, high))
 
 
 def whole(low: int, high: int = 1 << 53) -> Entry:
@@ -53,7 +53,7 @@ def whole(low: int, high: int = 1 << 53) -> Entry:
 def all_within(low: float = -LARGEST, high: float = LARGEST, count: int | None = None) -> Entry:
     """Finite numbers in a range, any count of them or a given one."""
     return Entry(
-        f"{'' if count is None else f'{count} '}numbers from {low:.6g} to {high:.6g}",
+        f"{'' if count is None else f'{count} '}{_range(low, high)}",
         lambda value: (
             _is_list(value, object)
             and count in (None, len(value))
@@ -133,6 +133,14 @@ def hold_parts(
         _hold_part(name, tensor, named.get(name) or table["*"], known)
 
 
+def _range(low: float, high: float) -> str:
+    if (low, high) == (-LARGEST, LARGEST):
+        return "finite numbers"
+    if high == LARGEST:
+        return f"finite numbers of at least {low:.6g}"
+    return f"finite numbers from {low:.6g} to {high:.6g}"
+
+
 def _hold_names(known: Iterable[str], table: Mapping[str, object], what: str) -> None:
     names = set(known)
     if missing := [name for name in table if name not in names]:
@@ -157,6 +165,4 @@ def _hold_part(name: str, tensor: Tensor, part: Part, sizes: dict[str, int]) -> 
         if any(sizes[axis] != n for axis, n in zip(axes, shape) if not axis.isdigit()):
             raise ValueError(f"{name}: expected the shape ({', '.join(axes)}), got {shape}")
     if not bool(((tensor >= part.low) & (tensor <= part.high)).all()):
-        raise ValueError(
-            f"{name}: expected finite numbers from {part.low:.6g} to {part.high:.6g}, got others"
-        )
+        raise ValueError(f"{name}: expected {_range(part.low, part.high)}, got others")

@@ -165,7 +165,7 @@ class MetaModel:
         Raises:
             DataError: for another file.
         """
-        entries, estimators, origin = read(path, FILE, _parts)
+        entries, (touches, iou), origin = read(path, FILE, _parts)
         texts = tuple(entries["texts"])
         scores = parse_scores([relocated(text, Path(path).parent) for text in texts])
         if _digests(scores) != entries["digests"]:
@@ -173,7 +173,7 @@ class MetaModel:
                 f"{path}: expected the fitted scores that its features came from, but one of "
                 f"{', '.join(texts)} was fitted anew. Fit segments again."
             )
-        return cls(entries["by"], tuple(entries["names"]), texts, scores, *estimators, origin)
+        return cls(entries["by"], tuple(entries["names"]), texts, scores, touches, iou, origin)
 
 
 def labelled_rows(table: SegmentTable) -> SegmentTable:
