@@ -147,7 +147,7 @@ def encoded(kind: FileKind, content: Content) -> bytes:
     tensors = {name: x.detach().cpu().contiguous() for name, x in content.tensors.items()}
     # a file of safetensors needs a tensor
     kept = tensors or {"empty": torch.zeros(1)}
-    written: bytes = save(kept, {"doubtmap": text, "sha256": _sha256(text, kept)})
+    written: bytes = save(kept, {"doubtmap": text, "sha256": checksum(text, kept)})
     return written
 
 
@@ -186,6 +186,8 @@ _TROUBLE = (
 
 def _why(error: Exception) -> str:
     """In words, on one line; what Python says of its own types helps nobody."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
     if isinstance(error, LookupError | TypeError | AttributeError):
         return "its parts do not fit together"
     text = next(iter(str(error).splitlines()), "").rstrip(".") or type(error).__name__
@@ -216,7 +218,7 @@ def _tensors(path: Path) -> tuple[str, Content]:
     name, version = _header(known)
     if version == 1:
         return name, _first_tensors(name, known, tensors)
-    if metadata.get("sha256") != _sha256(text, tensors):
+    if metadata.get("sha256") != checksum(text, tensors):
         raise ValueError("it is damaged: its checksum is another")
     if tensors.keys() == {"empty"}:
         tensors = {}
@@ -231,7 +233,8 @@ def _header(known: dict[str, Any]) -> tuple[str, int]:
     return str(name), version
 
 
-def _sha256(text: str, tensors: Mapping[str, Tensor]) -> str:
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a header and tensors, by which damage is noticed."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

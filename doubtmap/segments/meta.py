@@ -195,14 +195,12 @@ def _digests(scores: Mapping[str, Score]) -> list[str]:
 
 def _parts(content: Content) -> tuple[dict[str, Any], list[Estimator], Origin]:
     """Values, estimators and origin of a file."""
-    entries, estimators = content.entries, []
-    kind, table = KINDS[entries["by"]]
-    hold_parts(
-        content.tensors, {f"{at}.{name}": part for at in PARTS for name, part in table.items()}
-    )
-    for at in PARTS:
-        arrays = {name: content.tensors[f"{at}.{name}"].numpy() for name in table}
-        estimators.append(kind(**arrays))
-        if estimators[-1].inputs != len(entries["names"]):
+    kind, table = KINDS[content.entries["by"]]
+    estimators = []
+    for part in PARTS:
+        own = {name: x for name, x in content.tensors.items() if name.startswith(f"{part}.")}
+        hold_parts(own, {f"{part}.{name}": values for name, values in table.items()})
+        estimators.append(kind(**{name: own[f"{part}.{name}"].numpy() for name in table}))
+        if estimators[-1].inputs != len(content.entries["names"]):
             raise ValueError("other features than estimators")
-    return entries, estimators, content.origin
+    return content.entries, estimators, content.origin
