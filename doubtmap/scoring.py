@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from doubtmap.datasets.reading import read_image
+from doubtmap.datasets.reading import read_image, read_or_skip
 from doubtmap.engine.settings import hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import write_atomically
@@ -80,22 +80,15 @@ def score_images(
         DataError: for an image that cannot be read, unless `skipped` takes it.
     """
     segmenter = prepared(segmenter, scores)
-    with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-read") as pool:
-        coming = pool.submit(read_image, paths[0], orient=True) if paths else None
-        for index, path in enumerate(paths):
-            assert coming is not None
-            current = coming
-            if index + 1 < len(paths):
-                coming = pool.submit(read_image, paths[index + 1], orient=True)
-            try:
-                image = current.result()
-            except DataError as error:
-                if skipped is None:
-                    raise
-                skipped[path] = str(error)
-                continue
-            # Nothing of it is kept here: the network's next run takes the same memory.
-            yield _scored(segmenter, path, image, scores)
+
+    def skip(path: Path, error: DataError) -> None:
+        assert skipped is not None
+        skipped[path] = str(error)
+
+    read = functools.partial(read_image, orient=True)
+    for path, image in read_or_skip(read, paths, 1, None if skipped is None else skip):
+        # Nothing of it is kept here: the network's next run takes the same memory.
+        yield _scored(segmenter, path, image, scores)
 
 
 def _scored(

@@ -24,13 +24,14 @@ Of = Literal["wrong", "unknown"]
 
 By = Literal["f1", "tpr", "fpr", "risk"]
 _SHARE = optional(within(0, 1))
+FLOAT32 = float(np.finfo(np.float32).max)
 FILE = FileKind(
     "threshold",
     "a threshold",
     "Make one with: doubtmap threshold MODEL DATA --score NAME --of unknown --by f1 --out FILE.",
     {
         "score": TEXT,
-        "threshold": within(),
+        "threshold": within(-FLOAT32, FLOAT32),
         "of": one_of(*get_args(Of)),
         "by": one_of(*get_args(By)),
         "level": _SHARE,

@@ -288,6 +288,8 @@ def _first_plain(known: dict[str, Any]) -> Content:
     of = {"data": "data", "images": "seen", "command": "command", "network": "network"}
     origin = {name: known.pop(key) for name, key in (of | {"fingerprint": "fingerprint"}).items()}
     known.pop("images")
+    about = dict(origin["network"])
+    origin |= {"network": about["model"], "class_names": about["class_names"]}
     return Content(known, {}, Origin.of(_BLANK | origin))
 
 

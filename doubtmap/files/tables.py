@@ -138,6 +138,8 @@ def _range(low: float, high: float) -> str:
         return "finite numbers"
     if high == LARGEST:
         return f"finite numbers of at least {low:.6g}"
+    if low == -LARGEST:
+        return f"finite numbers of at most {high:.6g}"
     return f"finite numbers from {low:.6g} to {high:.6g}"
 
 
@@ -164,5 +166,6 @@ def _hold_part(name: str, tensor: Tensor, part: Part, sizes: dict[str, int]) -> 
         sizes |= {axis: n for axis, n in zip(axes, shape) if not axis.isdigit()}
         if any(sizes[axis] != n for axis, n in zip(axes, shape) if not axis.isdigit()):
             raise ValueError(f"{name}: expected the shape ({', '.join(axes)}), got {shape}")
-    if not bool(((tensor >= part.low) & (tensor <= part.high)).all()):
+    values = tensor.double()  # in float32 the largest bound would be infinity itself
+    if not bool(((values >= part.low) & (values <= part.high)).all()):
         raise ValueError(f"{name}: expected {_range(part.low, part.high)}, got others")

@@ -23,6 +23,7 @@ from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Content, FileKind, Origin, Part, read, write
 from doubtmap.files.tables import TEXTS
 from doubtmap.prediction import FittedScore, Prediction, Score, digest_of
+from doubtmap.scores.odds import CELLS, counted, middles
 from doubtmap.scores.rising import Additive, Curve, Numbers, fit_additive, rescaled
 
 SAMPLE = 1 << 18
@@ -30,10 +31,6 @@ SAMPLE = 1 << 18
 
 
 LEAST = 32
-
-
-CELLS, RANGE = 1 << 13, 24.0
-"""Log-odds are counted in so many cells between minus and plus this."""
 
 
 class Pairs(Protocol):
@@ -87,13 +84,9 @@ def count_odds(pairs: Pairs, log_odds: Callable[[Prediction], Tensor]) -> tuple[
     counts = np.zeros((2, CELLS))
     for prediction, label in pairs:
         labelled = labelled_pixels(prediction, label)
-        odds = log_odds(prediction).flatten()[labelled]
         wrong = (prediction.classes != label).flatten()[labelled]
-        cell = ((odds + RANGE) * (CELLS / (2 * RANGE))).long().clamp_(0, CELLS - 1)
-        found = torch.bincount(cell + CELLS * wrong, minlength=2 * CELLS)
-        counts += found.view(2, CELLS).cpu().numpy()
-    middles: Numbers = (np.arange(CELLS, dtype=np.float64) + 0.5) * (2 * RANGE / CELLS) - RANGE
-    return counts, middles
+        counts += counted(log_odds(prediction).flatten()[labelled], wrong)
+    return counts, middles()
 
 
 def labelled_pixels(prediction: Prediction, label: Tensor) -> Tensor:

@@ -7,26 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.isotonic import isotonic_regression
 from worlds import honest_pairs
 
 from doubtmap.calibration import HistogramBinning, Isotonic
 from doubtmap.calibration.binned import (
     log_odds_of_confidence,
-    pool_adjacent_violators,
     with_confidence,
 )
 from doubtmap.prediction import Prediction
-
-numbers = st.floats(-5, 5, width=32)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(numbers, st.floats(0.125, 9, width=32)), min_size=1, max_size=40))
-def test_pooling_is_that_of_scikit_learn(pairs):
-    values, weights = map(np.array, zip(*pairs))
-    found = pool_adjacent_violators(values, weights)
-    assert found == pytest.approx(isotonic_regression(values, sample_weight=weights), abs=1e-9)
 
 
 @settings(max_examples=100, deadline=None)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_flows import SMALL, flow_of
 
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files.fitted import checksum
 from doubtmap.training.flow import (
     ActNorm,
     Coupling,
@@ -20,7 +21,6 @@ from doubtmap.training.flow import (
     latent_shapes,
     softly_clamped,
 )
-from doubtmap.files.fitted import checksum
 from doubtmap.training.flow_training import read_flow, write_flow
 
 
@@ -199,7 +199,10 @@ def test_a_file_gives_the_flow_back(tmp_path):
     [
         ({"format": 3}, "format 3, where this version reads 1 to 2"),
         ({"kind": "density"}, "it holds 'density'"),
-        ({"entries": {"shape": {"levels": 2, "steps": 1, "hidden": 4}, "about": {}}}, "Error.s. in load"),
+        (
+            {"entries": {"shape": {"levels": 2, "steps": 1, "hidden": 4}, "about": {}}},
+            "Error.s. in load",
+        ),
         ({"entries": {"shape": {"depth": 2}, "about": {}}}, "its shape lacks levels"),
     ],
 )
