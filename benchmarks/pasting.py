@@ -23,7 +23,9 @@ import torch
 
 import doubtmap as dm
 from doubtmap.datasets import pasted_passes
-from doubtmap.evaluation.open_set import open_set_figures
+from doubtmap.engine.run import Run
+from doubtmap.evaluation.evaluate import Options
+from doubtmap.evaluation.open_set import refused_figures, take_thresholds
 from doubtmap.evaluation.repeats import evaluate_passes
 from doubtmap.scores.parsing import parse_scores
 
@@ -72,8 +74,9 @@ def main() -> None:
         for split, half in (("val", "train"), ("test", "test"))
     }
     passes, notes = sets["test"]
-    results = evaluate_passes(segmenter, passes, SCORES, notes=notes, examples=0)
-    opened = open_set_figures(segmenter, passes[0], sets["val"][0][0], parse_scores(SCORES))
+    results = evaluate_passes(segmenter, passes, SCORES, options=Options(notes=notes, examples=0))
+    run, others = Run(segmenter, passes[0], parse_scores(SCORES), (), None), sets["val"][0][0]
+    opened = refused_figures(run, others, take_thresholds(run, others))
     old = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
     rows = rows_of(chosen.name, results.figures, opened)
     replaced = {row["name"] for row in rows}

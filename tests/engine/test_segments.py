@@ -219,7 +219,7 @@ def test_an_image_that_cannot_be_read_is_counted_or_ends_the_review(demo, fit, i
 
 
 def test_one_segment_is_no_failure(fit):
-    logits = torch.zeros(1, len(fit[0].model.fingerprint), 4, 4)
+    logits = torch.zeros(1, len(fit[0].model.origin.fingerprint), 4, 4)
     logits[:, 0] = 5
     from doubtmap.segments import segment_table
 
