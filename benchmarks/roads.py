@@ -38,7 +38,9 @@ import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, ComponentSizes, Dataset, pasted_passes
 from doubtmap.decisions.threshold import choose_threshold
 from doubtmap.engine import Pairs
-from doubtmap.evaluation.open_set import open_set_figures
+from doubtmap.engine.run import Run
+from doubtmap.evaluation.evaluate import Options
+from doubtmap.evaluation.open_set import refused_figures, take_thresholds
 from doubtmap.evaluation.repeats import evaluate_passes
 from doubtmap.metrics import Components, Ranking
 from doubtmap.metrics.accumulator import Array, State
@@ -261,9 +263,12 @@ def pasting(given: Namespace) -> list[Row]:
         for split, half in (("val", "train"), ("test", "test"))
     }
     passes, notes = sets["test"]
-    figures = evaluate_passes(segmenter, passes, PASTING_SCORES, notes=notes, examples=0).figures
+    figures = evaluate_passes(
+        segmenter, passes, PASTING_SCORES, options=Options(notes=notes, examples=0)
+    ).figures
     scores = parse_scores(PASTING_SCORES)
-    refusing = open_set_figures(segmenter, passes[0], sets["val"][0][0], scores)
+    asked, others = Run(segmenter, passes[0], scores, (), None), sets["val"][0][0]
+    refusing = refused_figures(asked, others, take_thresholds(asked, others))
     given.conditions |= {"pixels": figures["data"]["pixels"], "images": len(passes[0])}
     given.conditions |= {"objects": notes, "torch": torch.__version__}
     return [pasted_row(given.name, score, figures, refusing) for score in scores]

@@ -10,7 +10,8 @@ from typing import Any
 from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.run import Pairs, Progress, read_ahead
-from doubtmap.engine.settings import model_settings
+from doubtmap.engine.seen import images_seen
+from doubtmap.engine.settings import origin_of
 from doubtmap.engine.splitting import split_images
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import check_place
@@ -20,12 +21,11 @@ from doubtmap.scores.density import Density
 from doubtmap.scores.parsing import open_scores, parse_fit, split_names
 from doubtmap.scores.wrong import Wrong
 from doubtmap.scoring import (
-    _fingerprint,
     before_last_activation,
     deepest,
+    features_of,
     fingerprint_of,
     prepared,
-    seen_by,
 )
 
 
@@ -74,13 +74,7 @@ def fit_score(
     if out is not None:
         check_place(out)
     fitted = FITS[name](segmenter, dataset, options, progress)
-    about = {
-        **fitted.about,
-        **model_settings(segmenter),
-        "data": dataset.name,
-        "command": command,
-    }
-    fitted = replace(fitted, about=about)
+    fitted = replace(fitted, origin=replace(fitted.origin, command=command))
     if out is not None:
         fitted.save(out)
     return fitted
@@ -97,8 +91,8 @@ def _fit_density(
     wanted = () if layer == "classifier" else tuple(layer.split("+"))
     listening = listening_to(segmenter, wanted)
     fitted = Density.fit(Pairs(listening, dataset, progress=progress), layer=layer, **options)
-    about = {**fitted.about, "seen": fingerprints(dataset)}
-    return replace(fitted, fingerprint=_fingerprint(listening, fitted), about=about)
+    fingerprint, facts = features_of(listening, fitted), fitted.origin.facts
+    return replace(fitted, origin=origin_of(segmenter, dataset, fingerprint, **facts))
 
 
 def _fit_doubt(
@@ -117,8 +111,10 @@ def _fit_doubt(
         layer = deepest(segmenter, dataset[0].image[None])
     listening = listening_to(segmenter, (layer,))
     fitted = Doubt.fit(Unlabelled(listening, dataset, indices, progress), layer=layer, **options)
-    about = {**fitted.about, "seen": fingerprints(dataset, indices)}
-    return replace(fitted, fingerprint=_fingerprint(listening, fitted), about=about)
+    fingerprint, facts = features_of(listening, fitted), fitted.origin.facts
+    origin = origin_of(segmenter, dataset, fingerprint, **facts)
+    seen = tuple(fingerprints(dataset, indices))
+    return replace(fitted, origin=replace(origin, images=seen))
 
 
 @dataclass(frozen=True)
@@ -164,15 +160,10 @@ def _fit_wrong(
         for part, stage in zip(parts, ("curves", "calibrate"))
     )
     fitted = Wrong.fit(pairs, others, scores, seed=options["seed"])
-    return replace(
-        fitted,
-        fingerprint=fingerprint_of(listening),
-        about={
-            **fitted.about,
-            "unknown": list(options["unknown"]),
-            "seen": list(dict.fromkeys([*fingerprints(dataset), *seen_by(fitted.scores)])),
-        },
-    )
+    facts = {**fitted.origin.facts, "unknown": list(options["unknown"])}
+    origin = origin_of(segmenter, dataset, fingerprint_of(listening), **facts)
+    seen = [*origin.images, *(image for each in fitted.scores for image in images_seen(each))]
+    return replace(fitted, origin=replace(origin, images=tuple(dict.fromkeys(seen))))
 
 
 Fit = Callable[[Segmenter, Dataset, dict[str, Any], Progress | None], Density | Doubt | Wrong]

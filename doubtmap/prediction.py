@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.files import Origin
 from doubtmap.kernels import (
     PixelStatistics,
     at_least_float32,
@@ -29,6 +30,8 @@ from doubtmap.kernels import (
 )
 
 __all__ = [
+    "Fitted",
+    "FittedScore",
     "Listening",
     "Members",
     "Prediction",
@@ -38,6 +41,7 @@ __all__ = [
     "Window",
     "as_prediction",
     "at_least_float32",
+    "digest_of",
     "listening_to",
     "resize",
 ]
@@ -334,6 +338,49 @@ def listening_to(segmenter: Segmenter, layers: Sequence[str]) -> Segmenter:
 
 Score = Callable[[Prediction], Tensor]
 """`Prediction -> (B, H, W)` float32, higher = more doubt, without exception."""
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """Whatever was fitted: a score, a calibrator or a network with one, a threshold and so on."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where it comes from, and which images it has seen."""
+        ...
+
+
+@runtime_checkable
+class FittedScore(Fitted, Protocol):
+    """A score that learnt from data."""
+
+    @property
+    def digest(self) -> str:
+        """By which another fit, or another reading of the same file, is told apart."""
+        ...
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Inner layers that predictions must carry."""
+        ...
+
+    @property
+    def made_by(self) -> str:
+        """The command that fits it."""
+        ...
+
+    def features(self, prediction: Prediction) -> Tensor:
+        """`(B, D, h, w)`, by whose mean over a probe image the network is recognised."""
+        ...
+
+    def __call__(self, prediction: Prediction) -> Tensor:
+        """Score a prediction."""
+        ...
+
+
+def digest_of(score: Score) -> str:
+    """By which another fit of a score is told apart; empty where it learnt from no data."""
+    return score.digest if isinstance(score, FittedScore) else ""
 
 
 def as_prediction(logits: Prediction | Tensor) -> Prediction:

@@ -15,29 +15,34 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from doubtmap.datasets.reading import read_image
+from doubtmap.datasets.reading import read_image, read_or_skip
 from doubtmap.engine.settings import hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import write_atomically
 from doubtmap.models.layers import deepest_layer
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
-from doubtmap.prediction import Prediction, Score, Segmenter, listening_to
+from doubtmap.prediction import (
+    Fitted,
+    FittedScore,
+    Prediction,
+    Score,
+    Segmenter,
+    listening_to,
+)
 from doubtmap.reports.maps import MapFormat, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
-from doubtmap.scores.default import Doubt
-from doubtmap.scores.wrong import Wrong
 from doubtmap.version import __version__
 
 
@@ -76,25 +81,17 @@ def score_images(
         DataError: for an image that cannot be read, unless `skipped` takes it.
     """
     segmenter = prepared(segmenter, scores)
-    with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-read") as pool:
-        coming = pool.submit(read_image, paths[0]) if paths else None
-        for index, path in enumerate(paths):
-            assert coming is not None
-            current = coming
-            if index + 1 < len(paths):
-                coming = pool.submit(read_image, paths[index + 1])
-            try:
-                image = current.result()
-            except DataError as error:
-                if skipped is None:
-                    raise
-                skipped[path] = str(error)
-                continue
-            # Nothing of it is kept here: the network's next run takes the same memory.
-            scored = _attempt(segmenter, path, image, scores, skipped)
-            if scored is not None:
-                yield scored
-            del scored
+
+    def skip(path: Path, error: DataError) -> None:
+        assert skipped is not None
+        skipped[path] = str(error)
+
+    for path, image in read_or_skip(read_image, paths, 1, None if skipped is None else skip):
+        # Nothing of it is kept here: the network's next run takes the same memory.
+        scored = _attempt(segmenter, path, image, scores, skipped)
+        if scored is not None:
+            yield scored
+        del scored
 
 
 def _attempt(
@@ -345,45 +342,25 @@ def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
         UsageError: for a network that cannot be listened to.
         ModelError: for a network whose features are not those that a score was fitted to.
     """
-    layers = [layer for score in scores.values() for layer in getattr(score, "layers", ())]
+    fitted = {name: score for name, score in scores.items() if isinstance(score, FittedScore)}
+    layers = [layer for score in fitted.values() for layer in score.layers]
     listening = listening_to(segmenter, tuple(dict.fromkeys(layers)))
-    for name, score in scores.items():
-        expected = getattr(score, "fingerprint", None)
-        if expected is None or not expected.numel():
-            continue
-        hold_to_network(
-            name,
-            score.name if isinstance(score, Doubt | Wrong) else "density",
-            _fingerprint(listening, score),
-            expected,
-        )
+    for name, score in fitted.items():
+        if score.origin.fingerprint and not same_network(features_of(listening, score), score):
+            raise ModelError(
+                f"{name}: expected the network that it was fitted to, at the same --input-size, "
+                f"but this one's features differ. Fit it again with: {score.made_by}."
+            )
     return listening
 
 
-def seen_by(scores: Iterable[Score]) -> list[str]:
-    """Fingerprints of the images that scores have learnt from."""
-    return [image for score in scores for image in getattr(score, "about", {}).get("seen", ())]
-
-
-def hold_to_network(name: str, fit: str, found: Tensor, expected: Tensor) -> None:
-    """Refuse a network whose fingerprint is not the one that something was fitted to.
-
-    Args:
-        name: of what was fitted.
-        fit: what `doubtmap fit` calls it.
-        found: `(D,)` of this network.
-        expected: `(D,)` of that one.
-
-    Raises:
-        ModelError: where they differ.
-    """
+def same_network(found: Tensor, fitted: Fitted) -> bool:
+    """Whether a network's fingerprint, `(D,)`, is the one that something was fitted to."""
+    expected = torch.tensor(fitted.origin.fingerprint)
+    if found.shape != expected.shape:
+        return False
     slack = 1e-2 * float(expected.abs().max())
-    if found.shape != expected.shape or not torch.allclose(found, expected, 1e-2, slack):
-        raise ModelError(
-            f"{name}: expected the network that it was fitted to, at the same --input-size, but "
-            f"this one's features differ. Fit it again with: doubtmap fit {fit} MODEL DATA --out "
-            f"FILE."
-        )
+    return torch.allclose(found, expected, 1e-2, slack)
 
 
 def before_last_activation(segmenter: Segmenter) -> str | None:
@@ -422,8 +399,6 @@ def fingerprint_of(segmenter: Segmenter) -> Tensor:
     return segmenter(probe_image()).native_logits.mean((0, 2, 3)).cpu()
 
 
-def _fingerprint(segmenter: Segmenter, score: Any) -> Tensor:
-    """`(D,)`, the mean features of the probe image."""
-    prediction: Prediction = segmenter(probe_image())
-    features: Tensor = score.features(prediction)
-    return features.mean((0, 2, 3)).cpu()
+def features_of(segmenter: Segmenter, score: FittedScore) -> Tensor:
+    """`(D,)`, the mean of a score's features of the probe image."""
+    return score.features(segmenter(probe_image())).mean((0, 2, 3)).cpu()

@@ -93,6 +93,42 @@ def test_modules_import_each_other_in_one_direction():
     assert not below
 
 
+MOST_PARAMETERS = 12
+
+
+def parameters(function):
+    """How many a function takes, but for `self` and `cls`; `*args` and `**more` count as one."""
+    given = function.args
+    named = [part.arg for part in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    own = named[:1] in (["self"], ["cls"])
+    return len(named) - own + (given.vararg is not None) + (given.kwarg is not None)
+
+
+def is_a_kernel(function):
+    """Written in the language of Triton, which knows no structures."""
+    return any(ast.unparse(each) == "triton.jit" for each in function.decorator_list)
+
+
+def test_parameters_are_counted():
+    text = "def f(self, a, /, b, *c, d=1, **e): pass"
+    (function,) = ast.parse(text).body
+    assert parameters(function) == 5
+
+
+def test_no_function_takes_more_than_a_reader_can_hold():
+    """The command line is left out: there an option is a parameter."""
+    crowded = {
+        f"{path.relative_to(ROOT)}:{node.name}": parameters(node)
+        for path in FILES
+        if room_of(path) != "cli"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not is_a_kernel(node)
+        and parameters(node) > MOST_PARAMETERS
+    }
+    assert not crowded
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_are_small_and_rooms_have_names(path):
     assert len(path.read_text().splitlines()) <= 450

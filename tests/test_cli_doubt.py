@@ -45,7 +45,7 @@ def test_all_scores_and_a_fitted_one_in_one_run(run, fitted, tmp_path):
 def test_the_file_knows_the_images_that_taught_it(run, tmp_path):
     file = tmp_path / "d.dm"
     assert run("fit", "doubt", "demo", "synthetic:3", "--out", file)[0] == 0
-    assert len(Doubt.load(file).about["seen"]) == 3
+    assert len(Doubt.load(file).origin.images) == 3
     code, out, err = run(
         "evaluate", "demo", "synthetic:3", "--scores", f"doubt:{file}", "--json",
         "--out", tmp_path / "results", "--replicates", 20,

@@ -12,6 +12,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 import doubtmap as dm
 from doubtmap.decisions.file import Threshold, save_threshold
+from doubtmap.files import Origin
 from doubtmap.scoring import fingerprint_of
 
 NETWORK = """
@@ -210,15 +211,18 @@ def chosen(network, tmp_path):
     def write(**changed):
         segmenter = dm.load(network, classes=["lawn", "path", "shed"])
         made_for = {"fingerprint": tuple(fingerprint_of(segmenter).tolist())}
+        made_for |= {name: changed.pop(name) for name in ("data", "images") if name in changed}
         about = {"score": "margin", "threshold": 0.75, "of": "unknown", "by": "f1"}
-        save_threshold(Threshold(**(about | made_for | changed)), tmp_path / "limit.json")
+        save_threshold(
+            Threshold(**(about | changed), origin=Origin(**made_for)), tmp_path / "limit.json"
+        )
         return tmp_path / "limit.json"
 
     return write
 
 
 def test_a_threshold_file_brings_its_score(objects, chosen, tmp_path):
-    code, _, _ = objects(threshold=chosen(data="yard:val", images=7))
+    code, _, _ = objects(threshold=chosen(data="yard:val", images=tuple("abcdefg")))
     info = written(tmp_path)["info"]
     assert code == 0
     assert (info["score"], info["rule"]["threshold"]) == ("margin", 0.75)

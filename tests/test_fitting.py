@@ -6,6 +6,7 @@ from torch import nn
 
 import doubtmap as dm
 from doubtmap.engine.settings import model_settings
+from doubtmap.evaluation.evaluate import Options
 from doubtmap.fitting import fit_score
 from doubtmap.scoring import before_last_activation, prepared
 from doubtmap.studies.locations import locate
@@ -96,10 +97,10 @@ def test_an_ensemble_has_no_layers(fitted):
 
 
 def test_a_file_says_what_it_was_fitted_to(fitted):
-    about = dm.scores.Density.load(fitted).about
-    assert about["data"] == "synthetic:4"
-    assert about["images"] == 4
-    assert about["model"]["source"] == "demo"
+    origin = dm.scores.Density.load(fitted).origin
+    assert origin.data == "synthetic:4"
+    assert origin.facts == {"images": 4} and len(origin.images) == 4
+    assert origin.network["source"] == "demo"
 
 
 def test_a_layer_that_is_not_there():
@@ -159,7 +160,9 @@ def test_a_run_does_not_go_on_with_another_fit(fitted, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dm.evaluate(dm.load("demo"), streets, f"density:{fitted}", save=stop, **stopped)
+        dm.evaluate(
+            dm.load("demo"), streets, f"density:{fitted}", options=Options(save=stop), **stopped
+        )
     for scores in (f"density:{other}", f"density(at=any):{fitted}"):
         with pytest.raises(dm.UsageError, match="differ"):
             dm.evaluate(dm.load("demo"), streets, scores, resume=True, **stopped)

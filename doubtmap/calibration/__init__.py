@@ -9,7 +9,7 @@ The predicted class stays, but for `Vector` and `Dirichlet`, whose papers change
 """
 
 from doubtmap.calibration.binned import HistogramBinning, Isotonic
-from doubtmap.calibration.calibrator import Calibrator, Identity, Origin
+from doubtmap.calibration.calibrator import Calibrator, Identity
 from doubtmap.calibration.files import Calibrated, load_calibrator, save_calibrator
 from doubtmap.calibration.linear import Dirichlet, Vector
 from doubtmap.calibration.local import Local
@@ -18,6 +18,7 @@ from doubtmap.calibration.methods import METHODS, parse_method
 from doubtmap.calibration.selective import Selective, SelectiveConfidence, SelectiveSoft
 from doubtmap.calibration.temperature import EnsembleTemperature, Temperature
 from doubtmap.engine.run import Remembered
+from doubtmap.files import Origin
 
 __all__ = [
     "METHODS",

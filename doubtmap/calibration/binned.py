@@ -8,19 +8,22 @@ Giving every pixel a wished-for confidence without changing which class is the l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
-from doubtmap.calibration.calibrator import Calibrator, Origin, Pairs, recalibrated
+from doubtmap.calibration.calibrator import Calibrator, Pairs, recalibrated
 from doubtmap.calibration.pixels import check_extent, checked_label
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import Entry, Origin, Part
 from doubtmap.prediction import Prediction
+from doubtmap.scores.odds import CELLS, cells_of, counted, edges
 
 
 def with_confidence(logits: Tensor, classes: Tensor, confidence: Tensor) -> Tensor:
@@ -59,13 +62,6 @@ def log_odds_of_confidence(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.gather(1, chosen)[:, 0] - others
 
 
-CELLS = 1 << 13
-
-
-RANGE = 24.0
-"""Log-odds are clamped to plus and minus this: a probability 4e-11 from 0 or 1."""
-
-
 Counts = NDArray[np.floating[Any]]
 
 
@@ -90,6 +86,18 @@ class HistogramBinning(Calibrator):
     edges: Tensor
     accuracy: Tensor
 
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {
+        "edges": Part("E"),
+        "accuracy": Part("M", low=0, high=1),
+    }
+
+    def __post_init__(self) -> None:
+        if len(self.accuracy) != len(self.edges) + 1 or bool((self.edges.diff() <= 0).any()):
+            raise UsageError(
+                f"histogram: expected ascending edges between {len(self.accuracy)} bins, got "
+                f"{len(self.edges)} numbers."
+            )
+
     @classmethod
     def fit(cls, pairs: Pairs, *, bins: int = 15) -> HistogramBinning:
         """Count the pixels of each bin; bins hold about equally many.
@@ -113,7 +121,7 @@ class HistogramBinning(Calibrator):
         cuts = cuts[(cuts < CELLS) & (total[cuts - 1] < total[-1])]
         right, every = (np.add.reduceat(row, np.r_[0, cuts]) for row in (counts[1], counts.sum(0)))
         return cls(
-            edges=torch.from_numpy(_edges()[cuts - 1]).float(),
+            edges=torch.from_numpy(edges()[cuts - 1]).float(),
             accuracy=torch.from_numpy(right / np.maximum(every, 1)).float(),
             channels=channels,
             origin=origin,
@@ -145,6 +153,8 @@ class Isotonic(Calibrator):
 
     levels: Tensor
 
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"levels": Part(str(CELLS), high=0)}
+
     @classmethod
     def fit(cls, pairs: Pairs) -> Isotonic:
         """Pool adjacent violators over the counts of all cells.
@@ -158,7 +168,7 @@ class Isotonic(Calibrator):
         counts, channels, origin = _count(pairs, _of_every_class)
         hits, every = counts[1], counts.sum(0)
         held = every > 0
-        rising = pool_adjacent_violators(hits[held] / every[held], every[held])
+        rising = isotonic_regression(hits[held] / every[held], weights=every[held]).x
         half = 0.5 / every.sum()  # half a pixel, so that nothing is impossible
         rising = rising.clip(half, 1 - half)
         levels = np.interp(np.arange(CELLS), np.flatnonzero(held), np.log(rising))
@@ -166,39 +176,9 @@ class Isotonic(Calibrator):
 
     def apply(self, prediction: Prediction) -> Prediction:
         """Look probabilities up."""
-        cells = _cells(_of_every_class(prediction))
+        cells = cells_of(_of_every_class(prediction))
         logits = self.levels.to(prediction.logits)[cells]
         return recalibrated(prediction, logits, keep=True)
-
-
-def pool_adjacent_violators(values: Counts, weights: Counts) -> Counts:
-    """The closest non-decreasing sequence, in weighted squares.
-
-    Args:
-        values: `(n,)`.
-        weights: `(n,)`, above 0.
-
-    Returns:
-        `(n,)`.
-
-    Reference:
-        An empirical distribution function for sampling with incomplete information (Ayer et al.,
-        1955).
-    """
-    level: list[float] = []
-    mass: list[float] = []
-    length: list[int] = []
-    for value, weight in zip(values.tolist(), weights.tolist()):
-        level.append(value)
-        mass.append(weight)
-        length.append(1)
-        while len(level) > 1 and level[-2] >= level[-1]:
-            value, weight, count = level.pop(), mass.pop(), length.pop()
-            total = mass[-1] + weight
-            level[-1] = (level[-1] * mass[-1] + value * weight) / total
-            mass[-1] = total
-            length[-1] += count
-    return np.repeat(level, length)
 
 
 def _of_confidence(prediction: Prediction) -> Tensor:
@@ -214,16 +194,6 @@ def _of_every_class(prediction: Prediction) -> Tensor:
     return odds.scatter(1, classes[:, None], exact[:, None])
 
 
-def _cells(odds: Tensor) -> Tensor:
-    scaled = (odds + RANGE) * (CELLS / (2 * RANGE))
-    return scaled.floor().long().clamp_(0, CELLS - 1)
-
-
-def _edges() -> Counts:
-    """Upper edge of every cell."""
-    return np.arange(1, CELLS + 1) * (2 * RANGE / CELLS) - RANGE
-
-
 def _count(pairs: Pairs, odds_of: Callable[[Prediction], Tensor]) -> tuple[Counts, int, Origin]:
     """`(2, cells)`: misses and hits of all pixels, by cell; number of classes; class names."""
     counts, channels, wrong = np.zeros((2, CELLS)), 0, 0
@@ -237,9 +207,7 @@ def _count(pairs: Pairs, odds_of: Callable[[Prediction], Tensor]) -> tuple[Count
         every = torch.arange(channels, device=label.device)[None, :, None, None]
         asked = prediction.classes[:, None] if odds.shape[1] == 1 else every
         hit = (asked == label[:, None]).expand_as(odds)
-        cells = _cells(odds.movedim(1, -1)[there])
-        at = cells + CELLS * hit.movedim(1, -1)[there]
-        counts += torch.bincount(at.reshape(-1), minlength=2 * CELLS).view(2, CELLS).cpu().numpy()
+        counts += counted(odds.movedim(1, -1)[there], hit.movedim(1, -1)[there])
     if not counts.sum():
         raise DataError(
             "calibrate: expected pixels labelled with a class of the model, found none. Pass "

@@ -13,13 +13,14 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from doubtmap.calibration import Calibrator, Identity, Origin, Remembered, parse_method
+from doubtmap.calibration import Calibrator, Identity, Remembered, parse_method
 from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.run import Pairs, Progress
 from doubtmap.engine.splitting import split_images
 from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.files import Origin
 from doubtmap.prediction import Prediction, Segmenter
 
 RAW = "identity"
@@ -121,7 +122,7 @@ def calibrate(
         data=dataset.name,
         images=images,
         class_names=segmenter.class_names,
-        figures={"raw": comparison.figures(RAW), "calibrated": comparison.figures(taken)},
+        facts={"raw": comparison.figures(RAW), "calibrated": comparison.figures(taken)},
         command=command,
     )
     return Calibration(taken, replace(calibrator, origin=origin), comparison, (*notes, *found))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeAlias
 
 from torch import Tensor
 
 from doubtmap.errors import UsageError
+from doubtmap.files import Entry, Origin, Part
 from doubtmap.prediction import Prediction
 
 Pairs: TypeAlias = Iterable[tuple[Prediction, Tensor]]
@@ -25,25 +26,6 @@ LEVEL_LOST = (
 """Why calibrated logits have no free energy."""
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a calibrator comes from.
-
-    Args:
-        data: name of the data set it was fitted on.
-        images: fingerprints of the images, see `doubtmap.datasets.fingerprints`.
-        class_names: of the model, or empty.
-        figures: what was measured, such as ECE before and after; JSON values.
-        command: how it was made.
-    """
-
-    data: str = ""
-    images: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()
-    figures: dict[str, object] = field(default_factory=dict)
-    command: str = ""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibrator(ABC):
     """A fitted map from predictions to predictions.
@@ -56,6 +38,8 @@ class Calibrator(ABC):
     channels: int | None = None
     origin: Origin = field(default_factory=Origin)
 
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {}
+    """What its own numbers must be, by field; C is the number of classes."""
     keeps_grid: ClassVar[bool] = False
     """Whether it works on the native grid, so that features and inner layers stay."""
 

@@ -22,6 +22,7 @@ from doubtmap.errors import DataError, UsageError
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import interval
 from doubtmap.metrics.patches import boundary_band, random_patches
+from doubtmap.metrics.reliability import confidence_sums, mean_gap
 from doubtmap.prediction import Prediction
 
 FINE = 30
@@ -63,7 +64,7 @@ class Comparison:
 
     def ece(self, name: str, bins: int = 15, region: Region = "all") -> float:
         """Expected calibration error, pooled over all pixels of a region."""
-        return _ece(_coarse(self._region(name, region).sum(0), bins))
+        return mean_gap(_coarse(self._region(name, region).sum(0), bins))
 
     def ece_per_image(self, name: str, bins: int = 15, region: Region = "all") -> float:
         """Mean over images of each image's ECE; images without pixels are left out."""
@@ -159,7 +160,7 @@ class Comparison:
         weights = np.repeat(drawn, block, 1)[:, :images].astype(np.float64)
         if figure == "ece":
             sums = np.tensordot(weights, self._region(name, "all"), 1)
-            return np.array([_ece(_coarse(row, 15)) for row in sums])
+            return np.array([mean_gap(_coarse(row, 15)) for row in sums])
         column = {"brier": 1, "nll": 2}[figure]
         losses = weights @ np.stack(self.losses)[:, self._at(name)]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -222,11 +223,12 @@ def _measure(
     squares = p.square_().sum(1)[there].double()
     right = classes == truth
     at = (confidence * FINE).ceil().long().sub_(1).clamp_(0, FINE - 1)
-    rows = [_sums(at[r], right[r], confidence[r]) for r in regions]
+    rows = [confidence_sums(at[r], right[r], confidence[r], FINE) for r in regions]
     brier = squares - 2 * of_truth.exp() + 1
     losses = np.array([len(truth), float(brier.sum()), float(-of_truth.sum())])
     count = logits.shape[1]
-    by_class = _sums(classes * FINE + at, right, confidence, count * FINE).reshape(count, FINE, 3)
+    by_class = confidence_sums(classes * FINE + at, right, confidence, count * FINE)
+    by_class = by_class.reshape(count, FINE, 3)
     return np.stack(rows), losses, by_class
 
 
@@ -242,13 +244,6 @@ def _regions(label: Tensor, seed: int) -> list[Tensor]:
     return [torch.nonzero(mask)[:, 0] for mask in masks]
 
 
-def _sums(at: Tensor, right: Tensor, confidence: Tensor, size: int = FINE) -> Array:
-    """`(size, 3)`: pixels, right ones, and the sum of the confidence."""
-    weights = (None, right.double(), confidence.double())
-    columns = [torch.bincount(at, weight, minlength=size).double() for weight in weights]
-    return np.asarray(torch.stack(columns, 1).cpu().numpy())
-
-
 def _coarse(sums: Array, bins: int) -> Array:
     if FINE % bins:
         raise UsageError(f"comparison: expected a number of bins that divides {FINE}, got {bins}.")
@@ -257,13 +252,8 @@ def _coarse(sums: Array, bins: int) -> Array:
     return result
 
 
-def _ece(sums: Array) -> float:
-    pixels = sums[:, 0].sum()
-    return float(np.abs(sums[:, 1] - sums[:, 2]).sum() / pixels) if pixels else float("nan")
-
-
 def _mean_ece(sums: Array) -> float:
-    each = [_ece(row) for row in sums.reshape(-1, *sums.shape[-2:])]
+    each = [mean_gap(row) for row in sums.reshape(-1, *sums.shape[-2:])]
     defined = [value for value in each if np.isfinite(value)]
     return float(np.mean(defined)) if defined else float("nan")
 

@@ -8,23 +8,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor
 
-from doubtmap.calibration.calibrator import Calibrator, Origin
+from doubtmap.calibration.calibrator import Calibrator
 from doubtmap.calibration.judge import Judge
 from doubtmap.calibration.methods import METHODS, name_of
-from doubtmap.errors import DataError, DoubtmapError, ModelError, UsageError
-from doubtmap.files import write_atomically
+from doubtmap.errors import ModelError, UsageError
+from doubtmap.files import Content, Entry, FileKind, Origin, Part, read, write
+from doubtmap.files.tables import TABLE, hold_entries, hold_parts, optional, whole
 from doubtmap.prediction import Prediction, Segmenter, listening_to
 
-FORMAT = "1"
+FILE = FileKind(
+    "calibrator",
+    "a calibrator",
+    "Make one with: doubtmap calibrate MODEL DATA --out FILE.",
+    {"calibrator": TABLE},
+    {"*": Part()},
+)
+CHANNELS = optional(whole(2, 1 << 20))
 
 
 def parameters_sha256(calibrator: Calibrator) -> str:
@@ -32,8 +37,7 @@ def parameters_sha256(calibrator: Calibrator) -> str:
     tensors: dict[str, Tensor] = {}
     described = {
         field.name: _encode(getattr(calibrator, field.name), field.name, tensors)
-        for field in fields(calibrator)
-        if field.name != "origin"
+        for field in _fields(calibrator)
     }
     text = json.dumps([name_of(type(calibrator)), described], sort_keys=True, default=repr)
     digest = hashlib.sha256(text.encode())
@@ -61,11 +65,7 @@ def save_calibrator(calibrator: Calibrator, path: str | Path) -> None:
         )
     tensors: dict[str, Tensor] = {}
     described = _encode(calibrator, "calibrator", tensors)
-    metadata = {"doubtmap_calibrator": FORMAT, "calibrator": json.dumps(described)}
-    # a file of safetensors needs a tensor
-    tensors.setdefault("empty", torch.zeros(1))
-    content = safetensors.torch.save(tensors, metadata)
-    write_atomically(path, content)
+    write(path, FILE, Content({"calibrator": described}, tensors, calibrator.origin))
 
 
 def load_calibrator(path: str | Path) -> Calibrator:
@@ -77,53 +77,37 @@ def load_calibrator(path: str | Path) -> Calibrator:
     Raises:
         DataError: where there is no such file, or it holds something else or something broken.
     """
-    if not Path(path).is_file():
-        raise DataError(
-            f"{path}: expected a calibrator, found no file. Make one with doubtmap calibrate "
-            f"MODEL DATA --out FILE."
-        )
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get("doubtmap_calibrator") != FORMAT:
-            raise ValueError(
-                f"format {metadata.get('doubtmap_calibrator')}, where this version reads {FORMAT}"
-            )
-        if not all(bool(torch.isfinite(x).all()) for x in tensors.values()):
-            raise ValueError("numbers that are not finite")
-        calibrator = _decode(json.loads(metadata["calibrator"]), tensors)
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise _unreadable(path, error) from error
-    except DoubtmapError as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(calibrator, Calibrator):
-        raise _unreadable(path, ValueError("no calibrator"))
-    return calibrator
+    return read(path, FILE, _calibrator)
 
 
-def _unreadable(path: str | Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: expected a calibrator, got something else ({error}). Make one with doubtmap "
-        f"calibrate MODEL DATA --out FILE."
-    )
+def _calibrator(content: Content) -> Calibrator:
+    found = _decode(content.entries["calibrator"], content.tensors)
+    if not isinstance(found, Calibrator):
+        raise ValueError("no calibrator")
+    names = content.origin.class_names
+    if names and found.channels not in (None, len(names)):
+        raise ValueError(f"{len(names)} class names for {found.channels} classes")
+    return replace(found, origin=content.origin)
+
+
+def _fields(value: Calibrator | Judge | type[Calibrator] | type[Judge]) -> list[Field[Any]]:
+    """What it does, without where it comes from."""
+    return [field for field in fields(value) if field.name != "origin"]
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().contiguous()
         return {"tensor": name}
-    if isinstance(value, Calibrator | Judge | Origin):
+    if isinstance(value, Calibrator | Judge):
         kind = name_of(type(value)) if isinstance(value, Calibrator) else type(value).__name__
         inside = {
             f.name: _encode(getattr(value, f.name), f"{name}.{f.name}", tensors)
-            for f in fields(value)
+            for f in _fields(value)
         }
         return {"kind": kind, "fields": inside}
     if isinstance(value, tuple):
         return {"tuple": [_encode(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]}
-    if isinstance(value, dict):
-        return {"dict": value}
     return value
 
 
@@ -134,12 +118,33 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
         return tensors[value["tensor"]]
     if "tuple" in value:
         return tuple(_decode(v, tensors) for v in value["tuple"])
-    if "dict" in value:
-        return dict(value["dict"])
-    kinds: dict[str, Any] = {**METHODS, "Judge": Judge, "Origin": Origin}
+    kinds: dict[str, Any] = {**METHODS, "Judge": Judge}
     kind = kinds[value["kind"]]
-    inside = {name: _decode(v, tensors) for name, v in value["fields"].items()}
+    given = {key: each for key, each in dict(value["fields"]).items() if key != "origin"}
+    inside = {name: _decode(v, tensors) for name, v in given.items()}
+    if inside.keys() != {field.name for field in _fields(kind)}:
+        raise ValueError(f"other fields than those of {value['kind']}: {', '.join(inside)}")
+    if kind is not Judge:
+        _hold(kind, inside)
     return kind(**inside)
+
+
+def _hold(kind: type[Calibrator], found: dict[str, Any]) -> None:
+    """Refuse numbers that are not those of a method.
+
+    Raises:
+        ValueError: for them.
+    """
+    hold_entries({"channels": found["channels"]}, {"channels": CHANNELS}, kind.__name__)
+    sizes = {} if found["channels"] is None else {"C": int(found["channels"])}
+    for name, value in found.items():
+        wanted = kind.PARTS.get(name)
+        if isinstance(wanted, Part):
+            hold_parts({name: value}, {name: wanted}, sizes)
+        elif isinstance(wanted, Entry):
+            hold_entries({name: value}, {name: wanted}, kind.__name__)
+        elif name != "channels" and not isinstance(value, Calibrator | Judge):
+            raise ValueError(f"{name}: expected a part of {kind.__name__}, got {str(value)[:60]!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,9 +179,9 @@ class Calibrated:
         return self.segmenter.class_names
 
     @property
-    def calibrated_on(self) -> tuple[str, ...]:
-        """Fingerprints of the images that the calibrator was fitted on."""
-        return tuple(self.calibrator.origin.images)
+    def origin(self) -> Origin:
+        """Where the calibrator comes from."""
+        return self.calibrator.origin
 
     @property
     def description(self) -> dict[str, object]:

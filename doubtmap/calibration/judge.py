@@ -40,6 +40,17 @@ class Judge:
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
 
+    def __post_init__(self) -> None:
+        shapes = [tuple(weight.shape) for weight in self.weights]
+        widths = [shape[0] for shape in shapes]
+        fit = all(len(shape) == 2 for shape in shapes) and (
+            [tuple(bias.shape) for bias in self.biases] == [(width,) for width in widths]
+            and [shape[1] for shape in shapes[1:]] == widths[:-1]
+            and widths[-1:] == [1]
+        )
+        if not fit or self.inputs not in get_args(Inputs):
+            raise UsageError("calibrator: expected layers of a judge that follow each other.")
+
     def __call__(self, prediction: Prediction) -> Tensor:
         """`(B, 1, h, w)`, on the native grid.
 

@@ -5,6 +5,7 @@ Dirichlet calibration: a linear map of log-probabilities.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from doubtmap.calibration.calibrator import LEVEL_LOST, Calibrator, Pairs, recal
 from doubtmap.calibration.optimum import minimise
 from doubtmap.calibration.pixels import Pixels, draw_pixels
 from doubtmap.errors import UsageError
+from doubtmap.files import Entry, Part
 from doubtmap.kernels import at_least_float32
 from doubtmap.prediction import Prediction
 
@@ -40,6 +42,7 @@ class Vector(Calibrator):
     factors: Tensor
     offsets: Tensor
 
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"factors": Part("C"), "offsets": Part("C")}
     keeps_grid: ClassVar[bool] = True
 
     @property
@@ -109,6 +112,8 @@ class Dirichlet(Calibrator):
 
     weights: Tensor
     offsets: Tensor
+
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"weights": Part("C C"), "offsets": Part("C")}
 
     @property
     def keeps_classes(self) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,8 @@ from torch import Tensor
 from doubtmap.calibration.calibrator import Calibrator, Pairs, recalibrated
 from doubtmap.calibration.judge import Inputs, Judge, read_inputs, train_judge
 from doubtmap.calibration.pixels import VALUES, draw_pixels
-from doubtmap.calibration.temperature import best_inverse, check_temperature
+from doubtmap.calibration.temperature import ABOVE_ZERO, best_inverse, check_temperature
+from doubtmap.files import Entry, Part
 from doubtmap.prediction import Prediction
 
 STEEPEST = 3.0
@@ -40,6 +43,8 @@ class Local(Calibrator):
 
     temperature: float
     judge: Judge
+
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"temperature": ABOVE_ZERO}
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from doubtmap.calibration.calibrator import Calibrator, Pairs, recalibrated
 from doubtmap.calibration.pixels import draw_pixels
-from doubtmap.calibration.temperature import best_inverse, check_temperature
+from doubtmap.calibration.temperature import ABOVE_ZERO, best_inverse, check_temperature
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import Entry, Part
+from doubtmap.files.tables import within
 from doubtmap.prediction import Prediction
 
 
@@ -33,6 +37,11 @@ class Meta(Calibrator):
 
     threshold: float
     temperature: float
+
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {
+        "threshold": within(),
+        "temperature": ABOVE_ZERO,
+    }
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)

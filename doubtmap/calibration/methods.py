@@ -18,6 +18,7 @@ from doubtmap.calibration.meta import Meta
 from doubtmap.calibration.selective import Selective, SelectiveConfidence, SelectiveSoft
 from doubtmap.calibration.temperature import EnsembleTemperature, Temperature
 from doubtmap.errors import UsageError
+from doubtmap.scores.parsing import given_arguments
 
 METHODS: dict[str, type[Calibrator]] = {
     "identity": Identity,
@@ -68,15 +69,10 @@ def parse_method(text: str, seed: int | None = None) -> Fit:
     fit: Fit = kind.fit  # type: ignore[attr-defined]
     takes = inspect.signature(fit).parameters
     defaults = {name: option.default for name, option in takes.items() if name != "pairs"}
-    options: dict[str, Any] = {}
-    for part in filter(None, (match["arguments"] or "").split(",")):
-        key, equals, value = part.partition("=")
-        if not equals or key not in defaults:
-            known = f"takes {', '.join(defaults)}" if defaults else "takes no options"
-            raise UsageError(f"method: {match['name']} {known}, got {part!r}.")
-        if key in options:
-            raise UsageError(f"method: {match['name']}: {key} is given twice.")
-        options[key] = _value(value, defaults[key], f"{match['name']}: {key}")
+    given = given_arguments("method", match["name"], "options", defaults, match["arguments"] or "")
+    options: dict[str, Any] = {
+        key: _value(value, defaults[key], f"{match['name']}: {key}") for key, value in given.items()
+    }
     if seed is not None and "seed" in defaults:
         options.setdefault("seed", seed)
     return partial(fit, **options)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from doubtmap.calibration.calibrator import Origin, Pairs
+from doubtmap.calibration.calibrator import Pairs
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import Origin
 from doubtmap.prediction import Prediction
 
 VALUES = 3_000_000

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,10 @@ from doubtmap.calibration.calibrator import Calibrator, Identity, Pairs, recalib
 from doubtmap.calibration.judge import Inputs, Judge, read_inputs, train_judge
 from doubtmap.calibration.optimum import minimise
 from doubtmap.calibration.pixels import VALUES, Pixels, draw_pixels
-from doubtmap.calibration.temperature import best_inverse, check_temperature
+from doubtmap.calibration.temperature import ABOVE_ZERO, best_inverse, check_temperature
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import Entry, Part
+from doubtmap.files.tables import within
 from doubtmap.prediction import Prediction
 
 HOTTEST = 1e10
@@ -53,6 +55,8 @@ class Selective(Calibrator):
     selector: Judge
     temperature: float
     others: Calibrator = field(default_factory=Identity)
+
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"temperature": ABOVE_ZERO}
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
@@ -133,6 +137,8 @@ class SelectiveSoft(Calibrator):
     offset: float
     slope: float
 
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"offset": within(), "slope": within()}
+
     @classmethod
     def fit(
         cls, pairs: Pairs, *, balance: float = 0.0, inputs: Inputs = "logits", seed: int = 0
@@ -151,21 +157,12 @@ class SelectiveSoft(Calibrator):
         selector = fit_selector(pairs, balance=balance, inputs=inputs, seed=seed)
         pixels, doubt = draw_doubts(pairs, selector, seed)
         logits, wrong = pixels.values.double(), doubt.double().sigmoid()
-        both = torch.zeros(2, dtype=torch.float64, requires_grad=True)
 
-        def loss() -> Tensor:
-            scaled = logits * (both[0] + both[1] * wrong).exp()[:, None]
-            return pixels.mean(F.cross_entropy(scaled, pixels.labels, reduction="none"))
+        def each(offset: Tensor, slope: Tensor) -> Tensor:
+            scaled = logits * (offset + slope * wrong).exp()[:, None]
+            return F.cross_entropy(scaled, pixels.labels, reduction="none")
 
-        minimise(loss, [both], "selective_soft")
-        offset, slope = both.tolist()
-        return cls(
-            selector=selector,
-            offset=offset,
-            slope=slope,
-            channels=pixels.channels,
-            origin=pixels.origin,
-        )
+        return cls(selector=selector, **_gate(pixels, each, (0.0, 0.0), "selective_soft"))
 
     def apply(self, prediction: Prediction) -> Prediction:
         """Divide by each pixel's temperature."""
@@ -195,6 +192,8 @@ class SelectiveConfidence(Calibrator):
     offset: float
     slope: float
 
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"offset": within(), "slope": within()}
+
     @classmethod
     def fit(
         cls, pairs: Pairs, *, balance: float = 0.0, inputs: Inputs = "neighbourhood", seed: int = 0
@@ -213,21 +212,12 @@ class SelectiveConfidence(Calibrator):
         selector = fit_selector(pairs, balance=balance, inputs=inputs, seed=seed)
         pixels, doubt = draw_doubts(pairs, selector, seed)
         q, wrong = doubt.double(), pixels.wrong.double()
-        both = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
 
-        def loss() -> Tensor:
-            odds = both[0] + both[1] * q
-            return pixels.mean(F.binary_cross_entropy_with_logits(odds, wrong, reduction="none"))
+        def each(offset: Tensor, slope: Tensor) -> Tensor:
+            odds = offset + slope * q
+            return F.binary_cross_entropy_with_logits(odds, wrong, reduction="none")
 
-        minimise(loss, [both], "selective_confidence")
-        offset, slope = both.tolist()
-        return cls(
-            selector=selector,
-            offset=offset,
-            slope=slope,
-            channels=pixels.channels,
-            origin=pixels.origin,
-        )
+        return cls(selector=selector, **_gate(pixels, each, (0.0, 1.0), "selective_confidence"))
 
     def apply(self, prediction: Prediction) -> Prediction:
         """Set each pixel's confidence."""
@@ -235,6 +225,27 @@ class SelectiveConfidence(Calibrator):
         confidence = (-odds[:, 0]).sigmoid()
         logits = with_confidence(prediction.logits, prediction.statistics.classes, confidence)
         return recalibrated(prediction, logits, keep=True)
+
+
+def _gate(
+    pixels: Pixels,
+    each: Callable[[Tensor, Tensor], Tensor],
+    start: tuple[float, float],
+    name: str,
+) -> dict[str, Any]:
+    """Offset and slope of least mean loss, with what a calibrator knows of its pixels.
+
+    Args:
+        pixels: to fit to.
+        each: `(N,)` their losses, of offset and slope.
+        start: both, where the search begins.
+        name: of the method, for errors.
+    """
+    both = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+    minimise(lambda: pixels.mean(each(both[0], both[1])), [both], name)
+    offset, slope = both.tolist()
+    about = {"channels": pixels.channels, "origin": pixels.origin}
+    return {"offset": offset, "slope": slope} | about
 
 
 def fit_selector(

@@ -6,6 +6,8 @@ Ensemble temperature scaling: tempered, raw and uniform probabilities, mixed.
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,10 +18,13 @@ from doubtmap.calibration.calibrator import Calibrator, Pairs, recalibrated, res
 from doubtmap.calibration.optimum import minimise
 from doubtmap.calibration.pixels import Pixels, checked_label, draw_pixels
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import Entry, Part
+from doubtmap.files.tables import all_within, within
 from doubtmap.kernels import at_least_float32
 from doubtmap.prediction import Prediction
 
 STEPS = 100
+ABOVE_ZERO = within(low=sys.float_info.min)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +44,7 @@ class Temperature(Calibrator):
 
     temperature: float
 
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {"temperature": ABOVE_ZERO}
     keeps_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -166,6 +172,11 @@ class EnsembleTemperature(Calibrator):
 
     temperature: float
     weights: tuple[float, float, float]
+
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {
+        "temperature": ABOVE_ZERO,
+        "weights": all_within(0, 1, count=3),
+    }
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)

@@ -87,6 +87,7 @@ def evaluate_command(
         raise UsageError("--paste-only, --repeats: expected --paste with them. Add it.")
     from doubtmap.datasets import ComponentSizes, open_dataset
     from doubtmap.decisions.file import load_threshold
+    from doubtmap.evaluation.evaluate import Options
     from doubtmap.evaluation.repeats import evaluate_passes
     from doubtmap.evaluation.report import write_evaluation
     from doubtmap.evaluation.table import print_figures
@@ -107,18 +108,20 @@ def evaluate_command(
             scores,
             unknown=names(unknown),
             open_set=other or None,
-            thresholds=[load_threshold(file) for file in threshold or ()],
-            segments=MetaModel.load(segments) if segments else None,
-            notes=notes,
             out=out,
             resume=resume,
             skip_bad=skip_bad,
             seed=seed,
             replicates=replicates,
-            bins=bins,
-            component_sizes=ComponentSizes(*numbers) if numbers else None,
-            command=command_line(),
-            save=lambda results: write_evaluation(results, out),
+            options=Options(
+                bins=bins,
+                component_sizes=ComponentSizes(*numbers) if numbers else None,
+                thresholds=[load_threshold(file) for file in threshold or ()],
+                segments=MetaModel.load(segments) if segments else None,
+                notes=notes,
+                command=command_line(),
+                save=lambda results: write_evaluation(results, out),
+            ),
             progress=progress,
         )
     tell_notes(results.figures["notes"])

@@ -119,7 +119,8 @@ def _summary(fitted: Density | Doubt | Wrong) -> str:
         return f"from {len(fitted.used)} of {len(fitted.texts)} scores"
     if isinstance(fitted, Doubt):
         features = fitted.familiar.mean.shape[1]
-        return f"from {fitted.about['images']} images, over {features} features of {fitted.layer}"
+        images = fitted.origin.facts["images"]
+        return f"from {images} images, over {features} features of {fitted.layer}"
     return f"over {fitted.gaussians.mean.shape[1]} features of {fitted.layer}"
 
 

@@ -133,7 +133,9 @@ def _of_file(
         )
     scored = chosen.opened() if score is None else _same(_one(score), chosen)
     chosen.check_network(segmenter)
-    about = {key: getattr(chosen, key) for key in ("by", "level", "data", "images", "command")}
+    about = {key: getattr(chosen, key) for key in ("by", "level")}
+    about |= {"data": chosen.origin.data, "images": len(chosen.origin.images)}
+    about["command"] = chosen.origin.command
     return scored, chosen.threshold, {"file": file, **about}
 
 

@@ -104,13 +104,14 @@ def threshold_command(
 def _check(segmenter: Segmenter, dataset: Dataset, chosen: Threshold) -> None:
     """Print what a threshold comes to on other images."""
     from doubtmap.decisions.threshold import check_threshold
+    from doubtmap.files import Origin
     from doubtmap.progress import progress_bar
 
     with progress_bar() as progress:
         figures, notes = check_threshold(segmenter, dataset, chosen, progress=progress)
     tell_notes(notes)
     here = {name: x if math.isfinite(x) else None for name, x in figures.items()}
-    typer.echo(_summary(replace(chosen, data=dataset.name, figures=here)))
+    typer.echo(_summary(replace(chosen, origin=Origin(dataset.name), figures=here)))
     if chosen.by == "risk":
         typer.echo(f"missed was to stay below {chosen.level:g}, as an expectation over images")
 
@@ -128,7 +129,7 @@ def _summary(chosen: Threshold) -> str:
     figures = {name: "-" if x is None else f"{x:.3f}" for name, x in chosen.figures.items()}
     return (
         f"{chosen.score} > {chosen.threshold:.6g} flags {figures['flagged']} of the pixels of "
-        f"{chosen.data}; of the {chosen.of} ones it finds {figures['tpr']}, and misses "
+        f"{chosen.origin.data}; of the {chosen.of} ones it finds {figures['tpr']}, and misses "
         f"{figures['missed']} in the mean over images"
     )
 

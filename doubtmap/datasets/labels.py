@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID
+from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, Sample
 from doubtmap.errors import DataError, UsageError
 from doubtmap.names import plain_name
 
@@ -55,6 +55,25 @@ class Matching:
         table = torch.tensor([*codes, *self.targets], dtype=torch.int16, device=label.device)
         places = label.flatten().to(torch.int32) - KNOWN
         return torch.index_select(table, 0, places).reshape(label.shape)
+
+
+def check_labels(sample: Sample, classes: int) -> None:
+    """Refuse labels that cannot be meant, by the sample's name.
+
+    Raises:
+        DataError: for labels of another size than the image, or that are no class.
+    """
+    if sample.label.shape != sample.image.shape[-2:]:
+        raise DataError(
+            f"{sample.name}: expected labels of the image's size {tuple(sample.image.shape[-2:])}, "
+            f"got {tuple(sample.label.shape)}."
+        )
+    lowest, highest = int(sample.label.min()), int(sample.label.max())
+    if lowest < KNOWN or highest >= classes:
+        raise DataError(
+            f"{sample.name}: expected labels below {classes}, KNOWN, UNKNOWN or VOID, got "
+            f"{highest if highest >= classes else lowest}."
+        )
 
 
 def match_labels(

@@ -300,20 +300,63 @@ def _nothing(path: str | Path) -> str:
     return f"{path}: expected an image file or a folder, found nothing there. Check the path."
 
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
-def read_ahead(read: Callable[[int], T], indices: Iterable[int], workers: int) -> Iterator[T]:
-    """`read` of each index, in order, by threads that are a few ahead of their use."""
+def read_ahead(
+    read: Callable[[K], T], items: Iterable[K], workers: int, ahead: int = AHEAD
+) -> Iterator[T]:
+    """`read` of each item, in order, by threads that are a few ahead of their use.
+
+    Args:
+        read: of an item.
+        items: such as indices.
+        workers: threads.
+        ahead: how many items a thread may be ahead.
+    """
     waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="doubtmap-train") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="doubtmap-read") as pool:
         try:
-            for index in indices:
-                waiting.append(pool.submit(read, index))
-                if len(waiting) > AHEAD * workers:
+            for item in items:
+                waiting.append(pool.submit(read, item))
+                if len(waiting) > ahead * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def read_or_skip(
+    read: Callable[[K], T],
+    items: Iterable[K],
+    workers: int,
+    skipped: Callable[[K, DataError], None] | None = None,
+) -> Iterator[tuple[K, T]]:
+    """Each item and `read` of it, in order, read one a thread ahead of their use.
+
+    Args:
+        read: of an item.
+        items: such as indices or paths.
+        workers: threads.
+        skipped: takes what cannot be read, and why; without it the first one ends the reading.
+
+    Raises:
+        DataError: for an item that cannot be read, unless `skipped` takes it.
+    """
+
+    def attempt(item: K) -> tuple[K, T | DataError]:
+        try:
+            return item, read(item)
+        except DataError as error:
+            return item, error
+
+    for item, found in read_ahead(attempt, items, workers, 1):
+        if not isinstance(found, DataError):
+            yield item, found
+        elif skipped is None:
+            raise found
+        else:
+            skipped(item, found)

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.files import write_atomically
-from doubtmap.prediction import Score, Segmenter
+from doubtmap.files import Content, Entry, FileKind, Origin, read, write
+from doubtmap.files.tables import FLAG, TEXT, TEXTS, one_of, optional, within
+from doubtmap.prediction import Score, Segmenter, digest_of
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.scoring import fingerprint_of
-from doubtmap.version import __version__
-
-FORMAT = 1
-
-
-_UNREADABLE = (
-    *(OSError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError),
-    UsageError,
-)
-"""What reading a file of something else may raise."""
-
+from doubtmap.scoring import fingerprint_of, same_network
 
 Of = Literal["wrong", "unknown"]
 
 
 By = Literal["f1", "tpr", "fpr", "risk"]
+_SHARE = optional(within(0, 1))
+FLOAT32 = float(np.finfo(np.float32).max)
+FILE = FileKind(
+    "threshold",
+    "a threshold",
+    "Make one with: doubtmap threshold MODEL DATA --score NAME --of unknown --by f1 --out FILE.",
+    {
+        "score": TEXT,
+        "threshold": within(-FLOAT32, FLOAT32),
+        "of": one_of(*get_args(Of)),
+        "by": one_of(*get_args(By)),
+        "level": _SHARE,
+        "figures": Entry(
+            "a table of shares",
+            lambda value: isinstance(value, dict) and all(map(_SHARE.holds, value.values())),
+        ),
+        "digest": TEXT,
+        "unknown": TEXTS,
+        "empty": FLAG,
+        "notes": TEXTS,
+    },
+    plain=True,
+)
 
 
 @dataclass(frozen=True)
@@ -46,19 +58,14 @@ class Threshold:
         of: what it was chosen to flag: `wrong` pixels among the known, or `unknown` ones.
         by: `f1`, `tpr`, `fpr` or `risk`.
         level: the rate, or the tolerated share; None for `f1`.
-        data: name of the data set it was chosen on.
-        images: of that data set.
         figures: at this threshold on those data: `missed` (mean over images that hold any, of the
             missed share), `tpr`, `fpr`, `precision`, `f1` and `flagged` (share of the pixels that
             count), pooled; None where not defined.
-        network: what its predictions depend on, as far as can be told.
-        fingerprint: mean logits of a probe image, by which another network is recognised.
         digest: of the score, where it learnt from data.
         unknown: label classes that were unknown objects there.
         empty: whether images without any pixel to flag counted, as having missed nothing.
-        seen: fingerprints of the images.
         notes: sentences for the user.
-        command: how it was made.
+        origin: the data it was chosen on, and the network; its fingerprint is of logits.
 
     Raises:
         UsageError: for values that cannot be.
@@ -69,17 +76,12 @@ class Threshold:
     of: Of
     by: By
     level: float | None = None
-    data: str = ""
-    images: int = 0
     figures: Mapping[str, float | None] = field(default_factory=dict)
-    network: Mapping[str, Any] = field(default_factory=dict)
-    fingerprint: tuple[float, ...] = ()
     digest: str = ""
     unknown: tuple[str, ...] = ()
     empty: bool = False
-    seen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    command: str = ""
+    origin: Origin = field(default_factory=Origin)
 
     def __post_init__(self) -> None:
         if self.of not in get_args(Of) or self.by not in get_args(By):
@@ -119,7 +121,7 @@ class Threshold:
         Raises:
             DataError: where the file of the score holds another fit.
         """
-        if getattr(score, "digest", "") != self.digest:
+        if digest_of(score) != self.digest:
             raise DataError(
                 f"threshold: expected the fit of {self.score} that it was chosen with, got "
                 f"another. Choose it again with: doubtmap threshold MODEL DATA --score "
@@ -129,7 +131,7 @@ class Threshold:
     def belongs_to(self, name: str, score: Score) -> bool:
         """Whether this is a score's threshold: by its fit where it learnt from data, or by name."""
         if self.digest:
-            return bool(getattr(score, "digest", "") == self.digest)
+            return digest_of(score) == self.digest
         return name == next(iter(parse_scores(self.score)))
 
     def check_network(self, segmenter: Segmenter) -> None:
@@ -138,11 +140,7 @@ class Threshold:
         Raises:
             ModelError: where its logits on a probe image differ.
         """
-        found, expected = fingerprint_of(segmenter), torch.tensor(self.fingerprint)
-        if not expected.numel():
-            return
-        near = 1e-2 * float(expected.abs().max())
-        if found.shape != expected.shape or not torch.allclose(found, expected, 1e-2, near):
+        if self.origin.fingerprint and not same_network(fingerprint_of(segmenter), self):
             raise ModelError(
                 "threshold: expected the network that it was chosen for, with the same calibrator "
                 "and --input-size, but this one's logits differ. Choose it again with: doubtmap "
@@ -150,22 +148,13 @@ class Threshold:
             )
 
     @classmethod
-    def of_content(cls, content: Mapping[str, Any]) -> Self:
-        """From what a file holds.
-
-        Raises:
-            KeyError, TypeError, ValueError, UsageError: for anything else.
-        """
-        known = {part.name: content[part.name] for part in fields(cls)}
-        for name in ("unknown", "seen", "notes"):
-            known[name] = tuple(str(text) for text in known[name])
-        known["fingerprint"] = tuple(float(x) for x in known["fingerprint"])
-        known["figures"] = dict(known["figures"])
-        if known["level"] is not None:
-            known["level"] = float(known["level"])
-        if not isinstance(known["score"], str) or isinstance(known["threshold"], (bool, str)):
-            raise TypeError("the score is no text, or the threshold no number")
-        return cls(**known | {"threshold": float(known["threshold"])})
+    def of_content(cls, content: Content) -> Self:
+        """From what a file holds, once that is what a threshold's file should."""
+        known = content.entries
+        texts = {name: tuple(known[name]) for name in ("unknown", "notes")}
+        return cls(
+            **known | texts | {"threshold": float(known["threshold"])}, origin=content.origin
+        )
 
 
 def thresholds_by_score(
@@ -204,9 +193,9 @@ def save_threshold(threshold: Threshold, path: str | Path) -> None:
     Raises:
         DataError: where it cannot be written.
     """
-    about = {"doubtmap": __version__, "kind": "threshold", "format": FORMAT}
-    text = json.dumps(about | asdict(threshold), indent=1, default=list, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    entries = {part.name: getattr(threshold, part.name) for part in fields(threshold)}
+    origin = entries.pop("origin")
+    write(path, FILE, Content(entries, {}, origin))
 
 
 def load_threshold(path: str | Path) -> Threshold:
@@ -218,24 +207,4 @@ def load_threshold(path: str | Path) -> Threshold:
     Raises:
         DataError: where there is no such file, or it holds something else.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("kind") != "threshold":
-            raise ValueError("not a threshold")
-        if content["format"] is True or content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}, where this version reads {FORMAT}")
-        return Threshold.of_content(content)
-    except (
-        OSError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        UsageError,
-    ) as error:
-        raise DataError(
-            f"{path}: expected a threshold, but it cannot be read ({error or type(error).__name__})"
-            f". Make one with: doubtmap threshold MODEL DATA --score NAME --of unknown --by f1 "
-            f"--out FILE."
-        ) from error
+    return read(path, FILE, Threshold.of_content)

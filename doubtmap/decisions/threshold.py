@@ -8,18 +8,17 @@ from typing import get_args
 
 from torch import Tensor
 
-from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, Dataset
 from doubtmap.decisions.choosing import by_f1, by_fpr, by_risk, by_tpr
 from doubtmap.decisions.file import By, Of, Threshold
 from doubtmap.engine.run import Pairs, Progress, check_request
-from doubtmap.engine.seen import notes_of_seen
-from doubtmap.engine.settings import model_settings
+from doubtmap.engine.seen import images_seen, notes_of_seen
+from doubtmap.engine.settings import origin_of
 from doubtmap.errors import UsageError
 from doubtmap.metrics.missed import Missed, place_of
-from doubtmap.prediction import Prediction, Score, Segmenter
+from doubtmap.prediction import Prediction, Score, Segmenter, digest_of
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.scoring import fingerprint_of, prepared, score_maps, seen_by
+from doubtmap.scoring import fingerprint_of, prepared, score_maps
 
 COARSE = 0.02
 """Share of the pixels in one step of the grid from which on a user is told."""
@@ -67,7 +66,8 @@ def choose_threshold(
     if len(named) != 1:
         raise UsageError(f"threshold: expected one score, got {', '.join(named)}. Choose one.")
     check_request(segmenter, dataset, unknown)
-    seen = list(notes_of_seen({f"the fit of {n}": seen_by([s]) for n, s in named.items()}, dataset))
+    learnt = {f"the fit of {name}": images_seen(each) for name, each in named.items()}
+    seen = list(notes_of_seen(learnt, dataset))
     if seen and by == "risk":
         raise UsageError(
             f"threshold: expected images that {score} has not learnt from, since the guarantee of "
@@ -83,17 +83,12 @@ def choose_threshold(
         of=of,
         by=by,
         level=level,
-        data=dataset.name,
-        images=len(dataset),
         figures={name: x if math.isfinite(x) else None for name, x in figures.items()},
-        network=model_settings(segmenter),
-        fingerprint=tuple(fingerprint_of(segmenter).tolist()),
-        digest=getattr(opened, "digest", ""),
+        digest=digest_of(opened),
         unknown=unknown,
         empty=empty,
-        seen=fingerprints(dataset),
         notes=(*seen, *_notes(missed, chosen, by, empty)),
-        command=command,
+        origin=origin_of(segmenter, dataset, fingerprint_of(segmenter), command),
     )
 
 
@@ -120,7 +115,7 @@ def check_threshold(
     """
     threshold.check_network(segmenter)
     name, score = threshold.opened()
-    seen = {"the threshold": threshold.seen, f"the fit of {name}": seen_by([score])}
+    seen = {"the threshold": images_seen(threshold), f"the fit of {name}": images_seen(score)}
     notes = tuple(notes_of_seen(seen, dataset))
     missed = _missed(segmenter, dataset, {name: score}, threshold.of, threshold.unknown, progress)
     return missed.at(threshold.threshold), notes

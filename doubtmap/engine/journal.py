@@ -43,16 +43,7 @@ class Journal:
 
     def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
         self.folder = folder
-        if not resume and self._holds_work():
-            raise UsageError(
-                f"{folder.parent}: holds a run that is not finished. Go on with --resume, choose "
-                f"another --out, or remove {folder} to start anew."
-            )
-        with guarded(folder):
-            if not resume and folder.is_dir():
-                shutil.rmtree(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-        hold_to(folder / "settings.json", settings)
+        claim(folder, settings, resume, self._holds_work())
         with guarded(folder):
             self._file = (folder / "journal").open("ab")
 
@@ -120,6 +111,47 @@ class Journal:
     def close(self) -> None:
         """Leave the folder for a later run."""
         self._file.close()
+
+
+@contextmanager
+def journalled(
+    folder: Path | None, settings: dict[str, Any], resume: bool
+) -> Iterator[Journal | None]:
+    """A journal, or none without a folder: left for a later run where the block fails."""
+    journal = None if folder is None else Journal(folder, settings, resume)
+    try:
+        yield journal
+    except BaseException:
+        if journal:
+            journal.close()
+        raise
+    if journal:
+        journal.finish()
+
+
+def claim(folder: Path, settings: dict[str, Any], resume: bool, holds_work: bool) -> None:
+    """Claim a folder for a run, or go on with the run that it holds.
+
+    Args:
+        folder: made anew, unless to be resumed from.
+        settings: of the run; it goes on only with the same.
+        resume: go on from what is there, if anything is.
+        holds_work: whether there is something to go on from.
+
+    Raises:
+        UsageError: for other settings, or where there is work that was not to be resumed.
+        DataError: where the folder cannot be written.
+    """
+    if holds_work and not resume:
+        raise UsageError(
+            f"{folder.parent}: holds a run that is not finished. Go on with --resume, choose "
+            f"another --out, or remove {folder} to start anew."
+        )
+    with guarded(folder):
+        if not resume and folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    hold_to(folder / "settings.json", settings)
 
 
 @contextmanager

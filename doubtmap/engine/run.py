@@ -13,9 +13,7 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +23,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from doubtmap.datasets.dataset import KNOWN, Dataset, Sample
-from doubtmap.datasets.labels import Matching, match_labels
+from doubtmap.datasets.dataset import Dataset, Sample
+from doubtmap.datasets.labels import Matching, check_labels, match_labels
+from doubtmap.datasets.reading import read_or_skip
 from doubtmap.engine.settings import data_settings, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Prediction, Score, Segmenter
@@ -54,30 +53,12 @@ def read_ahead(
     Raises:
         DataError: for an image that cannot be read, unless `skipped` takes it.
     """
-    waiting: deque[tuple[int, Future[Sample]]] = deque()
-    with ThreadPoolExecutor(AHEAD, thread_name_prefix="doubtmap-read") as pool:
-        try:
-            for index in indices:
-                waiting.append((index, pool.submit(dataset.__getitem__, index)))
-                if len(waiting) > AHEAD:
-                    yield from _next(dataset, waiting, skipped)
-            while waiting:
-                yield from _next(dataset, waiting, skipped)
-        finally:
-            for _, future in waiting:
-                future.cancel()
 
-
-def _next(
-    dataset: Dataset, waiting: deque[tuple[int, Future[Sample]]], skipped: Skipped | None
-) -> Iterator[tuple[int, Sample]]:
-    index, future = waiting.popleft()
-    try:
-        yield index, future.result()
-    except DataError as error:
-        if skipped is None:
-            raise
+    def skip(index: int, error: DataError) -> None:
+        assert skipped is not None
         skipped.reasons[dataset.sample_name(index)] = str(error)
+
+    return read_or_skip(dataset.__getitem__, indices, AHEAD, None if skipped is None else skip)
 
 
 Progress = Callable[[str, int, int], None]
@@ -145,7 +126,7 @@ class Run:
                 self.unknown,
                 channels=prediction.native_logits.shape[1],
             )
-        check_sample(sample, len(self.dataset.class_names))
+        check_labels(sample, len(self.dataset.class_names))
         return self.matching.apply(sample.label)
 
     def tell(self, stage: str, done: int) -> None:
@@ -176,21 +157,6 @@ def check_request(segmenter: object, dataset: object, unknown: tuple[str, ...]) 
     if not len(dataset):
         raise DataError(f"{dataset.name}: expected images, found none.")
     match_labels(dataset.class_names, dataset.class_names, unknown)
-
-
-def check_sample(sample: Sample, classes: int) -> None:
-    """Refuse labels that cannot be meant, by the sample's name."""
-    if sample.label.shape != sample.image.shape[-2:]:
-        raise DataError(
-            f"{sample.name}: expected labels of the image's size {tuple(sample.image.shape[-2:])}, "
-            f"got {tuple(sample.label.shape)}."
-        )
-    lowest, highest = int(sample.label.min()), int(sample.label.max())
-    if lowest < KNOWN or highest >= classes:
-        raise DataError(
-            f"{sample.name}: expected labels below {classes}, KNOWN, UNKNOWN or VOID, got "
-            f"{highest if highest >= classes else lowest}."
-        )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +13,32 @@ from doubtmap.datasets.fingerprints import fingerprint_of
 from doubtmap.datasets.pasting import Pasted
 from doubtmap.errors import DataError
 from doubtmap.models.folders import photographs_learnt
-from doubtmap.prediction import Segmenter
+from doubtmap.prediction import Fitted, Segmenter
+
+
+def who_has_seen(
+    dataset: Dataset, segmenter: Segmenter, parts: Mapping[str, object]
+) -> Iterator[str]:
+    """A sentence for each thing that has seen images of a data set, so that its figures flatter.
+
+    Args:
+        dataset: to be judged on; images that cannot be read are passed over.
+        segmenter: the network; its calibrator and the negatives of its training may have seen some.
+        parts: what else takes part, by what it is called, such as `the threshold of entropy`.
+    """
+    yield from filter(
+        None, (note_of_overlap(segmenter, dataset), note_of_negatives(segmenter, dataset))
+    )
+    seen = {what: images_seen(part) for what, part in parts.items()}
+    seen["negatives in the network's training"] = learnt_as_unknown(segmenter)
+    yield from notes_of_seen(seen, dataset)
+
+
+def images_seen(part: object) -> Sequence[str]:
+    """Fingerprints of images: those that something fitted has seen, or those of a data set."""
+    if isinstance(part, Fitted):
+        return part.origin.images
+    return fingerprints(part) if isinstance(part, Dataset) else ()
 
 
 def notes_of_seen(seen: Mapping[str, Collection[str]], dataset: Dataset) -> Iterator[str]:
@@ -25,10 +50,7 @@ def notes_of_seen(seen: Mapping[str, Collection[str]], dataset: Dataset) -> Iter
     """
     if not any(seen.values()):
         return
-    here = []
-    for index in range(len(dataset)):
-        with suppress(DataError):
-            here.append(fingerprints(dataset, [index])[0])
+    here = list(_readable(dataset))
     for what, images in seen.items():
         held = set(images)
         again = sum(image in held for image in here)
@@ -80,27 +102,22 @@ def _networks(about: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield about
 
 
-def note_of_overlap(segmenter: object, dataset: Dataset) -> str | None:
-    """A sentence where images of a data set are among those that a calibrator was fitted on.
-
-    Args:
-        segmenter: one that is `calibrated_on` images can give a note.
-        dataset: to be tested on.
-    """
-    again = _seen_again(set(getattr(segmenter, "calibrated_on", ())), dataset)
+def note_of_overlap(segmenter: Segmenter, dataset: Dataset) -> str | None:
+    """A sentence where images of a data set are among those that a calibrator was fitted on."""
+    seen = set(images_seen(segmenter))
+    again = sum(image in seen for image in _readable(dataset)) if seen else 0
     if not again:
         return None
+    about = segmenter.description.get("calibrator")
+    source = about.get("source") if isinstance(about, Mapping) else ""
     return (
         f"{again} of {len(dataset)} images of {dataset.name} were used to fit the calibrator "
-        f"{getattr(segmenter, 'source', '') or 'given'}, so calibration figures are too good. Test "
-        f"on other images."
+        f"{source or 'given'}, so calibration figures are too good. Test on other images."
     )
 
 
-def _seen_again(seen: set[str], dataset: Dataset) -> int:
-    """How many images are among those seen; one that cannot be read is not."""
-    again = 0
-    for index in range(len(dataset)) if seen else ():
+def _readable(dataset: Dataset) -> Iterator[str]:
+    """Fingerprints of the images that can be read."""
+    for index in range(len(dataset)):
         with suppress(DataError):
-            again += fingerprints(dataset, [index])[0] in seen
-    return again
+            yield fingerprints(dataset, [index])[0]

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from doubtmap.datasets import Corrupted, Pasted
+from torch import Tensor
+
+from doubtmap.datasets import Corrupted, Pasted, fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.errors import DataError, UsageError
-from doubtmap.prediction import Score, Segmenter
+from doubtmap.files import Origin
+from doubtmap.prediction import Score, Segmenter, digest_of
 from doubtmap.version import __version__
 
 MODEL_KEYS = ("source", "sha256", "input_size", "mean", "std", "channels", "calibrator", "dropout")
@@ -32,9 +35,36 @@ def _known(about: Mapping[str, object]) -> dict[str, Any]:
     return known
 
 
+def origin_of(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    fingerprint: Tensor,
+    command: str = "",
+    **facts: Any,
+) -> Origin:
+    """Where something comes from that was fitted to a network's predictions of a data set.
+
+    Args:
+        segmenter: the network.
+        dataset: all of whose images it has seen.
+        fingerprint: `(D,)`, see `Origin`.
+        command: how it was made.
+        facts: what else a reader should know; JSON values.
+    """
+    return Origin(
+        data=dataset.name,
+        images=fingerprints(dataset),
+        class_names=segmenter.class_names,
+        facts=facts,
+        command=command,
+        network=_known(segmenter.description),
+        fingerprint=tuple(fingerprint.tolist()),
+    )
+
+
 def score_settings(scores: Mapping[str, Score]) -> dict[str, Any]:
     """Which scores were asked for; those that learnt from data by what they learnt."""
-    digests = {name: getattr(score, "digest", None) for name, score in scores.items()}
+    digests = {name: digest_of(score) for name, score in scores.items()}
     return {"scores": list(scores), "fitted": {n: d for n, d in digests.items() if d}}
 
 

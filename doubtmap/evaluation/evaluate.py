@@ -10,36 +10,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import ComponentSizes, Dataset
 from doubtmap.decisions.file import Threshold, thresholds_by_score
-from doubtmap.engine.journal import Journal
+from doubtmap.engine.journal import Journal, journalled
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
-from doubtmap.engine.seen import (
-    learnt_as_unknown,
-    note_of_negatives,
-    note_of_overlap,
-    notes_of_seen,
-)
+from doubtmap.engine.seen import who_has_seen
 from doubtmap.errors import DataError
-from doubtmap.evaluation import figures as fig
+from doubtmap.evaluation.components import DEFAULT_SIZES, find_components
 from doubtmap.evaluation.examples import pick_examples
+from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.open_set import check_open_set, refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
-from doubtmap.evaluation.tally import (
-    Observation,
-    Tally,
-    join_states,
-    observe,
-    observe_components,
-    sub_state,
-    unknown_curve,
-)
-from doubtmap.metrics import Components
-from doubtmap.metrics.accumulator import Array
-from doubtmap.metrics.bootstrap import BootstrapSums
+from doubtmap.evaluation.tally import Observation, Tally, join_states, observe, sub_state
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores import OF_MEMBERS, OF_QUERIES, OF_STUDENTS, STATELESS
 from doubtmap.scores.members import said_by_head
@@ -48,10 +31,37 @@ from doubtmap.scoring import is_probability, prepared, score_maps
 from doubtmap.segments import MetaModel
 from doubtmap.segments.look_first import look_first
 from doubtmap.segments.review import check_network
-from doubtmap.version import __version__
 
-DEFAULT_SIZES = ComponentSizes(predicted=50, labelled=10)
-"""Of data sets without published ones: those of SegmentMeIfYouCan's obstacle track."""
+
+@dataclass(frozen=True)
+class Options:
+    """What few evaluations ask for.
+
+    Args:
+        bins: of the reliability diagrams: of the softmax, and of each score that claims to be the
+            probability that a pixel is wrong, by an attribute `probability_of_wrong`.
+        component_sizes: smallest components that count; default: the data set's published ones.
+        examples: how many images of most doubt, and as many of most missed pixels, to keep.
+        thresholds: of unknown objects, chosen on other images, for the component figures of their
+            scores; without one a score's threshold is that of the best pixel F1 on these images.
+        segments: of `fit_segments` on other images: adds what a review without labels would have
+            shown first, and how well it foresaw the images.
+        notes: what to write into the results, before all other notes.
+        command: what to write into the results as their origin.
+        save: called with the results before the journal is removed, to write them.
+    """
+
+    bins: int = 15
+    component_sizes: ComponentSizes | None = None
+    examples: int = 3
+    thresholds: Sequence[Threshold] = ()
+    segments: MetaModel | None = None
+    notes: Iterable[str] = ()
+    command: str = ""
+    save: Callable[[Results], None] | None = None
+
+
+PLAIN = Options()
 
 
 def evaluate(
@@ -60,20 +70,13 @@ def evaluate(
     scores: str | Iterable[str | Score] | Mapping[str, Score],
     *,
     unknown: str | Sequence[str] = (),
+    open_set: Dataset | str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     skip_bad: bool = False,
     seed: int = 0,
     replicates: int = 300,
-    bins: int = 15,
-    component_sizes: ComponentSizes | None = None,
-    examples: int = 3,
-    open_set: Dataset | str | None = None,
-    thresholds: Sequence[Threshold] = (),
-    segments: MetaModel | None = None,
-    notes: Iterable[str] = (),
-    command: str = "",
-    save: Callable[[Results], None] | None = None,
+    options: Options = PLAIN,
     progress: Progress | None = None,
 ) -> Results:
     """Measure scores of a network on a data set.
@@ -89,25 +92,15 @@ def evaluate(
             follow, as in `"all,density:FILE"`.
         unknown: label class, or classes, that count as unknown objects; `rest` is all that the
             model lacks.
+        open_set: other images with unknown objects. The threshold at which a score finds 95 % of
+            their pixels is what it refuses by in the open-set segmentation of `dataset`. Or a field
+            of its images' paths, such as `town`: each part then has the threshold of the others.
         out: folder for the journal of an interrupted run; without it nothing is kept on disk.
         resume: go on with the run in `out`, if there is one.
         skip_bad: leave out images that cannot be read, and count them, instead of stopping.
         seed: of the bootstrap.
         replicates: of the bootstrap over images, from which the 95 % intervals come.
-        bins: of the reliability diagrams: of the softmax, and of each score that claims to be the
-            probability that a pixel is wrong, by an attribute `probability_of_wrong`.
-        component_sizes: smallest components that count; default: the data set's published ones.
-        examples: how many images of most doubt, and as many of most missed pixels, to keep.
-        open_set: other images with unknown objects. The threshold at which a score finds 95 % of
-            their pixels is what it refuses by in the open-set segmentation of `dataset`. Or a field
-            of its images' paths, such as `town`: each part then has the threshold of the others.
-        thresholds: of unknown objects, chosen on other images, for the component figures of their
-            scores; without one a score's threshold is that of the best pixel F1 on these images.
-        segments: of `fit_segments` on other images: adds what a review without labels would have
-            shown first, and how well it foresaw the images.
-        notes: what to write into the results, before all other notes.
-        command: what to write into the results as their origin.
-        save: called with the results before the journal is removed, to write them.
+        options: what few evaluations ask for.
         progress: told after each image.
 
     Returns:
@@ -121,96 +114,73 @@ def evaluate(
     if open_set is not None:
         check_open_set(segmenter, dataset, open_set, unknown)
     start = time.perf_counter()
-    run = Run(segmenter, dataset, {}, unknown, progress)
-    run.skipped = Skipped() if skip_bad else None
-    run.notes.extend(notes)
-    overlaps = [note_of_overlap(segmenter, dataset), note_of_negatives(segmenter, dataset)]
-    run.notes.extend(filter(None, overlaps))
+    run = Run(segmenter, dataset, {}, unknown, progress, Skipped() if skip_bad else None)
+    run.notes.extend(options.notes)
     run.scores = scores_asked(run, scores)
     run.segmenter = prepared(segmenter, run.scores)
-    given = thresholds_by_score(thresholds, run.scores, segmenter)
-    if segments is not None:
-        check_network(run.segmenter, segments)
-    run.notes.extend(
-        f"{name}: its threshold was chosen with {', '.join(threshold.unknown) or 'no class'} "
-        f"unknown, here {', '.join(unknown) or 'none'} is."
-        for name, threshold in given.items()
-        if set(threshold.unknown) != set(unknown)
-    )
-    seen = _seen(run.scores, given, segments)
-    seen["negatives in the network's training"] = learnt_as_unknown(segmenter)
-    if open_set is not None and not isinstance(open_set, str):
-        seen["the thresholds of the open set"] = list(fingerprints(open_set))
-    run.notes.extend(notes_of_seen(seen, dataset))
-    sizes = component_sizes or dataset.component_sizes or DEFAULT_SIZES
+    given = thresholds_by_score(options.thresholds, run.scores, segmenter)
+    if options.segments is not None:
+        check_network(run.segmenter, options.segments)
+    run.notes.extend(_other_unknown(given, unknown))
+    parts = _parts(run.scores, given, options.segments, open_set)
+    run.notes.extend(who_has_seen(dataset, segmenter, parts))
+    sizes = options.component_sizes or dataset.component_sizes or DEFAULT_SIZES
     claims = [name for name, score in run.scores.items() if is_probability(score)]
     settings = run.settings | {
         "seed": seed,
         "replicates": replicates,
-        "bins": bins,
+        "bins": options.bins,
         "claims": claims,
         "component_sizes": [sizes.predicted, sizes.labelled],
         "thresholds": {name: threshold.threshold for name, threshold in given.items()},
     }
     taken = take_thresholds(run, open_set) if open_set is not None else []
-    journal = Journal(Path(out) / ".progress", settings, resume) if out else None
-    try:
-        tally = Tally(list(run.scores), replicates, seed, bins, claims)
+    with journalled(Path(out) / ".progress" if out else None, settings, resume) as journal:
+        tally = Tally(list(run.scores), replicates, seed, options.bins, claims)
         tally, held = tally_pixels(run, tally, journal)
         if not tally.images:
             raise DataError(f"{dataset.name}: none of the {len(dataset)} images could be read.")
         components = find_components(run, tally, sizes, journal, given, held)
-        picked = list(pick_examples(run, tally, examples))
+        picked = list(pick_examples(run, tally, options.examples))
         results = summarise(run, tally, components, sizes)
         results.examples.extend(picked)
         if open_set is not None:
             opened = refused_figures(run, open_set, taken, replicates=replicates, seed=seed)
             results.figures["open_set"] = opened
             results.figures["notes"].append(sentence(opened))
-        if segments is not None:
-            results = _reviewed(run, results, segments)
+        if options.segments is not None:
+            results = _reviewed(run, results, options.segments)
         run.seconds["total"] = time.perf_counter() - start
-        results.figures.update(command=command, seed=seed, seconds=run.seconds)
-        if save:
-            save(results)
-    except BaseException:
-        if journal:
-            journal.close()
-        raise
-    if journal:
-        journal.finish()
+        results.figures.update(command=options.command, seed=seed, seconds=run.seconds)
+        if options.save:
+            options.save(results)
     return results
 
 
-def _reviewed(run: Run, results: Results, segments: MetaModel) -> Results:
-    """The results with what a review would have shown first, of the images that could be read."""
-    indices = [int(row["index"]) for row in results.figures["images"]]
-    found = look_first(
-        run.segmenter,
-        run.dataset,
-        segments,
-        unknown=run.unknown,
-        indices=indices,
-        progress=run.progress,
-    )
-    if found is None:
-        results.figures["notes"].append(
-            "review: left out, since no image has labels with classes, or no pixel is wrong."
-        )
-        return results
-    results.figures["review"] = found.figures
-    return replace(results, look_first=found)
+def _parts(
+    scores: Mapping[str, Score],
+    given: Mapping[str, Threshold],
+    segments: MetaModel | None,
+    open_set: Dataset | str | None,
+) -> dict[str, object]:
+    """What takes part in an evaluation beside the network, by what a note calls it."""
+    learnt: dict[str, object] = {**scores, "segments": segments}
+    return {
+        **{f"the threshold of {name}": threshold for name, threshold in given.items()},
+        **{f"the fit of {name}": part for name, part in learnt.items()},
+        "the thresholds of the open set": open_set,
+    }
 
 
-def _seen(
-    scores: Mapping[str, Score], given: Mapping[str, Threshold], segments: MetaModel | None
-) -> dict[str, list[str]]:
-    """Fingerprints of the images that thresholds, fusions and meta models have seen."""
-    seen = {f"the threshold of {name}": list(found.seen) for name, found in given.items()}
-    learnt = {name: getattr(score, "about", {}).get("seen", ()) for name, score in scores.items()}
-    if segments is not None:
-        learnt["segments"] = segments.about.get("seen", ())
-    return seen | {f"the fit of {name}": list(images) for name, images in learnt.items()}
+def _other_unknown(given: Mapping[str, Threshold], unknown: tuple[str, ...]) -> Iterator[str]:
+    """A sentence for each threshold that was chosen with other unknown classes."""
+    for name, threshold in given.items():
+        if set(threshold.unknown) != set(unknown):
+            there, here = ", ".join(threshold.unknown), ", ".join(unknown)
+            yield (
+                f"{name}: its threshold was chosen with {there or 'no class'} unknown, here "
+                f"{here or 'none'} is."
+            )
 
 
 def tally_pixels(
@@ -261,150 +231,24 @@ def _replay(tally: Tally, journal: Journal) -> tuple[Tally, list[Observation]]:
     return tally, components
 
 
-@dataclass
-class ComponentTally:
-    """The components of one score at one threshold, `oracle` or `given`, and their replicates."""
-
-    threshold: float
-    mode: str
-    components: Components
-    replicates: BootstrapSums
-
-    def take(self, frame: Components, weights: Array) -> None:
-        """Take an image."""
-        self.components += frame
-        self.replicates.add(frame.state(), weights)
-
-
-def find_components(
-    run: Run,
-    tally: Tally,
-    sizes: ComponentSizes,
-    journal: Journal | None,
-    given: Mapping[str, Threshold],
-    held: Sequence[Observation] = (),
-) -> dict[str, ComponentTally]:
-    """Second pass: unknown objects as components, where the data have any.
-
-    The threshold is the given one, or that of the best pixel F1 on the same images, as the
-    benchmark has it: an oracle's.
-    """
-    found = {}
-    for name, score in tally.scores.items():
-        curve = unknown_curve(score.pixels.view())
-        if curve.defined:
-            replicates = BootstrapSums(tally.weights.replicates)
-            own = given[name].threshold if name in given else curve.best_f1()[1]
-            mode = "given" if name in given else "oracle"
-            found[name] = ComponentTally(own, mode, Components(), replicates)
-    if not found:
-        return found
-    if journal and not held:
-        journal.save(join_states(tally=tally.state()))
-
-    def take(seen: Observation) -> None:
-        for name, tallied in found.items():
-            frame = Components(**sub_state(seen.arrays, name))
-            tallied.take(frame, tally.weights(seen.meta["index"]))
-
-    done = {seen.meta["index"] for seen in held}
-    for seen in held:
-        take(seen)
-    todo = sorted(row["index"] for row in tally.images if row["index"] not in done)
-    thresholds = {name: tallied.threshold for name, tallied in found.items()}
-    for index, sample in read_ahead(run.dataset, todo):
-        prediction, label = run.predict(sample)
-        with run.timed("scores"):
-            maps = score_maps(prediction, {name: run.scores[name] for name in found})
-        with run.timed("metrics"):
-            seen = observe_components(index, sample.name, label, maps, thresholds, sizes)
-            if journal:
-                journal.append(seen.to_bytes())
-            take(seen)
-        done.add(index)
-        run.tell("components", len(done))
-    return found
-
-
-def summarise(
-    run: Run, tally: Tally, components: dict[str, ComponentTally], sizes: ComponentSizes
-) -> Results:
-    """Figures and curves from the sums."""
-    names = run.segmenter.class_names
-    tally.images.sort(key=lambda row: int(row["index"]))
-    scores, differences = fig.score_figures(tally)
-    for name, figures in scores.items():
-        blank: dict[str, Any] = dict.fromkeys(("siou", "ppv", "f1"))
-        if name in components:
-            found = components[name]
-            blank = fig.component_figures(found.components, found.replicates)
-            blank |= {"threshold": found.threshold, "threshold_mode": found.mode}
-        figures["unknown"] |= blank
-    if run.matching is None:  # a resumed run that had seen all images
-        run.predict(run.dataset[tally.images[0]["index"]])
-    labelled = sorted({c for c in run.matching.targets if c >= 0} if run.matching else set())
-    right, wrong, known_only, unknown = (int(count) for count in tally.kinds)
-    known = right + wrong + known_only
-    figures = {
-        "doubtmap": __version__,
-        "command": "",
-        "seed": 0,
-        "model": run.segmenter.description,
-        "data": {
-            "name": run.dataset.name,
-            "images": len(tally.images),
-            "images_with_both": with_both(tally),
-            "pixels": {"known": known, "unknown": unknown, "void": tally.void},
-        },
-        "segmentation": fig.segmentation_figures(tally, names, labelled),
-        "calibration": fig.calibration_figures(tally),
-        "scores": scores,
-        "differences": differences,
-        "images": tally.images,
-        "seconds": {},
-        "notes": list(_notes(run, tally, components, sizes)),
-    }
-    if run.skipped:
-        figures["data"]["skipped"] = run.skipped.reasons
-    return Results(figures, fig.curves(tally), names, [])
-
-
-def with_both(tally: Tally) -> int:
-    """Images with unknown and known pixels, over which the unknown's per-image figures are."""
-    return sum(any("unknown" in s for s in row["scores"].values()) for row in tally.images)
-
-
-def _notes(
-    run: Run, tally: Tally, components: dict[str, ComponentTally], sizes: ComponentSizes
-) -> Iterator[str]:
-    """What a reader of the figures must know."""
-    yield from run.notes
-    if run.matching:
-        yield from run.matching.notes
-    right, wrong, _, unknown = tally.kinds
-    if unknown and with_both(tally) < len(tally.images):
-        yield (
-            f"unknown, per image: means over the {with_both(tally)} of {len(tally.images)} images "
-            f"that have both unknown and known pixels."
+def _reviewed(run: Run, results: Results, segments: MetaModel) -> Results:
+    """The results with what a review would have shown first, of the images that could be read."""
+    indices = [int(row["index"]) for row in results.figures["images"]]
+    found = look_first(
+        run.segmenter,
+        run.dataset,
+        segments,
+        unknown=run.unknown,
+        indices=indices,
+        progress=run.progress,
+    )
+    if found is None:
+        results.figures["notes"].append(
+            "review: left out, since no image has labels with classes, or no pixel is wrong."
         )
-    if not unknown:
-        yield "unknown: no pixel is labelled unknown, so these figures are null."
-    if right + wrong == 0:
-        yield "segmentation, calibration, wrong: no pixel has a class, so these figures are null."
-    elif wrong == 0 or right == 0:
-        yield "wrong: all pixels are right, or all are wrong, so ranking figures are null."
-    if components:
-        origin = "the data set's" if run.dataset.component_sizes == sizes else "chosen"
-        given = [name for name, found in components.items() if found.mode == "given"]
-        oracle = len(given) < len(components)
-        at = ["the threshold of the best pixel F1 on these same images"] if oracle else []
-        at += [f"the threshold given for {', '.join(given)}"] if given else []
-        yield (
-            f"Components: {origin} sizes, at least {sizes.predicted} predicted and "
-            f"{sizes.labelled} labelled pixels, at {', or at '.join(at)}."
-        )
-    if run.skipped and run.skipped.reasons:
-        yield f"{len(run.skipped.reasons)} images could not be used and were skipped."
+        return results
+    results.figures["review"] = found.figures
+    return replace(results, look_first=found)
 
 
 def scores_asked(

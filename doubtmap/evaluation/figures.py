@@ -1,13 +1,18 @@
-"""From sums to figures, curves and intervals: pure functions of a tally."""
+"""From sums to figures, curves, intervals and what a reader must know of them."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from doubtmap.datasets.dataset import ComponentSizes
+from doubtmap.engine.run import Run
+from doubtmap.evaluation.components import ComponentTally
+from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.tally import (
     BRIER,
     RIGHT,
@@ -31,6 +36,7 @@ from doubtmap.metrics.bootstrap import BootstrapSums, interval
 from doubtmap.metrics.histogram import Bins
 from doubtmap.metrics.patches import PatchAreas, patch_areas, patch_curve, patch_figures
 from doubtmap.metrics.reliability import ReliabilitySums
+from doubtmap.version import __version__
 
 Figures = dict[str, Any]
 
@@ -283,3 +289,84 @@ def mean_of(values: list[float | None]) -> float | None:
     """Mean over the images that define a figure."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None
+
+
+def summarise(
+    run: Run, tally: Tally, components: dict[str, ComponentTally], sizes: ComponentSizes
+) -> Results:
+    """Figures and curves from the sums."""
+    names = run.segmenter.class_names
+    tally.images.sort(key=lambda row: int(row["index"]))
+    scores, differences = score_figures(tally)
+    for name, figures in scores.items():
+        blank: dict[str, Any] = dict.fromkeys(("siou", "ppv", "f1"))
+        if name in components:
+            found = components[name]
+            blank = component_figures(found.components, found.replicates)
+            blank |= {"threshold": found.threshold, "threshold_mode": found.mode}
+        figures["unknown"] |= blank
+    if run.matching is None:  # a resumed run that had seen all images
+        run.predict(run.dataset[tally.images[0]["index"]])
+    labelled = sorted({c for c in run.matching.targets if c >= 0} if run.matching else set())
+    right, wrong, known_only, unknown = (int(count) for count in tally.kinds)
+    known = right + wrong + known_only
+    figures = {
+        "doubtmap": __version__,
+        "command": "",
+        "seed": 0,
+        "model": run.segmenter.description,
+        "data": {
+            "name": run.dataset.name,
+            "images": len(tally.images),
+            "images_with_both": with_both(tally),
+            "pixels": {"known": known, "unknown": unknown, "void": tally.void},
+        },
+        "segmentation": segmentation_figures(tally, names, labelled),
+        "calibration": calibration_figures(tally),
+        "scores": scores,
+        "differences": differences,
+        "images": tally.images,
+        "seconds": {},
+        "notes": list(_notes(run, tally, components, sizes)),
+    }
+    if run.skipped:
+        figures["data"]["skipped"] = run.skipped.reasons
+    return Results(figures, curves(tally), names, [])
+
+
+def with_both(tally: Tally) -> int:
+    """Images with unknown and known pixels, over which the unknown's per-image figures are."""
+    return sum(any("unknown" in s for s in row["scores"].values()) for row in tally.images)
+
+
+def _notes(
+    run: Run, tally: Tally, components: dict[str, ComponentTally], sizes: ComponentSizes
+) -> Iterator[str]:
+    """What a reader of the figures must know."""
+    yield from run.notes
+    if run.matching:
+        yield from run.matching.notes
+    right, wrong, _, unknown = tally.kinds
+    if unknown and with_both(tally) < len(tally.images):
+        yield (
+            f"unknown, per image: means over the {with_both(tally)} of {len(tally.images)} images "
+            f"that have both unknown and known pixels."
+        )
+    if not unknown:
+        yield "unknown: no pixel is labelled unknown, so these figures are null."
+    if right + wrong == 0:
+        yield "segmentation, calibration, wrong: no pixel has a class, so these figures are null."
+    elif wrong == 0 or right == 0:
+        yield "wrong: all pixels are right, or all are wrong, so ranking figures are null."
+    if components:
+        origin = "the data set's" if run.dataset.component_sizes == sizes else "chosen"
+        given = [name for name, found in components.items() if found.mode == "given"]
+        oracle = len(given) < len(components)
+        at = ["the threshold of the best pixel F1 on these same images"] if oracle else []
+        at += [f"the threshold given for {', '.join(given)}"] if given else []
+        yield (
+            f"Components: {origin} sizes, at least {sizes.predicted} predicted and "
+            f"{sizes.labelled} labelled pixels, at {', or at '.join(at)}."
+        )
+    if run.skipped and run.skipped.reasons:
+        yield f"{len(run.skipped.reasons)} images could not be read and were skipped."

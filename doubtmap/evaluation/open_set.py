@@ -18,13 +18,13 @@ from torch import Tensor
 
 from doubtmap.datasets.dataset import UNKNOWN, VOID, Dataset
 from doubtmap.datasets.pasting import Part, image_fields, parts_by
-from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
+from doubtmap.engine.run import Run, Skipped, check_request, read_ahead
 from doubtmap.errors import DataError, UsageError
 from doubtmap.evaluation.figures import SHARE, number
 from doubtmap.metrics import Confusion, OpenSet, Ranking
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import BootstrapSums, Weights, interval
-from doubtmap.prediction import Prediction, Score, Segmenter
+from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scoring import score_maps
 
 TPR = 0.95
@@ -32,48 +32,6 @@ TPR = 0.95
 
 MOST_PARTS = 10
 """Each part takes a pass over all others, so that more parts would be a mistake, not a wish."""
-
-
-def open_set_figures(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    threshold_from: Dataset | str,
-    scores: Mapping[str, Score],
-    *,
-    unknown: tuple[str, ...] = (),
-    tpr: float = TPR,
-    replicates: int = 300,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Figures of the closed and the open-set segmentation, each score refusing on its own.
-
-    Pixels labelled as known without a class are left out, since they are neither right nor wrong.
-
-    Args:
-        segmenter: the network, prepared for the scores.
-        dataset: labelled images.
-        threshold_from: other labelled images, which have unknown objects; or a field of the paths
-            of `dataset`, such as `town`, each part of which takes its thresholds from the others.
-        scores: by name.
-        unknown: label classes that count as unknown objects, in both.
-        tpr: share of the unknown pixels of `threshold_from` that are refused.
-        replicates: of the bootstrap over images.
-        seed: of the bootstrap.
-        progress: told after each image.
-
-    Returns:
-        As `refused_figures`.
-
-    Raises:
-        UsageError: for a field that does not part the images.
-        DataError: where the images that give a threshold have no unknown or no known pixel.
-    """
-    check_request(segmenter, dataset, unknown)
-    check_open_set(segmenter, dataset, threshold_from, unknown)
-    run = Run(segmenter, dataset, dict(scores), unknown, progress)
-    taken = take_thresholds(run, threshold_from, tpr)
-    return refused_figures(run, threshold_from, taken, tpr, replicates, seed)
 
 
 def check_open_set(

@@ -11,15 +11,16 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets.dataset import Dataset
-from doubtmap.engine.journal import guarded
-from doubtmap.engine.settings import data_settings, hold_to, model_settings, score_settings
+from doubtmap.engine.journal import claim, guarded
+from doubtmap.engine.settings import data_settings, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
-from doubtmap.evaluation.evaluate import evaluate
+from doubtmap.evaluation.evaluate import PLAIN, Options, evaluate
 from doubtmap.evaluation.results import Results
 from doubtmap.files import write_atomically
 from doubtmap.prediction import Score, Segmenter
@@ -41,8 +42,8 @@ def evaluate_passes(
     *,
     out: str | Path | None = None,
     resume: bool = False,
-    save: Callable[[Results], None] | None = None,
-    **options: Any,
+    options: Options = PLAIN,
+    **more: Any,
 ) -> Results:
     """Evaluate the passes one by one.
 
@@ -52,8 +53,8 @@ def evaluate_passes(
         scores: as of `evaluate`.
         out: folder for what an interrupted run keeps; without it nothing is kept on disk.
         resume: go on with the run in `out`, if there is one; passes that are done stay done.
-        save: called with the results before what is kept on disk is removed.
-        options: further arguments of `evaluate`, the same for each pass.
+        options: as of `evaluate`; its `save` is called once, with the results of all passes.
+        more: further arguments of `evaluate`, the same for each pass.
 
     Returns:
         The results of the first pass, with `passes` besides: for the figures of the segmentation
@@ -66,13 +67,15 @@ def evaluate_passes(
     if not passes:
         raise UsageError("evaluate: expected at least 1 pass, got none. Give --repeats 1 or more.")
     if len(passes) == 1:
-        return evaluate(segmenter, passes[0], scores, out=out, resume=resume, save=save, **options)
+        return evaluate(
+            segmenter, passes[0], scores, out=out, resume=resume, options=options, **more
+        )
     scores = scores if isinstance(scores, str | Mapping) else list(scores)
     kept = Path(out) / ".passes" if out else None
     if kept is not None:
-        _hold(kept, _settings(segmenter, passes, scores, options), resume)
+        claim(kept, _settings(segmenter, passes, scores, options, more), resume, kept.exists())
     others = [
-        _done(segmenter, dataset, scores, kept and kept / str(at), options)
+        _done(segmenter, dataset, scores, kept and kept / str(at), options, more)
         for at, dataset in enumerate(passes[1:], 2)
     ]
 
@@ -80,12 +83,18 @@ def evaluate_passes(
         summary = summarised([results.figures, *others], [dataset.name for dataset in passes])
         results.figures["passes"] = summary
         results.figures["notes"].extend(sentences(summary))
-        if save:
-            save(results)
+        if options.save:
+            options.save(results)
 
     first = kept and kept / "1"
     results = evaluate(
-        segmenter, passes[0], scores, out=first, resume=True, save=save_all, **options
+        segmenter,
+        passes[0],
+        scores,
+        out=first,
+        resume=True,
+        options=replace(options, save=save_all),
+        **more,
     )
     if kept is not None:
         with guarded(kept):
@@ -153,7 +162,8 @@ def _done(
     dataset: Dataset,
     scores: str | Mapping[str, Score] | list[str | Score],
     place: Path | None,
-    options: Figures,
+    options: Options,
+    more: Figures,
 ) -> Figures:
     """The figures of one pass, read where it was done before."""
     file = place and place.with_suffix(".json")
@@ -170,7 +180,13 @@ def _done(
             write_atomically(file, json.dumps(plain, default=str).encode())
 
     results = evaluate(
-        segmenter, dataset, scores, out=place, resume=True, save=save, **options | {"examples": 0}
+        segmenter,
+        dataset,
+        scores,
+        out=place,
+        resume=True,
+        options=replace(options, examples=0, save=save),
+        **more,
     )
     return results.figures
 
@@ -179,29 +195,20 @@ def _settings(
     segmenter: Segmenter,
     passes: Sequence[Dataset],
     scores: str | Mapping[str, Score] | list[str | Score],
-    options: Figures,
+    options: Options,
+    more: Figures,
 ) -> Figures:
     """What must be the same for the passes that are done to count."""
     every = isinstance(scores, str) and "all" in split_names(scores)
     asked = {"scores": scores} if every else score_settings(parse_scores(scores))
-    others = ("unknown", "seed", "replicates", "bins", "component_sizes", "skip_bad", "thresholds")
-    other = options.get("open_set")
+    other, own = more.get("open_set"), ("bins", "component_sizes", "thresholds")
     return {
         **model_settings(segmenter),
         "passes": [data_settings(dataset) for dataset in passes],
         **asked,
         "open_set": data_settings(other) if isinstance(other, Dataset) else other,
-        "options": {key: str(options[key]) for key in others if key in options},
+        "options": {
+            **{key: str(getattr(options, key)) for key in own},
+            **{k: str(more[k]) for k in ("unknown", "seed", "replicates", "skip_bad") if k in more},
+        },
     }
-
-
-def _hold(folder: Path, settings: Figures, resume: bool) -> None:
-    """Claim the folder for this run, or go on with it."""
-    if folder.exists() and not resume:
-        raise UsageError(
-            f"{folder.parent}: holds a run that is not finished. Go on with --resume, choose "
-            f"another --out, or remove {folder} to start anew."
-        )
-    with guarded(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    hold_to(folder / "settings.json", settings)

@@ -20,10 +20,9 @@ import safetensors.numpy
 import torch
 from torch import Tensor
 
-from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, ComponentSizes
+from doubtmap.datasets.dataset import KNOWN, UNKNOWN
 from doubtmap.metrics import (
     BinaryReliability,
-    Components,
     Confusion,
     Histogram,
     Patches,
@@ -133,24 +132,6 @@ def _observe_classes(
     for score, values in maps.items():
         arrays[f"patch/{score}"] = patch_scores(values[None], whole, PATCH)
     return arrays
-
-
-def observe_components(
-    index: int,
-    name: str,
-    label: Tensor,
-    maps: dict[str, Tensor],
-    thresholds: dict[str, float],
-    sizes: ComponentSizes,
-) -> Observation:
-    """Find the components of unknown objects in one image, for each score at its threshold."""
-    arrays: dict[str, Array] = {}
-    for score, values in maps.items():
-        frame = Components()
-        above = values > thresholds[score]
-        frame.update(above, label == UNKNOWN, label != VOID, sizes.predicted, sizes.labelled)
-        arrays |= {f"{score}/{key}": array for key, array in frame.state().items()}
-    return Observation({"stage": "components", "index": index, "name": name, "void": 0}, arrays)
 
 
 def _numpy(values: Tensor) -> Array:

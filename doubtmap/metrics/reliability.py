@@ -282,6 +282,18 @@ def _count(at: Tensor, size: int, weight: Tensor | None = None) -> Array:
     return torch.bincount(at.reshape(-1), weights, minlength=size).double().cpu().numpy()
 
 
+def confidence_sums(at: Tensor, right: Tensor, confidence: Tensor, size: int) -> Array:
+    """`(size, 3)`: by bin pixels, right ones, and the sum of the confidence.
+
+    Args:
+        at: `(N,)` int64, the bin of each pixel.
+        right: `(N,)`, bool.
+        confidence: `(N,)`, in [0, 1].
+        size: how many bins.
+    """
+    return np.stack([_count(at, size, weight) for weight in (None, right, confidence)], 1)
+
+
 def mean_gap(sums: Array) -> float:
     """ECE from `(M, 3)`: by bin pixels, right ones, and the sum of the confidence; NaN if none."""
     count, right, confidence = sums.T

@@ -7,7 +7,6 @@ network's own files stay as they would be without it, so that other tools read t
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,11 +16,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from doubtmap.errors import ModelError
+from doubtmap.files import Content, FileKind, Origin, Part, encoded, read
+from doubtmap.files.tables import TABLE, TEXT, whole
 from doubtmap.models.backend import Backend, Source, first_line, sha256_of
 from doubtmap.models.module import ModuleBackend
 
@@ -29,9 +28,24 @@ HEAD = "distilled"
 """Name of the layer, below the classifier's, and so of what predictions carry of it."""
 FILE = "distilled.safetensors"
 WEIGHTS = "model.safetensors"
-FORMAT = 1
 START = 0.05
 """What a new head says everywhere: about the mean spread of trained ensembles."""
+
+KIND = FileKind(
+    "second head",
+    "the second head of a student",
+    "Train the student again.",
+    {
+        "classifier": TEXT,
+        "channels": whole(1, 1 << 20),
+        "hidden": whole(0, 1 << 16),
+        "layers": TABLE,
+        "network": TEXT,
+        "about": TABLE,
+    },
+    {"*": Part()},
+    error=ModelError,
+)
 
 
 class Hidden(nn.Conv2d):
@@ -196,8 +210,7 @@ def head_file(head: Head, weights: bytes) -> bytes:
         head: trained.
         weights: content of the network's own file, to which the head is bound.
     """
-    meta = {
-        "format": FORMAT,
+    entries = {
         "classifier": head.classifier,
         "channels": head.channels,
         "hidden": head.hidden,
@@ -205,9 +218,7 @@ def head_file(head: Head, weights: bytes) -> bytes:
         "network": hashlib.sha256(weights).hexdigest(),
         "about": head.about,
     }
-    tensors = {name: part.detach().cpu().contiguous() for name, part in head.state_dict().items()}
-    content: bytes = save(tensors, {"doubtmap": json.dumps(meta, default=list)})
-    return content
+    return encoded(KIND, Content(entries, head.state_dict(), Origin()))
 
 
 def with_head(source: Source, folder: Path | None) -> Source:
@@ -236,20 +247,11 @@ def with_head(source: Source, folder: Path | None) -> Source:
 
 def _read(path: Path) -> tuple[Head, str]:
     """The head of a file, and the hash of the weights that it belongs to."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            meta = json.loads((file.metadata() or {})["doubtmap"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if meta["format"] > FORMAT:
-            raise ValueError(f"format {meta['format']}")
-        if not all(bool(torch.isfinite(part).all()) for part in tensors.values()):
-            raise ValueError("weights that are not finite")
-        heard = dict(meta.get("layers", {}))
-        head = Head(str(meta["classifier"]), meta["channels"], meta["hidden"], meta["about"], heard)
-        head.load_state_dict(tensors)
-        return head, str(meta["network"])
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise ModelError(
-            f"{path}: expected the second head of a student, but it cannot be read "
-            f"({first_line(error)}). Train the student again."
-        ) from error
+
+    def built(content: Content) -> tuple[Head, str]:
+        known, heard = content.entries, content.entries["layers"]
+        head = Head(known["classifier"], known["channels"], known["hidden"], known["about"], heard)
+        head.load_state_dict(content.tensors)
+        return head, known["network"]
+
+    return read(path, KIND, built)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.files import read_fitted, write_fitted
+from doubtmap.files import Content, FileKind, Origin, Part, read, write
+from doubtmap.files.tables import TEXT, TEXTS, whole, within
 from doubtmap.kernels import at_least_float32
 from doubtmap.prediction import Prediction, as_prediction
 from doubtmap.scores.diagonal import (
@@ -36,6 +37,25 @@ FEWEST, MOST = 2, 100
 """Images of a fit."""
 FRAIL = 1.3
 """Ratio of deviations, left out to seen, above which the fit is believed half as much."""
+
+FILE = FileKind(
+    "doubt",
+    "a fitted doubt",
+    "Fit it with: doubtmap fit doubt MODEL DATA --out FILE.",
+    {
+        "layer": TEXT,
+        "mean": within(),
+        "deviation": within(low=1e-30),
+        "weight": within(low=0),
+        "notes": TEXTS,
+        "still": whole(0),
+    },
+    {
+        "share": Part("C", torch.float64, low=0),
+        "mean": Part("C D", torch.float64),
+        "variance": Part("C D", torch.float64, low=0),
+    },
+)
 
 
 def doubt(prediction: Prediction | Tensor) -> Tensor:
@@ -128,9 +148,7 @@ class Doubt:
         mean: of `A - median(A) / 2`, in nats.
         deviation: of the same, above 0.
         weight: w, at least 0; 0 is the feature-free form.
-        fingerprint: `(D,)`, mean features of a fixed probe image, by which another network is
-            recognised; empty where it was not taken.
-        about: what a reader of the file should know.
+        origin: where it comes from.
         notes: what the fit had to say, one sentence each.
 
     Raises:
@@ -142,11 +160,11 @@ class Doubt:
     mean: float
     deviation: float
     weight: float = WEIGHT
-    fingerprint: Tensor = field(default_factory=lambda: torch.zeros(0))
-    about: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
     notes: tuple[str, ...] = ()
 
     name: ClassVar[str] = "doubt"
+    made_by: ClassVar[str] = "doubtmap fit doubt MODEL DATA --out FILE"
     FIT_OPTIONS: ClassVar[dict[str, Any]] = {"layer": "deepest"}
     READ_OPTIONS: ClassVar[dict[str, Any]] = {"weight": WEIGHT}
 
@@ -169,7 +187,7 @@ class Doubt:
 
     @property
     def _options(self) -> dict[str, Any]:
-        kept = ("layer", "mean", "deviation", "weight", "about", "notes")
+        kept = ("layer", "mean", "deviation", "weight", "notes")
         return {name: getattr(self, name) for name in kept} | {"still": self.familiar.still}
 
     def __call__(self, prediction: Prediction) -> Tensor:
@@ -243,10 +261,10 @@ class Doubt:
             left_out.add(relative(surprise(others, z, like)))
         ratio = left_out.deviation / max(seen.deviation, 1e-12)
         fitted = cls(familiar, layer, left_out.mean, max(left_out.deviation, 1e-6), **options)
-        about = {"images": len(each), "deviation left out over seen": round(ratio, 3)}
+        facts = {"images": len(each), "deviation left out over seen": round(ratio, 3)}
         notes = tuple(_remarks(fitted, names, ratio))
         weight = fitted.weight / 2 if ratio > FRAIL else fitted.weight
-        return replace(fitted, weight=weight, about=about, notes=notes)
+        return replace(fitted, weight=weight, origin=Origin(facts=facts), notes=notes)
 
     def save(self, path: str | Path) -> None:
         """Write to one safetensors file.
@@ -258,9 +276,9 @@ class Doubt:
             "share": self.familiar.share,
             "mean": self.familiar.mean,
             "variance": self.familiar.variance,
-            "fingerprint": self.fingerprint,
         }
-        write_fitted(path, self.name, tensors, self._options)
+        entries = self._options | {"notes": list(self.notes)}
+        write(path, FILE, Content(entries, tensors, self.origin))
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> Self:
@@ -274,18 +292,15 @@ class Doubt:
             UsageError: for options that make no sense.
             DataError: for a file that is no fitted doubt.
         """
-        tensors, kept = read_fitted(path, cls.name)
-        try:
-            fingerprint = tensors.pop("fingerprint")
-            familiar = Diagonal(**tensors, still=int(kept.pop("still")))
-            kept["notes"] = tuple(kept["notes"])
-            fitted = cls(familiar, fingerprint=fingerprint, **kept)
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{path}: expected all parts of a fitted doubt, but they do not fit together "
-                f"({error}). Fit it again with: doubtmap fit doubt MODEL DATA --out FILE."
-            ) from error
-        return replace(fitted, **options)
+        return replace(read(path, FILE, cls._of), **options)
+
+    @classmethod
+    def _of(cls, content: Content) -> Self:
+        kept = dict(content.entries)
+        familiar = Diagonal(**content.tensors, still=kept.pop("still"))
+        if not bool((familiar.share > 0).any()):
+            raise ValueError("no class has a share")
+        return cls(familiar, origin=content.origin, **kept | {"notes": tuple(kept["notes"])})
 
 
 class _Moments:

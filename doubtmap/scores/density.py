@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.files import read_fitted, write_fitted
+from doubtmap.files import Content, FileKind, Origin, Part, read, write
+from doubtmap.files.tables import FLAG, TEXT, one_of, whole, within
 from doubtmap.prediction import Prediction
 from doubtmap.scores.gaussians import (
     Covariance,
@@ -42,6 +43,31 @@ from doubtmap.scores.smoothing import smoothed
 
 At = Literal["predicted", "any"]
 Labels = Literal["given", "predicted"]
+FILE = FileKind(
+    "density",
+    "a fitted density",
+    "Fit it with: doubtmap fit density MODEL DATA --out FILE.",
+    {
+        "layer": TEXT,
+        "scale": one_of(*get_args(Scale)),
+        "certainty": within(low=0),
+        "covariance": one_of(*get_args(Covariance)),
+        "at": one_of(*get_args(At)),
+        "prior": FLAG,
+        "shrinkage": within(0, 1),
+        "rank": whole(0),
+        "project": whole(0),
+        "smooth": within(low=0),
+        "labels": one_of(*get_args(Labels)),
+    },
+    {
+        "pixels": Part("C", torch.int64, low=0),
+        "weight": Part("C", torch.float64, low=0),
+        "effective": Part("C", torch.float64, low=0),
+        "mean": Part("C D", torch.float64),
+        "covariance": Part("C D D", torch.float64),
+    },
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +83,6 @@ class Density:
 
     Args:
         gaussians: as fitted.
-        class_names: one for each Gaussian, or empty.
         layer: `classifier`, what the last 1x1 convolution saw, or names of inner layers joined
             with `+`.
         scale: `none`, or `unit` for features scaled to unit length.
@@ -70,9 +95,7 @@ class Density:
         project: work in so many directions that all classes share; 0: all.
         smooth: deviation of a Gaussian blur, in cells of the features' grid; 0: none.
         labels: of the fit: `given`, or `predicted`, the network's own, which needs no labels.
-        fingerprint: `(D,)`, mean features of a fixed probe image, by which another network is
-            recognised; empty where it was not taken.
-        about: what a reader of the file should know.
+        origin: where it comes from; its class names are one for each Gaussian, or none.
 
     Raises:
         UsageError: for options that make no sense.
@@ -83,7 +106,6 @@ class Density:
     """
 
     gaussians: Gaussians
-    class_names: tuple[str, ...] = ()
     layer: str = "classifier"
     scale: Scale = "unit"
     certainty: float = 64.0
@@ -95,10 +117,10 @@ class Density:
     project: int = 0
     smooth: float = 0.0
     labels: Labels = "given"
-    fingerprint: Tensor = field(default_factory=lambda: torch.zeros(0))
-    about: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
 
     name: ClassVar[str] = "density"
+    made_by: ClassVar[str] = "doubtmap fit density MODEL DATA --out FILE"
     FIT_OPTIONS: ClassVar[dict[str, Any]] = {
         "layer": "auto",
         "scale": "unit",
@@ -156,7 +178,7 @@ class Density:
 
     @property
     def _options(self) -> dict[str, Any]:
-        left_out = ("gaussians", "fingerprint")
+        left_out = ("gaussians", "origin")
         return {
             part.name: getattr(self, part.name)
             for part in fields(self)
@@ -302,9 +324,7 @@ class Density:
                 names = prediction.class_names
                 sums = GaussianSums(probabilities.shape[1], z.shape[1])
                 options["labels"] = labels
-                cls(
-                    Gaussians.of(sums), names, layer, scale, certainty, **options
-                )  # are they sound?
+                cls(Gaussians.of(sums), layer, scale, certainty, **options)  # are they sound?
             at_cells = native_labels(prediction, label, grid)
             if labels == "predicted":
                 at_cells = probabilities.argmax(1).where(at_cells != OUTSIDE, OUTSIDE)
@@ -320,7 +340,8 @@ class Density:
                 "labelled data set whose classes the model knows."
             )
         gaussians = Gaussians.of(sums)
-        fitted = cls(gaussians, names, layer, scale, certainty, about={"images": images}, **options)
+        origin = Origin(class_names=names, facts={"images": images})
+        fitted = cls(gaussians, layer, scale, certainty, origin=origin, **options)
         check_support(gaussians)
         _ = fitted._distances
         return fitted
@@ -328,13 +349,12 @@ class Density:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results should know: classes that were not, or hardly, seen."""
-        return support_notes(self.gaussians, self.class_names)
+        return support_notes(self.gaussians, self.origin.class_names)
 
     def save(self, path: str | Path) -> None:
         """Write to one safetensors file."""
         tensors = {part.name: getattr(self.gaussians, part.name) for part in fields(Gaussians)}
-        content = tensors | {"fingerprint": self.fingerprint}
-        write_fitted(path, "density", content, self._options)
+        write(path, FILE, Content(self._options, tensors, self.origin))
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> Self:
@@ -348,17 +368,16 @@ class Density:
             UsageError: for options that make no sense.
             DataError: for a file that is no fitted density.
         """
-        tensors, kept = read_fitted(path, "density")
-        try:
-            fingerprint = tensors.pop("fingerprint")
-            kept["class_names"] = tuple(kept["class_names"])
-            fitted = cls(Gaussians(**tensors), fingerprint=fingerprint, **kept)
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{path}: expected all parts of a fitted density, but they do not fit together "
-                f"({error}). Fit it again with: doubtmap fit density MODEL DATA --out FILE."
-            ) from error
-        return replace(fitted, **options)
+        return replace(read(path, FILE, cls._of), **options)
+
+    @classmethod
+    def _of(cls, content: Content) -> Self:
+        gaussians, names = Gaussians(**content.tensors), content.origin.class_names
+        if not bool(gaussians.present.any()):
+            raise ValueError("no class has weight")
+        if len(names) not in (0, len(gaussians.mean)):
+            raise ValueError(f"{len(names)} class names for {len(gaussians.mean)} classes")
+        return cls(gaussians, origin=content.origin, **content.entries)
 
 
 def check_support(gaussians: Gaussians) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from doubtmap.files import Origin
 from doubtmap.prediction import Prediction
 from doubtmap.scores.density import Density
 from doubtmap.scores.gaussians import Full, shrink, tiles
@@ -37,6 +38,7 @@ class Mahalanobis:
     relative: bool = False
 
     name: ClassVar[str] = "mahalanobis"
+    made_by: ClassVar[str] = Density.made_by
     READ_OPTIONS: ClassVar[dict[str, Any]] = {
         "covariance": "tied",
         "shrinkage": 1e-3,
@@ -55,9 +57,9 @@ class Mahalanobis:
         return f"{self.density.digest} {self.relative}"
 
     @property
-    def fingerprint(self) -> Tensor:
-        """By which another network is recognised."""
-        return self.density.fingerprint
+    def origin(self) -> Origin:
+        """Where its Gaussians come from."""
+        return self.density.origin
 
     def features(self, prediction: Prediction) -> Tensor:
         """`(B, D, h, w)` float32, the features that the Gaussians are over."""

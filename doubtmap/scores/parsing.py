@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,6 @@ FITTED: dict[str, type[Density] | type[Doubt] | type[Mahalanobis] | type[Wrong]]
     "wrong": Wrong,
 }
 """The scores that learn from data, by name."""
-
-
-_MADE_BY = {
-    "wrong": "doubtmap fit wrong MODEL DATA --scores a,b --out FILE",
-}
 
 
 def parse_scores(
@@ -96,7 +91,7 @@ def _parse_one(text: str) -> tuple[str, str | None, Score]:
     plain = f"{name}({given})" if given else name
     if name in FITTED and (file is not None or name not in scores.STATELESS):
         if file is None:
-            made_by = _MADE_BY.get(name, "doubtmap fit density MODEL DATA --out FILE")
+            made_by = FITTED[name].made_by
             raise UsageError(
                 f"scores: {name} learns from data: expected its file, as in {name}:FILE, got "
                 f"{text!r}. Make one with: {made_by}."
@@ -179,15 +174,36 @@ def split_call(text: str) -> tuple[str, str, str | None]:
     return match["name"], (match["arguments"] or "").replace(" ", ""), match["file"]
 
 
-def _arguments(name: str, known: Mapping[str, object], text: str) -> dict[str, object]:
-    arguments: dict[str, object] = {}
+def given_arguments(
+    who: str, name: str, things: str, known: Collection[str], text: str
+) -> dict[str, str]:
+    """Keys and values of `key=value,...`.
+
+    Args:
+        who: asks, for errors.
+        name: of what takes them.
+        things: that it takes, such as `parameters`.
+        known: keys.
+        text: without spaces.
+
+    Raises:
+        UsageError: for an unknown key, one without a value, or one given twice.
+    """
+    given: dict[str, str] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals or key not in known:
-            takes = f"takes {', '.join(known)}" if known else "takes no parameters"
-            raise UsageError(f"scores: {name} {takes}, got {part!r}.")
-        if key in arguments:
-            raise UsageError(f"scores: {name}: {key} is given twice.")
+            takes = f"takes {', '.join(known)}" if known else f"takes no {things}"
+            raise UsageError(f"{who}: {name} {takes}, got {part!r}.")
+        if key in given:
+            raise UsageError(f"{who}: {name}: {key} is given twice.")
+        given[key] = value
+    return given
+
+
+def _arguments(name: str, known: Mapping[str, object], text: str) -> dict[str, object]:
+    arguments: dict[str, object] = {}
+    for key, value in given_arguments("scores", name, "parameters", known, text).items():
         arguments[key] = value if isinstance(known[key], str) else _value(value)
         switch = isinstance(known[key], bool)
         if switch != isinstance(arguments[key], bool):

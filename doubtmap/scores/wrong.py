@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.files import read_fitted, write_fitted
-from doubtmap.prediction import Prediction, Score
+from doubtmap.files import Content, FileKind, Origin, Part, read, write
+from doubtmap.files.tables import TEXTS
+from doubtmap.prediction import FittedScore, Prediction, Score, digest_of
+from doubtmap.scores.odds import CELLS, counted, middles
 from doubtmap.scores.rising import Additive, Curve, Numbers, fit_additive, rescaled
 
 SAMPLE = 1 << 18
@@ -29,10 +31,6 @@ SAMPLE = 1 << 18
 
 
 LEAST = 32
-
-
-CELLS, RANGE = 1 << 13, 24.0
-"""Log-odds are counted in so many cells between minus and plus this."""
 
 
 class Pairs(Protocol):
@@ -86,13 +84,9 @@ def count_odds(pairs: Pairs, log_odds: Callable[[Prediction], Tensor]) -> tuple[
     counts = np.zeros((2, CELLS))
     for prediction, label in pairs:
         labelled = labelled_pixels(prediction, label)
-        odds = log_odds(prediction).flatten()[labelled]
         wrong = (prediction.classes != label).flatten()[labelled]
-        cell = ((odds + RANGE) * (CELLS / (2 * RANGE))).long().clamp_(0, CELLS - 1)
-        found = torch.bincount(cell + CELLS * wrong, minlength=2 * CELLS)
-        counts += found.view(2, CELLS).cpu().numpy()
-    middles: Numbers = (np.arange(CELLS, dtype=np.float64) + 0.5) * (2 * RANGE / CELLS) - RANGE
-    return counts, middles
+        counts += counted(log_odds(prediction).flatten()[labelled], wrong)
+    return counts, middles()
 
 
 def labelled_pixels(prediction: Prediction, label: Tensor) -> Tensor:
@@ -140,6 +134,18 @@ def finite(values: Tensor, name: str) -> Tensor:
     return values
 
 
+FILE = FileKind(
+    "wrong",
+    "a fitted wrong",
+    "Fit it with: doubtmap fit wrong MODEL DATA --scores a,b --out FILE.",
+    {"texts": TEXTS, "digests": TEXTS, "notes": TEXTS},
+    {
+        "knots": Part("K", torch.int32),
+        "levels": Part("K", torch.float64),
+        "sizes": Part("S", torch.int64, low=1),
+        "bias": Part("1", torch.float64),
+    },
+)
 Opener = Callable[[Sequence[str], Path], Mapping[str, Score]]
 """Gives the scores of texts, as on the command line, and of files beside a folder."""
 
@@ -157,9 +163,8 @@ class Wrong:
         texts: the scores as they are named on the command line, files included.
         scores: the same, opened.
         fitted: their curves and the bias.
-        fingerprint: `(C,)`, mean logits of a fixed probe image, by which another network, or
-            another calibrator, is recognised; empty where it was not taken.
-        about: what a reader of the file should know.
+        origin: where it comes from; its fingerprint is of logits, so that another calibrator is
+            recognised too.
         notes: sentences for the user.
 
     Reference:
@@ -171,11 +176,11 @@ class Wrong:
     texts: tuple[str, ...]
     scores: tuple[Score, ...]
     fitted: Additive
-    fingerprint: Tensor = field(default_factory=lambda: torch.zeros(0))
-    about: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
     notes: tuple[str, ...] = ()
 
     name: ClassVar[str] = "wrong"
+    made_by: ClassVar[str] = "doubtmap fit wrong MODEL DATA --scores a,b --out FILE"
     probability_of_wrong: ClassVar[bool] = True
     """What it claims to be: `evaluate` checks it."""
     FIT_OPTIONS: ClassVar[dict[str, Any]] = {}
@@ -193,7 +198,7 @@ class Wrong:
     @property
     def _digests(self) -> list[str]:
         """Of those among the scores that learnt from data."""
-        return [getattr(score, "digest", "") for score in self.scores]
+        return [digest_of(score) for score in self.scores]
 
     @property
     def used(self) -> list[tuple[str, Score, Curve]]:
@@ -204,8 +209,8 @@ class Wrong:
     @property
     def layers(self) -> tuple[str, ...]:
         """Inner layers that predictions must carry: those of the scores."""
-        asked = [layer for _, score, _ in self.used for layer in getattr(score, "layers", ())]
-        return tuple(dict.fromkeys(asked))
+        fitted = (score for _, score, _ in self.used if isinstance(score, FittedScore))
+        return tuple(dict.fromkeys(layer for score in fitted for layer in score.layers))
 
     def features(self, prediction: Prediction) -> Tensor:
         """`(B, C, h, w)`, by whose mean over a probe image the network is recognised.
@@ -213,7 +218,7 @@ class Wrong:
         Raises:
             ModelError: for another number of classes than in the fit.
         """
-        expected, found = self.fingerprint.numel(), prediction.native_logits.shape[1]
+        expected, found = len(self.origin.fingerprint), prediction.native_logits.shape[1]
         if expected not in (0, found):
             raise ModelError(
                 f"wrong: expected a network of {expected} classes, as in the fit, got {found}. "
@@ -277,8 +282,8 @@ class Wrong:
             )
         counts, odds = count_odds(others, raw.log_odds)
         check_kinds(counts[1].sum(), counts[0].sum(), "to calibrate on")
-        about = {"images": len(pairs) + len(others), "images for the curves": len(pairs)}
-        done = replace(raw, fitted=rescaled(fitted, counts, odds), about=about)
+        facts = {"images": len(pairs) + len(others), "images for the curves": len(pairs)}
+        done = replace(raw, fitted=rescaled(fitted, counts, odds), origin=Origin(facts=facts))
         return replace(done, notes=done._remarks(values))
 
     def _remarks(self, values: Tensor) -> tuple[str, ...]:
@@ -309,10 +314,9 @@ class Wrong:
             "levels": torch.cat([curve.levels for curve in curves]),
             "sizes": torch.tensor([len(curve.knots) for curve in curves]),
             "bias": torch.tensor([self.fitted.bias], dtype=torch.float64),
-            "fingerprint": self.fingerprint,
         }
-        about = {"texts": self.texts, "digests": self._digests, "about": dict(self.about)}
-        write_fitted(path, "wrong", tensors, about | {"notes": self.notes})
+        entries = {"texts": self.texts, "digests": self._digests, "notes": self.notes}
+        write(path, FILE, Content(entries, tensors, self.origin))
 
     @classmethod
     def load(cls, path: str | Path, open_scores: Opener) -> Self:
@@ -327,24 +331,9 @@ class Wrong:
             DataError: for a file that is no fitted `wrong`, or whose scores are not those that
                 were fused.
         """
-        tensors, kept = read_fitted(path, "wrong")
-        try:
-            sizes = tensors["sizes"].tolist()
-            knots, levels = (torch.split(tensors[name], sizes) for name in ("knots", "levels"))
-            curves = tuple(Curve(*pair) for pair in zip(knots, levels, strict=True))
-            texts, digests, about = tuple(kept["texts"]), kept["digests"], dict(kept["about"])
-            if not len(texts) == len(digests) == len(curves):
-                raise ValueError(f"{len(texts)} scores and {len(curves)} curves")
-            fitted = Additive(curves, _finite_number(tensors["bias"]))
-            fingerprint, notes = tensors["fingerprint"], tuple(kept["notes"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DataError(
-                f"{path}: expected all parts of a fitted wrong, but they do not fit together "
-                f"({error}). Fit it again with: doubtmap fit wrong MODEL DATA --scores a,b --out "
-                f"FILE."
-            ) from error
+        texts, digests, fitted, origin, notes = read(path, FILE, _parts)
         opened = tuple(open_scores(texts, Path(path).parent).values())
-        result = cls(texts, opened, fitted, fingerprint, about, notes)
+        result = cls(texts, opened, fitted, origin, notes)
         for text, then, now in zip(texts, digests, result._digests):
             if then != now:
                 raise DataError(
@@ -354,7 +343,14 @@ class Wrong:
         return result
 
 
-def _finite_number(tensor: Tensor) -> float:
-    if not bool(torch.isfinite(tensor).all()):
-        raise ValueError("a bias that is not finite")
-    return float(tensor.item())
+def _parts(
+    content: Content,
+) -> tuple[tuple[str, ...], tuple[str, ...], Additive, Origin, tuple[str, ...]]:
+    """Texts, digests, curves, origin and notes of a file."""
+    texts, digests, notes = (tuple(content.entries[key]) for key in ("texts", "digests", "notes"))
+    sizes = content.tensors["sizes"].tolist()
+    knots, levels = (torch.split(content.tensors[name], sizes) for name in ("knots", "levels"))
+    curves = tuple(Curve(*pair) for pair in zip(knots, levels, strict=True))
+    if not len(texts) == len(digests) == len(curves):
+        raise ValueError(f"{len(texts)} scores and {len(curves)} curves")
+    return texts, digests, Additive(curves, content.tensors["bias"].item()), content.origin, notes

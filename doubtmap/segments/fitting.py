@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import KNOWN, VOID, Dataset
 from doubtmap.engine.run import Pairs, Progress
-from doubtmap.engine.settings import model_settings
+from doubtmap.engine.settings import origin_of
 from doubtmap.engine.splitting import folds_of
 from doubtmap.errors import UsageError
 from doubtmap.files import check_place
@@ -214,17 +213,16 @@ def fit_segments(
         seed,
         texts=tuple(split_names(scores)),
         scores=parsed,
-        fingerprint=fingerprint_of(segmenter),
-        about={
-            **model_settings(segmenter),
-            "data": dataset.name,
-            "unknown": list(unknown),
-            "images": len(found.miou),
-            "segments": len(found.table),
-            "seen": list(fingerprints(dataset)),
-            "seed": seed,
-            "command": command,
-        },
+        origin=origin_of(
+            segmenter,
+            dataset,
+            fingerprint_of(segmenter),
+            command,
+            unknown=list(unknown),
+            images=len(found.miou),
+            segments=len(found.table),
+            seed=seed,
+        ),
     )
     if out is not None:
         model.save(out)

@@ -94,7 +94,7 @@ def look_first(
         "found_area_oracle": area(curves["oracle"]),
         "wrong_mae": float(np.abs(said.expected_wrong - share).mean()),
         "miou_mae": float(np.abs(said.expected_miou - miou).mean()),
-        "fitted_on": model.about.get("data"),
+        "fitted_on": model.origin.data,
     }
     return LookFirst(
         tuple(cards), figures, {name: curve.tolist() for name, curve in curves.items()}

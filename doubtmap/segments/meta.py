@@ -13,22 +13,52 @@ What a meta model sees of a table: finite numbers, the same ones in fitting and 
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError
-from doubtmap.files import read_fitted, write_fitted
+from doubtmap.files import Content, FileKind, Origin, Part, read, write
+from doubtmap.files.tables import TEXTS, hold_parts, one_of
 from doubtmap.metrics.accumulator import Array
-from doubtmap.prediction import Score
+from doubtmap.prediction import Score, digest_of
 from doubtmap.scores.parsing import parse_scores, relocated
 from doubtmap.segments.estimators import Estimator, Kind, Line, Trees, fit_classifier, fit_regressor
 from doubtmap.segments.table import SegmentTable
+
+PARTS = ("touches", "iou")
+"""The estimators of a meta model."""
+ROW, NODES = Part("F", torch.float64), Part("T N", torch.int32, low=0)
+LINE = {
+    **dict.fromkeys(("low", "high", "mean", "weights"), ROW),
+    "scale": Part("F", torch.float64, low=sys.float_info.min),
+    "offset": Part("1", torch.float64),
+}
+TREES = {
+    "feature": Part("T N", torch.int32),
+    "threshold": Part("T N", torch.float64, low=-math.inf, high=math.inf),
+    "left": NODES,
+    "right": NODES,
+    "value": Part("T N", torch.float64),
+    "gain": Part("F", torch.float64, low=0),
+    "offset": Part("1", torch.float64),
+}
+KINDS: dict[str, tuple[type[Line] | type[Trees], dict[str, Part]]] = {
+    "linear": (Line, LINE),
+    "boosting": (Trees, TREES),
+}
+FILE = FileKind(
+    "segments",
+    "a fitted meta model of segments",
+    "Fit it with: doubtmap fit segments MODEL DATA --out FILE.",
+    {"by": one_of(*KINDS), "names": TEXTS, "texts": TEXTS, "digests": TEXTS},
+)
 
 
 def inputs(table: SegmentTable, names: Sequence[str]) -> Array:
@@ -70,8 +100,7 @@ class MetaModel:
         scores: these, by name.
         touches: log-odds of IoU > 0.
         iou: of the adjusted IoU.
-        fingerprint: `(C,)` mean logits of the probe image, by which the network is recognised.
-        about: origin: command, data, network.
+        origin: where it comes from; its fingerprint is of logits.
     """
 
     kind: Kind
@@ -80,8 +109,7 @@ class MetaModel:
     scores: Mapping[str, Score]
     touches: Estimator
     iou: Estimator
-    fingerprint: Tensor
-    about: Mapping[str, Any]
+    origin: Origin = field(default_factory=Origin)
 
     @classmethod
     def fit(
@@ -103,8 +131,7 @@ class MetaModel:
         x, iou = inputs(labelled, names), labelled.iou
         assert iou is not None
         touches = fit_classifier(x, iou > 0, kind, seed)
-        given: dict[str, Any] = {"texts": (), "scores": {}, "about": {}} | more
-        given.setdefault("fingerprint", torch.zeros(0))
+        given: dict[str, Any] = {"texts": (), "scores": {}} | more
         return cls(kind, names, touches=touches, iou=fit_regressor(x, iou, kind, seed), **given)
 
     def probability(self, table: SegmentTable) -> Array:
@@ -118,18 +145,18 @@ class MetaModel:
 
     def save(self, path: str | Path) -> None:
         """Write the model; the file is whole or not there."""
-        tensors = {"fingerprint": self.fingerprint}
-        for part in ("touches", "iou"):
-            for field, array in asdict(getattr(self, part)).items():
-                tensors[f"{part}.{field}"] = torch.from_numpy(np.ascontiguousarray(array))
-        options = {
+        tensors = {
+            f"{part}.{name}": torch.from_numpy(np.ascontiguousarray(array))
+            for part in PARTS
+            for name, array in asdict(getattr(self, part)).items()
+        }
+        entries = {
             "by": self.kind,
             "names": self.names,
             "texts": self.texts,
             "digests": _digests(self.scores),
-            "about": dict(self.about),
         }
-        write_fitted(path, "segments", tensors, options)
+        write(path, FILE, Content(entries, tensors, self.origin))
 
     @classmethod
     def load(cls, path: str | Path) -> MetaModel:
@@ -138,27 +165,15 @@ class MetaModel:
         Raises:
             DataError: for another file.
         """
-        tensors, options = read_fitted(path, "segments")
-        try:
-            kind, texts = options["by"], tuple(options["texts"])
-            estimators = [_estimator(kind, part, tensors) for part in ("touches", "iou")]
-            names, digests, about = tuple(options["names"]), options["digests"], options["about"]
-            fingerprint = tensors["fingerprint"]
-            if any(estimator.inputs != len(names) for estimator in estimators):
-                raise ValueError("other features than estimators")
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}: expected a file that doubtmap fit segments wrote, but it cannot be "
-                f"understood ({error}). Fit it again."
-            ) from error
+        entries, (touches, iou), origin = read(path, FILE, _parts)
+        texts = tuple(entries["texts"])
         scores = parse_scores([relocated(text, Path(path).parent) for text in texts])
-        if _digests(scores) != digests:
+        if _digests(scores) != entries["digests"]:
             raise DataError(
                 f"{path}: expected the fitted scores that its features came from, but one of "
                 f"{', '.join(texts)} was fitted anew. Fit segments again."
             )
-        touches, iou = estimators
-        return cls(kind, names, texts, scores, touches, iou, fingerprint, about)
+        return cls(entries["by"], tuple(entries["names"]), texts, scores, touches, iou, origin)
 
 
 def labelled_rows(table: SegmentTable) -> SegmentTable:
@@ -175,9 +190,17 @@ def labelled_rows(table: SegmentTable) -> SegmentTable:
 
 
 def _digests(scores: Mapping[str, Score]) -> list[str]:
-    return [str(getattr(score, "digest", "")) for score in scores.values()]
+    return [digest_of(score) for score in scores.values()]
 
 
-def _estimator(kind: str, part: str, tensors: Mapping[str, Tensor]) -> Estimator:
-    found: type[Line] | type[Trees] = {"linear": Line, "boosting": Trees}[kind]
-    return found(**{f.name: tensors[f"{part}.{f.name}"].numpy() for f in fields(found)})
+def _parts(content: Content) -> tuple[dict[str, Any], list[Estimator], Origin]:
+    """Values, estimators and origin of a file."""
+    kind, table = KINDS[content.entries["by"]]
+    estimators = []
+    for part in PARTS:
+        own = {name: x for name, x in content.tensors.items() if name.startswith(f"{part}.")}
+        hold_parts(own, {f"{part}.{name}": values for name, values in table.items()})
+        estimators.append(kind(**{name: own[f"{part}.{name}"].numpy() for name in table}))
+        if estimators[-1].inputs != len(content.entries["names"]):
+            raise ValueError("other features than estimators")
+    return content.entries, estimators, content.origin

@@ -88,7 +88,7 @@ def write_review(
         "command": command,
         "model": segmenter.description,
         "class_names": list(segmenter.class_names),
-        "segments": {name: value for name, value in model.about.items() if name != "seen"},
+        "segments": model.origin.told(),
         "ranked_by": by,
         "images": {names[Path(name)]: name for name in found.names},
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doubtmap.engine.run import Progress
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Segmenter
-from doubtmap.scoring import ScoredImage, fingerprint_of, hold_to_network, score_images
+from doubtmap.scoring import ScoredImage, fingerprint_of, same_network, score_images
 from doubtmap.segments import MetaModel, Partition, SegmentTable, image_figures, segment_table
 
 ORDERS = ("wrong", "miou")
@@ -195,7 +195,12 @@ def check_network(segmenter: Segmenter, model: MetaModel) -> None:
     Raises:
         ModelError: for another network, or another calibrator.
     """
-    hold_to_network("segments", "segments", fingerprint_of(segmenter), model.fingerprint)
+    if not same_network(fingerprint_of(segmenter), model):
+        raise ModelError(
+            "segments: expected the network that it was fitted to, at the same --input-size, but "
+            "this one's features differ. Fit it again with: doubtmap fit segments MODEL DATA --out "
+            "FILE."
+        )
 
 
 def review(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,18 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from doubtmap.datasets.reading import read_ahead
 from doubtmap.errors import DataError, ModelError
-from doubtmap.files import write_atomically
+from doubtmap.files import Content, FileKind, Origin, Part, read, write, write_atomically
+from doubtmap.files.tables import TABLE, hold_entries, whole
 from doubtmap.training.batches import Batches, generator, mixed, order
 from doubtmap.training.flow import Flow, FlowShape
 from doubtmap.training.folds import fold_of, without_fold
 from doubtmap.training.optimizing import ALONE
-from doubtmap.version import __version__
 
 TRIES = 8
 """Places that are drawn for each patch; the one with the least void is taken."""
@@ -162,8 +159,14 @@ def _views(batches: Batches, seed: int, first: int) -> Iterator[tuple[Tensor, Te
     return read_ahead(view, counted(first), batches.workers)
 
 
-FORMAT = 1
-"""Raised whenever a flow of an older file would not be the same function."""
+FILE = FileKind(
+    "flow",
+    "a flow that doubtmap train wrote",
+    "Leave --flow out to train one.",
+    {"shape": TABLE, "about": TABLE},
+    {"*": Part()},
+)
+SHAPE = {"levels": whole(1, 8), "steps": whole(1, 256), "hidden": whole(1, 1 << 14)}
 
 
 def write_flow(path: str | Path, flow: Flow, **about: Any) -> None:
@@ -177,10 +180,8 @@ def write_flow(path: str | Path, flow: Flow, **about: Any) -> None:
     Raises:
         DataError: where it cannot be written.
     """
-    meta = {"doubtmap": __version__, "format": FORMAT, "kind": "flow", "shape": flow.described()}
-    tensors = {name: part.detach().cpu().contiguous() for name, part in flow.state_dict().items()}
-    content: bytes = save(tensors, {"doubtmap": json.dumps(meta | about)})
-    write_atomically(path, content, durable=True)
+    entries = {"shape": flow.described(), "about": about}
+    write(path, FILE, Content(entries, flow.state_dict(), Origin()), durable=True)
 
 
 def read_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
@@ -193,29 +194,24 @@ def read_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
         DataError: for a file that is not there, is something else, of another version, or whose
             weights are not finite or cannot be inverted.
     """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            about = (file.metadata() or {}).get("doubtmap")
-            if about is None:
-                raise ValueError("doubtmap did not write it")
-            meta = json.loads(about)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if meta["kind"] != "flow" or meta["format"] != FORMAT:
-            raise ValueError(f"it holds a {meta['kind']} of format {meta['format']}")
-        flow = Flow(FlowShape(**meta["shape"]))
-        if flow.divisor > 8:
-            raise ValueError(f"it takes sides that are multiples of {flow.divisor}, not of 8")
-        flow.load_state_dict(tensors)
-        with torch.no_grad():
-            if not bool(torch.isfinite(flow.log_density(torch.full((1, 3, 16, 16), 0.5))).all()):
-                raise ValueError("its weights are not finite, or cannot be inverted")
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{path}: expected a flow of format {FORMAT} that doubtmap train wrote, but it cannot "
-            f"be used ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
-            f"Leave --flow out to train one."
-        ) from error
-    return flow, meta
+    return read(path, FILE, _flow)
+
+
+def _flow(content: Content) -> tuple[Flow, dict[str, Any]]:
+    """The flow of a file that is whole, and what the file says about it.
+
+    Raises:
+        ValueError: for one that no negatives can be drawn from.
+    """
+    hold_entries(content.entries["shape"], SHAPE, "its shape")
+    flow = Flow(FlowShape(**content.entries["shape"]))
+    if flow.divisor > 8:
+        raise ValueError(f"it takes sides that are multiples of {flow.divisor}, not of 8")
+    flow.load_state_dict(content.tensors)
+    with torch.no_grad():
+        if not bool(torch.isfinite(flow.log_density(torch.full((1, 3, 16, 16), 0.5))).all()):
+            raise ValueError("its weights cannot be inverted")
+    return flow, content.entries["about"]
 
 
 JUDGED = 64

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from doubtmap.datasets import KNOWN, Dataset, Sample, match_labels
-from doubtmap.datasets.labels import Matching
+from doubtmap.datasets import Dataset, Sample, match_labels
+from doubtmap.datasets.labels import Matching, check_labels
 from doubtmap.datasets.reading import read_ahead
 from doubtmap.errors import DataError, UsageError
 from doubtmap.metrics import Confusion
@@ -79,17 +79,7 @@ class Targets:
         Raises:
             DataError: for labels that cannot be meant.
         """
-        if sample.label.shape != sample.image.shape[-2:]:
-            raise DataError(
-                f"{sample.name}: expected labels of the image's size "
-                f"{tuple(sample.image.shape[-2:])}, got {tuple(sample.label.shape)}."
-            )
-        lowest, highest = int(sample.label.min()), int(sample.label.max())
-        if lowest < KNOWN or highest >= self.classes:
-            raise DataError(
-                f"{sample.name}: expected labels below {self.classes}, KNOWN, UNKNOWN or VOID, got "
-                f"{highest if highest >= self.classes else lowest}."
-            )
+        check_labels(sample, self.classes)
         return self.matching.apply(sample.label)
 
 

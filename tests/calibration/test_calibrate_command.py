@@ -15,12 +15,12 @@ from doubtmap.calibration import (
     save_calibrator,
 )
 from doubtmap.calibration.calibrate import calibrate
-from doubtmap.calibration.calibrator import Origin
 from doubtmap.datasets import Corrupted, fingerprints
 from doubtmap.engine.run import Run
 from doubtmap.engine.seen import note_of_overlap
 from doubtmap.engine.settings import model_settings
 from doubtmap.evaluation.evaluate import possible_scores
+from doubtmap.files import Origin
 from doubtmap.reports import read_map
 from doubtmap.streets.synthetic import SyntheticStreets
 
@@ -148,7 +148,7 @@ def test_misuse(run, common, yard, extra, code, says):
 def test_calibrators_of_another_network_are_refused(run, common, yard):
     asked = ("evaluate", *common, "--scores", "entropy", "--out", yard / "o", "--calibrator")
     code, _, error = run(*asked, yard / "nowhere")
-    assert code == 1 and "found no file" in error
+    assert code == 1 and "there is no such file" in error
     save_calibrator(Temperature(temperature=2.0, channels=5), yard / "five")
     code, _, error = run(*asked, yard / "five")
     assert code == 2 and "expected the 5 classes" in error

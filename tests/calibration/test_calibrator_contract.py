@@ -21,8 +21,9 @@ from doubtmap.calibration import (
     parse_method,
     save_calibrator,
 )
-from doubtmap.calibration.calibrator import Origin, rescaled
+from doubtmap.calibration.calibrator import rescaled
 from doubtmap.calibration.files import parameters_sha256
+from doubtmap.files import Origin
 from doubtmap.prediction import Members, Prediction
 
 
@@ -216,22 +217,29 @@ def test_other_files_are_refused(tmp_path, content):
         load_calibrator(tmp_path / "c")
 
 
+ORIGIN = """{"kind": "Origin", "fields": {"data": "x", "images": {"tuple": []}, "class_names":
+{"tuple": []}, "figures": {"dict": {}}, "command": ""}}"""
+"""As the first format had it."""
+
+
 def test_broken_calibrators_are_refused(tmp_path, fitted):
-    with pytest.raises(dm.DataError, match="found no file"):
+    with pytest.raises(dm.DataError, match="there is no such file"):
         load_calibrator(tmp_path / "nowhere")
     save_file({"x": torch.zeros(1)}, tmp_path / "network")
     with pytest.raises(dm.DataError, match="expected a calibrator"):
         load_calibrator(tmp_path / "network")
-    metadata = {"doubtmap_calibrator": "1", "calibrator": '{"kind": "system", "fields": {}}'}
+    system = f'{{"kind": "system", "fields": {{"origin": {ORIGIN}}}}}'
+    metadata = {"doubtmap_calibrator": "1", "calibrator": system}
     save_file({"x": torch.zeros(1)}, tmp_path / "kind", metadata)
     with pytest.raises(dm.DataError, match="expected a calibrator"):
         load_calibrator(tmp_path / "kind")
-    cold = '{"kind": "temperature", "fields": {"temperature": 0.0}}'
+    fields = f'{{"channels": 3, "temperature": 0.0, "origin": {ORIGIN}}}'
+    cold = f'{{"kind": "temperature", "fields": {fields}}}'
     save_file({"x": torch.zeros(1)}, tmp_path / "cold", metadata | {"calibrator": cold})
-    with pytest.raises(dm.DataError, match="above 0"):
+    with pytest.raises(dm.DataError, match="temperature: expected one of the finite numbers"):
         load_calibrator(tmp_path / "cold")
     save_file({"x": torch.full((1,), torch.nan)}, tmp_path / "nan", metadata)
-    with pytest.raises(dm.DataError, match="not finite"):
+    with pytest.raises(dm.DataError, match="x: expected finite numbers, got others"):
         load_calibrator(tmp_path / "nan")
 
 

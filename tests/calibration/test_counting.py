@@ -7,26 +7,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.isotonic import isotonic_regression
+from sklearn.isotonic import IsotonicRegression
 from worlds import honest_pairs
 
 from doubtmap.calibration import HistogramBinning, Isotonic
 from doubtmap.calibration.binned import (
+    _of_every_class,
     log_odds_of_confidence,
-    pool_adjacent_violators,
     with_confidence,
 )
 from doubtmap.prediction import Prediction
-
-numbers = st.floats(-5, 5, width=32)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(numbers, st.floats(0.125, 9, width=32)), min_size=1, max_size=40))
-def test_pooling_is_that_of_scikit_learn(pairs):
-    values, weights = map(np.array, zip(*pairs))
-    found = pool_adjacent_violators(values, weights)
-    assert found == pytest.approx(isotonic_regression(values, sample_weight=weights), abs=1e-9)
+from doubtmap.scores.odds import cells_of
 
 
 @settings(max_examples=100, deadline=None)
@@ -80,6 +71,24 @@ def test_bins_hold_the_accuracy_of_their_pixels():
     assert fitted.accuracy.tolist() == pytest.approx([0.25, 0.75])
     found = fitted(Prediction(logits, (1, 8))).probabilities[0, 0, 0]
     assert found.tolist() == pytest.approx([0.5] * 4 + [0.75] * 4)  # not below 1 / C
+
+
+def test_isotonic_regression_is_that_of_scikit_learn():
+    """Over the counts of all cells: each is a pixel and a class, hit or not."""
+    pairs = honest_pairs()
+    levels = Isotonic.fit(pairs).levels
+    cells, hits = [], []
+    for prediction, label in pairs:
+        odds = _of_every_class(prediction).movedim(1, -1)[label >= 0]
+        truth = torch.nn.functional.one_hot(label[label >= 0], odds.shape[1])
+        cells.append(cells_of(odds).reshape(-1))
+        hits.append(truth.reshape(-1))
+    at, hit = torch.cat(cells).numpy(), torch.cat(hits).numpy()
+    found = IsotonicRegression(y_min=0, y_max=1).fit(at, hit).predict(np.unique(at))
+    inside = (found > 1e-4) & (found < 1 - 1e-4)
+    own = levels[np.unique(at)].exp().numpy()
+    assert inside.sum() > 20
+    assert own[inside] == pytest.approx(found[inside], rel=1e-5)
 
 
 def test_isotonic_levels_rise():

@@ -16,6 +16,7 @@ from doubtmap.decisions.file import save_threshold as save
 from doubtmap.decisions.threshold import choose_threshold
 from doubtmap.engine import Pairs
 from doubtmap.engine.seen import notes_of_seen
+from doubtmap.evaluation.evaluate import Options
 from doubtmap.fitting import fit_score
 from doubtmap.metrics.missed import Missed
 from doubtmap.scores.parsing import open_scores, parse_scores
@@ -56,7 +57,7 @@ def chosen(demo, streets, **options):
 
 def test_a_fusion_is_evaluated_beside_others(files, demo):
     scores = f"max_softmax,wrong:{files / 'wrong.safetensors'}"
-    results = dm.evaluate(demo, drawn(3), scores, replicates=20, examples=0)
+    results = dm.evaluate(demo, drawn(3), scores, replicates=20, options=Options(examples=0))
     found = results.figures["scores"]
     assert list(found) == ["max_softmax", "wrong"]
     assert found["wrong"]["wrong"]["auroc"] > 0.7
@@ -64,11 +65,11 @@ def test_a_fusion_is_evaluated_beside_others(files, demo):
 
 
 def test_a_fusion_says_what_it_was_fitted_to(files, streets):
-    about = Wrong.load(files / "wrong.safetensors", open_scores).about
-    assert about["data"] == STREETS
-    assert (about["images"], about["images for the curves"]) == (4, 2)
-    assert about["model"]["source"] == "demo"
-    assert len(about["seen"]) == 4
+    origin = Wrong.load(files / "wrong.safetensors", open_scores).origin
+    assert origin.data == STREETS
+    assert origin.facts == {"images": 4, "images for the curves": 2, "unknown": []}
+    assert origin.network["source"] == "demo"
+    assert len(origin.images) == 4
 
 
 def test_curves_and_calibration_see_different_images(demo, streets, monkeypatch):
@@ -88,7 +89,7 @@ def test_curves_and_calibration_see_different_images(demo, streets, monkeypatch)
 
 def test_images_that_were_fitted_to_are_noted(files, demo, streets):
     scores = f"wrong:{files / 'wrong.safetensors'}"
-    results = dm.evaluate(demo, streets, scores, replicates=20, examples=0)
+    results = dm.evaluate(demo, streets, scores, replicates=20, options=Options(examples=0))
     assert any(
         n.startswith("4 of 4 images of") and "fit of wrong" in n for n in results.figures["notes"]
     )
@@ -171,7 +172,7 @@ def test_a_file_gives_back_what_was_saved(demo, streets, tmp_path):
     save(found, tmp_path / "threshold.json")
     assert load_threshold(tmp_path / "threshold.json") == found
     content = json.loads((tmp_path / "threshold.json").read_text())
-    assert (content["kind"], content["format"], content["score"]) == ("threshold", 1, "entropy")
+    assert (content["kind"], content["format"], content["score"]) == ("threshold", 2, "entropy")
     assert found.opened() == ("entropy", dm.scores.entropy)
     assert np.float32(found.threshold) == found.threshold
 
@@ -180,7 +181,7 @@ def test_a_file_gives_back_what_was_saved(demo, streets, tmp_path):
     "changed",
     [
         {"kind": "calibrator"},
-        {"format": 2},
+        {"format": 3},
         {"format": None},
         {"threshold": "0.5"},
         {"threshold": float("nan")},
@@ -189,7 +190,8 @@ def test_a_file_gives_back_what_was_saved(demo, streets, tmp_path):
         {"of": "both"},
         {"by": "eye"},
         {"score": 5},
-        {"seen": None},
+        {"origin": None},
+        {"more": 1},
     ],
     ids=str,
 )
@@ -214,9 +216,10 @@ def test_files_that_are_something_else(tmp_path, content):
 
 def test_components_at_a_given_threshold(demo, streets, files):
     given = chosen(demo, streets, by="tpr", level=0.9)
-    wanted = {"scores": "entropy,margin", "replicates": 20, "examples": 0}
-    plain = dm.evaluate(demo, streets, **wanted).figures
-    held = dm.evaluate(demo, streets, thresholds=[given], **wanted).figures
+    wanted = {"scores": "entropy,margin", "replicates": 20}
+    plain = dm.evaluate(demo, streets, options=Options(examples=0), **wanted).figures
+    options = Options(examples=0, thresholds=[given])
+    held = dm.evaluate(demo, streets, options=options, **wanted).figures
     for name, mode in (("entropy", "given"), ("margin", "oracle")):
         assert plain["scores"][name]["unknown"]["threshold_mode"] == "oracle"
         assert held["scores"][name]["unknown"]["threshold_mode"] == mode
@@ -235,7 +238,7 @@ def test_thresholds_find_their_own_fit(demo, streets, files):
     fit_score("density", demo, drawn(2, seed=9), out=files / "b.safetensors")
     score = f"density:{files / 'density.safetensors'}"
     given = chosen(demo, streets, score=score)
-    options = {"replicates": 20, "examples": 0, "thresholds": [given]}
+    options = {"replicates": 20, "options": Options(examples=0, thresholds=[given])}
     test = drawn(2)
     both = f"{score},density:{files / 'b.safetensors'}"
     found = dm.evaluate(demo, test, both, **options).figures["scores"]
@@ -257,11 +260,11 @@ def test_thresholds_that_do_not_belong(demo, streets):
         ([of_wrong], "entropy", "of unknown objects, got one of wrong pixels"),
     ):
         with pytest.raises(dm.UsageError, match=message):
-            dm.evaluate(demo, test, scores, thresholds=thresholds, replicates=20)
+            dm.evaluate(demo, test, scores, options=Options(thresholds=thresholds), replicates=20)
     torch.manual_seed(0)
     other = dm.load(dm.models.demo.build_demo_network(), classes=demo.class_names)
     with pytest.raises(dm.ModelError, match="the network that it was chosen for"):
-        dm.evaluate(other, test, "entropy", thresholds=[given], replicates=20)
+        dm.evaluate(other, test, "entropy", options=Options(thresholds=[given]), replicates=20)
     fewer = dm.load(nn.Conv2d(3, 4, 1), classes=["road", "sky", "pole", "sign"])
     with pytest.raises(dm.ModelError, match="the network that it was chosen for"):
         given.check_network(fewer)
@@ -270,16 +273,36 @@ def test_thresholds_that_do_not_belong(demo, streets):
 def test_a_run_does_not_go_on_at_another_threshold(demo, streets, tmp_path):
     given = [chosen(demo, streets, by="tpr", level=level) for level in (0.5, 0.9)]
     test = drawn(2)
-    wanted = {"out": tmp_path, "replicates": 20, "examples": 0}
+    wanted = {"out": tmp_path, "replicates": 20}
 
     def stop(results):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dm.evaluate(demo, test, "entropy", thresholds=given[:1], save=stop, **wanted)
+        dm.evaluate(
+            demo,
+            test,
+            "entropy",
+            options=Options(examples=0, thresholds=given[:1], save=stop),
+            **wanted,
+        )
     with pytest.raises(dm.UsageError, match="thresholds differ"):
-        dm.evaluate(demo, test, "entropy", thresholds=given[1:], resume=True, **wanted)
-    dm.evaluate(demo, test, "entropy", thresholds=given[:1], resume=True, **wanted)
+        dm.evaluate(
+            demo,
+            test,
+            "entropy",
+            options=Options(examples=0, thresholds=given[1:]),
+            resume=True,
+            **wanted,
+        )
+    dm.evaluate(
+        demo,
+        test,
+        "entropy",
+        options=Options(examples=0, thresholds=given[:1]),
+        resume=True,
+        **wanted,
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import doubtmap as dm
 from doubtmap.calibration import METHODS, parse_method
 from doubtmap.datasets import KNOWN, Sample
 from doubtmap.engine import journal as journal_module
+from doubtmap.evaluation.evaluate import Options
 from doubtmap.evaluation.tally import Tally, observe
 from doubtmap.fitting import fit_score
 from doubtmap.metrics import BinaryReliability, Reliability
@@ -55,7 +56,9 @@ def ece_of(sums):
 @pytest.mark.parametrize("bins", [5, 15])
 def test_figures_and_intervals_are_those_of_all_pixels_in_one_pot(segmenter, streets, file, bins):
     score = Wrong.load(file, open_scores)
-    results = dm.evaluate(segmenter, streets, f"wrong:{file}", replicates=50, bins=bins, seed=4)
+    results = dm.evaluate(
+        segmenter, streets, f"wrong:{file}", replicates=50, options=Options(bins=bins), seed=4
+    )
     found = results.figures["scores"]["wrong"]["wrong"]
     images = list(pixels_of(segmenter, streets, score))
     p, wrong = map(np.concatenate, zip(*images))
@@ -93,7 +96,9 @@ def test_of_max_softmax_it_is_the_ece_of_the_calibration(segmenter, streets, mem
         torch.manual_seed(7)
         other = torch.nn.Conv2d(3, len(segmenter.class_names), 1)
         segmenter = dm.models.Ensemble([segmenter, dm.load(other, classes=segmenter.class_names)])
-    results = dm.evaluate(segmenter, streets, "max_softmax", replicates=20, bins=bins)
+    results = dm.evaluate(
+        segmenter, streets, "max_softmax", replicates=20, options=Options(bins=bins)
+    )
     p = np.concatenate([p for p, _ in pixels_of(segmenter, streets, dm.scores.max_softmax)])
     tolerance = 1e-6 + 2 * near_edges(p, bins)
     assert tolerance < 1e-3
@@ -212,7 +217,9 @@ def test_on_real_frames_it_is_the_ece_of_the_calibration(shared, name):
     camvid = dm.datasets.open_dataset(f"camvid:{shared}/data/camvid:test")
     frames = Frames(camvid, [3, 200], camvid.class_names)
     segmenter = dm.load(shared / "models" / name)
-    figures = dm.evaluate(segmenter, frames, "max_softmax", replicates=20, examples=0).figures
+    figures = dm.evaluate(
+        segmenter, frames, "max_softmax", replicates=20, options=Options(examples=0)
+    ).figures
     found = figures["scores"]["max_softmax"]["wrong"]
     assert found["ece"] == pytest.approx(figures["calibration"]["ece"], abs=1e-5)
     assert 0.005 < found["ece"] < found["brier"] < 0.2

@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score, jaccard_score, roc_auc_scor
 
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Sample
+from doubtmap.evaluation.evaluate import Options
 
 SCORES = "max_softmax,entropy,gradient(p=1)"
 
@@ -180,7 +181,7 @@ def test_components_are_those_at_the_threshold_of_the_best_f1(segmenter, streets
 
 
 def test_examples_show_most_doubt_and_most_missed(segmenter, streets):
-    results = dm.evaluate(segmenter, streets, "entropy", replicates=20, examples=2)
+    results = dm.evaluate(segmenter, streets, "entropy", replicates=20, options=Options(examples=2))
     assert [example.reason for example in results.examples] == ["most doubt"] * 2 + [
         "most missed"
     ] * 2

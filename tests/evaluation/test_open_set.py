@@ -10,7 +10,13 @@ from torch import nn
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Pasted, Sample, open_outlines
 from doubtmap.engine.run import Run
-from doubtmap.evaluation.open_set import MOST_PARTS, open_set_figures, thresholds_at
+from doubtmap.evaluation.open_set import (
+    MOST_PARTS,
+    check_open_set,
+    refused_figures,
+    take_thresholds,
+    thresholds_at,
+)
 from doubtmap.evaluation.repeats import evaluate_passes
 from doubtmap.metrics import OpenSet
 from doubtmap.metrics.bootstrap import Weights, interval
@@ -18,6 +24,14 @@ from doubtmap.scores.parsing import parse_scores
 from doubtmap.streets.synthetic import SyntheticStreets
 
 SCORES = parse_scores("entropy,max_logit")
+
+
+def open_set_figures(segmenter, dataset, threshold_from, scores, replicates=300):
+    """As `evaluate` takes them, without its other figures."""
+    check_open_set(segmenter, dataset, threshold_from, ())
+    run = Run(segmenter, dataset, dict(scores), (), None)
+    taken = take_thresholds(run, threshold_from)
+    return refused_figures(run, threshold_from, taken, replicates=replicates)
 
 
 def all_pixels(segmenter, dataset, score):

@@ -9,6 +9,7 @@ from photographs import box, photograph
 import doubtmap as dm
 from doubtmap.datasets import Pasted, Sample, open_outlines
 from doubtmap.engine.settings import data_settings
+from doubtmap.evaluation.evaluate import Options
 from doubtmap.evaluation.repeats import evaluate_passes, summarised
 
 SCORES = "entropy,max_logit"
@@ -104,7 +105,7 @@ def test_a_resumed_run_does_no_pass_again(segmenter, fresh_segmenter, passes, tm
         passes,
         "entropy",
         resume=True,
-        save=saved.append,
+        options=Options(save=saved.append),
         progress=lambda *state: seen.append(state),
         **options,
     )

@@ -7,8 +7,9 @@ from gaussian_frames import CHANNELS, flat, frames
 from safetensors.torch import save_file
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.files import write_fitted
+from doubtmap.files import Content, Origin, write
 from doubtmap.scores import Density, Mahalanobis
+from doubtmap.scores.density import FILE
 from doubtmap.scores.parsing import parse_fit, parse_scores
 
 
@@ -76,8 +77,8 @@ class TestFile:
 
     def test_a_file_with_parts_missing(self, tmp_path):
         file = tmp_path / "density.safetensors"
-        write_fitted(file, "density", {"mean": torch.zeros(1)}, {})
-        with pytest.raises(DataError, match="do not fit together"):
+        write(file, FILE, Content({}, {"mean": torch.zeros(1)}, Origin()))
+        with pytest.raises(DataError, match="it lacks layer"):
             Density.load(file)
 
     @pytest.mark.parametrize(

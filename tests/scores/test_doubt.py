@@ -149,14 +149,14 @@ def test_what_the_features_say_is_bounded():
 
 
 def test_the_fit_says_what_it_saw():
-    assert FITTED.about["images"] == 8
+    assert FITTED.origin.facts["images"] == 8
     assert any("no cell was surely cat" in note for note in FITTED.notes)
-    assert 0.9 < FITTED.about["deviation left out over seen"] < 1.3
+    assert 0.9 < FITTED.origin.facts["deviation left out over seen"] < 1.3
 
 
 def test_a_frail_fit_is_believed_half_as_much():
     frail = Doubt.fit([scene(1), scene(2, thing=True)], layer="deep", weight=1)
-    assert frail.about["deviation left out over seen"] > 1.3
+    assert frail.origin.facts["deviation left out over seen"] > 1.3
     assert frail.weight == 0.5
     assert any("half their weight" in note for note in frail.notes)
 

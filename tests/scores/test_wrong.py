@@ -13,6 +13,7 @@ from wrong_worlds import calibrated_pairs, channel, from_channels
 
 from doubtmap import scores
 from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.files import Origin
 from doubtmap.kernels.steps import STEPS, ordered, steps, top_of_step
 from doubtmap.scores import rising as monotone_fit
 from doubtmap.scores.parsing import open_scores
@@ -360,6 +361,11 @@ def test_the_scores_that_have_a_say_name_their_layers(fitted):
     class Layered:
         layers = ("deep", "deeper")
         digest = "x"
+        origin = Origin()
+        made_by = ""
+
+        def features(self, prediction):
+            return prediction.native_logits
 
         def __call__(self, prediction):
             return scores.entropy(prediction)
@@ -372,7 +378,7 @@ def test_the_scores_that_have_a_say_name_their_layers(fitted):
 
 
 def test_another_number_of_classes_is_another_network(fitted):
-    held = Wrong(fitted.texts, fitted.scores, fitted.fitted, fingerprint=torch.ones(5))
+    held = Wrong(fitted.texts, fitted.scores, fitted.fitted, origin=Origin(fingerprint=(1.0,) * 5))
     prediction = calibrated_pairs(1)[0][0]
     assert held.features(prediction).shape == prediction.native_logits.shape
     with pytest.raises(ModelError, match="a network of 5 classes, as in the fit, got 2"):

@@ -9,10 +9,12 @@ from wrong_worlds import calibrated_pairs
 
 from doubtmap import scores
 from doubtmap.errors import DataError, UsageError
-from doubtmap.files import read_fitted, write_fitted
+from doubtmap.files import Origin, read, write
 from doubtmap.scores import Density
 from doubtmap.scores.parsing import open_scores, parse_fit, parse_scores
-from doubtmap.scores.wrong import Wrong
+from doubtmap.scores.wrong import FILE, Wrong
+
+ORIGIN = Origin("x", facts={"a": 1}, fingerprint=(0.0, 1.0, 2.0, 3.0, 4.0))
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +22,7 @@ def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("wrong") / "wrong.safetensors"
     pairs = calibrated_pairs(4, seed=1), calibrated_pairs(4, seed=2)
     fitted = Wrong.fit(*pairs, open_scores(["entropy", "divergence(temperature=1)"]))
-    Wrong(fitted.texts, fitted.scores, fitted.fitted, torch.arange(5.0), {"a": 1}, ("b",)).save(
-        path
-    )
+    Wrong(fitted.texts, fitted.scores, fitted.fitted, ORIGIN, ("b",)).save(path)
     return path
 
 
@@ -33,18 +33,19 @@ def test_a_file_holds_all_and_little(file):
     loaded = Wrong.load(file, open_scores)
     assert torch.equal(loaded(prediction), fitted(prediction))
     assert loaded.digest == fitted.digest
-    assert (loaded.texts, loaded.about, loaded.notes) == (fitted.texts, {"a": 1}, ("b",))
-    assert torch.equal(loaded.fingerprint, torch.arange(5.0))
+    assert (loaded.texts, loaded.origin, loaded.notes) == (fitted.texts, ORIGIN, ("b",))
     assert file.stat().st_size < 4096
     (named,) = parse_scores(f"wrong:{file}").values()
     assert torch.equal(named(prediction), fitted(prediction))
 
 
 def change(file, path, **changed):
-    tensors, options = read_fitted(file, "wrong")
+    content = read(file, FILE, lambda content: content)
     for name, value in changed.items():
-        (tensors if name in tensors else options)[name] = value
-    write_fitted(path, "wrong", {k: v for k, v in tensors.items() if v is not None}, options)
+        (content.tensors if name in content.tensors else content.entries)[name] = value
+        if value is None:
+            del content.tensors[name]
+    write(path, FILE, content)
     return path
 
 
@@ -62,12 +63,12 @@ def change(file, path, **changed):
     ids=str,
 )
 def test_parts_that_do_not_fit_together(file, tmp_path, changed):
-    with pytest.raises(DataError, match="expected all parts of a fitted wrong"):
+    with pytest.raises(DataError, match=r"expected a fitted wrong, but it cannot be read \("):
         Wrong.load(change(file, tmp_path / "broken", **changed), open_scores)
 
 
 def test_curves_that_fall_are_refused(file, tmp_path):
-    levels = read_fitted(file, "wrong")[0]["levels"]
+    levels = read(file, FILE, lambda content: content.tensors["levels"])
     with pytest.raises(DataError, match="levels that do not descend"):
         Wrong.load(change(file, tmp_path / "falling", levels=levels.flip(0)), open_scores)
 
@@ -111,7 +112,7 @@ def test_files_that_were_moved_together_are_found(nested, tmp_path):
     prediction = frames(1)[0][0]
     assert torch.equal(Wrong.load(folder / file.name, open_scores)(prediction), fitted(prediction))
     (folder / density.name).unlink()
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="there is no such file"):
         Wrong.load(folder / file.name, open_scores)
 
 

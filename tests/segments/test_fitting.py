@@ -11,6 +11,7 @@ from PIL import Image
 import doubtmap
 from doubtmap import DataError, ModelError, Prediction, UsageError
 from doubtmap.engine.splitting import folds_of
+from doubtmap.evaluation.evaluate import Options
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.segments import MetaModel, image_figures
 from doubtmap.segments.fitting import fit_segments, labelled_segments
@@ -55,8 +56,8 @@ def test_figures_come_from_images_that_were_not_fitted_to(fit):
     assert np.array_equal(found.images, [miou, wrong])
     again = MetaModel.load(out)
     assert np.array_equal(again.probability(table), found.model.probability(table))
-    assert again.about == found.model.about
-    assert len(again.about["seen"]) == 10
+    assert again.origin == found.model.origin
+    assert len(again.origin.images) == 10
 
 
 def test_labels_of_images_are_counted_right(demo):
@@ -93,7 +94,7 @@ def test_a_review_ranks_images_and_names_segments(demo, fit, images, tmp_path):
     assert page.count("<section>") == 2
     assert ranked[0]["pixels"].removeprefix("segments/").removesuffix(".png") in page
     about = json.loads((out / "review.json").read_text())
-    assert about["segments"]["data"] == model.about["data"]
+    assert about["segments"]["data"] == model.origin.data
     assert not list(out.glob("*.part"))
 
 
@@ -189,13 +190,15 @@ def test_evaluate_refuses_another_network_before_any_work(demo, fit):
     other = Other(demo, lambda x: calls.append(1) or 2 * x)
     dataset = doubtmap.open_dataset("synthetic:3")
     with pytest.raises(ModelError, match="doubtmap fit segments"):
-        doubtmap.evaluate(other, dataset, "entropy", segments=fit[0].model)
+        doubtmap.evaluate(other, dataset, "entropy", options=Options(segments=fit[0].model))
     assert len(calls) < 3
 
 
 def test_evaluate_says_that_images_were_fitted_to(demo, fit):
     dataset = doubtmap.open_dataset("synthetic:10")
-    results = doubtmap.evaluate(demo, dataset, "entropy", segments=fit[0].model, replicates=20)
+    results = doubtmap.evaluate(
+        demo, dataset, "entropy", options=Options(segments=fit[0].model), replicates=20
+    )
     assert any(
         "10 of 10 images" in note and "segments" in note for note in results.figures["notes"]
     )
@@ -216,7 +219,7 @@ def test_an_image_that_cannot_be_read_is_counted_or_ends_the_review(demo, fit, i
 
 
 def test_one_segment_is_no_failure(fit):
-    logits = torch.zeros(1, len(fit[0].model.fingerprint), 4, 4)
+    logits = torch.zeros(1, len(fit[0].model.origin.fingerprint), 4, 4)
     logits[:, 0] = 5
     from doubtmap.segments import segment_table
 

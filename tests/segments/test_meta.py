@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
 from doubtmap import DataError, ModelError, UsageError, scores
+from doubtmap.files import Origin
 from doubtmap.scores import Density
 from doubtmap.segments import (
     MetaModel,
@@ -67,14 +68,14 @@ def test_estimators_say_what_scikit_learn_says(kind):
 def test_a_model_learns_is_saved_and_is_read(kind, tmp_path):
     table = table_of()
     model = MetaModel.fit(
-        table, kind, texts=("entropy",), scores={"entropy": scores.entropy}, about={"data": "x"}
+        table, kind, texts=("entropy",), scores={"entropy": scores.entropy}, origin=Origin("x")
     )
     assert judge(model.probability(table), model.expected_iou(table), table.iou).r2 > 0.8
     model.save(tmp_path / "file")
     again = MetaModel.load(tmp_path / "file")
     assert np.array_equal(again.probability(table), model.probability(table))
     assert np.array_equal(again.expected_iou(table), model.expected_iou(table))
-    assert (again.texts, again.kind, again.about) == (("entropy",), kind, {"data": "x"})
+    assert (again.texts, again.kind, again.origin) == (("entropy",), kind, Origin("x"))
     assert again.scores == {"entropy": scores.entropy}
 
 

@@ -83,7 +83,7 @@ def test_reading_keeps_order_stops_at_errors_and_ends_its_threads():
     views = read_ahead(lambda i: i, range(50), 2)
     next(views)
     views.close()
-    assert not any("doubtmap-train" in thread.name for thread in threading.enumerate())
+    assert not any("doubtmap-read" in thread.name for thread in threading.enumerate())
 
 
 def test_mixed_seeds_differ():

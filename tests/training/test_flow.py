@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_flows import SMALL, flow_of
 
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files.fitted import checksum
 from doubtmap.training.flow import (
     ActNorm,
     Coupling,
@@ -20,7 +21,7 @@ from doubtmap.training.flow import (
     latent_shapes,
     softly_clamped,
 )
-from doubtmap.training.flow_training import FORMAT, read_flow, write_flow
+from doubtmap.training.flow_training import read_flow, write_flow
 
 
 def flattened(flow, shape):
@@ -190,16 +191,19 @@ def test_a_file_gives_the_flow_back(tmp_path):
     again, about = read_flow(tmp_path / "f.safetensors")
     x = torch.rand(1, 3, 16, 16)
     assert torch.equal(flow.log_density(x), again.log_density(x))
-    assert again.shape == SMALL and about["bits"] == 3.5 and about["format"] == FORMAT
+    assert again.shape == SMALL and about["bits"] == 3.5
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": FORMAT + 1}, f"it holds a flow of format {FORMAT + 1}"),
-        ({"kind": "density"}, "it holds a density of format"),
-        ({"shape": {"levels": 2, "steps": 1, "hidden": 4}}, "Error.s. in loading"),
-        ({"shape": {"depth": 2}}, "unexpected keyword"),
+        ({"format": 3}, "format 3, where this version reads 1 to 2"),
+        ({"kind": "density"}, "it holds 'density'"),
+        (
+            {"entries": {"shape": {"levels": 2, "steps": 1, "hidden": 4}, "about": {}}},
+            "Error.s. in load",
+        ),
+        ({"entries": {"shape": {"depth": 2}, "about": {}}}, "its shape lacks levels"),
     ],
 )
 def test_files_of_another_version_are_refused(tmp_path, change, words):
@@ -211,8 +215,9 @@ def test_files_of_another_version_are_refused(tmp_path, change, words):
     write_flow(path, flow_of(dtype=torch.float32))
     with safe_open(str(path), "pt") as file:
         meta = json.loads(file.metadata()["doubtmap"])
-    save_file(load_file(path), path, {"doubtmap": json.dumps(meta | change)})
-    with pytest.raises(DataError, match=rf"expected a flow of format {FORMAT}.*{words}.*--flow"):
+    text, tensors = json.dumps(meta | change), load_file(path)
+    save_file(tensors, path, {"doubtmap": text, "sha256": checksum(text, tensors)})
+    with pytest.raises(DataError, match=rf"expected a flow that.*{words}.*--flow"):
         read_flow(path)
 
 
@@ -220,10 +225,10 @@ def test_files_that_are_no_flow_are_refused(tmp_path):
     with pytest.raises(DataError, match="Leave --flow out"):
         read_flow(tmp_path / "none.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
-    with pytest.raises(DataError, match="cannot be used"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_flow(tmp_path / "text.safetensors")
     flow = flow_of(dtype=torch.float32)
     flow.levels[0][0].mixing.weight.data.zero_()
     write_flow(tmp_path / "flat.safetensors", flow)
-    with pytest.raises(DataError, match="not finite, or cannot be inverted"):
+    with pytest.raises(DataError, match="cannot be inverted"):
         read_flow(tmp_path / "flat.safetensors")

@@ -34,5 +34,5 @@ def test_a_header_that_says_too_little_is_refused(tmp_path, about):
     path = tmp_path / "f.safetensors"
     write_flow(path, tiny_flow())
     save_file(load_file(path), path, {"doubtmap": about})
-    with pytest.raises(DataError, match=r"cannot be used \(.+\)\. Leave --flow out"):
+    with pytest.raises(DataError, match=r"cannot be read \(.+\)\. Leave --flow out"):
         read_flow(path)

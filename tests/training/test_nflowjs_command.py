@@ -133,7 +133,7 @@ def test_negatives_without_a_flow(run, asked, tmp_path, negatives):
         (["--flow", "SEEN"], 2, "expected a flow that has not seen the held-out mud, but"),
         (["--negatives", "gan"], 2, "expected some of flow, real:FOLDER, noise, shuffled, none"),
         (["--divergence", "js"], 2, "--divergence: expected one of jsd, kl, reverse-kl, got js."),
-        (["--flow", "LATER"], 1, "expected a flow of format 1 that doubtmap train wrote, but it"),
+        (["--flow", "LATER"], 1, "expected a flow that doubtmap train wrote, but it"),
         (["--flow", "nowhere"], 1, "Leave --flow out to train one."),
         (["--optimizer", "sgd"], 2, "expected adamw, with which a flow learns, got sgd."),
         (
@@ -147,7 +147,7 @@ def test_bad_input_is_one_sentence(run, asked, tmp_path, monkeypatch, options, c
     (tmp_path / "empty").mkdir()
     flow = Flow(FlowShape(3, 1, 4))
     write_flow(tmp_path / "seen.safetensors", flow, classes=["grass", "mud"])
-    monkeypatch.setattr("doubtmap.training.flow_training.FORMAT", 2)
+    monkeypatch.setattr("doubtmap.files.fitted.FORMAT", 3)
     write_flow(tmp_path / "later.safetensors", flow)
     monkeypatch.undo()
     places = {"real:EMPTY": f"real:{tmp_path / 'empty'}"}

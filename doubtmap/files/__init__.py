@@ -1,0 +1,18 @@
+"""Files: they appear whole or not at all, and are checked when they are read."""
+
+from doubtmap.files.fitted import Content, FileKind, Origin, encoded, read, write
+from doubtmap.files.tables import Entry, Part
+from doubtmap.files.writing import check_place, write_atomically
+
+__all__ = [
+    "Content",
+    "Entry",
+    "FileKind",
+    "Origin",
+    "Part",
+    "check_place",
+    "encoded",
+    "read",
+    "write",
+    "write_atomically",
+]
