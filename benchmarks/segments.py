@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -32,10 +31,8 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
-from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parent))  # for those who open the file for its network
 from stages import HELD_OUT, Row, Stage, Topic, run, show
+from torch import Tensor, nn
 
 import doubtmap as dm
 from doubtmap.datasets.dataset import UNKNOWN, VOID
