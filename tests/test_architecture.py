@@ -1,6 +1,8 @@
 """The rooms of the house, and which may look into which."""
 
 import ast
+import importlib
+import re
 import tomllib
 from pathlib import Path
 
@@ -71,6 +73,33 @@ def test_every_room_is_on_a_line():
     assert {room_of(path) for path in FILES} == set(LEVEL)
 
 
+def test_the_map_is_that_of_the_tree():
+    """docs/architecture.md: the lines of rooms are those above, and each room has a line."""
+    page = (ROOT.parent / "docs" / "architecture.md").read_text()
+    drawing = re.search(r"<!-- rooms -->\n(.*?)<!-- end -->", page, re.DOTALL)[1]
+    drawn = [tuple(line.split()) for line in drawing.splitlines() if line.strip()]
+    names = {path.name for path in (ROOT, *ROOT.glob("*"))} | {"version.py"}
+    assert all(room in names for line in drawn for room in line)
+    assert [tuple(room.removesuffix(".py") for room in line) for line in drawn] == list(LINES)
+    told = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", page, re.MULTILINE)
+    assert sorted(told) == sorted(LEVEL)
+
+
+def test_what_a_newcomer_reads_is_there():
+    page = (ROOT.parent / "docs" / "architecture.md").read_text()
+    files = re.findall(r"^\d\. `([\w/.]+)`", page, re.MULTILINE)
+    assert len(files) == 5
+    assert all((ROOT / file).is_file() for file in files)
+
+
+def test_no_page_names_a_file_that_is_gone():
+    """CONTRIBUTING and the map name files and folders by their place below the repository."""
+    root = ROOT.parent
+    for name in ("CONTRIBUTING.md", "docs/architecture.md"):
+        for path in re.findall(r"`((?:doubtmap|tests|docs|benchmarks)/[\w/.]+)`", (root / name).read_text()):
+            assert "NAME" in path or (root / path).exists(), f"{name}: {path}"
+
+
 def test_no_room_is_crowded():
     crowded = {
         room: count
@@ -98,15 +127,26 @@ def test_files_are_small_and_rooms_have_names(path):
     }
 
 
-@pytest.mark.parametrize(
-    "module",
-    [doubtmap, doubtmap.scores, doubtmap.calibration, doubtmap.metrics, doubtmap.datasets],
-    ids=lambda m: m.__name__,
-)
+PUBLIC = [
+    doubtmap,
+    *(
+        importlib.import_module(name_of(path))
+        for path in sorted(ROOT.glob("*/__init__.py"))
+        if "__all__ = " in path.read_text()
+    ),
+]
+
+
+def in_order(names):
+    """As the linter sorts them: constants, then classes, then functions."""
+    return sorted(names, key=lambda name: (not name.isupper(), not name[:1].isupper(), name))
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_public_names_are_sorted_and_there(module):
-    names = module.__all__
+    names = list(module.__all__)
     assert all(hasattr(module, name) for name in names)
-    assert len(set(names)) == len(names)
+    assert names == in_order(set(names))
 
 
 def test_every_stateless_score_is_public():
