@@ -1,9 +1,9 @@
-"""Class names that must tell classes apart."""
+"""Class names that must tell classes apart, and what Python and the command line call a thing."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def plain_name(name: str) -> str:
@@ -38,3 +38,31 @@ def made_distinct(names: Sequence[str]) -> tuple[str, ...]:
         seen.add(plain_name(fresh))
         distinct.append(fresh)
     return tuple(distinct)
+
+
+SIZES = ("--input-size", "--crop")
+"""Options whose value is written HxW."""
+
+
+def in_options(message: str, flags: Mapping[str, str]) -> str:
+    """A message that names Python arguments, with the command line's options instead.
+
+    Args:
+        message: a sentence of an error.
+        flags: the option of each argument.
+
+    Example:
+        >>> in_options("Pass input_size=(512, 1024).", {"input_size": "--input-size"})
+        'Pass --input-size 512x1024.'
+    """
+    for name, flag in flags.items():
+        alone = rf"(?<![\w./-]){name}(?![\w/-]|\.\w)"
+        message = re.sub(rf"{alone}(=| )\((\w+), (\w+)\)", rf"{flag} \2x\3", message)
+        message = re.sub(rf"{alone}=(?!=)", f"{flag} ", message)
+        message = re.sub(rf"expected {alone}(?= to be | as )", f"expected {flag}", message)
+        if "_" in name:
+            message = re.sub(alone, flag, message)
+        if flag in SIZES and flag in message:
+            message = re.sub(r"as \(height, width\)( in pixels)?", r"as HxW\1", message)
+            message = re.sub(r"\((\d+), (\d+)\)", r"\1x\2", message)
+    return message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from doubtmap.errors import UsageError
@@ -18,12 +19,14 @@ class Option:
         flag: the option's name; default: the field's, with hyphens.
         read: from the text on the line to the field's value, called with the flag and the text;
             default: none, the option has the field's type.
+        group: of `--help`; default: that of all fields.
         text: the default as text, where there is `read` and a default other than None.
     """
 
     help: str
     flag: str = ""
     read: Callable[[str, str], Any] | None = None
+    group: str = ""
     text: str | None = None
 
 
@@ -35,6 +38,11 @@ def read_names(_: str, text: str) -> tuple[str, ...]:
         ('stem', 'head')
     """
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def read_path(_: str, text: str) -> Path:
+    """A file or folder."""
+    return Path(text)
 
 
 def read_size(flag: str, text: str) -> tuple[int, int]:

@@ -80,6 +80,10 @@ class Window:
         return self.rows == self.columns == 1
 
 
+PIXEL = Window()
+"""What a 1x1 convolution sees: the pixel alone."""
+
+
 @dataclass(frozen=True, eq=False)
 class Queries:
     """What the queries of a network that predicts masks say beside the classes' scores.
@@ -143,7 +147,7 @@ class Prediction:
     )
     layers: Mapping[str, Tensor] = field(default_factory=dict)
     energy_missing: str = ""
-    window: Window = Window()
+    window: Window = PIXEL
     queries: Queries | None = None
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
+log = logging.getLogger("doubtmap")
+
+
+def shows_bars(console: Console) -> bool:
+    """Whether a bar makes sense: on a terminal, where more than errors is asked for."""
+    return console.is_terminal and log.isEnabledFor(logging.WARNING)
+
 
 class _Rate(ProgressColumn):
     """Images per second."""
@@ -28,7 +36,11 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per stage; what it yields takes the stage's name, images done, and images in all."""
+    """A bar per stage; what it yields takes the stage's name, images done, and images in all.
+
+    There is no bar where stderr is no terminal, or the package's logger tells errors only.
+    """
+    console = Console(stderr=True, emoji=False)
     columns = (
         TextColumn("{task.description:<11}"),
         BarColumn(),
@@ -36,12 +48,14 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True, emoji=False)) as bar:
+    with Progress(*columns, console=console, disable=not shows_bars(console)) as bar:
         stages = {}
 
         def tell(stage: str, done: int, total: int) -> None:
             if stage not in stages:
                 stages[stage] = bar.add_task(stage, total=total, completed=done)
             bar.update(stages[stage], completed=done, total=total)
+            if done == total:
+                log.info("%s: %d of %d", stage, done, total)
 
         yield tell

@@ -77,12 +77,12 @@ def score_images(
     """
     segmenter = prepared(segmenter, scores)
     with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-read") as pool:
-        coming = pool.submit(read_image, paths[0], orient=True) if paths else None
+        coming = pool.submit(read_image, paths[0]) if paths else None
         for index, path in enumerate(paths):
             assert coming is not None
             current = coming
             if index + 1 < len(paths):
-                coming = pool.submit(read_image, paths[index + 1], orient=True)
+                coming = pool.submit(read_image, paths[index + 1])
             try:
                 image = current.result()
             except DataError as error:
@@ -91,13 +91,27 @@ def score_images(
                 skipped[path] = str(error)
                 continue
             # Nothing of it is kept here: the network's next run takes the same memory.
-            yield _scored(segmenter, path, image, scores)
+            scored = _attempt(segmenter, path, image, scores, skipped)
+            if scored is not None:
+                yield scored
+            del scored
 
 
-def _scored(
-    segmenter: Segmenter, path: Path, image: Tensor, scores: dict[str, Score]
-) -> ScoredImage:
-    prediction = segmenter(image[None])
+def _attempt(
+    segmenter: Segmenter,
+    path: Path,
+    image: Tensor,
+    scores: dict[str, Score],
+    skipped: dict[Path, str] | None,
+) -> ScoredImage | None:
+    """The image scored; None where the network gives nothing that can be used."""
+    try:
+        prediction = segmenter(image[None])
+    except DataError as error:
+        if skipped is None:
+            raise DataError(f"{path}: {error}") from error
+        skipped[path] = str(error)
+        return None
     return ScoredImage(path, image, prediction, score_maps(prediction, scores))
 
 

@@ -13,22 +13,30 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import doubtmap as dm
 from doubtmap.datasets import Sample
+from doubtmap.errors import DataError
 from doubtmap.objects import ObjectRule, find_objects, outlines
 from doubtmap.objects.find import class_indices
 from doubtmap.objects.overlay import object_picture
 from doubtmap.prediction import Segmenter
-from doubtmap.reports import panel
-from doubtmap.reports.colours import colour_doubt, colour_labels
+from doubtmap.reports.colours import (
+    colour_doubt,
+    colour_labels,
+    labels_present,
+    ramp,
+    robust_limits,
+)
+from doubtmap.reports.digits import MINUS, digits
 from doubtmap.reports.overlay import overlay
 from doubtmap.segments import Partition
 from doubtmap.segments.cards import outlined
@@ -63,6 +71,118 @@ def street(_: Path) -> Image.Image:
         dm.scores.entropy(prediction)[0].numpy(),
         segmenter.class_names,
     )
+
+
+PAPER, BORDER, TEXT = (255, 255, 255), 10, 15
+ROW = TEXT + 11
+
+
+def panel(
+    image: NDArray[np.uint8],
+    label: NDArray[np.int16] | None,
+    predicted: NDArray[np.int16],
+    doubt: NDArray[np.float32],
+    class_names: Sequence[str] = (),
+    tile_width: int = 420,
+    limits: tuple[float, float] | None = None,
+) -> Image.Image:
+    """Put image, label, prediction and doubt side by side, with a legend and a colour bar.
+
+    Args:
+        image: `(H, W, 3)` RGB.
+        label: `(H, W)` classes or label codes, or None.
+        predicted: `(H, W)` classes.
+        doubt: `(H, W)`, finite.
+        class_names: in the order of the classes, or empty.
+        tile_width: width of each picture, in pixels.
+        limits: doubt at the ends of the colour bar; default: `robust_limits(doubt)`.
+
+    Raises:
+        DataError: where the maps are not of one size.
+    """
+    maps = [m for m in (label, predicted, doubt) if m is not None]
+    if any(m.shape != image.shape[:2] for m in maps):
+        raise DataError(
+            f"panel: expected maps of the image's size {image.shape[:2]}, got "
+            f"{', '.join(str(m.shape) for m in maps)}."
+        )
+    ends = robust_limits(doubt) if limits is None else limits
+    tiles = [("image", image, Image.Resampling.LANCZOS)]
+    if label is not None:
+        tiles.append(("label", colour_labels(label, class_names), Image.Resampling.NEAREST))
+    tiles.append(("prediction", colour_labels(predicted, class_names), Image.Resampling.NEAREST))
+    tiles.append(("doubt", colour_doubt(doubt, ends), Image.Resampling.BOX))
+
+    tile_height = max(1, round(tile_width * image.shape[0] / image.shape[1]))
+    width = BORDER + len(tiles) * (tile_width + BORDER)
+    legend = legend_lines(label, predicted, class_names, width - tile_width - 3 * BORDER)
+    height = ROW + tile_height + BORDER // 2 + max(1, len(legend)) * ROW + BORDER
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for place, (title, pixels, resampling) in enumerate(tiles):
+        left = BORDER + place * (tile_width + BORDER)
+        draw.text((left, 5), title, fill=INK, font=words())
+        tile = Image.fromarray(pixels).resize((tile_width, tile_height), resampling)
+        sheet.paste(tile, (left, ROW))
+    foot = ROW + tile_height + BORDER // 2
+    draw_legend(draw, legend, foot)
+    draw_bar(sheet, draw, width - BORDER - tile_width, foot, tile_width, ends)
+    return sheet
+
+
+def words() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of legends."""
+    return ImageFont.load_default(TEXT)
+
+
+Entry = tuple[str, tuple[int, int, int], int]
+
+
+def legend_lines(
+    label: NDArray[np.int16] | None,
+    predicted: NDArray[np.int16],
+    class_names: Sequence[str],
+    width: int,
+) -> list[list[Entry]]:
+    """Legend entries with their left edges, broken into lines."""
+    lines: list[list[Entry]] = []
+    left = width + 1
+    for name, colour in labels_present(label, predicted, class_names):
+        shown = name if len(name) <= 28 else name[:27] + "…"
+        wide = round(words().getlength(shown)) + TEXT + 24
+        if left + wide > width:
+            lines.append([])
+            left = 0
+        lines[-1].append((shown, colour, left))
+        left += wide
+    return lines
+
+
+def draw_legend(draw: ImageDraw.ImageDraw, lines: list[list[Entry]], top: int) -> None:
+    """A square and a name for each entry."""
+    for row, line in enumerate(lines):
+        y = top + row * ROW + 5
+        for name, colour, left in line:
+            x = BORDER + left
+            draw.rectangle((x, y + 1, x + TEXT, y + TEXT + 1), fill=colour)
+            draw.text((x + TEXT + 6, y), name, fill=INK, font=words())
+
+
+def draw_bar(
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    left: int,
+    top: int,
+    width: int,
+    limits: tuple[float, float],
+) -> None:
+    """The ramp between the doubt at its ends."""
+    low, high = (digits(float(end)).replace(MINUS, "-") for end in limits)
+    low_wide, high_wide = (round(words().getlength(text)) + 8 for text in (low, high))
+    bar = Image.fromarray(ramp()[None]).resize((max(1, width - low_wide - high_wide), TEXT - 3))
+    draw.text((left, top + 5), low, fill=INK, font=words())
+    sheet.paste(bar, (left + low_wide, top + 8))
+    draw.text((left + width - high_wide + 8, top + 5), high, fill=INK, font=words())
 
 
 def chosen_threshold(segmenter: Segmenter) -> float:

@@ -74,10 +74,19 @@ COLUMNS = {
     "speedup_over_scikit_learn": "x faster than scikit-learn",
     "speedup_over_loop": "x faster than a loop",
     "seconds": "seconds",
+    "fpr95": "FPR95",
+    "auprc_ratio": "AUPRC, x max softmax",
+    "worst_ratio": "worst pair",
+    "at_least_2": "pairs of 2 x",
+    "pairs": "pairs",
+    "fpr95_difference": "FPR95, change",
+    "worst_fpr95_difference": "worst change",
+    "wrong_auprc": "wrong AUPRC",
 }
 PAGES = {
     "main_job.md": "main_job",
     "density.md": "ddu",
+    "doubt.md": "doubt",
     "dudes.md": "dudes",
     "protocols.md": "pasting",
     "objects.md": "objects",
@@ -120,6 +129,8 @@ def cell(row: Row, key: str) -> str:
     value, interval = row.get(key), row.get(f"{key}_interval")
     if value is None:
         return "-"
+    if isinstance(value, int):
+        return str(value)
     if isinstance(value, list):
         return ", ".join(f"{one:.3f}" for one in value)
     if key.endswith("_gain"):

@@ -35,6 +35,7 @@ def test_review_writes_a_page(fitted, tmp_path):
     assert result.stdout.startswith("1 images reviewed")
     assert {path.name for path in out.iterdir()} == {
         "images.csv",
+        "options.toml",
         "review.html",
         "review.json",
         "segments",

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from doubtmap.calibration.calibrate import Calibration
 from doubtmap.files import write_atomically
 from doubtmap.reports.charts import reliability_chart
+from doubtmap.reports.page import framed, header, page_table, plain_table
 
 COLUMNS = {
     "ece": "ECE",
@@ -26,33 +27,13 @@ COLUMNS = {
 """Figures of `Comparison.figures` and their headings."""
 
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;
-color:#222226;background:#fff}
-table{border-collapse:collapse}td,th{padding:.25em .7em;text-align:right;white-space:nowrap}
-td:first-child,th:first-child{text-align:left}tr.taken{font-weight:600}
-th{border-bottom:1px solid #999}.pair{display:flex;flex-wrap:wrap;gap:1.5em}
-figure{margin:0 0 1em}svg{max-width:100%;height:auto}
-.grid{stroke:#ddd;fill:none}.tick,.axis{font-size:12px;fill:#555}.accuracy{fill:#9db8d6}
-.over{fill:#d9705b;opacity:.6}.under{fill:#5ba37a;opacity:.6}.level{stroke:#1f4e79;stroke-width:2}
-.guide{stroke:#777;stroke-dasharray:4 4;fill:none}.share{fill:#b9b9c4}
-"""
-
-
 def comparison_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """Methods as rows of plain text, figures as columns.
 
     Args:
         figures: by method, as `Comparison.figures` gives them.
     """
-    rows = [["method", *COLUMNS.values()]]
-    rows += [[name, *(_cell(row, key) for key in COLUMNS)] for name, row in figures.items()]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
-        for row in rows
-    ]
-    return "\n".join(lines)
+    return plain_table(_rows(figures))
 
 
 def write_calibration_report(found: Calibration, path: str | Path) -> None:
@@ -66,11 +47,10 @@ def write_calibration_report(found: Calibration, path: str | Path) -> None:
         DataError: where the file cannot be written.
     """
     comparison, taken = found.comparison, found.method
+    figures = {name: comparison.figures(name) for name in comparison.names}
     parts = [
-        Markup("<!doctype html><html lang=en><meta charset=utf-8><title>Calibration</title>"),
-        Markup("<style>{}</style><h1>Calibration: {}</h1>").format(Markup(_STYLE), taken),
-        *(Markup("<p>{}</p>").format(note) for note in found.notes),
-        _table({name: comparison.figures(name) for name in comparison.names}, taken),
+        header("calibrate", f"Calibration: {taken}", *found.notes),
+        page_table("Figures of each method", _rows(figures), {taken}),
         Markup(
             "<p>Fitted on one part of the images, measured on the other. ECE is pooled, with 15 "
             "bins, unless it says otherwise, with its 95 % interval over images; bars reach from "
@@ -86,7 +66,7 @@ def write_calibration_report(found: Calibration, path: str | Path) -> None:
         if comparison.classwise[0, label].any():
             title = names[label] if label < len(names) else f"class {label}"
             parts += [Markup("<h3>{}</h3>").format(title), _before_and_after(found, label)]
-    write_atomically(path, Markup("\n").join(parts).encode("utf-8", "backslashreplace"))
+    write_atomically(path, framed(f"Calibration: {taken}", *parts))
 
 
 def _before_and_after(found: Calibration, label: int | None) -> Markup:
@@ -99,17 +79,9 @@ def _before_and_after(found: Calibration, label: int | None) -> Markup:
     return Markup('<div class="pair">{}</div>').format(Markup("").join(drawn))
 
 
-def _table(figures: Mapping[str, Mapping[str, Any]], taken: str) -> Markup:
-    head = Markup("").join(Markup("<th>{}").format(title) for title in ("", *COLUMNS.values()))
-    rows = [
-        Markup("<tr{}><td>{}{}").format(
-            Markup(' class="taken"') if name == taken else "",
-            name,
-            Markup("").join(Markup("<td>{}").format(_cell(row, key)) for key in COLUMNS),
-        )
-        for name, row in figures.items()
-    ]
-    return Markup("<table><tr>{}{}</table>").format(head, Markup("").join(rows))
+def _rows(figures: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    body = [[name, *(_cell(row, key) for key in COLUMNS)] for name, row in figures.items()]
+    return [["method", *COLUMNS.values()], *body]
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:

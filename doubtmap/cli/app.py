@@ -1,37 +1,114 @@
-"""The application, its version, and what becomes of errors.
-
-`doubtmap info`: versions, devices and what is installed.
-"""
+"""The application, its version, and what becomes of errors."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated, NoReturn
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
-import torch
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from doubtmap.errors import DoubtmapError, UsageError
-from doubtmap.kernels import available
+from doubtmap.errors import DoubtmapError, Stopped, UsageError
 from doubtmap.version import __version__
 
+USE, LEARN, STUDY = "Look at doubt", "Learn from labelled images", "Look closer"
+VERBS = {
+    "demo": (USE, "The whole job on the embedded network and scenes, in about a minute."),
+    "score": (USE, "Doubt maps, classes and overlays of images."),
+    "evaluate": (USE, "Figures of scores on a labelled data set: results.json and report.html."),
+    "review": (
+        USE,
+        "Rank images by the mistakes expected in them, and show the segments to distrust.",
+    ),
+    "objects": (
+        USE,
+        "Unknown objects as things: COCO and GeoJSON files, a table, and pictures.",
+    ),
+    "fit": (
+        LEARN,
+        "Fit to a network and labelled images; then --scores SCORE:FILE, or review --segments "
+        "FILE.",
+    ),
+    "calibrate": (
+        LEARN,
+        "Fit a calibrator on held-out images; then --calibrator FILE on score and evaluate.",
+    ),
+    "threshold": (LEARN, "Choose a threshold on labelled images, or --check one on others."),
+    "train": (
+        LEARN,
+        "Train a network, or several, into folders that every other command takes.",
+    ),
+    "analyse": (
+        STUDY,
+        "Calibration against capacity, view, scales, or whether a pixel is right.",
+    ),
+    "locations": (
+        STUDY,
+        "Distances between class means at distant places: is one Gaussian for each class sound?",
+    ),
+    "info": (STUDY, "Versions, devices and what is installed."),
+}
+"""All commands in the order of `doubtmap --help`: group and sentence. The rest is in the file
+`doubtmap/cli/NAME.py`, which is imported when the command is asked for."""
+
+
+class Commands(TyperGroup):
+    """Knows its commands by name, and imports the one that is run or asked for its help."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for name, (group, sentence) in VERBS.items():
+            self.commands[name] = TyperCommand(name, help=sentence, rich_help_panel=group)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what stands before the command; what nobody gave is not looked at, nor slow."""
+        for parameter in self.params:
+            if parameter.name in ("install_completion", "show_completion"):
+                parameter.default = False
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, in the order in which `--help` shows them."""
+        return list(self.commands)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is meant, whole, and what it is given."""
+        if args and args[0] in VERBS:
+            self.commands[args[0]] = import_module(f"doubtmap.cli.{args[0]}").command
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="For every pixel, how far to trust the label of a semantic-segmentation model.",
+    epilog=(
+        "Example:\n"
+        "  doubtmap demo --out demo\n"
+        "  doubtmap score demo photographs/ --scores entropy,gradient --out doubt\n"
+        "  doubtmap evaluate demo synthetic:24 --unknown rest --out results"
+    ),
 )
 
 
-@app.callback(invoke_without_command=True)
-def version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    """Say the version, where it is asked for."""
-    if version:
+def _say_version(asked: bool) -> None:
+    if asked:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 def main() -> None:
@@ -40,7 +117,7 @@ def main() -> None:
         number: signal.signal(number, _stopped) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        app()
+        app(prog_name="doubtmap")
     except DoubtmapError as error:
         typer.echo(f"doubtmap: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
@@ -50,20 +127,7 @@ def main() -> None:
 
 
 def _stopped(number: int, _: object) -> NoReturn:
-    raise DoubtmapError(
+    raise Stopped(
         f"stopped by {signal.Signals(number).name}; score, evaluate and train keep what was done, "
         f"and the same command with --resume goes on."
     )
-
-
-@app.command()
-def info() -> None:
-    """Versions, devices and what is installed."""
-    typer.echo(
-        f"doubtmap {__version__}\ntorch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    typer.echo(f"devices: {', '.join(['cpu', *devices])}")
-    for device in ("cpu", "cuda"):
-        known = ", ".join(f"{key}: {value}" for key, value in available(device).items())
-        typer.echo(f"on {device}, {known}")

@@ -4,71 +4,87 @@ from __future__ import annotations
 
 import json as json_text
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
-import torch
 import typer
 
-from doubtmap.calibration import METHODS, save_calibrator
-from doubtmap.calibration.calibrate import CANDIDATES, Criterion, calibrate
-from doubtmap.calibration.methods import split_methods
-from doubtmap.calibration.page import comparison_table, write_calibration_report
-from doubtmap.cli.app import app
+from doubtmap.cli.commands import OUTPUT, as_command, command_line, option
 from doubtmap.cli.options import (
     Data,
+    Json,
+    Limit,
     Model,
-    NetworkOptions,
+    Network,
     Seed,
     Unknown,
-    command_line,
-    expanded,
     names,
+    opened,
+    seeded,
 )
-from doubtmap.datasets import open_dataset
+from doubtmap.cli.telling import tell, tell_notes
 from doubtmap.errors import UsageError
-from doubtmap.files import check_place
-from doubtmap.progress import progress_bar
+
+if TYPE_CHECKING:
+    from doubtmap.calibration.calibrate import Criterion
+
+CALIBRATION = "Calibration"
 
 
-@app.command("calibrate")
-@expanded
 def calibrate_command(
     model: Model,
     data: Data,
-    network: NetworkOptions,
+    network: Network,
     method: Annotated[
-        str, typer.Option(help=f"auto, or one of {', '.join(METHODS)}, with options in brackets.")
+        str,
+        option(
+            CALIBRATION,
+            "auto, or one of identity, temperature, ensemble, histogram, isotonic, vector, "
+            "dirichlet, meta, local, selective, selective_soft, selective_confidence, with options "
+            "in brackets.",
+        ),
     ] = "auto",
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("calibrator.safetensors"),
-    candidates: Annotated[str, typer.Option(help="What auto compares, simplest first.")] = ",".join(
-        CANDIDATES
+    candidates: Annotated[
+        str, option(CALIBRATION, "What auto compares, simplest first.")
+    ] = "temperature,ensemble,histogram,isotonic,local,selective,selective_soft,"
+    "selective_confidence",
+    by: Annotated[str, option(CALIBRATION, "What auto goes by: ece, brier or nll.")] = "ece",
+    replicates: Annotated[int, option(CALIBRATION, "Of the bootstrap.", min=20)] = 300,
+    out: Annotated[Path, option(OUTPUT, "The file to write.", metavar="FILE")] = Path(
+        "calibrator.safetensors"
     ),
-    by: Annotated[str, typer.Option(help="What auto goes by: ece, brier or nll.")] = "ece",
     report: Annotated[
-        Path | None, typer.Option(help="HTML page with reliability diagrams to write.")
+        Path | None,
+        option(OUTPUT, "HTML page with reliability diagrams to write.", metavar="FILE"),
     ] = None,
     unknown: Unknown = "",
-    replicates: Annotated[int, typer.Option(min=20, help="Of the bootstrap.")] = 300,
-    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    limit: Limit = None,
+    json: Json = False,
     seed: Seed = 0,
 ) -> None:
     """Fit a calibrator on held-out images; then --calibrator FILE on score and evaluate."""
-    torch.manual_seed(seed)
     if network.calibrator is not None:
         raise UsageError(
             "calibrate: expected a raw network, got --calibrator. Leave it out: the new calibrator "
             "takes its place."
         )
+    from doubtmap.calibration import save_calibrator
+    from doubtmap.calibration.calibrate import calibrate
+    from doubtmap.calibration.methods import split_methods
+    from doubtmap.calibration.page import comparison_table, write_calibration_report
+    from doubtmap.files import check_place
+    from doubtmap.progress import progress_bar
+
+    seeded(seed)
     for place in filter(None, (out, report)):
         check_place(place)
     with progress_bar() as progress:
         found = calibrate(
             network.open(model, seed),
-            open_dataset(data, seed=seed),
+            opened(data, seed, limit),
             method,
             candidates=split_methods(candidates),
             unknown=names(unknown),
-            by=cast(Criterion, by),
+            by=cast("Criterion", by),
             seed=seed,
             replicates=replicates,
             command=command_line(),
@@ -79,6 +95,13 @@ def calibrate_command(
         write_calibration_report(found, report)
     figures = {name: found.comparison.figures(name) for name in found.comparison.names}
     typer.echo(json_text.dumps(figures, indent=1) if json else comparison_table(figures))
-    for note in found.notes:
-        typer.echo(f"note: {note}", err=True)
-    typer.echo(f"Wrote {out}. Use it with --calibrator {out}.", err=True)
+    tell_notes(found.notes)
+    tell(f"Wrote {out}. Use it with --calibrator {out}.")
+
+
+EXAMPLE = """
+doubtmap calibrate demo synthetic:24 --out calibrator.safetensors
+doubtmap calibrate NETWORK camvid:PATH:val --method temperature --report calibration.html
+doubtmap evaluate NETWORK camvid:PATH:test --calibrator calibrator.safetensors
+"""
+command = as_command("calibrate", calibrate_command, EXAMPLE)

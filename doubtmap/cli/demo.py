@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-import typer
-
-from doubtmap.cli.app import app
-from doubtmap.cli.options import Out, Seed, command_line
-from doubtmap.datasets import open_dataset
-from doubtmap.evaluation.evaluate import evaluate
-from doubtmap.evaluation.report import write_evaluation
-from doubtmap.evaluation.table import print_figures
-from doubtmap.models import load
-from doubtmap.progress import progress_bar
-from doubtmap.scores import STATELESS
+from doubtmap.cli.commands import as_command, command_line
+from doubtmap.cli.options import Limit, Out, Seed, opened, seeded
+from doubtmap.cli.telling import tell
 
 
-@app.command()
-def demo(out: Out = Path("demo"), seed: Seed = 0) -> None:
+def demo(out: Out = Path("demo"), limit: Limit = None, seed: Seed = 0) -> None:
     """The whole job on the embedded network and scenes, in about a minute."""
-    torch.manual_seed(seed)
+    from doubtmap.evaluation.evaluate import evaluate
+    from doubtmap.evaluation.report import write_evaluation
+    from doubtmap.evaluation.table import print_figures
+    from doubtmap.models import load
+    from doubtmap.progress import progress_bar
+    from doubtmap.scores import STATELESS
+
+    seeded(seed)
     scores = f"{','.join(STATELESS)},gradient(p=0.5,label=uniform)"
     with progress_bar() as progress:
         results = evaluate(
             load("demo"),
-            open_dataset("synthetic:24", seed=seed),
+            opened("synthetic:24", seed, limit),
             scores,
             seed=seed,
             command=command_line(),
@@ -34,4 +31,12 @@ def demo(out: Out = Path("demo"), seed: Seed = 0) -> None:
         )
     write_evaluation(results, out)
     print_figures(results.figures)
-    typer.echo(f"Open {out / 'report.html'} to see where the network is wrong.", err=True)
+    tell(f"Open {out / 'report.html'} to see where the network is wrong.")
+
+
+EXAMPLE = """
+doubtmap demo
+doubtmap demo --out demo --limit 4
+doubtmap demo --seed 7 --out other-streets
+"""
+command = as_command("demo", demo, EXAMPLE)

@@ -3,86 +3,99 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-import typer
-
-from doubtmap.cli.app import app
+from doubtmap.cli.commands import DATA, OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
     Data,
+    Limit,
     Model,
-    NetworkOptions,
+    Network,
     Out,
     Resume,
     Scores,
     Seed,
     SkipBad,
     Unknown,
-    command_line,
-    expanded,
     names,
+    opened,
+    seeded,
 )
-from doubtmap.datasets import ComponentSizes, Dataset, open_dataset, pasted_passes
-from doubtmap.decisions.file import load_threshold
+from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
-from doubtmap.evaluation.repeats import evaluate_passes
-from doubtmap.evaluation.report import write_evaluation
-from doubtmap.evaluation.table import print_figures
-from doubtmap.prediction import Segmenter
-from doubtmap.progress import progress_bar
-from doubtmap.segments import MetaModel
+
+if TYPE_CHECKING:
+    from doubtmap.datasets import Dataset
+    from doubtmap.prediction import Segmenter
+
+FIGURES = "Figures"
 
 
-@app.command("evaluate")
-@expanded
 def evaluate_command(
     model: Model,
     data: Data,
-    network: NetworkOptions,
+    network: Network,
     scores: Scores = "all",
     unknown: Unknown = "",
     out: Out = Path("results"),
-    json: Annotated[bool, typer.Option("--json", help="Print results.json to stdout.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
+    json: Annotated[bool, option(OUTPUT, "Print results.json to stdout.", "--json")] = False,
+    csv: Annotated[bool, option(OUTPUT, "Print the table as CSV.", "--csv")] = False,
     component_sizes: Annotated[
-        str | None, typer.Option(help="Smallest predicted and labelled component, as in 500,100.")
+        str | None,
+        option(FIGURES, "Smallest predicted and labelled component, as in 500,100."),
     ] = None,
-    bins: Annotated[int, typer.Option(min=2, help="Of the reliability diagram.")] = 15,
-    replicates: Annotated[int, typer.Option(min=20, help="Of the bootstrap over images.")] = 300,
+    bins: Annotated[int, option(FIGURES, "Of the reliability diagram.", min=2)] = 15,
+    replicates: Annotated[int, option(FIGURES, "Of the bootstrap over images.", min=20)] = 300,
     paste: Annotated[
         str | None,
-        typer.Option(
-            help="Objects to paste as unknown, one an image: PATH, PATH:train, PATH:test."
-        ),
+        option(DATA, "Objects to paste as unknown, one an image: PATH, PATH:train, PATH:test."),
     ] = None,
     paste_only: Annotated[
-        str, typer.Option(help="Classes of objects. Default: those that the model lacks.")
+        str, option(DATA, "Classes of objects. Default: those that the model lacks.")
     ] = "",
-    repeats: Annotated[int, typer.Option(help="Passes, each pasting other objects.")] = 1,
+    repeats: Annotated[int, option(DATA, "Passes, each pasting other objects.")] = 1,
     open_set: Annotated[
         str | None,
-        typer.Option(
-            help="Other data whose unknown objects set the thresholds of the open-set mIoU, or a "
-            "field of the images' paths, such as town: each part has those of the others."
+        option(
+            FIGURES,
+            "Other data whose unknown objects set the thresholds of the open-set mIoU, or a "
+            "field of the images' paths, such as town: each part has those of the others.",
         ),
     ] = None,
     threshold: Annotated[
         list[Path] | None,
-        typer.Option(help="A file of doubtmap threshold, for the components of its score."),
+        option(
+            SCORES, "A file of doubtmap threshold, for the components of its score.", metavar="FILE"
+        ),
     ] = None,
     segments: Annotated[
         Path | None,
-        typer.Option(help="A file of doubtmap fit segments: what to look at first, with crops."),
+        option(
+            SCORES,
+            "A file of doubtmap fit segments: what to look at first, with crops.",
+            metavar="FILE",
+        ),
     ] = None,
+    limit: Limit = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
     """Figures of scores on a labelled data set: results.json and report.html."""
-    torch.manual_seed(seed)
+    numbers = _numbers(component_sizes)
+    if paste is None and (paste_only or repeats != 1):
+        raise UsageError("--paste-only, --repeats: expected --paste with them. Add it.")
+    from doubtmap.datasets import ComponentSizes, open_dataset
+    from doubtmap.decisions.file import load_threshold
+    from doubtmap.evaluation.repeats import evaluate_passes
+    from doubtmap.evaluation.report import write_evaluation
+    from doubtmap.evaluation.table import print_figures
+    from doubtmap.progress import progress_bar
+    from doubtmap.segments import MetaModel
+
+    seeded(seed)
     segmenter = network.open(model, seed)
-    dataset = open_dataset(data, seed=seed)
+    dataset = opened(data, seed, limit)
     other = open_dataset(open_set, seed=seed + 1) if open_set and ":" in open_set else open_set
     passes, notes = _passes(
         segmenter, dataset, names(unknown), paste, names(paste_only), seed, repeats
@@ -103,13 +116,12 @@ def evaluate_command(
             seed=seed,
             replicates=replicates,
             bins=bins,
-            component_sizes=_sizes(component_sizes),
+            component_sizes=ComponentSizes(*numbers) if numbers else None,
             command=command_line(),
             save=lambda results: write_evaluation(results, out),
             progress=progress,
         )
-    for note in results.figures["notes"]:
-        typer.echo(f"note: {note}", err=True)
+    tell_notes(results.figures["notes"])
     print_figures(results.figures, style="json" if json else "csv" if csv else "table")
 
 
@@ -124,18 +136,26 @@ def _passes(
 ) -> tuple[list[Dataset], list[str]]:
     """The data set as it is, or with objects pasted, once or several times."""
     if paste is None:
-        if only or repeats != 1:
-            raise UsageError("--paste-only, --repeats: expected --paste with them. Add it.")
         return [dataset], []
+    from doubtmap.datasets import pasted_passes
+
     taught = segmenter.class_names or [c for c in dataset.class_names if c not in unknown]
     passes, notes = pasted_passes(dataset, paste, taught, only=only, seed=seed, passes=repeats)
     return [*passes], notes
 
 
-def _sizes(text: str | None) -> ComponentSizes | None:
+def _numbers(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     predicted, _, labelled = text.partition(",")
     if not (predicted.isdecimal() and labelled.isdecimal()):
         raise UsageError(f"--component-sizes: expected two numbers such as 500,100, got {text}.")
-    return ComponentSizes(int(predicted), int(labelled))
+    return int(predicted), int(labelled)
+
+
+EXAMPLE = """
+doubtmap evaluate demo synthetic:24 --unknown rest --out results
+doubtmap evaluate NETWORK camvid:PATH:test --scores entropy,gradient --limit 20
+doubtmap evaluate --config results/options.toml --scores all --out again
+"""
+command = as_command("evaluate", evaluate_command, EXAMPLE)

@@ -3,72 +3,72 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
-from doubtmap.cli.app import app
+from doubtmap.cli.commands import OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
+    Data,
+    Limit,
     Model,
-    NetworkOptions,
+    Network,
     Seed,
     Unknown,
-    command_line,
-    expanded,
     names,
+    opened,
+    seeded,
 )
-from doubtmap.datasets import Dataset, open_dataset, open_images
-from doubtmap.fitting import fit_score
-from doubtmap.prediction import Segmenter
-from doubtmap.progress import progress_bar
-from doubtmap.scores.default import Doubt
-from doubtmap.scores.density import Density
-from doubtmap.scores.parsing import split_call
-from doubtmap.scores.wrong import Wrong
-from doubtmap.segments.estimators import Kind
-from doubtmap.segments.fitting import SCORES, fit_segments, parse_segments
-from doubtmap.segments.page import segments_table
+from doubtmap.cli.telling import tell, tell_notes
+
+if TYPE_CHECKING:
+    from doubtmap.datasets import Dataset
+    from doubtmap.prediction import Segmenter
+    from doubtmap.scores.default import Doubt
+    from doubtmap.scores.density import Density
+    from doubtmap.scores.wrong import Wrong
+    from doubtmap.segments.estimators import Kind
 
 
-@app.command()
-@expanded
 def fit(
     score: Annotated[
         str,
         typer.Argument(
             help="doubt, density, wrong or segments, options in brackets, as in "
-            "density(certainty=0,covariance=tied) or segments(kind=linear)."
+            "density(certainty=0,covariance=tied) or segments(kind=linear).",
+            metavar="SCORE",
         ),
     ],
     model: Model,
-    data: Annotated[
-        str,
-        typer.Argument(
-            help="LAYOUT:PATH[:SPLIT], or synthetic:N; for doubt also a folder of photographs."
-        ),
-    ],
-    network: NetworkOptions,
-    out: Annotated[Path, typer.Option(help="File for the fitted score.")],
+    data: Data,
+    network: Network,
+    out: Annotated[Path, option(OUTPUT, "File for the fitted score.", metavar="FILE")],
     scores: Annotated[
         str,
-        typer.Option(help="Of wrong and segments: from what, as in entropy,margin,density:FILE."),
+        option(SCORES, "Of wrong and segments: from what, as in entropy,margin,density:FILE."),
     ] = "",
     unknown: Unknown = "",
+    limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
     """Fit to a network and images; then --scores SCORE:FILE, or review --segments FILE."""
-    torch.manual_seed(seed)
+    from doubtmap.fitting import fit_score
+    from doubtmap.progress import progress_bar
+    from doubtmap.scores.parsing import split_call
+    from doubtmap.segments.fitting import parse_segments
+
+    seeded(seed)
     kind = parse_segments(score)
     segmenter = network.open(model, seed)
     if kind is not None:
-        _fit_segments(segmenter, open_dataset(data, seed=seed), scores, kind, unknown, out, seed)
+        dataset = opened(data, seed, limit)
+        _fit_segments(segmenter, dataset, scores, kind, unknown, out, seed)
         return
     with progress_bar() as progress:
         fitted = fit_score(
             score,
             segmenter,
-            _opened(score, data, seed),
+            opened(data, seed, limit, unlabelled=split_call(score)[0] == "doubt"),
             scores=scores,
             unknown=names(unknown),
             seed=seed,
@@ -76,15 +76,8 @@ def fit(
             command=command_line(),
             progress=progress,
         )
-    for note in fitted.notes:
-        typer.echo(f"note: {note}", err=True)
+    tell_notes(fitted.notes)
     typer.echo(f"{out}: {_summary(fitted)}; use it with --scores {fitted.name}:{out}")
-
-
-def _opened(score: str, data: str, seed: int) -> Dataset:
-    """The data set; for what needs no labels a folder of photographs will do."""
-    opened = open_images if split_call(score)[0] == Doubt.name else open_dataset
-    return opened(data, seed=seed)
 
 
 def _fit_segments(
@@ -96,11 +89,16 @@ def _fit_segments(
     out: Path,
     seed: int,
 ) -> None:
+    from doubtmap.progress import progress_bar
+    from doubtmap.segments.fitting import SCORES as USUAL
+    from doubtmap.segments.fitting import fit_segments
+    from doubtmap.segments.page import segments_table
+
     with progress_bar() as progress:
         found = fit_segments(
             segmenter,
             dataset,
-            scores or SCORES,
+            scores or USUAL,
             kind,
             unknown=names(unknown),
             out=out,
@@ -108,16 +106,26 @@ def _fit_segments(
             command=command_line(),
             progress=progress,
         )
-    for note in found.notes:
-        typer.echo(f"note: {note}", err=True)
+    tell_notes(found.notes)
     typer.echo(segments_table(found))
-    typer.echo(f"Wrote {out}. Use it with: doubtmap review MODEL IMAGES --segments {out}", err=True)
+    tell(f"Wrote {out}. Use it with: doubtmap review MODEL IMAGES --segments {out}")
 
 
 def _summary(fitted: Density | Doubt | Wrong) -> str:
+    from doubtmap.scores.default import Doubt
+    from doubtmap.scores.wrong import Wrong
+
     if isinstance(fitted, Wrong):
         return f"from {len(fitted.used)} of {len(fitted.texts)} scores"
     if isinstance(fitted, Doubt):
         features = fitted.familiar.mean.shape[1]
         return f"from {fitted.about['images']} images, over {features} features of {fitted.layer}"
     return f"over {fitted.gaussians.mean.shape[1]} features of {fitted.layer}"
+
+
+EXAMPLE = """
+doubtmap fit density demo synthetic:24 --out density.safetensors
+doubtmap fit wrong demo synthetic:24 --scores entropy,margin --out wrong.safetensors
+doubtmap evaluate demo synthetic:8 --scores density:density.safetensors,entropy
+"""
+command = as_command("fit", fit, EXAMPLE)

@@ -4,84 +4,87 @@ from __future__ import annotations
 
 import json as json_text
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
-from doubtmap.cli.app import app
+from doubtmap.cli.commands import OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
+    Images,
+    Limit,
     Model,
-    NetworkOptions,
+    Network,
     Out,
     Seed,
     SkipBad,
-    command_line,
-    expanded,
+    collected,
     names,
+    seeded,
 )
-from doubtmap.datasets import collect_images
-from doubtmap.decisions.file import Threshold, load_threshold
+from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
-from doubtmap.objects import ObjectRule
-from doubtmap.objects.find import class_indices
-from doubtmap.objects.writing import write_objects
-from doubtmap.prediction import Score, Segmenter
-from doubtmap.progress import progress_bar
 from doubtmap.scores import DEFAULT
-from doubtmap.scores.parsing import parse_scores
+
+if TYPE_CHECKING:
+    from doubtmap.decisions.file import Threshold
+    from doubtmap.prediction import Score, Segmenter
+
+OBJECTS = "Objects"
 
 
-@app.command("objects")
-@expanded
 def objects_command(
     model: Model,
-    images: Annotated[list[str], typer.Argument(help="Images, folders or patterns.")],
-    network: NetworkOptions,
+    images: Images,
+    network: Network,
     threshold: Annotated[
-        str, typer.Option(help="Of the score: a number, or a file of doubtmap threshold.")
+        str, option(SCORES, "Of the score: a number, or a file of doubtmap threshold.")
     ],
     score: Annotated[
-        str | None, typer.Option(help="One. Default: the threshold file's, else doubt.")
+        str | None, option(SCORES, "One. Default: the threshold file's, else doubt.")
     ] = None,
-    smallest: Annotated[int, typer.Option(help="Pixels of the smallest object.")] = 50,
+    smallest: Annotated[int, option(OBJECTS, "Pixels of the smallest object.")] = 50,
     smallest_share: Annotated[
-        float, typer.Option(help="Of the image's pixels, of the smallest object.")
+        float, option(OBJECTS, "Of the image's pixels, of the smallest object.")
     ] = 0.0,
-    fill_holes: Annotated[
-        bool, typer.Option("--fill-holes", help="Objects have no holes.")
-    ] = False,
+    fill_holes: Annotated[bool, option(OBJECTS, "Objects have no holes.", "--fill-holes")] = False,
     on: Annotated[
-        str, typer.Option(help="Keep objects that lie on these classes, such as road,pavement.")
+        str, option(OBJECTS, "Keep objects that lie on these classes, such as road,pavement.")
     ] = "",
     on_share: Annotated[
-        float, typer.Option(help="Of the ring around an object that must be of these classes.")
+        float, option(OBJECTS, "Of the ring around an object that must be of these classes.")
     ] = 0.2,
     simplify: Annotated[
-        float, typer.Option(help="How far outlines may be off, in pixels; 0: exact.")
+        float, option(OUTPUT, "How far outlines may be off, in pixels; 0: exact.")
     ] = 0.0,
     encoding: Annotated[
-        str, typer.Option(help="Of masks: polygon (run lengths where there are holes) or rle.")
+        str, option(OUTPUT, "Of masks: polygon (run lengths where there are holes) or rle.")
     ] = "polygon",
     crs: Annotated[
-        str | None, typer.Option(help="Of georeferences that name none, such as EPSG:4326.")
+        str | None, option(OUTPUT, "Of georeferences that name none, such as EPSG:4326.")
     ] = None,
     out: Out = Path("objects"),
-    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    json: Annotated[bool, option(OUTPUT, "Print what was found as JSON.", "--json")] = False,
+    limit: Limit = None,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
     """Unknown objects as things: COCO and GeoJSON files, a table, and pictures."""
-    torch.manual_seed(seed)
+    _check(threshold)
+    from doubtmap.objects import ObjectRule
+    from doubtmap.objects.find import class_indices
+    from doubtmap.objects.writing import write_objects
+    from doubtmap.progress import progress_bar
+
+    seeded(seed)
     segmenter = network.open(model, seed)
-    scored, limit, chosen = _score_and_threshold(segmenter, score, threshold)
+    scored, above, chosen = _score_and_threshold(segmenter, score, threshold)
     places = class_indices(names(on), segmenter.class_names)
     with progress_bar() as progress:
         found = write_objects(
             segmenter,
-            collect_images(images),
+            collected(images, limit),
             scored,
-            ObjectRule(limit, smallest, smallest_share, fill_holes, places, on_share),
+            ObjectRule(above, smallest, smallest_share, fill_holes, places, on_share),
             out,
             simplify=simplify,
             encoding=encoding,
@@ -90,11 +93,20 @@ def objects_command(
             about={"threshold": chosen, "seed": seed, "command": command_line()},
             progress=progress,
         )
-    for note in found["notes"]:
-        typer.echo(f"note: {note}", err=True)
+    tell_notes(found["notes"])
     skipped = f", {len(found['skipped'])} could not be read" if found["skipped"] else ""
     sentence = f"{found['objects']} objects in {found['images']} images{skipped}: {out}"
     typer.echo(json_text.dumps(found, indent=1) if json else sentence)
+
+
+def _check(threshold: str) -> None:
+    try:
+        float(threshold)
+    except ValueError:
+        if not Path(threshold).exists():
+            raise UsageError(
+                f"--threshold: expected a number or a file of one, got {threshold}."
+            ) from None
 
 
 def _score_and_threshold(
@@ -111,8 +123,8 @@ def _score_and_threshold(
 def _of_file(
     segmenter: Segmenter, score: str | None, file: str
 ) -> tuple[tuple[str, Score], float, dict[str, object]]:
-    if not Path(file).exists():
-        raise UsageError(f"--threshold: expected a number or a file of one, got {file}.")
+    from doubtmap.decisions.file import load_threshold
+
     chosen = load_threshold(file)
     if chosen.of != "unknown":
         raise UsageError(
@@ -126,6 +138,8 @@ def _of_file(
 
 
 def _one(score: str) -> tuple[str, Score]:
+    from doubtmap.scores.parsing import parse_scores
+
     named = parse_scores(score)
     if len(named) != 1:
         raise UsageError(f"--score: expected one score, got {', '.join(named)}. Choose one.")
@@ -139,3 +153,11 @@ def _same(scored: tuple[str, Score], chosen: Threshold) -> tuple[str, Score]:
             f"--score out, or choose one for it with: doubtmap threshold MODEL DATA."
         )
     return scored
+
+
+EXAMPLE = """
+doubtmap objects demo photographs/ --threshold 0.5 --out objects
+doubtmap threshold demo synthetic:24 --score energy --of unknown --by f1 --out t.json
+doubtmap objects demo photographs/ --threshold t.json --on road,pavement --simplify 1
+"""
+command = as_command("objects", objects_command, EXAMPLE)

@@ -2,108 +2,164 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import shlex
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from doubtmap.calibration import Calibrated, load_calibrator
+from doubtmap.cli.commands import DATA, MODEL, OUTPUT, RUNNING, option
+from doubtmap.cli.commands import SCORES as SCORES_GROUP
+from doubtmap.cli.telling import log, tell_notes
 from doubtmap.errors import UsageError
-from doubtmap.models import MonteCarloDropout, load
-from doubtmap.prediction import Segmenter
-from doubtmap.scores import OF_MEMBERS, STATELESS
+from doubtmap.option import Option, read_names
+from doubtmap.scores import OF_MEMBERS, OF_QUERIES, STATELESS
+
+if TYPE_CHECKING:
+    from doubtmap.datasets import Dataset
+    from doubtmap.prediction import Segmenter
 
 Model = Annotated[
     str,
     typer.Argument(
         help="Hugging Face folder or name, FILE.onnx, FILE.pt2, python:FILE.py:FUNCTION, or demo; "
-        "several, comma-separated, are an ensemble."
+        "several, comma-separated, are an ensemble.",
+        metavar="MODEL",
     ),
 ]
-Data = Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N.")]
+Data = Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N.", metavar="DATA")]
+Images = Annotated[
+    list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGES...")
+]
 Scores = Annotated[
     str,
-    typer.Option(
-        help=f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}; of "
-        f"several networks or passes: {', '.join(OF_MEMBERS)}; fitted: density:FILE, "
-        f"mahalanobis:FILE, wrong:FILE."
+    option(
+        SCORES_GROUP,
+        f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}; of "
+        f"several networks or passes: {', '.join(OF_MEMBERS)}; of networks that predict masks by "
+        f"queries: {', '.join(OF_QUERIES)}; fitted: doubt:FILE, density:FILE, mahalanobis:FILE, "
+        f"wrong:FILE.",
     ),
 ]
 Unknown = Annotated[
-    str, typer.Option(help="Label classes that count as unknown objects, or 'rest'.")
+    str, option(DATA, "Label classes that count as unknown objects, or 'rest'.", metavar="NAMES")
 ]
-Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count unreadable images and go on.")]
+Limit = Annotated[int | None, option(DATA, "Look at the first N images only.", min=1, metavar="N")]
+Out = Annotated[Path, option(OUTPUT, "Folder for what is written.", metavar="DIR")]
+Json = Annotated[bool, option(OUTPUT, "Print the figures as JSON.", "--json")]
+Seed = Annotated[int, option(RUNNING, "Of everything random.", min=0)]
+Device = Annotated[str | None, option(RUNNING, "Such as cpu or cuda:0.")]
+Resume = Annotated[bool, option(RUNNING, "Go on where a run in --out stopped.", "--resume")]
+SkipBad = Annotated[bool, option(RUNNING, "Count unreadable images and go on.", "--skip-bad")]
+
+
+def read_numbers(flag: str, text: str) -> tuple[float, ...]:
+    """Numbers separated by commas, one for each band.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{flag}: expected numbers such as 0.5,0.5,0.5, got {text}.") from None
+
+
+def read_whole_numbers(flag: str, text: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{flag}: expected whole numbers such as 1,2,3, got {text}.") from None
+
+
+def read_input_size(flag: str, text: str) -> tuple[int, int] | Literal["image"]:
+    """`HxW` or `image`.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    if text == "image":
+        return "image"
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise UsageError(f"{flag}: expected HxW such as 512x1024, or 'image', got {text}.")
+    return int(height), int(width)
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """How to open a network; `expanded` makes a command-line option of each field."""
+    """How to open a network."""
 
     classes: Annotated[
-        str | None, typer.Option(help="Class names of the model, comma-separated.")
+        tuple[str, ...] | None,
+        Option("Class names of the model, comma-separated.", read=read_names),
     ] = None
     mean: Annotated[
-        str | None, typer.Option(help="R,G,B of images in [0, 1]. Default: ImageNet's.")
+        tuple[float, ...] | None,
+        Option("R,G,B of images in [0, 1]. Default: ImageNet's.", read=read_numbers),
     ] = None
     std: Annotated[
-        str | None, typer.Option(help="R,G,B of images in [0, 1]. Default: ImageNet's.")
+        tuple[float, ...] | None,
+        Option("R,G,B of images in [0, 1]. Default: ImageNet's.", read=read_numbers),
     ] = None
     input_size: Annotated[
-        str | None,
-        typer.Option(help="HxW to which images are resized for the network, or 'image' for not."),
+        tuple[int, int] | Literal["image"] | None,
+        Option(
+            "HxW to which images are resized for the network, or 'image' for not.",
+            read=read_input_size,
+        ),
     ] = None
     classifier: Annotated[
-        str | None, typer.Option(help="Name of the last 1x1 convolution, if the search errs.")
+        str | None, Option("Name of the last 1x1 convolution, if the search errs.")
     ] = None
-    divisor: Annotated[
-        int | None, typer.Option(help="Pad images to sides that are multiples of this.")
-    ] = None
-    output: Annotated[
-        str | None, typer.Option(help="Name or place of the output that holds the scores.")
-    ] = None
+    divisor: Annotated[int | None, Option("Pad images to sides that are multiples of this.")] = None
+    output: Annotated[str | None, Option("Name or place of the output that holds the scores.")] = (
+        None
+    )
     activation: Annotated[
-        str | None, typer.Option(help="The network's last step: none, softmax or sigmoid.")
+        str | None, Option("The network's last step: none, softmax or sigmoid.")
     ] = None
-    channels: Annotated[str | None, typer.Option(help="bgr for a network that wants that.")] = None
+    channels: Annotated[str | None, Option("bgr for a network that wants that.")] = None
     bands: Annotated[
-        str | None, typer.Option(help="Bands that the network gets, such as 1,2,3,8.")
+        tuple[int, ...] | None,
+        Option("Bands that the network gets, such as 1,2,3,8.", read=read_whole_numbers),
     ] = None
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None
+    device: Annotated[str | None, Option("Such as cpu or cuda:0.", group=RUNNING)] = None
     dropout_passes: Annotated[
-        int | None, typer.Option(help="Run so often with dropout switched on. Default: once, off.")
+        int | None, Option("Run so often with dropout switched on. Default: once, off.")
     ] = None
     dropout_rate: Annotated[
-        float | None, typer.Option(help="Also drop features before the classifier at this rate.")
+        float | None, Option("Also drop features before the classifier at this rate.")
     ] = None
     calibrator: Annotated[
-        Path | None, typer.Option(help="A file of doubtmap calibrate, applied to predictions.")
+        Path | None, Option("A file of doubtmap calibrate, applied to predictions.")
     ] = None
 
     def open(self, model: str, seed: int = 0) -> Segmenter:
         """The network behind one call, calibrated where that was asked for."""
+        from doubtmap.calibration import Calibrated, load_calibrator
+        from doubtmap.models import MonteCarloDropout, load
+
         segmenter: Segmenter = load(
             model,
-            classes=names(self.classes) if self.classes else None,
-            mean=numbers("--mean", self.mean),
-            std=numbers("--std", self.std),
-            input_size=size(self.input_size),
+            classes=self.classes or None,
+            mean=self.mean,
+            std=self.std,
+            input_size=self.input_size,
             classifier=self.classifier,
             divisor=self.divisor,
             device=self.device,
             output=self.output,
             activation=self.activation,  # type: ignore[arg-type]
             channels=self.channels,  # type: ignore[arg-type]
-            bands=whole_numbers("--bands", self.bands),
+            bands=self.bands,
         )
+        log.info("model %s: %s", model, ", ".join(segmenter.class_names) or "classes without names")
         if self.dropout_passes is not None or self.dropout_rate is not None:
             passes = 5 if self.dropout_passes is None else self.dropout_passes
             segmenter = MonteCarloDropout(segmenter, passes, self.dropout_rate, seed)
@@ -112,74 +168,54 @@ class NetworkOptions:
         return Calibrated(segmenter, load_calibrator(self.calibrator), str(self.calibrator))
 
 
-def expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command with a parameter of type `NetworkOptions` one option for each of its fields.
+Network = Annotated[NetworkOptions, MODEL]
 
-    The parameter must come last.
+
+def seeded(seed: int) -> None:
+    """Let all that is random start from here."""
+    import torch
+
+    torch.manual_seed(seed)
+
+
+def opened(data: str, seed: int, limit: int | None = None, *, unlabelled: bool = False) -> Dataset:
+    """The data set, or its first images where there is a limit, which a note says.
+
+    Args:
+        data: LAYOUT:PATH[:SPLIT].
+        seed: of everything random.
+        limit: how many images at most.
+        unlabelled: whether a folder of photographs will do.
     """
-    hints = get_type_hints(command, include_extras=True)
-    group = next(name for name, hint in hints.items() if hint is NetworkOptions)
-    group_hints = get_type_hints(NetworkOptions, include_extras=True)
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != group]
-    own = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
-    options = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=field.default,
-            annotation=group_hints[field.name],
-        )
-        for field in fields(NetworkOptions)
-    ]
+    from doubtmap.datasets import open_dataset, open_images
+    from doubtmap.datasets.pasting import Part
 
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        chosen = {option.name: given.pop(option.name) for option in options}
-        command(**given, **{group: NetworkOptions(**chosen)})
-
-    parameters = [*own, *options]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    dataset = (open_images if unlabelled else open_dataset)(data, seed=seed)
+    log.info("data %s: %d images", dataset.name, len(dataset))
+    if limit is None or limit >= len(dataset):
+        return dataset
+    tell_notes(limits(len(dataset), limit))
+    return Part(dataset, range(limit), f"{dataset.name} (first {limit})")
 
 
-def command_line() -> str:
-    """What the user typed, for the results."""
-    return shlex.join(["doubtmap", *sys.argv[1:]])
+def collected(images: list[str], limit: int | None) -> list[Path]:
+    """The images' files, or the first of them where there is a limit, which a note says."""
+    from doubtmap.datasets import collect_images
+
+    paths = list(collect_images(images))
+    log.info("%d images", len(paths))
+    if limit is not None:
+        tell_notes(limits(len(paths), limit))
+    return paths[:limit]
+
+
+def limits(count: int, limit: int | None) -> list[str]:
+    """What to say of a limit, where it leaves anything out."""
+    if limit is None or limit >= count:
+        return []
+    return [f"--limit: only the first {limit} of {count} images are looked at."]
 
 
 def names(text: str) -> list[str]:
     """Names separated by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """Numbers separated by commas, one for each band."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option}: expected numbers such as 0.5,0.5,0.5, got {text}.") from None
-
-
-def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    """Whole numbers separated by commas."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option}: expected whole numbers such as 1,2,3, got {text}.") from None
-
-
-def size(text: str | None) -> tuple[int, int] | Literal["image"] | None:
-    """`HxW` or `image`."""
-    if text is None:
-        return None
-    if text == "image":
-        return "image"
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UsageError(f"--input-size: expected HxW such as 512x1024, or 'image', got {text}.")
-    return int(height), int(width)
+    return list(read_names("", text))

@@ -5,38 +5,46 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from doubtmap.cli.app import app
-from doubtmap.cli.options import Model, NetworkOptions, Out, Seed, SkipBad, command_line, expanded
-from doubtmap.datasets import collect_images
-from doubtmap.progress import progress_bar
-from doubtmap.segments import MetaModel
-from doubtmap.segments.page import write_review
+from doubtmap.cli.commands import OUTPUT, SCORES, as_command, command_line, option
+from doubtmap.cli.options import (
+    Images,
+    Limit,
+    Model,
+    Network,
+    Out,
+    Seed,
+    SkipBad,
+    collected,
+    seeded,
+)
 
 
-@app.command("review")
-@expanded
 def review_command(
     model: Model,
-    images: Annotated[list[str], typer.Argument(help="Images, folders or patterns.")],
-    network: NetworkOptions,
-    segments: Annotated[Path, typer.Option(help="A file of doubtmap fit segments.")],
-    first: Annotated[int, typer.Option(min=1, help="Images that the page shows.")] = 20,
+    images: Images,
+    network: Network,
+    segments: Annotated[Path, option(SCORES, "A file of doubtmap fit segments.", metavar="FILE")],
+    first: Annotated[int, option(OUTPUT, "Images that the page shows.", min=1)] = 20,
     by: Annotated[
-        str, typer.Option(help="Rank by wrong (share of pixels) or miou, as expected.")
+        str, option(SCORES, "Rank by wrong (share of pixels) or miou, as expected.")
     ] = "wrong",
     out: Out = Path("review"),
+    limit: Limit = None,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
     """Rank images by the mistakes expected in them, and show the segments to distrust."""
-    torch.manual_seed(seed)
+    from doubtmap.progress import progress_bar
+    from doubtmap.segments import MetaModel
+    from doubtmap.segments.page import write_review
+
+    seeded(seed)
     with progress_bar() as progress:
         summary = write_review(
             network.open(model, seed),
-            collect_images(images),
+            collected(images, limit),
             MetaModel.load(segments),
             out,
             first=first,
@@ -46,3 +54,11 @@ def review_command(
             progress=progress,
         )
     typer.echo(summary)
+
+
+EXAMPLE = """
+doubtmap fit segments demo synthetic:24 --out segments.safetensors
+doubtmap review demo photographs/ --segments segments.safetensors
+doubtmap review demo photographs/ --segments segments.safetensors --by miou --first 50
+"""
+command = as_command("review", review_command, EXAMPLE)

@@ -5,48 +5,48 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from doubtmap.cli.app import app
+from doubtmap.cli.commands import OUTPUT, as_command, command_line, option
 from doubtmap.cli.options import (
+    Images,
+    Limit,
     Model,
-    NetworkOptions,
+    Network,
     Out,
     Resume,
     Scores,
     Seed,
     SkipBad,
-    command_line,
-    expanded,
+    collected,
+    seeded,
 )
-from doubtmap.datasets import collect_images
-from doubtmap.progress import progress_bar
 from doubtmap.scores import DEFAULT
-from doubtmap.scores.parsing import parse_scores
-from doubtmap.scoring import write_scores
 
 
-@app.command()
-@expanded
 def score(
     model: Model,
-    images: Annotated[list[str], typer.Argument(help="Images, folders or patterns.")],
-    network: NetworkOptions,
+    images: Images,
+    network: Network,
     scores: Scores = DEFAULT,
     out: Out = Path("doubt"),
-    format: Annotated[str, typer.Option(help="Of the maps: png, npy, tiff, safetensors.")] = "png",
+    format: Annotated[str, option(OUTPUT, "Of the maps: png, npy, tiff, safetensors.")] = "png",
+    limit: Limit = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
     """Doubt maps, classes and overlays of images."""
-    torch.manual_seed(seed)
+    from doubtmap.progress import progress_bar
+    from doubtmap.scores.parsing import parse_scores
+    from doubtmap.scoring import write_scores
+
+    seeded(seed)
     segmenter = network.open(model, seed)
     with progress_bar() as progress:
         summary = write_scores(
             segmenter,
-            collect_images(images),
+            collected(images, limit),
             parse_scores(scores),
             out,
             format=format,
@@ -56,3 +56,11 @@ def score(
             progress=progress,
         )
     typer.echo(summary)
+
+
+EXAMPLE = """
+doubtmap score demo photographs/ --out doubt
+doubtmap score demo 'frames/*.png' --scores entropy,gradient --format npy --limit 10
+doubtmap score --config doubt/options.toml --out again
+"""
+command = as_command("score", score, EXAMPLE)

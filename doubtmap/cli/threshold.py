@@ -5,66 +5,70 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
-import torch
 import typer
 
-from doubtmap.cli.app import app
+from doubtmap.cli.commands import OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
     Data,
+    Limit,
     Model,
-    NetworkOptions,
+    Network,
     Seed,
     Unknown,
-    command_line,
-    expanded,
     names,
+    opened,
+    seeded,
 )
-from doubtmap.datasets import Dataset, open_dataset
-from doubtmap.decisions.file import By, Of, Threshold, load_threshold, save_threshold
-from doubtmap.decisions.threshold import check_threshold, choose_threshold
+from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
-from doubtmap.files import check_place
-from doubtmap.prediction import Segmenter
-from doubtmap.progress import progress_bar
+
+if TYPE_CHECKING:
+    from doubtmap.datasets import Dataset
+    from doubtmap.decisions.file import By, Of, Threshold
+    from doubtmap.prediction import Segmenter
+
+CHOICE = "Choice"
 
 
-@app.command("threshold")
-@expanded
 def threshold_command(
     model: Model,
     data: Data,
-    network: NetworkOptions,
-    score: Annotated[str, typer.Option(help="One, such as entropy or wrong:FILE.")] = "",
-    of: Annotated[str, typer.Option(help="What to flag: wrong or unknown.")] = "",
-    by: Annotated[str, typer.Option(help="f1, tpr, fpr or risk (conformal risk control).")] = "",
-    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
-    check: Annotated[
-        Path | None, typer.Option(help="A file to hold to other images, instead of choosing.")
-    ] = None,
+    network: Network,
+    score: Annotated[str, option(SCORES, "One, such as entropy or wrong:FILE.")] = "",
+    of: Annotated[str, option(CHOICE, "What to flag: wrong or unknown.")] = "",
+    by: Annotated[str, option(CHOICE, "f1, tpr, fpr or risk (conformal risk control).")] = "",
     at: Annotated[
-        float | None, typer.Option(help="Rate of tpr (default .95) or fpr (default .05).")
+        float | None, option(CHOICE, "Rate of tpr (default .95) or fpr (default .05).")
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Of risk: tolerated share of missed pixels (default .1).")
+        float | None, option(CHOICE, "Of risk: tolerated share of missed pixels (default .1).")
     ] = None,
     count_empty: Annotated[
         bool,
-        typer.Option("--count-empty", help="Of risk: images with nothing to flag missed nothing."),
+        option(CHOICE, "Of risk: images with nothing to flag missed nothing.", "--count-empty"),
     ] = False,
+    check: Annotated[
+        Path | None,
+        option(CHOICE, "A file to hold to other images, instead of choosing.", metavar="FILE"),
+    ] = None,
+    out: Annotated[Path | None, option(OUTPUT, "The file to write.", metavar="FILE")] = None,
     unknown: Unknown = "",
+    limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
     """Choose a threshold on labelled images, or --check one on others."""
-    torch.manual_seed(seed)
     if check is not None:
         if score or of or by or out or unknown or count_empty or (at, alpha) != (None, None):
             raise UsageError(
                 "threshold: expected --check FILE alone, which says all that it was chosen with. "
                 "Leave the other options out."
             )
-        _check(network.open(model, seed), open_dataset(data, seed=seed), load_threshold(check))
+        from doubtmap.decisions.file import load_threshold
+
+        seeded(seed)
+        _check(network.open(model, seed), opened(data, seed, limit), load_threshold(check))
         return
     if not (score and of and by and out):
         raise UsageError(
@@ -72,14 +76,20 @@ def threshold_command(
             "missing."
         )
     level = _level(by, at, alpha)
+    from doubtmap.decisions.file import save_threshold
+    from doubtmap.decisions.threshold import choose_threshold
+    from doubtmap.files import check_place
+    from doubtmap.progress import progress_bar
+
+    seeded(seed)
     check_place(out)
     with progress_bar() as progress:
         chosen = choose_threshold(
             network.open(model, seed),
-            open_dataset(data, seed=seed),
+            opened(data, seed, limit),
             score,
-            of=cast(Of, of),
-            by=cast(By, by),
+            of=cast("Of", of),
+            by=cast("By", by),
             level=level,
             unknown=names(unknown),
             empty=count_empty,
@@ -87,17 +97,18 @@ def threshold_command(
             progress=progress,
         )
     save_threshold(chosen, out)
-    for note in chosen.notes:
-        typer.echo(f"note: {note}", err=True)
+    tell_notes(chosen.notes)
     typer.echo(f"{out}: {_summary(chosen)}")
 
 
 def _check(segmenter: Segmenter, dataset: Dataset, chosen: Threshold) -> None:
     """Print what a threshold comes to on other images."""
+    from doubtmap.decisions.threshold import check_threshold
+    from doubtmap.progress import progress_bar
+
     with progress_bar() as progress:
         figures, notes = check_threshold(segmenter, dataset, chosen, progress=progress)
-    for note in notes:
-        typer.echo(f"note: {note}", err=True)
+    tell_notes(notes)
     here = {name: x if math.isfinite(x) else None for name, x in figures.items()}
     typer.echo(_summary(replace(chosen, data=dataset.name, figures=here)))
     if chosen.by == "risk":
@@ -120,3 +131,11 @@ def _summary(chosen: Threshold) -> str:
         f"{chosen.data}; of the {chosen.of} ones it finds {figures['tpr']}, and misses "
         f"{figures['missed']} in the mean over images"
     )
+
+
+EXAMPLE = """
+doubtmap threshold demo synthetic:24 --score entropy --of wrong --by f1 --out t.json
+doubtmap threshold NETWORK DATA --score energy --of unknown --by risk --alpha 0.05 --out r.json
+doubtmap threshold NETWORK OTHER_DATA --check r.json
+"""
+command = as_command("threshold", threshold_command, EXAMPLE)

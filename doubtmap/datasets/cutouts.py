@@ -20,6 +20,7 @@ from torch import Tensor
 
 from doubtmap.datasets.layouts import COCO, COCO_KIN
 from doubtmap.datasets.opening import path_and_split
+from doubtmap.datasets.polygons import filled
 from doubtmap.datasets.reading import collect_images, read_image, read_size
 from doubtmap.errors import DataError, UsageError
 from doubtmap.names import plain_name
@@ -254,34 +255,6 @@ def half_of(stem: str, seed: int = 0) -> str:
     """
     digest = hashlib.blake2b(f"{seed}/{stem}".encode(), digest_size=1).digest()
     return HALVES[digest[0] & 1]
-
-
-def filled(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels whose centres lie inside a polygon, by the even-odd rule.
-
-    Args:
-        points: `(N, 2)`, x and y in pixels; the centre of the first pixel is at 0.5, 0.5. The last
-            point is joined with the first. Parts outside the image are cut off.
-        height: of the image.
-        width: of the image.
-
-    Returns:
-        `(height, width)`.
-    """
-    (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
-    low, high = np.minimum(y0, y1), np.maximum(y0, y1)
-    first = np.ceil(low - 0.5).clip(0, height).astype(np.int64)
-    counts = np.ceil(high - 0.5).clip(0, height).astype(np.int64) - first
-    edge = np.repeat(np.arange(len(points)), counts)
-    row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts - first, counts)
-    slope = (x1 - x0)[edge] / (y1 - y0)[edge]
-    crossing = x0[edge] + (row + 0.5 - y0[edge]) * slope
-    column = np.ceil(crossing - 0.5).clip(0, width).astype(np.int64)
-    toggles = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
-    inside: NDArray[np.bool_] = (
-        np.cumsum(toggles.reshape(height, width + 1), axis=1)[:, :-1] % 2 == 1
-    )
-    return inside
 
 
 def tightened(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int, int]:

@@ -2,8 +2,11 @@
 
 ```toml
 name = "dubai"                    # optional: how results call it
-images = "images/{frame}.jpg"     # fields in braces, or * ? ** as in a shell
+root = "/data/dubai"              # optional: where the files lie; else beside this one
+images = "images/{frame}.jpg"     # fields in braces, or * ? ** as in a shell; or a list of them
 labels = "labels/{frame}.png"     # {stem}, {folder} and {file} of the image are fields too
+range = [0, 2047]                 # optional: black and white of images of more than 8 bits
+bands = [4, 3, 2]                 # optional: which are red, green and blue, from 1
 void = 255                        # a value or a list; also: known, unknown
 other = "void"                    # optional: what every other value means
 split = "test"                    # the default, where there are splits
@@ -15,6 +18,7 @@ test = { frame = "tile3_*" }
 [classes]                         # in the order of the class indices
 land = 0
 vegetation = [1, 7]
+road = "#6ec1e4"                  # or a colour, [110, 193, 228], or colours; or a polygon's name
 
 [components]                      # optional: smallest components that count, in pixels
 predicted = 500
@@ -26,12 +30,18 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, ComponentSizes
-from doubtmap.datasets.labels import HIGHEST_VALUE, LabelValues
+from doubtmap.datasets.labels import (
+    HIGHEST_VALUE,
+    LOWEST_VALUE,
+    LabelValues,
+    colour_value,
+    value_text,
+)
 from doubtmap.datasets.layouts import Layout
 from doubtmap.datasets.patterns import fields_of, misnamed_field
 from doubtmap.errors import DataError
@@ -40,25 +50,25 @@ from doubtmap.names import plain_name
 FILE_NAME = "doubtmap.toml"
 
 _KEYS = (
-    *("name", "images", "labels", "classes", "known", "unknown", "void", "other"),
-    *("split", "splits", "components"),
+    *("name", "root", "images", "labels", "classes", "known", "unknown", "void", "other"),
+    *("split", "splits", "components", "range", "bands"),
 )
 FILLED = ("stem", "folder", "file")
 """Fields that every image fills."""
 _MEANINGS = {"known": KNOWN, "unknown": UNKNOWN, "void": VOID}
 
 
-def read_description(folder: Path) -> Layout:
+def read_description(folder: Path) -> tuple[Path, Layout]:
     """Read the layout of a folder from its `doubtmap.toml`.
 
     Args:
         folder: folder of the data set.
 
     Returns:
-        The layout, its `title` the data set's name.
+        The folder where the files lie, and the layout, its `title` the data set's name.
 
     Raises:
-        DataError: the file is missing, or something in it is wrong.
+        DataError: the file or its `root` is missing, or something in it is wrong.
     """
     path = folder / FILE_NAME
     if not path.is_file():
@@ -67,8 +77,8 @@ def read_description(folder: Path) -> Layout:
             "labels and [classes], or name the layout that the folder has."
         )
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _layout(content, folder)
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return _root(content, folder), _layout(content, folder)
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path}: expected TOML, got a mistake: {error}.") from error
     except UnicodeDecodeError as error:
@@ -81,6 +91,14 @@ class _Mistake(Exception):
     """Something wrong in a description; becomes a `DataError` that names the file."""
 
 
+def _root(content: dict[str, Any], folder: Path) -> Path:
+    """Where the files lie; a relative `root` starts at the description's folder."""
+    root = folder / Path(_text(content, "root") or ".").expanduser()
+    if not root.is_dir():
+        raise _Mistake(f'expected root = "{content["root"]}" to be a folder, found none at {root}.')
+    return root
+
+
 def _layout(content: dict[str, Any], folder: Path) -> Layout:
     _check_keys(content, _KEYS, "")
     images = _patterns(content, "images")
@@ -90,10 +108,12 @@ def _layout(content: dict[str, Any], folder: Path) -> Layout:
         title=_text(content, "name") or folder.resolve().name,
         images=images,
         labels=labels,
-        values=_values(content),
+        values=_values(content, folder),
         parts=_parts(content, images),
         default_split=_text(content, "split"),
         component_sizes=_component_sizes(content),
+        range=_range(content),
+        bands=_bands(content),
     )
     if layout.default_split and not layout.has_splits:
         raise _Mistake(
@@ -103,26 +123,143 @@ def _layout(content: dict[str, Any], folder: Path) -> Layout:
     return layout
 
 
-def _values(content: dict[str, Any]) -> LabelValues:
-    classes = content.get("classes", {})
-    if not isinstance(classes, dict):
-        raise _Mistake(f"expected classes as a table of name = value, got {classes!r}.")
+def _range(content: dict[str, Any]) -> tuple[float, float] | None:
+    value = content.get("range")
+    if value is None:
+        return None
+    numbers = [n for n in value if type(n) in (int, float)] if isinstance(value, list) else []
+    if len(numbers) != 2 or len(value) != 2 or not numbers[0] < numbers[1]:
+        raise _Mistake(f"expected range = [LOW, HIGH] as in [0, 2047], got {value!r}.")
+    return float(numbers[0]), float(numbers[1])
+
+
+def _bands(content: dict[str, Any]) -> tuple[int, ...]:
+    value = content.get("bands", [])
+    entries = value if isinstance(value, list) else [value]
+    if len(entries) not in (0, 1, 3) or not all(type(n) is int and n > 0 for n in entries):
+        raise _Mistake(
+            f"expected bands as one number or three, counted from 1, as in [4, 3, 2], got {value!r}."
+        )
+    return tuple(entries)
+
+
+def _values(content: dict[str, Any], folder: Path) -> LabelValues:
+    classes = _classes(content, folder)
     other = _text(content, "other")
     if other is not None and other not in _MEANINGS:
         raise _Mistake(f'expected other = "known", "unknown" or "void", got "{other}".')
+    triples = bool(classes) and all(map(_is_triple, classes.values()))
+    meanings = {key: content.get(key, []) for key in _MEANINGS}
+    named = {**{f"classes.{name}": value for name, value in classes.items()}, **meanings}
+    raw = {key: _raw_values(value, key, triples) for key, value in named.items()}
+    codes = _without_clashes(raw) if triples else raw
     values = LabelValues(
-        classes={name: _integers(value, f"classes.{name}") for name, value in classes.items()},
-        known=_integers(content.get("known", []), "known"),
-        unknown=_integers(content.get("unknown", []), "unknown"),
-        void=_integers(content.get("void", []), "void"),
+        classes={name: codes[f"classes.{name}"] for name in classes},
+        **{key: codes[key] for key in _MEANINGS},
         other=None if other is None else _MEANINGS[other],
+        texts=dict(_texts_of(named, list(classes))),
     )
     _check_values(values)
     return values
 
 
+def _classes(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The table of classes, a list of polygons' names, or CVAT's file of colours."""
+    classes = content.get("classes", {})
+    if isinstance(classes, str):
+        return read_label_map(folder / classes)
+    if isinstance(classes, list) and all(isinstance(name, str) and name for name in classes):
+        return {name: name for name in classes}
+    if not isinstance(classes, dict):
+        raise _Mistake(f"expected classes as a table of name = value, got {classes!r}.")
+    return classes
+
+
+def read_label_map(path: Path) -> dict[str, Any]:
+    """Classes and colours of CVAT's `labelmap.txt`: lines `name:R,G,B:parts:actions`."""
+    classes: dict[str, Any] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _Mistake(f"expected a list of colours in {path.name}, got none ({error}).") from error
+    for line in lines:
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        parts = rest.partition(":")[0].split(",")
+        if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+            raise _Mistake(f"expected lines of name:R,G,B:: in {path.name}, got {line!r}.")
+        classes[name] = {"colour": [int(part) for part in parts]}
+    return classes
+
+
+def _is_triple(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(type(part) is int and 0 <= part <= 255 for part in value)
+    )
+
+
+def _raw_values(value: object, key: str, triples: bool) -> tuple[int, ...]:
+    """Numbers and colours; a bare triple is both, where all classes are triples."""
+    if isinstance(value, dict):
+        value = value.get("colour", value.get("color", value))
+        value = [value] if _is_triple(value) else value
+    elif triples and _is_triple(value):
+        return (*_triple([value]), *_integers(value, key))
+    entries = value if isinstance(value, list) else [value]
+    if not entries and key.startswith("classes."):
+        raise _Mistake(f"expected at least one value for {key}, got an empty list.")
+    found: list[int] = []
+    for entry in entries:
+        if isinstance(entry, str):
+            found += _colour(entry, key)
+        elif _is_triple(entry):
+            found += _triple([entry])
+        else:
+            found += _integers(entry, key)
+    return tuple(found)
+
+
+def _triple(entries: list[Any]) -> list[int]:
+    return [colour_value(*entry) for entry in entries]
+
+
+def _colour(text: str, key: str) -> list[int]:
+    """The colour that a text is; none for the name of polygons."""
+    if not text.startswith("#"):
+        return []
+    digits = text[1:]
+    if len(digits) != 6 or any(c not in "0123456789abcdefABCDEF" for c in digits):
+        raise _Mistake(f'expected {key} as a colour such as "#804080", got "{text}".')
+    return [colour_value(*bytes.fromhex(digits))]
+
+
+def _without_clashes(raw: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Triples are colours alone where, read as numbers, one would stand twice."""
+    numbers = [value for values in raw.values() for value in values if value <= HIGHEST_VALUE]
+    if len(set(numbers)) == len(numbers):
+        return raw
+    return {
+        key: tuple(value for value in values if value > HIGHEST_VALUE)
+        if key.startswith("classes.") or any(value > HIGHEST_VALUE for value in values)
+        else values
+        for key, values in raw.items()
+    }
+
+
+def _texts_of(named: dict[str, Any], classes: list[str]) -> Iterator[tuple[str, int]]:
+    """What polygons call a class or meaning, and the label that it is."""
+    for key, value in named.items():
+        label = _MEANINGS[key] if key in _MEANINGS else classes.index(key[len("classes.") :])
+        for entry in value if isinstance(value, list) else [value]:
+            if isinstance(entry, str) and not entry.startswith("#"):
+                yield plain_name(entry), label
+
+
 def _check_values(values: LabelValues) -> None:
-    if not (values.classes or values.known or values.unknown):
+    if not (values.classes or values.known or values.unknown or values.texts):
         raise _Mistake(
             "expected [classes], known or unknown values, got none. Say what the label values "
             "mean, as in [classes] with road = 0."
@@ -139,7 +276,8 @@ def _check_values(values: LabelValues) -> None:
     for value, name, _ in values.described():
         if value in meanings:
             raise _Mistake(
-                f"the value {value} is listed for both {meanings[value]} and {name}. List it once."
+                f"the value {value_text(value)} is listed for both {meanings[value]} and {name}. "
+                "List it once."
             )
         meanings[value] = name
 
@@ -148,13 +286,11 @@ def _integers(value: object, key: str) -> tuple[int, ...]:
     """A value or a list of values, checked."""
     values = value if isinstance(value, list) else [value]
     for entry in values:
-        if type(entry) is not int or not 0 <= entry <= HIGHEST_VALUE:
+        if type(entry) is not int or not LOWEST_VALUE <= entry <= HIGHEST_VALUE:
             raise _Mistake(
-                f"expected {key} as whole numbers of 0 to {HIGHEST_VALUE}, one or a list, got "
-                f"{entry!r}."
+                f"expected {key} as whole numbers of {LOWEST_VALUE} to {HIGHEST_VALUE}, one or a "
+                f'list, or as colours such as "#804080", got {entry!r}.'
             )
-    if not values and key.startswith("classes."):
-        raise _Mistake(f"expected at least one value for {key}, got an empty list.")
     return tuple(values)
 
 
@@ -206,6 +342,8 @@ def _patterns(content: dict[str, Any], key: str) -> tuple[str, ...]:
         got = "nothing" if value is None else repr(value)
         raise _Mistake(f'expected {key} as a path pattern, as in "{key}/{{frame}}.png", got {got}.')
     for pattern in patterns:
+        if "\\" in pattern:
+            raise _Mistake(f'expected / between folders in {key}, got "{pattern}". Write / for \\.')
         rooted = PurePosixPath(pattern).is_absolute() or PureWindowsPath(pattern).is_absolute()
         if rooted or ".." in PurePosixPath(pattern).parts:
             raise _Mistake(f'expected {key} inside the folder, got "{pattern}".')

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from doubtmap.datasets.dataset import ComponentSizes, Sample
 from doubtmap.datasets.layouts import Layout
-from doubtmap.datasets.patterns import fill, find, first_files
-from doubtmap.datasets.reading import read_image, read_label
+from doubtmap.datasets.patterns import IMAGE_SUFFIXES, fill, find, first_files
+from doubtmap.datasets.polygons import read_shapes
+from doubtmap.datasets.reading import Rendering, read_image, read_label
+from doubtmap.datasets.survey import Survey, left_beside, survey
 from doubtmap.errors import DataError, UsageError
+
+_LOOKING = threading.Lock()
+"""One thread looks at a data set as a whole, while others wait for what it finds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +36,7 @@ class LabelledFolder:
         files: image and label of each sample; None where the label is missing.
         missing: for each such sample, by its index, the sentence that says so.
         fields: of each sample, what the fields of its path say.
+        root: the folder.
     """
 
     name: str
@@ -35,6 +45,7 @@ class LabelledFolder:
     files: tuple[tuple[Path, Path | None], ...]
     missing: Mapping[int, str] = field(default_factory=dict)
     fields: tuple[Mapping[str, str], ...] = ()
+    root: Path = Path()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -63,16 +74,60 @@ class LabelledFolder:
         image_path, label_path = self.files[index]
         if label_path is None:
             raise DataError(self.missing[index % len(self)])
-        image, raw = read_image(image_path), read_label(label_path)
-        if image.shape[1:] != raw.shape:
-            raise DataError(
-                f"Expected an image and a label of one size, got {image_path} with "
-                f"{image.shape[2]} x {image.shape[1]} and {label_path} with "
-                f"{raw.shape[1]} x {raw.shape[0]} (width x height). Bring the label to the "
-                "image's size without blending its values (nearest neighbour)."
-            )
-        label = torch.from_numpy(self.layout.values.translate(raw, label_path))
+        image = read_image(image_path, self.looked_at.rendering)
+        size = (image.shape[1], image.shape[2])
+        label = torch.from_numpy(self.read_labels(index, size))
         return Sample(self.sample_names[index], image, label)
+
+    def read_labels(self, index: int, size: tuple[int, int]) -> NDArray[np.int16]:
+        """The labels of one image of this height and width.
+
+        Raises:
+            DataError: as for a sample.
+        """
+        image_path, label_path = self.files[index]
+        assert label_path is not None
+        values = self.layout.values
+        if label_path.suffix.lower() == ".json":
+            return read_shapes(label_path, image_path, size, values)
+        upright = self.looked_at.rendering.upright
+        raw = read_label(label_path, colours=values.in_colour, upright=upright)
+        if size != raw.shape[:2]:
+            raise DataError(_other_size(image_path, size, label_path, raw.shape))
+        return values.translate(raw, label_path)
+
+    @property
+    def looked_at(self) -> Survey:
+        """What all files together say, found out when it is first asked for.
+
+        Raises:
+            DataError: where they contradict each other.
+        """
+        with _LOOKING:
+            return self._survey
+
+    @cached_property
+    def _survey(self) -> Survey:
+        rendering = Rendering(self.layout.range, self.layout.bands)
+        return survey(self.files, rendering, by_place=not self.layout.values.in_colour)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of results on this data set must know of its files, in sentences."""
+        return (*left_beside(self.root, self.files), *self.looked_at.notes)
+
+
+def _other_size(image: Path, size: tuple[int, int], label: Path, shape: tuple[int, ...]) -> str:
+    turned = "Turn the label or the image: " if size == shape[1::-1] else ""
+    advice = (
+        "one lies on its side."
+        if turned
+        else "Bring the label to the image's size without blending its values (nearest neighbour)."
+    )
+    return (
+        f"Expected an image and a label of one size, got {image} with {size[1]} x {size[0]} and "
+        f"{label} with {shape[1]} x {shape[0]} (width x height). {turned}{advice}"
+    )
 
 
 def open_folder(root: Path, layout: Layout, layout_name: str, split: str | None) -> LabelledFolder:
@@ -90,10 +145,11 @@ def open_folder(root: Path, layout: Layout, layout_name: str, split: str | None)
             whose.
     """
     split = _split(root, layout, layout_name, split)
+    top, root = root, _beginning(root, layout, split)
     images = _images(root, layout, split)
     if not images:
-        raise DataError(_no_images(root, layout, layout_name, split))
-    labels = [_label(root, layout, layout_name, image) for image in images]
+        raise DataError(_no_images(top, layout, layout_name, split))
+    images, labels = _without_labels(root, layout, layout_name, images)
     missing = {
         index: _no_label(root, layout, layout_name, image)
         for index, (image, label) in enumerate(zip(images, labels))
@@ -111,7 +167,29 @@ def open_folder(root: Path, layout: Layout, layout_name: str, split: str | None)
         files=files,
         missing=missing,
         fields=tuple(images),
+        root=root,
     )
+
+
+def _beginning(root: Path, layout: Layout, split: str | None) -> Path:
+    """The folder below in which the data set begins."""
+    places = [root / below for below in layout.below]
+    return next((place for place in places if _images(place, layout, split)), root)
+
+
+def _without_labels(
+    root: Path, layout: Layout, layout_name: str, images: list[dict[str, str]]
+) -> tuple[list[dict[str, str]], list[Path | None]]:
+    """The images without those that are labels of others, and the label of each."""
+    labels = [_label(root, layout, layout_name, image) for image in images]
+    own = {root / image["file"]: label for image, label in zip(images, labels)}
+    masks = {label for image, label in own.items() if label != image} & set(own)
+    kept = [
+        (image, label)
+        for image, label in zip(images, labels)
+        if label is not None or root / image["file"] not in masks
+    ]
+    return [image for image, _ in kept], [label for _, label in kept]
 
 
 def _split(root: Path, layout: Layout, layout_name: str, split: str | None) -> str | None:
@@ -136,11 +214,13 @@ def _images(root: Path, layout: Layout, split: str | None) -> list[dict[str, str
     fields = _fields(layout, split)
     if layout.listing and part is None:
         return _listed_images(root, layout, layout.listing, fields)
+    found: dict[str, dict[str, str]] = {}
     for pattern in layout.images:
-        images = [image for image in find(root, pattern, fields) if _belongs(image, part or {})]
-        if images:
-            return images
-    return []
+        for image in find(root, pattern, fields):
+            if _belongs(image, part or {}):
+                found.setdefault(image["file"], image)
+    chosen = [file for file in found if layout.only and fnmatchcase(file, layout.only)]
+    return [found[file] for file in sorted(chosen or found)]
 
 
 def _fields(layout: Layout, split: str | None) -> dict[str, str]:
@@ -164,7 +244,8 @@ def _listed_images(
     images = []
     for frame in _frames(path):
         named = {**fields, "frame": frame}
-        found = next(find(root, layout.images[0], named), None)
+        matches = (image for pattern in layout.images for image in find(root, pattern, named))
+        found = next(matches, None)
         if found is None:
             missing = root / fill(layout.images[0], named)
             raise DataError(f"{path} lists {frame}, but there is no {missing}. Complete the data.")
@@ -174,12 +255,20 @@ def _listed_images(
 
 def _frames(path: Path) -> list[str]:
     try:
-        return sorted(set(path.read_text(encoding="utf-8").split()))
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return sorted({_frame(line.split()[0]) for line in lines if line.strip()})
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: expected a list of images in UTF-8, got other bytes ({error}). Save it as "
             "plain text."
         ) from error
+
+
+def _frame(entry: str) -> str:
+    """The frame that a list names, perhaps by its path."""
+    name = PurePosixPath(entry.replace("\\", "/")).name
+    stem, _, suffix = name.rpartition(".")
+    return stem if suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _no_images(root: Path, layout: Layout, layout_name: str, split: str | None) -> str:
@@ -227,7 +316,8 @@ def _no_label(root: Path, layout: Layout, layout_name: str, image: dict[str, str
 def _check_not_shared(files: Sequence[tuple[Path, Path | None]]) -> None:
     owners: dict[Path, Path] = {}
     for image, label in files:
-        if label is not None and owners.setdefault(label, image) != image:
+        shared = label is None or label.suffix.lower() == ".json"
+        if not shared and label is not None and owners.setdefault(label, image) != image:
             raise DataError(
                 f"{label}: expected to be the label of one image, got {owners[label]} and {image}. "
                 "Make the pattern of the labels exact, or remove one image."

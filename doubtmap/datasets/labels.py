@@ -221,13 +221,31 @@ def _classes(names: Sequence[str]) -> str:
 
 
 HIGHEST_VALUE = 65535
-"""Label files have at most 16 bits."""
+LOWEST_VALUE = -32768
+"""Label values that can be described; colours apart."""
 
+COLOURS = 1 << 24
+"""Colours are raw values from here on, red in the highest byte."""
 
 _NAMES = {KNOWN: "known", UNKNOWN: "unknown", VOID: "void"}
 
 
 _UNDESCRIBED = np.iinfo(np.int16).min
+
+
+def colour_value(red: int, green: int, blue: int) -> int:
+    """The raw value that a colour is."""
+    return COLOURS | red << 16 | green << 8 | blue
+
+
+def value_text(value: int) -> str:
+    """A raw value as one writes it: 7, or #804080.
+
+    Example:
+        >>> value_text(colour_value(128, 64, 128))
+        '#804080'
+    """
+    return f"#{value - COLOURS:06x}" if value >= COLOURS else str(value)
 
 
 @dataclass(frozen=True)
@@ -241,6 +259,7 @@ class LabelValues:
         void: values of pixels that count for nothing.
         other: meaning of every other value: `KNOWN`, `UNKNOWN`, `VOID`, or `None` where such a
             value is an error.
+        texts: what polygons call a class, as `plain_name` has it, where that is not its name.
     """
 
     classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -248,6 +267,7 @@ class LabelValues:
     unknown: tuple[int, ...] = ()
     void: tuple[int, ...] = ()
     other: int | None = None
+    texts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -262,11 +282,23 @@ class LabelValues:
             values = getattr(self, _NAMES[label])
             yield from ((value, _NAMES[label], label) for value in values)
 
+    @cached_property
+    def in_colour(self) -> bool:
+        """Whether only colours are described, so that palettes and grey files are read as such."""
+        described = [value for value, _, _ in self.described()]
+        return bool(described) and min(described) >= COLOURS
+
+    @cached_property
+    def named(self) -> dict[str, int]:
+        """The label of each name that polygons may have, as `plain_name` has it."""
+        names = {plain_name(name): index for index, name in enumerate(self.classes)}
+        return names | {name: label for label, name in _NAMES.items()} | dict(self.texts)
+
     def translate(self, raw: NDArray[Any], path: Path) -> NDArray[np.int16]:
         """Labels of raw values.
 
         Args:
-            raw: `(H, W)` unsigned integers of at most 16 bits.
+            raw: `(H, W)` whole numbers, or `(H, W, 3)` uint8 colours.
             path: the file they come from, for the message.
 
         Returns:
@@ -275,38 +307,90 @@ class LabelValues:
         Raises:
             DataError: a value has no meaning.
         """
-        labels: NDArray[np.int16] = np.take(self._table, raw)
+        codes = self.codes(raw, path)
+        if codes.dtype.itemsize <= 2 and codes.dtype.kind == "u":
+            labels: NDArray[np.int16] = np.take(self._table, codes)
+        else:
+            labels = self._looked_up(codes)
         if self.other is None and (labels == _UNDESCRIBED).any():
-            raise DataError(self._undescribed(raw[labels == _UNDESCRIBED], path))
+            raise DataError(self._undescribed(codes, labels == _UNDESCRIBED, path))
         return labels
+
+    def codes(self, raw: NDArray[Any], path: Path) -> NDArray[Any]:
+        """`(H, W)` raw values as they are described: numbers, or colours from `COLOURS` on.
+
+        Raises:
+            DataError: for a colour file where only numbers are described.
+        """
+        if raw.ndim == 2:
+            if not self.in_colour:
+                return raw
+            raw = np.repeat(raw[..., None], 3, axis=2).astype(np.uint8)
+        coloured = any(value >= COLOURS for value, _, _ in self.described())
+        grey = (raw[..., :1] == raw).all()
+        if grey and not self.in_colour:
+            return np.ascontiguousarray(raw[..., 0])
+        if not coloured:
+            raise DataError(_no_colours(raw, path))
+        red, green, blue = (raw[..., k].astype(np.int32) for k in range(3))
+        return COLOURS | red << 16 | green << 8 | blue
 
     @cached_property
     def _table(self) -> NDArray[np.int16]:
         rest = _UNDESCRIBED if self.other is None else self.other
         table = np.full(HIGHEST_VALUE + 1, rest, np.int16)
         for value, _, label in self.described():
-            table[value] = label
+            if 0 <= value <= HIGHEST_VALUE:
+                table[value] = label
         return table
 
-    def _undescribed(self, raw: NDArray[Any], path: Path) -> str:
-        values, counts = np.unique(raw, return_counts=True)
-        found = [f"{value} ({count} pixels)" for value, count in zip(values, counts, strict=True)]
+    def _looked_up(self, codes: NDArray[Any]) -> NDArray[np.int16]:
+        pairs = sorted((value, label) for value, _, label in self.described())
+        values = np.array([value for value, _ in pairs], np.int64)
+        labels = np.array([label for _, label in pairs], np.int16)
+        place = np.searchsorted(values, codes).clip(0, len(values) - 1)
+        rest = np.int16(_UNDESCRIBED if self.other is None else self.other)
+        found: NDArray[np.int16] = np.where(values[place] == codes, labels[place], rest)
+        return found
+
+    def _undescribed(self, codes: NDArray[Any], where: NDArray[np.bool_], path: Path) -> str:
+        values, counts = np.unique(codes[where], return_counts=True)
+        found = [
+            f"{value_text(int(value))} ({count} pixels)"
+            for value, count in zip(values, counts, strict=True)
+        ]
         more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-        expected = ", ".join(_ranges(sorted({value for value, _, _ in self.described()})))
-        return (
-            f"{path}: expected the label values {expected}, got {', '.join(found[:8])}{more}. "
-            "Choose the layout that these labels were written for, or describe the values in a "
-            "doubtmap.toml and use folder:PATH."
+        y, x = np.argwhere(where)[0]
+        kind = "colours" if values[0] >= COLOURS else "label values"
+        described = sorted(
+            {v for v, _, _ in self.described() if (v >= COLOURS) == (values[0] >= COLOURS)}
         )
+        expected = ", ".join(_ranges(described)) or "none"
+        return (
+            f"{path}: expected the {kind} {expected}, got {', '.join(found[:8])}{more}, the first "
+            f"in row {y}, column {x}. Choose the layout that these labels were written for, or "
+            "describe the values in a doubtmap.toml and use folder:PATH."
+        )
+
+
+def _no_colours(raw: NDArray[np.uint8], path: Path) -> str:
+    y, x = np.argwhere((raw != raw[..., :1]).any(axis=2))[0]
+    red, green, blue = (int(part) for part in raw[y, x])
+    colour = value_text(colour_value(red, green, blue))
+    return (
+        f"{path}: expected one label value per pixel, got a colour image, with {colour} in row {y}, "
+        f"column {x}. Say in a doubtmap.toml what the colours mean, as in [classes] with road = "
+        f'"{colour}", or save the labels as a single-channel PNG of class numbers.'
+    )
 
 
 def _ranges(values: list[int]) -> Iterator[str]:
     """Sorted values in words: 0 to 11, 255."""
     runs: list[list[int]] = []
     for value in values:
-        if runs and value == runs[-1][-1] + 1:
+        if runs and value == runs[-1][-1] + 1 and value < COLOURS:
             runs[-1].append(value)
         else:
             runs.append([value])
     for run in runs:
-        yield str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}"
+        yield value_text(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}"

@@ -126,7 +126,7 @@ class Layout:
 
     Args:
         title: the data set in a few words.
-        images: patterns of the images, see `patterns`; the first that finds any is used.
+        images: patterns of the images, see `patterns`, all of which count.
         labels: patterns of an image's label, filled from its fields; the first that exists is
             used. `{stem}`, `{folder}` and `{file}` of the image are fields too.
         values: what the values in a label file mean. Of palette files the index counts.
@@ -135,6 +135,10 @@ class Layout:
             which each field must match one. They come on top of those of a `{split}` in `images`.
         default_split: the split where none is asked for.
         component_sizes: the benchmark's component sizes, where it published any.
+        only: of the images, those whose path matches this shell pattern, where any does.
+        below: folders in which the data set may begin; the first in which it does counts.
+        range: values that are black and white, in images of more than 8 bits.
+        bands: that are red, green and blue, from 1.
         homepage: where the data and their terms of use are found.
         paper: title, authors, year, link.
     """
@@ -147,6 +151,10 @@ class Layout:
     parts: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     default_split: str | None = None
     component_sizes: ComponentSizes | None = None
+    only: str | None = None
+    below: tuple[str, ...] = ("",)
+    range: tuple[float, float] | None = None
+    bands: tuple[int, ...] = ()
     homepage: str = ""
     paper: str = ""
 
@@ -188,7 +196,8 @@ _CITYSCAPES = Layout(
 _SMIYC = Layout(
     title="SegmentMeIfYouCan RoadAnomaly21",
     # The distributed folder also holds the test images, whose labels are not public.
-    images=("images/validation{number}.{suffix}", "images/{frame}.{suffix}"),
+    images=("images/{frame}.{suffix}",),
+    only="images/validation*",
     labels=("labels_masks/{stem}_labels_semantic.png", "labels_masks/{stem}.png"),
     values=_ANOMALY_MASK,
     component_sizes=_OBJECTS,
@@ -261,8 +270,9 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "roadanomaly": Layout(
         title="Road Anomaly of Lis et al.",
-        images=("frames/{frame}.{suffix}",),
-        labels=("frames/{frame}.labels/labels_semantic.png",),
+        # As the authors pack it, or as it is often passed on.
+        images=("frames/{frame}.{suffix}", "images/{frame}.{suffix}"),
+        labels=("frames/{frame}.labels/labels_semantic.png", "labels_masks/{frame}.png"),
         # The authors' code names 0 background, 1 road, 2 anomaly, and leaves no region out.
         values=LabelValues(known=(0, 1), unknown=(2,), other=VOID),
         homepage="https://www.epfl.ch/labs/cvlab/data/road-anomaly/",

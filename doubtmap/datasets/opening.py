@@ -43,8 +43,8 @@ def open_dataset(text: str, *, seed: int = 0) -> Dataset:
             "(relative ones start at the current folder)."
         )
     if name == "folder":
-        layout = read_description(root)
-        return open_folder(root, layout, layout.title, split)
+        files, layout = read_description(root)
+        return open_folder(files, layout, layout.title, split)
     return open_folder(root, LAYOUTS[name], name, split)
 
 

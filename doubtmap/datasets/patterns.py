@@ -1,8 +1,8 @@
 """Path patterns with named fields: `leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png`.
 
 A field stands for one piece of a path without `/`. `{path}` may hold several folders, `{suffix}`
-any image suffix. `*`, `?` and `**` mean what they mean in a shell. What the fields of an image
-pattern caught fills the pattern of its label.
+any image suffix. `*`, `?` and `**` mean what they mean in a shell. A suffix at the end, such as
+`.png`, ignores case. What the fields of an image pattern caught fills the pattern of its label.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-IMAGE_SUFFIXES = ("bmp", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp")
+IMAGE_SUFFIXES = (
+    *("avif", "bmp", "gif", "heic", "heif", "j2k", "jp2", "jpeg", "jpg", "pgm", "png", "ppm"),
+    *("tif", "tiff", "webp"),
+)
 """Suffixes that a folder search takes for images; the content decides when a file is read."""
 
 _TOKEN = re.compile(r"(\{\w+\}|\*\*/|\*|\?)")
@@ -48,8 +52,9 @@ def find(root: Path, pattern: str, fields: Mapping[str, str]) -> Iterator[dict[s
     Yields:
         All fields, and `file` (path relative to `root`, with `/`), `folder` and `stem` of it.
     """
-    expression = re.compile(_regular_expression(pattern, fields))
-    for file in _files(root, _shell_pattern(pattern, fields)):
+    body, suffix = _parted(pattern)
+    expression = re.compile(f"{_regular_expression(body, fields)}(?i:{re.escape(suffix)})")
+    for file in _files(root, _shell_pattern(body, fields) + _any_case(suffix)):
         if match := expression.fullmatch(file):
             path = PurePosixPath(file)
             named = {"file": file, "folder": str(path.parent), "stem": path.stem}
@@ -59,9 +64,52 @@ def find(root: Path, pattern: str, fields: Mapping[str, str]) -> Iterator[dict[s
 def first_files(root: Path, patterns: Iterable[str], fields: Mapping[str, str]) -> list[Path]:
     """All files of the first pattern that has any once its fields are filled in."""
     for pattern in patterns:
-        if files := _files(root, _shell_pattern(pattern, fields)):
+        if files := _named(root, pattern, fields):
             return [root / file for file in files]
     return []
+
+
+def _named(root: Path, pattern: str, fields: Mapping[str, str]) -> list[str]:
+    """Files of a pattern; the one that is spelt exactly so before others that differ in case."""
+    body, suffix = _parted(pattern)
+    shell = _shell_pattern(body, fields)
+    exact = _files(root, shell + suffix)
+    if exact or not suffix:
+        return exact
+    if glob.has_magic(_unescaped(shell)):
+        return _files(root, shell + _any_case(suffix))
+    name = PurePosixPath(fill(body, fields) + suffix)
+    folder = root / name.parent
+    if not folder.is_dir():
+        return []
+    there = _listed(str(folder), folder.stat().st_mtime_ns).get(name.suffix.lower(), {})
+    return [str(name.parent / found) for found in there.get(name.stem, ())]
+
+
+@lru_cache(maxsize=8)
+def _listed(folder: str, _: int) -> dict[str, dict[str, list[str]]]:
+    """Names in a folder, by suffix without case and by stem."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208
+        path = PurePosixPath(name)
+        if not name.startswith("."):
+            found.setdefault(path.suffix.lower(), {}).setdefault(path.stem, []).append(name)
+    return found
+
+
+def _unescaped(shell: str) -> str:
+    """A shell pattern without its escaped characters, to see whether any others are special."""
+    return re.sub(r"\[[*?[]\]", "", shell)
+
+
+def _parted(pattern: str) -> tuple[str, str]:
+    """A pattern and its suffix, which is empty where it is a field or has none."""
+    match = re.fullmatch(r"(.*[^/])(\.[A-Za-z][A-Za-z0-9]*)", pattern)
+    return (match[1], match[2]) if match else (pattern, "")
+
+
+def _any_case(suffix: str) -> str:
+    return "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in suffix)
 
 
 def fill(pattern: str, fields: Mapping[str, str], rest: str = r"{\1}") -> str:

@@ -6,51 +6,54 @@ The images that a command line means: files, folders and shell patterns.
 from __future__ import annotations
 
 import glob
-import struct
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from doubtmap.datasets.patterns import IMAGE_SUFFIXES
+from doubtmap.datasets.rasters import Raster, read_header, read_raster
 from doubtmap.errors import DataError
-
-MAX_PIXELS = 178_956_970
-"""Images with more pixels are refused; it is the limit at which Pillow refuses too."""
-
-
-_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-
-
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM", "JPEG2000")
-"""Formats that are tried; files are not trusted, so none that runs a program, as EPS does."""
-
-
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
-"""What Pillow raises on damaged files."""
 
 AHEAD = 4
 """Images that each reading thread may be ahead."""
 
+_DEPTHS = (8, 10, 11, 12, 14, 16)
+"""Bits that cameras and satellites use, of the 16 in their files."""
 
-def read_image(path: str | Path, *, orient: bool = False) -> Tensor:
-    """Read an image as RGB.
 
-    Transparency is dropped, grey and palette images become RGB, 16 bits are scaled to 8.
+@dataclass(frozen=True)
+class Rendering:
+    """How the images of one run become RGB of 8 bits.
+
+    Args:
+        range: the values that become black and white, in files of more than 8 bits; without it,
+            each file's own.
+        bands: which become red, green and blue, from 1, or one for grey; without it, those that
+            the file names so, else the first three.
+        upright: turn a photograph as its EXIF tag says.
+    """
+
+    range: tuple[float, float] | None = None
+    bands: tuple[int, ...] = ()
+    upright: bool = True
+
+
+def read_image(path: str | Path, rendering: Rendering | None = None) -> Tensor:
+    """Read an image as RGB, turned upright as its EXIF tag says.
+
+    Transparency is dropped, grey and palette images become RGB, other depths are scaled to 8 bits.
 
     Args:
         path: an image file; its content decides the format, not its suffix.
-        orient: turn a photograph upright as its EXIF tag says. Off by default, because the labels
-            of data sets lie on the pixels as stored.
+        rendering: the same for all images of a run; default: what this file says of itself.
 
     Returns:
         `(3, H, W)` uint8.
@@ -58,113 +61,182 @@ def read_image(path: str | Path, *, orient: bool = False) -> Tensor:
     Raises:
         DataError: the file is missing, damaged, too large, or no image.
     """
-    path = Path(path)
-    image = _load(path, orient=orient)
-    pixels = _scaled_grey(image, path) if image.mode in _SIXTEEN_BIT else _rgb(image, path)
+    rendering = rendering or Rendering()
+    raster = read_raster(path)
+    if rendering.upright:
+        raster = raster.upright
+    pixels = raster.coloured
+    chosen = bands_of(raster, pixels.shape[2], rendering.bands, path)
+    pixels = pixels[..., list(chosen)]
+    if pixels.dtype != np.uint8:
+        low, high = rendering.range or implied_range([brightness(pixels, raster.white, path)], path)
+        pixels = _scaled(pixels, low, high)
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def read_label(path: str | Path) -> NDArray[Any]:
+def bands_of(
+    raster: Raster, count: int, wanted: Sequence[int], path: str | Path
+) -> tuple[int, ...]:
+    """Which bands, from 0, are red, green and blue, or grey.
+
+    Raises:
+        DataError: for a band that the file lacks.
+    """
+    if wanted:
+        if max(wanted) > count:
+            raise DataError(
+                f"{path}: expected {max(wanted)} bands or more, got {count}. Correct bands."
+            )
+        return tuple(band - 1 for band in wanted)
+    if {"red", "green", "blue"} <= set(raster.band_names[:count]):
+        return tuple(raster.band_names.index(name) for name in ("red", "green", "blue"))
+    return (0, 1, 2) if count > 2 else (0,)
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """The values of a file of more than 8 bits: lowest, highest, and what they may be at most."""
+
+    low: float
+    high: float
+    white: float | None
+    whole: bool
+
+
+def brightness(values: NDArray[Any], white: float | None, path: str | Path) -> Brightness:
+    """How dark and bright the bands of a file are that become colours.
+
+    Raises:
+        DataError: for values that are not finite.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise DataError(
+            f"{path}: expected finite values, got NaN or infinity. Replace them, or remove the file."
+        )
+    return Brightness(low, high, white, values.dtype.kind in "ui")
+
+
+def implied_range(found: Sequence[Brightness], where: object) -> tuple[float, float]:
+    """Black and white of files of more than 8 bits: as they say, else by the bits that they use.
+
+    Raises:
+        DataError: where it cannot be known.
+    """
+    low, high = min(each.low for each in found), max(each.high for each in found)
+    said = {each.white for each in found}
+    if len({each.whole for each in found}) > 1 or (len(said) > 1 and None not in said):
+        raise DataError(
+            f"{where}: expected images of one range of values, got whole numbers and fractions, or "
+            f"other depths, {low:g} to {high:g}. {_SAY}"
+        )
+    if len(said) == 1 and (white := next(iter(said))) is not None and white >= high:
+        return 0.0, white
+    if low < 0:
+        raise DataError(
+            f"{where}: expected values from 0 on, got {low:g} to {high:g}, whose range is not said. "
+            f"{_SAY}"
+        )
+    if not found[0].whole and high <= 1:
+        return 0.0, 1.0
+    if not found[0].whole and high < 16:
+        raise DataError(
+            f"{where}: expected fractions of 0 to 1, got {low:g} to {high:g}, whose range is not "
+            f"said. {_SAY}"
+        )
+    bits = next((bits for bits in _DEPTHS if high < 2**bits), None)
+    if bits is None:
+        raise DataError(f"{where}: expected values of 0 to 65535, got {low:g} to {high:g}. {_SAY}")
+    return 0.0, float(2**bits - 1)
+
+
+_SAY = "Say which are black and white: range = [LOW, HIGH] in doubtmap.toml, --range LOW,HIGH of score."
+
+
+def _scaled(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint16 and low == 0 and high == int(high):
+        white = int(high)
+        whole = np.minimum(pixels, white).astype(np.uint32)
+        return ((whole * 255 + white // 2) // white).astype(np.uint8)
+    shares = (pixels.astype(np.float64) - low) / (high - low)
+    return np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
+
+
+def read_label(path: str | Path, *, colours: bool = False, upright: bool = True) -> NDArray[Any]:
     """Read the raw values of a label file.
 
     Args:
-        path: a file with one value per pixel, 8 or 16 bits; of a palette file, the index.
+        path: a file with one value per pixel, or a colour; also `.npy`.
+        colours: of a palette file, give the colours, not the places in the palette.
+        upright: turn it as its EXIF tag says.
 
     Returns:
-        `(H, W)` uint8 or uint16.
+        `(H, W)` whole numbers, or `(H, W, 3)` uint8 colours.
 
     Raises:
-        DataError: the file is missing, damaged, too large, in colour, or compressed with loss.
+        DataError: the file is missing, damaged, too large, compressed with loss, or has fractions.
     """
-    path = Path(path)
-    image = _load(path)
-    if image.format == "JPEG":
+    raster = read_raster(path)
+    if upright:
+        raster = raster.upright
+    if raster.format == "JPEG":
         raise DataError(
             f"{path}: expected label values without loss, got a JPEG, which changes them. "
             "Save the labels as PNG."
         )
-    if image.mode in _SIXTEEN_BIT:
-        return _sixteen_bit(image, path)
-    if image.mode not in ("1", "L", "P"):
+    pixels = raster.coloured if colours else raster.pixels
+    bands = pixels.shape[2]
+    if bands > 4 or raster.pages > 1:
         raise DataError(
-            f"{path}: expected one label value per pixel, got a colour image ({image.mode}). "
-            "Save the labels as a single-channel PNG whose values are class indices, and say in a "
-            "doubtmap.toml what they mean, as in classes = {road = 0, car = [1, 2]}."
+            f"{path}: expected one label value or one colour a pixel, got {raster.pages} pages and "
+            f"{bands} bands. Save them as one page with class numbers."
         )
-    return np.array(image, dtype=np.uint8)
+    if bands < 3:
+        return _whole(pixels[..., 0], path)
+    return _colours(pixels[..., :3], path)
+
+
+def _whole(values: NDArray[Any], path: str | Path) -> NDArray[Any]:
+    if values.dtype in (np.uint8, np.uint16):
+        return values
+    if values.dtype.kind == "f":
+        broken = ~np.isfinite(values) | (values != np.rint(values))
+        if broken.any():
+            y, x = np.argwhere(broken)[0]
+            raise DataError(
+                f"{path}: expected whole numbers as labels, got {values[y, x]:g} in row {y}, column "
+                f"{x}, and {int(broken.sum())} such pixels. Save the labels without interpolation."
+            )
+    limits = np.iinfo(np.int32)
+    if values.min() < limits.min or values.max() > limits.max:
+        raise DataError(
+            f"{path}: expected label values of at most 32 bits, got {values.min()} to "
+            f"{values.max()}. Convert the file."
+        )
+    return values.astype(np.int32)
+
+
+def _colours(values: NDArray[Any], path: str | Path) -> NDArray[np.uint8]:
+    whole = _whole(values.reshape(len(values), -1), path).reshape(values.shape)
+    if whole.dtype == np.uint16 and not (whole % 257).any():
+        whole = whole // 257
+    if whole.min() < 0 or whole.max() > 255:
+        raise DataError(
+            f"{path}: expected colours of 0 to 255, got {whole.min()} to {whole.max()}. "
+            "Save the labels with 8 bits a channel."
+        )
+    return whole.astype(np.uint8)
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of an image as stored, in pixels, without decoding it.
+    """Height and width of an image as `read_image` gives it, in pixels, without decoding it.
 
     Raises:
         DataError: the file is missing, no image, or too large.
     """
-    with _opened(Path(path)) as image:
-        return image.height, image.width
-
-
-def _load(path: Path, *, orient: bool = False) -> Image.Image:
-    """Open, decode and perhaps turn upright."""
-    with _opened(path) as image:
-        image.load()
-        if orient:
-            ImageOps.exif_transpose(image, in_place=True)
-        return image
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image whose pixels are not decoded yet, with the foreseeable failures in our words."""
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "nothing"
-        raise DataError(f"{path}: expected an image file, found {what} there. Check the path.")
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(_too_large(path, f"{image.width} x {image.height}"))
-            yield image
-    except Image.DecompressionBombError as error:
-        raise DataError(_too_large(path, "more")) from error
-    except _DAMAGE as error:
-        raise DataError(
-            f"{path}: expected a readable image, got a damaged file or another format than "
-            f"{', '.join(_FORMATS)} ({error}). Replace, convert or remove it."
-        ) from error
-
-
-def _too_large(path: Path, size: str) -> str:
-    return (
-        f"{path}: expected at most {MAX_PIXELS / 1e6:.0f} million pixels, got {size}. "
-        "Cut the image into tiles first."
-    )
-
-
-def _rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    if image.mode == "F":
-        raise DataError(
-            f"{path}: expected 8 or 16 bits a channel, got floating-point values, whose range is "
-            "not said. Convert the image to 8 bits."
-        )
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
-
-
-def _scaled_grey(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    grey = _sixteen_bit(image, path).astype(np.uint32)
-    eight = ((grey * 255 + 32767) // 65535).astype(np.uint8)
-    return np.repeat(eight[..., None], 3, axis=2)
-
-
-def _sixteen_bit(image: Image.Image, path: Path) -> NDArray[np.uint16]:
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise DataError(
-            f"{path}: expected values of 0 to 65535, got {values.min()} to {values.max()}. "
-            "Convert the file to 8 or 16 bits."
-        )
-    return values.astype(np.uint16)
+    return read_header(path).upright_size
 
 
 def collect_images(paths: Sequence[str | Path]) -> list[Path]:

@@ -106,10 +106,38 @@ class Run:
         asked = score_settings(self.scores) | {"unknown": list(self.unknown)}
         return model_settings(self.segmenter) | data_settings(self.dataset) | asked
 
+    def attempt(self, sample: Sample) -> tuple[Prediction, Tensor] | None:
+        """What `predict` gives; None where the network gives nothing that can be used.
+
+        Raises:
+            DataError: for such an image, by its name, unless `skipped` takes it.
+        """
+        try:
+            prediction = self._predicted(sample)
+        except DataError as error:
+            if self.skipped is None:
+                raise
+            self.skipped.reasons[sample.name] = str(error)
+            return None
+        return prediction, self._matched(sample, prediction)
+
     def predict(self, sample: Sample) -> tuple[Prediction, Tensor]:
-        """The prediction of one image, and its labels in the model's classes."""
-        with self.timed("forward"):
-            prediction = self.segmenter(sample.image[None])
+        """The prediction of one image, and its labels in the model's classes.
+
+        Raises:
+            DataError: for an image whose logits are not finite, or labels that cannot be meant.
+        """
+        prediction = self._predicted(sample)
+        return prediction, self._matched(sample, prediction)
+
+    def _predicted(self, sample: Sample) -> Prediction:
+        try:
+            with self.timed("forward"):
+                return self.segmenter(sample.image[None])
+        except DataError as error:
+            raise DataError(f"{sample.name}: {error}") from error
+
+    def _matched(self, sample: Sample, prediction: Prediction) -> Tensor:
         if self.matching is None:
             self.matching = match_labels(
                 self.dataset.class_names,
@@ -118,7 +146,7 @@ class Run:
                 channels=prediction.native_logits.shape[1],
             )
         check_sample(sample, len(self.dataset.class_names))
-        return prediction, self.matching.apply(sample.label)
+        return self.matching.apply(sample.label)
 
     def tell(self, stage: str, done: int) -> None:
         """Report progress."""
@@ -256,6 +284,8 @@ def _kept(
         "covered": prediction.covered,
         "align_corners": prediction.align_corners,
         "features_missing": prediction.features_missing,
+        "energy_missing": prediction.energy_missing,
+        "window": prediction.window,
         "class_names": prediction.class_names,
     }
     return {name: x.detach().cpu().contiguous() for name, x in tensors.items()}, place

@@ -41,9 +41,9 @@ from doubtmap.metrics import Components
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import BootstrapSums
 from doubtmap.prediction import Prediction, Score, Segmenter
-from doubtmap.scores import OF_MEMBERS, OF_STUDENTS, STATELESS
+from doubtmap.scores import OF_MEMBERS, OF_QUERIES, OF_STUDENTS, STATELESS
 from doubtmap.scores.members import said_by_head
-from doubtmap.scores.parsing import parse_scores
+from doubtmap.scores.parsing import parse_scores, split_names
 from doubtmap.scoring import is_probability, prepared, score_maps
 from doubtmap.segments import MetaModel
 from doubtmap.segments.look_first import look_first
@@ -85,7 +85,8 @@ def evaluate(
         segmenter: the network, as `doubtmap.load` gives it.
         dataset: as `doubtmap.open_dataset` gives it.
         scores: names such as `"entropy,gradient(p=1)"`, functions, or a mapping of names to them;
-            `"all"` is every score without fitting that this network can give.
+            `"all"` is every score without fitting that this network can give; others may
+            follow, as in `"all,density:FILE"`.
         unknown: label class, or classes, that count as unknown objects; `rest` is all that the
             model lacks.
         out: folder for the journal of an interrupted run; without it nothing is kept on disk.
@@ -125,7 +126,7 @@ def evaluate(
     run.notes.extend(notes)
     overlaps = [note_of_overlap(segmenter, dataset), note_of_negatives(segmenter, dataset)]
     run.notes.extend(filter(None, overlaps))
-    run.scores = possible_scores(run) if scores == "all" else parse_scores(scores)
+    run.scores = scores_asked(run, scores)
     run.segmenter = prepared(segmenter, run.scores)
     given = thresholds_by_score(thresholds, run.scores, segmenter)
     if segments is not None:
@@ -227,7 +228,10 @@ def tally_pixels(
     todo = [index for index in range(len(run.dataset)) if index not in done]
     run.tell("pixels", len(done))
     for index, sample in read_ahead(run.dataset, todo, run.skipped):
-        prediction, label = run.predict(sample)
+        told = run.attempt(sample)
+        if told is None:
+            continue
+        prediction, label = told
         with run.timed("scores"):
             maps = score_maps(prediction, run.scores)
         with run.timed("metrics"):
@@ -400,14 +404,30 @@ def _notes(
             f"{sizes.labelled} labelled pixels, at {', or at '.join(at)}."
         )
     if run.skipped and run.skipped.reasons:
-        yield f"{len(run.skipped.reasons)} images could not be read and were skipped."
+        yield f"{len(run.skipped.reasons)} images could not be used and were skipped."
+
+
+def scores_asked(
+    run: Run, scores: str | Iterable[str | Score] | Mapping[str, Score]
+) -> dict[str, Score]:
+    """The scores of a request, in which `all` stands for every one without fitting."""
+    texts = split_names(scores) if isinstance(scores, str) else []
+    if "all" not in texts:
+        return parse_scores(scores)
+    every = list(possible_scores(run))
+    return parse_scores([s for text in texts for s in (every if text == "all" else [text])])
 
 
 def possible_scores(run: Run) -> dict[str, Score]:
     """All scores without fitting that this network can give."""
     wanted = [*STATELESS, *OF_MEMBERS]
     for _, sample in read_ahead(run.dataset, range(len(run.dataset)), run.skipped):
-        prediction, _ = run.predict(sample)
+        told = run.attempt(sample)
+        if told is None:
+            continue
+        prediction, _ = told
+        if prediction.queries is not None:
+            wanted += OF_QUERIES
         if prediction.features is None:
             wanted.remove("gradient")
             run.notes.append(

@@ -142,7 +142,10 @@ def thresholds_at(run: Run, tpr: float = TPR) -> dict[str, float]:
     rankings = {name: Ranking() for name in run.scores}
     images = read_ahead(run.dataset, range(len(run.dataset)), run.skipped)
     for done, (_, sample) in enumerate(images, 1):
-        prediction, label = run.predict(sample)
+        told = run.attempt(sample)
+        if told is None:
+            continue
+        prediction, label = told
         for name, values in score_maps(prediction, run.scores).items():
             rankings[name].update(values.cpu(), label == UNKNOWN, label != VOID)
         run.tell("threshold", done)
@@ -239,7 +242,10 @@ def count_refused(run: Run, taken: Thresholds, replicates: int = 300, seed: int 
     found = Refused(taken.values, Confusion.empty(0), {}, {})
     weights = Weights(replicates, seed)
     for index, sample in read_ahead(run.dataset, range(len(run.dataset)), run.skipped):
-        prediction, label = run.predict(sample)
+        told = run.attempt(sample)
+        if told is None:
+            continue
+        prediction, label = told
         maps = score_maps(prediction, run.scores)
         found.take(prediction, label, maps, weights(taken.numbers[index]))
         run.tell("open set", found.images)

@@ -23,7 +23,7 @@ from doubtmap.evaluation.evaluate import evaluate
 from doubtmap.evaluation.results import Results
 from doubtmap.files import write_atomically
 from doubtmap.prediction import Score, Segmenter
-from doubtmap.scores.parsing import parse_scores
+from doubtmap.scores.parsing import parse_scores, split_names
 
 SEGMENTATION = ("miou", "accuracy")
 
@@ -182,7 +182,8 @@ def _settings(
     options: Figures,
 ) -> Figures:
     """What must be the same for the passes that are done to count."""
-    asked = {"scores": "all"} if scores == "all" else score_settings(parse_scores(scores))
+    every = isinstance(scores, str) and "all" in split_names(scores)
+    asked = {"scores": scores} if every else score_settings(parse_scores(scores))
     others = ("unknown", "seed", "replicates", "bins", "component_sizes", "skip_bad", "thresholds")
     other = options.get("open_set")
     return {

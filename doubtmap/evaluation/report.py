@@ -1,13 +1,10 @@
-"""One HTML file with everything: no network, no other file, readable without scripts.
+"""One HTML file with everything that an evaluation found, in the frame of `reports/page.py`.
 
-Names, notes and commands come from users and their data: the template escapes them, and a content
-security policy lets nothing run but the page's own few lines.
+Names, notes and commands come from users and their data: the template escapes them.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -32,11 +29,11 @@ from doubtmap.evaluation.results import Example, Results, strict_figures, write_
 from doubtmap.evaluation.summary import reading
 from doubtmap.files import write_atomically
 from doubtmap.reports.charts import reliability_chart
-from doubtmap.reports.colours import robust_limits
+from doubtmap.reports.colours import labels_present, robust_limits
 from doubtmap.reports.digits import count, digits, seconds
-from doubtmap.reports.panel import labels_present
+from doubtmap.reports.page import framed
 from doubtmap.reports.pictures import doubt_picture, label_picture, photograph, ramp_picture
-from doubtmap.segments.cards import CARD_STYLE, look_first_part
+from doubtmap.segments.cards import look_first_part
 from doubtmap.version import __version__
 
 
@@ -74,12 +71,17 @@ def write_report(results: Results, path: str | Path) -> None:
         "digits": digits,
         "count": count,
         "seconds": seconds,
-        "sha256": _sha256,
         "breakable": _breakable,
     }
-    template = resources.files("doubtmap.evaluation").joinpath("report.html").read_text("utf-8")
-    page = environment.from_string(template).render(_context(results))
-    write_atomically(path, page.encode("utf-8", "backslashreplace"))
+    context = _context(results)
+    body = environment.from_string(_text_of("report.html")).render(context)
+    title = " on ".join(context["title"])
+    page = framed(title, Markup(body), script=_text_of("report.js"), version=context["version"])
+    write_atomically(path, page)
+
+
+def _text_of(name: str) -> str:
+    return resources.files("doubtmap.evaluation").joinpath(name).read_text("utf-8")
 
 
 def _context(results: Results) -> dict[str, Any]:
@@ -103,12 +105,11 @@ def _context(results: Results) -> dict[str, Any]:
         "differences": difference_tables(figures),
         "examples": _examples(results),
         "look_first": look_first_part(results.look_first) if results.look_first else None,
-        "card_style": Markup(CARD_STYLE),
         "ramp": ramp_picture(),
         "notes": [str(note) for note in figures.get("notes") or []],
         "conditions": _conditions(figures),
         "seconds": section(figures, "seconds"),
-        "version": figures.get("doubtmap") or __version__,
+        "version": str(figures.get("doubtmap") or __version__),
     }
 
 
@@ -175,7 +176,3 @@ def _breakable(name: str) -> Markup:
     """A name that may break into lines at its joints."""
     pieces = re.split(r"(?<=[_(,:/-])|(?<=\.)(?!\d)", name)
     return Markup("<wbr>").join(pieces)
-
-
-def _sha256(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()

@@ -16,6 +16,7 @@ from rich.text import Text
 from doubtmap.evaluation.catalogue import best, figure, figures_of, section
 from doubtmap.evaluation.results import strict_figures
 from doubtmap.reports.digits import MISSING, column, digits, number
+from doubtmap.reports.page import plain_table
 
 HEADLINE = (
     ("unknown", "auprc"),
@@ -51,12 +52,7 @@ def figures_text(figures: Mapping[str, Any]) -> str:
     columns = _columns(figures)
     rows = [["score", *(f"{group} {figure(key).title}" for group, key in columns)]]
     rows += [[_printable(name), *row] for name, row in _texts(figures, columns).items()]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in [*lines, "", _line(figures)]).rstrip() + "\n"
+    return f"{plain_table(rows)}\n\n{_line(figures).rstrip()}".rstrip() + "\n"
 
 
 def figures_csv(figures: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from doubtmap.errors import ModelError
 from doubtmap.models.preprocessing import Preprocessing, mirrored, padded_to
-from doubtmap.prediction import Window
+from doubtmap.prediction import PIXEL, Window
 
 DIVISORS = (8, 16, 32, 64, 128)
 """Sides are padded to multiples of these, in turn, when a network refuses a size."""
@@ -55,7 +55,7 @@ class LastLayer:
 
     channels: int
     kind: Literal["convolution", "linear", "transposed"] = "convolution"
-    window: Window = Window()
+    window: Window = PIXEL
 
 
 class Backend(Protocol):
@@ -175,7 +175,7 @@ class Answer:
         found = [tap for tap in taps if tap is not None]
         if len(found) != len(taps) or not found:
             return None
-        if len(found) == 1:
+        if len(found) == 1 and self.at_once == len(self.given):
             return found[0]
         seen, said = torch.cat([t.input for t in found]), torch.cat([t.output for t in found])
         return Tap(name, seen[: len(self.given)], said[: len(self.given)])

@@ -154,7 +154,7 @@ def as_maps(call: Tap, layer: LastLayer, given: tuple[int, int]) -> Iterator[Tap
         yield Tap(call.name, seen.movedim(-1, 1), said.movedim(-1, 1))
     elif layer.kind == "linear" and seen.ndim == 3:
         for before, grid in token_grids(seen.shape[1], given):
-            maps = [x[:, before:].mT.unflatten(2, grid) for x in (seen, said)]
+            maps = [x[:, before:].mT.reshape(len(x), -1, *grid) for x in (seen, said)]
             yield Tap(call.name, maps[0], maps[1])
     elif layer.kind == "transposed" and seen.ndim == 4:
         times = [said.shape[axis] // seen.shape[axis] for axis in (2, 3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +70,7 @@ class MonteCarloDropout:
         self.passes, self.rate, self.seed = passes, rate, seed
         self.plain = segmenter
         self._sampled: NetworkSegmenter | None = None
+        self._differed = False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -100,7 +102,14 @@ class MonteCarloDropout:
         with _seeded(images, self.seed, self.plain.device):
             for _ in range(self.passes):
                 sums.add(sampled(images))
-        return sums.prediction()
+        self._differed = self._differed or not sums.alike
+        if self._differed:
+            return sums.prediction()
+        missing = (
+            f"the {self.passes} passes agree to the last bit: no dropout layer reaches the output. "
+            f"Give --dropout-rate to drop features before the classifier, or use an ensemble"
+        )
+        return replace(sums.prediction(), members=None, members_missing=missing)
 
     def _prepare(self, images: Tensor) -> NetworkSegmenter:
         """The same network with a backend that drops, its classifier found without dropping."""

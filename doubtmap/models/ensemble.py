@@ -29,6 +29,7 @@ class MemberSums:
 
     def __init__(self) -> None:
         self.count = 0
+        self.alike = True
 
     def add(self, member: Prediction) -> None:
         """Take a member; its probabilities at image size count.
@@ -41,6 +42,7 @@ class MemberSums:
         self.count += 1
         if self.count == 1:
             self.names, self.size = member.class_names, member.size
+            self.first, self.alike = member.native_logits, True
             self.mean, self.entropy = probabilities, entropy
             self.squares = torch.zeros_like(probabilities)
             return
@@ -50,6 +52,7 @@ class MemberSums:
                 f"{tuple(self.mean.shape)} and {tuple(probabilities.shape)}. Leave member "
                 f"{self.count} out, or wrap it so that its classes are the others'."
             )
+        self.alike = self.alike and torch.equal(self.first, member.native_logits)
         deviation = probabilities - self.mean
         self.mean.add_(deviation, alpha=1 / self.count)
         self.squares.addcmul_(deviation, probabilities.sub_(self.mean))

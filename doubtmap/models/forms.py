@@ -136,13 +136,13 @@ def refuse_decided(scores: Tensor) -> None:
         ModelError: for each, with what to return in its place.
     """
     x, pixels = scores, scores[:, 0].numel()
-    values = x.unique() if x.shape[1] == 1 else x.flatten()[:0]
-    if x.shape[1] == 1 and bool((values == values.round()).all()) and values.max() > 1:
-        if len(values) > 1 and values.min() >= 0:
-            raise ModelError(
-                f"network: expected logits, got one channel of {len(values)} whole numbers, a "
-                f"class map. Return (for a file: export) the scores before argmax."
-            )
+    values = torch.unique(x) if x.shape[1] == 1 else x.flatten()[:0]
+    whole = x.shape[1] == 1 and len(values) > 1 and bool((values == values.round()).all())
+    if whole and values.min() >= 0 and values.max() > 1:
+        raise ModelError(
+            f"network: expected logits, got one channel of {len(values)} whole numbers, a class "
+            f"map. Return (for a file: export) the scores before argmax."
+        )
     if pixels < DECIDED or not bool(((x == 0) | (x == 1)).all()):
         return
     if x.shape[1] == 1 and len(values) == 2:
@@ -150,7 +150,7 @@ def refuse_decided(scores: Tensor) -> None:
             "network: expected logits or probabilities, got one channel of zeros and ones, a mask. "
             "Return (for a file: export) the scores before the threshold."
         )
-    if x.shape[1] > 1 and bool((x.sum(1) == 1).all()) and len(x.argmax(1).unique()) > 1:
+    if x.shape[1] > 1 and bool((x.sum(1) == 1).all()) and len(torch.unique(x.argmax(1))) > 1:
         raise ModelError(
             "network: expected logits or probabilities, got one-hot classes, which say nothing of "
             "doubt. Return (for a file: export) the scores before argmax."
@@ -206,7 +206,7 @@ def padded_inside(grid: tuple[int, ...], given: tuple[int, int]) -> int | None:
         up = [-(-side // d) * d for side in given]
         down = [side // d * d for side in given]
         for brought in (up, down):
-            ks = {side // out for side, out in zip(brought, grid) if out and side % out == 0}
-            if len(ks) == 1 and all(o * max(ks) == s for o, s in zip(grid, brought)):
+            k = max(1, brought[0] // max(1, grid[0]))
+            if all(out * k == side for out, side in zip(grid, brought)):
                 return d
     return None

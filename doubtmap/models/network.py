@@ -25,7 +25,7 @@ from doubtmap.models.studying import (
     study,
     unknown_classifier,
 )
-from doubtmap.prediction import Prediction, Queries, Window
+from doubtmap.prediction import PIXEL, Prediction, Queries, Window
 
 LEVEL_LOST = "the network returns probabilities, whose free energy is 0 everywhere"
 
@@ -61,7 +61,7 @@ class Native:
     logits: Tensor
     features: Tensor | None = None
     align_corners: bool = False
-    window: Window = Window()
+    window: Window = PIXEL
     missing: str = ""
     energy_missing: str = ""
 

@@ -261,7 +261,9 @@ def query_scores(
     for top in range(0, height, step):
         rows = torch.arange(top, min(top + step, height), device=masks.device)
         part = rows_resized(masks, rows, (height, width)).sigmoid_()
-        whole[:, :, top : top + step] = (weights @ part.flatten(2)).unflatten(2, (len(rows), width))
+        whole[:, :, top : top + step] = (weights @ part.flatten(2)).view(
+            len(masks), -1, len(rows), width
+        )
     return whole[:, :-1], whole[:, -1]
 
 

@@ -16,6 +16,7 @@ from doubtmap.models.classifiers import Classifier, best_fit, find_classifier
 from doubtmap.models.forms import (
     Activation,
     Form,
+    Kind,
     channels_last,
     fits,
     form_of,
@@ -36,6 +37,9 @@ NOT_FINITE = (
 )
 
 
+LOGITS = Form("logits")
+
+
 @dataclass(frozen=True)
 class Reading:
     """How to read a prediction from the network's output.
@@ -50,7 +54,7 @@ class Reading:
         notes: what a reader of the results should know.
     """
 
-    form: Form = Form("logits")
+    form: Form = LOGITS
     channels: int = 0
     output: str = ""
     last: bool = False
@@ -133,10 +137,11 @@ def _followed(
         except (RuntimeError, ValueError, AssertionError, ModelError):
             continue  # this size is refused; another may not be
         larger = tuple(_scores(reading, again).shape[-2:])
-        lost = {side - out for side, out in zip(sides, grid)}
-        kept = {side + more - out for side, out in zip(sides, larger)}
-        if lost == kept and len(lost) == 1 and (margin := lost.pop()) > 0 and margin % 2 == 0:
-            runner.margin = margin // 2
+        lost = [side - out for side, out in zip(sides, grid)]
+        if lost == [side + more - out for side, out in zip(sides, larger)]:
+            if lost[0] != lost[1] or lost[0] < 0 or lost[0] % 2:
+                return False
+            runner.margin = lost[0] // 2
             return True
         runner.stretched = larger == grid or all(
             abs(new / (side + more) - old / side) <= 2 / side
@@ -149,13 +154,13 @@ def _followed(
 def _scores(reading: Reading, answer: Answer) -> Tensor:
     """The output that is taken, classes on axis 1, one for each image."""
     parts = [_taken(reading, part) for part in answer.parts]
-    scores = parts[0] if len(parts) == 1 else torch.cat(parts)[: len(answer.given)]
-    if len(scores) != len(answer.given):
+    if other := [len(part) for part in parts if len(part) != answer.at_once]:
         raise ModelError(
-            f"network: expected one output for each of {len(answer.given)} images, got "
-            f"{len(scores)}. Pass images one at a time, or fix the network's batch axis."
+            f"network: expected one output for each of {answer.at_once} images, got {other[0]}. "
+            f"Pass images one at a time, or fix the network's batch axis."
         )
-    return masked(scores)[0]
+    scores = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return masked(scores[: len(answer.given)])[0]
 
 
 def _taken(reading: Reading, part: object) -> Tensor:
@@ -234,8 +239,8 @@ def _notes(runner: Runner, reading: Reading, answer: Answer, several: bool) -> l
     if several:
         others = [str(leaf) for leaf in candidates_of(answer) if leaf.name != reading.output]
         notes.append(
-            f"Of several outputs {reading.output!r} is taken, not {', '.join(others)}; pass output= "
-            f"for another."
+            f"Of several outputs {reading.output!r} is taken, not {', '.join(others)}; pass "
+            f"output= for another."
         )
     if reading.last:
         notes.append("The network's output has its classes on the last axis.")
@@ -278,14 +283,15 @@ def _read(reading: Reading, runner: Runner, x: Tensor, before: Tensor, asked: As
     answer, scores = answered(runner, reading, x, list(layers))
     notes = [*reading.notes, *_random(before, scores)]
     form = form_of(scores) if asked.activation is None else given_form(scores, asked.activation)
-    kinds = ("logits", "sigmoid") if form.kind == "unknown" else (form.kind,)
+    kinds: tuple[Kind, ...] = ("logits", "sigmoid") if form.kind == "unknown" else (form.kind,)
     forms = [replace(form, kind=kind) for kind in kinds]
+    found: Classifier | None
     if asked.classifier is not None:
         form, found = _verified(answer, asked.classifier, layers, scores, forms)
     else:
         calls = answer.last_calls()
         tried = [(f, find_classifier(calls, layers, scores, f, answer.sides)) for f in forms]
-        form, found = next(((f, c) for f, c in tried if c), (form, None))
+        form, found = next((pair for pair in tried if pair[1]), (form, None))
     if form.kind == "unknown":
         form, note = _assumed(form, scores)
         notes.append(note)
@@ -357,12 +363,8 @@ def _of_form(form: Form, scores: Tensor) -> list[str]:
 
 
 def _none_reproduces(known: Mapping[str, LastLayer]) -> str:
-    near = ", ".join([*known][-3:])
-    way = f" (such as {near})" if near else ""
-    return (
-        "no last layer of this network (convolution, linear or transposed) reproduces its output; "
-        f"density needs none: name a layer of it, density(layer=NAME){way}"
-    )
+    way = f" (density can name a layer: density(layer={[*known][-1]}))" if known else ""
+    return f"no last layer of this network, convolution or linear, reproduces its output{way}"
 
 
 def _verified(

@@ -3,14 +3,12 @@
 from doubtmap.reports.colours import class_colours, colour_labels
 from doubtmap.reports.maps import MapFormat, read_map, write_classes, write_map
 from doubtmap.reports.overlay import overlay, write_overlay
-from doubtmap.reports.panel import panel
 
 __all__ = [
     "MapFormat",
     "class_colours",
     "colour_labels",
     "overlay",
-    "panel",
     "read_map",
     "write_classes",
     "write_map",

@@ -1,6 +1,6 @@
 """The ground of a chart in SVG: a plot area, ticks, grid lines and labels.
 
-Colours are CSS classes of `report.html`, so that one drawing serves light, dark and print.
+Colours are CSS classes of `chart.css`, so that one drawing serves light, dark and print.
 
 One paired difference as a dot with its interval and the line of no difference.
 

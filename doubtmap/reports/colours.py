@@ -252,3 +252,22 @@ _TO_LAB = np.array(
         [0.0259040371, 0.7827717662, -0.8086757660],
     ]
 )
+
+
+def labels_present(
+    label: NDArray[np.int16] | None, predicted: NDArray[np.int16], class_names: Sequence[str]
+) -> list[tuple[str, tuple[int, int, int]]]:
+    """Names and colours of the classes and label codes in the maps: classes first."""
+    maps = [predicted] if label is None else [predicted, label]
+    there = sorted({int(v) for m in maps for v in np.unique(m)})
+    colours = class_colours(max(len(class_names), there[-1] + 1), class_names)
+    classes = [
+        (class_names[v] if v < len(class_names) else f"class {v}", _rgb(colours[v]))
+        for v in there
+        if v >= 0
+    ]
+    return classes + [(CODE_NAMES[v], CODE_COLOURS[v]) for v in there[::-1] if v in CODE_NAMES]
+
+
+def _rgb(colour: NDArray[np.uint8]) -> tuple[int, int, int]:
+    return int(colour[0]), int(colour[1]), int(colour[2])

@@ -3,7 +3,8 @@
 A stretch of a line between two corners is replaced by one segment where no corner between them is
 farther from the segment than a tolerance; else it is cut in two at the farthest. Where it is cut
 does not depend on the tolerance, so each corner has one number: the tolerance from which on it is
-left out. The corners left at a tolerance are those above it, and a larger one leaves a part of them.
+left out. The corners that stay at a tolerance are those above it, and a larger one keeps a part of
+them.
 
 Reference:
     Algorithms for the reduction of the number of points required to represent a digitized line or

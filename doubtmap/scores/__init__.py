@@ -1,8 +1,8 @@
 """Scores: per pixel, higher = more doubt, for every one without exception.
 
 A score is a function of a `Prediction`, `(B, H, W)` float32; those that are plain arithmetic on
-logits take a tensor `(B, C, H, W)` too. `STATELESS`, `OF_MEMBERS` and `OF_STUDENTS` list
-those without fitting.
+logits take a tensor `(B, C, H, W)` too. `STATELESS`, `OF_MEMBERS`, `OF_STUDENTS` and
+`OF_QUERIES` list those without fitting.
 """
 
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from doubtmap.scores.islands import island
     from doubtmap.scores.mahalanobis import Mahalanobis
     from doubtmap.scores.members import distilled, member_entropy, member_spread, mutual_information
+    from doubtmap.scores.rejection import rejected
     from doubtmap.scores.softmax import divergence, energy, entropy, margin, max_logit, max_softmax
     from doubtmap.scores.wrong import Wrong
 else:
@@ -33,6 +34,7 @@ else:
                 "member_spread",
                 "mutual_information",
             ],
+            "doubtmap.scores.rejection": ["rejected"],
             "doubtmap.scores.softmax": [
                 "divergence",
                 "energy",
@@ -65,6 +67,8 @@ OF_MEMBERS = ("mutual_information", "member_entropy", "member_spread")
 """Of several networks or passes."""
 OF_STUDENTS = ("distilled",)
 """Of a network with a second head, which learnt from several."""
+OF_QUERIES = ("rejected",)
+"""Of a network that predicts masks by queries."""
 
 __all__ = [
     "Density",
@@ -85,4 +89,5 @@ __all__ = [
     "member_spread",
     "mutual_information",
     "pixel_gradient_norm",
+    "rejected",
 ]

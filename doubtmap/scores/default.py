@@ -68,16 +68,23 @@ def doubt(prediction: Prediction | Tensor) -> Tensor:
     """
     prediction = as_prediction(prediction)
     logits = at_least_float32(prediction.native_logits)
-    return _on_image(prediction, log_doubt(logits))
+    return on_image(prediction, log_doubt(logits))
 
 
 def log_doubt(logits: Tensor) -> Tensor:
-    """The logarithm of `doubt`.
+    """The logarithm of `doubt`, `(B, h', w')`: the sum of its `terms`."""
+    entropy, mean, geometric = terms(logits)
+    return entropy + mean + geometric
+
+
+def terms(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The logarithms of the three factors of `doubt`.
 
     Args:
         logits: `(B, C, h, w)`, float32 or float64.
 
     Returns:
+        Of smoothed entropy, of islands by the mean of the sides, and by their geometric mean;
         `(B, h', w')` on the native grid, or on cells where that is finer.
     """
     fine = samples(1, logits.shape[-1])
@@ -86,16 +93,18 @@ def log_doubt(logits: Tensor) -> Tensor:
     entropy = averaged(-(log_p * p).sum(1, keepdim=True), fine)[:, 0]
     p = averaged(p, fine)
     grid = (p.shape[-2], p.shape[-1])
-    total = 0.5 * (smoothed(entropy, max(0.5, 2 * grid[1] / ACROSS)) + 1e-6).log()
-    shapes: tuple[tuple[float, Sides], ...] = ((2, "mean"), (4, "geometric"))
-    for cell, sides in shapes:
-        square = samples(cell, grid[1])
-        found = spread_out(islands(averaged(p, square), sides), square, grid)
-        total = total + 0.75 * (FLOOR + found).log()
-    return total
+    unsure = 0.5 * (smoothed(entropy, max(0.5, 2 * grid[1] / ACROSS)) + 1e-6).log()
+    return unsure, _log_islands(p, 2, "mean"), _log_islands(p, 4, "geometric")
 
 
-def _on_image(prediction: Prediction, log_maps: Tensor) -> Tensor:
+def _log_islands(p: Tensor, cell: float, sides: Sides) -> Tensor:
+    square = samples(cell, p.shape[-1])
+    found = islands(averaged(p, square), sides)
+    return 0.75 * (FLOOR + spread_out(found, square, (p.shape[-2], p.shape[-1]))).log()
+
+
+def on_image(prediction: Prediction, log_maps: Tensor) -> Tensor:
+    """`(B, H, W)` float32 from logarithms on the grid of `terms`, resized and then raised."""
     shape = prediction.native_logits.shape
     maps = spread_out(log_maps, samples(1, shape[-1]), (shape[-2], shape[-1]))
     return prediction.to_size(maps[:, None])[:, 0].exp().float()
@@ -180,7 +189,7 @@ class Doubt:
         total = log_doubt(logits)
         strange = relative(surprise(self.familiar, self.features(prediction), total))
         total = total + self.weight * torch.tanh((strange - self.mean) / self.deviation)
-        return _on_image(prediction, total)
+        return on_image(prediction, total)
 
     def features(self, prediction: Prediction) -> Tensor:
         """`(B, D, h, w)` float32 of length 1, on the layer's own grid."""

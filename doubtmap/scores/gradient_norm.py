@@ -6,7 +6,7 @@ The last layer may be a 1x1 convolution, a linear layer on tokens, or a convolut
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from doubtmap.errors import UsageError
 from doubtmap.kernels import Label, Variant, log_feature_norm, log_weight_norm
 from doubtmap.prediction import Prediction, Window
 
+Of = Literal["weight", "bias"]
 LARGEST_LOG = math.log(1e30)
 """Norms beyond 1e30 go on as the tangent of exp, so that float32 keeps their order."""
 
@@ -26,6 +27,7 @@ def pixel_gradient_norm(
     label: Label = "predicted",
     variant: Variant = "exact",
     full_resolution: bool = False,
+    of: Of = "weight",
 ) -> Tensor:
     """The p-norm of the gradient of a pixel's loss in the weights of the last layer.
 
@@ -45,10 +47,11 @@ def pixel_gradient_norm(
 
     The norm is taken at feature resolution and then resized bilinearly, as the authors do, with
     the network's own corner convention. Only weights count; a bias, where the layer has one,
-    is left out.
+    is left out. With `of=bias` it is the gradient in the bias alone, `|| S - y ||_p`, which needs
+    no features and so serves ensembles and saved predictions too.
 
     Args:
-        prediction: with features.
+        prediction: with features, unless `of` is `bias`.
         p: order of the norm, above 0; below 1 a quasi-norm; `inf` is the maximum.
         label: `predicted` or `uniform`.
         variant: `exact` is the gradient. `published` has the weights of the authors' code,
@@ -56,6 +59,7 @@ def pixel_gradient_norm(
             only for p < 1; at p = 1 it is the norm of the features alone, beyond a confidence.
         full_resolution: resize logits and features first and take the norm at every image pixel.
             Where the pass is not compiled, that needs `D x H x W` numbers of memory.
+        of: `weight` or `bias`, of the last layer.
 
     Returns:
         `(B, H, W)` float32, >= 0 (<= 0 for the exact norm of the uniform label). Norms above
@@ -63,9 +67,9 @@ def pixel_gradient_norm(
         their order and does not overflow.
 
     Raises:
-        ModelError: where the prediction has no features.
-        UsageError: for p <= 0, an unknown label or variant, or full resolution of a layer that
-            sees more than one pixel of the features.
+        ModelError: where the prediction has no features and `of` is `weight`.
+        UsageError: for p <= 0, an unknown label, variant or `of`, or full resolution of a layer
+            that sees more than one pixel of the features.
 
     Reference:
         Pixel-wise Gradient Uncertainty for Convolutional Neural Networks applied to
@@ -80,7 +84,19 @@ def pixel_gradient_norm(
         >>> pixel_gradient_norm(prediction, p=1).item()  # |S - y| sums to 1, |f| to 3
         3.0
     """
-    _check(p, label, variant)
+    _check(p, label, variant, of)
+    place = prediction.placement if full_resolution else (None, None, False)
+    log_norm = log_weight_norm(prediction.native_logits, p, label, variant, *place)
+    if of == "weight":
+        log_norm = log_norm + _log_norm_seen(prediction, p, full_resolution)
+    norm = log_norm.clamp_max(LARGEST_LOG).exp()
+    norm = norm * (1 + (log_norm - LARGEST_LOG).clamp_min(0))
+    score = -norm if (label, variant) == ("uniform", "exact") else norm
+    return (score if full_resolution else prediction.to_size(score[:, None])[:, 0]).float()
+
+
+def _log_norm_seen(prediction: Prediction, p: float, full_resolution: bool) -> Tensor:
+    """Logarithm of the p-norm of the features that the last layer saw for each pixel."""
     features = prediction.require_features("gradient")
     if full_resolution and not prediction.window.single:
         raise UsageError(
@@ -88,12 +104,7 @@ def pixel_gradient_norm(
             "full_resolution, got a larger convolution. Leave full_resolution out."
         )
     place = prediction.placement if full_resolution else (None, None, False)
-    log_norm = log_weight_norm(prediction.native_logits, p, label, variant, *place)
-    log_norm = log_norm + _in_window(log_feature_norm(features, p, *place), p, prediction.window)
-    norm = log_norm.clamp_max(LARGEST_LOG).exp()
-    norm = norm * (1 + (log_norm - LARGEST_LOG).clamp_min(0))
-    score = -norm if (label, variant) == ("uniform", "exact") else norm
-    return (score if full_resolution else prediction.to_size(score[:, None])[:, 0]).float()
+    return _in_window(log_feature_norm(features, p, *place), p, prediction.window)
 
 
 def _in_window(log_norm: Tensor, p: float, window: Window) -> Tensor:
@@ -132,13 +143,15 @@ def _in_window(log_norm: Tensor, p: float, window: Window) -> Tensor:
     return finite + total.log() / p
 
 
-def _check(p: float, label: str, variant: str) -> None:
+def _check(p: float, label: str, variant: str, of: str) -> None:
     if not p > 0:
         raise UsageError(f"gradient: expected p > 0, such as 0.5 or 2, got p={p}.")
     if label not in get_args(Label):
         raise UsageError(f"gradient: expected label=predicted or label=uniform, got {label!r}.")
     if variant not in get_args(Variant):
         raise UsageError(f"gradient: expected variant=exact or published, got {variant!r}.")
+    if of not in get_args(Of):
+        raise UsageError(f"gradient: expected of=weight or of=bias, got {of!r}.")
 
 
 gradient = pixel_gradient_norm

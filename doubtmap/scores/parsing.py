@@ -15,7 +15,7 @@ import torch
 
 from doubtmap import scores
 from doubtmap.errors import UsageError
-from doubtmap.prediction import Prediction, Score
+from doubtmap.prediction import Prediction, Queries, Score
 from doubtmap.scores.default import Doubt
 from doubtmap.scores.density import Density
 from doubtmap.scores.mahalanobis import Mahalanobis
@@ -112,7 +112,7 @@ def _parse_one(text: str) -> tuple[str, str | None, Score]:
     known = list(inspect.signature(function).parameters.values())[1:]
     arguments = _arguments(name, {option.name: option.default for option in known}, given)
     score = functools.partial(function, **arguments) if arguments else function
-    if name in scores.STATELESS:
+    if name in (*scores.STATELESS, *scores.OF_QUERIES):
         try:
             score(_probe())
         except TypeError as error:
@@ -161,7 +161,15 @@ def split_call(text: str) -> tuple[str, str, str | None]:
     match = _NAME.fullmatch(text)
     if match is None:
         raise UsageError(f"scores: expected NAME or NAME(key=value,...), got {text!r}.")
-    known = dict.fromkeys((*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS, *FITTED))
+    known = dict.fromkeys(
+        (
+            *scores.STATELESS,
+            *scores.OF_MEMBERS,
+            *scores.OF_STUDENTS,
+            *scores.OF_QUERIES,
+            *FITTED,
+        )
+    )
     if match["name"] not in known:
         near = difflib.get_close_matches(match["name"], known, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
@@ -210,7 +218,8 @@ def _name_of(score: Score) -> str:
 def _probe() -> Prediction:
     """The smallest prediction that has everything, to find bad parameters before any image."""
     one = torch.ones(1, 1, 1, 1)
-    return Prediction(torch.zeros(1, 2, 1, 1), size=(1, 1), features=one)
+    queries = Queries(one[:, 0])
+    return Prediction(torch.zeros(1, 2, 1, 1), size=(1, 1), features=one, queries=queries)
 
 
 def open_scores(texts: Sequence[str], beside: Path | None = None) -> dict[str, Score]:

@@ -21,17 +21,6 @@ CROP = 160
 OUTLINE = (255, 220, 60)
 
 
-CARD_STYLE = """
-.card{display:grid;grid-template-columns:minmax(300px,480px) 1fr;gap:16px}
-@media(max-width:800px){.card{display:block}}.card figure{margin:0}
-.card figcaption{font-size:13px;line-height:1.35;margin-top:3px;opacity:.8}
-.whole img{width:100%}.crops{display:grid;gap:12px;align-content:start;
-grid-template-columns:repeat(auto-fill,minmax(190px,1fr))}.crop img{height:130px;max-width:100%;
-object-fit:contain;object-position:left}.card b{font-weight:600}
-.card img{border-radius:3px;display:block}.none{opacity:.8}
-"""
-
-
 def look_first_part(found: LookFirst) -> Markup:
     """The section of a report: what a review without labels would have found, and its images."""
     figures = found.figures

@@ -27,18 +27,13 @@ from doubtmap.datasets.reading import read_image
 from doubtmap.errors import DataError
 from doubtmap.files import write_atomically
 from doubtmap.prediction import Segmenter
+from doubtmap.reports.page import framed, header, plain_table
 from doubtmap.scoring import ScoredImage, outside, unique_names
 from doubtmap.segments import MetaModel, Partition, SegmentTable
-from doubtmap.segments.cards import CARD_STYLE, card_part
+from doubtmap.segments.cards import card_part
 from doubtmap.segments.fitting import SegmentFit
 from doubtmap.segments.review import Card, ImageReview, Review, review
 from doubtmap.version import __version__
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;
-color:#222226;background:#fff}h1{font-size:1.5em}h2{font-size:1.1em;margin:2em 0 .4em}
-.quiet{color:#55555c}
-"""
 
 
 def write_review(
@@ -87,7 +82,7 @@ def write_review(
     order = found.order(by)
     write_atomically(out / "images.csv", _images_csv(found, order, names).encode())
     shown = [_card(out, found, int(index), names) for index in order[:first]]
-    write_atomically(out / "review.html", _page(found, shown, by, command).encode("utf-8"))
+    write_atomically(out / "review.html", _page(found, shown, by, command))
     about = {
         "doubtmap": __version__,
         "command": command,
@@ -181,24 +176,26 @@ def _images_csv(found: Review, order: NDArray[np.int64], names: Mapping[Path, st
     return text.getvalue()
 
 
-def _page(found: Review, shown: Sequence[Card], by: str, command: str) -> str:
+def _page(found: Review, shown: Sequence[Card], by: str, command: str) -> bytes:
     what = {"wrong": "largest expected share of wrong pixels", "miou": "lowest expected mIoU"}[by]
-    head = Markup(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
-        'content="width=device-width"><title>Look at these first</title><style>{}</style>'
-        "<h1>Look at these first</h1><p>The {} of {} images with the {}. The expected share of "
+    head = header(
+        "review",
+        "Look at these first",
+        f"The {len(shown)} of {len(found.names)} images with the {what}. The expected share of "
         "wrong pixels is what the probabilities leave to doubt; the expected mIoU is that of the "
         "probabilities and of what was learnt from labelled segments. The glow is 1 - expected "
         "IoU of the predicted segment that a pixel lies in. Beside it, the segments in which most "
         "is expected to be amiss, each outlined: they are more likely than not to touch nothing "
-        "of the class that they claim.</p><p class=quiet>doubtmap {}. {}</p>"
-    ).format(Markup(_STYLE + CARD_STYLE), len(shown), len(found.names), what, __version__, command)
-    return Markup("\n").join([head, *(card_part(rank, card) for rank, card in enumerate(shown, 1))])
+        "of the class that they claim.",
+    )
+    cards = [card_part(rank, card) for rank, card in enumerate(shown, 1)]
+    foot = Markup("<footer>doubtmap {}. {}</footer>").format(__version__, command)
+    return framed("Look at these first", head, *cards, foot)
 
 
 def _card(out: Path, found: Review, index: int, names: dict[Path, str]) -> Card:
     path = Path(found.names[index])
-    pixels = read_image(path, orient=True).permute(1, 2, 0).numpy()
+    pixels = read_image(path).permute(1, 2, 0).numpy()
     labels = read_segments(_segments_file(out, names[path]))
     return found.card(index, pixels, labels, name=names[path])
 
@@ -226,12 +223,7 @@ def segments_table(found: SegmentFit) -> str:
     runs = found.compared["all"].runs
     most, mean = (_cell([getattr(run, key) for run in runs]) for key in ("majority", "mean_rmse"))
     rows.append(["always the same", "0.500", most, "", "0.000", mean])
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
-        for row in rows
-    ]
-    return "\n".join([*lines, *_of_images(found), *_of_features(found.model)])
+    return "\n".join([plain_table(rows), *_of_images(found), *_of_features(found.model)])
 
 
 def _of_images(found: SegmentFit) -> list[str]:

@@ -35,6 +35,7 @@ from doubtmap.metrics import Confusion
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.reports.charts import Curve, Plane, drawing, line_chart, rounded_up, titled
+from doubtmap.reports.page import framed, header, page_table, plain_table
 
 ANALYSES = ("capacity", "crop", "multiscale", "correctness")
 
@@ -227,29 +228,13 @@ COLUMNS = {
 }
 
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222226;
-background:#fff}table{border-collapse:collapse}td,th{padding:.25em .7em;text-align:right}
-td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}
-.grid{stroke:#ddd;fill:none}.tick,.axis{font-size:12px;fill:#555}.line{fill:none;stroke:#1f4e79;
-stroke-width:2}.hit{fill:none;stroke:transparent;stroke-width:9}.hue1 .line{stroke:#c0392b}
-.point{fill:#1f4e79}.name{font-size:12px;fill:#222226}
-"""
-
-
 def analysis_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Segmenters as rows of plain text, figures as columns.
 
     Args:
         rows: as `doubtmap.studies.analyses.analyse` gives them.
     """
-    lines = [["", *COLUMNS.values()]]
-    lines += [[name, *(_number(row.get(key)) for key in COLUMNS)] for name, row in rows.items()]
-    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))])
-        for line in lines
-    )
+    return plain_table(_rows(rows))
 
 
 def write_analysis(kind: str, rows: Mapping[str, Mapping[str, Any]], path: str | Path) -> None:
@@ -263,28 +248,21 @@ def write_analysis(kind: str, rows: Mapping[str, Mapping[str, Any]], path: str |
     Raises:
         DataError: where the file cannot be written.
     """
-    head = Markup("").join(Markup("<th>{}").format(title) for title in ("", *COLUMNS.values()))
-    body = [
-        Markup("<tr><td>{}{}").format(
-            name,
-            Markup("").join(Markup("<td>{}").format(_number(row.get(key))) for key in COLUMNS),
-        )
-        for name, row in rows.items()
-    ]
-    charts = [_confidence_chart(name, row) for name, row in rows.items()]
-    page = Markup("\n").join(
-        [
-            Markup("<!doctype html><html lang=en><meta charset=utf-8><title>{0}</title>").format(
-                f"Calibration and {kind}"
-            ),
-            Markup("<style>{}</style><h1>Calibration and {}</h1>").format(Markup(_STYLE), kind),
-            Markup("<table><tr>{}{}</table>").format(head, Markup("").join(body)),
-            Markup("<h2>ECE against mIoU</h2>{}").format(_plane_chart(rows)),
-            Markup("<h2>Confidence of right pixels (blue) and wrong ones (red)</h2>"),
-            *charts,
-        ]
+    title = f"Calibration and {kind}"
+    page = framed(
+        title,
+        header("analyse", title),
+        page_table("Figures of each network", _rows(rows)),
+        Markup("<h2>ECE against mIoU</h2>{}").format(_plane_chart(rows)),
+        Markup("<h2>Confidence of right pixels (blue) and wrong ones (orange)</h2>"),
+        *(_confidence_chart(name, row) for name, row in rows.items()),
     )
-    write_atomically(path, page.encode("utf-8", "backslashreplace"))
+    write_atomically(path, page)
+
+
+def _rows(rows: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    body = [[name, *(_number(row.get(key)) for key in COLUMNS)] for name, row in rows.items()]
+    return [["", *COLUMNS.values()], *body]
 
 
 def _plane_chart(rows: Mapping[str, Mapping[str, Any]]) -> Markup:

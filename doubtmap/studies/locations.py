@@ -33,6 +33,7 @@ from doubtmap.files import write_atomically
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Segmenter, listening_to
 from doubtmap.reports.charts import drawing
+from doubtmap.reports.page import stand_alone
 from doubtmap.scores.inner_features import Scale, inner_features, native_extent, native_labels
 from doubtmap.scoring import before_last_activation
 from doubtmap.version import __version__
@@ -197,15 +198,12 @@ def locate(
     return figures
 
 
-SVG = "http://www.w3.org/2000/svg"
-
-
 CELL, MARGIN = 46, 116
 
 
-STYLE = Markup(
-    "<style>text{font:12px system-ui,sans-serif;fill:#1c2733}.head{font-weight:600;font-size:14px}"
-    ".faint{fill:#66717d}.light{fill:#fff}.own{fill:none;stroke:#d1495b;stroke-width:2}</style>"
+STYLE = (
+    ".head{font-weight:600;font-size:14px}text{fill:var(--ink)}.faint{fill:var(--soft)}"
+    ".dark{fill:#1d1d21}.light{fill:#fff}.own{fill:none;stroke:var(--gap);stroke-width:2}\n"
 )
 
 
@@ -241,8 +239,7 @@ def write_locations(
         ],
     }
     write_atomically(out / "locations.json", json.dumps(content, indent=1).encode())
-    picture = str(matrix(figures, names)).replace("<svg", f'<svg xmlns="{SVG}"', 1)
-    write_atomically(out / "locations.svg", picture.encode())
+    write_atomically(out / "locations.svg", stand_alone(matrix(figures, names), STYLE))
     verdict = (
         "the class tells more than the place"
         if figures.ratio < 1
@@ -262,10 +259,9 @@ def matrix(figures: LocationFigures, names: tuple[str, ...]) -> Markup:
     side = MARGIN + CELL * len(names)
     values = figures.distances
     low, high = np.nanmin(values), np.nanmax(values)
-    parts = [STYLE, Markup('<rect width="100%" height="100%" fill="#fff"/>')]
-    parts.append(
+    parts = [
         Markup('<text class="head" x="12" y="24">Distance of class means at distant places</text>')
-    )
+    ]
     parts.append(
         Markup(
             '<text class="faint" x="12" y="42">same class {:.3g}, other classes {:.3g}</text>'
@@ -309,7 +305,7 @@ def _cell(row: int, column: int, value: float, low: float, high: float) -> Marku
         r=red,
         g=green,
         b=blue,
-        css="light" if near > 0.5 else "",
+        css="light" if near > 0.5 else "dark",
         cx=x + CELL / 2 - 1,
         cy=y + CELL / 2 + 3,
         value=value,

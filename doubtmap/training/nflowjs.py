@@ -28,8 +28,8 @@ from doubtmap.training.negatives import (
 )
 from doubtmap.training.networks import Start
 from doubtmap.training.optimizing import Processes
-from doubtmap.training.options import NFlowJSOptions
 from doubtmap.training.recipe import CrossEntropy, Job, Objective, Recipe, Work
+from doubtmap.training.settings import NFlowJSOptions
 
 SMALLEST, SHARE = 16, 0.28
 """Default sides of patches: from the first, in pixels, to that share of the crop's shorter side."""

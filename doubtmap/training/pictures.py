@@ -19,6 +19,7 @@ from torch import Tensor
 
 from doubtmap.files import write_atomically
 from doubtmap.reports.charts import Curve, Plane, drawing, line_chart
+from doubtmap.reports.page import stand_alone
 from doubtmap.training.flow_training import read_flow
 
 AXES = ("epoch", "step")
@@ -26,13 +27,6 @@ AXES = ("epoch", "step")
 
 
 LEFT_OUT = ("step", "seconds")
-
-
-STYLE = Markup(
-    "<style>svg { background: #fff; font: 12px sans-serif } .grid { stroke: #ddd; fill: none } "
-    ".tick { fill: #555 } .axis { fill: #111 } .line { fill: none; stroke: #1f5fa8; "
-    "stroke-width: 1.8 } .hit { fill: none }</style>"
-)
 
 
 def draw_log(log: Path) -> Path | None:
@@ -70,8 +64,8 @@ def loss_chart(text: str) -> str:
         for k, plot in enumerate(shown)
     ]
     height = PLANE.height * max(1, len(shown))
-    whole = drawing(PLANE.width, height, f"{', '.join(columns)} by {axis}", STYLE, *parts)
-    return str(whole).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    whole = drawing(PLANE.width, height, f"{', '.join(columns)} by {axis}", *parts)
+    return stand_alone(whole).decode()
 
 
 PLANE = Plane("", "", height=190)

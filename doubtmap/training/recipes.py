@@ -18,8 +18,8 @@ from doubtmap.training.dudes import HEAD_RATE, MeanProbability, SecondHead
 from doubtmap.training.folds import Folds, check_unseen, grouped
 from doubtmap.training.networks import Start
 from doubtmap.training.optimizing import Processes
-from doubtmap.training.options import DudesOptions, SpectralOptions
 from doubtmap.training.recipe import CrossEntropy, Job, Objective, Recipe, Work
+from doubtmap.training.settings import DudesOptions, SpectralOptions
 from doubtmap.training.spectral import bound, fold, settle
 from doubtmap.training.teachers import Cache, Teachers, Told, check_target, fingerprints
 from doubtmap.version import __version__

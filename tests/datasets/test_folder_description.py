@@ -36,6 +36,18 @@ def test_a_described_folder(folder):
     assert dataset[0].label.tolist() == [[0, 1, 1], [VOID, UNKNOWN, KNOWN]]
 
 
+def test_files_may_lie_elsewhere(folder, tmp_path):
+    small(folder, GOOD)
+    for root, place in ((str(folder.root), tmp_path / "a"), ("../data set", tmp_path / "b")):
+        place.mkdir()
+        (place / "doubtmap.toml").write_text(f'root = "{root}"\n{GOOD}')
+        dataset = open_dataset(f"folder:{place}")
+        assert dataset[0].label.tolist() == [[0, 1, 1], [VOID, UNKNOWN, KNOWN]]
+    (place / "doubtmap.toml").write_text(f'root = "gone"\n{GOOD}')
+    with pytest.raises(DataError, match=r'doubtmap.toml: expected root = "gone" to be a folder'):
+        open_dataset(f"folder:{place}")
+
+
 def test_shell_patterns_and_the_fields_of_the_image(folder):
     description = (
         'images = "**/*.jpg"\nlabels = ["gone/{stem}.png", "labels/{stem}.png"]\n'

@@ -142,6 +142,13 @@ def test_distributed_smiyc_folder_leaves_unlabelled_test_images_out(folder):
     ]
 
 
+def test_road_anomaly_as_it_is_passed_on(folder):
+    folder.image("images/animals01.jpg")
+    folder.label("labels_masks/animals01.png", [[0, 1, 2], [0, 3, 255]])
+    dataset = open_dataset(f"roadanomaly:{folder.root}")
+    assert dataset[0].label.tolist() == [[K, K, U], [K, V, V]]
+
+
 def test_streethazards_splits_lie_in_two_folders(folder):
     for part, split in (("train", "training"), ("train", "validation"), ("test", "test")):
         folder.image(f"{part}/images/{split}/t1/1.png")

@@ -220,7 +220,7 @@ class TestDropout:
 
     def test_a_rate_needs_a_classifier(self):
         unread = load(Tiny(resize="scaled"))
-        with pytest.raises(ModelError, match="no 1x1 convolution"):
+        with pytest.raises(ModelError, match="no last layer"):
             MonteCarloDropout(unread, rate=0.1)(self.images)
 
     @pytest.mark.parametrize(

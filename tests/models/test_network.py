@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_networks import CLASSES, FEATURES, Queries, Tiny, normalised, own
 from torch import nn
 
@@ -78,8 +79,8 @@ def test_no_fitting_convolution_falls_back_to_the_output():
     prediction = segmenter(images)
     network = segmenter.source.backend.module
     torch.testing.assert_close(prediction.logits, own(network, images), atol=1e-4, rtol=0)
-    assert "no 1x1 convolution" in segmenter.description["features_missing"]
-    with pytest.raises(ModelError, match="x: needs the network's features, but no 1x1 conv"):
+    assert "no last layer" in segmenter.description["features_missing"]
+    with pytest.raises(ModelError, match="x: needs the network's features, but no last layer"):
         prediction.require_features("x")
 
 
@@ -103,7 +104,7 @@ def test_an_image_that_cannot_tell_is_followed_by_another_search():
 def test_a_decided_image_is_searched_once(resize, monkeypatch):
     segmenter = load(Tiny(resize=resize))
     segmenter(torch.rand(1, 3, 32, 32))
-    monkeypatch.setattr(segmenter, "_study", None)
+    monkeypatch.setattr("doubtmap.models.network.study", None)
     segmenter(torch.rand(1, 3, 32, 32))
 
 
@@ -127,7 +128,7 @@ def test_softmax_output(scale):
     with torch.no_grad():
         expected = network(normalised(images))
     torch.testing.assert_close(prediction.probabilities, expected, atol=1e-5, rtol=0)
-    assert "probabilities" in segmenter.description["notes"][0]
+    assert "probabilities" in segmenter.description["notes"][1]
     assert (prediction.features is not None) == (scale == 1)
 
 
@@ -146,11 +147,13 @@ def test_queries_become_the_logarithm_of_the_semantic_score():
     with torch.no_grad():
         output = network(normalised(images))
     classes = output.class_queries_logits.softmax(-1)[..., :-1]
-    masks = output.masks_queries_logits.sigmoid()
+    masks = F.interpolate(output.masks_queries_logits, (32, 32), mode="bilinear").sigmoid()
     scores = (classes[..., None, None] * masks[:, :, None]).sum(1)
     torch.testing.assert_close(prediction.native_logits, scores.log())
     share = scores / scores.sum(1, keepdim=True)
     torch.testing.assert_close(prediction.native_logits.softmax(1), share)
+    accepted = (classes.amax(2)[..., None, None] * masks).sum(1)
+    torch.testing.assert_close(prediction.queries.accepted, accepted)
     with pytest.raises(ModelError, match="queries"):
         prediction.require_features("x")
 
@@ -194,6 +197,8 @@ def test_description_tells_what_was_found():
         "source": "Tiny",
         "kind": "module",
         "classes": CLASSES,
+        "output": None,
+        "form": "logits",
         "classifier": "classifier",
         "features": FEATURES,
         "features_missing": None,
@@ -203,7 +208,9 @@ def test_description_tells_what_was_found():
         "divisor": None,
         "mean": [0.0, 0.0, 0.0],
         "std": [1.0, 1.0, 1.0],
+        "normalisation": "given",
         "channels": "rgb",
+        "bands": None,
         "notes": [],
         "sha256": None,
     }

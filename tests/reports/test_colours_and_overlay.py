@@ -1,5 +1,8 @@
 """Colours keep their promises; overlays and panels show what they should."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 from made_up_results import CLASSES, example
@@ -7,8 +10,10 @@ from PIL import Image
 
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID
 from doubtmap.errors import DataError, UsageError
-from doubtmap.reports import class_colours, colour_labels, overlay, panel, write_overlay
+from doubtmap.reports import class_colours, colour_labels, overlay, write_overlay
 from doubtmap.reports.colours import CODE_COLOURS, _oklab, ramp, ramp_index, robust_limits
+
+panel = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "pictures.py"))["panel"]
 
 
 def test_the_ramp_takes_even_steps_and_only_gets_lighter():

@@ -12,11 +12,13 @@ ALL = [pytest.param(getattr(scores, name), id=name) for name in scores.STATELESS
 FROM_LOGITS = [
     pytest.param(getattr(scores, name), id=name) for name in scores.STATELESS if name != "gradient"
 ]
+ALONE = [p for p in ALL if p.id not in scores.AROUND]
+"""Scores that look at one pixel by itself."""
 every_score = pytest.mark.parametrize("score", ALL)
 
 
 def test_the_catalogue_lists_every_score():
-    fitted = {"Density", "Mahalanobis", "Wrong", "pixel_gradient_norm"}
+    fitted = {"Density", "Doubt", "Mahalanobis", "Wrong", "pixel_gradient_norm"}
     unfitted = {*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS}
     assert unfitted | fitted == set(scores.__all__)
     assert sorted(scores.__all__) == scores.__all__
@@ -105,7 +107,7 @@ def test_the_layout_in_memory_does_not_matter(score, layout):
     torch.testing.assert_close(score(other), score(plain))
 
 
-@every_score
+@pytest.mark.parametrize("score", ALONE)
 @pytest.mark.parametrize("classes", [2, 6, 150])
 def test_uniform_logits_are_more_doubtful_than_a_confident_pixel(score, classes):
     confident = [8.0] + [0.0] * (classes - 1)
@@ -113,14 +115,14 @@ def test_uniform_logits_are_more_doubtful_than_a_confident_pixel(score, classes)
     assert uniform > sure
 
 
-@every_score
+@pytest.mark.parametrize("score", ALONE)
 def test_doubt_falls_as_the_largest_logit_grows(score):
     rows = [[gap, 0.0, -1.0, -2.0] for gap in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)]
     result = score(with_features(pixels(*rows))).flatten()
     assert (result.diff() < 0).all()
 
 
-@every_score
+@pytest.mark.parametrize("score", ALONE)
 def test_order_is_kept_where_the_softmax_rounds_to_one(score):
     rows = [[gap, 0.0, -1.0, -2.0] for gap in (20.0, 40.0, 80.0)]
     assert pixels(*rows).softmax(1).amax(1).eq(1).sum() >= 2

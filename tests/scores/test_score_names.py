@@ -59,7 +59,7 @@ def test_a_mapping_names_its_own_scores():
     ("wanted", "message"),
     [
         ("entrpy", "Did you mean entropy"),
-        ("nonsense", "no score 'nonsense'. Known: max_softmax"),
+        ("nonsense", "no score 'nonsense'. Known: doubt"),
         ("entropy,entropy", "asked for twice"),
         (["entropy", scores.entropy], "asked for twice"),
         ("", "at least one"),
