@@ -1,6 +1,6 @@
 """Files appear whole or not at all: written beside their place, then moved into it.
 
-The file of a fitted score: tensors and what they mean, in safetensors, never a pickle.
+What was fitted is tensors and what they mean, in safetensors, never a pickle.
 """
 
 from __future__ import annotations

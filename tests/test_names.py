@@ -8,7 +8,8 @@ from doubtmap.names import made_distinct, plain_name, twins
 
 
 @pytest.mark.parametrize(
-    "name", ["traffic light", "traffic-light", "traffic_light", "Traffic Light", " TRAFFIC -_ light "]
+    "name",
+    ["traffic light", "traffic-light", "traffic_light", "Traffic Light", " TRAFFIC -_ light "],
 )
 def test_case_hyphen_underscore_and_space_do_not_matter(name):
     assert plain_name(name) == "traffic light"

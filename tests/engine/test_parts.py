@@ -16,7 +16,12 @@ def whole(names, parts):
 
 @pytest.mark.parametrize(
     ("lengths", "stay"),
-    [((40, 7, 7, 6), True), ((41, 7, 6, 6), False), ((20, 20, 20), False), ((15, 15, 15, 15), True)],
+    [
+        ((40, 7, 7, 6), True),
+        ((41, 7, 6, 6), False),
+        ((20, 20, 20), False),
+        ((15, 15, 15, 15), True),
+    ],
 )
 def test_two_thirds_of_the_images_are_the_most_that_one_sequence_may_hold(lengths, stay):
     names = drives(*lengths)

@@ -9,7 +9,7 @@ from doubtmap.metrics.histogram import Histogram
 
 def missed(values, kind):
     values, kind = np.asarray(values, np.float32), np.asarray(kind, np.uint8)
-    histogram = Histogram(4)
+    histogram = Histogram(1024, shape=(5,))
     histogram.update(values, kind)
     return image_figures(histogram.view(), values, kind).get("missed")
 
