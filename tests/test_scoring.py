@@ -41,8 +41,12 @@ def test_features_are_gone_before_the_next_image(tmp_path, format):
 
 @pytest.mark.parametrize(
     ("score", "surest", "most_doubtful"),
-    [(max_softmax, 0.0, 2 / 3), (margin, 0.0, 1.0), (entropy, 0.0, 1.0986123)]
-    + [(divergence, -0.6931472, 0.0)],
+    [
+        (max_softmax, 0.0, 2 / 3),
+        (margin, 0.0, 1.0),
+        (entropy, 0.0, 1.0986123),
+        (divergence, -0.6931472, 0.0),
+    ],
     ids=["max_softmax", "margin", "entropy", "divergence"],
 )
 def test_the_overlay_of_a_bounded_score_goes_from_its_least_to_its_most(
