@@ -4,7 +4,8 @@
 
 A table stands between `<!-- table: SET -->`, or `<!-- table: STAGE: SET -->` where the rows have
 stages, and `<!-- end -->`; those of `docs/measured/calibration.md` between
-`<!-- table: methods NETWORK -->` or `<!-- table: corruptions NETWORK -->` and the same. A test holds the pages to the results.
+`<!-- table: methods NETWORK -->` or `<!-- table: corruptions NETWORK -->` and the same.
+A test holds the pages to the results.
 """
 
 from __future__ import annotations
