@@ -1,11 +1,9 @@
-"""The files of `doubtmap score`: for each image its classes, doubt maps and an overlay.
+"""Doubt maps of images without labels, one after the other, and the files of `doubtmap score`.
 
 OUT/classes/NAME.png    predicted classes, a palette picture
 OUT/SCORE/NAME.png      a doubt map for each score
 OUT/overlay/NAME.jpg    the first score laid over the image; written last
 OUT/score.json          how all this was made
-
-Doubt maps of images without labels, one after the other.
 """
 
 from __future__ import annotations

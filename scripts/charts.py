@@ -2,8 +2,8 @@
 
     python scripts/charts.py
 
-`growth_*.svg` of `docs/speed.md`, `negatives_*.svg` of `docs/nflowjs.md`, and `segments_*.svg` of
-`docs/segments.md`.
+`growth_*.svg` of `docs/measured/speed.md`, `negatives_*.svg` of `docs/measured/nflowjs.md`, and
+`segments_*.svg` of `docs/measured/segments.md`.
 """
 
 from __future__ import annotations

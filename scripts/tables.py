@@ -3,8 +3,9 @@
     python scripts/tables.py
 
 A table stands between `<!-- table: SET -->`, or `<!-- table: STAGE: SET -->` where the rows have
-stages, and `<!-- end -->`; those of `docs/calibration.md` between `<!-- table: methods NETWORK -->`
-or `<!-- table: corruptions NETWORK -->` and the same. A test holds the pages to the results.
+stages, and `<!-- end -->`; those of `docs/measured/calibration.md` between
+`<!-- table: methods NETWORK -->` or `<!-- table: corruptions NETWORK -->` and the same.
+A test holds the pages to the results.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ PAGES = {
     "speed.md": "speed",
     "calibration.md": "calibration",
 }
-"""Each page with the results that its tables show."""
+"""Each page of docs/measured with the results that its tables show."""
 TIMED = ("speed",)
 """Results whose rows are pieces of work, not scores."""
 
@@ -198,7 +199,7 @@ def with_interval(row: Row) -> str:
 
 
 def calibrated(rows: list[Row], name: str) -> str:
-    """One of the tables of `docs/calibration.md`."""
+    """One of the tables of `docs/measured/calibration.md`."""
     what, network = name.split(" ")
     return {"methods": network_table, "corruptions": corruption_table}[what](rows, network)
 
@@ -219,5 +220,5 @@ def page(name: str, text: str) -> str:
 
 if __name__ == "__main__":
     for name in PAGES:
-        path = ROOT / "docs" / name
+        path = ROOT / "docs" / "measured" / name
         path.write_text(page(name, path.read_text()))

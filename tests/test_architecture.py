@@ -1,6 +1,7 @@
 """The rooms of the house, and which may look into which."""
 
 import ast
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -74,6 +75,15 @@ def test_files_that_the_map_names_are_there():
         assert (ROOT / name).exists(), name
 
 
+def test_files_that_contributing_names_are_there():
+    """By their place below the repository; NAME stands for what is added."""
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:doubtmap|tests|docs|benchmarks)/[\w/.]*)`", text)
+    assert named
+    for path in named:
+        assert "NAME" in path or (ROOT.parent / path).exists(), path
+
+
 def test_no_room_is_crowded():
     crowded = {
         room: count
@@ -137,15 +147,26 @@ def test_files_are_small_and_rooms_have_names(path):
     }
 
 
-@pytest.mark.parametrize(
-    "module",
-    [doubtmap, doubtmap.scores, doubtmap.calibration, doubtmap.metrics, doubtmap.datasets],
-    ids=lambda m: m.__name__,
-)
+PUBLIC = [
+    doubtmap,
+    *(
+        importlib.import_module(f"doubtmap.{path.parent.name}")
+        for path in sorted(ROOT.glob("*/__init__.py"))
+        if "__all__ = " in path.read_text()
+    ),
+]
+
+
+def in_order(names):
+    """As the linter sorts them: constants, then classes, then functions."""
+    return sorted(names, key=lambda name: (not name.isupper(), not name[:1].isupper(), name))
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_public_names_are_sorted_and_there(module):
-    names = module.__all__
+    names = list(module.__all__)
     assert all(hasattr(module, name) for name in names)
-    assert len(set(names)) == len(names)
+    assert names == in_order(set(names))
 
 
 def test_every_stateless_score_is_public():

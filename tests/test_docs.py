@@ -1,16 +1,140 @@
-"""The docs say what the results say."""
+"""What README and docs say is so: tables, links, snippets of Python, and lines for the shell."""
 
+import functools
+import re
 import runpy
+import shlex
 from pathlib import Path
 
+import click
+import numpy as np
 import pytest
+import typer
+from PIL import Image
+
+from doubtmap.cli import app
+from doubtmap.streets import synthetic
 
 ROOT = Path(__file__).parents[1]
 TABLES = runpy.run_path(str(ROOT / "scripts" / "tables.py"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+STAND_INS = {
+    "MODEL": "demo",
+    "MODEL2": "demo",
+    "MODEL1,MODEL2,MODEL3": "demo,demo,demo",
+    "path/to/segformer": "demo",
+    "IMAGES": "photographs",
+    "DIR": "out",
+    "DATA": "synthetic:8",
+    "FIT": "synthetic:8",
+    "HELD_OUT": "synthetic:12",
+    "VAL": "synthetic:8",
+    "TRAIN": "synthetic:8",
+    "CAL": "synthetic:12 --seed 1",
+    "TEST": "synthetic:3 --seed 2",
+}
+"""What the names in capitals stand for here; the embedded network and small drawn streets."""
+READERS = ("README.md", "calibration.md", "decisions.md", "density.md", "objects.md", "segments.md")
+"""Pages whose lines run here; those of the others need real images or train for hours."""
 
 
 @pytest.mark.parametrize("name", TABLES["PAGES"])
 def test_tables_are_those_of_the_results(name):
-    text = (ROOT / "docs" / name).read_text()
+    text = (ROOT / "docs" / "measured" / name).read_text()
     assert text.count("<!-- table: ") == text.count("<!-- end -->") > 0
     assert TABLES["page"](name, text) == text
+
+
+def anchors(page):
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        to = page.parent / path if path else page
+        assert to.exists(), target
+        assert not anchor or anchor in anchors(to), target
+
+
+def test_every_measured_page_and_its_use_name_each_other():
+    for page in (ROOT / "docs" / "measured").glob("*.md"):
+        use = ROOT / "docs" / page.name
+        assert f"(measured/{page.name})" in use.read_text()
+        assert f"(../{page.name})" in page.read_text()
+
+
+def lines_for_the_shell(page):
+    text = page.read_text().replace("\\\n", " ")
+    for line in re.findall(r"^    (?:\$ )?(doubtmap .*)$", text, re.MULTILINE):
+        yield shlex.split(re.sub(r"\s# .*|\s\.\.\.", "", line))[1:]
+
+
+def options_of(command):
+    group = typer.main.get_command(app)
+    found = group.resolve_command(click.Context(group), [command])[1]
+    return {flag for each in found.params for flag in (*each.opts, *each.secondary_opts)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_for_the_shell_name_options_that_exist(page):
+    for command, *words in lines_for_the_shell(page):
+        assert {word for word in words if word.startswith("--")} <= options_of(command), command
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in: photographs, objects to paste; `synthetic:N` draws small streets."""
+    small = functools.partial(synthetic.SyntheticStreets, size=(96, 144))
+    monkeypatch.setattr(synthetic, "SyntheticStreets", small)
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photographs", "coco128/images", "coco128/polygons"):
+        (tmp_path / folder).mkdir(parents=True)
+    for index, name in enumerate("abcdefgh"):
+        pixels = small(8)[index].image.permute(1, 2, 0).numpy().astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photographs" / f"{name}.png")
+        Image.fromarray(pixels).save(tmp_path / "coco128/images" / f"{name}.png")
+        outline = "22 0.2 0.2 0.6 0.2 0.6 0.6 0.2 0.6"
+        (tmp_path / "coco128/polygons" / f"{name}.txt").write_text(outline)
+    return tmp_path
+
+
+def given(words):
+    """The words of a line with what stands for their names here."""
+    for word in words:
+        word = word.replace("density:FILE", "density:density.safetensors")
+        yield from STAND_INS.get(word, word).split()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_lines_for_the_shell_run(name, place, run):
+    page = ROOT / name if name == "README.md" else ROOT / "docs" / name
+    if "density:FILE" in page.read_text():
+        assert run("fit", "density", "demo", "synthetic:8", "--out", "density.safetensors")[0] == 0
+    lines = [line for line in lines_for_the_shell(page) if "PATH" not in " ".join(line)]
+    assert lines
+    for line in lines:
+        if line[0] not in ("demo", "train"):
+            code, _, error = run(*given(line))
+            assert code == 0, (line, error)
+
+
+def python_of(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name != "README.md" and python_of(page)],
+    ids=lambda page: page.stem,
+)
+def test_snippets_of_python_run(page, place):
+    known = {}
+    exec(python_of(ROOT / "README.md")[0], known)
+    images = known["streets"][0].image[None]
+    known |= {"held_out": known["streets"], "dataset": known["streets"], "images": images}
+    for code in python_of(page):
+        exec(code, known)

@@ -3,6 +3,10 @@
 import re
 from pathlib import Path
 
+import typer
+
+from doubtmap.cli import app
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -10,6 +14,22 @@ def test_the_ten_lines_of_python_run(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     exec(code, {})
     assert 0 < float(capsys.readouterr().out) < 1
+
+
+def test_every_command_has_its_row():
+    commands = typer.main.get_command(app).list_commands(None)
+    told = re.findall(r"^\| `(\w+)` \| .* \|$", README.read_text(), re.MULTILINE)
+    assert set(commands) <= set(told)
+
+
+def test_the_printed_table_is_what_the_command_prints(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line, printed = re.search(
+        r"^    \$ doubtmap (evaluate .*)\n((?:    .*\n|\n)+)", README.read_text(), re.MULTILINE
+    ).groups()
+    code, said, _ = run(*line.split())
+    assert code == 0
+    assert said.split() == printed.split()
 
 
 def test_every_score_has_its_row_and_every_link_its_file():

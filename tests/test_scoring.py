@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from doubtmap.prediction import Prediction
-from doubtmap.scores import entropy, gradient
-from doubtmap.scoring import write_scores
+from doubtmap.scores import divergence, entropy, gradient, margin, max_softmax
+from doubtmap.scoring import _limits, write_scores
 
 
 class Forgetful:
@@ -37,3 +37,30 @@ def test_features_are_gone_before_the_next_image(tmp_path, format):
     write_scores(segmenter, paths, scores, tmp_path / "out", format=format)
     assert len(segmenter.features) == 4
     assert all((tmp_path / "out" / name / f"d.{format}").exists() for name in scores)
+
+
+@pytest.mark.parametrize(
+    ("score", "surest", "most_doubtful"),
+    [
+        (max_softmax, 0.0, 2 / 3),
+        (margin, 0.0, 1.0),
+        (entropy, 0.0, 1.0986123),
+        (divergence, -0.6931472, 0.0),
+    ],
+    ids=["max_softmax", "margin", "entropy", "divergence"],
+)
+def test_the_overlay_of_a_bounded_score_goes_from_its_least_to_its_most(
+    score, surest, most_doubtful
+):
+    """The bounds are the formula's: a sure pixel has the least, three equal logits the most."""
+    low, high = _limits(score.__name__, classes=3)
+    assert (low, high) == pytest.approx((surest, most_doubtful), abs=1e-6)
+    logits = torch.tensor([[0.0, 0.0, 0.0], [8.0, 8.0, -8.0], [2.0, 1.0, 0.0], [40.0, 0.0, 0.0]])
+    doubt = score(Prediction(logits.T[None, :, :, None], (4, 1)))
+    assert doubt.min() >= low - 1e-6
+    assert doubt.max() <= high + 1e-6
+    assert float(doubt[0, 0, 0]) == pytest.approx(high, abs=1e-6)
+
+
+def test_scores_without_bounds_have_a_scale_of_each_image():
+    assert _limits("max_logit", classes=3) is None

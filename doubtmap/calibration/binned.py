@@ -1,9 +1,8 @@
 """Calibration by counting: histogram binning and isotonic regression.
 
 Both count every pixel, none is sampled, in a fixed number of fine cells of log-odds
-`log p / (1 - p)`, where confidences crowded at 1 stay apart.
-
-Giving every pixel a wished-for confidence without changing which class is the likeliest.
+`log p / (1 - p)`, where confidences crowded at 1 stay apart. What the cells say then becomes each
+pixel's confidence, without changing which class is the likeliest.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Calibrators as files: safetensors with a description in JSON; nothing in them is executed.
+"""Calibrators as files, and a network with its calibrator behind one call.
 
-A network with its calibrator behind one call.
+The file is safetensors with a description in JSON; nothing in it is executed.
 """
 
 from __future__ import annotations

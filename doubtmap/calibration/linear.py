@@ -1,6 +1,7 @@
-"""Vector scaling: a factor and an offset for each class.
+"""Linear calibrators: vector scaling and Dirichlet calibration.
 
-Dirichlet calibration: a linear map of log-probabilities.
+Vector scaling has a factor and an offset for each class; Dirichlet calibration is a linear map of
+log-probabilities. Both may change the predicted class.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Temperature scaling: one number by which all logits are divided.
 
-Ensemble temperature scaling: tempered, raw and uniform probabilities, mixed.
+Ensemble temperature scaling mixes the tempered, the raw and uniform probabilities.
 """
 
 from __future__ import annotations

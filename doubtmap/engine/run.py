@@ -1,10 +1,8 @@
-"""What all passes of one evaluation share: network, data, the labels' meaning, the clock.
+"""One pass over a data set: images read ahead, predictions, and labels in the network's classes.
 
-Reading ahead: the next images are decoded while the network works on this one.
-
-Predictions and their labels, one image after the other: what everything fitted learns from.
-
-Pairs whose predictions are made once and then read from disk.
+While the network works on an image, the next ones are decoded. `Pairs` gives predictions with their
+labels, one image after the other, to everything that is fitted; where they are read more than once,
+they are made once and then read from disk.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The figures of a report as tables of cells: value, interval, and what to say on hover.
 
-Why a figure is missing, found in the notes.
-
-Paired differences, arranged around the best score of each figure.
-
-Scores that claim to be the probability that a pixel is wrong, and whether they are.
+A figure that is missing says why, as the notes have it. Paired differences are arranged around the
+best score of each figure, and scores that claim to be the probability that a pixel is wrong are
+held to it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What one evaluation found: figures, curves and a few telling images.
+"""What one evaluation found: figures, curves and a few telling images, and `results.json`.
 
-Filled by `evaluate`, read by the reports; a plain value without behaviour.
-
-`results.json`: the figures of an evaluation as strict JSON, written and read.
+A plain value, filled by `evaluate` and read by the report; the figures are written and read as
+strict JSON.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""All sums of one evaluation: fixed in size, whatever the number of images.
+"""All sums of one evaluation, and what one image adds to them.
 
-Only the few numbers per image that the table of images shows grow with the data set.
-
-What one image adds to the figures: everything that the accumulators need, and nothing else.
-
-Keeping the measurement of an image apart from taking it into the sums is what lets a killed run
+The sums are fixed in size; only the few numbers per image that the table of images shows grow with
+the data set. Measuring an image is kept apart from taking it into the sums, which lets a killed run
 go on: observations are journaled first, and replayed exactly.
 """
 

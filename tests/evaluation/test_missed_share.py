@@ -1,0 +1,32 @@
+"""The share of an image's pixels that are bad and outside its most doubtful fifth."""
+
+import numpy as np
+import pytest
+
+from doubtmap.evaluation.tally import IS_UNKNOWN, RIGHT, WRONG, image_figures
+from doubtmap.metrics.histogram import Histogram
+
+
+def missed(values, kind):
+    values, kind = np.asarray(values, np.float32), np.asarray(kind, np.uint8)
+    histogram = Histogram(1024, shape=(5,))
+    histogram.update(values, kind)
+    return image_figures(histogram.view(), values, kind).get("missed")
+
+
+@pytest.mark.parametrize(
+    ("doubt", "share"), [(99, 0.0), (85, 0.0), (80, 0.0), (79, 0.01), (5, 0.01)]
+)
+@pytest.mark.parametrize("bad", [WRONG, IS_UNKNOWN])
+def test_a_bad_pixel_is_missed_below_the_most_doubtful_fifth(doubt, share, bad):
+    kind = np.full(100, RIGHT)
+    kind[doubt] = bad
+    assert missed(np.arange(100), kind) == share
+
+
+def test_of_bad_pixels_throughout_four_fifths_are_missed():
+    assert missed(np.arange(100), np.full(100, WRONG)) == 0.8
+
+
+def test_where_nothing_is_bad_nothing_is_said():
+    assert missed(np.arange(10), np.full(10, RIGHT)) is None
