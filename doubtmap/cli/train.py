@@ -23,7 +23,7 @@ from doubtmap.training.negatives import KINDS
 from doubtmap.training.networks import FORMS
 from doubtmap.training.optimizing import is_first
 from doubtmap.training.pictures import draw_log, draw_samples
-from doubtmap.training.recipe import Row
+from doubtmap.training.recipe import LogRow
 from doubtmap.training.settings import CLASS_WEIGHTS, OPTIMIZERS, PRECISIONS, SCHEDULES
 from doubtmap.training.teachers import TARGETS
 
@@ -264,7 +264,7 @@ def _reporter(out: Path) -> Iterator[Reporter]:
                 loss=f"loss {loss:.4f}",
             )
 
-        def epoch(row: Row) -> None:
+        def epoch(row: LogRow) -> None:
             console.print(_line(row), highlight=False)
             draw_log(inner / "log.csv")
 
@@ -340,7 +340,7 @@ def _members(count: int, recipe: str) -> int:
     return count
 
 
-def _line(row: Row) -> str:
+def _line(row: LogRow) -> str:
     """One epoch as a sentence."""
     terms = [
         (k, v) for k, v in row.items() if k not in ("epoch", "step", "rate", "miou", "seconds")

@@ -310,7 +310,7 @@ DASHES = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class ChartLine:
     """One line.
 
     Args:
@@ -329,7 +329,7 @@ class Curve:
 
 
 def line_chart(
-    plane: Plane, curves: Sequence[Curve], label: str, behind: Markup = NOTHING
+    plane: Plane, curves: Sequence[ChartLine], label: str, behind: Markup = NOTHING
 ) -> Markup:
     """Draw curves; `behind` lies between grid and curves."""
     lines = [_line(plane, curve) for curve in sorted(curves, key=lambda curve: curve.best)]
@@ -365,7 +365,7 @@ def _column(values: Any) -> NDArray[np.float64]:
     return column if column.ndim == 1 else np.empty(0)
 
 
-def _line(plane: Plane, curve: Curve) -> Markup:
+def _line(plane: Plane, curve: ChartLine) -> Markup:
     path = _path(plane, curve.points)
     css = f"curve {style_class(curve.style)}" + (" best" if curve.best else "")
     lines = Markup('<path class="hit" d="{0}"/><path class="line" d="{0}"/>').format(path)

@@ -148,7 +148,7 @@ def _cells(column: Array) -> list[str]:
     return [str(value) for value in column.tolist()]
 
 
-def image_figures(table: SegmentTable, expected: Array) -> tuple[Array, Array]:
+def expected_figures(table: SegmentTable, expected: Array) -> tuple[Array, Array]:
     """Expected mIoU and expected share of wrong pixels of each image.
 
     With the probabilities P(c) of pixels taken at their word, the IoU of a class is about
