@@ -1,15 +1,13 @@
-"""The ground of a chart in SVG: a plot area, ticks, grid lines and labels.
+"""Charts in SVG: their ground, and what is drawn on it.
 
-Colours are CSS classes of `chart.css`, so that one drawing serves light, dark and print.
-
-One paired difference as a dot with its interval and the line of no difference.
-
-The reliability diagram: accuracy against confidence, and how many pixels each bin holds.
+A `Plane` is a plot area with ticks, grid lines and labels. On it are drawn curves, one line for
+each score, told apart by hue and dash; the reliability diagram, accuracy against confidence with
+how many pixels each bin holds; and a paired difference as a dot with its interval and the line of
+no difference. Colours are CSS classes of `chart.css`, so that one drawing serves light, dark and
+print.
 
 Reference:
     On Calibration of Modern Neural Networks (Guo et al., 2017), https://arxiv.org/abs/1706.04599
-
-Curves in SVG: one line for each score, told apart by hue and dash.
 """
 
 from __future__ import annotations

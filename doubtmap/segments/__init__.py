@@ -16,8 +16,8 @@ __all__ = [
     "SegmentTable",
     "adjusted_iou",
     "cross_judge",
-    "feature_sets",
     "expected_figures",
+    "feature_sets",
     "judge",
     "segment_table",
 ]

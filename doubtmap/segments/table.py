@@ -1,11 +1,9 @@
 """Segments as a table, one row each, that NumPy, pandas and Arrow take as it is.
 
-What to expect of whole images without labels: mIoU and the share of wrong pixels.
-
-Nothing here is fitted to images. Lines fitted to the images of one sequence made both expectations
-worse on another (`docs/segments.md`).
-
-What a segment looks like in the doubt maps: the inputs of meta classification.
+The columns are what a segment looks like in the doubt maps: the inputs of meta classification.
+Summed up over an image they give what to expect of it without labels, mIoU and the share of wrong
+pixels; nothing in that is fitted to images, as lines fitted to the images of one sequence made
+both expectations worse on another (`docs/segments.md`).
 
 Reference:
     Prediction Error Meta Classification in Semantic Segmentation: Detection via Aggregated

@@ -1,7 +1,4 @@
-"""One street scene: what stands where, and how the layers become an image and a label map.
-
-What stands where along a street, and in what order it is drawn.
-"""
+"""One street scene: what stands where, in what order it is drawn, and the image that comes of it."""
 
 from __future__ import annotations
 

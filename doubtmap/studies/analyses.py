@@ -1,14 +1,13 @@
 """What calibration depends on: capacity, the size of the view, several scales, being right.
 
-The four analyses of the paper, each a set of segmenters or of pixels measured on the same images.
-A subset of right pixels, or of wrong ones, has an accuracy of 1 or 0, so its ECE is how far its
-mean confidence is from that; it needs labels, and tells how sure a network is of its mistakes.
+The four analyses of the paper, each a set of segmenters or of pixels measured on the same images. A
+subset of right pixels, or of wrong ones, has an accuracy of 1 or 0, so its ECE is how far its mean
+confidence is from that; it needs labels, and tells how sure a network is of its mistakes. A table
+and a page with charts show what came out.
 
 Reference:
     On Calibrating Semantic Segmentation Models: Analyses and An Algorithm (Wang, Gong and Wang,
     2023), https://arxiv.org/abs/2212.12053
-
-The analyses of calibration as a table and one HTML page with charts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a batch costs where negatives are pasted into it: the objective of NFlowJS.
 
-How far a prediction is from the uniform distribution: what is made small on negative pixels.
+On negative pixels the distance of the prediction from the uniform distribution is made small.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Negatives: patches that are pasted into known images, and taught to be unknown.
 
-Real negatives: things and photographs of elsewhere, where a flow's samples would be.
+They are samples of a flow, or real: things and photographs of elsewhere.
 """
 
 from __future__ import annotations

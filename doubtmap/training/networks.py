@@ -1,8 +1,7 @@
 """The network that a training starts from, by the name a user gives it.
 
-Hugging Face networks to be trained: from a configuration, or from a folder with weights.
-
-Dropout in training: the rate of the network's own layers, or a layer before its classifier.
+Hugging Face networks come from a configuration, or from a folder with weights. Dropout in training
+sets the rate of the network's own layers, or adds a layer before its classifier.
 """
 
 from __future__ import annotations

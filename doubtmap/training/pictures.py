@@ -1,6 +1,7 @@
-"""How a training went: every column of its log as a curve, in one SVG file that stands alone.
+"""What a training looks like: its log as curves, and what a flow draws.
 
-What a flow draws, side by side in one picture.
+Every column of a log is one curve in an SVG file that stands alone; samples of a flow lie side by
+side in one picture.
 """
 
 from __future__ import annotations
