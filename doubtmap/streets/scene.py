@@ -1,4 +1,4 @@
-"""One street scene: what stands where, in what order it is drawn, and the image that comes of it."""
+"""One street scene: what stands where, in what order it is drawn, and the image of it."""
 
 from __future__ import annotations
 
