@@ -55,8 +55,8 @@ from doubtmap.scores.parsing import parse_scores
 from doubtmap.scoring import prepared
 from doubtmap.training import train
 from doubtmap.training.dudes import classifier_of
-from doubtmap.training.flow_training import cut, places
-from doubtmap.training.negative_learning import NegativeLearning, drawn_size, paste, pulled
+from doubtmap.training.flow_training import cut, patch_corners
+from doubtmap.training.negative_learning import NegativeLearning, drawn_size, paste_patches, pulled
 from doubtmap.training.networks import Start
 from doubtmap.training.nflowjs import NFlowJS
 from doubtmap.training.optimizing import Processes
@@ -289,10 +289,10 @@ class HybridLearning(NegativeLearning):
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The terms of the loss; those of weight 0 are left out."""
         size = drawn_size(self.sides)
-        corners, clean = places(labels, size)
+        corners, clean = patch_corners(labels, size)
         content = cut(images, corners, size).detach()
         patches, shapes = self.source(content, clean)
-        mixed, pasted = paste(images, pulled(patches, self.pull), shapes, corners)
+        mixed, pasted = paste_patches(images, pulled(patches, self.pull), shapes, corners)
         with said_by(self.network) as said:
             logits = self.logits(mixed)
         size = (labels.shape[-2], labels.shape[-1])

@@ -46,7 +46,7 @@ from doubtmap.segments import (
     Partition,
     SegmentTable,
     cross_judge,
-    image_figures,
+    expected_figures,
     judge,
     segment_table,
 )
@@ -306,9 +306,9 @@ def images(given: Namespace) -> Iterator[Row]:
     for title, unknown in (("", ()), (" with unknown", HELD_OUT)):
         val, test = (camvid(given, split, unknown) for split in ("val", "test"))
         model = MetaModel.fit(val.table, "boosting")
-        said = {"review": image_figures(test.table, model.expected_iou(test.table))}
-        within = {"review": image_figures(test.table, cross_expected(test))}
-        both = np.column_stack(image_figures(val.table, cross_expected(val)))
+        said = {"review": expected_figures(test.table, model.expected_iou(test.table))}
+        within = {"review": expected_figures(test.table, cross_expected(test))}
+        both = np.column_stack(expected_figures(val.table, cross_expected(val)))
         said["review, lines"] = lines(both, val, np.column_stack(said["review"]))
         for score in ("max_softmax", "entropy", "margin", "density"):
             means = [mean_score(found.table, score) for found in (val, test)]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from doubtmap.reports.charts import Curve, Plane, drawing, guide, line_chart, rounded_up
+from doubtmap.reports.charts import ChartLine, Plane, drawing, guide, line_chart, rounded_up
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -75,7 +75,7 @@ def plot(axis: str, rows: list[Row]) -> Markup:
     low = math.floor(min(xs)) if axis in POWERS else 0.0
     high = math.ceil(max(xs)) if axis in POWERS else max(xs)
     plane = Plane(x_label, y_label, (low, high), (0.0, rounded_up(max(ys))), 440, 260)
-    curve = Curve(axis, y_label, np.column_stack([xs, ys]), 0, True)
+    curve = ChartLine(axis, y_label, np.column_stack([xs, ys]), 0, True)
     dots = Markup("").join(
         Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3" fill="{}"/>').format(
             plane.x(x), plane.y(y), HUES[0]
@@ -187,7 +187,7 @@ def found_chart(rows: list[Row], name: str) -> Markup:
     curves, entries = [], []
     for style, row in enumerate(order):
         points = np.column_stack([np.linspace(0, 1, len(row["found_curve"])), row["found_curve"]])
-        curves.append(Curve(row["name"], row["name"], points, style, style == 0))
+        curves.append(ChartLine(row["name"], row["name"], points, style, style == 0))
         entries.append((f"{row['name']} ({row['found_area']:.3f})", HUES[style]))
     entries.append(("random order (0.5)", "#5c5b60"))
     chance = guide(plane, np.array([[0.0, 0.0], [1.0, 1.0]]), "random order")

@@ -63,7 +63,7 @@ class Meta(Calibrator):
         if not 0 < miscoverage < 1:
             raise UsageError(f"meta: expected a miscoverage in (0, 1), got {miscoverage}.")
         pixels = draw_pixels(pairs, seed=seed)
-        height = entropy(pixels.values)
+        height = entropy_of_logits(pixels.values)
         right = pixels.where(~pixels.wrong)
         if not len(right.labels):
             raise DataError("meta: expected some right pixels, found none. Check the labels.")
@@ -83,7 +83,7 @@ class Meta(Calibrator):
         return recalibrated(prediction, logits.masked_fill(high[:, None], 0.0), keep=True)
 
 
-def entropy(logits: Tensor) -> Tensor:
+def entropy_of_logits(logits: Tensor) -> Tensor:
     """`(N,)` in nats, of the softmax of `(N, C)`."""
     log_p = logits.log_softmax(1)
     return -(log_p.exp() * log_p).sum(1)

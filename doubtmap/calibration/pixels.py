@@ -16,6 +16,7 @@ from torch import Tensor
 from doubtmap.calibration.calibrator import Pairs
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import Origin
+from doubtmap.kernels.resizing import nearest_pixels
 from doubtmap.prediction import Prediction
 
 VALUES = 3_000_000
@@ -208,15 +209,12 @@ def _nearest(prediction: Prediction) -> tuple[Tensor, Tensor]:
     """As `native_centres`, and beyond the image's edge in the padding."""
     size, covered, align_corners = prediction.placement
     native = prediction.native_logits.shape[-2:]
-    centres = []
-    for span, samples in zip(covered or size, native):
-        at = torch.arange(samples, dtype=torch.float64, device=prediction.native_logits.device)
-        if align_corners:
-            place = at * (span - 1) / max(samples - 1, 1)
-        else:
-            place = (at + 0.5) * span / samples - 0.5
-        centres.append((place + 0.5).floor().long())
-    return centres[0], centres[1]
+    device = prediction.native_logits.device
+    rows, columns = (
+        nearest_pixels(samples, span, align_corners).to(device)
+        for span, samples in zip(covered or size, native)
+    )
+    return rows, columns
 
 
 def _cut(share: _Share, most: int) -> _Share:

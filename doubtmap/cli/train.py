@@ -19,7 +19,7 @@ from doubtmap.training.settings import DudesOptions, NFlowJSOptions, Settings, S
 
 if TYPE_CHECKING:
     from doubtmap.training import Recipe, Reporter
-    from doubtmap.training.recipe import Row
+    from doubtmap.training.recipe import LogRow
 
 MEMBERS = 5
 FINE_TUNING = 10
@@ -157,7 +157,7 @@ def _reporter(out: Path) -> Iterator[Reporter]:
                 loss=f"loss {loss:.4f}",
             )
 
-        def epoch(row: Row) -> None:
+        def epoch(row: LogRow) -> None:
             console.print(_line(row), highlight=False)
             draw_log(inner / "log.csv")
 
@@ -215,7 +215,7 @@ def _recipe(name: str, given: dict[str, Any]) -> Recipe:
     return kinds[name](**vars(given[name])) if name in kinds else Plain()
 
 
-def _line(row: Row) -> str:
+def _line(row: LogRow) -> str:
     """One epoch as a sentence."""
     terms = [
         (k, v) for k, v in row.items() if k not in ("epoch", "step", "rate", "miou", "seconds")

@@ -26,7 +26,7 @@ from torch import Tensor
 from doubtmap.datasets.dataset import Dataset, Derived, Sample
 from doubtmap.errors import UsageError
 
-Pixels = NDArray[np.floating[Any]]
+Brightness = NDArray[np.floating[Any]]
 STRENGTHS = (1, 2, 3, 4, 5)
 
 
@@ -94,7 +94,7 @@ class Corrupted(Derived):
         return Sample(sample.name, image, sample.label)
 
 
-def _fog(x: Pixels, level: int, generator: np.random.Generator) -> Pixels:
+def _fog(x: Brightness, level: int, generator: np.random.Generator) -> Brightness:
     """Light scattered towards the camera: thicker higher up, in clouds."""
     amount = (0.25, 0.4, 0.5, 0.6, 0.72)[level]
     height, width = x.shape[:2]
@@ -106,11 +106,11 @@ def _fog(x: Pixels, level: int, generator: np.random.Generator) -> Pixels:
         clouds += share * whole[:height, :width]
     rise = np.linspace(1.15, 0.75, height, dtype=np.float32)[:, None]
     through = (amount * rise * (0.75 + 0.5 * clouds)).clip(0, 0.95)[..., None]
-    hazy: Pixels = x * (1 - through) + through * np.float32(0.82)
+    hazy: Brightness = x * (1 - through) + through * np.float32(0.82)
     return hazy
 
 
-def _night(x: Pixels, level: int, generator: np.random.Generator) -> Pixels:
+def _night(x: Brightness, level: int, generator: np.random.Generator) -> Brightness:
     """Less light, bluish, with the sensor's noise."""
     light = (0.6, 0.4, 0.27, 0.18, 0.11)[level]
     dark = x**1.2 * light * np.array([0.9, 0.95, 1.1], np.float32)
@@ -119,21 +119,21 @@ def _night(x: Pixels, level: int, generator: np.random.Generator) -> Pixels:
     return dark + noise * grains
 
 
-def _noise(x: Pixels, level: int, generator: np.random.Generator) -> Pixels:
+def _noise(x: Brightness, level: int, generator: np.random.Generator) -> Brightness:
     """Gaussian, in every channel."""
     deviation = (0.03, 0.06, 0.1, 0.15, 0.22)[level]
     return x + generator.normal(0, deviation, x.shape).astype(np.float32)
 
 
-def _blur(x: Pixels, level: int, generator: np.random.Generator) -> Pixels:
+def _blur(x: Brightness, level: int, generator: np.random.Generator) -> Brightness:
     """Gaussian, its width a share of the image's height; in small images at least half a pixel."""
     share = (0.002, 0.004, 0.006, 0.009, 0.013)[level]
     sigma = share * max(x.shape[0], 250)
-    blurred: Pixels = gaussian_filter(x, (sigma, sigma, 0))
+    blurred: Brightness = gaussian_filter(x, (sigma, sigma, 0))
     return blurred
 
 
-def _jpeg(x: Pixels, level: int, generator: np.random.Generator) -> Pixels:
+def _jpeg(x: Brightness, level: int, generator: np.random.Generator) -> Brightness:
     """Written as JPEG of low quality, and read."""
     quality = (40, 25, 15, 10, 6)[level]
     file = io.BytesIO()
@@ -141,7 +141,7 @@ def _jpeg(x: Pixels, level: int, generator: np.random.Generator) -> Pixels:
     return np.asarray(Image.open(file), np.float32) / 255
 
 
-CORRUPTIONS: dict[str, Callable[[Pixels, int, np.random.Generator], Pixels]] = {
+CORRUPTIONS: dict[str, Callable[[Brightness, int, np.random.Generator], Brightness]] = {
     "fog": _fog,
     "night": _night,
     "noise": _noise,

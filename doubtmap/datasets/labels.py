@@ -1,6 +1,7 @@
-"""Labels meet a model's classes by name: which label is which class, and which is unknown.
+"""What the values in a label file mean, and how they meet a model's classes.
 
-What the raw values in a label file mean, as data, and the table that translates them.
+A table, as data, translates raw values into the data set's classes. These meet the model's by
+name: which label is which class, and which is unknown.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The public data sets as they lie on disk, described as data.
 
 Adding a data set is adding an entry to `LAYOUTS`. The data sets themselves belong to their
-authors, whose terms stand on the homepage named with each.
-
-Class tables of the public data sets: the raw label values of every class, in index order.
+authors, whose terms stand on the homepage named with each. Class tables hold the raw label
+values of every class, in index order.
 """
 
 from __future__ import annotations

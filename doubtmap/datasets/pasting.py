@@ -5,8 +5,6 @@ Reference:
     et al., 2019), https://arxiv.org/abs/1908.01098: WD-Pascal, in which one instance of Pascal VOC
     is pasted into each image of WildDash, unscaled, at a uniform place, if it covers more than
     0.7 % of the image; the pass over the images is repeated with other draws.
-
-Parts of a data set, by what a field of its images' paths says: towns, sites, tiles.
 """
 
 from __future__ import annotations

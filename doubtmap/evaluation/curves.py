@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from doubtmap.evaluation.catalogue import section
 from doubtmap.reports.charts import (
     NOTHING,
-    Curve,
+    ChartLine,
     Plane,
     guide,
     line_chart,
@@ -206,7 +206,7 @@ class _Drawer:
         ranked = sorted(points, key=lambda n: (values[n] is None, sign * (values[n] or 0.0)))
         texts = dict(zip(ranked, column([values[name] for name in ranked])))
         curves = [
-            Curve(name, f"{name}: {figure} {texts[name]}", points[name], self.styles[name])
+            ChartLine(name, f"{name}: {figure} {texts[name]}", points[name], self.styles[name])
             for name in ranked
         ]
         curves[0] = replace(curves[0], best=values[ranked[0]] is not None)

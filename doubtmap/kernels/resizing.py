@@ -103,3 +103,19 @@ def _sample_positions(pixels: int, samples: int, covered: float, align_corners: 
 def _for_grid_sample(position: Tensor, samples: int) -> Tensor:
     """Positions in samples in `grid_sample`'s [-1, 1]."""
     return (2 * position + 1) / samples - 1
+
+
+def nearest_pixels(samples: int, span: float, align_corners: bool) -> Tensor:
+    """The pixel nearest to the centre of each native sample, `(samples,)` int64.
+
+    Args:
+        samples: native samples on the axis.
+        span: length that they stand for, in pixels; those in the padding lie beyond the image.
+        align_corners: as in `torch.nn.functional.interpolate`.
+    """
+    sample = torch.arange(samples, dtype=torch.float64)
+    if align_corners:
+        centre = sample * (span - 1) / max(samples - 1, 1)
+    else:
+        centre = (sample + 0.5) * span / samples - 0.5
+    return (centre + 0.5).floor().clamp_min(0).long()

@@ -1,6 +1,6 @@
 """How often each class is taken for each: mIoU, IoU per class, accuracy, over the data set.
 
-Segmentation where some pixels are refused as unknown: the open-set IoU.
+Where some pixels are refused as unknown, the open-set IoU counts what is refused as well.
 
 Reference:
     Hybrid Open-set Segmentation with Synthetic Negative Data (Grcic and Segvic, 2023),

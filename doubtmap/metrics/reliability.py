@@ -1,6 +1,7 @@
 """Does a confidence of 0.8 mean right four times in five? ECE and its relatives, Brier, NLL.
 
-Does what has a probability of 0.2 come true one time in five? ECE and Brier of one event.
+The same is asked of one event, such as *this pixel is wrong*: does what has a probability of 0.2
+come true one time in five?
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def load(
     mean, std = _in_unit_range(mean, std)
     _check_options(classes, mean, std, input_size, divisor)
     _check_reading(activation, channels, bands, mean)
-    _check_device(device)
+    check_device(device)
     if isinstance(model, str) and "," in model and not _exists(model):
         options: dict[str, Any] = {"classes": classes, "mean": mean, "std": std}
         options |= {"input_size": input_size, "classifier": classifier}
@@ -300,24 +300,37 @@ def _check_options(
         )
 
 
-def _check_device(device: torch.device | str | None) -> None:
+def check_device(
+    device: torch.device | str | None, whose: str = "load", instead: str = "device='cpu'"
+) -> None:
+    """Refuse a device that is none, or is not there.
+
+    Args:
+        device: None is any.
+        whose: who asks, for errors.
+        instead: what to pass.
+
+    Raises:
+        UsageError: for what names no device, or one that does not compute.
+        ModelError: for a device that is not there.
+    """
     if device is None:
         return
     try:
         wanted = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise UsageError(
-            f"load: expected a device such as 'cpu' or 'cuda:0', got {device!r}. Correct it, or "
+            f"{whose}: expected a device such as 'cpu' or 'cuda:0', got {device!r}. Correct it, or "
             f"leave it out."
         ) from error
     if wanted.type == "meta":
-        raise UsageError("load: expected a device that computes, got 'meta'. Pass 'cpu'.")
+        raise UsageError(f"{whose}: expected a device that computes, got 'meta'. Pass {instead}.")
     try:
-        torch.zeros(1, device=wanted)
+        torch.zeros(1, device=wanted).item()
     except Exception as error:
         raise ModelError(
-            f"load: expected the device {wanted} to be there, but PyTorch cannot use it "
-            f"({first_line(error)}). Pass device='cpu', or another that this machine has."
+            f"{whose}: expected the device {wanted} to be there, but PyTorch cannot use it "
+            f"({first_line(error)}). Pass {instead}, or another that this machine has."
         ) from error
 
 

@@ -126,7 +126,7 @@ def find_objects(doubt: ArrayLike, classes: ArrayLike, rule: ObjectRule) -> list
     _check(values, predicted)
     flagged = values > np.float64(rule.threshold)  # in float64, so that the threshold is exact
     if rule.fill_holes:
-        flagged = filled(flagged)
+        flagged = without_holes(flagged)
     # a share such as 0.07 is a little more than 7 of 100 once it is multiplied
     share = math.ceil(rule.smallest_share * flagged.size * (1 - 1e-9))
     least = max(rule.smallest, 1, share)
@@ -197,7 +197,7 @@ def _check(doubt: Array, classes: Array) -> None:
         )
 
 
-def filled(mask: Array) -> Array:
+def without_holes(mask: Array) -> Array:
     """`(H, W)` bool: the mask and all that it encloses.
 
     A hole is a region of the background, connected along edges, that does not reach the border.

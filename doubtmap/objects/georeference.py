@@ -1,10 +1,10 @@
 """Where an image lies on the earth: from the tags of a GeoTIFF, or from a world file beside it.
 
+From any reference system to longitude and latitude; this is the one place that knows pyproj.
+
 Reference:
     OGC GeoTIFF Standard 1.1 (Open Geospatial Consortium, 2019),
     https://docs.ogc.org/is/19-008r4/19-008r4.html
-
-From any reference system to longitude and latitude; the one place that knows pyproj.
 """
 
 from __future__ import annotations

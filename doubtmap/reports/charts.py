@@ -1,15 +1,13 @@
-"""The ground of a chart in SVG: a plot area, ticks, grid lines and labels.
+"""Charts in SVG: their ground, and what is drawn on it.
 
-Colours are CSS classes of `chart.css`, so that one drawing serves light, dark and print.
-
-One paired difference as a dot with its interval and the line of no difference.
-
-The reliability diagram: accuracy against confidence, and how many pixels each bin holds.
+A `Plane` is a plot area with ticks, grid lines and labels. On it are drawn curves, one line for
+each score, told apart by hue and dash; the reliability diagram, accuracy against confidence with
+how many pixels each bin holds; and a paired difference as a dot with its interval and the line of
+no difference. Colours are CSS classes of `chart.css`, so that one drawing serves light, dark and
+print.
 
 Reference:
     On Calibration of Modern Neural Networks (Guo et al., 2017), https://arxiv.org/abs/1706.04599
-
-Curves in SVG: one line for each score, told apart by hue and dash.
 """
 
 from __future__ import annotations
@@ -310,7 +308,7 @@ DASHES = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class ChartLine:
     """One line.
 
     Args:
@@ -329,7 +327,7 @@ class Curve:
 
 
 def line_chart(
-    plane: Plane, curves: Sequence[Curve], label: str, behind: Markup = NOTHING
+    plane: Plane, curves: Sequence[ChartLine], label: str, behind: Markup = NOTHING
 ) -> Markup:
     """Draw curves; `behind` lies between grid and curves."""
     lines = [_line(plane, curve) for curve in sorted(curves, key=lambda curve: curve.best)]
@@ -365,7 +363,7 @@ def _column(values: Any) -> NDArray[np.float64]:
     return column if column.ndim == 1 else np.empty(0)
 
 
-def _line(plane: Plane, curve: Curve) -> Markup:
+def _line(plane: Plane, curve: ChartLine) -> Markup:
     path = _path(plane, curve.points)
     css = f"curve {style_class(curve.style)}" + (" best" if curve.best else "")
     lines = Markup('<path class="hit" d="{0}"/><path class="line" d="{0}"/>').format(path)

@@ -3,11 +3,10 @@
 A doubt map is 16-bit greyscale PNG with its scale in the text metadata, or float32 as `.npy`,
 TIFF or safetensors. All files are written atomically; none can carry code.
 
-Sixteen-bit greyscale PNG, written at memory speed.
-
-The lower byte of a doubt map is as good as noise, so that filters and compression save a fifth to a
-quarter of the file and cost more than everything else that is done to a map, by far. The pixels
-are stored as they are: any reader of PNG takes it, and who wants smaller files can compress them.
+PNG is written at memory speed. The lower byte of a doubt map is as good as noise, so that filters
+and compression save a fifth to a quarter of the file and cost more than everything else that is
+done to a map, by far. The pixels are stored as they are: any reader of PNG takes it, and who wants
+smaller files can compress them.
 
 Reference:
     Portable Network Graphics (PNG) Specification (W3C, 2003), https://www.w3.org/TR/png-3/

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError
+from doubtmap.kernels.resizing import nearest_pixels
 from doubtmap.prediction import Prediction
 
 Scale = Literal["none", "unit"]
@@ -76,7 +77,7 @@ def native_labels(
     (height, width), covered, corners = prediction.placement
     full = covered or (float(height), float(width))
     grid = tuple(prediction.native_logits.shape[-2:]) if grid is None else grid
-    rows, columns = (_nearest(count, span, corners) for count, span in zip(grid, full))
+    rows, columns = (nearest_pixels(count, span, corners) for count, span in zip(grid, full))
     inside = (rows < height)[:, None] & (columns < width)
     picked = label[:, rows.clamp_max(height - 1)][:, :, columns.clamp_max(width - 1)]
     return torch.where(inside.to(label.device), picked.long(), OUTSIDE)
@@ -101,18 +102,8 @@ def native_extent(prediction: Prediction) -> tuple[int, int]:
     (height, width), covered, corners = prediction.placement
     full = covered or (float(height), float(width))
     grid = prediction.native_logits.shape[-2:]
-    rows, columns = (_nearest(count, span, corners) for count, span in zip(grid, full))
+    rows, columns = (nearest_pixels(count, span, corners) for count, span in zip(grid, full))
     return int((rows < height).sum()), int((columns < width).sum())
-
-
-def _nearest(count: int, span: float, align_corners: bool) -> Tensor:
-    """Image pixel nearest to each of `count` samples that stand for `span` pixels."""
-    index = torch.arange(count, dtype=torch.float64)
-    if align_corners:
-        centre = index * (span - 1) / max(count - 1, 1)
-    else:
-        centre = (index + 0.5) * span / count - 0.5
-    return (centre + 0.5).floor().clamp_min(0).long()
 
 
 def _layer(prediction: Prediction, name: str, score: str) -> Tensor:

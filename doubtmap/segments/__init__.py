@@ -6,7 +6,7 @@ A pixel is too small to act on. These are things: connected pixels of one predic
 from doubtmap.segments.judging import CrossJudgement, Judgement, cross_judge, feature_sets, judge
 from doubtmap.segments.meta import MetaModel
 from doubtmap.segments.partition import Partition, adjusted_iou
-from doubtmap.segments.table import SegmentTable, image_figures, segment_table
+from doubtmap.segments.table import SegmentTable, expected_figures, segment_table
 
 __all__ = [
     "CrossJudgement",
@@ -16,8 +16,8 @@ __all__ = [
     "SegmentTable",
     "adjusted_iou",
     "cross_judge",
+    "expected_figures",
     "feature_sets",
-    "image_figures",
     "judge",
     "segment_table",
 ]

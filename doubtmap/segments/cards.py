@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from doubtmap.reports.charts import Curve, Plane, guide, line_chart
+from doubtmap.reports.charts import ChartLine, Plane, guide, line_chart
 from doubtmap.reports.overlay import overlay
 from doubtmap.reports.pictures import photograph
 from doubtmap.segments.look_first import LookFirst
@@ -45,7 +45,7 @@ def found_chart(curves: Mapping[str, Sequence[float]]) -> Markup:
     """
     plane = Plane("share of images looked at", "share of all wrong pixels found")
     drawn = [
-        Curve(name, name, np.column_stack([np.linspace(0, 1, len(ys)), ys]), style, style == 0)
+        ChartLine(name, name, np.column_stack([np.linspace(0, 1, len(ys)), ys]), style, style == 0)
         for style, (name, ys) in enumerate(curves.items())
     ]
     random = guide(plane, np.array([[0.0, 0.0], [1.0, 1.0]]), "random order")

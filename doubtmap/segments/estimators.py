@@ -1,9 +1,7 @@
 """The two kinds of meta model as arrays: a line, and a sum of small trees.
 
-scikit-learn fits them (`learning.py`); what it found is kept as plain arrays, so that a file of
-them is no pickle and using it needs no scikit-learn.
-
-Fitting lines and trees with scikit-learn, the only file that needs it.
+scikit-learn fits them, at the end of this file and nowhere else. What it found is kept as plain
+arrays, so that a file of them is no pickle and using it needs no scikit-learn.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from doubtmap.segments import (
     SegmentTable,
     adjusted_iou,
     cross_judge,
+    expected_figures,
     feature_sets,
-    image_figures,
     segment_table,
 )
 from doubtmap.segments.estimators import Kind, checked
@@ -226,7 +226,7 @@ def fit_segments(
     )
     if out is not None:
         model.save(out)
-    images = np.stack(image_figures(found.table, compared["all"].expected_iou))
+    images = np.stack(expected_figures(found.table, compared["all"].expected_iou))
     return SegmentFit(model, compared, images, found, tuple(_notes(found, compared, whole)))
 
 

@@ -1,5 +1,7 @@
 """Meta classification and meta regression: which predicted segments to distrust.
 
+What a model sees of a table are finite numbers, the same ones in fitting and in use.
+
 Reference:
     Prediction Error Meta Classification in Semantic Segmentation (Rottmann et al., 2020),
     https://arxiv.org/abs/1811.00648; Pixel-wise Gradient Uncertainty for Convolutional Neural
@@ -7,8 +9,6 @@ Reference:
     https://arxiv.org/abs/2303.06920. Where we depart: images are parted, not segments, so that no
     segment is judged by a model that has seen its neighbours; inputs are standardised by the
     images fitted to.
-
-What a meta model sees of a table: finite numbers, the same ones in fitting and in use.
 """
 
 from __future__ import annotations

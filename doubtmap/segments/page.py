@@ -6,7 +6,7 @@ OUT/segments.csv          all segments: place, features, what is expected of the
 OUT/review.json           how all this was made
 OUT/segments/NAME.png     which segment every pixel lies in: red + 256 green + 65536 blue
 
-What `fit segments` found, as a table of plain text.
+At the end what `fit segments` found, as a table of plain text.
 """
 
 from __future__ import annotations

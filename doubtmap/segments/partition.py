@@ -1,6 +1,6 @@
-"""A predicted map of classes as segments: connected pixels of one class.
+"""A predicted map of classes as segments, and how well each of them meets the labels.
 
-How well each predicted segment meets the labels.
+A segment is what hangs together of one predicted class.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Segmenter
 from doubtmap.scoring import ScoredImage, fingerprint_of, same_network, score_images
-from doubtmap.segments import MetaModel, Partition, SegmentTable, image_figures, segment_table
+from doubtmap.segments import MetaModel, Partition, SegmentTable, expected_figures, segment_table
 
 ORDERS = ("wrong", "miou")
 """By what images are ranked."""
@@ -173,7 +173,7 @@ class ImageReview:
     def of(cls, model: MetaModel, table: SegmentTable) -> Self:
         """Judge the segments of one image, all features of which are there."""
         expected = model.expected_iou(table)
-        miou, wrong = image_figures(table, expected)
+        miou, wrong = expected_figures(table, expected)
         probability = model.probability(table)
         return cls(table.only("size"), probability, expected, float(miou[0]), float(wrong[0]))
 

@@ -1,11 +1,9 @@
 """Segments as a table, one row each, that NumPy, pandas and Arrow take as it is.
 
-What to expect of whole images without labels: mIoU and the share of wrong pixels.
-
-Nothing here is fitted to images. Lines fitted to the images of one sequence made both expectations
-worse on another (`docs/segments.md`).
-
-What a segment looks like in the doubt maps: the inputs of meta classification.
+The columns are what a segment looks like in the doubt maps: the inputs of meta classification.
+Summed up over an image they give what to expect of it without labels, mIoU and the share of wrong
+pixels; nothing in that is fitted to images, as lines fitted to the images of one sequence made
+both expectations worse on another (`docs/segments.md`).
 
 Reference:
     Prediction Error Meta Classification in Semantic Segmentation: Detection via Aggregated
@@ -148,7 +146,7 @@ def _cells(column: Array) -> list[str]:
     return [str(value) for value in column.tolist()]
 
 
-def image_figures(table: SegmentTable, expected: Array) -> tuple[Array, Array]:
+def expected_figures(table: SegmentTable, expected: Array) -> tuple[Array, Array]:
     """Expected mIoU and expected share of wrong pixels of each image.
 
     With the probabilities P(c) of pixels taken at their word, the IoU of a class is about

@@ -1,8 +1,8 @@
-"""A canvas of numbered surfaces, painted far to near: the last one decides a pixel.
+"""The canvas of a street, and the camera that looks at it.
 
-What a surface is (its label, colour, texture, depth) is looked up by its number at the end.
-
-The camera on its road: where a point beside the road, above it and ahead lands in the image.
+The canvas holds numbered surfaces, painted far to near: the last one decides a pixel. What a
+surface is (its label, colour, texture, depth) is looked up by its number at the end. The camera
+says where a point beside the road, above it and ahead lands in the image.
 """
 
 from __future__ import annotations

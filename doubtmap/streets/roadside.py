@@ -1,7 +1,4 @@
-"""Poles, lamps, bollards, signs and traffic lights.
-
-Trees, bushes and hedges.
-"""
+"""What stands beside a road: poles, lamps, signs and traffic lights; trees, bushes and hedges."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One street scene: what stands where, and how the layers become an image and a label map.
-
-What stands where along a street, and in what order it is drawn.
-"""
+"""One street scene: what stands where, in what order it is drawn, and the image of it."""
 
 from __future__ import annotations
 
@@ -59,7 +56,7 @@ class Thing:
     draw: Callable[[], None]
 
 
-class Layout:
+class StreetPlan:
     """Chooses what stands along a street, gathers it, and draws it far to near."""
 
     def __init__(self, random: Random, canvas: Canvas, street: Street, light: Light) -> None:
@@ -325,8 +322,10 @@ def _bare(layers: Layers, ground: Ground) -> NDArray[np.bool_]:
     return bare
 
 
-def _lay_out(canvas: Canvas, street: Street, light: Light, random: Random, keeps: int) -> Layout:
-    layout = Layout(random, canvas, street, light)
+def _lay_out(
+    canvas: Canvas, street: Street, light: Light, random: Random, keeps: int
+) -> StreetPlan:
+    layout = StreetPlan(random, canvas, street, light)
     for side in (-1, 1):
         layout.frontage(side)
     layout.furniture()

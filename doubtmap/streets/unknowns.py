@@ -1,8 +1,7 @@
 """Things that no class names: animals, boxes, tyres, furniture, debris, rocks, people ...
 
-Each has one function, which draws it on a `Stand`; `MAKERS` lists them with their sizes.
-
-Where an unknown thing stands, and the pen that draws it there.
+A `Stand` is where a thing stands, with the pen that draws it there. Each thing has one function,
+which draws it on a `Stand`; `MAKERS` lists them with their sizes.
 """
 
 from __future__ import annotations

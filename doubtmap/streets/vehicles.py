@@ -44,7 +44,7 @@ Profile = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
-class Model:
+class VehicleModel:
     """A kind of vehicle; its profile runs over the top from tail to nose, in parts of its size.
 
     Args:
@@ -68,7 +68,7 @@ class Model:
     taper: float = 0.0
 
 
-CAR = Model(
+CAR = VehicleModel(
     length=(3.8, 4.9),
     width=1.8,
     height=(1.4, 1.75),
@@ -89,7 +89,7 @@ CAR = Model(
 )
 
 
-HATCH = Model(
+HATCH = VehicleModel(
     length=(3.5, 4.4),
     width=1.75,
     height=(1.45, 1.8),
@@ -110,7 +110,7 @@ HATCH = Model(
 )
 
 
-VAN = Model(
+VAN = VehicleModel(
     length=(4.8, 6.2),
     width=2.0,
     height=(2.1, 2.7),
@@ -122,7 +122,7 @@ VAN = Model(
 )
 
 
-BUS = Model(
+BUS = VehicleModel(
     length=(9.5, 12.5),
     width=2.5,
     height=(2.9, 3.6),
@@ -134,7 +134,7 @@ BUS = Model(
 )
 
 
-LORRY = Model(
+LORRY = VehicleModel(
     length=(7.0, 10.5),
     width=2.5,
     height=(3.1, 3.9),
@@ -175,7 +175,7 @@ class Pose:
 class _Body:
     """Turns parts of a vehicle's length, width and height into points of the world."""
 
-    def __init__(self, model: Model, pose: Pose, size: tuple[float, float, float]) -> None:
+    def __init__(self, model: VehicleModel, pose: Pose, size: tuple[float, float, float]) -> None:
         self.model, self.pose = model, pose
         self.length, self.width, self.height = size
 
@@ -193,12 +193,12 @@ class _Body:
         return self.pose.s + shift, up * self.height, self.pose.z + reach
 
 
-def draw_model(random: Random) -> Model:
+def draw_model(random: Random) -> VehicleModel:
     """Choose a kind of vehicle."""
     return random.choices([CAR, HATCH, VAN, BUS, LORRY], [5, 4, 2, 1, 1])[0]
 
 
-def vehicle(canvas: Canvas, random: Random, light: Light, model: Model, pose: Pose) -> None:
+def vehicle(canvas: Canvas, random: Random, light: Light, model: VehicleModel, pose: Pose) -> None:
     """Draw one vehicle with its shadow."""
     size = (
         random.uniform(*model.length),

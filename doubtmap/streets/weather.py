@@ -1,8 +1,7 @@
-"""Night, fog and rain over a finished scene; at strength 0 each leaves it as it is.
+"""What lies between a scene and its image: weather, sky and the camera.
 
-The sky: a gradient and clouds.
-
-The camera's own mark on an image: exposure, colour cast, vignette, blur and noise.
+Night, fog and rain lie over a finished scene, and at strength 0 each leaves it as it is; the sky is
+a gradient with clouds; the camera adds exposure, colour cast, vignette, blur and noise.
 """
 
 from __future__ import annotations

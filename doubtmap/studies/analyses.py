@@ -1,14 +1,13 @@
 """What calibration depends on: capacity, the size of the view, several scales, being right.
 
-The four analyses of the paper, each a set of segmenters or of pixels measured on the same images.
-A subset of right pixels, or of wrong ones, has an accuracy of 1 or 0, so its ECE is how far its
-mean confidence is from that; it needs labels, and tells how sure a network is of its mistakes.
+The four analyses of the paper, each a set of segmenters or of pixels measured on the same images. A
+subset of right pixels, or of wrong ones, has an accuracy of 1 or 0, so its ECE is how far its mean
+confidence is from that; it needs labels, and tells how sure a network is of its mistakes. A table
+and a page with charts show what came out.
 
 Reference:
     On Calibrating Semantic Segmentation Models: Analyses and An Algorithm (Wang, Gong and Wang,
     2023), https://arxiv.org/abs/2212.12053
-
-The analyses of calibration as a table and one HTML page with charts.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from doubtmap.files import write_atomically
 from doubtmap.metrics import Confusion
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Prediction, Segmenter
-from doubtmap.reports.charts import Curve, Plane, drawing, line_chart, rounded_up, titled
+from doubtmap.reports.charts import ChartLine, Plane, drawing, line_chart, rounded_up, titled
 from doubtmap.reports.page import framed, header, page_table, plain_table
 
 ANALYSES = ("capacity", "crop", "multiscale", "correctness")
@@ -289,7 +288,7 @@ def _confidence_chart(name: str, row: Mapping[str, Any]) -> Markup:
     for style, key in enumerate(("confidence_right", "confidence_wrong")):
         share = np.array(row[key], np.float64)
         places = (np.arange(len(share)) + 0.5) / len(share)
-        curves.append(Curve(key, key.replace("_", " of "), np.stack([places, share], 1), style))
+        curves.append(ChartLine(key, key.replace("_", " of "), np.stack([places, share], 1), style))
     top = rounded_up(max(float(curve.points[:, 1].max()) for curve in curves))
     plane = Plane("confidence", "share", (0.0, 1.0), (0.0, top), height=240)
     return Markup("<h3>{}</h3>{}").format(name, line_chart(plane, curves, f"Confidence, {name}"))

@@ -1,16 +1,13 @@
 """Do a class's features depend on where in the image its pixels lie?
 
 One Gaussian for each class, wherever its pixels are, is sound where the class's mean is nearer to
-itself far away in the image than to the means of other classes there.
+itself far away in the image than to the means of other classes there. The means are taken over a
+data set and written as `locations.json` and as a matrix, `locations.svg`.
 
 Reference:
     Deep Deterministic Uncertainty for Semantic Segmentation (Mukhoti et al., 2021), figure 1,
     https://arxiv.org/abs/2111.00079. The paper compares three pairs of pixels; here all pairs of
     cells of a grid that are at least half the image's diagonal apart.
-
-Class means at distant places of the image, over a data set.
-
-Class means at distant places as files: `locations.json` and a matrix, `locations.svg`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """The batches of an epoch: which images, how they are varied, read ahead of their use.
 
-Random numbers that depend on the seed, the epoch and the image only.
-
-Hence a resumed run, another number of reading threads and another number of processes draw the
-same.
+Random numbers depend on the seed, the epoch and the image only. Hence a resumed run, another number
+of reading threads and another number of processes draw the same.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ HEAD_RATE = {False: 0.02, True: 0.006}
 KL_WEIGHT = 10.0
 TINY = 1e-8
 
-Source = Callable[[Tensor], Tensor]
+TeacherOutput = Callable[[Tensor], Tensor]
 """Images `(B, 3, H, W)` in [0, 1] to targets `(B, K, H, W)`."""
 
 
@@ -45,7 +45,7 @@ class Distilling(CrossEntropy):
     def __init__(
         self,
         start: Start,
-        teachers: Source | None,
+        teachers: TeacherOutput | None,
         class_weights: Tensor | None = None,
         processes: Processes = ALONE,
         *,
@@ -99,7 +99,7 @@ class SecondHead(Distilling):
     def __init__(
         self,
         start: Start,
-        teachers: Source | None,
+        teachers: TeacherOutput | None,
         class_weights: Tensor | None = None,
         processes: Processes = ALONE,
         *,
@@ -114,7 +114,7 @@ class SecondHead(Distilling):
         self.frozen, self.rate = frozen, HEAD_RATE[hidden > 0]
         if frozen:
             self.network.requires_grad_(False)
-        head = Head(classifier, channels, hidden, about, channels_of(start, layers))
+        head = Head(classifier, channels, hidden, about, layer_channels(start, layers))
         self.mine = f"network.{head.layer}."
         attach(self.network, head)
 
@@ -160,7 +160,7 @@ class MeanProbability(Distilling):
         target, counts = self.target(images, labels)
         logits = self.logits(images[:, :3])
         loss = cross_entropy(logits, labels, self.class_weights, self.processes)
-        far = divergence(logits, target, counts, self.processes)
+        far = distillation_loss(logits, target, counts, self.processes)
         return {"cross_entropy": loss, "divergence": KL_WEIGHT * far}
 
 
@@ -183,7 +183,7 @@ def classifier_of(start: Start) -> tuple[str, int, bool]:
     return name, int(layer.in_channels), bool(about["align_corners"])
 
 
-def channels_of(start: Start, layers: Sequence[str]) -> dict[str, int]:
+def layer_channels(start: Start, layers: Sequence[str]) -> dict[str, int]:
     """Channels of what inner layers say, by name.
 
     Raises:
@@ -223,7 +223,7 @@ def log_error(
     return loss.detach() + processes.count * (loss - loss.detach())
 
 
-def divergence(
+def distillation_loss(
     logits: Tensor, target: Tensor, counts: Tensor, processes: Processes = ALONE
 ) -> Tensor:
     """`mean sum_c t_c (log t_c - log q_c)` over the pixels that count, in nats.

@@ -21,12 +21,12 @@ from doubtmap.training.optimizing import (
     precision_of,
     set_rate,
 )
-from doubtmap.training.recipe import Objective, Reporter, Row
+from doubtmap.training.recipe import LogRow, Objective, Reporter
 from doubtmap.training.settings import Settings
 
 
 @dataclass
-class Progress:
+class Standing:
     """How far a training has come; what a checkpoint keeps beside the weights.
 
     Args:
@@ -37,7 +37,7 @@ class Progress:
     """
 
     epoch: int = 0
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LogRow] = field(default_factory=list)
     best: float | None = None
     best_epoch: int = 0
 
@@ -58,7 +58,7 @@ def fit(
     validate: Callable[[nn.Module], float] | None,
     save: Callable[[nn.Module], None],
     report: Reporter,
-) -> Progress:
+) -> Standing:
     """Train to the end, from the folder's checkpoint where there is one.
 
     Args:
@@ -139,7 +139,7 @@ def average(
 
 
 def kept(
-    done: Progress,
+    done: Standing,
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -161,11 +161,11 @@ def restored(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-) -> Progress:
+) -> Standing:
     """Bring all to the state of a checkpoint; without one, to the start."""
     if state is None:
-        return Progress()
+        return Standing()
     objective.load_state_dict(state["objective"])
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
-    return Progress(**state["progress"])
+    return Standing(**state["progress"])

@@ -1,9 +1,7 @@
 """A normalizing flow of image patches: exact likelihood and samples at any size divisible by 8.
 
 It is fully convolutional and its prior is one standard normal for all values, so one set of
-weights serves all sizes.
-
-The invertible layers of a flow: each maps forth with its log-determinant, and back.
+weights serves all sizes. Each of its layers maps forth with its log-determinant, and back.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ TRIES = 8
 """Places that are drawn for each patch; the one with the least void is taken."""
 
 
-def places(
+def patch_corners(
     labels: Tensor, size: tuple[int, int], generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Draw a place for a patch in every image, of some places the one with the least void.
@@ -134,7 +134,7 @@ def patches(
         for number in range(of_step):
             image, label = next(views)
             drawn = generator(seed, step, number, PLACES)
-            corners, clean = places(label[None].expand(OF_VIEW, -1, -1), size, drawn)
+            corners, clean = patch_corners(label[None].expand(OF_VIEW, -1, -1), size, drawn)
             found += [cut(image[None], corner[None], size) for corner in corners[clean]]
         empty = 0 if found else empty + 1
         if found:
@@ -298,7 +298,7 @@ def pretrain(
     latest = rows[-1]["bits"] if rows else math.nan
 
     def log(step: int, bits: float) -> None:
-        held_out = judge(flow, test)
+        held_out = judge_flow(flow, test)
         _check(held_out, "likelihood of held-out patches", step, rows)
         rows.append({"step": step + 1, "bits": bits, "held_out_bits": held_out})
         if writes:
@@ -321,7 +321,7 @@ def pretrain(
         log(training.steps - 1, latest)
     if writes:
         alone = len(batches.dataset) < 2
-        about = {"bits": judge(flow, test), "patches": len(test), "judged_on_its_own": alone}
+        about = {"bits": judge_flow(flow, test), "patches": len(test), "judged_on_its_own": alone}
         write_flow(path, flow, **about, data=batches.dataset.name, classes=list(classes))
         path.with_suffix(".pt").unlink(missing_ok=True)
 
@@ -347,7 +347,7 @@ def logged_after(done: int, steps: int) -> bool:
 
 
 @torch.no_grad()
-def judge(flow: Flow, images: Tensor) -> float:
+def judge_flow(flow: Flow, images: Tensor) -> float:
     """Mean bits per dimension of held-out patches, the same noise each time."""
     return flow.bits(images, generator(0)).mean().item()
 

@@ -1,6 +1,6 @@
 """What a batch costs where negatives are pasted into it: the objective of NFlowJS.
 
-How far a prediction is from the uniform distribution: what is made small on negative pixels.
+On negative pixels the distance of the prediction from the uniform distribution is made small.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from doubtmap.datasets import VOID
 from doubtmap.training.flow import Flow
-from doubtmap.training.flow_training import cut, places
-from doubtmap.training.negatives import Source
+from doubtmap.training.flow_training import cut, patch_corners
+from doubtmap.training.negatives import PatchSource
 from doubtmap.training.networks import Start
 from doubtmap.training.optimizing import ALONE, Processes
 from doubtmap.training.recipe import CrossEntropy, cross_entropy
@@ -113,7 +113,7 @@ class NegativeLearning(CrossEntropy):
     def __init__(
         self,
         start: Start,
-        source: Source,
+        source: PatchSource,
         sides: tuple[int, int],
         class_weights: Tensor | None = None,
         processes: Processes = ALONE,
@@ -136,12 +136,12 @@ class NegativeLearning(CrossEntropy):
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """`{"cross_entropy": ..., "divergence": ..., "bits": ...}`, the second weighted."""
         size = drawn_size(self.sides)
-        corners, clean = places(labels, size)
+        corners, clean = patch_corners(labels, size)
         content = cut(images, corners, size).detach()
         with torch.autocast(images.device.type, enabled=False):
             patches, shapes = self.source(content.float(), clean)
             patches = pulled(patches, self.pull)
-        mixed, pasted = paste(images, patches, shapes, corners)
+        mixed, pasted = paste_patches(images, patches, shapes, corners)
         logits = self.logits(mixed).float()
         if logits.shape[-2:] != labels.shape[-2:]:
             logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear")
@@ -194,7 +194,7 @@ def drawn_size(sides: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def paste(
+def paste_patches(
     images: Tensor, patches: Tensor, shapes: Tensor, corners: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Put a patch into every image, hard, differentiable by the patches.

@@ -1,6 +1,6 @@
 """Negatives: patches that are pasted into known images, and taught to be unknown.
 
-Real negatives: things and photographs of elsewhere, where a flow's samples would be.
+They are samples of a flow, or real: things and photographs of elsewhere.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Objects:
 
 
 @dataclass(frozen=True, eq=False)
-class Photographs:
+class PhotographPatches:
     """Windows of real photographs, without regard to what they show.
 
     Args:
@@ -116,7 +116,7 @@ def everywhere(content: Tensor) -> Tensor:
 
 def open_real(
     text: str, class_names: Sequence[str], held_out: Sequence[str] = ()
-) -> Objects | Photographs:
+) -> Objects | PhotographPatches:
     """Real things of a folder with outlines, else windows of its photographs.
 
     Args:
@@ -149,7 +149,7 @@ def open_real(
         f"{text}: {len(kept)} photographs without outlines are taken as negatives. Where they show "
         f"{taught}, the network is taught to doubt what it knows, or what it is to be tested on."
     )
-    return Photographs(kept, (note,))
+    return PhotographPatches(kept, (note,))
 
 
 def _objects(text: str, class_names: Sequence[str], held_out: Sequence[str]) -> Objects:
@@ -171,7 +171,7 @@ def _objects(text: str, class_names: Sequence[str], held_out: Sequence[str]) -> 
     return Objects(replace(outlines, outlines=whole), tuple(notes))
 
 
-def fingerprints_of(source: Objects | Photographs) -> set[str]:
+def fingerprints_of(source: Objects | PhotographPatches) -> set[str]:
     """A short hash of each image that things are taken from.
 
     Raises:
@@ -180,9 +180,9 @@ def fingerprints_of(source: Objects | Photographs) -> set[str]:
     return {fingerprint_of(path) for path in source.files()}
 
 
-def things_of(source: Objects | Photographs) -> list[str]:
+def things_of(source: Objects | PhotographPatches) -> list[str]:
     """All that a draw of each thing depends on, in the order of the draw."""
-    if isinstance(source, Photographs):
+    if isinstance(source, PhotographPatches):
         return [fingerprint_of(path) for path in source.paths]
     marks = {path: fingerprint_of(path) for path in source.files()}
     return [f"{marks[one.image]} {one.points.tolist()}" for one in source.outlines.outlines]
@@ -198,7 +198,7 @@ BLOCK = 8
 REAL = "real:"
 
 
-class Source(Protocol):
+class PatchSource(Protocol):
     """Where negatives come from: `patches, mask = source(content, clean)`."""
 
     def __call__(self, content: Tensor, clean: Tensor) -> Drawn:
@@ -260,7 +260,7 @@ class Mixture:
         sources: two or more.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[PatchSource, ...]
 
     def __call__(self, content: Tensor, clean: Tensor) -> Drawn:
         """Patches of `content`'s shape."""
@@ -299,7 +299,7 @@ def open_source(
     flow: Flow | None,
     class_names: Sequence[str],
     held_out: Sequence[str] = (),
-) -> tuple[Source, tuple[str, ...]]:
+) -> tuple[PatchSource, tuple[str, ...]]:
     """The source of negatives that a text means, and what the user should know of it.
 
     Args:
@@ -313,7 +313,7 @@ def open_source(
         UsageError: for `flow` without a flow.
         DataError: for a folder without negatives.
     """
-    sources: list[Source] = []
+    sources: list[PatchSource] = []
     notes: list[str] = []
     for kind in kinds:
         if kind == "flow":

@@ -1,8 +1,7 @@
 """The network that a training starts from, by the name a user gives it.
 
-Hugging Face networks to be trained: from a configuration, or from a folder with weights.
-
-Dropout in training: the rate of the network's own layers, or a layer before its classifier.
+Hugging Face networks come from a configuration, or from a folder with weights. Dropout in training
+sets the rate of the network's own layers, or adds a layer before its classifier.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ Opened = tuple[nn.Module, tuple[str, ...], tuple[float, ...], tuple[float, ...],
 """Network, class names, mean, standard deviation and notes."""
 
 
-def open_folder(name: str, classes: tuple[str, ...], from_scratch: bool) -> Opened:
+def open_weights(name: str, classes: tuple[str, ...], from_scratch: bool) -> Opened:
     """A network of a folder or name: its weights, or only its configuration.
 
     Raises:
@@ -280,7 +279,7 @@ def _started(model: str, classes: tuple[str, ...], from_scratch: bool) -> Start:
     if Path(model, DESCRIPTION).is_file():
         return _trained(Path(model), classes, from_scratch)
     if Path(model).is_dir() or (model.count("/") == 1 and not Path(model).exists()):
-        found = open_folder(model, classes, from_scratch)
+        found = open_weights(model, classes, from_scratch)
         return Start(*found[:4], "huggingface", not from_scratch, found[4])
     raise UsageError(f"train: expected a network such as {FORMS}, got {model!r}.")
 

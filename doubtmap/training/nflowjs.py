@@ -172,7 +172,7 @@ class NFlowJS(NFlowJSOptions, Recipe):
                 f"--freeze-flow, or --optimizer adamw."
             )
         if self.flow is not None:
-            check_unseen(self.flow, job.hold_out)
+            check_objects_unseen(self.flow, job.hold_out)
         return replace(self, patch=fitted_patch(self.patch, crop), held_out=job.hold_out)
 
     def prepared(self, work: Work) -> tuple[NFlowJS, Batches, tuple[str, ...]]:
@@ -225,7 +225,7 @@ class NFlowJS(NFlowJSOptions, Recipe):
         return (f"The flow {self.flow} needs {about['bits']:.3f} bits per dimension on {on}.",)
 
 
-def check_unseen(path: str | Path, held_out: Sequence[str]) -> None:
+def check_objects_unseen(path: str | Path, held_out: Sequence[str]) -> None:
     """Refuse a flow that has learnt what the network is to be tested on.
 
     Raises:

@@ -1,6 +1,6 @@
 """What a step of training needs: optimiser, precision, and foreseeable failures in our words.
 
-One process or several that train together, started by `torchrun`.
+One process steps alone, or several that `torchrun` started step together.
 """
 
 from __future__ import annotations

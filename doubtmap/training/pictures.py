@@ -1,6 +1,7 @@
-"""How a training went: every column of its log as a curve, in one SVG file that stands alone.
+"""What a training looks like: its log as curves, and what a flow draws.
 
-What a flow draws, side by side in one picture.
+Every column of a log is one curve in an SVG file that stands alone; samples of a flow lie side by
+side in one picture.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from doubtmap.files import write_atomically
-from doubtmap.reports.charts import Curve, Plane, drawing, line_chart
+from doubtmap.reports.charts import ChartLine, Plane, drawing, line_chart
 from doubtmap.reports.page import stand_alone
 from doubtmap.training.flow_training import read_flow
 
@@ -26,7 +27,7 @@ AXES = ("epoch", "step")
 """Columns that can be the horizontal axis, the preferred first."""
 
 
-LEFT_OUT = ("step", "seconds")
+NOT_DRAWN = ("step", "seconds")
 
 
 def draw_log(log: Path) -> Path | None:
@@ -56,7 +57,7 @@ def loss_chart(text: str) -> str:
     """
     rows = list(csv.DictReader(io.StringIO(text)))
     axis = next(name for name in AXES if name in rows[0])
-    columns = [n for n in rows[0] if n != axis and n not in LEFT_OUT]
+    columns = [n for n in rows[0] if n != axis and n not in NOT_DRAWN]
     plots = [_plot(axis, name, points(rows, axis, name)) for name in columns]
     shown = [plot for plot in plots if plot is not None]
     parts = [
@@ -93,7 +94,7 @@ def _plot(axis: str, name: str, at: NDArray[np.float64]) -> Markup | None:
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     ends = (left, right) if right > left else (left - 0.5, right + 0.5)
     plane = Plane(axis, name, ends, (low - margin, high + margin), height=PLANE.height)
-    return line_chart(plane, [Curve(name, name, at, 0)], f"{name} by {axis}")
+    return line_chart(plane, [ChartLine(name, name, at, 0)], f"{name} by {axis}")
 
 
 COLUMNS, ROWS, SIDE, GAP = 8, 3, 64, 4

@@ -282,7 +282,7 @@ class Recipe:
         """Write what belongs beside the network that has just been written."""
 
 
-Row = dict[str, Any]
+LogRow = dict[str, Any]
 """A line of the log: epoch, step, rate, loss, its terms, miou, seconds."""
 
 
@@ -300,7 +300,7 @@ class Reporter:
     """
 
     step: Callable[[int, int, int, int, float], None] = lambda *_: None
-    epoch: Callable[[Row], None] = lambda _: None
+    epoch: Callable[[LogRow], None] = lambda _: None
     member: Callable[[int, int], None] = lambda *_: None
     teachers: Callable[[int, int], None] = lambda *_: None
     flow: Callable[[int, int, float], None] = lambda *_: None

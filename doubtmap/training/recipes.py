@@ -21,7 +21,7 @@ from doubtmap.training.optimizing import Processes
 from doubtmap.training.recipe import CrossEntropy, Job, Objective, Recipe, Work
 from doubtmap.training.settings import DudesOptions, SpectralOptions
 from doubtmap.training.spectral import bound, fold, settle
-from doubtmap.training.teachers import Cache, Teachers, Told, check_target, fingerprints
+from doubtmap.training.teachers import Cache, Teachers, Told, check_target, teacher_fingerprints
 from doubtmap.version import __version__
 
 
@@ -160,7 +160,7 @@ class Dudes(DudesOptions, Recipe):
 
     def materials(self, job: Job) -> dict[str, Any]:
         """What the teachers are now."""
-        return {"teachers": fingerprints(self.teachers)}
+        return {"teachers": teacher_fingerprints(self.teachers)}
 
     def rate(self, start: Start) -> float:
         """The largest learning rate where none is given: the network's, or of a head alone its."""

@@ -133,7 +133,7 @@ class Teachers:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def fingerprints(names: Sequence[str]) -> list[object]:
+def teacher_fingerprints(names: Sequence[str]) -> list[object]:
     """What the networks of these names are now, as a cache recognises them; of none, nothing.
 
     Raises:

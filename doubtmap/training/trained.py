@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from doubtmap.datasets import Dataset
-from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.errors import DataError, UsageError
+from doubtmap.models.loading import check_device
 from doubtmap.training.augment import NONE, USUAL
 from doubtmap.training.batches import Batches, count_labels
 from doubtmap.training.fit import fit
@@ -236,17 +237,5 @@ def usable(device: torch.device | str | None) -> torch.device:
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        wanted = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise UsageError(
-            f"train: expected a device such as cpu or cuda:0, got {device!r}. Correct it."
-        ) from error
-    try:
-        torch.zeros(1, device=wanted).item()
-    except Exception as error:
-        raise ModelError(
-            f"train: expected the device {wanted} to be there, but PyTorch cannot use it. Pass "
-            f"--device cpu, or another that this machine has."
-        ) from error
-    return wanted
+    check_device(device, "train", "--device cpu")
+    return torch.device(device)

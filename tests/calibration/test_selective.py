@@ -11,7 +11,7 @@ import doubtmap as dm
 from doubtmap.calibration import Meta, Selective, SelectiveSoft, Temperature
 from doubtmap.calibration.comparison import compare
 from doubtmap.calibration.judge import Judge, _descend, _folded, _layers
-from doubtmap.calibration.meta import entropy
+from doubtmap.calibration.meta import entropy_of_logits
 from doubtmap.calibration.pixels import draw_pixels
 from doubtmap.calibration.selective import draw_doubts, fit_selector, log_odds_of_wrong
 from doubtmap.metrics import Reliability
@@ -174,7 +174,7 @@ def test_meta_is_uniform_above_its_threshold(fitted, lying):
     meta = fitted["meta"]
     pixels = draw_pixels(lying)
     right = pixels.where(~pixels.wrong)
-    above = (entropy(right.values) > meta.threshold).float().mean().item()
+    above = (entropy_of_logits(right.values) > meta.threshold).float().mean().item()
     assert above == pytest.approx(0.05, abs=0.005)
     sure, unsure = torch.tensor([20.0, 0, 0, 0]), torch.tensor([0.1, 0, 0, 0])
     logits = torch.stack([sure, unsure], 1)[None, :, None]

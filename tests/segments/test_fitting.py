@@ -13,7 +13,7 @@ from doubtmap import DataError, ModelError, Prediction, UsageError
 from doubtmap.engine.splitting import folds_of
 from doubtmap.evaluation.evaluate import Options
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.segments import MetaModel, image_figures
+from doubtmap.segments import MetaModel, expected_figures
 from doubtmap.segments.fitting import fit_segments, labelled_segments
 from doubtmap.segments.look_first import area, look_first, share_found
 from doubtmap.segments.page import read_segments, write_review, write_segments
@@ -52,7 +52,7 @@ def test_figures_come_from_images_that_were_not_fitted_to(fit):
     inside = np.isin(table.image, held)
     other = MetaModel.fit(table.take(~inside), "linear")
     assert np.array_equal(cross.expected_iou[inside], other.expected_iou(table.take(inside)))
-    miou, wrong = image_figures(table, cross.expected_iou)
+    miou, wrong = expected_figures(table, cross.expected_iou)
     assert np.array_equal(found.images, [miou, wrong])
     again = MetaModel.load(out)
     assert np.array_equal(again.probability(table), found.model.probability(table))

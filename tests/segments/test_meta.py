@@ -16,8 +16,8 @@ from doubtmap.segments import (
     MetaModel,
     SegmentTable,
     cross_judge,
+    expected_figures,
     feature_sets,
-    image_figures,
     judge,
 )
 from doubtmap.segments.estimators import PENALTY, _options, fit_classifier, fit_regressor
@@ -173,7 +173,7 @@ def test_images_that_are_certain_and_right_are_expected_to_be():
     table = table_of()
     sure = table.features.copy()
     sure[:, 3], sure[:, 4] = table.classes == 0, table.classes == 1
-    miou, wrong = image_figures(dataclasses.replace(table, features=sure), np.ones(len(table)))
+    miou, wrong = expected_figures(dataclasses.replace(table, features=sure), np.ones(len(table)))
     np.testing.assert_allclose(miou, 1, atol=1e-12)
     np.testing.assert_allclose(wrong, 0, atol=1e-12)
 
@@ -186,14 +186,14 @@ def test_image_figures_by_hand():
         classes=np.array([0, 1]),
         image=np.zeros(2, int),
     )
-    miou, wrong = image_figures(table, np.array([0.5, 1.0]))
+    miou, wrong = expected_figures(table, np.array([0.5, 1.0]))
     a = 27 / (30 + 29 - 27)
     b = 8 / (10 + 11 - 8)
     assert miou[0] == pytest.approx(((a + b) / 2 + 0.75) / 2)
     assert wrong[0] == pytest.approx(1 - 35 / 40)
     fused = dataclasses.replace(table, names=("size", "wrong:mean", *NAMES[2:]))
     fused.features[:, 1] = 0.2, 0.6
-    assert image_figures(fused, np.ones(2))[1][0] == pytest.approx((30 * 0.2 + 10 * 0.6) / 40)
+    assert expected_figures(fused, np.ones(2))[1][0] == pytest.approx((30 * 0.2 + 10 * 0.6) / 40)
 
 
 def test_bad_input_is_refused_with_a_sentence(tmp_path):

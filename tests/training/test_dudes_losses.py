@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from doubtmap.models.ensemble import MemberSums
 from doubtmap.prediction import Prediction
-from doubtmap.training.dudes import divergence, log_error
+from doubtmap.training.dudes import distillation_loss, log_error
 from doubtmap.training.optimizing import Processes
 from doubtmap.training.teachers import TARGETS, Teachers
 
@@ -84,7 +84,7 @@ def test_without_pixels_that_count_there_is_nothing_to_learn():
     loss.backward()
     assert loss.item() == pytest.approx(1e-4) and (guess.grad == 0).all()
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    assert divergence(logits, torch.zeros(1, 3, 4, 4), nowhere).item() == 0
+    assert distillation_loss(logits, torch.zeros(1, 3, 4, 4), nowhere).item() == 0
 
 
 class Half(Processes):
@@ -102,7 +102,7 @@ class Half(Processes):
         return x.detach() + next(self.others)
 
 
-@pytest.mark.parametrize("loss", [log_error, divergence])
+@pytest.mark.parametrize("loss", [log_error, distillation_loss])
 def test_two_processes_have_the_loss_and_gradient_of_the_whole_batch(loss):
     torch.manual_seed(1)
     shape = (2, 4, 4) if loss is log_error else (2, 3, 4, 4)
@@ -130,7 +130,7 @@ def test_divergence_is_pytorchs_and_zero_for_the_same_distribution():
     everywhere = torch.ones(2, 4, 5, dtype=torch.bool)
     target = other.softmax(1)
     exact = F.kl_div(logits.log_softmax(1), target, reduction="none").sum(1).mean()
-    torch.testing.assert_close(divergence(logits, target, everywhere), exact)
-    torch.testing.assert_close(divergence(logits, 7 * target, everywhere), exact)
-    same = divergence(other, target, everywhere)
+    torch.testing.assert_close(distillation_loss(logits, target, everywhere), exact)
+    torch.testing.assert_close(distillation_loss(logits, 7 * target, everywhere), exact)
+    same = distillation_loss(other, target, everywhere)
     assert same.item() == pytest.approx(0, abs=1e-6)

@@ -11,7 +11,7 @@ from doubtmap.errors import DataError, UsageError
 from doubtmap.training.augment import NONE
 from doubtmap.training.batches import Batches
 from doubtmap.training.labels import Targets
-from doubtmap.training.teachers import TARGETS, Cache, Teachers, fingerprints
+from doubtmap.training.teachers import TARGETS, Cache, Teachers, teacher_fingerprints
 
 CPU = torch.device("cpu")
 
@@ -115,9 +115,11 @@ def test_a_cache_is_not_read_for_teachers_whose_code_changed(school, stripes, tm
 def test_a_teacher_that_a_python_file_loads_by_itself_is_known_by_that_file(network, tmp_path):
     code = tmp_path / "net.py"
     code.write_text(Path(network.removeprefix("python:").rpartition(":")[0]).read_text())
-    before = fingerprints([f"python:{code}:build"])
+    before = teacher_fingerprints([f"python:{code}:build"])
     code.write_text(code.read_text() + "\n# another way\n")
-    assert fingerprints([f"python:{code}:build"]) != before and fingerprints(()) == []
+    assert (
+        teacher_fingerprints([f"python:{code}:build"]) != before and teacher_fingerprints(()) == []
+    )
 
 
 def test_teachers_who_were_let_go_are_opened_again(school):

@@ -107,14 +107,14 @@ def test_a_flow_that_was_stopped_goes_on_to_the_same_end(batches, tmp_path, monk
 
 def test_a_last_step_without_a_patch_is_logged_all_the_same(batches, tmp_path, monkeypatch):
     """Four views start the flow, sixteen judge it, and each of six steps has four."""
-    calls, drawing = [], flow_training.places
+    calls, drawing = [], flow_training.patch_corners
 
     def places(labels, size, drawn):
         corners, clean = drawing(labels, size, drawn)
         calls.append(size)
         return corners, clean & (not 40 < len(calls) <= 44)
 
-    monkeypatch.setattr(flow_training, "places", places)
+    monkeypatch.setattr(flow_training, "patch_corners", places)
     path = tmp_path / "flow.safetensors"
     pretrain(batches, HOW, path, device=torch.device("cpu"))
     assert len(calls) >= 44

@@ -204,7 +204,7 @@ class OneOfTwo:
 def test_the_mean_of_two_processes_is_that_of_the_whole_batch(monkeypatch, source, void):
     """Every term and its gradient, as `DistributedDataParallel` averages it."""
     monkeypatch.setattr(negative_learning, "drawn_size", lambda sides: (8, 16))
-    monkeypatch.setattr(negative_learning, "places", fixed_places)
+    monkeypatch.setattr(negative_learning, "patch_corners", fixed_places)
     monkeypatch.setattr(Flow, "bits", lambda flow, x: -flow.log_density(x))
     images, labels = batch_of()
     labels[void, 5:7, 9:20], labels[3, 20:] = VOID, VOID

@@ -13,8 +13,8 @@ from scipy.stats import chisquare, entropy
 from doubtmap import scores
 from doubtmap.errors import UsageError
 from doubtmap.training.flow import Flow, FlowShape
-from doubtmap.training.flow_training import cut, places
-from doubtmap.training.negative_learning import DIVERGENCES, drawn_size, paste
+from doubtmap.training.flow_training import cut, patch_corners
+from doubtmap.training.negative_learning import DIVERGENCES, drawn_size, paste_patches
 from doubtmap.training.negatives import Mixture, Noise, Shuffled, open_source, parse_negatives
 from doubtmap.training.nflowjs import fitted_patch
 
@@ -73,7 +73,7 @@ def test_gradients_are_the_numerical_ones(name):
 def test_places_lie_inside_and_clean_ones_have_no_void(seed, height, width):
     random = torch.Generator().manual_seed(seed)
     labels = (torch.rand(4, 12, 9, generator=random) > 0.02).long() - 1
-    corners, clean = places(labels, (height, width), random)
+    corners, clean = patch_corners(labels, (height, width), random)
     patches = cut(labels[:, None].expand(-1, 3, -1, -1), corners, (height, width))
     assert patches.shape == (4, 3, height, width)
     assert ((patches >= 0).flatten(1).all(1) == clean).all()
@@ -81,7 +81,7 @@ def test_places_lie_inside_and_clean_ones_have_no_void(seed, height, width):
 
 def test_every_place_is_as_likely():
     labels = torch.zeros(1, 3, 4, dtype=torch.long).expand(4000, -1, -1)
-    corners, _ = places(labels, (2, 2), torch.Generator().manual_seed(0))
+    corners, _ = patch_corners(labels, (2, 2), torch.Generator().manual_seed(0))
     counts = torch.bincount(corners[:, 0] * 3 + corners[:, 1], minlength=6)
     assert len(counts) == 6 and chisquare(counts.numpy()).pvalue > 0.001
 
@@ -89,7 +89,7 @@ def test_every_place_is_as_likely():
 def test_the_place_with_the_least_void_is_taken():
     labels = torch.full((50, 4, 40), -2)
     labels[:, :, 20:24] = 0
-    corners, clean = places(labels, (4, 4), torch.Generator().manual_seed(0))
+    corners, clean = patch_corners(labels, (4, 4), torch.Generator().manual_seed(0))
     near = (corners[:, 1] > 16) & (corners[:, 1] < 24)
     assert near.float().mean() > 0.7 and (corners[clean, 1] == 20).all()
 
@@ -99,7 +99,7 @@ def test_a_patch_replaces_its_pixels_and_no_other():
     shapes = torch.ones(2, 4, 6, dtype=torch.bool)
     shapes[1, 0] = False
     corners = torch.tensor([[0, 0], [6, 6]])
-    mixed, pasted = paste(images, patches, shapes, corners)
+    mixed, pasted = paste_patches(images, patches, shapes, corners)
     assert pasted.sum().item() == 24 + 18
     keep = ~pasted[:, None].expand_as(images)
     assert torch.equal(mixed[keep], images[keep])

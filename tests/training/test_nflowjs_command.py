@@ -55,7 +55,7 @@ def test_a_flow_that_diverges_leaves_its_curve_and_learns_from_another_seed(
     """As the sentence says, and in the same folder."""
     judged = iter((5.0, 4.0, math.nan))
     monkeypatch.setattr(flow_fit, "TOLD_EVERY", 1)
-    monkeypatch.setattr(flow_fit, "judge", lambda flow, images: next(judged))
+    monkeypatch.setattr(flow_fit, "judge_flow", lambda flow, images: next(judged))
     code, out, err = run(*with_flow)
     assert (code, out) == (1, "") and "the checkpoint of step 2 is kept. Train anew with" in err
     log = (tmp_path / "run" / "training" / "flow.csv").read_text()

@@ -8,7 +8,7 @@ from tiny_photographs import CAR, CAT, SPECK, of_class, outlined, photographs
 
 from doubtmap.datasets.cutouts import HALVES, half_of
 from doubtmap.errors import DataError
-from doubtmap.training.negatives import Objects, Photographs, open_real, open_source
+from doubtmap.training.negatives import Objects, PhotographPatches, open_real, open_source
 
 CLEAN = torch.ones(3, dtype=torch.bool)
 
@@ -16,7 +16,7 @@ CLEAN = torch.ones(3, dtype=torch.bool)
 def test_windows_of_photographs_are_their_pixels(tmp_path):
     photographs(tmp_path / "p", [(40, 40)])
     source = open_real(str(tmp_path / "p"), ["road", "car"], ["cat"])
-    assert isinstance(source, Photographs)
+    assert isinstance(source, PhotographPatches)
     (note,) = source.notes
     assert "Where they show road, car, cat, the network is taught to doubt what it knows" in note
     patches, mask = source(torch.zeros(2, 3, 16, 24), CLEAN[:2])
@@ -53,7 +53,10 @@ def test_masks_beside_images_are_no_photographs(tmp_path):
     photographs(tmp_path / "masks", [(8, 8)] * 2)
     source = open_real(str(tmp_path), ["road"])
     assert source.files() == [tmp_path / "images" / name for name in ("0.png", "1.png")]
-    assert isinstance(source, Photographs) and "2 photographs without outlines" in source.notes[0]
+    assert (
+        isinstance(source, PhotographPatches)
+        and "2 photographs without outlines" in source.notes[0]
+    )
 
 
 @pytest.mark.parametrize("labels", ["polygons", "labels"])
