@@ -153,8 +153,13 @@ def seeded(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def opened(data: str, seed: int, limit: int | None = None) -> Dataset:
-    """The data set, or its first images where there is a limit, which a note says."""
+def opened(
+    data: str, seed: int, limit: int | None = None, notes: list[str] | None = None
+) -> Dataset:
+    """The data set, or its first images where there is a limit.
+
+    A note says so: it is put to `notes` where the command tells them later, else told now.
+    """
     from doubtmap.datasets import open_dataset
     from doubtmap.datasets.pasting import Part
 
@@ -162,7 +167,11 @@ def opened(data: str, seed: int, limit: int | None = None) -> Dataset:
     log.info("data %s: %d images", dataset.name, len(dataset))
     if limit is None or limit >= len(dataset):
         return dataset
-    tell_notes(limits(len(dataset), limit))
+    said = limits(len(dataset), limit)
+    if notes is None:
+        tell_notes(said)
+    else:
+        notes += said
     return Part(dataset, range(limit), f"{dataset.name} (first {limit})")
 
 
