@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-demo: .venv/ready
+demo: .venv/demo
 	$(BIN)/doubtmap demo --out demo
 
 test: .venv/ready
@@ -20,10 +20,15 @@ format: .venv/ready
 bench: .venv/ready
 	$(BIN)/python benchmarks/speed.py
 
-.venv/ready: requirements-dev.txt pyproject.toml setup.py $(wildcard doubtmap/kernels/*.[ch])
+# The library and what it needs itself; the packages of all extras and of the tests come with .venv/ready.
+.venv/demo: requirements-demo.txt pyproject.toml setup.py $(wildcard doubtmap/kernels/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-demo.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/ready: .venv/demo requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	touch $@
 
 clean:

@@ -96,9 +96,10 @@ def evaluate_command(
 
     seeded(seed)
     segmenter = network.open(model, seed)
-    dataset = opened(data, seed, limit)
+    notes: list[str] = []
+    dataset = opened(data, seed, limit, notes)
     other = open_dataset(open_set, seed=seed + 1) if open_set and ":" in open_set else open_set
-    passes, notes = _passes(
+    passes, of_pasting = _passes(
         segmenter, dataset, names(unknown), paste, names(paste_only), seed, repeats
     )
     with progress_bar() as progress:
@@ -118,7 +119,7 @@ def evaluate_command(
                 component_sizes=ComponentSizes(*numbers) if numbers else None,
                 thresholds=[load_threshold(file) for file in threshold or ()],
                 segments=MetaModel.load(segments) if segments else None,
-                notes=notes,
+                notes=[*notes, *of_pasting],
                 command=command_line(),
                 save=lambda results: write_evaluation(results, out),
             ),

@@ -178,13 +178,21 @@ def seeded(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def opened(data: str, seed: int, limit: int | None = None, *, unlabelled: bool = False) -> Dataset:
-    """The data set, or its first images where there is a limit, which a note says.
+def opened(
+    data: str,
+    seed: int,
+    limit: int | None = None,
+    notes: list[str] | None = None,
+    *,
+    unlabelled: bool = False,
+) -> Dataset:
+    """The data set, or its first images where there is a limit.
 
     Args:
         data: LAYOUT:PATH[:SPLIT].
         seed: of everything random.
         limit: how many images at most.
+        notes: where a command tells them later, the list that takes the limit's; else it is told.
         unlabelled: whether a folder of photographs will do.
     """
     from doubtmap.datasets import open_dataset, open_images
@@ -194,7 +202,11 @@ def opened(data: str, seed: int, limit: int | None = None, *, unlabelled: bool =
     log.info("data %s: %d images", dataset.name, len(dataset))
     if limit is None or limit >= len(dataset):
         return dataset
-    tell_notes(limits(len(dataset), limit))
+    said = limits(len(dataset), limit)
+    if notes is None:
+        tell_notes(said)
+    else:
+        notes += said
     return Part(dataset, range(limit), f"{dataset.name} (first {limit})")
 
 

@@ -56,7 +56,8 @@ def train_command(
         str,
         option(
             MODEL,
-            "To start from: demo, segformer-b0 to segformer-b5, a Hugging Face folder or "
+            "To start from: demo, segformer-b0, segformer-b1, segformer-b2, upernet-resnet18, "
+            "upernet-resnet34, upernet-resnet50, upernet-convnext-tiny, a Hugging Face folder or "
             "owner/name, a folder that doubtmap train wrote, or python:FILE.py:FUNCTION.",
             "--model",
             "--student",

@@ -9,7 +9,7 @@ from pathlib import Path
 from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.labelled_folder import LabelledFolder
-from doubtmap.datasets.pasting import Pasted
+from doubtmap.datasets.pasting import Part, Pasted
 from doubtmap.datasets.photographs import Photographs
 from doubtmap.errors import DataError
 
@@ -27,9 +27,11 @@ def fingerprints(dataset: Dataset, indices: Iterable[int] | None = None) -> tupl
     Raises:
         DataError: for an image that cannot be read.
     """
-    while isinstance(dataset, Corrupted | Pasted):
+    chosen: Iterable[int] = range(len(dataset)) if indices is None else indices
+    while isinstance(dataset, Corrupted | Pasted | Part):
+        if isinstance(dataset, Part):
+            chosen = [dataset.indices[index] for index in chosen]
         dataset = dataset.dataset
-    chosen = range(len(dataset)) if indices is None else indices
     return tuple(_hash(dataset, index) for index in chosen)
 
 

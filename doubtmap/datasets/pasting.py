@@ -288,6 +288,9 @@ def parts_by(dataset: Dataset, field: str) -> dict[str, Part]:
 
 def image_fields(dataset: Dataset) -> Sequence[Mapping[str, str]]:
     """The fields of each image; empty for a data set that knows none."""
-    while isinstance(dataset, Corrupted | Pasted):
-        dataset = dataset.dataset
+    if isinstance(dataset, Part):
+        fields = image_fields(dataset.dataset)
+        return [fields[index] for index in dataset.indices] if fields else ()
+    if isinstance(dataset, Corrupted | Pasted):
+        return image_fields(dataset.dataset)
     return getattr(dataset, "fields", ())

@@ -235,3 +235,17 @@ def test_passes_leave_out_what_the_network_knows(objects):
     assert pasted_passes(hosts, str(objects), ("road", "sky"))[1] == []
     with pytest.raises(UsageError, match="at least 1 pass"):
         pasted_passes(hosts, str(objects), CLASSES, passes=0)
+
+
+def test_a_part_has_the_fields_and_fingerprints_of_its_images():
+    from doubtmap.datasets import Corrupted, fingerprints, open_dataset
+    from doubtmap.datasets.pasting import Part, image_fields
+
+    whole = open_dataset("synthetic:4")
+    part = Part(Corrupted(whole, "fog", 1), [3, 1], "some")
+    marks = fingerprints(whole)
+    assert fingerprints(part) == (marks[3], marks[1])
+    assert fingerprints(part, [1]) == (marks[1],)
+    assert image_fields(part) == ()
+    part.dataset.dataset.fields = [{"town": name} for name in "abcd"]
+    assert image_fields(part) == [{"town": "d"}, {"town": "b"}]
