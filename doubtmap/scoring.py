@@ -32,7 +32,7 @@ from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import write_atomically
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
-from doubtmap.prediction import Prediction, Score, Segmenter, listening_to
+from doubtmap.prediction import Prediction, Score, Segmenter, listening_to, showing
 from doubtmap.reports.maps import MapFormat, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
 from doubtmap.scores.wrong import Wrong
@@ -104,7 +104,8 @@ def _attempt(
 ) -> ScoredImage | None:
     """The image scored; None where the network gives nothing that can be used."""
     try:
-        prediction = segmenter(image[None])
+        with showing(path.name):
+            prediction = segmenter(image[None])
     except DataError as error:
         if skipped is None:
             raise DataError(f"{path}: {error}") from error

@@ -1,7 +1,4 @@
-"""The application, its version, and what becomes of errors.
-
-`doubtmap info`: versions, devices and what is installed.
-"""
+"""The application, its version, and what becomes of errors."""
 
 from __future__ import annotations
 
@@ -9,11 +6,9 @@ import signal
 import sys
 from typing import Annotated, NoReturn
 
-import torch
 import typer
 
 from doubtmap.errors import DoubtmapError, UsageError
-from doubtmap.kernels import available
 from doubtmap.version import __version__
 
 app = typer.Typer(
@@ -54,16 +49,3 @@ def _stopped(number: int, _: object) -> NoReturn:
         f"stopped by {signal.Signals(number).name}; score, evaluate and train keep what was done, "
         f"and the same command with --resume goes on."
     )
-
-
-@app.command()
-def info() -> None:
-    """Versions, devices and what is installed."""
-    typer.echo(
-        f"doubtmap {__version__}\ntorch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    typer.echo(f"devices: {', '.join(['cpu', *devices])}")
-    for device in ("cpu", "cuda"):
-        known = ", ".join(f"{key}: {value}" for key, value in available(device).items())
-        typer.echo(f"on {device}, {known}")

@@ -22,8 +22,8 @@ from doubtmap.scores import OF_MEMBERS, OF_QUERIES, STATELESS
 Model = Annotated[
     str,
     typer.Argument(
-        help="Hugging Face folder or name, FILE.onnx, FILE.pt2, python:FILE.py:FUNCTION, or demo; "
-        "several, comma-separated, are an ensemble."
+        help="Hugging Face folder or name, FILE.onnx, FILE.pt2, a TorchScript file, saved:FOLDER, "
+        "python:FILE.py:FUNCTION, or demo; several, comma-separated, are an ensemble."
     ),
 ]
 Data = Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N.")]

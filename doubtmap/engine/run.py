@@ -29,7 +29,7 @@ from doubtmap.datasets.dataset import KNOWN, Dataset, Sample
 from doubtmap.datasets.labels import Matching, match_labels
 from doubtmap.engine.settings import data_settings, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
-from doubtmap.prediction import Prediction, Score, Segmenter
+from doubtmap.prediction import Prediction, Score, Segmenter, showing
 
 AHEAD = 3
 
@@ -132,7 +132,7 @@ class Run:
 
     def _predicted(self, sample: Sample) -> Prediction:
         try:
-            with self.timed("forward"):
+            with self.timed("forward"), showing(sample.name):
                 return self.segmenter(sample.image[None])
         except DataError as error:
             raise DataError(f"{sample.name}: {error}") from error

@@ -37,13 +37,14 @@ from doubtmap.models.module import ModuleBackend
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.onnx import open_onnx
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
+from doubtmap.models.saved import SavedPredictions
 from doubtmap.models.studying import Asked
 from doubtmap.names import made_distinct, twins
 from doubtmap.prediction import Segmenter
 
 FORMS = (
     "an nn.Module, a Hugging Face folder or owner/name, FILE.onnx, FILE.pt2, a TorchScript file, "
-    "python:FILE.py:FUNCTION, or demo"
+    "saved:FOLDER, python:FILE.py:FUNCTION, or demo"
 )
 
 
@@ -66,7 +67,8 @@ def load(
 
     Args:
         model: an `nn.Module`, a Hugging Face folder or `owner/name`, `FILE.onnx`, `FILE.pt2`
-            (`torch.export`), `python:FILE.py:FUNCTION`, or `demo`; several of the names, separated
+            (`torch.export`), a TorchScript file, `saved:FOLDER`, `python:FILE.py:FUNCTION`, or
+            `demo`; several of the names, separated
             by commas, are an ensemble, and all other arguments are for each member.
         classes: one name per class; default: the network's own.
         mean: one value a band, for RGB in [0, 1]; default: the network's own, else ImageNet's.
@@ -103,12 +105,16 @@ def load(
     _check_options(classes, mean, std, input_size, divisor)
     _check_reading(activation, channels, bands, mean)
     _check_device(device)
-    if isinstance(model, str) and "," in model and not _exists(model):
+    if isinstance(model, str) and model.startswith("saved:"):
+        folder = Path(model.removeprefix("saved:"))
+        return SavedPredictions(folder, classes, activation)
+    parts = re.split(r",(?![^(]*\))", model) if isinstance(model, str) else []
+    if len(parts) > 1 and not _exists(str(model)):
         options: dict[str, Any] = {"classes": classes, "mean": mean, "std": std}
         options |= {"input_size": input_size, "classifier": classifier}
         options |= {"divisor": divisor, "device": device, "output": output, "bands": bands}
         options |= {"activation": activation, "channels": channels}
-        names = [name.strip() for name in model.split(",") if name.strip()]
+        names = [name.strip() for name in parts if name.strip()]
         return Ensemble([load(name, **options) for name in names])
     source = with_head(_opened(model, device), _folder(model))
     preprocessing = source.preprocessing
