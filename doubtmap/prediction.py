@@ -9,7 +9,9 @@ Axes are always `B C H W` (images, classes, rows, columns), with `D` in place of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -44,6 +46,8 @@ __all__ = [
     "digest_of",
     "listening_to",
     "resize",
+    "showing",
+    "shown",
 ]
 
 
@@ -286,6 +290,24 @@ def _all_finite(x: Tensor) -> bool:
     if math.isfinite(x.sum().item()):
         return True
     return all(math.isfinite(extreme.item()) for extreme in torch.aminmax(x))
+
+
+_SHOWN: ContextVar[str] = ContextVar("shown", default="")
+
+
+@contextmanager
+def showing(name: str) -> Iterator[None]:
+    """Tell segmenters by which name the image goes that they are given while the block lasts."""
+    token = _SHOWN.set(name)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
+
+
+def shown() -> str:
+    """The name of the image that is looked at; empty where it has none."""
+    return _SHOWN.get()
 
 
 @runtime_checkable

@@ -38,6 +38,7 @@ from doubtmap.prediction import (
     Score,
     Segmenter,
     listening_to,
+    showing,
 )
 from doubtmap.reports.maps import MapFormat, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
@@ -101,7 +102,8 @@ def _attempt(
 ) -> ScoredImage | None:
     """The image scored; None where the network gives nothing that can be used."""
     try:
-        prediction = segmenter(image[None])
+        with showing(path.name):
+            prediction = segmenter(image[None])
     except DataError as error:
         if skipped is None:
             raise DataError(f"{path}: {error}") from error

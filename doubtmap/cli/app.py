@@ -48,7 +48,10 @@ VERBS = {
         STUDY,
         "Distances between class means at distant places: is one Gaussian for each class sound?",
     ),
-    "info": (STUDY, "Versions, devices and what is installed."),
+    "info": (
+        STUDY,
+        "Versions and devices; of a network, what was understood of it.",
+    ),
 }
 """All commands in the order of `doubtmap --help`: group and sentence. The rest is in the file
 `doubtmap/cli/NAME.py`, which is imported when the command is asked for."""

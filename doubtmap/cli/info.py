@@ -1,32 +1,134 @@
-"""`doubtmap info`: versions, devices and what is installed."""
+"""`doubtmap info`: versions and devices; of a network, what was understood of it."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from doubtmap.cli.commands import as_command
-from doubtmap.version import __version__
+from doubtmap.cli.options import Network
+
+if TYPE_CHECKING:
+    from doubtmap.prediction import Prediction, Segmenter
 
 
-def info() -> None:
-    """Versions, devices and what is installed."""
+def info(
+    network: Network,
+    model: Annotated[str | None, typer.Argument(help="A network, as for other commands.")] = None,
+    image: Annotated[Path | None, typer.Argument(help="To try it on; default: noise.")] = None,
+) -> None:
+    """Versions, devices and what is installed; of a network, what was understood of it."""
+    if model is None:
+        for line in versions():
+            typer.echo(line)
+        return
+    segmenter = network.open(model)
+    for name, value in understood(segmenter, image):
+        typer.echo(f"{name:<14} {value}")
+
+
+def versions() -> list[str]:
+    """A line each: versions, devices, compiled passes."""
     import torch
 
     from doubtmap.kernels import available
+    from doubtmap.version import __version__
 
-    typer.echo(
-        f"doubtmap {__version__}\ntorch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    typer.echo(f"devices: {', '.join(['cpu', *devices])}")
+    lines = [
+        f"doubtmap {__version__}",
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads",
+        f"devices: {', '.join(['cpu', *devices])}",
+    ]
     for device in ("cpu", "cuda"):
         known = ", ".join(f"{key}: {value}" for key, value in available(device).items())
-        typer.echo(f"on {device}, {known}")
+        lines.append(f"on {device}, {known}")
+    return lines
+
+
+def understood(segmenter: Segmenter, image: Path | None) -> list[tuple[str, object]]:
+    """What was understood of a network, a name and a value each, once it has seen an image.
+
+    Args:
+        segmenter: the network.
+        image: to try it on; noise of 256 x 256 pixels where there is none.
+
+    Raises:
+        DataError: for an image that cannot be read.
+        ModelError: for a network that cannot be run.
+    """
+    import time
+
+    import torch
+
+    from doubtmap.datasets import read_image
+
+    if image is not None:
+        pixels = read_image(image)[None]
+    else:
+        bands = len(segmenter.description.get("mean") or (0, 0, 0))  # type: ignore[arg-type]
+        pixels = torch.rand(1, bands, 256, 256, generator=torch.Generator().manual_seed(0))
+    segmenter(pixels)
+    start = time.perf_counter()
+    prediction = segmenter(pixels)
+    seconds = time.perf_counter() - start
+    call = ("call", f"{1000 * seconds:.1f} ms")
+    return [*_described(segmenter, prediction), call, *_scores(prediction)]
+
+
+def _described(segmenter: Segmenter, prediction: Prediction) -> list[tuple[str, object]]:
+    told = segmenter.description
+    grid = tuple(prediction.native_logits.shape[-2:])
+    features = told.get("features")
+    rows: list[tuple[str, object]] = [
+        ("network", f"{told.get('source')} ({told.get('kind')})"),
+        ("classes", _classes(prediction)),
+        ("normalisation", f"mean {told.get('mean')}, std {told.get('std')}"),
+        ("", f"from: {told.get('normalisation')}; channels {told.get('channels')}"),
+        ("input size", told.get("input_size")),
+        ("padded to", told.get("divisor") or "as it is"),
+        ("output", f"{told.get('form')}, {told.get('output') or 'the only one'}"),
+        ("grid", f"{grid[0]}x{grid[1]} for {prediction.size[0]}x{prediction.size[1]} pixels"),
+        ("resizing", "corners aligned" if told.get("align_corners") else "bilinear"),
+        ("classifier", told.get("classifier") or "none"),
+        ("features", features or f"none: {told.get('features_missing')}"),
+    ]
+    notes = told.get("notes")
+    return [*rows, *(("note", note) for note in (notes if isinstance(notes, list) else []))]
+
+
+def _classes(prediction: Prediction) -> str:
+    count = prediction.native_logits.shape[1]
+    return f"{count}: {', '.join(prediction.class_names) or 'without names; pass --classes'}"
+
+
+def _scores(prediction: Prediction) -> list[tuple[str, object]]:
+    """Every score without fitting: possible, or why not."""
+    from doubtmap import scores
+    from doubtmap.errors import ModelError
+
+    rows: list[tuple[str, object]] = []
+    kinds = (scores.STATELESS, scores.OF_QUERIES, scores.OF_MEMBERS)
+    for name in (name for kind in kinds for name in kind):
+        try:
+            getattr(scores, name)(prediction)
+        except ModelError as error:
+            rows.append((name, f"not possible: {error}"))
+        else:
+            rows.append((name, "possible"))
+    advice = "rejected for unknown objects (entropy says little there), max_softmax for errors"
+    if prediction.queries is None:
+        advice = (
+            "entropy or max_softmax for errors; energy, gradient or density for unknown objects"
+        )
+    return [*rows, ("suited", advice)]
 
 
 EXAMPLE = """
 doubtmap info
-doubtmap --version
-python -m doubtmap info
+doubtmap info demo
+doubtmap info python:FILE.py:FUNCTION photograph.jpg --input-size 512x1024
 """
 command = as_command("info", info, EXAMPLE)

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, fx
 
 from doubtmap.errors import ModelError
 from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
+from doubtmap.models.foreign import beside
 from doubtmap.models.module import window_of
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
 from doubtmap.prediction import Window
@@ -49,19 +51,36 @@ def open_exported(path: Path, device: torch.device | str | None = None) -> Sourc
             f"{path}: expected a program saved by torch.export.save, but it cannot be read "
             f"({first_line(error)}). Export it again with this PyTorch."
         ) from error
+    return exported_source(program, device, path)
+
+
+def exported_source(
+    program: torch.export.ExportedProgram,
+    device: torch.device | str | None = None,
+    path: Path | None = None,
+) -> Source:
+    """An exported program as a network.
+
+    Args:
+        program: with one image input.
+        device: where to move it; default: where it was exported.
+        path: the file it came from.
+    """
     if device is not None:
         from torch.export.passes import move_to_device_pass  # PyTorch 2.5 and later
 
         program = move_to_device_pass(program, str(device))
-    backend = ExportedBackend(program, path, device)
+    backend = ExportedBackend(program, path or Path("ExportedProgram"), device)
     fixed = backend.fixed_size
+    how, names = beside(path) if path else (None, ())
     return Source(
         backend,
-        str(path),
+        str(path or "ExportedProgram"),
         "exported",
-        Preprocessing(size=FixedSize(*fixed) if fixed else ImageSize()),
+        replace(how or Preprocessing(), size=FixedSize(*fixed) if fixed else ImageSize()),
+        names,
         notes=fixed_notes(fixed, backend.fixed_batch),
-        sha256=sha256_of(path),
+        sha256=sha256_of(path) if path else None,
     )
 
 

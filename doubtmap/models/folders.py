@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -31,7 +33,8 @@ def open_python(reference: str, device: torch.device | str | None = None) -> Sou
     The file is run, as `python FILE.py` would: open only what you trust.
 
     Args:
-        reference: `FILE.py:FUNCTION`; the function is called without arguments.
+        reference: `FILE.py:FUNCTION`, or `FILE.py:FUNCTION(weights=FILE,...)` to call it with
+            arguments: numbers, true, false, or text.
         device: where to move the network.
 
     Returns:
@@ -41,7 +44,9 @@ def open_python(reference: str, device: torch.device | str | None = None) -> Sou
         UsageError: where file or function is missing, or something else comes back.
         ModelError: where the file or the function raises.
     """
-    file, _, name = reference.rpartition(":")
+    called, _, given = reference.partition("(")
+    file, _, name = called.rpartition(":")
+    arguments = _arguments(reference, given)
     start = f"python:{reference}"
     if not file or not name:
         raise UsageError(f"{start}: expected python:FILE.py:FUNCTION. Add the function's name.")
@@ -50,20 +55,71 @@ def open_python(reference: str, device: torch.device | str | None = None) -> Sou
         raise UsageError(f"{start}: expected a file {file}, found none. Check the path.")
     with _neighbours_importable(path), prints_to_stderr():
         module = _imported(path, start)
-        function: Callable[[], object] | None = getattr(module, name, None)
+        function: Callable[..., object] | None = getattr(module, name, None)
         if not callable(function):
             known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
             raise UsageError(
                 f"{start}: expected a function {name} in {file}, found "
                 f"{', '.join(known) or 'no function'}. Check the name."
             )
-        network = _called(function, start)
+        network = _called(function, start, arguments)
     if not isinstance(network, nn.Module):
         raise UsageError(
             f"{start}: expected the function to return a torch.nn.Module, got "
             f"{type(network).__name__}. Return the network."
         )
-    return Source(ModuleBackend(network, device), start, "python")
+    return _beside(Source(ModuleBackend(network, device), start, "python"), path)
+
+
+def _arguments(reference: str, text: str) -> dict[str, object]:
+    """Keyword arguments out of `weights=FILE,classes=3)`."""
+    found: dict[str, object] = {}
+    for part in filter(None, text.removesuffix(")").split(",")):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not key.isidentifier() or not text.endswith(")"):
+            raise UsageError(
+                f"python:{reference}: expected arguments as in FUNCTION(weights=FILE), got "
+                f"{part!r}."
+            )
+        found[key] = _value(value)
+    return found
+
+
+def _value(text: str) -> object:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"-?\d*\.\d+(e-?\d+)?", text) else text
+
+
+def _beside(source: Source, path: Path) -> Source:
+    """With what `doubtmap.toml` beside the Python file says: classes, mean, std, channels.
+
+    Raises:
+        ModelError: for a file that says something else.
+    """
+    file = path.resolve().parent / SETTINGS
+    if not file.is_file():
+        return source
+    try:
+        said = tomllib.loads(file.read_text())
+        said = said.get("model", said)
+        values = {key: tuple(map(float, said[key])) for key in ("mean", "std") if key in said}
+        names = tuple(str(name) for name in said.get("classes", ()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{file}: expected classes, mean and std of the network, but it cannot be used "
+            f"({first_line(error)}). Correct it, or remove it."
+        ) from error
+    how = replace(
+        source.preprocessing,
+        mean=values.get("mean", source.preprocessing.mean),
+        std=values.get("std", source.preprocessing.std),
+        bgr=said.get("channels") == "bgr",
+        origin=SETTINGS if "mean" in values else source.preprocessing.origin,
+    )
+    return replace(source, preprocessing=how, class_names=names)
 
 
 def _imported(path: Path, start: str) -> ModuleType:
@@ -81,9 +137,9 @@ def _imported(path: Path, start: str) -> ModuleType:
     return module
 
 
-def _called(function: Callable[[], object], start: str) -> object:
+def _called(function: Callable[..., object], start: str, given: Mapping[str, object]) -> object:
     try:
-        return function()
+        return function(**given)
     except Exception as error:
         raise ModelError(_raised(start, "the function", error)) from error
 
@@ -107,6 +163,8 @@ def _neighbours_importable(path: Path) -> Iterator[None]:
 
 
 DESCRIPTION = "doubtmap.json"
+SETTINGS = "doubtmap.toml"
+"""What may lie beside a Python file and say its network's classes and normalisation."""
 
 
 WEIGHTS = "model.safetensors"

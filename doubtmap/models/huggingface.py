@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from doubtmap.models.preprocessing import (
     FixedSize,
     ImageSize,
     Preprocessing,
+    Resample,
 )
 from doubtmap.names import made_distinct
 
@@ -32,6 +35,13 @@ SQUARE_ONLY = ("beit", "data2vec-vision", "dpt", "eomt", "eomt_dinov3")
 """Networks whose position embeddings fit one size, `config.image_size`."""
 SHORTEST_EDGE = ("mask2former", "maskformer", "mobilenet_v2", "mobilevit", "mobilevitv2")
 """Networks in whose processors a plain number is the shorter side, not both sides."""
+DEFAULTS = (
+    "do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean",
+    "image_std", "do_flip_channel_order", "size_divisor",
+)  # fmt: skip
+"""Settings for which a processor's class has values of its own, where a folder leaves them out."""
+RESAMPLES: dict[int, Resample] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers."""
 LEFT_OUT = {
     "do_center_crop": "The processor's centre crop is left out, so that no pixel is lost.",
     "do_split_image": "The processor's splitting into windows is left out.",
@@ -68,8 +78,12 @@ def open_huggingface(name: str, device: torch.device | str | None = None) -> Sou
         config = _config(transformers, name)
         network, notes = _network(transformers, name, config)
         settings = _settings(transformers, name)
+        if settings is not None:
+            settings = _completed(transformers, settings, config.model_type)
     preprocessing, more = _preprocessing(settings, config)
-    names = _class_names(config)
+    names = class_names(config.id2label)
+    if names and sorted(map(int, config.id2label)) != [*range(len(names))]:
+        more += ("config.json leaves out names of some classes; they are called by their numbers.",)
     distinct = made_distinct(names)
     if distinct != names:
         more += ("Class names that come twice in the folder carry a number, as in name (2).",)
@@ -142,6 +156,30 @@ def _settings(transformers: Any, name: str) -> dict[str, Any] | None:
         return None
 
 
+def _completed(transformers: Any, settings: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """Settings with the values of the processor's class where the folder has none."""
+    kind = settings.get("image_processor_type") or settings.get("feature_extractor_type")
+    if kind is None:
+        mapping = transformers.models.auto.image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES
+        kind = mapping.get(model_type, "")
+        known = kind.values() if isinstance(kind, Mapping) else [kind]
+        kind = next((k[0] if isinstance(k, tuple) else k for k in known if k), "")
+    plain = str(kind).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast")
+    plain = plain.removesuffix("Pil")
+    found = (getattr(transformers, name, None) for name in (f"{plain}Pil", plain) if plain)
+    processor = next((c for c in found if isinstance(c, type)), None)
+    if processor is None:
+        return settings
+    given = inspect.signature(processor).parameters  # older versions have their values here
+    for key in DEFAULTS:
+        if settings.get(key) is None:
+            default = getattr(given.get(key), "default", inspect.Parameter.empty)
+            own = getattr(processor, key, default)
+            if own is not inspect.Parameter.empty:
+                settings = settings | {key: dict(own) if isinstance(own, Mapping) else own}
+    return settings
+
+
 def _preprocessing(
     settings: dict[str, Any] | None, config: Any
 ) -> tuple[Preprocessing, tuple[str, ...]]:
@@ -149,7 +187,7 @@ def _preprocessing(
     notes = []
     if settings is None:
         notes.append("The folder has no preprocessor_config.json; ImageNet's values are assumed.")
-        settings = {}
+    settings = settings or {}
     size = _size(settings, config.model_type)
     edge: Any = getattr(config, "image_size", None)
     one_size = config.model_type in SQUARE_ONLY and edge is not None
@@ -161,7 +199,12 @@ def _preprocessing(
     mean, std = _normalisation(settings)
     divisor = settings.get("size_divisor") or settings.get("size_divisibility")
     bgr = bool(settings.get("do_flip_channel_order"))
-    return Preprocessing(mean, std, size, divisor, bgr), tuple(notes)
+    resample = RESAMPLES.get(int(settings.get("resample") or 2))
+    if resample is None:
+        notes.append("The processor's way of resizing is replaced by the bicubic one.")
+    origin = "preprocessor_config.json" if settings else "assumed"
+    how = Preprocessing(mean, std, size, divisor, bgr, origin, resample=resample or "bicubic")
+    return replace(how, levels=True), tuple(notes)
 
 
 def _size(settings: Mapping[str, Any], model_type: str) -> FixedSize | EdgeSize | ImageSize:
@@ -174,8 +217,8 @@ def _size(settings: Mapping[str, Any], model_type: str) -> FixedSize | EdgeSize 
         return FixedSize(size, size)
     if isinstance(size, Mapping) and size.get("height") and size.get("width"):
         return FixedSize(int(size["height"]), int(size["width"]))
-    if isinstance(size, Mapping) and size.get("shortest_edge"):
-        return EdgeSize(int(size["shortest_edge"]), size.get("longest_edge"))
+    if isinstance(size, Mapping) and (size.get("shortest_edge") or size.get("longest_edge")):
+        return EdgeSize(size.get("shortest_edge"), size.get("longest_edge"))
     return ImageSize()
 
 
@@ -186,27 +229,29 @@ def _normalisation(settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tupl
         factor = 1.0
     mean, std = [0.0] * 3, [1.0] * 3
     if settings.get("do_normalize", True):
-        mean = _three(settings.get("image_mean"), IMAGENET_MEAN)
-        std = _three(settings.get("image_std"), IMAGENET_STD)
+        mean = _for_bands(settings.get("image_mean"), IMAGENET_MEAN)
+        std = _for_bands(settings.get("image_std"), IMAGENET_STD)
     scale = 255 * factor  # the processor maps a pixel of value 1 to this before normalising
     scale = 1.0 if abs(scale - 1) < 1e-6 else scale
     return tuple(value / scale for value in mean), tuple(value / scale for value in std)
 
 
-def _three(values: Any, default: tuple[float, ...]) -> list[float]:
+def _for_bands(values: Any, default: tuple[float, ...]) -> list[float]:
     if values is None:
         return list(default)
     return [float(v) for v in values] if isinstance(values, (list, tuple)) else [float(values)] * 3
 
 
-def _class_names(config: Any) -> tuple[str, ...]:
-    """Names in the order of the classes; empty where they are transformers' placeholders."""
-    names = {int(index): str(label) for index, label in (config.id2label or {}).items()}
-    if sorted(names) != list(range(len(names))):
-        return ()
+def class_names(id2label: Mapping[Any, Any] | None) -> tuple[str, ...]:
+    """Names in the order of the classes; empty where they are transformers' placeholders.
+
+    As many as there are labels, which is how many channels the network has; where numbers are left
+    out, those classes are called by them.
+    """
+    names = {int(index): str(label) for index, label in (id2label or {}).items()}
     if all(label == f"LABEL_{index}" for index, label in names.items()):
         return ()
-    return tuple(names[index] for index in range(len(names)))
+    return tuple(names.get(index, f"class {index}") for index in range(len(names)))
 
 
 def _sha256(transformers: Any, name: str) -> str | None:

@@ -17,26 +17,39 @@ from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.backend import Source, first_line, sha256_of
 from doubtmap.models.distilled import head_layers, with_head
 from doubtmap.models.ensemble import Ensemble
-from doubtmap.models.exported import open_exported
+from doubtmap.models.exported import exported_source, open_exported
 from doubtmap.models.folders import DESCRIPTION, open_python, open_trained
+from doubtmap.models.foreign import (
+    is_smp,
+    is_torchscript,
+    module_names,
+    module_preprocessing,
+    open_smp,
+    open_torchscript,
+    refuse_file,
+    refuse_folder,
+    refuse_pointer,
+    unwrapped,
+)
 from doubtmap.models.forms import Activation
 from doubtmap.models.huggingface import open_huggingface
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.onnx import open_onnx
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
+from doubtmap.models.saved import SavedPredictions
 from doubtmap.models.studying import Asked
-from doubtmap.names import twins
+from doubtmap.names import made_distinct, twins
 from doubtmap.prediction import Segmenter
 
 FORMS = (
-    "an nn.Module, a Hugging Face folder or owner/name, FILE.onnx, FILE.pt2, "
-    "python:FILE.py:FUNCTION, or demo"
+    "an nn.Module, a Hugging Face folder or owner/name, FILE.onnx, FILE.pt2, a TorchScript file, "
+    "saved:FOLDER, python:FILE.py:FUNCTION, or demo"
 )
 
 
 def load(
-    model: nn.Module | str | Path,
+    model: nn.Module | torch.export.ExportedProgram | str | Path,
     *,
     classes: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
@@ -54,7 +67,8 @@ def load(
 
     Args:
         model: an `nn.Module`, a Hugging Face folder or `owner/name`, `FILE.onnx`, `FILE.pt2`
-            (`torch.export`), `python:FILE.py:FUNCTION`, or `demo`; several of the names, separated
+            (`torch.export`), a TorchScript file, `saved:FOLDER`, `python:FILE.py:FUNCTION`, or
+            `demo`; several of the names, separated
             by commas, are an ensemble, and all other arguments are for each member.
         classes: one name per class; default: the network's own.
         mean: one value a band, for RGB in [0, 1]; default: the network's own, else ImageNet's.
@@ -91,12 +105,16 @@ def load(
     _check_options(classes, mean, std, input_size, divisor)
     _check_reading(activation, channels, bands, mean)
     check_device(device)
-    if isinstance(model, str) and "," in model and not _exists(model):
+    if isinstance(model, str) and model.startswith("saved:"):
+        folder = Path(model.removeprefix("saved:"))
+        return SavedPredictions(folder, classes, activation)
+    parts = re.split(r",(?![^(]*\))", model) if isinstance(model, str) else []
+    if len(parts) > 1 and not _exists(str(model)):
         options: dict[str, Any] = {"classes": classes, "mean": mean, "std": std}
         options |= {"input_size": input_size, "classifier": classifier}
         options |= {"divisor": divisor, "device": device, "output": output, "bands": bands}
         options |= {"activation": activation, "channels": channels}
-        names = [name.strip() for name in model.split(",") if name.strip()]
+        names = [name.strip() for name in parts if name.strip()]
         return Ensemble([load(name, **options) for name in names])
     source = with_head(_opened(model, device), _folder(model))
     preprocessing = source.preprocessing
@@ -196,9 +214,12 @@ def _check_reading(
         )
 
 
-def _opened(model: nn.Module | str | Path, device: torch.device | str | None) -> Source:
-    if isinstance(model, nn.Module):
-        return Source(ModuleBackend(model, device), type(model).__name__, "module")
+def _opened(model: object, device: torch.device | str | None) -> Source:
+    network = unwrapped(model)
+    if network is not None:
+        return described(Source(ModuleBackend(network, device), type(network).__name__, "module"))
+    if isinstance(model, torch.export.ExportedProgram):
+        return exported_source(model, device)
     if not isinstance(model, (str, Path)):
         raise UsageError(f"load: expected {FORMS}, got {type(model).__name__}.")
     name = str(model)
@@ -208,29 +229,41 @@ def _opened(model: nn.Module | str | Path, device: torch.device | str | None) ->
         maker, _, folder = name.removeprefix("python:").rpartition("@")
         if ".py:" in maker:
             return open_trained(Path(folder), device, maker)
-        return open_python(name.removeprefix("python:"), device)
+        return described(open_python(name.removeprefix("python:"), device))
+    path = Path(name)
     if Path(name, DESCRIPTION).is_file():
-        return open_trained(Path(name), device)
-    if Path(name).is_dir():
+        return open_trained(path, device)
+    if _exists(name):
+        refuse_pointer(path)
+    if path.is_dir():
+        if is_smp(path):
+            return open_smp(path, device)
+        refuse_folder(path)
         return open_huggingface(name, device)
     if name.endswith(".onnx"):
         return open_onnx(Path(name), device)
     if name.endswith(".pt2"):
         return open_exported(Path(name), device)
-    if name.endswith((".pt", ".pth", ".ckpt", ".pkl", ".bin")):
-        raise UsageError(
-            f"load: expected {FORMS}, got the checkpoint {name!r}, which does not say what "
-            f"network it belongs to. Write a function that builds the network and loads it, and "
-            f"pass python:FILE.py:FUNCTION."
-        )
+    if is_torchscript(path):
+        return open_torchscript(path, device)
+    refuse_file(path, FORMS)
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not Path(name).exists():
         return open_huggingface(name, device)
     raise UsageError(f"load: expected {FORMS}, got {name!r}. Check the path.")
 
 
-def _folder(model: nn.Module | str | Path) -> Path | None:
+def described(source: Source) -> Source:
+    """A network with the names and the normalisation that it carries itself."""
+    assert isinstance(source.backend, ModuleBackend)
+    module = source.backend.module
+    how = module_preprocessing(module) if source.preprocessing.origin == "assumed" else None
+    names = source.class_names or made_distinct(module_names(module))
+    return replace(source, preprocessing=how or source.preprocessing, class_names=names)
+
+
+def _folder(model: object) -> Path | None:
     """Where the second head of a student would lie."""
-    if isinstance(model, nn.Module):
+    if not isinstance(model, (str, Path)):
         return None
     name = str(model)
     return Path(name.rpartition("@")[2] if name.startswith("python:") else name)

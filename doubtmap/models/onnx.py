@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,20 @@ from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
+from doubtmap.models.foreign import beside, names_of
 from doubtmap.models.module import window_of
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
 from doubtmap.prediction import Window
 
+PASSING = ("Cast", "Transpose", "Identity", "Unsqueeze", "Squeeze")
+"""Operators between the input and the normalisation."""
+NORMALISING = ("Sub", "Div", "Mul", "Add", "BatchNormalization")
 INSTALL = 'pip install "doubtmap[onnx]"'
 
+BYTES = 2
+"""ONNX's number for uint8."""
+BANDS = (1, 3, 4)
+"""Sizes of an axis that holds an image's bands, not its rows or columns."""
 _FLOATS = {1: torch.float32, 10: torch.float16, 11: torch.float64}
 """ONNX's numbers for element types."""
 
@@ -57,14 +67,76 @@ def open_onnx(path: Path, device: torch.device | str | None = None) -> Source:
         ) from error
     backend = OnnxBackend(model, path, onnxruntime, device)
     fixed = backend.fixed_size
+    how, names = beside(path)
+    how = _inside(model.graph, backend) or how
+    size = FixedSize(*fixed) if fixed else ImageSize()
+    notes = fixed_notes(fixed, backend.fixed_batch)
+    if backend.last:
+        notes += ("The file takes images with their colours on the last axis.",)
     return Source(
         backend,
         str(path),
         "onnx",
-        Preprocessing(size=FixedSize(*fixed) if fixed else ImageSize()),
-        notes=fixed_notes(fixed, backend.fixed_batch),
+        replace(how or Preprocessing(), size=size),
+        _metadata_names(model) or names,
+        notes=notes,
         sha256=None if external else sha256_of(path),
     )
+
+
+def _inside(graph: Any, backend: OnnxBackend) -> Preprocessing | None:
+    """How images are given to a graph that normalises them itself, or takes bytes."""
+    bands = backend.bands or 3
+    none = Preprocessing((0.0,) * bands, (1.0,) * bands, origin="the graph normalises inside")
+    if backend.takes_bytes:
+        return none
+    name, constants = backend.input_name, constant_values(graph)
+    for _ in range(8):
+        users = [node for node in graph.node if name in node.input]
+        if len(users) != 1 or users[0].op_type not in (*PASSING, *NORMALISING):
+            return None
+        node = users[0]
+        if node.op_type in PASSING:
+            name = node.output[0]
+            continue
+        values = [constants[other] for other in node.input if other in constants]
+        if node.op_type != "BatchNormalization" and len(values) != 1:
+            return None
+        largest = max((abs(value) for each in values for value in each), default=0.0)
+        smallest = min((abs(value) for each in values for value in each), default=1.0)
+        of_bytes = largest > 1.5 if node.op_type in ("Sub", "Add", "Div") else smallest < 0.02
+        if node.op_type == "Div" and largest < 50:
+            of_bytes = False
+        return replace(none, std=(1 / 255,) * bands) if of_bytes else none
+    return None
+
+
+def constant_values(graph: Any) -> dict[str, list[float]]:
+    """Small constants of a graph, by name."""
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+            tensors[node.output[0]] = node.attribute[0].t
+    small = {n: t for n, t in tensors.items() if math.prod(t.dims) <= 16 and t.data_type in _FLOATS}
+    return {name: numpy_helper.to_array(t).ravel().tolist() for name, t in small.items()}
+
+
+def _metadata_names(model: Any) -> tuple[str, ...]:
+    """Class names that Ultralytics and others write into the file: a list, or numbers to names."""
+    said = {prop.key: prop.value for prop in model.metadata_props}
+    try:
+        found = ast.literal_eval(said.get("names", "") or said.get("classes", "") or "()")
+    except (ValueError, SyntaxError):
+        return ()  # written in some other way
+    return names_of(found)
+
+
+def _type_name(kind: int) -> str:
+    from onnx import TensorProto
+
+    return str(TensorProto.DataType.Name(kind)).lower()
 
 
 class OnnxBackend:
@@ -85,21 +157,40 @@ class OnnxBackend:
         weights = {tensor.name: tensor for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in weights]
         shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in inputs]
-        kind = inputs[0].type.tensor_type.elem_type if inputs else None
-        if len(inputs) != 1 or len(shapes[0]) != 4 or kind not in _FLOATS:
+        if len(inputs) != 1 or len(shapes[0]) != 4:
             raise ModelError(
-                f"{path}: expected one floating-point input (B, 3, H, W), got "
+                f"{path}: expected one input (B, 3, H, W), got "
                 f"{', '.join(f'{v.name} {s}' for v, s in zip(inputs, shapes)) or 'none'}. "
                 f"Export the network with the image as its only input."
             )
-        self.dtype = _FLOATS[kind]
+        kind = inputs[0].type.tensor_type.elem_type
+        if kind not in (*_FLOATS, BYTES):
+            raise ModelError(
+                f"{path}: expected an input of float16, float32, float64 or uint8, got element "
+                f"type {_type_name(kind)}. Export it again in float32."
+            )
+        self.dtype, self._bytes = _FLOATS.get(kind, torch.float32), kind == BYTES
         self._input = inputs[0].name
-        batch, _, height, width = shapes[0]
+        self.last = shapes[0][3] in BANDS and shapes[0][1] not in BANDS
+        batch, *sides = shapes[0]
+        bands = sides.pop(2 if self.last else 0)
+        height, width = sides
+        self.bands: int | None = bands or None
         self.fixed_batch = batch or None
         self.fixed_size = (height, width) if height and width else None
         self._layers = _convolutions(model.graph)
         self._outputs = [value.name for value in model.graph.output]
         self._session, self._tapped = self._started(()), frozenset[str]()
+
+    @property
+    def input_name(self) -> str:
+        """Of the graph's only input."""
+        return str(self._input)
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the input is uint8."""
+        return bool(self._bytes)
 
     @property
     def last_layers(self) -> Mapping[str, LastLayer]:
@@ -111,10 +202,13 @@ class OnnxBackend:
         if frozenset(taps) != self._tapped:
             self._session, self._tapped = self._started(taps), frozenset(taps)
         names = [value.name for value in self._session.get_outputs()]
+        given = x.movedim(1, -1).contiguous() if self.last else x
+        if self._bytes:
+            given = (given * 255).round().clamp(0, 255).byte()
         try:
-            arrays = self._session.run(names, {self._input: x.cpu().numpy()})
+            arrays = self._session.run(names, {self._input: given.cpu().numpy()})
         except Exception as error:  # onnxruntime's own errors share no base class
-            raise RuntimeError(first_line(error)) from error
+            raise RuntimeError(str(error)) from error
         values = {n: torch.from_numpy(a).to(self.device) for n, a in zip(names, arrays)}
         values[self._input] = x
         calls = [

@@ -155,8 +155,12 @@ class Preprocessing:
     def _resized(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         if self.resample == "nearest":
             return F.interpolate(images, size, mode="nearest-exact")
-        resized = F.interpolate(images, size, mode=self.resample, antialias=True)
-        return (resized.clamp(0, 1) * 255).round() / 255 if self.levels else resized.clamp(0, 1)
+        if not self.levels:
+            return F.interpolate(images, size, mode=self.resample, antialias=True).clamp(0, 1)
+        for step in ((images.shape[-2], size[1]), size):  # Pillow rounds after each axis
+            images = F.interpolate(images, step, mode=self.resample, antialias=True)
+            images = (images.clamp(0, 1) * 255).round() / 255
+        return images
 
 
 def checked_images(images: Tensor, bands: int = 3) -> Tensor:

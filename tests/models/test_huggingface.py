@@ -135,7 +135,7 @@ def test_query_networks(saved, make):
     with torch.no_grad():
         output = network(normalised(images))
     classes = output.class_queries_logits.softmax(-1)[..., :-1]
-    masks = output.masks_queries_logits.sigmoid()
+    masks = F.interpolate(output.masks_queries_logits, (64, 64), mode="bilinear").sigmoid()
     scores = (classes[..., None, None] * masks[:, :, None]).sum(1)
     torch.testing.assert_close(prediction.native_logits, scores.log(), atol=1e-4, rtol=1e-4)
     assert prediction.features is None
@@ -165,7 +165,10 @@ EDGE = {"do_resize": True, "size": {"shortest_edge": 40, "longest_edge": 70}}
 def test_sizes_of_the_processor(saved, settings, size):
     network, segmenter = saved(segformer, settings)
     images = torch.rand(1, 3, 45, 90)
-    small = F.interpolate(images, size, mode="bilinear", antialias=True)
+    small = images
+    for step in ((45, size[1]), size) if size != (45, 90) else ():  # 8-bit images between
+        small = F.interpolate(small, step, mode="bilinear", antialias=True)
+        small = (255 * small).round() / 255
     with torch.no_grad():
         expected = resized(network(normalised(small)).logits, images)
     torch.testing.assert_close(segmenter(images).logits, expected, atol=1e-4, rtol=1e-4)
@@ -196,6 +199,65 @@ def test_normalisation_of_the_processor(saved, settings, transform):
     with torch.no_grad():
         expected = resized(network(transform(images)).logits, images)
     torch.testing.assert_close(segmenter(images).logits, expected, atol=1e-4, rtol=1e-3)
+
+
+PROCESSORS = {
+    "Segformer": {"size": {"height": 40, "width": 56}},
+    "Beit": {"size": {"height": 40, "width": 56}, "do_center_crop": False},
+    "DPT": {"size": {"height": 32, "width": 64}},
+    "MobileViT": {"size": {"shortest_edge": 36}, "do_center_crop": False},
+    "MobileNetV2": {"size": {"shortest_edge": 36}, "do_center_crop": False},
+    "Mask2Former": {"size": {"shortest_edge": 40, "longest_edge": 50}, "size_divisor": 0},
+}
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_pixels_are_the_processors_own_within_one_grey_level(saved, kind):
+    """Keys that the folder leaves out have the values of the processor's class."""
+    settings = PROCESSORS[kind]
+    processor = getattr(transformers, f"{kind}ImageProcessorPil", None)
+    if processor is None:
+        pytest.skip("this transformers has no processors without torchvision")
+    _, segmenter = saved(segformer, {"image_processor_type": f"{kind}ImageProcessor", **settings})
+    how = segmenter.source.preprocessing
+    image = torch.randint(0, 256, (3, 61, 83), dtype=torch.uint8)
+    expected = processor(**settings)(image.permute(1, 2, 0).numpy(), return_tensors="pt")
+    got = how(image[None].float() / 255, torch.float32)
+    assert got.shape == expected["pixel_values"].shape
+    level = 1.01 / 255 / min(how.std)
+    torch.testing.assert_close(got, expected["pixel_values"], atol=level, rtol=0)
+    assert how.origin == "preprocessor_config.json"
+    assert not any("assumed" in note for note in segmenter.description["notes"])
+
+
+@pytest.mark.parametrize("size", [{"longest_edge": 50}, None])
+def test_other_sizes_of_a_processor(saved, size):
+    settings = {"image_processor_type": "SegformerImageProcessor", "size": size}
+    segmenter = saved(segformer, settings)[1]
+    expected = [512, 512] if size is None else {"shortest_edge": None, "longest_edge": 50}
+    assert segmenter.description["input_size"] == expected
+
+
+def test_a_hole_in_the_names(saved):
+    def holed():
+        network = segformer()
+        network.config.id2label = {0: "sky", 1: "road", 2: "car", 255: "void"}
+        return network
+
+    segmenter = saved(holed)[1]
+    assert segmenter.class_names == ("sky", "road", "car", "class 3")
+    assert any("leaves out names" in note for note in segmenter.description["notes"])
+
+
+def test_one_label_is_the_foreground(saved):
+    def one():
+        config = segformer().config
+        config.id2label = {0: "building"}
+        return transformers.SegformerForSemanticSegmentation(config)
+
+    prediction = saved(one)[1](torch.rand(1, 3, 64, 64))
+    assert prediction.class_names == ("background", "building")
+    assert prediction.features is not None
 
 
 def test_size_divisor_pads(saved):
@@ -277,7 +339,7 @@ def test_loading_is_quiet_and_leaves_transformers_as_it_was(tmp_path, capfd):
     logging = transformers.utils.logging
     before = logging.get_verbosity(), logging.is_progress_bar_enabled(), warnings.filters[:]
     capfd.readouterr()
-    load(tmp_path)
+    load(tmp_path, mean=(0, 0, 0), std=(1, 1, 1))
     assert capfd.readouterr() == ("", "")
     after = logging.get_verbosity(), logging.is_progress_bar_enabled(), warnings.filters[:]
     assert before == after

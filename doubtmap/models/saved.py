@@ -1,0 +1,202 @@
+"""`saved:FOLDER`: predictions that any other framework wrote, one file for each image.
+
+They give every score that needs logits only, the figures, calibration and decisions. A file belongs
+to the image of its name: `a/b.png` to `b.npz`, `b.npy`, `b.safetensors` or `b.tif`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.models.backend import first_line
+from doubtmap.models.forms import Activation, Form, fits, form_of, given_form
+from doubtmap.prediction import Prediction, shown
+
+KEYS = ("logits", "probabilities", "softmax", "arr_0")
+"""Names under which files of several arrays hold the scores; nnU-Net says `probabilities`."""
+INSTALL_TIFF = "pip install rasterio"
+LEVEL_LOST = "the saved predictions are probabilities, whose free energy is 0 everywhere"
+
+
+class SavedPredictions:
+    """A segmenter that reads what was predicted, by the name of the image that is looked at.
+
+    Args:
+        folder: with a file for each image.
+        classes: one name per class; default: those of `dataset.json` beside the files.
+        activation: what the numbers are, where they do not tell.
+
+    Raises:
+        UsageError: for a folder without such files.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(
+        self,
+        folder: Path,
+        classes: Sequence[str] | None = None,
+        activation: Activation | None = None,
+    ) -> None:
+        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READERS)
+        if not found:
+            raise UsageError(
+                f"saved:{folder}: expected a folder with {', '.join(READERS)} files, one for each "
+                f"image, found none. Check the path."
+            )
+        self.folder, self._activation = folder, activation
+        self._files = {path.stem: path for path in found}
+        self._names = tuple(classes) if classes is not None else _names(folder)
+        self._form: Form | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class, or empty where the folder does not know them."""
+        return self._names
+
+    @property
+    def description(self) -> dict[str, object]:
+        """What a results file should say."""
+        kind = self._form.kind if self._form else None
+        said = f"The saved predictions are taken for {kind}." if kind else "Not read yet."
+        return {
+            "source": f"saved:{self.folder}",
+            "kind": "saved",
+            "classes": len(self._names) or None,
+            "form": kind,
+            "features": None,
+            "notes": [said],
+            "sha256": None,
+        }
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """The saved prediction of the one image that is looked at.
+
+        Args:
+            images: `(1, 3, H, W)`.
+
+        Raises:
+            UsageError: where the image has no name, or more than one is given.
+            DataError: where it has no file, or one that does not fit it.
+            ModelError: for numbers that could be several things.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        path = self._file(images)
+        scores = _scores(path, size, len(self._names) or None)
+        if self._form is None:
+            self._form = self._told(path, scores)
+        probabilities = self._form.kind in ("softmax", "log_softmax")
+        return Prediction(
+            self._form.logits(scores),
+            size,
+            features_missing="saved predictions have no features",
+            class_names=self._names,
+            energy_missing=LEVEL_LOST if probabilities else "",
+        )
+
+    def _file(self, images: Tensor) -> Path:
+        name = Path(shown()).name
+        if not name or len(images) != 1:
+            raise UsageError(
+                "saved: expected one image with a name, as score and evaluate give, got an image "
+                "without. Saved predictions cannot be made anew; use the network itself."
+            )
+        for stem in (name, Path(name).stem, Path(name).stem.removesuffix("_0000")):
+            if stem in self._files:
+                return self._files[stem]
+        raise DataError(f"{name}: expected a saved prediction in {self.folder}, found none.")
+
+    def _told(self, path: Path, scores: Tensor) -> Form:
+        if self._activation is not None:
+            return given_form(scores, self._activation)
+        form = form_of(scores)
+        if form.kind == "unknown":
+            raise ModelError(
+                f"{path}: expected logits or a softmax, got values in [0, 1] that do not sum to 1. "
+                f"Pass --activation sigmoid, softmax or none."
+            )
+        return form
+
+
+def _scores(path: Path, size: tuple[int, int], classes: int | None) -> Tensor:
+    """`(1, C, h, w)` of a file, on a grid that is the image stretched."""
+    try:
+        array = READERS[path.suffix.lower()](path)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
+    x = torch.from_numpy(np.ascontiguousarray(array))
+    x = x.float() if not x.is_floating_point() else x
+    for axis in (0, 1):
+        if x.ndim == 4 and x.shape[axis] == 1:
+            x = x.squeeze(axis)  # a batch of one, or a volume of one slice
+    last = x.ndim == 3 and (x.shape[-1] == classes or not fits(x.shape[1:], size))
+    if last and fits(x.shape[:2], size):
+        x = x.movedim(-1, 0)
+    if x.ndim != 3 or len(x) < 2 or not fits(x.shape[1:], size):
+        raise DataError(
+            f"{path}: expected scores (C, H, W) for an image of {size[0]}x{size[1]}, got "
+            f"{tuple(array.shape)}. Save one channel a class, at the image's size."
+        )
+    return x[None]
+
+
+def _npz(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    with np.load(path, allow_pickle=False) as archive:
+        name = next((key for key in KEYS if key in archive), archive.files[0])
+        found: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = archive[name]
+        return found
+
+
+def _npy(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    found: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = np.load(path, allow_pickle=False)
+    return found
+
+
+def _safetensors(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    tensors = load_file(path)
+    name = next((key for key in KEYS if key in tensors), next(iter(tensors)))
+    found: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = tensors[name].float().numpy()
+    return found
+
+
+def _tiff(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    try:
+        import rasterio
+    except ImportError as error:
+        raise ModelError(
+            f"{path}: expected rasterio for files of many bands, found none. Install with "
+            f"{INSTALL_TIFF}."
+        ) from error
+    with rasterio.open(path) as opened:
+        found: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = opened.read()
+        return found
+
+
+READERS: dict[str, Callable[[Path], np.ndarray[tuple[int, ...], np.dtype[np.generic]]]] = {
+    ".npz": _npz,
+    ".npy": _npy,
+    ".safetensors": _safetensors,
+    ".tif": _tiff,
+    ".tiff": _tiff,
+}
+"""How files are read, by suffix."""
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    """Class names that nnU-Net's `dataset.json` says: `{"labels": {name: number}}`."""
+    for place in (folder, folder.parent):
+        try:
+            labels = json.loads((place / "dataset.json").read_text())["labels"]
+            numbered = sorted((int(number), str(name)) for name, number in labels.items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # there is none, or it is another program's
+        return tuple(name for _, name in numbered)
+    return ()
