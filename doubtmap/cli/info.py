@@ -120,9 +120,7 @@ def _scores(prediction: Prediction) -> list[tuple[str, object]]:
             rows.append((name, "possible"))
     advice = "rejected for unknown objects (entropy says little there), max_softmax for errors"
     if prediction.queries is None:
-        advice = (
-            "entropy or max_softmax for errors; energy, gradient or density for unknown objects"
-        )
+        advice = "doubt for unknown objects, max_softmax or a fitted wrong for errors"
     return [*rows, ("suited", advice)]
 
 
