@@ -21,8 +21,8 @@ def island(prediction: Prediction | Tensor, cell: float = 8, sides: Sides = "mea
     """How much a pixel is an island in another class, whichever class that is.
 
     Things stand on the ground and have something else beside them. With the softmax p averaged
-    over squares, and m the probabilities of a class in a window to the right, to the left and below,
-    the square itself and the L next ones, summed and divided by L,
+    over squares, and m the probabilities of a class in a window to the right, to the left and
+    below, the square itself and the L next ones, summed and divided by L,
 
         island = max_c max_window  M(m_right, m_left, m_below)_c  (1 - p_c)
 
