@@ -40,6 +40,7 @@ from doubtmap.fitting import fit_score
 from doubtmap.prediction import Prediction, Score, Segmenter, at_least_float32
 from doubtmap.scores import STATELESS
 from doubtmap.scores.default import on_image, terms
+from doubtmap.scores.islands import pixels_across
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.version import __version__
 
@@ -86,7 +87,8 @@ def only(*which: int) -> Score:
     """The product of some of the three factors of `doubt`."""
 
     def score(prediction: Prediction) -> Tensor:
-        found = terms(at_least_float32(prediction.native_logits))
+        logits = at_least_float32(prediction.native_logits)
+        found = terms(logits, pixels_across(prediction))
         return on_image(prediction, torch.stack([found[i] for i in which]).sum(0))
 
     return score

@@ -111,12 +111,12 @@ def test_score_goes_on_where_it_stopped(run, network, photographs, tmp_path):
     kept = out / "overlay" / "a.jpg"
     before = kept.stat().st_mtime_ns
     (out / "overlay" / "b.jpg").unlink()
-    os.utime(out / "entropy" / "b.png", (0, 0))
+    os.utime(out / "doubt" / "b.png", (0, 0))
     code, printed, _ = run("score", network, photographs, "--out", out, "--resume")
     assert code == 0
     assert "3 of 3 images scored" in printed
     assert kept.stat().st_mtime_ns == before
-    assert (out / "entropy" / "b.png").stat().st_mtime > 0
+    assert (out / "doubt" / "b.png").stat().st_mtime > 0
 
 
 def test_score_does_not_go_on_with_other_settings(run, network, photographs, tmp_path):
@@ -185,7 +185,7 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_other(
     (other / "a.png").write_bytes((photographs / "a.png").read_bytes())
     out = tmp_path / "out"
     run("score", network, photographs, other, "--out", out)
-    assert len(list((out / "entropy").iterdir())) == 4
+    assert len(list((out / "doubt").iterdir())) == 4
 
 
 def test_a_truncated_image_is_named_or_counted(run, network, photographs, tmp_path):

@@ -86,9 +86,9 @@ def test_bad_fits(run, tmp_path, arguments, code, message):
     assert "Traceback" not in err
 
 
-def test_another_network_is_refused(run, fitted, tmp_path):
+def test_the_file_of_one_score_is_none_of_another(run, fitted, photographs, tmp_path):
     code, _, err = run(
-        "score", "demo", "nowhere.png", "--scores", f"density:{fitted}", "--out", tmp_path
+        "score", "demo", photographs, "--scores", f"density:{fitted}", "--out", tmp_path
     )
     assert code == 1
     assert "expected a fitted density" in err

@@ -51,12 +51,19 @@ def photographs(tmp_path):
 @pytest.fixture
 def objects(run, network, photographs, tmp_path):
     def call(*options, images=photographs, model=network, threshold=LIMIT):
+        named = "--score" in options or threshold != LIMIT
         return run(
             *("objects", model, images, *CLASSES, "--out", tmp_path / "out"),
-            *("--threshold", threshold, *options),
+            *("--threshold", threshold, *(() if named else ("--score", "entropy")), *options),
         )
 
     return call
+
+
+def test_doubt_is_the_score_where_none_is_named(objects, tmp_path):
+    code, _, err = objects(threshold=0.01)
+    assert code == 0, err
+    assert written(tmp_path)["info"]["score"] == "doubt"
 
 
 def written(tmp_path, name="objects.json"):

@@ -26,11 +26,15 @@ from doubtmap.scores.diagonal import (
     sums_of,
     surprise,
 )
-from doubtmap.scores.islands import ACROSS, Sides, islands, samples
+from doubtmap.scores.islands import Sides, islands, pixels_across, samples
 from doubtmap.scores.smoothing import averaged, smoothed, spread_out
 
 FLOOR = 0.2
 """Added to islands, so that what is no island can be doubted too."""
+ACROSS = 512
+"""Samples across; finer grids are averaged to about as many first."""
+SQUARES = (8, 16)
+"""Sides of the squares for islands, in image pixels."""
 SHRINKAGE = 0.02
 WEIGHT = 0.25
 FEWEST, MOST = 2, 100
@@ -63,10 +67,10 @@ def doubt(prediction: Prediction | Tensor) -> Tensor:
 
         doubt = sqrt(H + 1e-6)  (0.2 + I)^(3/4)  (0.2 + J)^(3/4)
 
-    H is the softmax's entropy in nats, smoothed over two cells; I and J are `island` with the
-    mean of the sides on squares of 2 cells, and with their geometric mean on squares of 4. A cell
-    is 1/512 of the width, so that native grids of any stride, and full-size logits, say the same;
-    what is finer than a sample of the native grid is one sample.
+    H is the softmax's entropy in nats, smoothed over 1/256 of the width; I and J are `island` with
+    the mean of the sides on squares of 8 pixels, and with their geometric mean on squares of 16.
+    What is finer than a sample of the native grid is one sample. So native grids of any stride,
+    and full-size logits, say about the same.
 
     It ranks unknown things, for which it was made. It is not a probability, and for wrong labels
     of known things `max_softmax` is the better choice (docs/doubt.md).
@@ -88,37 +92,42 @@ def doubt(prediction: Prediction | Tensor) -> Tensor:
     """
     prediction = as_prediction(prediction)
     logits = at_least_float32(prediction.native_logits)
-    return on_image(prediction, log_doubt(logits))
+    return on_image(prediction, log_doubt(logits, pixels_across(prediction)))
 
 
-def log_doubt(logits: Tensor) -> Tensor:
+def log_doubt(logits: Tensor, across: float = 0) -> Tensor:
     """The logarithm of `doubt`, `(B, h', w')`: the sum of its `terms`."""
-    entropy, mean, geometric = terms(logits)
+    entropy, mean, geometric = terms(logits, across)
     return entropy + mean + geometric
 
 
-def terms(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def terms(logits: Tensor, across: float = 0) -> tuple[Tensor, Tensor, Tensor]:
     """The logarithms of the three factors of `doubt`.
 
     Args:
         logits: `(B, C, h, w)`, float32 or float64.
+        across: width of the grid in image pixels; 0: as many as it has samples.
 
     Returns:
         Of smoothed entropy, of islands by the mean of the sides, and by their geometric mean;
-        `(B, h', w')` on the native grid, or on cells where that is finer.
+        `(B, h', w')` on the native grid, or about `ACROSS` wide where that is finer.
     """
-    fine = samples(1, logits.shape[-1])
+    fine, across = fineness(logits), across or logits.shape[-1]
     log_p = logits.log_softmax(1).clamp_min(-1e4)
     p = log_p.exp()
     entropy = averaged(-(log_p * p).sum(1, keepdim=True), fine)[:, 0]
     p = averaged(p, fine)
-    grid = (p.shape[-2], p.shape[-1])
-    unsure = 0.5 * (smoothed(entropy, max(0.5, 2 * grid[1] / ACROSS)) + 1e-6).log()
-    return unsure, _log_islands(p, 2, "mean"), _log_islands(p, 4, "geometric")
+    unsure = 0.5 * (smoothed(entropy, max(1.0, 2 * p.shape[-1] / ACROSS)) + 1e-6).log()
+    squares = [samples(pixels, p.shape[-1], across) for pixels in SQUARES]
+    return unsure, _log_islands(p, squares[0], "mean"), _log_islands(p, squares[1], "geometric")
 
 
-def _log_islands(p: Tensor, cell: float, sides: Sides) -> Tensor:
-    square = samples(cell, p.shape[-1])
+def fineness(maps: Tensor) -> int:
+    """Samples that are averaged to one, so that about `ACROSS` are left in a row; 1: none."""
+    return max(1, round(maps.shape[-1] / ACROSS))
+
+
+def _log_islands(p: Tensor, square: int, sides: Sides) -> Tensor:
     found = islands(averaged(p, square), sides)
     return 0.75 * (FLOOR + spread_out(found, square, (p.shape[-2], p.shape[-1]))).log()
 
@@ -126,7 +135,7 @@ def _log_islands(p: Tensor, cell: float, sides: Sides) -> Tensor:
 def on_image(prediction: Prediction, log_maps: Tensor) -> Tensor:
     """`(B, H, W)` float32 from logarithms on the grid of `terms`, resized and then raised."""
     shape = prediction.native_logits.shape
-    maps = spread_out(log_maps, samples(1, shape[-1]), (shape[-2], shape[-1]))
+    maps = spread_out(log_maps, fineness(prediction.native_logits), (shape[-2], shape[-1]))
     return prediction.to_size(maps[:, None])[:, 0].exp().float()
 
 
@@ -204,7 +213,7 @@ class Doubt:
             DataError: for features that are not finite.
         """
         logits = at_least_float32(prediction.native_logits)
-        total = log_doubt(logits)
+        total = log_doubt(logits, pixels_across(prediction))
         strange = relative(surprise(self.familiar, self.features(prediction), total))
         total = total + self.weight * torch.tanh((strange - self.mean) / self.deviation)
         return on_image(prediction, total)

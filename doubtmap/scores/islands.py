@@ -15,16 +15,14 @@ from doubtmap.scores.smoothing import averaged, spread_out
 Sides = Literal["mean", "geometric"]
 PARTS = (16, 8, 4)
 """The windows reach over these parts of the width."""
-ACROSS = 512
-"""Cells across an image: lengths are in these, so that grids of any stride say the same."""
 
 
-def island(prediction: Prediction | Tensor, cell: float = 2, sides: Sides = "mean") -> Tensor:
+def island(prediction: Prediction | Tensor, cell: float = 8, sides: Sides = "mean") -> Tensor:
     """How much a pixel is an island in another class, whichever class that is.
 
     Things stand on the ground and have something else beside them. With the softmax p averaged
-    over squares, and m the mean probability of a class in a window to the right, to the left and
-    below,
+    over squares, and m the probabilities of a class in a window to the right, to the left and
+    below, the square itself and the L next ones, summed and divided by L,
 
         island = max_c max_window  M(m_right, m_left, m_below)_c  (1 - p_c)
 
@@ -35,14 +33,14 @@ def island(prediction: Prediction | Tensor, cell: float = 2, sides: Sides = "mea
 
     Args:
         prediction: or native logits `(B, C, h, w)`.
-        cell: side of the squares, in 512ths of the width; at least one sample of the native grid.
+        cell: side of the squares, in image pixels; at least one sample of the native grid.
         sides: `mean` or `geometric`.
 
     Returns:
         `(B, H, W)` float32 in [0, 1].
 
     Raises:
-        UsageError: for an unknown `sides`, or `cell` that is not above 0.
+        UsageError: for an unknown `sides`, or `cell` that is not a number above 0.
 
     Example:
         >>> import torch
@@ -55,19 +53,30 @@ def island(prediction: Prediction | Tensor, cell: float = 2, sides: Sides = "mea
     """
     if sides not in get_args(Sides):
         raise UsageError(f"island: expected sides=mean or sides=geometric, got {sides!r}.")
-    if not 0 < cell < ACROSS:
-        raise UsageError(f"island: expected cell above 0 and below {ACROSS}, got {cell}.")
+    if not 0 < cell < float("inf"):
+        raise UsageError(f"island: expected cell above 0, in pixels, got {cell}.")
     prediction = as_prediction(prediction)
     logits = at_least_float32(prediction.native_logits)
-    square = samples(cell, logits.shape[-1])
+    square = samples(cell, logits.shape[-1], pixels_across(prediction))
     found = islands(averaged(logits.softmax(1), square), sides)
     found = spread_out(found, square, (logits.shape[-2], logits.shape[-1]))
     return prediction.to_size(found[:, None])[:, 0].float()
 
 
-def samples(cells: float, width: int) -> int:
-    """How many samples of a grid of this width are so many cells; at least 1."""
-    return max(1, round(cells * width / ACROSS))
+def pixels_across(prediction: Prediction) -> float:
+    """Image pixels that the native grid is wide, padding included."""
+    return float((prediction.covered or prediction.size)[1])
+
+
+def samples(pixels: float, width: int, across: float) -> int:
+    """How many samples of a grid are so many pixels; at least 1.
+
+    Args:
+        pixels: a length.
+        width: of the grid, in samples.
+        across: of the grid, in pixels.
+    """
+    return max(1, round(pixels * width / across))
 
 
 def islands(probabilities: Tensor, sides: Sides) -> Tensor:
@@ -96,10 +105,10 @@ def islands(probabilities: Tensor, sides: Sides) -> Tensor:
 
 
 def _ahead(count: int, reach: int, like: Tensor) -> Tensor:
-    """`(n, n)`: which of n cells in a row lie ahead of each, within reach: 1 at (cell, of which).
+    """`(n, n)`: of n cells in a row itself and those ahead, within reach: 1 at (cell, of which).
 
     Windows are products with such matrices: quicker here than running sums, and no less exact.
     """
     steps = torch.arange(count, device=like.device)
     gap = steps[:, None] - steps
-    return ((gap >= 1) & (gap <= reach)).to(like)
+    return ((gap >= 0) & (gap <= reach)).to(like)

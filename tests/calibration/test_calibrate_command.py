@@ -92,7 +92,7 @@ def test_scores_of_calibrated_predictions(run, common, yard):
     save_calibrator(Temperature(temperature=1e10), yard / "hot")
     network, _, *options = common
     asked = (network, yard / "images" / "a.png", *options, "--format", "npy", "--out", yard / "o")
-    code, _, error = run("score", *asked, "--calibrator", yard / "hot")
+    code, _, error = run("score", *asked, "--scores", "entropy", "--calibrator", yard / "hot")
     assert code == 0, error
     assert read_map(yard / "o" / "entropy" / "a.npy") == pytest.approx(np.log(2), abs=1e-6)
     with Image.open(yard / "o" / "classes" / "a.png") as classes:

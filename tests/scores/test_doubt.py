@@ -15,9 +15,11 @@ from doubtmap.scores.diagonal import Diagonal, DiagonalSums, relative
 
 
 def test_the_formula_where_all_classes_are_equally_likely():
-    middle = doubt(torch.zeros(1, 5, 160, 512))[0, 20, 256]
-    island = 0.2 * 0.8  # any class with 1/5 around, and 4/5 that it is another
-    wanted = math.sqrt(math.log(5) + 1e-6) * (0.2 + island) ** 1.5
+    middle = doubt(Prediction(torch.zeros(1, 5, 96, 256), (96, 256)))[0, 8, 128]
+    # any class with 1/5 around, and 4/5 that it is another; windows of 32 and 16 squares' width
+    # over 16 have 2 + 1 and 1 + 1 squares, and count as 2 and 1
+    mean, geometric = 0.2 * 0.8 * 3 / 2, 0.2 * 0.8 * 2
+    wanted = math.sqrt(math.log(5) + 1e-6) * ((0.2 + mean) * (0.2 + geometric)) ** 0.75
     assert middle.item() == pytest.approx(wanted, rel=1e-5)
 
 
@@ -40,7 +42,8 @@ def test_an_unsure_thing_within_a_class_is_doubted_more_than_one_beside_it():
 def test_full_size_logits_say_what_native_ones_say(times):
     native = torch.randn(1, 3, 8, 512).mul(4)
     finer = native.repeat_interleave(times, 2).repeat_interleave(times, 3)
-    torch.testing.assert_close(log_doubt(finer), log_doubt(native), rtol=1e-4, atol=1e-4)
+    same = log_doubt(native, 2048)
+    torch.testing.assert_close(log_doubt(finer, 2048), same, rtol=1e-4, atol=1e-4)
 
 
 def test_coarser_logits_rank_alike():
