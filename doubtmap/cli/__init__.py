@@ -3,6 +3,7 @@
 from doubtmap.cli import (
     analyse,
     calibrate,
+    check,
     demo,
     evaluate,
     fit,
@@ -19,6 +20,7 @@ __all__ = [
     "analyse",
     "app",
     "calibrate",
+    "check",
     "demo",
     "evaluate",
     "fit",

@@ -351,6 +351,7 @@ class LabelValues:
         place = np.searchsorted(values, codes).clip(0, len(values) - 1)
         rest = np.int16(_UNDESCRIBED if self.other is None else self.other)
         found: NDArray[np.int16] = np.where(values[place] == codes, labels[place], rest)
+        found[(found == _UNDESCRIBED) & (codes == -1)] = VOID  # as everyone means it
         return found
 
     def _undescribed(self, codes: NDArray[Any], where: NDArray[np.bool_], path: Path) -> str:
@@ -362,7 +363,9 @@ class LabelValues:
         more = f" and {len(found) - 8} more" if len(found) > 8 else ""
         y, x = np.argwhere(where)[0]
         kind = "colours" if values[0] >= COLOURS else "label values"
-        described = sorted({v for v, _, _ in self.described() if (v >= COLOURS) == (values[0] >= COLOURS)})
+        described = sorted(
+            {v for v, _, _ in self.described() if (v >= COLOURS) == (values[0] >= COLOURS)}
+        )
         expected = ", ".join(_ranges(described)) or "none"
         return (
             f"{path}: expected the {kind} {expected}, got {', '.join(found[:8])}{more}, the first "
@@ -378,7 +381,7 @@ def _no_colours(raw: NDArray[np.uint8], path: Path) -> str:
     return (
         f"{path}: expected one label value per pixel, got a colour image, with {colour} in row {y}, "
         f"column {x}. Say in a doubtmap.toml what the colours mean, as in [classes] with road = "
-        f'"{colour}", or save the labels as a single-channel PNG of class numbers.'
+        f'"#804080", or save the labels as a single-channel PNG of class numbers.'
     )
 
 

@@ -234,5 +234,7 @@ def _content(path: str, _: int) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected JSON, got something else ({error}).") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: expected outlines of Labelme or COCO, got a list. Export it again.")
+        raise DataError(
+            f"{path}: expected outlines of Labelme or COCO, got a list. Export it again."
+        )
     return content

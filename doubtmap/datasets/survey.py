@@ -59,8 +59,10 @@ def survey(pairs: Sequence[Pair], rendering: Rendering, *, by_place: bool = Fals
         if span is None and found:
             span = implied_range(found, f"{len(deep)} images such as {deep[0]}")
         if span and found:
-            notes.append(_of_range(found, len(deep), len(pairs), span, chosen=bool(rendering.range)))
-    notes += _bands(deep, rendering)
+            notes.append(
+                _of_range(found, len(deep), len(pairs), span, chosen=bool(rendering.range))
+            )
+    notes += _bands([image for image, head in heads.items() if head.format == "TIFF"], rendering)
     if by_place:
         check_palettes([label for _, label in pairs if label is not None])
     return Survey(Rendering(span, rendering.bands, upright), tuple(notes))
@@ -94,12 +96,15 @@ def _orientation(pairs: Sequence[Pair], heads: Mapping[Path, Header]) -> tuple[b
         return True, []
     upright = not fits[False]
     how = "turned upright" if upright else "left as stored, which alone fits their labels"
-    why = "" if fits[upright] or not any(label for _, label in turned) else (
-        " Their labels fit either way: they were taken to lie on the upright photographs."
+    why = (
+        ""
+        if fits[upright] or not any(label for _, label in turned)
+        else (" Their labels fit either way: they were taken to lie on the upright photographs.")
     )
     return upright, [
         f"{len(turned)} of {len(pairs)} images say by EXIF that they are stored turned, such as "
-        f"{turned[0][0].name} (orientation {heads[turned[0][0]].orientation}): they were {how}.{why}"
+        f"{turned[0][0].name} (orientation {heads[turned[0][0]].orientation}): they were {how}."
+        f"{why}"
     ]
 
 

@@ -1,8 +1,8 @@
 """TIFF as instruments and satellites write it: any number of bands, depth, type, planes, pages.
 
-Pillow opens the usual kinds only. But whatever the bands are, each row is a row of bytes: a plane is
-written again as a grey image of eight bits that many bytes wide, which Pillow unpacks, and the bytes
-are then read as what they are.
+Pillow opens the usual kinds only. But whatever the bands are, each row is a row of bytes: a plane
+is written again as a grey image of eight bits that many bytes wide, which Pillow unpacks, and the
+bytes are then read as what they are.
 
 Reference:
     TIFF, Revision 6.0 (Adobe, 1992), and its Technical Note 3 on floating-point predictors (2005)
@@ -128,7 +128,9 @@ def _page(content: bytes, page: Mapping[int, Any]) -> NDArray[Any]:
     planes = samples if apart else 1
     each = len(offsets) // planes
     read = [
-        _plane(content, page, offsets[k * each :][:each], counts[k * each :][:each], samples // planes)
+        _plane(
+            content, page, offsets[k * each :][:each], counts[k * each :][:each], samples // planes
+        )
         for k in range(planes)
     ]
     values = np.concatenate(read, axis=2)
@@ -184,7 +186,10 @@ def _unpacked(
         places.append(table)
         table += len(piece)
     sizes = [len(piece) for piece in pieces]
-    where = {_TILE_OFFSETS if tiled else _OFFSETS: places, _TILE_COUNTS if tiled else _COUNTS: sizes}
+    where = {
+        _TILE_OFFSETS if tiled else _OFFSETS: places,
+        _TILE_COUNTS if tiled else _COUNTS: sizes,
+    }
     entries = b""
     for tag, values in sorted({**tags, **where}.items()):
         packed = struct.pack(f"<{len(values)}L", *values)
@@ -193,7 +198,9 @@ def _unpacked(
             lists += packed
             packed = struct.pack("<L", position)
         entries += struct.pack("<HHL", tag, 4, len(values)) + packed
-    file = b"II*\0" + struct.pack("<LH", 8, count) + entries + b"\0\0\0\0" + lists + b"".join(pieces)
+    file = (
+        b"II*\0" + struct.pack("<LH", 8, count) + entries + b"\0\0\0\0" + lists + b"".join(pieces)
+    )
     with Image.open(io.BytesIO(file), formats=("TIFF",)) as image:
         return np.array(image)
 
@@ -230,7 +237,7 @@ def _floats(rows: NDArray[np.uint8], size: int, n: int) -> NDArray[Any]:
 def _odd(rows: NDArray[np.uint8], bits: int, across: int) -> NDArray[Any]:
     """Values of 1 to 31 bits, packed from the highest bit on."""
     flat = np.unpackbits(rows, axis=1)[:, : across * bits].reshape(len(rows), across, bits)
-    values = np.zeros((len(rows), across), np.uint32)
+    values: NDArray[Any] = np.zeros((len(rows), across), np.uint32)
     for bit in range(bits):
         values = values << 1 | flat[..., bit]
     return values.astype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from doubtmap.datasets import fingerprints
-from doubtmap.datasets.dataset import ComponentSizes, Dataset
+from doubtmap.datasets import fingerprints, open_dataset
+from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
+from doubtmap.datasets.fingerprints import about_files
 from doubtmap.decisions.file import Threshold, thresholds_by_score
 from doubtmap.engine.journal import Journal
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
@@ -56,7 +57,7 @@ DEFAULT_SIZES = ComponentSizes(predicted=50, labelled=10)
 
 def evaluate(
     segmenter: Segmenter,
-    dataset: Dataset,
+    dataset: Any,
     scores: str | Iterable[str | Score] | Mapping[str, Score],
     *,
     unknown: str | Sequence[str] = (),
@@ -83,7 +84,8 @@ def evaluate(
 
     Args:
         segmenter: the network, as `doubtmap.load` gives it.
-        dataset: as `doubtmap.open_dataset` gives it.
+        dataset: a `Dataset`, or what `doubtmap.open_dataset` makes one of, such as `"camvid:PATH"`
+            or pairs of image and mask, whose numbers are then the segmenter's classes.
         scores: names such as `"entropy,gradient(p=1)"`, functions, or a mapping of names to them;
             `"all"` is every score without fitting that this network can give.
         unknown: label class, or classes, that count as unknown objects; `rest` is all that the
@@ -116,6 +118,8 @@ def evaluate(
         UsageError, DataError, ModelError: each with one sentence that says what to do.
     """
     unknown = (unknown,) if isinstance(unknown, str) else tuple(unknown)
+    if isinstance(segmenter, Segmenter):
+        dataset = open_dataset(dataset, seed=seed, classes=segmenter.class_names)
     check_request(segmenter, dataset, unknown)
     if open_set is not None:
         check_open_set(segmenter, dataset, open_set, unknown)
@@ -123,6 +127,7 @@ def evaluate(
     run = Run(segmenter, dataset, {}, unknown, progress)
     run.skipped = Skipped() if skip_bad else None
     run.notes.extend(notes)
+    run.notes.extend(notes_of(dataset))
     overlaps = [note_of_overlap(segmenter, dataset), note_of_negatives(segmenter, dataset)]
     run.notes.extend(filter(None, overlaps))
     run.scores = possible_scores(run) if scores == "all" else parse_scores(scores)
@@ -351,6 +356,7 @@ def summarise(
             "images": len(tally.images),
             "images_with_both": with_both(tally),
             "pixels": {"known": known, "unknown": unknown, "void": tally.void},
+            **about_files(run.dataset),
         },
         "segmentation": fig.segmentation_figures(tally, names, labelled),
         "calibration": fig.calibration_figures(tally),
