@@ -16,6 +16,7 @@ from doubtmap.evaluation.evaluate import evaluate
 from doubtmap.evaluation.results import Results
 from doubtmap.models import load
 from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.reports import read_map
 from doubtmap.version import __version__
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "load",
     "metrics",
     "open_dataset",
+    "read_map",
     "scores",
 ]

@@ -234,7 +234,7 @@ def _suspicious(dataset: LabelledFolder, counts: Counts) -> Iterator[str]:
         )
     if counts.broken:
         name, why = next(iter(counts.broken.items()))
-        yield f"{len(counts.broken)} of {len(dataset)} samples cannot be used, such as {name}: {why}"
+        yield f"{len(counts.broken)} of {len(dataset)} samples cannot be used: {name}: {why}"
     classes = [label for label in counts.labels if label >= 0]
     if len(classes) == 1 and len(dataset.class_names) > 1:
         yield f"All labels are of one class: {dataset.class_names[classes[0]]}."
@@ -286,7 +286,7 @@ def _alike_across_splits(dataset: LabelledFolder) -> Iterator[str]:
 
 
 def _signs(path: Path) -> NDArray[np.bool_] | None:
-    """`(256,)`, whether brightness rises from left to right; None for pictures that show nothing."""
+    """`(256,)`, whether brightness rises from left to right; None where nothing shows."""
     try:
         image = Image.fromarray(read_image(path).permute(1, 2, 0).numpy()).convert("L")
     except DataError:

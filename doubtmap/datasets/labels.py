@@ -379,8 +379,8 @@ def _no_colours(raw: NDArray[np.uint8], path: Path) -> str:
     red, green, blue = (int(part) for part in raw[y, x])
     colour = value_text(colour_value(red, green, blue))
     return (
-        f"{path}: expected one label value per pixel, got a colour image, with {colour} in row {y}, "
-        f"column {x}. Say in a doubtmap.toml what the colours mean, as in [classes] with road = "
+        f"{path}: expected one label value per pixel, got a colour image, with {colour} in row "
+        f"{y}, column {x}. Say in a doubtmap.toml what colours mean, as in [classes] with road = "
         f'"#804080", or save the labels as a single-channel PNG of class numbers.'
     )
 

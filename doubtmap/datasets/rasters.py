@@ -147,9 +147,11 @@ def read_header(path: str | Path) -> Header:
                 if image.format == "TIFF":
                     deep = deep or np.max(image.tag_v2.get(258, 8)) > 8  # type: ignore[attr-defined]
                 turned = _orientation(image, file)
-                return Header(
-                    image.height, image.width, mode, image.format or "", turned, bool(deep)
-                )
+                height, width = image.height, image.width
+                if image.format == "TIFF":
+                    tags = image.tag_v2  # type: ignore[attr-defined]
+                    height, width = int(tags[257]), int(tags[256])
+                return Header(height, width, mode, image.format or "", turned, bool(deep))
         except UnidentifiedImageError:
             if start[:2] not in (b"II", b"MM"):
                 raise
@@ -243,7 +245,8 @@ def _is_usual(content: bytes, path: Path) -> bool:
             pages = getattr(image, "n_frames", 1)
             deep = np.max(image.tag_v2.get(258, 1)) > 8  # type: ignore[attr-defined]
             odd = np.max(image.tag_v2.get(339, 1)) != 1  # type: ignore[attr-defined]
-            return pages == 1 and not deep and not odd
+            # Pillow turns a TIFF by itself, so that what is stored would be lost.
+            return pages == 1 and not deep and not odd and _orientation(image, None) == 1
     except UnidentifiedImageError:
         return False
 
@@ -281,7 +284,7 @@ def _band_names(gdal: str) -> tuple[str, ...]:
 
 def _of_image(image: Image.Image, content: bytes) -> Raster:
     format = image.format or ""
-    orientation = _orientation(image, io.BytesIO(content))
+    orientation = 1 if format == "TIFF" else _orientation(image, io.BytesIO(content))
     if _sixteen_bit_png(image) and image.mode in ("RGB", "RGBA", "LA"):
         return Raster(_deep_png(content), format, orientation=orientation)
     image.load()

@@ -136,8 +136,8 @@ def implied_range(found: Sequence[Brightness], where: object) -> tuple[float, fl
         return 0.0, white
     if low < 0:
         raise DataError(
-            f"{where}: expected values from 0 on, got {low:g} to {high:g}, whose range is not said. "
-            f"{_SAY}"
+            f"{where}: expected values from 0 on, got {low:g} to {high:g}, whose range is not "
+            f"said. {_SAY}"
         )
     if not found[0].whole and high <= 1:
         return 0.0, 1.0
@@ -209,7 +209,7 @@ def _whole(values: NDArray[Any], path: str | Path) -> NDArray[Any]:
             y, x = np.argwhere(broken)[0]
             raise DataError(
                 f"{path}: expected whole numbers as labels, got {values[y, x]:g} in row {y}, "
-                f"column {x}, and {int(broken.sum())} such pixels. Save labels without interpolation."
+                f"column {x}, and {int(broken.sum())} such pixels. Save labels without blending."
             )
     limits = np.iinfo(np.int32)
     if values.min() < limits.min or values.max() > limits.max:
