@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from doubtmap.evaluation.results import Results
     from doubtmap.models import load
     from doubtmap.prediction import Prediction, Segmenter
+    from doubtmap.reports import read_map
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -33,6 +34,7 @@ else:
             "doubtmap.evaluation.results": ["Results"],
             "doubtmap.models": ["load"],
             "doubtmap.prediction": ["Prediction", "Segmenter"],
+            "doubtmap.reports": ["read_map"],
         },
         rooms=["calibration", "datasets", "metrics", "scores"],
     )
@@ -52,5 +54,6 @@ __all__ = [
     "load",
     "metrics",
     "open_dataset",
+    "read_map",
     "scores",
 ]

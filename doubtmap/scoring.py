@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from doubtmap.datasets.reading import read_image, read_or_skip
+from doubtmap.datasets.reading import Rendering, read_image, read_or_skip
+from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import write_atomically
@@ -42,6 +43,7 @@ from doubtmap.prediction import (
 )
 from doubtmap.reports.maps import MapFormat, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
+from doubtmap.reports.scales import Waiting, natural_scale
 from doubtmap.version import __version__
 
 
@@ -67,6 +69,7 @@ def score_images(
     paths: Sequence[Path],
     scores: dict[str, Score],
     skipped: dict[Path, str] | None = None,
+    rendering: Rendering | None = None,
 ) -> Iterator[ScoredImage]:
     """Score images in order; the next one is read while the network works.
 
@@ -75,17 +78,20 @@ def score_images(
         paths: of the images.
         scores: by name.
         skipped: takes the images that cannot be read, and why; without it the first ends the run.
+        rendering: how all of them become RGB; default: each by itself.
 
     Raises:
         DataError: for an image that cannot be read, unless `skipped` takes it.
     """
     segmenter = prepared(segmenter, scores)
 
+    read = functools.partial(read_image, rendering=rendering)
+
     def skip(path: Path, error: DataError) -> None:
         assert skipped is not None
         skipped[path] = str(error)
 
-    for path, image in read_or_skip(read_image, paths, 1, None if skipped is None else skip):
+    for path, image in read_or_skip(read, paths, 1, None if skipped is None else skip):
         # Nothing of it is kept here: the network's next run takes the same memory.
         scored = _attempt(segmenter, path, image, scores, skipped)
         if scored is not None:
@@ -124,6 +130,7 @@ def write_scores(
     format: str = "png",
     resume: bool = False,
     skip_bad: bool = False,
+    range: tuple[float, float] | None = None,
     command: str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
@@ -137,6 +144,8 @@ def write_scores(
         format: of the maps: png (16 bits, with its scale), npy, tiff or safetensors.
         resume: leave out images whose files are all there; the settings must be the same.
         skip_bad: count images that cannot be read, and go on.
+        range: values that are black and white in images of more than 8 bits; default: by the bits
+            that all images of the run use.
         command: what to write as the origin.
         progress: told after each image.
 
@@ -158,20 +167,27 @@ def write_scores(
         _make(out / folder)
     if not resume:
         (out / "settings.json").unlink(missing_ok=True)
+    seen = survey([(path, None) for path in paths], Rendering(range))
     settings = model_settings(segmenter) | score_settings(scores) | {"format": format}
+    settings |= {"range": seen.rendering.range}
+    waiting = Waiting(out)
+    if not resume:
+        waiting.clear()
     hold_to(out / "settings.json", settings)
     todo = [
         path
         for path in paths
-        if not (resume and all(f.exists() for f in files_of(out, names[path], folders, format)))
+        if not (resume and waiting.has_all(files_of(out, names[path], folders, format)))
     ]
     skipped: dict[Path, str] | None = {} if skip_bad else None
     done = len(paths) - len(todo)
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="doubtmap-write") as pool:
         writing: list[Future[None]] = []
-        for scored in score_images(segmenter, todo, scores, skipped):
+        for scored in score_images(segmenter, todo, scores, skipped, seen.rendering):
             files = files_of(out, names[scored.path], folders, format)
-            writing.append(pool.submit(_write, _written_of(scored), files, format))
+            what = _written_of(scored, scores)
+            writing.append(pool.submit(_write, what, files, format, waiting))
+            del what
             del scored  # and with it the features, which are many times what is written
             while len(writing) > WRITERS:
                 writing.pop(0).result()
@@ -182,12 +198,18 @@ def write_scores(
             future.result()
     if not done:
         raise DataError(f"none of the {len(paths)} images could be read, such as {paths[0]}.")
+    every = {path: files_of(out, names[path], folders, format) for path in paths}
+    pictures = {path: functools.partial(_picture, path, seen.rendering) for path in every}
+    scales = waiting.finish([(*every[path],) for path in every], list(scores), pictures.values())
     about = {
         "doubtmap": __version__,
         "command": command,
         "model": segmenter.description,
         "class_names": list(segmenter.class_names),
         "folders": folders,
+        "scales": scales,
+        "range": seen.rendering.range,
+        "notes": list(seen.notes),
         "images": {names[path]: str(path) for path in paths},
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
@@ -229,6 +251,10 @@ def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
+def _picture(path: Path, rendering: Rendering) -> NDArray[np.uint8]:
+    return read_image(path, rendering).permute(1, 2, 0).numpy()
+
+
 @dataclass(frozen=True, eq=False)
 class _Written:
     """What the files of one image hold: its classes, doubt maps and picture."""
@@ -236,37 +262,41 @@ class _Written:
     classes: NDArray[np.int64]
     class_names: tuple[str, ...]
     maps: dict[str, NDArray[np.float32]]
-    limits: tuple[float, float] | None
+    scales: dict[str, tuple[float, float] | None]
     image: NDArray[np.uint8]
 
 
-def _written_of(scored: ScoredImage) -> _Written:
+def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
     prediction = scored.prediction
     return _Written(
         prediction.classes[0].cpu().numpy(),
         prediction.class_names,
         {score: values.cpu().numpy() for score, values in scored.maps.items()},
-        _limits(next(iter(scored.maps)), prediction.native_logits.shape[1]),
+        {
+            name: natural_scale(
+                name, prediction.native_logits.shape[1], probability=is_probability(score)
+            )
+            for name, score in scores.items()
+        },
         scored.image.permute(1, 2, 0).numpy(),
     )
 
 
-def _write(what: _Written, files: list[Path], format: str) -> None:
+def _write(what: _Written, files: list[Path], format: str, waiting: Waiting) -> None:
     classes, *maps, overlay = files
     write_classes(classes, what.classes, what.class_names)
     for path, (score, values) in zip(maps, what.maps.items()):
-        write_map(path, values, format, score)  # type: ignore[arg-type]
-    write_overlay(overlay, what.image, next(iter(what.maps.values())), what.limits)
-
-
-def _limits(score: str, classes: int) -> tuple[float, float] | None:
-    """The same scale for all images, where the score has a natural one."""
-    return {
-        "max_softmax": (0.0, 1 - 1 / classes),
-        "margin": (0.0, 1.0),
-        "entropy": (0.0, math.log(classes)),
-        "divergence": (-math.log(2), 0.0),
-    }.get(score)
+        if format == "png" and what.scales[score] is None:
+            path.unlink(missing_ok=True)
+            waiting.keep(path, values)
+        else:
+            write_map(path, values, format, score, scale=what.scales[score])  # type: ignore[arg-type]
+    first, doubt = next(iter(what.maps.items()))
+    if (limits := what.scales[first]) is None:
+        overlay.unlink(missing_ok=True)
+        waiting.keep_overlay(overlay, doubt)
+    else:
+        write_overlay(overlay, what.image, doubt, limits, bar=True)
 
 
 def _make(folder: Path) -> None:

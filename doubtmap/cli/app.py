@@ -48,6 +48,10 @@ VERBS = {
         STUDY,
         "Distances between class means at distant places: is one Gaussian for each class sound?",
     ),
+    "check": (
+        STUDY,
+        "What a data set holds, what is suspicious in it, and what a model's classes match.",
+    ),
     "info": (
         STUDY,
         "Versions and devices; of a network, what was understood of it.",

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from doubtmap.datasets.layouts import COCO, COCO_KIN
+from doubtmap.datasets.class_tables import COCO, COCO_KIN
 from doubtmap.datasets.opening import path_and_split
 from doubtmap.datasets.polygons import filled
 from doubtmap.datasets.reading import collect_images, read_image, read_size

@@ -87,9 +87,19 @@ class Derived:
         """The other's."""
         return self.dataset.component_sizes
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The other's."""
+        return notes_of(self.dataset)
+
     def __len__(self) -> int:
         return len(self.dataset)
 
     def sample_name(self, index: int) -> str:
         """Name of a sample, without reading it."""
         return self.dataset.sample_name(index)
+
+
+def notes_of(dataset: Dataset) -> tuple[str, ...]:
+    """What a reader of results on a data set must know of its files, in sentences."""
+    return tuple(getattr(dataset, "notes", ()))

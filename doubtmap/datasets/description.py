@@ -48,6 +48,8 @@ from doubtmap.errors import DataError
 from doubtmap.names import plain_name
 
 FILE_NAME = "doubtmap.toml"
+LABEL_MAP = "labelmap.txt"
+"""CVAT's list of classes and colours, which stands for a description where there is none."""
 
 _KEYS = (
     *("name", "root", "images", "labels", "classes", "known", "unknown", "void", "other"),
@@ -55,6 +57,12 @@ _KEYS = (
 )
 FILLED = ("stem", "folder", "file")
 """Fields that every image fills."""
+_CVAT: dict[str, Any] = {
+    "images": [f"{folder}/{{path}}.{{suffix}}" for folder in ("JPEGImages", "images", "data")],
+    "labels": "SegmentationClass/{path}.png",
+    "classes": LABEL_MAP,
+}
+"""CVAT's export of segmentation masks, with the images that were asked for beside them."""
 _MEANINGS = {"known": KNOWN, "unknown": UNKNOWN, "void": VOID}
 
 
@@ -71,12 +79,17 @@ def read_description(folder: Path) -> tuple[Path, Layout]:
         DataError: the file or its `root` is missing, or something in it is wrong.
     """
     path = folder / FILE_NAME
+    if not path.is_file() and (folder / LABEL_MAP).is_file():
+        path = folder / LABEL_MAP
     if not path.is_file():
         raise DataError(
             f"{path}: expected a description of the data set, found none. Write one with images, "
-            "labels and [classes], or name the layout that the folder has."
+            f"labels and [classes] (doubtmap check {folder} begins one), or name the layout that "
+            "the folder has."
         )
     try:
+        if path.name == LABEL_MAP:
+            return folder, _layout(_CVAT, folder)
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         return _root(content, folder), _layout(content, folder)
     except tomllib.TOMLDecodeError as error:
@@ -85,6 +98,18 @@ def read_description(folder: Path) -> tuple[Path, Layout]:
         raise DataError(f"{path}: expected UTF-8 text, got other bytes ({error}).") from error
     except _Mistake as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def parsed_description(text: str, folder: Path) -> Layout:
+    """The layout that the text of a description means, for a folder.
+
+    Raises:
+        DataError: for a text that is no description.
+    """
+    try:
+        return _layout(tomllib.loads(text), folder)
+    except (tomllib.TOMLDecodeError, _Mistake) as error:
+        raise DataError(f"{folder}: expected a description, got a mistake: {error}") from error
 
 
 class _Mistake(Exception):
@@ -138,7 +163,7 @@ def _bands(content: dict[str, Any]) -> tuple[int, ...]:
     entries = value if isinstance(value, list) else [value]
     if len(entries) not in (0, 1, 3) or not all(type(n) is int and n > 0 for n in entries):
         raise _Mistake(
-            f"expected bands as one number or three, counted from 1, as in [4, 3, 2], got {value!r}."
+            f"expected bands as one number or three, from 1, as in [4, 3, 2], got {value!r}."
         )
     return tuple(entries)
 

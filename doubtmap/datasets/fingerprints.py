@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.datasets.dataset import Dataset
@@ -58,3 +59,29 @@ def fingerprint_of(path: Path) -> str:
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}). Check the path."
         ) from error
+
+
+def about_files(dataset: Dataset) -> dict[str, Any]:
+    """What the results say of the files of a data set; nothing for one without.
+
+    `hash` is one hash of all image and label files, in order: which version of a data set this is.
+    `range` is what was black and white, in images of more than 8 bits.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    folder = _beneath(dataset)
+    if not isinstance(folder, LabelledFolder):
+        return {}
+    whole = hashlib.blake2b(digest_size=8)
+    files = dict.fromkeys(path for pair in folder.files for path in pair if path is not None)
+    for path in files:
+        whole.update(fingerprint_of(path).encode())
+    span = folder.looked_at.rendering.range
+    return {"hash": whole.hexdigest()} | ({"range": list(span)} if span else {})
+
+
+def _beneath(dataset: Dataset) -> Dataset:
+    while isinstance(dataset, Corrupted | Pasted):
+        dataset = dataset.dataset
+    return dataset

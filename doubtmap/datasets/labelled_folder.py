@@ -14,12 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from doubtmap.datasets.dataset import ComponentSizes, Sample
-from doubtmap.datasets.layouts import Layout
+from doubtmap.datasets.layouts import Layout, Selection
 from doubtmap.datasets.patterns import IMAGE_SUFFIXES, fill, find, first_files
 from doubtmap.datasets.polygons import read_shapes
 from doubtmap.datasets.reading import Rendering, read_image, read_label
 from doubtmap.datasets.survey import Survey, left_beside, survey
 from doubtmap.errors import DataError, UsageError
+
+
+class NotThereError(DataError):
+    """Images or labels that a layout expects are not there; another layout may fit."""
+
 
 _LOOKING = threading.Lock()
 """One thread looks at a data set as a whole, while others wait for what it finds."""
@@ -148,7 +153,7 @@ def open_folder(root: Path, layout: Layout, layout_name: str, split: str | None)
     top, root = root, _beginning(root, layout, split)
     images = _images(root, layout, split)
     if not images:
-        raise DataError(_no_images(top, layout, layout_name, split))
+        raise NotThereError(_no_images(top, layout, layout_name, split))
     images, labels = _without_labels(root, layout, layout_name, images)
     missing = {
         index: _no_label(root, layout, layout_name, image)
@@ -157,7 +162,7 @@ def open_folder(root: Path, layout: Layout, layout_name: str, split: str | None)
     }
     if len(missing) == len(images):
         all_lack = f" None of {len(images)} images has one." if len(images) > 1 else ""
-        raise DataError(missing[0] + all_lack)
+        raise NotThereError(missing[0] + all_lack)
     files = tuple((root / image["file"], label) for image, label in zip(images, labels))
     _check_not_shared(files)
     return LabelledFolder(
@@ -208,6 +213,8 @@ def _split(root: Path, layout: Layout, layout_name: str, split: str | None) -> s
 
 def _images(root: Path, layout: Layout, split: str | None) -> list[dict[str, str]]:
     """The images of a split, as the fields that they fill."""
+    if split and split in layout.selections:
+        return _selected(root, layout, layout.selections[split])
     part = layout.parts.get(split or "")
     if split and part is None and not layout.splits_by_path:
         return []
@@ -217,7 +224,7 @@ def _images(root: Path, layout: Layout, split: str | None) -> list[dict[str, str
     found: dict[str, dict[str, str]] = {}
     for pattern in layout.images:
         for image in find(root, pattern, fields):
-            if _belongs(image, part or {}):
+            if _belongs(image, part or {}) and not _matches(image["file"], layout.without):
                 found.setdefault(image["file"], image)
     chosen = [file for file in found if layout.only and fnmatchcase(file, layout.only)]
     return [found[file] for file in sorted(chosen or found)]
@@ -225,14 +232,32 @@ def _images(root: Path, layout: Layout, split: str | None) -> list[dict[str, str
 
 def _fields(layout: Layout, split: str | None) -> dict[str, str]:
     """What a split says of the fields in a path."""
-    return {"split": split} if split and split not in layout.parts else {}
+    named = split in layout.parts or split in layout.selections
+    return {"split": split} if split and not named else {}
+
+
+def _selected(root: Path, layout: Layout, selection: Selection) -> list[dict[str, str]]:
+    """The images of a split without those that a benchmark leaves out."""
+    images = sorted(_images(root, layout, selection.split), key=lambda image: image["frame"])
+    if images and selection.numbers and len(images) != selection.of:
+        raise DataError(
+            f"{root}: expected the {selection.of} images of the split {selection.split}, of which "
+            f"some are left out by number, got {len(images)}. Complete the data, or use the split "
+            f"{selection.split}."
+        )
+    return [
+        image
+        for number, image in enumerate(images)
+        if number not in selection.numbers and not _matches(image["frame"], selection.without)
+    ]
+
+
+def _matches(text: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
 
 
 def _belongs(image: Mapping[str, str], part: Mapping[str, Sequence[str]]) -> bool:
-    return all(
-        any(fnmatchcase(image.get(name, ""), pattern) for pattern in patterns)
-        for name, patterns in part.items()
-    )
+    return all(_matches(image.get(name, ""), patterns) for name, patterns in part.items())
 
 
 def _listed_images(
@@ -283,14 +308,21 @@ def _no_images(root: Path, layout: Layout, layout_name: str, split: str | None) 
 
 
 def _existing_splits(root: Path, layout: Layout) -> str:
+    splits = splits_of(root, layout)
+    if not splits:
+        return "There are no images of any split: check the path."
+    return f"Splits there: {', '.join(splits)}."
+
+
+def splits_of(root: Path, layout: Layout) -> list[str]:
+    """The splits of which there are images, sorted."""
     splits = {part for part in layout.parts if _images(root, layout, part)}
+    splits |= {name for name, one in layout.selections.items() if _images(root, layout, one.split)}
     for pattern in (layout.listing,) if layout.listing else layout.images:
         for found in find(root, pattern, {}) if layout.splits_by_path else ():
             if layout.listing or first_files(root, layout.labels, found):
                 splits.add(found["split"])
-    if not splits:
-        return "There are no images of any split: check the path."
-    return f"Splits there: {', '.join(sorted(splits))}."
+    return sorted(splits)
 
 
 def _label(root: Path, layout: Layout, layout_name: str, image: dict[str, str]) -> Path | None:

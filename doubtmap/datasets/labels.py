@@ -371,6 +371,7 @@ class LabelValues:
         place = np.searchsorted(values, codes).clip(0, len(values) - 1)
         rest = np.int16(_UNDESCRIBED if self.other is None else self.other)
         found: NDArray[np.int16] = np.where(values[place] == codes, labels[place], rest)
+        found[(found == _UNDESCRIBED) & (codes == -1)] = VOID  # as everyone means it
         return found
 
     def _undescribed(self, codes: NDArray[Any], where: NDArray[np.bool_], path: Path) -> str:
@@ -398,9 +399,9 @@ def _no_colours(raw: NDArray[np.uint8], path: Path) -> str:
     red, green, blue = (int(part) for part in raw[y, x])
     colour = value_text(colour_value(red, green, blue))
     return (
-        f"{path}: expected one label value per pixel, got a colour image, with {colour} in row {y}, "
-        f"column {x}. Say in a doubtmap.toml what the colours mean, as in [classes] with road = "
-        f'"{colour}", or save the labels as a single-channel PNG of class numbers.'
+        f"{path}: expected one label value per pixel, got a colour image, with {colour} in row "
+        f"{y}, column {x}. Say in a doubtmap.toml what colours mean, as in [classes] with road = "
+        f'"#804080", or save the labels as a single-channel PNG of class numbers.'
     )
 
 

@@ -10,113 +10,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from doubtmap.datasets.class_tables import (
+    ADE20K,
+    CAMVID,
+    CAMVID_COLOURS,
+    CITYSCAPES_IDS,
+    CITYSCAPES_TRAIN_IDS,
+    CITYSCAPES_VOID_IDS,
+    DUBAI,
+    LOVEDA,
+    POTSDAM_COLOURS,
+    STREETHAZARDS,
+    VISTAS,
+    VOC,
+)
 from doubtmap.datasets.dataset import VOID, ComponentSizes
-from doubtmap.datasets.labels import LabelValues
+from doubtmap.datasets.labels import LabelValues, colour_value
 from doubtmap.datasets.patterns import fields_of
 
-CITYSCAPES_IDS: dict[str, tuple[int, ...]] = {
-    "road": (7,),
-    "sidewalk": (8,),
-    "building": (11,),
-    "wall": (12,),
-    "fence": (13,),
-    "pole": (17,),
-    "traffic light": (19,),
-    "traffic sign": (20,),
-    "vegetation": (21,),
-    "terrain": (22,),
-    "sky": (23,),
-    "person": (24,),
-    "rider": (25,),
-    "car": (26,),
-    "truck": (27,),
-    "bus": (28,),
-    "train": (31,),
-    "motorcycle": (32,),
-    "bicycle": (33,),
-}
-"""The 19 classes that the Cityscapes benchmark evaluates, by `labelIds`."""
 
+@dataclass(frozen=True)
+class Selection:
+    """A split that is another without some of its images.
 
-CITYSCAPES_VOID_IDS = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 255)
-"""The Cityscapes `labelIds` that the benchmark leaves out."""
-
-
-def numbered(names: str, first: int = 0) -> dict[str, tuple[int, ...]]:
-    """Comma-separated class names with consecutive values from `first`.
-
-    Example:
-        >>> numbered("sky, road", first=1)
-        {'sky': (1,), 'road': (2,)}
+    Args:
+        split: the other.
+        without: shell patterns of the frames that are left out.
+        numbers: of the images that are left out too, from 0, in the order of all frames.
+        of: the images that the other must have for the numbers to mean anything.
     """
-    return {name.strip(): (value,) for value, name in enumerate(names.split(","), first)}
 
-
-CITYSCAPES_TRAIN_IDS = numbered(", ".join(CITYSCAPES_IDS))
-
-
-CAMVID = numbered(
-    "sky, building, pole, road, pavement, tree, signsymbol, fence, car, pedestrian, bicyclist"
-)
-
-
-DUBAI = numbered("land, vegetation, building, road, water")
-
-
-VOC = numbered(
-    "background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, "
-    "dog, horse, motorbike, person, pottedplant, sheep, sofa, train, tvmonitor"
-)
-
-
-STREETHAZARDS = numbered(
-    "unlabeled, building, fence, other, pedestrian, pole, road line, road, sidewalk, vegetation, "
-    "car, wall, traffic sign",
-    first=1,
-)
-"""The 13 classes that the authors train and test, by the values in the files. `unlabeled` is what
-CARLA gave no class, such as the sky; `other` is void to those who follow Grcic and Segvic."""
-
-
-COCO = tuple(
-    numbered(
-        "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, "
-        "fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, "
-        "elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, "
-        "skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, "
-        "tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, "
-        "sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, "
-        "potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, "
-        "cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, "
-        "teddy bear, hair drier, toothbrush"
-    )
-)
-"""The 80 classes of COCO's objects, in the order of their numbers from 0."""
-
-
-COCO_KIN: dict[str, tuple[str, ...]] = {
-    "person": (
-        *("person", "people", "pedestrian", "human", "rider", "bicyclist", "cyclist"),
-        *("motorcyclist", "man", "woman", "child"),
-    ),
-    "bicycle": ("bicycle", "bike", "bicyclist", "cyclist", "two wheeler"),
-    "car": ("car", "vehicle", "van"),
-    "motorcycle": ("motorcycle", "motorbike", "motorcyclist", "two wheeler"),
-    "airplane": ("airplane", "aeroplane", "plane", "aircraft"),
-    "bus": ("bus", "car", "vehicle", "van"),
-    "train": ("train", "tram", "vehicle", "on rails"),
-    "truck": ("truck", "lorry", "car", "vehicle", "van"),
-    "boat": ("boat", "ship"),
-    "traffic light": ("traffic light", "sign", "signsymbol", "sign symbol"),
-    "stop sign": ("sign", "signsymbol", "sign symbol"),
-    "couch": ("couch", "sofa"),
-    "potted plant": ("potted plant", "pottedplant", "plant", "vegetation", "tree"),
-    "dining table": ("dining table", "diningtable", "table"),
-    "tv": ("tv", "tvmonitor", "tv monitor", "television"),
-    "cell phone": ("cell phone", "phone"),
-}
-"""Words in the name of a class which a network that has it knows this object by; others by their
-own name. Data sets group vehicles and signs differently, so these are meant widely."""
+    split: str
+    without: tuple[str, ...]
+    numbers: tuple[int, ...] = ()
+    of: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,6 +62,8 @@ class Layout:
         default_split: the split where none is asked for.
         component_sizes: the benchmark's component sizes, where it published any.
         only: of the images, those whose path matches this shell pattern, where any does.
+        without: shell patterns of paths of images that the benchmark leaves out.
+        selections: further splits, which are others without some images.
         below: folders in which the data set may begin; the first in which it does counts.
         range: values that are black and white, in images of more than 8 bits.
         bands: that are red, green and blue, from 1.
@@ -151,6 +80,8 @@ class Layout:
     default_split: str | None = None
     component_sizes: ComponentSizes | None = None
     only: str | None = None
+    without: tuple[str, ...] = ()
+    selections: Mapping[str, Selection] = field(default_factory=dict)
     below: tuple[str, ...] = ("",)
     range: tuple[float, float] | None = None
     bands: tuple[int, ...] = ()
@@ -160,7 +91,7 @@ class Layout:
     @property
     def has_splits(self) -> bool:
         """Whether the data set is divided, as into train, val and test."""
-        return bool(self.parts) or self.splits_by_path
+        return bool(self.parts or self.selections) or self.splits_by_path
 
     @property
     def splits_by_path(self) -> bool:
@@ -180,10 +111,19 @@ _OBSTACLES = ComponentSizes(predicted=50, labelled=10)
 _ANOMALY_MASK = LabelValues(known=(0,), unknown=(1,), void=(255,))
 
 
+def _cityscapes_labels(kind: str) -> tuple[str, ...]:
+    label = f"gtFine/{{split}}/{{city}}/{{frame}}_gtFine_{kind}.png"
+    return label, f"gtFine_*/{label}"
+
+
 _CITYSCAPES = Layout(
     title="Cityscapes, fine labels as labelIds",
-    images=("leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png",),
-    labels=("gtFine/{split}/{city}/{frame}_gtFine_labelIds.png",),
+    # The second of each: the two archives, unpacked into folders of their own names.
+    images=(
+        "leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png",
+        "leftImg8bit_*/leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png",
+    ),
+    labels=_cityscapes_labels("labelIds"),
     values=LabelValues(CITYSCAPES_IDS, void=CITYSCAPES_VOID_IDS),
     default_split="val",
     homepage="https://www.cityscapes-dataset.com",
@@ -206,13 +146,69 @@ _SMIYC = Layout(
 )
 
 
+_NO_KNOWN = Selection(
+    split="test",
+    without=(
+        "15_Rechbergstr_Deckenpfronn*",
+        "01_Hanns_Klemm_Str_45_00000[67]*",
+        "10_Schlossberg_9_000004*",
+    ),
+    numbers=(*(17, 37, 55, 72, 91, 110, 129, 153, 174, 197, 218, 353, 490, 618, 686, 792, 793),),
+    of=1203,
+)
+"""SegmentMeIfYouCan's LostAndFound-testNoKnown: without children and bicycles, and without the
+frames that have no label, which its code lists by number (1,043 frames of 1,203)."""
+
+
 LAYOUTS: dict[str, Layout] = {
+    "acdc": Layout(
+        title="ACDC, streets in fog, night, rain and snow",
+        images=("rgb_anon/{condition}/{split}/{sequence}/{frame}_rgb_anon.png",),
+        labels=("gt/{condition}/{split}/{sequence}/{frame}_gt_labelIds.png",),
+        values=LabelValues(CITYSCAPES_IDS, void=CITYSCAPES_VOID_IDS),
+        default_split="val",
+        homepage="https://acdc.vision.ee.ethz.ch",
+        paper="ACDC: The Adverse Conditions Dataset with Correspondences for Semantic Driving "
+        "Scene Understanding, Sakaridis, Dai and Van Gool, 2021, https://arxiv.org/abs/2104.13395",
+    ),
+    "ade20k": Layout(
+        title="ADE20K scene parsing, 150 classes",
+        images=("images/{split}/{frame}.jpg",),
+        labels=("annotations/{split}/{frame}.png",),
+        values=LabelValues(ADE20K, void=(0,)),
+        default_split="validation",
+        below=("", "ADEChallengeData2016"),
+        homepage="https://groups.csail.mit.edu/vision/datasets/ADE20K/",
+        paper="Scene Parsing through ADE20K Dataset, Zhou et al., 2017, "
+        "https://doi.org/10.1109/CVPR.2017.544",
+    ),
+    "bdd100k": Layout(
+        title="BDD100K semantic segmentation",
+        images=("images/10k/{split}/{frame}.jpg",),
+        labels=("labels/sem_seg/masks/{split}/{frame}.png",),
+        values=LabelValues(CITYSCAPES_TRAIN_IDS, void=(255,)),
+        default_split="val",
+        below=("", "bdd100k"),
+        homepage="https://www.vis.xyz/bdd100k/",
+        paper="BDD100K: A Diverse Driving Dataset for Heterogeneous Multitask Learning, Yu et al., "
+        "2020, https://arxiv.org/abs/1805.04687",
+    ),
     "camvid": Layout(
         title="CamVid, 11 classes, a folder of images and a folder of labels for each split",
         images=("{split}/{frame}.jpg", "{split}/{frame}.png"),
-        labels=("{split}_labels/{frame}.png",),
+        labels=("{split}_labels/{frame}.png", "{split}annot/{frame}.png"),
         values=LabelValues(CAMVID, void=(11,)),
         default_split="test",
+        below=("", "CamVid"),
+        homepage="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+        paper="Semantic object classes in video: A high-definition ground truth database, "
+        "Brostow, Fauqueur and Cipolla, 2009, https://doi.org/10.1016/j.patrec.2008.04.005",
+    ),
+    "camvid-colours": Layout(
+        title="CamVid as its page hands it out, 31 classes in colours",
+        images=("701_StillsRaw_full/{frame}.png",),
+        labels=("LabeledApproved_full/{frame}_L.png",),
+        values=LabelValues(CAMVID_COLOURS, void=(colour_value(0, 0, 0),)),
         homepage="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
         paper="Semantic object classes in video: A high-definition ground truth database, "
         "Brostow, Fauqueur and Cipolla, 2009, https://doi.org/10.1016/j.patrec.2008.04.005",
@@ -221,19 +217,22 @@ LAYOUTS: dict[str, Layout] = {
     "cityscapes-trainids": replace(
         _CITYSCAPES,
         title="Cityscapes, fine labels as labelTrainIds",
-        labels=("gtFine/{split}/{city}/{frame}_gtFine_labelTrainIds.png",),
+        labels=_cityscapes_labels("labelTrainIds"),
         values=LabelValues(CITYSCAPES_TRAIN_IDS, void=(255,)),
     ),
     "dubai": Layout(
-        title="Aerial photographs of Dubai, labels as class indices",
-        images=("images/{tile}_{frame}.jpg",),
-        labels=("labels/{tile}_{frame}.png",),
-        values=LabelValues(DUBAI, void=(255,)),
+        title="Aerial photographs of Dubai, labels as class indices or as colours",
+        images=("images/{tile}_{frame}.jpg", "Tile {tile}/images/{frame}.jpg"),
+        labels=("labels/{tile}_{frame}.png", "Tile {tile}/masks/{frame}.png"),
+        values=LabelValues(DUBAI, void=(255, colour_value(0x9B, 0x9B, 0x9B))),
+        below=("", "Semantic segmentation dataset"),
         # By tile, since the photographs of one tile are neighbours on the ground.
         parts={
-            "train": {"tile": ("tile1", "tile2", "tile3", "tile6", "tile8")},
-            "val": {"tile": ("tile5",)},
-            "test": {"tile": ("tile4", "tile7")},
+            "train": {
+                "tile": ("tile1", "tile2", "tile3", "tile6", "tile8", "1", "2", "3", "6", "8")
+            },
+            "val": {"tile": ("tile5", "5")},
+            "test": {"tile": ("tile4", "tile7", "4", "7")},
         },
         default_split="test",
         homepage="https://humansintheloop.org/resources/datasets/semantic-segmentation-dataset-2/",
@@ -255,17 +254,57 @@ LAYOUTS: dict[str, Layout] = {
         paper="The Fishyscapes Benchmark: Measuring Blind Spots in Semantic Segmentation, "
         "Blum et al., 2019, https://arxiv.org/abs/1904.03215",
     ),
+    "kitti": Layout(
+        title="KITTI semantic segmentation",
+        images=("training/image_2/{frame}.png",),
+        labels=("training/semantic/{frame}.png",),
+        values=LabelValues(CITYSCAPES_IDS, void=CITYSCAPES_VOID_IDS),
+        below=("", "data_semantics"),
+        homepage="https://www.cvlibs.net/datasets/kitti/eval_semseg.php?benchmark=semantics2015",
+        paper="Augmented Reality Meets Computer Vision, Alhaija et al., 2018, "
+        "https://arxiv.org/abs/1708.01566",
+    ),
     "lostandfound": Layout(
         title="Lost and Found, obstacles on the road",
         images=("leftImg8bit/{split}/{scene}/{frame}_leftImg8bit.{suffix}",),
         labels=("gtCoarse/{split}/{scene}/{frame}_gtCoarse_labelIds.png",),
         # 0 and whatever is not named is void, as SegmentMeIfYouCan reads these labels.
         values=LabelValues(known=(1,), unknown=tuple(range(2, 201)), other=VOID),
+        selections={"testNoKnown": _NO_KNOWN},
         default_split="test",
         component_sizes=_OBSTACLES,
         homepage="http://www.6d-vision.com/lostandfounddataset",
         paper="Lost and Found: Detecting Small Road Hazards for Self-Driving Vehicles, "
         "Pinggera et al., 2016, https://arxiv.org/abs/1609.04653",
+    ),
+    "loveda": Layout(
+        title="LoveDA, aerial photographs of towns and country",
+        images=("{split}/{area}/images_png/{frame}.png",),
+        labels=("{split}/{area}/masks_png/{frame}.png",),
+        values=LabelValues(LOVEDA, void=(0,)),
+        default_split="Val",
+        homepage="https://github.com/Junjue-Wang/LoveDA",
+        paper="LoveDA: A Remote Sensing Land-Cover Dataset for Domain Adaptive Semantic "
+        "Segmentation, Wang et al., 2021, https://arxiv.org/abs/2110.08733",
+    ),
+    "potsdam": Layout(
+        title="ISPRS Potsdam, orthophotos in RGB",
+        images=("2_Ortho_RGB/top_potsdam_{tile}_RGB.tif",),
+        labels=(
+            "5_Labels_all/top_potsdam_{tile}_label.tif",
+            "5_Labels_all_noBoundary/top_potsdam_{tile}_label_noBoundary.tif",
+            "5_Labels_for_participants/top_potsdam_{tile}_label.tif",
+        ),
+        values=LabelValues(POTSDAM_COLOURS, void=(colour_value(0, 0, 0),)),
+        # The benchmark's: what it kept back, and what it gave to participants.
+        parts={
+            "train": {"tile": ("[23456]_1[012]", "7_1[012]", "[67]_[789]")},
+            "test": {"tile": ("[2347]_13", "[234]_14", "4_15", "5_1[345]", "6_1[345]")},
+        },
+        default_split="test",
+        homepage="https://www.isprs.org/education/benchmarks/UrbanSemLab/2d-sem-label-potsdam.aspx",
+        paper="The ISPRS benchmark on urban object classification and 3D building reconstruction, "
+        "Rottensteiner et al., 2012, https://doi.org/10.5194/isprsannals-I-3-293-2012",
     ),
     "roadanomaly": Layout(
         title="Road Anomaly of Lis et al.",
@@ -280,7 +319,11 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "smiyc": _SMIYC,
     "smiyc-obstacle": replace(
-        _SMIYC, title="SegmentMeIfYouCan RoadObstacle21", component_sizes=_OBSTACLES
+        _SMIYC,
+        title="SegmentMeIfYouCan RoadObstacle21",
+        component_sizes=_OBSTACLES,
+        # As the benchmark's own code leaves them out of ObstacleTrack-validation.
+        without=("images/validation_19*", "images/validation_2[1-9]*"),
     ),
     "streethazards": Layout(
         title="StreetHazards, simulated streets with foreign objects",
@@ -301,6 +344,16 @@ LAYOUTS: dict[str, Layout] = {
         paper="Scaling Out-of-Distribution Detection for Real-World Settings, Hendrycks et al., "
         "2022, https://arxiv.org/abs/1911.11132",
     ),
+    "vistas": Layout(
+        title="Mapillary Vistas 1.2, 65 classes",
+        images=("{split}/images/{frame}.jpg",),
+        labels=("{split}/v1.2/labels/{frame}.png", "{split}/labels/{frame}.png"),
+        values=LabelValues(VISTAS, void=(65,)),
+        default_split="validation",
+        homepage="https://www.mapillary.com/dataset/vistas",
+        paper="The Mapillary Vistas Dataset for Semantic Understanding of Street Scenes, Neuhold "
+        "et al., 2017, https://doi.org/10.1109/ICCV.2017.534",
+    ),
     "voc": Layout(
         title="Pascal VOC 2012 segmentation",
         images=("JPEGImages/{frame}.jpg",),
@@ -308,6 +361,7 @@ LAYOUTS: dict[str, Layout] = {
         values=LabelValues(VOC, void=(255,)),
         listing="ImageSets/Segmentation/{split}.txt",
         default_split="val",
+        below=("", "VOC2012", "VOCdevkit/VOC2012", "VOCtrainval_11-May-2012/VOCdevkit/VOC2012"),
         homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
         paper="The Pascal Visual Object Classes (VOC) Challenge, Everingham et al., 2010, "
         "https://doi.org/10.1007/s11263-009-0275-4",

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from doubtmap.datasets.dataset import Dataset
-from doubtmap.datasets.description import read_description
-from doubtmap.datasets.labelled_folder import open_folder
+from doubtmap.datasets.description import FILE_NAME, LABEL_MAP, read_description
+from doubtmap.datasets.labelled_folder import NotThereError, open_folder
 from doubtmap.datasets.layouts import LAYOUTS
+from doubtmap.datasets.pairs import pair_images
 from doubtmap.errors import DataError, UsageError
 
 
-def open_dataset(text: str, *, seed: int = 0) -> Dataset:
+def open_dataset(
+    text: object,
+    *,
+    seed: int = 0,
+    classes: Sequence[str] = (),
+    void: int | Sequence[int] = (255, -1),
+) -> Dataset:
     """Open a data set.
 
     Args:
         text: `LAYOUT:PATH` or `LAYOUT:PATH:SPLIT` with a name of `LAYOUTS`; `folder:PATH[:SPLIT]`
-            for a folder with a `doubtmap.toml`; `synthetic:N` for N drawn streets.
+            for a folder with a `doubtmap.toml`; `synthetic:N` for N drawn streets. Or a data set in
+            Python: a torch `Dataset` or `DataLoader`, a Hugging Face data set, a list of pairs.
         seed: of the drawn streets.
+        classes: of a data set in Python, in the order of the numbers in its masks.
+        void: numbers in such masks that count for nothing.
 
     Returns:
         The data set in a fixed order; images are read one by one, on demand.
@@ -28,6 +39,10 @@ def open_dataset(text: str, *, seed: int = 0) -> Dataset:
         UsageError: the text does not name a data set.
         DataError: the folder, its images, the split or a label is missing.
     """
+    if isinstance(text, Dataset):
+        return text
+    if not isinstance(text, str):
+        return pair_images(text, classes, void)
     name, colon, rest = text.partition(":")
     if name not in _names():
         raise UsageError(_unknown_layout(name, text))
@@ -42,10 +57,37 @@ def open_dataset(text: str, *, seed: int = 0) -> Dataset:
             f"{root}: expected the folder of the data set, found none there. Check the path "
             "(relative ones start at the current folder)."
         )
-    if name == "folder":
-        files, layout = read_description(root)
-        return open_folder(files, layout, layout.title, split)
-    return open_folder(root, LAYOUTS[name], name, split)
+    try:
+        if name == "folder":
+            files, layout = read_description(root)
+            return open_folder(files, layout, layout.title, split)
+        return open_folder(root, LAYOUTS[name], name, split)
+    except NotThereError as error:
+        raise DataError(f"{error}{_advice(root, name)}") from error
+
+
+def _advice(root: Path, name: str) -> str:
+    """Which layouts fit a folder that the named one does not."""
+    fit = [other for other in fitting_layouts(root) if other != name]
+    places = [f"{other}:{root}" for other in fit]
+    if not places:
+        below = (path for path in sorted(root.iterdir()) if path.is_dir())
+        places = [f"{other}:{path}" for path in below for other in fitting_layouts(path)][:4]
+    return f" What lies there fits {' or '.join(places)}." if places else ""
+
+
+def fitting_layouts(root: Path) -> list[str]:
+    """The names of the layouts of which a folder has images and labels."""
+    fit = []
+    for name, layout in LAYOUTS.items():
+        try:
+            open_folder(root, layout, name, None)
+        except (DataError, UsageError):
+            continue
+        fit.append(name)
+    if (root / FILE_NAME).is_file() or (root / LABEL_MAP).is_file():
+        fit.append("folder")
+    return fit
 
 
 def _synthetic(count: str, text: str, seed: int) -> Dataset:

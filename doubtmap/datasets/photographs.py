@@ -47,7 +47,7 @@ class Photographs:
         Raises:
             DataError: where it cannot be read.
         """
-        image = read_image(self.files[index], orient=True)
+        image = read_image(self.files[index])
         void = torch.full(image.shape[-2:], VOID, dtype=torch.int16)
         return Sample(self.sample_name(index), image, void)
 

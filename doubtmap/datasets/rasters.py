@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from doubtmap.datasets.tiff import read_tiff
 from doubtmap.errors import DataError
@@ -71,7 +71,8 @@ class Raster:
         """`(H, W, bands)`, the palette applied where there is one."""
         if self.palette is None:
             return self.pixels
-        return self.palette[self.pixels[..., 0]]
+        colours: NDArray[Any] = self.palette[self.pixels[..., 0]]
+        return colours
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,12 @@ def read_header(path: str | Path) -> Header:
                 if image.format == "TIFF":
                     deep = deep or np.max(image.tag_v2.get(258, 8)) > 8  # type: ignore[attr-defined]
                 turned = _orientation(image, file)
-                return Header(
-                    image.height, image.width, mode, image.format or "", turned, bool(deep)
-                )
-        except Image.UnidentifiedImageError:
+                height, width = image.height, image.width
+                if image.format == "TIFF":
+                    tags = image.tag_v2  # type: ignore[attr-defined]
+                    height, width = int(tags[257]), int(tags[256])
+                return Header(height, width, mode, image.format or "", turned, bool(deep))
+        except UnidentifiedImageError:
             if start[:2] not in (b"II", b"MM"):
                 raise
             raster = read_raster(path)
@@ -222,7 +225,7 @@ def _too_large(path: Path, size: str) -> str:
 
 def _array(content: bytes, path: Path) -> NDArray[Any]:
     """`(H, W, bands)` of a NumPy file, whose bands may come first."""
-    values = np.load(io.BytesIO(content), allow_pickle=False)
+    values: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
     if values.ndim == 2:
         values = values[..., None]
     if values.ndim == 3 and values.shape[2] > 16 and values.shape[0] <= 16:
@@ -242,8 +245,9 @@ def _is_usual(content: bytes, path: Path) -> bool:
             pages = getattr(image, "n_frames", 1)
             deep = np.max(image.tag_v2.get(258, 1)) > 8  # type: ignore[attr-defined]
             odd = np.max(image.tag_v2.get(339, 1)) != 1  # type: ignore[attr-defined]
-            return pages == 1 and not deep and not odd
-    except Image.UnidentifiedImageError:
+            # Pillow turns a TIFF by itself, so that what is stored would be lost.
+            return pages == 1 and not deep and not odd and _orientation(image, None) == 1
+    except UnidentifiedImageError:
         return False
 
 
@@ -280,7 +284,7 @@ def _band_names(gdal: str) -> tuple[str, ...]:
 
 def _of_image(image: Image.Image, content: bytes) -> Raster:
     format = image.format or ""
-    orientation = _orientation(image, io.BytesIO(content))
+    orientation = 1 if format == "TIFF" else _orientation(image, io.BytesIO(content))
     if _sixteen_bit_png(image) and image.mode in ("RGB", "RGBA", "LA"):
         return Raster(_deep_png(content), format, orientation=orientation)
     image.load()
@@ -309,10 +313,12 @@ def _palette(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _sixteen_bit_png(image: Image.Image) -> bool:
-    return image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile)
+    return image.format == "PNG" and any(
+        "16" in str(tile[3]) for tile in getattr(image, "tile", ())
+    )
 
 
-def _deep_png(content: bytes) -> NDArray[np.uint16]:
+def _deep_png(content: bytes) -> NDArray[Any]:
     """Both bytes of 16-bit colours, of which Pillow keeps one: read once for each."""
     halves = []
     for kind in "BL":
@@ -354,7 +360,8 @@ def _png_exif(file: Any) -> bytes | None:
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">L4s", head)
             if kind == b"eXIf":
-                return b"Exif\0\0" + file.read(length)
+                block: bytes = file.read(length)
+                return b"Exif\0\0" + block
             file.seek(length + 4, 1)
         return None
     finally:

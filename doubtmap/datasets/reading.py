@@ -114,7 +114,7 @@ def brightness(values: NDArray[Any], white: float | None, path: str | Path) -> B
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise DataError(
-            f"{path}: expected finite values, got NaN or infinity. Replace them, or remove the file."
+            f"{path}: expected finite values, got NaN or infinity. Replace them, or remove it."
         )
     return Brightness(low, high, white, values.dtype.kind in "ui")
 
@@ -136,8 +136,8 @@ def implied_range(found: Sequence[Brightness], where: object) -> tuple[float, fl
         return 0.0, white
     if low < 0:
         raise DataError(
-            f"{where}: expected values from 0 on, got {low:g} to {high:g}, whose range is not said. "
-            f"{_SAY}"
+            f"{where}: expected values from 0 on, got {low:g} to {high:g}, whose range is not "
+            f"said. {_SAY}"
         )
     if not found[0].whole and high <= 1:
         return 0.0, 1.0
@@ -152,16 +152,18 @@ def implied_range(found: Sequence[Brightness], where: object) -> tuple[float, fl
     return 0.0, float(2**bits - 1)
 
 
-_SAY = "Say which are black and white: range = [LOW, HIGH] in doubtmap.toml, --range LOW,HIGH of score."
+_SAY = "Say which are black and white: range = [LOW, HIGH] in doubtmap.toml, --range of score."
 
 
 def _scaled(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint16 and low == 0 and high == int(high):
         white = int(high)
         whole = np.minimum(pixels, white).astype(np.uint32)
-        return ((whole * 255 + white // 2) // white).astype(np.uint8)
+        eight: NDArray[np.uint8] = ((whole * 255 + white // 2) // white).astype(np.uint8)
+        return eight
     shares = (pixels.astype(np.float64) - low) / (high - low)
-    return np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
+    scaled: NDArray[np.uint8] = np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
+    return scaled
 
 
 def read_label(path: str | Path, *, colours: bool = False, upright: bool = True) -> NDArray[Any]:
@@ -206,8 +208,8 @@ def _whole(values: NDArray[Any], path: str | Path) -> NDArray[Any]:
         if broken.any():
             y, x = np.argwhere(broken)[0]
             raise DataError(
-                f"{path}: expected whole numbers as labels, got {values[y, x]:g} in row {y}, column "
-                f"{x}, and {int(broken.sum())} such pixels. Save the labels without interpolation."
+                f"{path}: expected whole numbers as labels, got {values[y, x]:g} in row {y}, "
+                f"column {x}, and {int(broken.sum())} such pixels. Save labels without blending."
             )
     limits = np.iinfo(np.int32)
     if values.min() < limits.min or values.max() > limits.max:

@@ -62,7 +62,7 @@ def survey(pairs: Sequence[Pair], rendering: Rendering, *, by_place: bool = Fals
             notes.append(
                 _of_range(found, len(deep), len(pairs), span, chosen=bool(rendering.range))
             )
-    notes += _bands(deep, rendering)
+    notes += _bands([image for image, head in heads.items() if head.format == "TIFF"], rendering)
     if by_place:
         check_palettes([label for _, label in pairs if label is not None])
     return Survey(Rendering(span, rendering.bands, upright), tuple(notes))
@@ -103,7 +103,8 @@ def _orientation(pairs: Sequence[Pair], heads: Mapping[Path, Header]) -> tuple[b
     )
     return upright, [
         f"{len(turned)} of {len(pairs)} images say by EXIF that they are stored turned, such as "
-        f"{turned[0][0].name} (orientation {heads[turned[0][0]].orientation}): they were {how}.{why}"
+        f"{turned[0][0].name} (orientation {heads[turned[0][0]].orientation}): they were {how}."
+        f"{why}"
     ]
 
 

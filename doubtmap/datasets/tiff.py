@@ -1,8 +1,8 @@
 """TIFF as instruments and satellites write it: any number of bands, depth, type, planes, pages.
 
-Pillow opens the usual kinds only. But whatever the bands are, each row is a row of bytes: a plane is
-written again as a grey image of eight bits that many bytes wide, which Pillow unpacks, and the bytes
-are then read as what they are.
+Pillow opens the usual kinds only. But whatever the bands are, each row is a row of bytes: a plane
+is written again as a grey image of eight bits that many bytes wide, which Pillow unpacks, and the
+bytes are then read as what they are.
 
 Reference:
     TIFF, Revision 6.0 (Adobe, 1992), and its Technical Note 3 on floating-point predictors (2005)
@@ -237,7 +237,7 @@ def _floats(rows: NDArray[np.uint8], size: int, n: int) -> NDArray[Any]:
 def _odd(rows: NDArray[np.uint8], bits: int, across: int) -> NDArray[Any]:
     """Values of 1 to 31 bits, packed from the highest bit on."""
     flat = np.unpackbits(rows, axis=1)[:, : across * bits].reshape(len(rows), across, bits)
-    values = np.zeros((len(rows), across), np.uint32)
+    values: NDArray[Any] = np.zeros((len(rows), across), np.uint32)
     for bit in range(bits):
         values = values << 1 | flat[..., bit]
     return values.astype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from doubtmap.datasets.dataset import ComponentSizes, Dataset
+from doubtmap.datasets import open_dataset
+from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
 from doubtmap.decisions.file import Threshold, thresholds_by_score
 from doubtmap.engine.journal import Journal, journalled
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
@@ -66,7 +68,7 @@ PLAIN = Options()
 
 def evaluate(
     segmenter: Segmenter,
-    dataset: Dataset,
+    dataset: Any,
     scores: str | Iterable[str | Score] | Mapping[str, Score],
     *,
     unknown: str | Sequence[str] = (),
@@ -86,7 +88,8 @@ def evaluate(
 
     Args:
         segmenter: the network, as `doubtmap.load` gives it.
-        dataset: as `doubtmap.open_dataset` gives it.
+        dataset: a `Dataset`, or what `doubtmap.open_dataset` makes one of, such as `"camvid:PATH"`
+            or pairs of image and mask, whose numbers are then the segmenter's classes.
         scores: names such as `"entropy,gradient(p=1)"`, functions, or a mapping of names to them;
             `"all"` is every score without fitting that this network can give; others may
             follow, as in `"all,density:FILE"`.
@@ -110,12 +113,15 @@ def evaluate(
         UsageError, DataError, ModelError: each with one sentence that says what to do.
     """
     unknown = (unknown,) if isinstance(unknown, str) else tuple(unknown)
+    if isinstance(segmenter, Segmenter):
+        dataset = open_dataset(dataset, seed=seed, classes=segmenter.class_names)
     check_request(segmenter, dataset, unknown)
     if open_set is not None:
         check_open_set(segmenter, dataset, open_set, unknown)
     start = time.perf_counter()
     run = Run(segmenter, dataset, {}, unknown, progress, Skipped() if skip_bad else None)
     run.notes.extend(options.notes)
+    run.notes.extend(notes_of(dataset))
     run.scores = scores_asked(run, scores)
     run.segmenter = prepared(segmenter, run.scores)
     given = thresholds_by_score(options.thresholds, run.scores, segmenter)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from doubtmap.datasets.dataset import ComponentSizes
+from doubtmap.datasets.fingerprints import about_files
 from doubtmap.engine.run import Run
 from doubtmap.evaluation.components import ComponentTally
 from doubtmap.evaluation.results import Results
@@ -320,6 +321,7 @@ def summarise(
             "images": len(tally.images),
             "images_with_both": with_both(tally),
             "pixels": {"known": known, "unknown": unknown, "void": tally.void},
+            **about_files(run.dataset),
         },
         "segmentation": segmentation_figures(tally, names, labelled),
         "calibration": calibration_figures(tally),

@@ -81,6 +81,9 @@ MapFormat = Literal["png", "npy", "tiff", "safetensors"]
 
 _STEPS = 65535
 
+_SLACK = 1e-3
+"""Share of the scale by which rounding may take a value beyond it."""
+
 
 _TIFF_DESCRIPTION = 270
 
@@ -90,7 +93,12 @@ _BAND = 32
 
 
 def write_map(
-    path: str | Path, doubt: NDArray[np.float32], format: MapFormat, name: str = "doubt"
+    path: str | Path,
+    doubt: NDArray[np.float32],
+    format: MapFormat,
+    name: str = "doubt",
+    *,
+    scale: tuple[float, float] | None = None,
 ) -> None:
     """Write one doubt map.
 
@@ -102,14 +110,16 @@ def write_map(
         doubt: `(H, W)`, finite.
         format: `png`, `npy`, `tiff` or `safetensors` (one tensor, `doubt`).
         name: the score's name, kept in the metadata (`.npy` has none).
+        scale: minimum and maximum of a PNG, the same for all maps that are to be compared; default:
+            the map's own.
 
     Raises:
-        DataError: for a map that is not `(H, W)` or not finite.
+        DataError: for a map that is not `(H, W)`, not finite, or beyond the scale.
         UsageError: for an unknown format.
     """
     values = _checked(doubt, path)
     if format == "png":
-        content = _png(values, name)
+        content = _png(values, name, scale, path)
     elif format == "npy":
         content = _npy(values)
     elif format == "tiff":
@@ -196,14 +206,39 @@ def _checked(doubt: NDArray[Any], path: str | Path) -> NDArray[np.float32]:
     return values
 
 
-def _png(values: NDArray[np.float32], name: str) -> bytes:
-    minimum, maximum = float(values.min()), float(values.max())
+def read_scale(path: str | Path) -> tuple[float, float]:
+    """The values that are black and white in a PNG map, by its metadata.
+
+    Raises:
+        DataError: where the file is not a PNG map of doubtmap.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return float(image.info["doubtmap:minimum"]), float(image.info["doubtmap:maximum"])
+    except (OSError, ValueError, KeyError, SyntaxError) as error:
+        raise DataError(f"{path}: is not a PNG doubt map of doubtmap ({error}).") from error
+
+
+def _png(
+    values: NDArray[np.float32],
+    name: str,
+    limits: tuple[float, float] | None,
+    path: str | Path,
+) -> bytes:
+    minimum, maximum = limits or (float(values.min()), float(values.max()))
+    slack = _SLACK * max(maximum - minimum, 1e-6)
+    if values.min() < minimum - slack or values.max() > maximum + slack:
+        raise DataError(
+            f"{path}: expected {name} in {minimum:g} to {maximum:g}, its scale, got "
+            f"{values.min():g} to {values.max():g}. Write it as npy."
+        )
     scale = _STEPS / (maximum - minimum) if maximum > minimum else 0.0
     pixels = np.empty(values.shape, np.uint16)
     for start in range(0, len(values), _BAND):  # numbers of double precision stay in the cache
         steps = values[start : start + _BAND].astype(np.float64)
         steps -= minimum
         steps *= scale
+        np.clip(steps, 0, _STEPS, out=steps)
         pixels[start : start + _BAND] = np.rint(steps, out=steps)
     text = {
         "doubtmap:score": name,

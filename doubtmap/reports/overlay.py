@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from doubtmap.errors import DataError
 from doubtmap.files import write_atomically
@@ -66,12 +66,51 @@ def write_overlay(
     image: NDArray[np.uint8],
     doubt: NDArray[np.float32],
     limits: tuple[float, float] | None = None,
+    *,
+    bar: bool = False,
 ) -> None:
-    """Write `overlay(image, doubt, limits)`: JPEG for `.jpg` and `.jpeg`, PNG otherwise."""
-    picture = Image.fromarray(overlay(image, doubt, limits))
+    """Write `overlay(image, doubt, limits)`: JPEG for `.jpg` and `.jpeg`, PNG otherwise.
+
+    Args:
+        path: the file.
+        image: `(H, W, 3)` RGB.
+        doubt: `(H, W)`, finite, higher = more doubt.
+        limits: as for `overlay`.
+        bar: whether to put a strip of the colours below the image, with the limits in numbers.
+    """
+    limits = robust_limits(doubt) if limits is None else limits
+    laid = overlay(image, doubt, limits)
+    picture = Image.fromarray(
+        np.concatenate([laid, colour_bar(laid.shape[1], limits)]) if bar else laid
+    )
     stream = io.BytesIO()
     if Path(path).suffix.lower() in (".jpg", ".jpeg"):
         picture.save(stream, "JPEG", quality=90)
     else:
         picture.save(stream, "PNG", compress_level=1)
     write_atomically(path, stream.getvalue())
+
+
+BAR = 16
+"""Height of the strip below an overlay, in pixels."""
+
+
+def colour_bar(width: int, limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """The colours of doubt from the lower to the upper limit, with both in numbers.
+
+    Args:
+        width: in pixels.
+        limits: doubt at the left and right end.
+
+    Returns:
+        `(BAR, width, 3)` RGB; narrow ones have no numbers.
+    """
+    values = np.linspace(*limits, width, dtype=np.float32)[None].repeat(BAR, axis=0)
+    strip = Image.fromarray(overlay(np.zeros((BAR, width, 3), np.uint8), values, limits))
+    draw = ImageDraw.Draw(strip)
+    low, high = f"{limits[0]:.3g}", f"{limits[1]:.3g}"
+    if draw.textlength(low) + draw.textlength(high) + 12 <= width:
+        draw.text((3, 2), low, fill=(255, 255, 255))
+        right = width - 3 - draw.textlength(high)
+        draw.text((right, 2), high, fill=(255, 255, 255), stroke_width=1, stroke_fill=(0, 0, 0))
+    return np.asarray(strip)

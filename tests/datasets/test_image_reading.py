@@ -3,9 +3,10 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from doubtmap.datasets import open_dataset, read_image, read_label, reading
+from doubtmap.datasets import open_dataset, rasters, read_image, read_label
+from doubtmap.datasets.reading import Rendering, read_size
 from doubtmap.errors import DataError
 
 
@@ -68,9 +69,17 @@ def test_formats_that_run_programs_are_not_opened(tmp_path):
         read_image(tmp_path / "a.png")
 
 
-def test_floating_point_image(tmp_path):
-    Image.fromarray(np.ones((3, 4), np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(DataError, match=r"a\.tif: expected 8 or 16 bits a channel"):
+@pytest.mark.parametrize(("value", "expected"), [(0.0, 0), (0.5, 128), (1.0, 255), (64.0, 64)])
+def test_floating_point_image(tmp_path, value, expected):
+    """Fractions are shares of white; whole numbers in floats have the bits that they use."""
+    Image.fromarray(np.full((3, 4), value, np.float32)).save(tmp_path / "a.tif")
+    assert pixel(tmp_path / "a.tif") == [expected] * 3
+
+
+@pytest.mark.parametrize("value", [-0.5, 1.5, np.nan])
+def test_fractions_whose_range_is_not_said(tmp_path, value):
+    Image.fromarray(np.full((3, 4), value, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: expected (values from 0|fractions|finite)"):
         read_image(tmp_path / "a.tif")
 
 
@@ -80,13 +89,20 @@ def test_content_decides_not_the_suffix(folder):
     assert pixel(path) == [50, 50, 50]
 
 
-def test_orientation_is_left_alone_unless_asked(tmp_path):
-    path = tmp_path / "turned.jpg"
+@pytest.mark.parametrize("turned", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_photographs_are_turned_upright_as_pillow_turns_them(tmp_path, turned, suffix):
+    path = tmp_path / f"turned.{suffix}"
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (4, 3)).save(path, exif=exif)
-    assert read_image(path).shape == (3, 3, 4)
-    assert read_image(path, orient=True).shape == (3, 4, 3)
+    exif[0x0112] = turned
+    values = np.random.default_rng(0).integers(0, 256, (8, 16, 3), np.uint8)
+    Image.fromarray(values).save(path, exif=exif)
+    stored = Image.open(path)
+    expected = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
+    assert (read_image(path).permute(1, 2, 0).numpy() == expected).all()
+    assert read_size(path) == expected.shape[:2]
+    as_stored = read_image(path, Rendering(upright=False)).permute(1, 2, 0).numpy()
+    assert (as_stored == np.asarray(Image.open(path))).all()
 
 
 def test_truncated_jpeg_names_the_file(tmp_path):
@@ -124,7 +140,7 @@ def test_missing_file_and_folder(tmp_path):
 
 def test_too_many_pixels(folder, monkeypatch):
     path = folder.image("a.png", height=10, width=10)
-    monkeypatch.setattr(reading, "MAX_PIXELS", 99)
+    monkeypatch.setattr(rasters, "MAX_PIXELS", 99)
     with pytest.raises(DataError, match=r"a\.png: expected at most .* pixels, got 10 x 10"):
         read_image(path)
 
@@ -147,9 +163,12 @@ def test_label_values_of_grey_palette_bilevel_and_deep_files(folder, tmp_path):
 
 
 def test_label_in_colour_says_how_to_describe_it(folder):
-    path = folder.image("label.png")
-    with pytest.raises(DataError, match=r"label\.png: .*colour image \(RGB\).*doubtmap\.toml"):
-        read_label(path)
+    path = folder.image("labels_masks/a.png")
+    folder.image("images/a.png")
+    message = r"a\.png: .*colour image, with #0a141e in row 0, column 0.*doubtmap\.toml"
+    with pytest.raises(DataError, match=message):
+        open_dataset(f"smiyc:{folder.root}")[0]
+    assert read_label(path).tolist() == [[[10, 20, 30]] * 3] * 2
 
 
 def test_label_with_loss(tmp_path):

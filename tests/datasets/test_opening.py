@@ -103,7 +103,7 @@ def test_synthetic_needs_a_number(text):
 
 
 def test_unknown_layout_lists_all_and_names_the_nearest():
-    with pytest.raises(UsageError, match=r"camvid, cityscapes.* Did you mean cityscapes\?"):
+    with pytest.raises(UsageError, match=r"camvid, camvid-colours.* Did you mean cityscapes\?"):
         open_dataset("cityscape:data")
 
 
@@ -119,9 +119,7 @@ def test_missing_folder(tmp_path, name):
 
 
 def test_empty_folder_says_what_was_searched(tmp_path):
-    with pytest.raises(
-        DataError, match=r"no file images/validation\*\.\* or images/\*\.\* \(smiyc"
-    ):
+    with pytest.raises(DataError, match=r"no file images/\*\.\* \(smiyc"):
         open_dataset(f"smiyc:{tmp_path}")
     with pytest.raises(DataError, match=r"test/\*\.jpg .*no images of any split"):
         open_dataset(f"camvid:{tmp_path}")

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from photographs import box, photograph
 
 from doubtmap.datasets import open_outlines
-from doubtmap.datasets.cutouts import filled, half_of
-from doubtmap.datasets.layouts import COCO, COCO_KIN
+from doubtmap.datasets.class_tables import COCO, COCO_KIN
+from doubtmap.datasets.cutouts import half_of
+from doubtmap.datasets.polygons import filled
 from doubtmap.errors import DataError, UsageError
 
 SEEDS = st.integers(0, 10_000)

@@ -1,0 +1,173 @@
+"""Data sets in Python: torch `Dataset`, `DataLoader`, Hugging Face data set, a list of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from doubtmap.datasets.dataset import ComponentSizes, Sample
+from doubtmap.datasets.labels import LabelValues
+from doubtmap.datasets.reading import read_image, read_label
+from doubtmap.errors import DataError, UsageError
+
+_IMAGES = ("image", "img", "pixel_values", "images")
+_MASKS = ("mask", "label", "labels", "annotation", "semantic_segmentation", "segmentation")
+"""Names under which such data sets keep images and masks."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairedImages:
+    """A data set of (image, mask); implements `Dataset`.
+
+    An image is a file, a PIL image, an array `(H, W, 3)`, or a tensor `(3, H, W)` of uint8 or of
+    fractions in [0, 1]; a mask is a file, a PIL image, or whole numbers `(H, W)`.
+
+    Args:
+        pairs: anything with a length whose entries are pairs, or mappings with an image and a mask.
+        classes: names in the order of the numbers in the masks.
+        void: numbers that count for nothing.
+        name: how results call it.
+    """
+
+    pairs: Any
+    classes: tuple[str, ...]
+    void: tuple[int, ...] = (255, -1)
+    name: str = "pairs"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the label classes, in the order of their indices."""
+        return self.classes
+
+    @property
+    def component_sizes(self) -> ComponentSizes | None:
+        """None: nobody published any."""
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed."""
+        void = " and ".join(map(str, self.void)) or "none"
+        return (f"{self.name}: masks were read as numbers of the classes, void {void}.",)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def sample_name(self, index: int) -> str:
+        """Name of a sample: its number."""
+        return f"{index:06d}"
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample.
+
+        Raises:
+            DataError: for something else than an image and a mask of its size.
+        """
+        where = f"{self.name}[{index}]"
+        image, mask = _pair(self.pairs[index], where)
+        pixels, raw = _image(image, where), _mask(mask, where)
+        if pixels.shape[1:] != raw.shape[:2]:
+            raise DataError(
+                f"{where}: expected an image and a mask of one size, got "
+                f"{tuple(pixels.shape[1:])} and {raw.shape[:2]} (height, width)."
+            )
+        values = LabelValues({name: (k,) for k, name in enumerate(self.classes)}, void=self.void)
+        label = torch.from_numpy(values.translate(raw, Path(where)))
+        return Sample(self.sample_name(index), pixels, label)
+
+
+def pair_images(
+    found: object, classes: Sequence[str], void: int | Sequence[int] = (255, -1)
+) -> PairedImages:
+    """A data set of something in Python.
+
+    Args:
+        found: a sequence, a torch `Dataset` with a length, a `DataLoader` (whose data set is read
+            image by image), or a Hugging Face data set.
+        classes: names in the order of the numbers in the masks.
+        void: numbers that count for nothing.
+
+    Raises:
+        UsageError: for something without length and entries, or without class names.
+    """
+    inner = getattr(found, "dataset", found) if hasattr(found, "batch_size") else found
+    if not (hasattr(inner, "__len__") and hasattr(inner, "__getitem__")) or isinstance(inner, str):
+        raise UsageError(
+            f"expected a data set, got {type(found).__name__}. Open one with "
+            "doubtmap.open_dataset(...), or give something with a length and (image, mask) at each "
+            "index."
+        )
+    if not classes:
+        raise UsageError(
+            f"expected the class names of {type(inner).__name__}, got none. Give "
+            "open_dataset(..., classes=[...]) or load(..., classes=[...])."
+        )
+    values = (void,) if isinstance(void, int) else tuple(void)
+    name = type(inner).__name__
+    free = tuple(value for value in values if not 0 <= value < len(classes))
+    return PairedImages(inner, tuple(classes), free, "pairs" if name in ("list", "tuple") else name)
+
+
+def _pair(entry: Any, where: str) -> tuple[Any, Any]:
+    if isinstance(entry, Mapping):
+        image = next((entry[key] for key in _IMAGES if key in entry), None)
+        mask = next((entry[key] for key in _MASKS if key in entry), None)
+        if image is None or mask is None:
+            raise DataError(
+                f"{where}: expected an image under {' or '.join(_IMAGES)} and a mask under "
+                f"{' or '.join(_MASKS)}, got {', '.join(map(str, entry))}. Rename them."
+            )
+        return image, mask
+    if not isinstance(entry, Sequence) or len(entry) < 2:
+        raise DataError(f"{where}: expected (image, mask), got {type(entry).__name__}.")
+    return entry[0], entry[1]
+
+
+def _image(value: Any, where: str) -> Tensor:
+    if isinstance(value, str | Path):
+        return read_image(value)
+    if isinstance(value, Image.Image):
+        value = np.array(value.convert("RGB"))
+    pixels = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[None], 3, axis=0)
+    elif pixels.ndim == 3 and pixels.shape[0] not in (1, 3) and pixels.shape[2] in (1, 3, 4):
+        pixels = pixels[..., :3].transpose(2, 0, 1)
+    if pixels.ndim == 3 and pixels.shape[0] == 1:
+        pixels = np.repeat(pixels, 3, axis=0)
+    if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.size:
+        raise DataError(f"{where}: expected an image (3, H, W), got {pixels.shape}.")
+    if pixels.dtype != np.uint8:
+        low, high = float(pixels.min()), float(pixels.max())
+        whole = pixels.dtype.kind in "iu"
+        top = 255 if whole or high > 1 else 1
+        if not (low >= 0 and high <= top and (whole or high <= 1)):
+            raise DataError(
+                f"{where}: expected an image of uint8, or of fractions in [0, 1], got "
+                f"{pixels.dtype} of {low:g} to {high:g}. Give images before they are normalised."
+            )
+        pixels = np.rint(pixels * (255 / top)).astype(np.uint8)
+    return torch.from_numpy(np.ascontiguousarray(pixels))
+
+
+def _mask(value: Any, where: str) -> NDArray[Any]:
+    if isinstance(value, str | Path):
+        return read_label(value)
+    raw = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    if raw.ndim == 3 and raw.shape[0] == 1:
+        raw = raw[0]
+    if raw.ndim == 3 and raw.shape[2] in (3, 4) and (raw[..., :1] == raw[..., :3]).all():
+        raw = raw[..., 0]
+    if raw.ndim != 2 or raw.dtype.kind not in "buif" or (raw != np.rint(raw)).any():
+        raise DataError(
+            f"{where}: expected a mask of whole numbers (H, W), got {raw.shape} {raw.dtype}."
+        )
+    return raw if raw.dtype in (np.uint8, np.uint16) else raw.astype(np.int32)
