@@ -305,6 +305,8 @@ class Density:
                 cls(
                     Gaussians.of(sums), names, layer, scale, certainty, **options
                 )  # are they sound?
+            if labels == "predicted":
+                label = prediction.classes
             at_cells = native_labels(prediction, label, grid)
             if labels == "predicted":
                 at_cells = probabilities.argmax(1).where(at_cells != OUTSIDE, OUTSIDE)
