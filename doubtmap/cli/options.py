@@ -31,8 +31,8 @@ Scores = Annotated[
     str,
     typer.Option(
         help=f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}; of "
-        f"several networks or passes: {', '.join(OF_MEMBERS)}; fitted: density:FILE, "
-        f"mahalanobis:FILE, wrong:FILE."
+        f"several networks or passes: {', '.join(OF_MEMBERS)}; fitted: doubt:FILE, "
+        f"density:FILE, mahalanobis:FILE, wrong:FILE."
     ),
 ]
 Unknown = Annotated[
