@@ -325,6 +325,8 @@ class Density:
                 sums = GaussianSums(probabilities.shape[1], z.shape[1])
                 options["labels"] = labels
                 cls(Gaussians.of(sums), layer, scale, certainty, **options)  # are they sound?
+            if labels == "predicted":
+                label = prediction.classes
             at_cells = native_labels(prediction, label, grid)
             if labels == "predicted":
                 at_cells = probabilities.argmax(1).where(at_cells != OUTSIDE, OUTSIDE)

@@ -212,3 +212,19 @@ def test_gradient_is_the_exact_norm_of_order_one_half_at_the_predicted_label():
     prediction = random_prediction()
     expected = pixel_gradient_norm(prediction, 0.5, "predicted", "exact", False)
     assert torch.equal(gradient(prediction), expected)
+
+
+@pytest.mark.parametrize("p", [0.3, 1.0, 2.0])
+def test_the_gradient_in_the_bias_is_autograds_and_needs_no_features(p):
+    logits = torch.randn(1, 5, 3, 4)
+    bias = torch.zeros(5, requires_grad=True)
+    wanted = torch.zeros(3, 4)
+    for i, j in ((a, b) for a in range(3) for b in range(4)):
+        pixel = logits[:, :, i, j] + bias
+        loss = torch.nn.functional.cross_entropy(pixel, logits[:, :, i, j].argmax(1))
+        (gradient,) = torch.autograd.grad(loss, bias)
+        wanted[i, j] = gradient.abs().pow(p).sum() ** (1 / p)
+    found = pixel_gradient_norm(Prediction(logits, (3, 4)), p=p, of="bias")[0]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="of=weight or of=bias"):
+        pixel_gradient_norm(Prediction(logits, (3, 4)), of="both")
