@@ -1,6 +1,6 @@
 """The default score `doubt`, without and with a fit, against every other score.
 
-    EDGENETS=CHECKOUT python benchmarks/doubt.py [--shared ../shared] [--every 5] [--out FILE]
+    EDGENETS=CHECKOUT python benchmarks/doubt.py [--shared ../shared] [--every 5]
 
 Networks: three of CamVid in `../shared/models`, and ESPNetv2 of Cityscapes in three widths where
 EDGENETS names a checkout of sacmehta/EdgeNets (`../shared/models/edgenets_city.py`). Sets:
@@ -18,19 +18,18 @@ file to start anew.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
 import os
-import shlex
 import statistics
-import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import stages
 import torch
+from stages import Row
 from torch import Tensor
 
 import doubtmap as dm
@@ -42,9 +41,7 @@ from doubtmap.scores import STATELESS
 from doubtmap.scores.default import on_image, terms
 from doubtmap.scores.islands import pixels_across
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.version import __version__
 
-RESULTS = Path(__file__).parent / "results" / "doubt.json"
 CAMVID = ("camvid9", "camvid9-overconfident", "camvid9-ensemble/1")
 WIDTHS = (1.0, 0.5, 2.0)
 UNKNOWN = ("pedestrian", "bicyclist")
@@ -241,36 +238,34 @@ def short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def write(rows: list[dict[str, Any]], conditions: dict[str, Any], out: Path) -> None:
-    """One row a line."""
-    head = {
-        "command": shlex.join(["python", "benchmarks/doubt.py", *sys.argv[1:]]),
-        "version": __version__,
-        "conditions": conditions,
-    }
-    lines = ",\n  ".join(json.dumps(row) for row in rows + summed_up(rows))
-    text = json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n  {lines}\n ]\n}}\n'
-    out.write_text(text)
+def figures(given: Namespace) -> list[Row]:
+    """Rows of every network and set, kept after each set, and what they sum up to."""
+    given.conditions["every"] = given.every
+    path = stages.RESULTS / "doubt.json"
+    there = stages.read("doubt")["rows"] if path.exists() else []
+    rows = [row for row in there if "network" in row]
+
+    def keep(rows: list[Row]) -> None:
+        stages.put(TOPIC, rows + summed_up(rows), given.conditions)
+
+    measure(given.shared, given.every, rows, keep)
+    return rows + summed_up(rows)
 
 
-def main() -> None:
-    """Measure everything, and write the results after each set."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--every", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    conditions = {
+TOPIC = stages.Topic(
+    "doubt",
+    "python benchmarks/doubt.py",
+    key=(),
+    conditions={
         "replicates": 100,
-        "every": given.every,
+        "every": 5,
         "fit": "14 images, no labels",
         "unknown in CamVid": list(UNKNOWN),
         "chosen on": "all these sets and networks, from caches of lower resolution",
-    }
-    there = json.loads(given.out.read_text())["rows"] if given.out.exists() else []
-    rows = [row for row in there if "network" in row]
-    measure(given.shared, given.every, rows, lambda rows: write(rows, conditions, given.out))
-
+    },
+)
+STAGES = {"figures": stages.Stage(TOPIC, figures)}
+OPTIONS = {"--every": {"type": int, "default": 5, "help": "of the images of larger sets"}}
 
 if __name__ == "__main__":
-    main()
+    stages.run(__doc__, STAGES, OPTIONS)
