@@ -28,7 +28,7 @@ def test_fuse_choose_and_evaluate(run, tmp_path):
     found = load_threshold(threshold)
     assert (found.by, found.level, found.score) == ("risk", 0.3, f"wrong:{wrong}")
     assert out.startswith(f"{threshold}: wrong:{wrong} > ")
-    assert found.command.startswith("doubtmap threshold demo synthetic:3")
+    assert found.origin.command.startswith("doubtmap threshold demo synthetic:3")
     code, out, err = run("threshold", "demo", "synthetic:2", "--seed", 5, "--check", threshold)
     assert code == 0, err
     assert "missed was to stay below 0.3" in out

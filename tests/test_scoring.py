@@ -8,7 +8,8 @@ from PIL import Image
 
 from doubtmap.prediction import Prediction
 from doubtmap.scores import divergence, entropy, gradient, margin, max_softmax
-from doubtmap.scoring import _limits, write_scores
+from doubtmap.reports.scales import natural_scale
+from doubtmap.scoring import write_scores
 
 
 class Forgetful:
@@ -53,7 +54,7 @@ def test_the_overlay_of_a_bounded_score_goes_from_its_least_to_its_most(
     score, surest, most_doubtful
 ):
     """The bounds are the formula's: a sure pixel has the least, three equal logits the most."""
-    low, high = _limits(score.__name__, classes=3)
+    low, high = natural_scale(score.__name__, 3)
     assert (low, high) == pytest.approx((surest, most_doubtful), abs=1e-6)
     logits = torch.tensor([[0.0, 0.0, 0.0], [8.0, 8.0, -8.0], [2.0, 1.0, 0.0], [40.0, 0.0, 0.0]])
     doubt = score(Prediction(logits.T[None, :, :, None], (4, 1)))
@@ -62,5 +63,5 @@ def test_the_overlay_of_a_bounded_score_goes_from_its_least_to_its_most(
     assert float(doubt[0, 0, 0]) == pytest.approx(high, abs=1e-6)
 
 
-def test_scores_without_bounds_have_a_scale_of_each_image():
-    assert _limits("max_logit", classes=3) is None
+def test_scores_without_bounds_have_no_natural_scale():
+    assert natural_scale("max_logit", 3) is None

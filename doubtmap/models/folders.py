@@ -96,6 +96,8 @@ def _value(text: str) -> object:
 def _beside(source: Source, path: Path) -> Source:
     """With what `doubtmap.toml` beside the Python file says: classes, mean, std, channels.
 
+    Of a file that describes a data set, only a table `[model]` is meant for networks.
+
     Raises:
         ModelError: for a file that says something else.
     """
@@ -104,6 +106,8 @@ def _beside(source: Source, path: Path) -> Source:
         return source
     try:
         said = tomllib.loads(file.read_text())
+        if "model" not in said and "images" in said:
+            return source  # the description of a data set, which says nothing of networks
         said = said.get("model", said)
         values = {key: tuple(map(float, said[key])) for key in ("mean", "std") if key in said}
         names = tuple(str(name) for name in said.get("classes", ()))

@@ -173,14 +173,13 @@ def classifier_of(start: Start) -> tuple[str, int, bool]:
     segmenter = load(start.network, classes=start.class_names, mean=start.mean, std=start.std)
     segmenter(_noise())
     about = segmenter.description
-    if about["classifier"] is None:
+    layer: Any = start.network.get_submodule(str(about["classifier"] or ""))
+    if about["classifier"] is None or set(getattr(layer, "kernel_size", (1,))) != {1}:
         raise ModelError(
             "dudes: expected a student with a 1x1 convolution as classifier, on whose features "
             "a second head can stand, found none. Use another network, or --target mean."
         )
-    name = str(about["classifier"])
-    layer: Any = start.network.get_submodule(name)
-    return name, int(layer.in_channels), bool(about["align_corners"])
+    return str(about["classifier"]), int(layer.in_channels), bool(about["align_corners"])
 
 
 def layer_channels(start: Start, layers: Sequence[str]) -> dict[str, int]:

@@ -158,7 +158,7 @@ def test_a_threshold_is_chosen_by_the_pixels_of_all_images(demo, streets, of, by
         "risk": (len(missed) * figures["missed"] + 1) / (len(missed) + 1) <= (level or 1),
     }
     assert promise.get(by, True)
-    assert (found.images, found.data, found.level) == (4, STREETS, level)
+    assert (len(found.origin.images), found.origin.data, found.level) == (4, STREETS, level)
 
 
 def test_flagged_is_what_lies_above_and_not_at_the_threshold():

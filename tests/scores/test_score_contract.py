@@ -19,7 +19,12 @@ every_score = pytest.mark.parametrize("score", ALL)
 
 def test_the_catalogue_lists_every_score():
     fitted = {"Density", "Doubt", "Mahalanobis", "Wrong", "pixel_gradient_norm"}
-    unfitted = {*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS}
+    unfitted = {
+        *scores.STATELESS,
+        *scores.OF_MEMBERS,
+        *scores.OF_STUDENTS,
+        *scores.OF_QUERIES,
+    }
     assert unfitted | fitted == set(scores.__all__)
     assert sorted(scores.__all__) == scores.__all__
 

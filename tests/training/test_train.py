@@ -271,7 +271,7 @@ def test_requests_that_cannot_work_are_refused(training_set, validation_set, net
 
     refused(UsageError, "at least 1 member, got 0", members=0)
     refused(UsageError, "a coefficient above 0, got -1", recipe=Spectral(-1))
-    refused(UsageError, "a device such as cpu", device="gpu")
+    refused(UsageError, "a device such as 'cpu'", device="gpu")
     refused(ModelError, "the device cuda:7 to be there", device="cuda:7")
     refused(UsageError, "expected a network such as demo, segformer-b0", model="segformer-b9")
     refused(
