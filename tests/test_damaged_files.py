@@ -24,7 +24,7 @@ from doubtmap.calibration.temperature import EnsembleTemperature, Temperature
 from doubtmap.decisions import Threshold, load_threshold, save_threshold
 from doubtmap.errors import DataError, ModelError
 from doubtmap.files import Content, FileKind, Origin, Part, read, write
-from doubtmap.files.fitted import checksum
+from doubtmap.files.fitted import metadata_of
 from doubtmap.files.tables import (
     FLAG,
     TABLE,
@@ -182,7 +182,7 @@ class TestEachForm:
             pytest.skip("has no tensors")
         tensors = load_file(path)
         with safe_open(str(path), "pt") as file:
-            text = file.metadata()["doubtmap"]
+            text = file.metadata()["doubtmap"].partition("\n")[0]
         for name, tensor in tensors.items():
             if not tensor.is_floating_point():
                 continue
@@ -192,7 +192,7 @@ class TestEachForm:
                 if bad == math.inf and name.endswith("threshold"):
                     continue
                 changed = tensors | {name: broken}
-                about = {"doubtmap": text, "sha256": checksum(text, changed)}
+                about = metadata_of(text, changed)
                 save_file(changed, path, about)
                 assert f"{name.split('.')[-1]}: expected" in refused(load, path)
 
@@ -205,7 +205,7 @@ class TestEachForm:
             text = path.read_text()
         else:
             with safe_open(str(path), "pt") as file:
-                text = file.metadata()["doubtmap"]
+                text = file.metadata()["doubtmap"].partition("\n")[0]
         known = json.loads(text)
         for place in places(known):
             for value in (None, -1, math.nan, "x" * 5000, [[[]]], {}, 1e308, True):
@@ -213,7 +213,7 @@ class TestEachForm:
                 if plain:
                     path.write_text(changed)
                 else:
-                    about = {"doubtmap": changed, "sha256": checksum(changed, tensors)}
+                    about = metadata_of(changed, tensors)
                     path.write_bytes(save(tensors, about))
                 try:
                     found = load(path)
@@ -354,3 +354,19 @@ def test_files_that_broke_earlier_versions():
     assert len(files) > 30
     for path in files:
         refused(loads[path.name.split("-")[0].split("_")[0]], path)
+
+
+def test_a_density_of_the_first_format_is_read_as_it_was_meant(tmp_path):
+    """It had neither smoothing nor a choice of labels."""
+    path, _ = written("density", tmp_path)
+    density = Density.load(path)
+    with safe_open(str(path), framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        known = json.loads(file.metadata()["doubtmap"].partition("\n")[0])
+    options = {k: v for k, v in known["entries"].items() if k not in ("smooth", "labels")}
+    about = {"kind": "density", "format": 1, "options": options | {"about": {}, "class_names": []}}
+    tensors["fingerprint"] = torch.zeros(0)
+    save_file(tensors, tmp_path / "old", {"doubtmap": json.dumps(about)})
+    old = Density.load(tmp_path / "old")
+    assert (old.smooth, old.labels, old.layer) == (0.0, "given", density.layer)
+    assert torch.equal(old.gaussians.mean, density.gaussians.mean)

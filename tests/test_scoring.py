@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from doubtmap.prediction import Prediction
-from doubtmap.scores import divergence, entropy, gradient, margin, max_softmax
 from doubtmap.reports.scales import natural_scale
+from doubtmap.scores import divergence, entropy, gradient, margin, max_softmax
 from doubtmap.scoring import write_scores
 
 

@@ -147,7 +147,7 @@ def encoded(kind: FileKind, content: Content) -> bytes:
     tensors = {name: x.detach().cpu().contiguous() for name, x in content.tensors.items()}
     # a file of safetensors needs a tensor
     kept = tensors or {"empty": torch.zeros(1)}
-    written: bytes = save(kept, {"doubtmap": text, "sha256": checksum(text, kept)})
+    written: bytes = save(kept, metadata_of(text, kept))
     return written
 
 
@@ -211,14 +211,14 @@ def _tensors(path: Path) -> tuple[str, Content]:
     with safe_open(str(path), framework="pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    text = metadata.get("doubtmap") or metadata.get("doubtmap_calibrator")
-    if text is None:
+    if not {"doubtmap", "doubtmap_calibrator"} & metadata.keys():
         raise ValueError("doubtmap did not write it")
-    known = _first_header(metadata)
+    text, _, digest = metadata.get("doubtmap", "").partition("\n")
+    known = _first_header(metadata | {"doubtmap": text})
     name, version = _header(known)
     if version == 1:
         return name, _first_tensors(name, known, tensors)
-    if metadata.get("sha256") != checksum(text, tensors):
+    if digest != checksum(text, tensors):
         raise ValueError("it is damaged: its checksum is another")
     if tensors.keys() == {"empty"}:
         tensors = {}
@@ -231,6 +231,11 @@ def _header(known: dict[str, Any]) -> tuple[str, int]:
     if type(version) is not int or not 1 <= version <= FORMAT:
         raise ValueError(f"format {version!r}, where this version reads 1 to {FORMAT}")
     return str(name), version
+
+
+def metadata_of(text: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The header and its checksum as one entry, since several come in an order of chance."""
+    return {"doubtmap": f"{text}\n{checksum(text, tensors)}"}
 
 
 def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -261,7 +266,7 @@ def _first_tensors(name: str, known: dict[str, Any], tensors: dict[str, Tensor])
         return Content({"shape": known.pop("shape"), "about": known}, tensors, Origin())
     if name == "second head":
         return Content({"layers": {}} | known, tensors, Origin())
-    entries = known["options"]
+    entries = _ADDED.get(name, {}) | known["options"]
     if name == "calibrator":
         tensors = {key: x for key, x in tensors.items() if key != "empty"}
         inside = entries["calibrator"]["fields"].pop("origin")
@@ -298,3 +303,5 @@ _BLANK: dict[str, Any] = {
     for part in fields(Origin)
 }
 _TUPLES = ("images", "class_names")
+_ADDED: dict[str, dict[str, Any]] = {"density": {"smooth": 0.0, "labels": "given"}}
+"""Entries that files of format 1 had not yet, by kind, as they were meant."""
