@@ -204,7 +204,7 @@ def test_a_truncated_image_is_named_or_counted(run, network, photographs, tmp_pa
 MISUSE = [
     (["evaluate", "NETWORK", "YARD", "--scores", "entropi"], "Did you mean entropy"),
     (["evaluate", "NETWORK", "YARD", "--scores", "gradient(p=0)"], "expected p > 0"),
-    (["evaluate", "NETWORK", "YARD", "--mean", "1,2"], "three numbers"),
+    (["evaluate", "NETWORK", "YARD", "--mean", "1,x"], "expected numbers such as"),
     (["evaluate", "NETWORK", "YARD", "--input-size", "12"], "HxW"),
     (["evaluate", "NETWORK", "YARD", "--component-sizes", "x"], "two numbers"),
     (["evaluate", "NETWORK", "YARD", "--unknown", "dragon"], "dragon"),
@@ -264,7 +264,7 @@ def test_info_says_what_is_here(run):
 
 def test_the_verbs_are_those_of_the_contract():
     contract = {"demo", "score", "evaluate", "fit", "calibrate", "train"}
-    more = {"analyse", "info", "locations", "objects", "review", "threshold"}
+    more = {"analyse", "check", "info", "locations", "objects", "review", "threshold"}
     assert contract | more == set(VERBS)
 
 

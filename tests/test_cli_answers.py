@@ -66,7 +66,7 @@ def test_help_of_a_command_answers_at_once(verb):
 MISUSE = [
     (["evaluate", "demo"], "Missing argument 'DATA'"),
     (["evaluate", "demo", "synthetic:4", "--nope"], "No such option: --nope"),
-    (["evaluate", "demo", "synthetic:4", "--mean", "1,2"], "--mean: expected three numbers"),
+    (["evaluate", "demo", "synthetic:4", "--mean", "1,x"], "--mean: expected numbers"),
     (["evaluate", "demo", "synthetic:4", "--input-size", "12"], "--input-size: expected HxW"),
     (["evaluate", "demo", "synthetic:4", "--component-sizes", "x"], "two numbers"),
     (["evaluate", "demo", "synthetic:4", "--repeats", "2"], "expected --paste"),

@@ -74,4 +74,4 @@ def test_what_does_not_fit(tmp_path, logits):
         looked_at(load(f"saved:{tmp_path}"), "bounded.png")
     np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(DataError, match="cannot be read"):
-        looked_at(segmenter, "pickle.png")
+        looked_at(load(f"saved:{tmp_path}"), "pickle.png")
