@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
 
@@ -21,6 +22,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 STAND_INS = {
     "MODEL": "demo",
     "MODEL2": "demo",
+    "MODEL3": "demo",
     "MODEL1,MODEL2,MODEL3": "demo,demo,demo",
     "path/to/segformer": "demo",
     "IMAGES": "photographs",
@@ -34,6 +36,11 @@ STAND_INS = {
     "TEST": "synthetic:3 --seed 2",
 }
 """What the names in capitals stand for here; the embedded network and small drawn streets."""
+NETWORK = """import torch
+
+def MyNetwork():
+    return torch.nn.Conv2d(3, 3, 1)"""
+"""What README's function leaves to its reader."""
 READERS = ("README.md", "calibration.md", "decisions.md", "density.md", "objects.md", "segments.md")
 """Pages whose lines run here; those of the others need real images or train for hours."""
 
@@ -99,6 +106,9 @@ def place(tmp_path, monkeypatch):
         Image.fromarray(pixels).save(tmp_path / "coco128/images" / f"{name}.png")
         outline = "22 0.2 0.2 0.6 0.2 0.6 0.6 0.2 0.6"
         (tmp_path / "coco128/polygons" / f"{name}.txt").write_text(outline)
+    (function,) = re.findall(r"```\n(def build.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "mine.py").write_text(f"{NETWORK}\n\n{function}")
+    torch.save(torch.nn.Conv2d(3, 3, 1).state_dict(), tmp_path / "best.pt")
     return tmp_path
 
 
