@@ -75,3 +75,12 @@ def test_what_does_not_fit(tmp_path, logits):
     np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(DataError, match="cannot be read"):
         looked_at(segmenter, "pickle.png")
+
+
+@pytest.mark.parametrize("files", [("a/1.npy", "b/1.npy"), ("1.npy", "1.npz")], ids=str)
+def test_two_files_of_one_name(tmp_path, logits, files):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (np.savez if name.endswith("z") else np.save)(tmp_path / name, logits)
+    with pytest.raises(UsageError, match=f"got {files[0]} and {files[1]}"):
+        load(f"saved:{tmp_path}")
