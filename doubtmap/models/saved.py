@@ -72,6 +72,7 @@ class SavedPredictions:
             "kind": "saved",
             "classes": len(self._names) or None,
             "form": kind,
+            "asked": {"activation": self._activation},
             "features": None,
             "notes": [said],
             "sha256": None,
