@@ -187,3 +187,19 @@ def test_locations_of_the_demo_network():
     figures = locate(dm.load("demo"), dm.open_dataset("synthetic:4"), grid=4)
     assert figures.distances.shape == (8, 8)
     assert figures.ratio < 1
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"activation": "none"}, {"output": 0}, {"divisor": 32}, {"bands": (3, 2, 1)}],
+    ids=str,
+)
+def test_what_was_asked_is_part_of_a_run_s_settings(option):
+    assert model_settings(dm.load("demo", **option)) != model_settings(dm.load("demo"))
+
+
+def test_a_run_s_settings_do_not_change_with_the_first_image():
+    segmenter = dm.load("demo", activation="none")
+    before = model_settings(segmenter)
+    segmenter(torch.rand(1, 3, 64, 96))
+    assert model_settings(segmenter) == before

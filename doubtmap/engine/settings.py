@@ -17,7 +17,10 @@ from doubtmap.files import Origin
 from doubtmap.prediction import Score, Segmenter, digest_of
 from doubtmap.version import __version__
 
-MODEL_KEYS = ("source", "sha256", "input_size", "mean", "std", "channels", "calibrator", "dropout")
+MODEL_KEYS = (
+    *("source", "sha256", "input_size", "mean", "std", "channels", "bands", "asked"),
+    *("calibrator", "dropout"),
+)
 """Of a segmenter's description: what is known before the first image and changes what it says."""
 
 

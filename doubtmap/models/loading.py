@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -42,6 +42,7 @@ from doubtmap.models.studying import Asked
 from doubtmap.names import made_distinct, twins
 from doubtmap.prediction import Segmenter
 
+log = logging.getLogger("doubtmap")
 FORMS = (
     "an nn.Module, a Hugging Face folder or owner/name, FILE.onnx, FILE.pt2, a TorchScript file, "
     "saved:FOLDER, python:FILE.py:FUNCTION, or demo"
@@ -105,17 +106,19 @@ def load(
     _check_options(classes, mean, std, input_size, divisor)
     _check_reading(activation, channels, bands, mean)
     check_device(device)
-    if isinstance(model, str) and model.startswith("saved:"):
-        folder = Path(model.removeprefix("saved:"))
-        return SavedPredictions(folder, classes, activation)
     parts = re.split(r",(?![^(]*\))", model) if isinstance(model, str) else []
-    if len(parts) > 1 and not _exists(str(model)):
+    if len(parts) > 1 and not _exists(str(model).removeprefix("saved:")):
         options: dict[str, Any] = {"classes": classes, "mean": mean, "std": std}
         options |= {"input_size": input_size, "classifier": classifier}
         options |= {"divisor": divisor, "device": device, "output": output, "bands": bands}
         options |= {"activation": activation, "channels": channels}
         names = [name.strip() for name in parts if name.strip()]
         return Ensemble([load(name, **options) for name in names])
+    if isinstance(model, str) and model.startswith("saved:"):
+        useless: dict[str, Any] = {"mean": mean, "std": std, "input_size": input_size, "classifier": classifier}
+        useless |= {"divisor": divisor, "output": output, "channels": channels, "bands": bands}
+        _check_saved(model, useless)
+        return SavedPredictions(Path(model.removeprefix("saved:")), classes, activation)
     source = with_head(_opened(model, device), _folder(model))
     preprocessing = source.preprocessing
     if input_size is not None:
@@ -162,14 +165,14 @@ def _named(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _assumed(preprocessing: Preprocessing) -> tuple[str, ...]:
-    """A note, on stderr too, where nobody said how images are normalised."""
+    """A note, logged too, where nobody said how images are normalised."""
     if preprocessing.origin != "assumed":
         return ()
     note = (
         "ImageNet's mean and standard deviation are assumed; pass --mean and --std (mean= and "
         "std=) if the network was trained with others, such as --mean 0,0,0 --std 1,1,1 for none."
     )
-    print(f"doubtmap: note: {note}", file=sys.stderr)
+    log.warning("%s", note)
     return (note,)
 
 
@@ -211,6 +214,17 @@ def _check_reading(
         raise UsageError(
             f"load: expected bands as {count} numbers from 1, one for each value of mean, got "
             f"{list(bands)}. Pass for example bands=(1, 2, 3), with mean= and std= alike."
+        )
+
+
+def _check_saved(model: str, useless: Mapping[str, object]) -> None:
+    """Refuse what only a network could follow."""
+    given = [name for name, value in useless.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"{model}: expected no {', '.join(given)}, since no network is run on images, got "
+            f"{', '.join(f'{name}={useless[name]!r}' for name in given)}. Leave them out, or use "
+            f"the network itself."
         )
 
 

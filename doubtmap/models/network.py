@@ -137,6 +137,7 @@ class NetworkSegmenter:
             "normalisation": how.origin,
             "channels": "bgr" if how.bgr else "rgb",
             "bands": list(how.bands) or None,
+            "asked": self._asked.described() | {"divisor": how.divisor},
             "notes": [*self.source.notes, *(reading.notes if reading else ()), *self._late],
             "sha256": self.source.sha256,
         }

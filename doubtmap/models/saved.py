@@ -35,7 +35,7 @@ class SavedPredictions:
         activation: what the numbers are, where they do not tell.
 
     Raises:
-        UsageError: for a folder without such files.
+        UsageError: for a folder without such files, or with two for one image name.
     """
 
     device = torch.device("cpu")
@@ -53,7 +53,7 @@ class SavedPredictions:
                 f"image, found none. Check the path."
             )
         self.folder, self._activation = folder, activation
-        self._files = {path.stem: path for path in found}
+        self._files = _by_stem(folder, found)
         self._names = tuple(classes) if classes is not None else _names(folder)
         self._form: Form | None = None
 
@@ -72,6 +72,7 @@ class SavedPredictions:
             "kind": "saved",
             "classes": len(self._names) or None,
             "form": kind,
+            "asked": {"activation": self._activation},
             "features": None,
             "notes": [said],
             "sha256": None,
@@ -124,6 +125,20 @@ class SavedPredictions:
                 f"Pass --activation sigmoid, softmax or none."
             )
         return form
+
+
+def _by_stem(folder: Path, found: Sequence[Path]) -> dict[str, Path]:
+    """Each file by its name without suffix, which no other has."""
+    files: dict[str, Path] = {}
+    for path in found:
+        other = files.setdefault(path.stem, path)
+        if other != path:
+            raise UsageError(
+                f"saved:{folder}: expected one file for each image name, got "
+                f"{other.relative_to(folder)} and {path.relative_to(folder)}. Rename images and "
+                f"files so that names differ, or name a folder that has one of them."
+            )
+    return files
 
 
 def _scores(path: Path, size: tuple[int, int], classes: int | None) -> Tensor:

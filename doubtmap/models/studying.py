@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +81,10 @@ class Asked:
     classifier: str | None = None
     output: str | None = None
     activation: Activation | None = None
+
+    def described(self) -> dict[str, object]:
+        """For results files."""
+        return asdict(self)
 
 
 def answered(

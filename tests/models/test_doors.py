@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import save_file
 from tiny_networks import CLASSES, Tiny, own
 from torch import nn
+from typer.testing import CliRunner
 
+from doubtmap.cli import app
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models import load
 from doubtmap.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -21,13 +23,22 @@ def plain(network, images):
         return network.eval()(images)
 
 
-def test_an_assumed_normalisation_is_a_note_and_a_line(capsys):
+def test_an_assumed_normalisation_is_a_note_and_a_line(caplog):
     segmenter = load(Tiny())
     assert "assumed" in segmenter.description["notes"][0]
-    assert "assumed" in capsys.readouterr().err
+    assert "assumed" in caplog.text
+    caplog.clear()
     segmenter = load(Tiny(), **NONE)
     assert segmenter.description["notes"] == []
-    assert capsys.readouterr().err == ""
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("options", "times"), [((), 1), (("--quiet",), 0)], ids=str)
+def test_the_command_line_says_once_what_is_assumed(tmp_path, options, times):
+    path = tmp_path / "network.py"
+    path.write_text("import torch\ndef f():\n return torch.nn.Conv2d(3, 4, 1)\n")
+    ran = CliRunner().invoke(app, ["info", f"python:{path}:f", *options])
+    assert (ran.exit_code, ran.stderr.count("are assumed")) == (0, times)
 
 
 def test_values_of_0_to_255_are_refused_with_the_line_to_type():

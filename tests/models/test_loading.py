@@ -119,7 +119,7 @@ def test_a_device_that_is_not_there():
         load(Tiny(), device="cuda:99")
 
 
-def test_what_a_python_file_prints_goes_to_stderr(tmp_path, capsys):
+def test_what_a_python_file_prints_goes_to_stderr(tmp_path, capsys, caplog):
     path = tmp_path / "loud.py"
     path.write_text(
         "import torch\nprint('one')\ndef f():\n print('two')\n return torch.nn.Identity()\n"
@@ -127,7 +127,7 @@ def test_what_a_python_file_prints_goes_to_stderr(tmp_path, capsys):
     load(f"python:{path}:f")
     out, err = capsys.readouterr()
     assert (out, err[:8]) == ("", "one\ntwo\n")
-    assert "ImageNet's mean and standard deviation are assumed" in err
+    assert "ImageNet's mean and standard deviation are assumed" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -75,3 +75,42 @@ def test_what_does_not_fit(tmp_path, logits):
     np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(DataError, match="cannot be read"):
         looked_at(load(f"saved:{tmp_path}"), "pickle.png")
+
+
+@pytest.mark.parametrize("files", [("a/1.npy", "b/1.npy"), ("1.npy", "1.npz")], ids=str)
+def test_two_files_of_one_name(tmp_path, logits, files):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (np.savez if name.endswith("z") else np.save)(tmp_path / name, logits)
+    with pytest.raises(UsageError, match=f"got {files[0]} and {files[1]}"):
+        load(f"saved:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"input_size": (8, 8)}, {"bands": (1, 2, 3)}, {"output": 0}, {"channels": "bgr"}),
+        *({"classifier": "head"}, {"divisor": 8}, {"mean": (0, 0, 0)}, {"std": (1, 1, 1)}),
+    ],
+    ids=str,
+)
+def test_what_only_a_network_could_follow(tmp_path, logits, option):
+    WRITTEN["npy"](tmp_path, logits)
+    with pytest.raises(UsageError, match=f"expected no {next(iter(option))}, since no network"):
+        load(f"saved:{tmp_path}", **option)
+
+
+def test_saved_predictions_of_two_networks_are_an_ensemble(tmp_path, logits):
+    both = [tmp_path / name for name in ("A", "B")]
+    for folder, values in zip(both, (logits, logits.flip(0))):
+        folder.mkdir()
+        WRITTEN["npy"](folder, values)
+    prediction = looked_at(load(",".join(f"saved:{folder}" for folder in both)))
+    mean = (logits.softmax(0) + logits.flip(0).softmax(0)) / 2
+    torch.testing.assert_close(prediction.probabilities, mean[None])
+
+
+def test_a_folder_with_a_comma_in_its_name(tmp_path, logits):
+    (folder := tmp_path / "a,b").mkdir()
+    WRITTEN["npy"](folder, logits)
+    assert load(f"saved:{folder}").description["kind"] == "saved"
