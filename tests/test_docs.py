@@ -27,12 +27,12 @@ STAND_INS = {
     "path/to/segformer": "demo",
     "IMAGES": "photographs",
     "DIR": "out",
-    "DATA": "synthetic:4",
-    "FIT": "synthetic:4",
-    "HELD_OUT": "synthetic:8",
-    "VAL": "synthetic:6",
-    "TRAIN": "synthetic:4",
-    "CAL": "synthetic:8 --seed 1",
+    "DATA": "synthetic:8",
+    "FIT": "synthetic:8",
+    "HELD_OUT": "synthetic:12",
+    "VAL": "synthetic:8",
+    "TRAIN": "synthetic:8",
+    "CAL": "synthetic:12 --seed 1",
     "TEST": "synthetic:3 --seed 2",
 }
 """What the names in capitals stand for here; the embedded network and small drawn streets."""
