@@ -115,7 +115,12 @@ def load(
         names = [name.strip() for name in parts if name.strip()]
         return Ensemble([load(name, **options) for name in names])
     if isinstance(model, str) and model.startswith("saved:"):
-        useless = {"mean": mean, "std": std, "input_size": input_size, "classifier": classifier}
+        useless: dict[str, object] = {
+            "mean": mean,
+            "std": std,
+            "input_size": input_size,
+            "classifier": classifier,
+        }
         useless |= {"divisor": divisor, "output": output, "channels": channels, "bands": bands}
         _check_saved(model, useless)
         return SavedPredictions(Path(model.removeprefix("saved:")), classes, activation)
