@@ -32,6 +32,7 @@ from doubtmap.files import write_atomically
 from doubtmap.models.layers import deepest_layer
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
+from doubtmap.models.saved import NoNameError
 from doubtmap.prediction import (
     Fitted,
     FittedScore,
@@ -425,10 +426,18 @@ def probe_image() -> Tensor:
 
 
 def fingerprint_of(segmenter: Segmenter) -> Tensor:
-    """`(C,)`, the mean native logits of the probe image."""
-    return segmenter(probe_image()).native_logits.mean((0, 2, 3)).cpu()
+    """`(C,)`, the mean native logits of the probe image; empty where there are none of it."""
+    return _mean_of_probe(segmenter, lambda prediction: prediction.native_logits)
 
 
 def features_of(segmenter: Segmenter, score: FittedScore) -> Tensor:
-    """`(D,)`, the mean of a score's features of the probe image."""
-    return score.features(segmenter(probe_image())).mean((0, 2, 3)).cpu()
+    """`(D,)`, the mean of a score's features of the probe image; empty where there are none."""
+    return _mean_of_probe(segmenter, score.features)
+
+
+def _mean_of_probe(segmenter: Segmenter, of: Callable[[Prediction], Tensor]) -> Tensor:
+    try:
+        prediction = segmenter(probe_image())
+    except NoNameError:  # predictions were saved, and none of the probe image
+        return torch.zeros(0)
+    return of(prediction).mean((0, 2, 3)).cpu()

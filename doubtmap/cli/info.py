@@ -64,16 +64,18 @@ def understood(segmenter: Segmenter, image: Path | None) -> list[tuple[str, obje
     import torch
 
     from doubtmap.datasets import read_image
+    from doubtmap.prediction import showing
 
     if image is not None:
         pixels = read_image(image)[None]
     else:
         bands = len(segmenter.description.get("mean") or (0, 0, 0))  # type: ignore[arg-type]
         pixels = torch.rand(1, bands, 256, 256, generator=torch.Generator().manual_seed(0))
-    segmenter(pixels)
-    start = time.perf_counter()
-    prediction = segmenter(pixels)
-    seconds = time.perf_counter() - start
+    with showing("" if image is None else image.name):
+        segmenter(pixels)
+        start = time.perf_counter()
+        prediction = segmenter(pixels)
+        seconds = time.perf_counter() - start
     call = ("call", f"{1000 * seconds:.1f} ms")
     return [*_described(segmenter, prediction), call, *_scores(prediction)]
 

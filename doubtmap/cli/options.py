@@ -115,7 +115,7 @@ class NetworkOptions:
         ),
     ] = None
     classifier: Annotated[
-        str | None, Option("Name of the last 1x1 convolution, if the search errs.")
+        str | None, Option("Name of the last convolution or linear layer, if the search errs.")
     ] = None
     divisor: Annotated[int | None, Option("Pad images to sides that are multiples of this.")] = None
     output: Annotated[str | None, Option("Name or place of the output that holds the scores.")] = (

@@ -115,7 +115,7 @@ def load(
         names = [name.strip() for name in parts if name.strip()]
         return Ensemble([load(name, **options) for name in names])
     if isinstance(model, str) and model.startswith("saved:"):
-        useless: dict[str, Any] = {
+        useless: dict[str, object] = {
             "mean": mean,
             "std": std,
             "input_size": input_size,

@@ -26,6 +26,10 @@ INSTALL_TIFF = "pip install rasterio"
 LEVEL_LOST = "the saved predictions are probabilities, whose free energy is 0 everywhere"
 
 
+class NoNameError(UsageError):
+    """Of an image that no file was saved for, since it has no name, such as the probe image."""
+
+
 class SavedPredictions:
     """A segmenter that reads what was predicted, by the name of the image that is looked at.
 
@@ -85,7 +89,7 @@ class SavedPredictions:
             images: `(1, 3, H, W)`.
 
         Raises:
-            UsageError: where the image has no name, or more than one is given.
+            NoNameError: where the image has no name, or more than one is given.
             DataError: where it has no file, or one that does not fit it.
             ModelError: for numbers that could be several things.
         """
@@ -106,7 +110,7 @@ class SavedPredictions:
     def _file(self, images: Tensor) -> Path:
         name = Path(shown()).name
         if not name or len(images) != 1:
-            raise UsageError(
+            raise NoNameError(
                 "saved: expected one image with a name, as score and evaluate give, got an image "
                 "without. Saved predictions cannot be made anew; use the network itself."
             )

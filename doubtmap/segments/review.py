@@ -195,7 +195,7 @@ def check_network(segmenter: Segmenter, model: MetaModel) -> None:
     Raises:
         ModelError: for another network, or another calibrator.
     """
-    if not same_network(fingerprint_of(segmenter), model):
+    if model.origin.fingerprint and not same_network(fingerprint_of(segmenter), model):
         raise ModelError(
             "segments: expected the network that it was fitted to, at the same --input-size, but "
             "this one's features differ. Fit it again with: doubtmap fit segments MODEL DATA --out "
