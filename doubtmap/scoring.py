@@ -79,13 +79,14 @@ def score_images(
         paths: of the images.
         scores: by name.
         skipped: takes the images that cannot be read, and why; without it the first ends the run.
-        rendering: how all of them become RGB; default: each by itself.
+        rendering: how all of them become RGB; default: as a survey of them all says.
 
     Raises:
         DataError: for an image that cannot be read, unless `skipped` takes it.
     """
     segmenter = prepared(segmenter, scores)
-
+    if rendering is None:
+        rendering = survey([(path, None) for path in paths], Rendering()).rendering
     read = functools.partial(read_image, rendering=rendering)
 
     def skip(path: Path, error: DataError) -> None:

@@ -70,7 +70,7 @@ def about_files(dataset: Dataset) -> dict[str, Any]:
     Raises:
         DataError: for a file that cannot be read.
     """
-    folder = _beneath(dataset)
+    folder = beneath(dataset)
     if not isinstance(folder, LabelledFolder):
         return {}
     whole = hashlib.blake2b(digest_size=8)
@@ -81,7 +81,8 @@ def about_files(dataset: Dataset) -> dict[str, Any]:
     return {"hash": whole.hexdigest()} | ({"range": list(span)} if span else {})
 
 
-def _beneath(dataset: Dataset) -> Dataset:
-    while isinstance(dataset, Corrupted | Pasted):
+def beneath(dataset: Dataset) -> Dataset:
+    """The data set that others were derived from: by corruption, by pasting, by taking a part."""
+    while isinstance(dataset, Corrupted | Pasted | Part):
         dataset = dataset.dataset
     return dataset

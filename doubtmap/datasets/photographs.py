@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import torch
 
 from doubtmap.datasets.dataset import VOID, ComponentSizes, Dataset, Sample
 from doubtmap.datasets.opening import open_dataset
-from doubtmap.datasets.reading import collect_images, read_image
+from doubtmap.datasets.reading import Rendering, collect_images, read_image
+from doubtmap.datasets.survey import survey
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +43,18 @@ class Photographs:
         """Name of a sample, without reading it."""
         return self.files[index].stem
 
+    @functools.cached_property
+    def rendering(self) -> Rendering:
+        """How all of them become RGB."""
+        return survey([(path, None) for path in self.files], Rendering()).rendering
+
     def __getitem__(self, index: int) -> Sample:
         """Read one image.
 
         Raises:
             DataError: where it cannot be read.
         """
-        image = read_image(self.files[index])
+        image = read_image(self.files[index], self.rendering)
         void = torch.full(image.shape[-2:], VOID, dtype=torch.int16)
         return Sample(self.sample_name(index), image, void)
 

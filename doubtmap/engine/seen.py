@@ -10,7 +10,7 @@ from doubtmap.datasets import fingerprints
 from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.fingerprints import fingerprint_of
-from doubtmap.datasets.pasting import Pasted
+from doubtmap.datasets.pasting import Part, Pasted
 from doubtmap.errors import DataError
 from doubtmap.models.folders import photographs_learnt
 from doubtmap.prediction import Fitted, Segmenter
@@ -68,7 +68,7 @@ def note_of_negatives(segmenter: Segmenter, dataset: Dataset) -> str | None:
         segmenter: a network in a folder that `doubtmap train` wrote, which tells its negatives.
         dataset: to be judged on.
     """
-    while isinstance(dataset, Corrupted):
+    while isinstance(dataset, Corrupted | Part):
         dataset = dataset.dataset
     if not isinstance(dataset, Pasted):
         return None

@@ -75,10 +75,7 @@ def data_settings(dataset: Dataset) -> dict[str, Any]:
     """Which images a data set has, in which order."""
     names = "\n".join(dataset.sample_name(index) for index in range(len(dataset)))
     drawn = {"pasted": dataset.settings} if isinstance(dataset, Pasted) else {}
-    beneath = dataset
-    while isinstance(beneath, Corrupted | Pasted):
-        beneath = beneath.dataset
-    files = getattr(beneath, "files", None)
+    files = getattr(beneath(dataset), "files", None)
     return {
         "data": dataset.name,
         "folder": str(Path(files[0][0]).resolve().parent) if files else None,
