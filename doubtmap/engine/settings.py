@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from doubtmap.datasets import Corrupted, Pasted, fingerprints
+from doubtmap.datasets import Pasted, fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import Origin
@@ -75,7 +75,7 @@ def data_settings(dataset: Dataset) -> dict[str, Any]:
     """Which images a data set has, in which order."""
     names = "\n".join(dataset.sample_name(index) for index in range(len(dataset)))
     drawn = {"pasted": dataset.settings} if isinstance(dataset, Pasted) else {}
-    files = getattr(beneath(dataset), "files", None)
+    files = getattr(fingerprints.beneath(dataset), "files", None)
     return {
         "data": dataset.name,
         "folder": str(Path(files[0][0]).resolve().parent) if files else None,
