@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from doubtmap.errors import DoubtmapError, Stopped, UsageError
 from doubtmap.version import __version__
 
-USE, LEARN, STUDY = "Look at doubt", "Learn from labelled images", "Look closer"
+USE, LEARN, STUDY = "Look at doubt", "Learn from images", "Look closer"
 VERBS = {
     "demo": (USE, "The whole job on the embedded network and scenes, in about a minute."),
     "score": (USE, "Doubt maps, classes and overlays of images."),
@@ -28,8 +28,7 @@ VERBS = {
     ),
     "fit": (
         LEARN,
-        "Fit to a network and labelled images; then --scores SCORE:FILE, or review --segments "
-        "FILE.",
+        "Fit to a network and images; then --scores SCORE:FILE, or review --segments FILE.",
     ),
     "calibrate": (
         LEARN,

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from doubtmap.datasets import Pasted, fingerprints
 from doubtmap.datasets.dataset import Dataset
+from doubtmap.datasets.fingerprints import beneath
+from doubtmap.datasets.pasting import Part
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import Origin
 from doubtmap.prediction import Score, Segmenter, digest_of
@@ -74,8 +76,9 @@ def score_settings(scores: Mapping[str, Score]) -> dict[str, Any]:
 def data_settings(dataset: Dataset) -> dict[str, Any]:
     """Which images a data set has, in which order."""
     names = "\n".join(dataset.sample_name(index) for index in range(len(dataset)))
-    drawn = {"pasted": dataset.settings} if isinstance(dataset, Pasted) else {}
-    files = getattr(fingerprints.beneath(dataset), "files", None)
+    whole = dataset.dataset if isinstance(dataset, Part) else dataset
+    drawn = {"pasted": whole.settings} if isinstance(whole, Pasted) else {}
+    files = getattr(beneath(dataset), "files", None)
     return {
         "data": dataset.name,
         "folder": str(Path(files[0][0]).resolve().parent) if files else None,
