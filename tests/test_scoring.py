@@ -2,6 +2,7 @@
 
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -65,3 +66,16 @@ def test_the_overlay_of_a_bounded_score_goes_from_its_least_to_its_most(
 
 def test_scores_without_bounds_have_no_natural_scale():
     assert natural_scale("max_logit", 3) is None
+
+
+def test_a_range_is_asked_for_and_told(run, tmp_path):
+    """The same numbers are darker where white is asked to be brighter; notes are on stderr."""
+    values = np.arange(32 * 48, dtype=np.uint16).reshape(32, 48)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    line = ("score", "demo", tmp_path / "a.png", "--scores", "entropy")
+    code, _, told = run(*line, "--out", tmp_path / "bits")
+    assert code == 0 and "0 to 2047 was taken as black to white" in told
+    code, _, told = run(*line, "--out", tmp_path / "asked", "--range", "0,4000")
+    assert code == 0 and "0 to 4000 is black to white" in told
+    code, _, told = run(*line, "--out", tmp_path / "no", "--range", "5")
+    assert code == 2 and "--range: expected LOW,HIGH" in told
