@@ -267,7 +267,7 @@ VERBS = {command.name or command.callback.__name__ for command in app.registered
 
 def test_the_verbs_are_those_of_the_contract():
     contract = {"demo", "score", "evaluate", "fit", "calibrate", "train"}
-    more = {"analyse", "info", "locations", "objects", "review", "threshold"}
+    more = {"analyse", "check", "info", "locations", "objects", "review", "threshold"}
     assert contract | more == VERBS
 
 
