@@ -227,7 +227,7 @@ def _png(
 ) -> bytes:
     minimum, maximum = limits or (float(values.min()), float(values.max()))
     slack = _SLACK * max(maximum - minimum, 1e-6)
-    if values.min() < minimum - slack or values.max() > maximum + slack:
+    if float(values.min()) < minimum - slack or float(values.max()) > maximum + slack:
         raise DataError(
             f"{path}: expected {name} in {minimum:g} to {maximum:g}, its scale, got "
             f"{values.min():g} to {values.max():g}. Write it as npy."
