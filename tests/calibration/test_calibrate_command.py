@@ -19,7 +19,7 @@ from doubtmap.datasets import Corrupted, fingerprints
 from doubtmap.engine.run import Run
 from doubtmap.engine.seen import note_of_overlap
 from doubtmap.engine.settings import model_settings
-from doubtmap.evaluation.evaluate import possible_scores
+from doubtmap.evaluation.asking import possible_scores
 from doubtmap.files import Origin
 from doubtmap.reports import read_map
 from doubtmap.streets.synthetic import SyntheticStreets

@@ -11,11 +11,7 @@ from sklearn.isotonic import IsotonicRegression
 from worlds import honest_pairs
 
 from doubtmap.calibration import HistogramBinning, Isotonic
-from doubtmap.calibration.binned import (
-    _of_every_class,
-    log_odds_of_confidence,
-    with_confidence,
-)
+from doubtmap.calibration.binned import _of_every_class, log_odds_of_confidence, with_confidence
 from doubtmap.prediction import Prediction
 from doubtmap.scores.odds import cells_of
 

@@ -11,7 +11,7 @@ from tiny_school import MUD, NAMES, QUICK, images_of
 import doubtmap as dm
 from doubtmap.engine.run import Run
 from doubtmap.errors import ModelError
-from doubtmap.evaluation.evaluate import possible_scores
+from doubtmap.evaluation.asking import possible_scores
 from doubtmap.models import MonteCarloDropout
 from doubtmap.models.distilled import FILE, Head, attach, head_of, with_head
 from doubtmap.training import Dudes, Settings, train
