@@ -19,7 +19,7 @@ def info(
     model: Annotated[str | None, typer.Argument(help="A network, as for other commands.")] = None,
     image: Annotated[Path | None, typer.Argument(help="To try it on; default: noise.")] = None,
 ) -> None:
-    """Versions, devices and what is installed; of a network, what was understood of it."""
+    """Versions and devices; of a network, what was understood of it."""
     if model is None:
         for line in versions():
             typer.echo(line)
