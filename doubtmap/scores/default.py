@@ -21,6 +21,7 @@ from doubtmap.prediction import Prediction, as_prediction
 from doubtmap.scores.diagonal import (
     SURE,
     Diagonal,
+    in_image,
     layer_features,
     relative,
     sums_of,
@@ -214,7 +215,7 @@ class Doubt:
         """
         logits = at_least_float32(prediction.native_logits)
         total = log_doubt(logits, pixels_across(prediction))
-        strange = relative(surprise(self.familiar, self.features(prediction), total))
+        strange, _ = _strange(self.familiar, self.features(prediction), prediction, total)
         total = total + self.weight * torch.tanh((strange - self.mean) / self.deviation)
         return on_image(prediction, total)
 
@@ -264,10 +265,11 @@ class Doubt:
         seen, left_out = _Moments(), _Moments()
         for prediction, own in zip(predictions, each):
             z, like = layer_features(prediction, layer), log_doubt(prediction.native_logits.float())
-            seen.add(relative(surprise(familiar, z, like)))
             rest = total - own
             others = Diagonal.of(rest, SHRINKAGE) if float(rest.count.sum()) else familiar
-            left_out.add(relative(surprise(others, z, like)))
+            for gaussians, moments in ((familiar, seen), (others, left_out)):
+                strange, inside = _strange(gaussians, z, prediction, like)
+                moments.add(strange if inside is None else strange[:, inside])
         ratio = left_out.deviation / max(seen.deviation, 1e-12)
         fitted = cls(familiar, layer, left_out.mean, max(left_out.deviation, 1e-6), **options)
         facts = {"images": len(each), "deviation left out over seen": round(ratio, 3)}
@@ -310,6 +312,15 @@ class Doubt:
         if not bool((familiar.share > 0).any()):
             raise ValueError("no class has a share")
         return cls(familiar, origin=content.origin, **kept | {"notes": tuple(kept["notes"])})
+
+
+def _strange(
+    familiar: Diagonal, z: Tensor, prediction: Prediction, like: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """How strange the features are beside their image, and what of the map lies in the image."""
+    wide = surprise(familiar, z, like, prediction)
+    inside = in_image(prediction, tuple(wide.shape[-2:]))
+    return relative(wide, inside), inside
 
 
 class _Moments:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError
 from doubtmap.prediction import Prediction
+from doubtmap.scores.inner_features import OUTSIDE, native_labels, probabilities_on
 from doubtmap.scores.smoothing import smoothed
 
 SURE = 0.9
@@ -146,33 +147,61 @@ def layer_features(prediction: Prediction, layer: str) -> Tensor:
     return z
 
 
-def surprise(familiar: Diagonal, features: Tensor, like: Tensor) -> Tensor:
+def surprise(familiar: Diagonal, features: Tensor, like: Tensor, prediction: Prediction) -> Tensor:
     """How unlike anything seen, resized to a finer grid and smoothed over half a coarse cell.
 
     Args:
         familiar: the Gaussians.
         features: `(B, D, h, w)`.
         like: `(B, h', w')`, a map on the wanted grid.
+        prediction: says how the grids lie on the image; what lies in the padding is taken to be
+            as the image's border, so that it is not smoothed into the image.
 
     Returns:
         `(B, h', w')`, nats.
     """
-    own = familiar.surprise(features)
+    own = _bordered(familiar.surprise(features), prediction)
     grid = (like.shape[-2], like.shape[-1])
-    wide = F.interpolate(own[:, None], grid, mode="bilinear", align_corners=False)[:, 0]
+    wide = F.interpolate(
+        own[:, None], grid, mode="bilinear", align_corners=prediction.align_corners
+    )[:, 0]
     return smoothed(wide, max(0.5, grid[0] / own.shape[-2] / 2))
 
 
-def relative(strange: Tensor) -> Tensor:
-    """A map minus half its median over the image."""
-    return strange - strange.flatten(1).median(1).values[:, None, None] / 2
+def _bordered(own: Tensor, prediction: Prediction) -> Tensor:
+    """`(B, h, w)`, with the image's border in place of what lies in the padding."""
+    inside = in_image(prediction, tuple(own.shape[-2:]))
+    if inside is None:
+        return own
+    rows, columns = int(inside.any(1).sum()), int(inside.any(0).sum())
+    beyond = (0, own.shape[-1] - columns, 0, own.shape[-2] - rows)
+    return F.pad(own[:, None, :rows, :columns], beyond, mode="replicate")[:, 0]
+
+
+def relative(strange: Tensor, inside: Tensor | None = None) -> Tensor:
+    """A map minus half its median over the image.
+
+    Args:
+        strange: `(B, h, w)`.
+        inside: `(h, w)`, what of it lies in the image, not in the padding; None: all.
+    """
+    seen = strange.flatten(1) if inside is None else strange[:, inside]
+    return strange - seen.median(1).values[:, None, None] / 2
+
+
+def in_image(prediction: Prediction, grid: tuple[int, ...]) -> Tensor | None:
+    """`(h, w)`, the cells of a grid that lie in the image; None where there is no padding."""
+    if prediction.covered is None:
+        return None
+    labels = torch.zeros(1, *prediction.size, device=prediction.native_logits.device)
+    return native_labels(prediction, labels, grid)[0] != OUTSIDE
 
 
 def sums_of(prediction: Prediction, layer: str) -> DiagonalSums:
-    """Of the cells of one prediction in which the network is sure, by predicted class."""
+    """Of the cells of one image in which the network is sure, by predicted class."""
     z = layer_features(prediction, layer)
-    p = prediction.native_logits.float().softmax(1)
-    p = F.interpolate(p, (z.shape[-2], z.shape[-1]), mode="area")
+    p = probabilities_on(prediction, tuple(z.shape[-2:]))
     certainty, classes = p.max(1)
-    sure = certainty > SURE
+    sure, inside = certainty > SURE, in_image(prediction, tuple(z.shape[-2:]))
+    sure = sure if inside is None else sure & inside
     return DiagonalSums.of(z.permute(0, 2, 3, 1)[sure], classes[sure], p.shape[1])

@@ -176,6 +176,28 @@ def test_standardised_by_images_left_out():
     assert abs(whole.mean()) < 0.4 and 0.6 < whole.std() < 1.4
 
 
+def padded(prediction, odd):
+    """The same image on a grid of twice its rows, of which the lower half is padding."""
+    below = {name: torch.full_like(maps, odd) for name, maps in prediction.layers.items()}
+    return replace(
+        prediction,
+        native_logits=torch.cat([prediction.native_logits, 9 * prediction.native_logits], 2),
+        covered=(128.0, 256.0),
+        layers={name: torch.cat([prediction.layers[name], below[name]], 2) for name in below},
+    )
+
+
+def test_what_lies_in_the_padding_teaches_the_fit_nothing():
+    images = [padded(scene(seed), odd=0.3) for seed in range(4)]
+    others = [padded(scene(seed), odd=-5.0) for seed in range(4)]
+    plain = Doubt.fit([scene(seed) for seed in range(4)], layer="deep")
+    for found in (Doubt.fit(images, layer="deep"), Doubt.fit(others, layer="deep")):
+        for part in ("share", "mean", "variance"):
+            assert torch.equal(getattr(found.familiar, part), getattr(plain.familiar, part))
+        assert found.mean == pytest.approx(plain.mean, abs=0.05)
+        assert found.deviation == pytest.approx(plain.deviation, rel=0.05)
+
+
 def test_a_file_is_read_as_it_was_written(tmp_path):
     FITTED.save(tmp_path / "d.dm")
     again = Doubt.load(tmp_path / "d.dm")
