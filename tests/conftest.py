@@ -28,10 +28,17 @@ def shared():
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run a command line; returns exit code, stdout and stderr."""
+    """Run a command line; returns exit code, stdout and stderr.
+
+    An evaluation takes twenty replicates where it does not say how many: most are of tiny images,
+    whose bootstrap would take longer than all else.
+    """
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["doubtmap", *map(str, arguments)])
+        words = [*map(str, arguments)]
+        if words[:1] == ["evaluate"] and words[1:] and "--replicates" not in words:
+            words += ["--replicates", "20"]
+        monkeypatch.setattr(sys, "argv", ["doubtmap", *words])
         code = 0
         try:
             main()

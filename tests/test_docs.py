@@ -129,8 +129,7 @@ def test_lines_for_the_shell_run(name, place, run):
     for line in lines:
         # what README prints of `evaluate demo` is compared in test_readme.py
         if line[0] not in ("demo", "train") and line[:2] != ["evaluate", "demo"]:
-            quicker = ("--replicates", 20) if line[0] == "evaluate" else ()
-            code, _, error = run(*given(line), *quicker)
+            code, _, error = run(*given(line))
             assert code == 0, (line, error)
 
 
