@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ from doubtmap.reports.maps import MapFormat, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
 from doubtmap.reports.scales import Waiting, natural_scale
 from doubtmap.version import __version__
+from doubtmap.windows import Windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +165,7 @@ def write_scores(
         )
     paths = outside(paths, out)
     names = unique_names(paths)
-    folders = {score: re.sub(r"[^\w.=-]+", "_", score).strip("_") for score in scores}
+    folders = folders_of(scores)
     for folder in ("classes", "overlay", *folders.values()):
         _make(out / folder)
     if not resume:
@@ -218,6 +219,11 @@ def write_scores(
     write_atomically(out / "score.json", json.dumps(about, indent=1).encode())
     lost = f", {len(skipped)} could not be read" if skipped else ""
     return f"{done} of {len(paths)} images scored{lost}: {out}"
+
+
+def folders_of(scores: Iterable[str]) -> dict[str, str]:
+    """The folder of each score's maps."""
+    return {score: re.sub(r"[^\w.=-]+", "_", score).strip("_") for score in scores}
 
 
 def files_of(out: Path, name: str, folders: dict[str, str], format: str) -> list[Path]:
@@ -397,9 +403,10 @@ def same_network(found: Tensor, fitted: Fitted) -> bool:
 
 def before_last_activation(segmenter: Segmenter) -> str | None:
     """The layer whose output becomes the classifier's features by an activation, if there is."""
-    if not isinstance(segmenter, NetworkSegmenter):
+    network = _one_window(segmenter)
+    if not isinstance(network, NetworkSegmenter):
         return None
-    return before_activation(segmenter, probe_image())
+    return before_activation(network, probe_image())
 
 
 def deepest(segmenter: Segmenter, image: Tensor) -> str:
@@ -408,12 +415,18 @@ def deepest(segmenter: Segmenter, image: Tensor) -> str:
     Raises:
         UsageError: for anything but a single PyTorch network.
     """
-    if not isinstance(segmenter, NetworkSegmenter):
+    network = _one_window(segmenter)
+    if not isinstance(network, NetworkSegmenter):
         raise UsageError(
             f"layer=deepest: expected one network whose inner layers can be listened to, got "
             f"{type(segmenter).__name__}. Use --scores doubt, which needs no fit."
         )
-    return deepest_layer(segmenter, image)
+    return deepest_layer(network, image)
+
+
+def _one_window(segmenter: Segmenter) -> Segmenter:
+    """The network behind windows."""
+    return segmenter.segmenter if isinstance(segmenter, Windows) else segmenter
 
 
 def probe_image() -> Tensor:

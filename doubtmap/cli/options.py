@@ -139,6 +139,13 @@ class NetworkOptions:
     calibrator: Annotated[
         Path | None, Option("A file of doubtmap calibrate, applied to predictions.")
     ] = None
+    tile: Annotated[
+        int | None,
+        Option("Look at images through windows of so many pixels a side, such as 1024."),
+    ] = None
+    overlap: Annotated[
+        int | None, Option("Pixels that windows share with their neighbours. Default: 128.")
+    ] = None
 
     def open(self, model: str, seed: int = 0) -> Segmenter:
         """The network behind one call, calibrated where that was asked for."""
@@ -163,9 +170,22 @@ class NetworkOptions:
         if self.dropout_passes is not None or self.dropout_rate is not None:
             passes = 5 if self.dropout_passes is None else self.dropout_passes
             segmenter = MonteCarloDropout(segmenter, passes, self.dropout_rate, seed)
-        if self.calibrator is None:
+        if self.calibrator is not None:
+            calibrator = load_calibrator(self.calibrator)
+            segmenter = Calibrated(segmenter, calibrator, str(self.calibrator))
+        return self._windowed(segmenter)
+
+    def _windowed(self, segmenter: Segmenter) -> Segmenter:
+        from doubtmap.windows import OVERLAP, Windows
+
+        if self.tile is None and self.overlap is None:
             return segmenter
-        return Calibrated(segmenter, load_calibrator(self.calibrator), str(self.calibrator))
+        if self.tile is None:
+            raise UsageError(
+                f"--overlap: expected --tile with it, got {self.overlap} alone. Add --tile 1024."
+            )
+        overlap = min(OVERLAP, self.tile // 2) if self.overlap is None else self.overlap
+        return Windows(segmenter, self.tile, overlap)
 
 
 Network = Annotated[NetworkOptions, MODEL]

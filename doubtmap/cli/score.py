@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,8 +25,11 @@ from doubtmap.cli.options import (
     seeded,
 )
 from doubtmap.cli.telling import tell_notes
-from doubtmap.errors import UsageError
+from doubtmap.errors import DataError, UsageError
 from doubtmap.scores import DEFAULT
+
+if TYPE_CHECKING:
+    from doubtmap.prediction import Segmenter
 
 
 def score(
@@ -34,7 +38,14 @@ def score(
     network: Network,
     scores: Scores = DEFAULT,
     out: Out = Path("doubt"),
-    format: Annotated[str, option(OUTPUT, "Of the maps: png, npy, tiff, safetensors.")] = "png",
+    format: Annotated[
+        str | None,
+        option(
+            OUTPUT,
+            "Of the maps: png, npy, tiff, safetensors; geotiff or cog, window by window. Default: "
+            "png, and geotiff for images that say where on earth they lie.",
+        ),
+    ] = None,
     range: Annotated[
         str | None,
         option(
@@ -49,32 +60,70 @@ def score(
     """Doubt maps, classes and overlays of images."""
     if range is not None and len(read_numbers("--range", range)) != 2:
         raise UsageError(f"--range: expected LOW,HIGH such as 0,4095, got {range}.")
+    from doubtmap.datasets.reading import Rendering
     from doubtmap.progress import progress_bar
+    from doubtmap.scenes import write_scenes
     from doubtmap.scores.parsing import parse_scores
     from doubtmap.scoring import write_scores
 
     seeded(seed)
     segmenter = network.open(model, seed)
+    paths = collected(images, limit)
+    segmenter, format = _windowed(segmenter, paths, format)
+    span: Any = read_numbers("--range", range) if range is not None else None
+    wanted = parse_scores(scores)
     with progress_bar() as progress:
-        summary = write_scores(
-            segmenter,
-            collected(images, limit),
-            parse_scores(scores),
-            out,
-            format=format,
-            range=read_numbers("--range", range) if range is not None else None,  # type: ignore[arg-type]
-            resume=resume,
-            skip_bad=skip_bad,
-            command=command_line(),
-            progress=progress,
-        )
+        about: Any = {"resume": resume, "command": command_line(), "progress": progress}
+        about |= {"skip_bad": skip_bad}
+        if format in RASTERS:
+            rendering = Rendering(span, network.bands or ())
+            cloud = format == "cog"
+            summary = write_scenes(
+                segmenter, paths, wanted, out, rendering=rendering, cloud=cloud, **about
+            )
+        else:
+            summary = write_scores(
+                segmenter, paths, wanted, out, format=format, range=span, **about
+            )
     tell_notes(json.loads((out / "score.json").read_text())["notes"])
     typer.echo(summary)
+
+
+RASTERS = ("geotiff", "cog")
+
+
+def _windowed(segmenter: Segmenter, paths: list[Path], format: str | None) -> tuple[Segmenter, str]:
+    """The network, through windows where images are too large; and the format of the maps."""
+    from doubtmap.objects.georeference import read_georeference
+    from doubtmap.scenes import is_georeferenced, rasters_are_read
+    from doubtmap.windows import for_images
+
+    tiffs = [path for path in paths if path.suffix.lower() in (".tif", ".tiff")]
+    if format is None and not rasters_are_read() and any(map(read_georeference, tiffs)):
+        tell_notes(["maps lose their place on earth: pip install 'doubtmap[geo]' keeps it."])
+    placed = format is None and any(map(is_georeferenced, paths))
+    segmenter, note = for_images(segmenter, _sizes(paths))
+    tell_notes([note] if note else [])
+    large = format is None and note is not None and rasters_are_read()
+    return segmenter, format or ("geotiff" if placed or large else "png")
+
+
+def _sizes(paths: list[Path]) -> list[tuple[int, int]]:
+    """Heights and widths of those that can be opened."""
+    from doubtmap.datasets.reading import read_size
+    from doubtmap.scenes import raster_size
+
+    found = []
+    for path in paths:
+        with suppress(DataError):  # told when it is read
+            found.append(raster_size(path) or read_size(path))
+    return found or [(1, 1)]
 
 
 EXAMPLE = """
 doubtmap score demo photographs/ --out doubt
 doubtmap score demo 'frames/*.png' --scores entropy,gradient --format npy --limit 10
+doubtmap score MODEL mosaic.tif --tile 1024 --out doubt
 doubtmap score --config doubt/options.toml --out again
 """
 command = as_command("score", score, EXAMPLE)

@@ -70,7 +70,7 @@ def read_image(path: str | Path, rendering: Rendering | None = None) -> Tensor:
     pixels = pixels[..., list(chosen)]
     if pixels.dtype != np.uint8:
         low, high = rendering.range or implied_range([brightness(pixels, raster.white, path)], path)
-        pixels = _scaled(pixels, low, high)
+        pixels = scaled(pixels, low, high)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
@@ -155,7 +155,8 @@ def implied_range(found: Sequence[Brightness], where: object) -> tuple[float, fl
 _SAY = "Say which are black and white: range = [LOW, HIGH] in doubtmap.toml, --range of score."
 
 
-def _scaled(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+def scaled(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Values of any depth as 8 bits: `low` becomes 0, `high` 255, by rounding."""
     if pixels.dtype == np.uint16 and low == 0 and high == int(high):
         white = int(high)
         whole = np.minimum(pixels, white).astype(np.uint32)

@@ -1,0 +1,383 @@
+"""Rasters of any size, window by window; this is the one place that knows rasterio.
+
+References:
+    GDAL raster data model and GeoTIFF driver, https://gdal.org/drivers/raster/gtiff.html
+    OGC GeoTIFF Standard 1.1 (Open Geospatial Consortium, 2019),
+    https://docs.ogc.org/is/19-008r4/19-008r4.html
+"""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from doubtmap.datasets.reading import Rendering, brightness, implied_range, read_image, scaled
+from doubtmap.errors import DataError, UsageError
+
+Range = tuple[int, int]
+THUMBNAIL = 2048
+"""Pixels of the longer side of an overview."""
+BLOCK = 512
+FEW = 256
+"""Classes that a byte can tell apart, with one value left for what has no data."""
+
+
+LARGE = 2**26
+"""Pixels above which an image stays on its disk."""
+
+
+def rasters_are_read() -> bool:
+    """Whether rasterio is there."""
+    try:
+        import rasterio  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _rasterio(path: object) -> Any:
+    try:
+        import rasterio
+    except ImportError as error:
+        raise UsageError(
+            f"{path}: needs rasterio to be read and written window by window. Install it with: "
+            f"pip install 'doubtmap[geo]'"
+        ) from error
+    return rasterio
+
+
+def is_georeferenced(path: Path) -> bool:
+    """Whether a raster says where on earth it lies; False for what cannot be opened."""
+    about = _about(path) if path.suffix.lower() in (".tif", ".tiff", ".vrt", ".jp2") else None
+    return about is not None and about[1]
+
+
+def raster_size(path: Path) -> tuple[int, int] | None:
+    """Height and width of a file, in pixels; None for what cannot be opened as a raster."""
+    about = _about(path)
+    return None if about is None else about[0]
+
+
+def _about(path: Path) -> tuple[tuple[int, int], bool] | None:
+    if not rasters_are_read():
+        return None
+    rasterio = _rasterio(path)
+    try:
+        with _quiet(), rasterio.open(path) as source:
+            placed = bool(source.crs or source.gcps[0] or source.rpcs)
+            return (source.height, source.width), placed
+    except rasterio.errors.RasterioError:
+        return None
+
+
+def scene_of(path: Path, rendering: Rendering) -> Scene:
+    """The image: on its disk where it has a place on earth or is large, else in memory."""
+    height, width = raster_size(path) or (0, 0)
+    if is_georeferenced(path) or height * width > LARGE:
+        return RasterScene(path, rendering)
+    return ImageScene(path, rendering)
+
+
+@dataclass(frozen=True, eq=False)
+class RasterScene:
+    """An image that stays on its disk, read by rasterio.
+
+    Args:
+        path: of the file, as GDAL names it.
+        rendering: how its bands become what the network takes.
+
+    Raises:
+        UsageError: without rasterio.
+        DataError: for what cannot be opened, or whose range of values is not known.
+    """
+
+    path: Path
+    rendering: Rendering
+
+    @cached_property
+    def _source(self) -> Any:
+        rasterio = _rasterio(self.path)
+        try:
+            with _quiet():
+                return rasterio.open(self.path)
+        except rasterio.errors.RasterioError as error:
+            raise DataError(f"{self.path}: cannot be opened as a raster: {error}.") from error
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, in pixels."""
+        return self._source.height, self._source.width
+
+    @cached_property
+    def bands(self) -> tuple[int, ...]:
+        """Which bands are read, from 1.
+
+        Raises:
+            DataError: for a band that the file lacks.
+        """
+        count = self._source.count
+        if self.rendering.bands:
+            if max(self.rendering.bands) > count:
+                raise DataError(
+                    f"{self.path}: expected {max(self.rendering.bands)} bands or more, got {count}."
+                    f" Correct --bands."
+                )
+            return self.rendering.bands
+        colours = [colour.name for colour in self._source.colorinterp]
+        if {"red", "green", "blue"} <= set(colours):
+            return tuple(colours.index(name) + 1 for name in ("red", "green", "blue"))
+        return (1, 2, 3) if count > 2 else (1,)
+
+    @cached_property
+    def range(self) -> tuple[float, float] | None:
+        """What becomes black and white; None where 8 bits are read as they are.
+
+        Without a given range, the bits that an overview of the file uses.
+        """
+        if set(self._source.dtypes) == {"uint8"}:
+            return None
+        if self.rendering.range is not None:
+            return self.rendering.range
+        values = self._decimated(self.bands, masked=True).compressed()
+        return implied_range([brightness(values, None, self.path)], self.path)
+
+    def read(self, rows: Range, columns: Range) -> Tensor | None:
+        """`(bands, h, w)` uint8 of a part; None where there are no data in it.
+
+        Raises:
+            DataError: for a part that cannot be read.
+        """
+        if not self.valid(rows, columns).any():
+            return None
+        pixels = self._read(self._source.read, rows, columns, self.bands)
+        return torch.from_numpy(self._shown(pixels))
+
+    def valid(self, rows: Range, columns: Range) -> NDArray[np.bool_]:
+        """`(h, w)`, where there are data: all bands that are read have them."""
+        height, width = rows[1] - rows[0], columns[1] - columns[0]
+        flags = [self._source.mask_flag_enums[band - 1] for band in self.bands]
+        if all(flag[0].name == "all_valid" for flag in flags):
+            return np.ones((height, width), bool)
+        masks = self._read(self._source.read_masks, rows, columns, self.bands)
+        whole: NDArray[np.bool_] = np.all(masks > 0, axis=0)
+        return whole
+
+    def thumbnail(self) -> NDArray[np.uint8]:
+        """`(h, w, 3)`, the whole image made small."""
+        pixels = self._shown(self._decimated(self.bands, masked=False))
+        chosen = pixels[:3] if len(pixels) > 2 else np.repeat(pixels[:1], 3, 0)
+        return np.ascontiguousarray(chosen.transpose(1, 2, 0))
+
+    def small(self, path: Path) -> NDArray[np.float32]:
+        """A map of this image, `(h, w)` of the thumbnail's size; NaN without data."""
+        with _rasterio(path).open(path) as source:
+            values: NDArray[np.float32] = source.read(1, out_shape=self._small_size)
+        return values
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where it lies: what a raster of the same pixels is to say, too."""
+        source = self._source
+        ground, system = source.gcps
+        if ground:
+            return {"gcps": ground, "crs": system}
+        return {"crs": source.crs, "transform": source.transform, "rpcs": source.rpcs}
+
+    @property
+    def _small_size(self) -> tuple[int, int]:
+        by = max(1.0, max(self.size) / THUMBNAIL)
+        return max(1, round(self.size[0] / by)), max(1, round(self.size[1] / by))
+
+    def _decimated(self, bands: Sequence[int], *, masked: bool) -> Any:
+        shape = (len(bands), *self._small_size)
+        return self._guarded(
+            lambda: self._source.read(list(bands), out_shape=shape, masked=masked), "an overview"
+        )
+
+    def _read(
+        self, read: Callable[..., Any], rows: Range, columns: Range, bands: Sequence[int]
+    ) -> NDArray[Any]:
+        where = f"rows {rows[0]} to {rows[1]}, columns {columns[0]} to {columns[1]}"
+        pixels: NDArray[Any] = self._guarded(
+            lambda: read(list(bands), window=(rows, columns)), where
+        )
+        return pixels
+
+    def _guarded(self, read: Callable[[], Any], where: str) -> Any:
+        try:
+            with _quiet():
+                return read()
+        except _rasterio(self.path).errors.RasterioError as error:
+            cause = error.__cause__ or error
+            raise DataError(f"{self.path}: {where} cannot be read: {cause}.") from error
+
+    def _shown(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        if self.range is not None:
+            values = np.nan_to_num(pixels, nan=self.range[0])
+            pixels = scaled(values, *self.range)
+        return np.repeat(pixels, 3, 0) if len(pixels) == 1 else pixels
+
+
+@dataclass(frozen=True, eq=False)
+class ImageScene:
+    """A photograph that is held as a whole, for files without a place on earth."""
+
+    path: Path
+    rendering: Rendering
+
+    @cached_property
+    def _pixels(self) -> Tensor:
+        return read_image(self.path, self.rendering)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, in pixels."""
+        return self._pixels.shape[-2], self._pixels.shape[-1]
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """As the run's."""
+        return self.rendering.range
+
+    def read(self, rows: Range, columns: Range) -> Tensor | None:
+        """`(3, h, w)` uint8 of a part."""
+        return self._pixels[:, slice(*rows), slice(*columns)]
+
+    def valid(self, rows: Range, columns: Range) -> NDArray[np.bool_]:
+        """Everywhere."""
+        return np.ones((rows[1] - rows[0], columns[1] - columns[0]), bool)
+
+    def thumbnail(self) -> NDArray[np.uint8]:
+        """`(h, w, 3)`, every so many pixels."""
+        by = -(-max(self.size) // THUMBNAIL)
+        return np.ascontiguousarray(self._pixels[:3, ::by, ::by].permute(1, 2, 0).numpy())
+
+    def small(self, path: Path) -> NDArray[np.float32]:
+        """A map of this image, `(h, w)` of the thumbnail's size."""
+        by = -(-max(self.size) // THUMBNAIL)
+        with _rasterio(path).open(path) as source:
+            values: NDArray[np.float32] = source.read(1)[::by, ::by]
+        return values
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Nowhere."""
+        return {}
+
+
+Scene = RasterScene | ImageScene
+
+
+def write_raster(
+    path: Path,
+    size: tuple[int, int],
+    parts: Iterable[tuple[Range, Range, NDArray[Any]]],
+    place: Mapping[str, Any],
+    *,
+    nodata: float,
+    description: str,
+    tags: Mapping[str, str],
+    colours: NDArray[np.uint8] | None = None,
+    cloud: bool = False,
+) -> None:
+    """Write a tiled, compressed GeoTIFF with overviews; whole, or not there.
+
+    Args:
+        path: of the file.
+        size: height and width, in pixels.
+        parts: rows, columns and `(h, w)` values, all of one type, from the top down.
+        place: of the image, see `RasterScene.place`.
+        nodata: the value that stands for no data.
+        description: of the band.
+        tags: metadata.
+        colours: `(classes, 3)`, of a class map of bytes.
+        cloud: lay it out as a cloud-optimised GeoTIFF.
+
+    Raises:
+        DataError: where it cannot be written.
+    """
+    rasterio = _rasterio(path)
+    beside = path.with_name(f".{secrets.token_hex(8)}.part.tif")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            _write(rasterio, beside, size, parts, place, nodata, description, tags, colours)
+            _overviews(rasterio, beside, size, "average" if colours is None else "nearest")
+            if cloud:
+                _as_cloud(beside)
+        beside.replace(path)
+    except (OSError, rasterio.errors.RasterioError) as error:
+        raise DataError(f"{path}: cannot be written ({error}). Choose another --out.") from error
+    finally:
+        for left in (beside, beside.with_suffix(".cog")):
+            with suppress(OSError):
+                left.unlink()
+
+
+def _write(
+    rasterio: Any,
+    path: Path,
+    size: tuple[int, int],
+    parts: Iterable[tuple[Range, Range, NDArray[Any]]],
+    place: Mapping[str, Any],
+    nodata: float,
+    description: str,
+    tags: Mapping[str, str],
+    colours: NDArray[np.uint8] | None,
+) -> None:
+    following = iter(parts)
+    first = next(following)
+    dtype = first[2].dtype
+    profile = {"height": size[0], "width": size[1], "count": 1, "dtype": dtype, "nodata": nodata}
+    profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "bigtiff": "IF_SAFER"}
+    profile |= {"compress": "deflate", "predictor": 3 if dtype.kind == "f" else 1}
+    profile |= {"num_threads": "ALL_CPUS", "zlevel": 4}
+    profile |= {key: place[key] for key in ("crs", "transform") if place.get(key) is not None}
+    with rasterio.open(path, "w", driver="GTiff", **profile) as target:
+        if "gcps" in place:
+            target.gcps = (place["gcps"], place["crs"])
+        if place.get("rpcs") is not None:
+            target.rpcs = place["rpcs"]
+        target.set_band_description(1, description)
+        target.update_tags(**tags)
+        if colours is not None and dtype == np.uint8:
+            table = {index: (*map(int, colour), 255) for index, colour in enumerate(colours)}
+            target.write_colormap(1, table | {int(nodata): (0, 0, 0, 0)})
+        for rows, columns, values in chain([first], following):
+            target.write(values, 1, window=(rows, columns))
+
+
+def _overviews(rasterio: Any, path: Path, size: tuple[int, int], how: str) -> None:
+    """Halves, until the whole fits in one block."""
+    levels = [2**step for step in range(1, 16) if max(size) / 2**step >= BLOCK / 2]
+    if levels:
+        with rasterio.open(path, "r+") as target:
+            target.build_overviews(levels, rasterio.enums.Resampling[how])
+
+
+def _as_cloud(path: Path) -> None:
+    from rasterio.shutil import copy
+
+    beside = path.with_suffix(".cog")
+    copy(path, beside, driver="COG", compress="deflate", predictor="YES", num_threads="ALL_CPUS")
+    beside.replace(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Rasters without a place are no news."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Dataset has no geotransform")
+        yield

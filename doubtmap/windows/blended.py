@@ -1,0 +1,132 @@
+"""A segmenter that looks at large images through windows that overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from doubtmap.prediction import Prediction, Segmenter, listening_to
+from doubtmap.windows.canvas import Canvas, Laying, laying_of
+from doubtmap.windows.spans import STEP, Span, check_tile, spans
+
+TILE, OVERLAP = 1024, 128
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """A network that is given windows of an image, whose logits are blended.
+
+    Images that fit in one window are given whole. Where the network's grid has whole pixels a
+    cell, the predictions of windows continue each other on that grid, with features and inner
+    layers; else logits are blended at the size of the image, without. What lies within a quarter
+    of the overlap of a window's border counts for nothing: a network that sees no farther than
+    that says the same as of the whole image.
+
+    Args:
+        segmenter: the network.
+        tile: side of a window, in pixels; a multiple of 32.
+        overlap: of neighbours; a multiple of 32, at most half of `tile`.
+
+    Raises:
+        UsageError: for numbers that do not go together.
+    """
+
+    segmenter: Segmenter
+    tile: int = TILE
+    overlap: int = OVERLAP
+
+    def __post_init__(self) -> None:
+        check_tile(self.tile, self.overlap)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The network's."""
+        return self.segmenter.class_names
+
+    @property
+    def description(self) -> dict[str, object]:
+        """The network's, with the windows."""
+        return self.segmenter.description | {
+            "windows": {"tile": self.tile, "overlap": self.overlap}
+        }
+
+    def listening(self, layers: Sequence[str]) -> Windows:
+        """The same network, whose predictions also carry the outputs of inner layers."""
+        return Windows(listening_to(self.segmenter, layers), self.tile, self.overlap)
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict a batch of images of one size; see `Segmenter`."""
+        height, width = images.shape[-2:]
+        if height <= self.tile and width <= self.tile:
+            return self.segmenter(images)
+        canvas: Canvas | None = None
+        for rows, columns in self.places(height, width):
+            window = images[..., rows.start : rows.stop, columns.start : columns.stop]
+            prediction = self.segmenter(window)
+            if canvas is None:
+                laying = self.laying(prediction)
+                canvas = Canvas(0, 0, *_room(height, width), laying)
+            canvas.add(prediction, rows, columns)
+            del prediction
+        assert canvas is not None
+        return canvas.cut((0, height), (0, width), (height, width))
+
+    def laying(self, prediction: Prediction, *, features: bool = True) -> Laying:
+        """How windows like this prediction's are blended."""
+        resized = self.description.get("input_size") not in (None, "image")
+        return laying_of(prediction, resized=resized, features=features)
+
+    def places(self, height: int, width: int) -> Iterator[tuple[Span, Span]]:
+        """Rows and columns of each window, row by row."""
+        across = spans(width, self.tile, self.overlap)
+        for rows in spans(height, self.tile, self.overlap):
+            for columns in across:
+                yield rows, columns
+
+
+def _room(height: int, width: int) -> tuple[int, int]:
+    """Space for an image and the padding that its last windows may have."""
+    return height + 4 * STEP, width + 4 * STEP
+
+
+BYTES = 2048
+"""That a network takes for each pixel of an image, at most: networks with 64 channels at full size
+take about 1,000, those that halve the image at once 300 to 700."""
+
+
+def for_images(
+    segmenter: Segmenter, sizes: Iterable[tuple[int, int]]
+) -> tuple[Segmenter, str | None]:
+    """The network, looking through windows where images are too large for the memory that is free.
+
+    Args:
+        segmenter: the network.
+        sizes: heights and widths of the images.
+
+    Returns:
+        It, and what a user must know of it.
+    """
+    height, width = max(sizes, key=lambda size: size[0] * size[1])
+    free = free_memory(getattr(segmenter, "device", torch.device("cpu")))
+    if isinstance(segmenter, Windows) or height * width * BYTES <= free:
+        return segmenter, None
+    return Windows(segmenter), (
+        f"images of up to {width} x {height} pixels are looked at through windows of {TILE}, since "
+        f"{free / 1e9:.1f} GB of memory are free. Give --tile and --overlap to choose."
+    )
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free; infinite where nobody says."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    free = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024.0 * int(free[0]) if free else float("inf")
