@@ -231,17 +231,15 @@ class _Work:
         self, laying: Laying, done: set[Key], seen: Callable[[], None]
     ) -> Iterator[tuple[Key, Parts]]:
         """What is written of each strip, once it is whole."""
-        current: Key | None = None
         found: Parts = {}
         walk = blocks(self.windows, self.scene.read, self.strips, laying, done, seen)
         for key, block in walk:
-            if key != current:
-                if current is not None:
-                    yield current, found
-                current, found = key, self._blank(key)
+            first, last = self.strips.columns_of(key[0])
+            if block.columns[0] == first:
+                found = self._blank(key)
             self._fill(found, key, block)
-        if current is not None:
-            yield current, found
+            if block.columns[1] == last:
+                yield key, found
 
     def _blank(self, key: Key) -> Parts:
         rows, columns = self.strips.range_of(key[1]), self.strips.columns_of(key[0])

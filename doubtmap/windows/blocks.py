@@ -77,8 +77,9 @@ class Strips:
     @cached_property
     def panels(self) -> tuple[tuple[Span, ...], ...]:
         """Columns of the blocks with their context, panel by panel."""
+        wide = max(self.tile, 4 * self.context)
         found: list[list[Span]] = [[]]
-        for each in spans(self.size[1], self.tile, 2 * self.context, shrink=False):
+        for each in spans(self.size[1], wide, 2 * self.context, shrink=False):
             if found[-1] and each.stop - found[-1][0].start > self.panel:
                 found.append([])
             found[-1].append(each)

@@ -158,8 +158,8 @@ class Canvas:
         """
         assert self.like is not None
         limits = (
-            self.bottom if rows[1] >= end[0] else rows[1],
-            self.right if columns[1] >= end[1] else columns[1],
+            max(rows[1], self.bottom) if rows[1] >= end[0] else rows[1],
+            max(columns[1], self.right) if columns[1] >= end[1] else columns[1],
         )
         areas: dict[str, Area] = {}
         found: Maps = {}

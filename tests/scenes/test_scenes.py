@@ -1,0 +1,195 @@
+"""Rasters of any size: right values, at the right place, whatever stops the run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import doubtmap as dm
+from doubtmap.datasets.reading import Rendering
+from doubtmap.errors import DataError, UsageError
+from doubtmap.scenes import is_georeferenced, write_scenes
+from doubtmap.scores.parsing import parse_scores
+from doubtmap.windows import Windows
+
+rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+
+PLACE = {"crs": "EPSG:32640", "transform": rasterio.Affine(0.5, 0, 320000, 0, -0.5, 2790000)}
+
+
+def written(path, pixels, **about):
+    """`(bands, h, w)` as a GeoTIFF."""
+    profile = {"height": pixels.shape[1], "width": pixels.shape[2], "count": len(pixels)}
+    profile |= PLACE | {"dtype": pixels.dtype, "tiled": True, "blockxsize": 64, "blockysize": 64}
+    with rasterio.open(path, "w", driver="GTiff", **profile | about) as target:
+        target.write(pixels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 3, 3, padding=1)
+    network.class_names = ["water", "land", "roof"]
+    return dm.load(network, mean=[0, 0, 0], std=[1, 1, 1])
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (3, 150, 300), dtype=np.uint8)
+
+
+def scored(segmenter, path, out, scores="entropy", **about):
+    return write_scenes(Windows(segmenter, 64, 32), [path], parse_scores(scores), out, **about)
+
+
+def read(path):
+    with rasterio.open(path) as source:
+        return source.read(1)
+
+
+def test_maps_lie_where_the_image_lies_and_say_what_the_network_says(segmenter, pixels, tmp_path):
+    path = written(tmp_path / "scene.tif", pixels)
+    assert is_georeferenced(path)
+    scored(segmenter, path, tmp_path / "out", "entropy,margin")
+    whole = segmenter(torch.from_numpy(pixels)[None])
+    values = read(tmp_path / "out/entropy/scene.tif")
+    np.testing.assert_allclose(values, dm.scores.entropy(whole)[0], atol=1e-5)
+    with rasterio.open(tmp_path / "out/entropy/scene.tif") as source:
+        about = source.profile
+        assert source.descriptions == ("entropy",)
+    assert about["crs"].to_epsg() == 32640
+    assert about["transform"] == PLACE["transform"]
+    assert np.isnan(about["nodata"])
+    assert about["tiled"] and about["compress"] == "deflate"
+    classes = read(tmp_path / "out/classes/scene.tif")
+    np.testing.assert_array_equal(classes, whole.classes[0])
+    with rasterio.open(tmp_path / "out/classes/scene.tif") as source:
+        assert source.nodata == 255
+        assert json.loads(source.tags()["class_names"]) == ["water", "land", "roof"]
+        assert len({source.colormap(1)[index] for index in range(3)}) == 3
+    about = json.loads((tmp_path / "out/score.json").read_text())
+    assert about["images"]["scene"]["size"] == [150, 300]
+    assert about["model"]["windows"] == {"tile": 64, "overlap": 32}
+    assert (tmp_path / "out/overlay/scene.jpg").exists()
+    assert not (tmp_path / "out/.strips/scene").exists()
+
+
+def test_what_has_no_data_has_no_doubt(segmenter, pixels, tmp_path):
+    pixels[:, :, 140:] = 0
+    pixels[:, 20, 20] = 0
+    pixels[:, :, :140][:, pixels[0, :, :140] == 0] = 1
+    pixels[:, 20, 20] = 0
+    path = written(tmp_path / "scene.tif", pixels, nodata=0)
+    scored(segmenter, path, tmp_path / "out")
+    doubt = read(tmp_path / "out/entropy/scene.tif")
+    classes = read(tmp_path / "out/classes/scene.tif")
+    void = (pixels == 0).any(0)
+    assert void.any() and not void.all()
+    np.testing.assert_array_equal(np.isnan(doubt), void)
+    np.testing.assert_array_equal(classes == 255, void)
+
+
+def test_a_scene_without_any_data_is_named(segmenter, pixels, tmp_path):
+    path = written(tmp_path / "empty.tif", np.zeros_like(pixels), nodata=0)
+    with pytest.raises(DataError, match=r"empty.tif: expected pixels with data"):
+        scored(segmenter, path, tmp_path / "out")
+    whole = written(tmp_path / "scene.tif", pixels)
+    said = write_scenes(
+        Windows(segmenter, 64, 32),
+        [path, whole],
+        parse_scores("entropy"),
+        tmp_path / "both",
+        skip_bad=True,
+    )
+    assert said.startswith("1 of 2 images scored, 1 could not be read")
+
+
+def test_bands_and_ranges_are_chosen(segmenter, tmp_path):
+    deep = np.random.default_rng(0).integers(0, 2048, (4, 70, 90), dtype=np.uint16)
+    path = written(tmp_path / "scene.tif", deep)
+    rendering = Rendering((0, 2047), (4, 2, 1))
+    scored(segmenter, path, tmp_path / "out", rendering=rendering)
+    shown = np.rint(deep[[3, 1, 0]] / 2047 * 255).astype(np.uint8)
+    whole = segmenter(torch.from_numpy(shown)[None])
+    values = read(tmp_path / "out/entropy/scene.tif")
+    np.testing.assert_allclose(values, dm.scores.entropy(whole)[0], atol=1e-5)
+    with pytest.raises(DataError, match="expected 7 bands"):
+        scored(segmenter, path, tmp_path / "no", rendering=Rendering((0, 2047), (7,)))
+
+
+def test_ground_control_points_are_kept(segmenter, pixels, tmp_path):
+    corners = [(0, 0), (0, 300), (150, 0), (150, 300)]
+    points = [
+        rasterio.control.GroundControlPoint(row, column, 10 + column, 50 - row)
+        for row, column in corners
+    ]
+    path = written(tmp_path / "scene.tif", pixels, crs="EPSG:4326", transform=None, gcps=points)
+    assert is_georeferenced(path)
+    scored(segmenter, path, tmp_path / "out")
+    with rasterio.open(tmp_path / "out/entropy/scene.tif") as source:
+        found, system = source.gcps
+    assert system.to_epsg() == 4326
+    assert [(p.row, p.col, p.x, p.y) for p in found] == [(p.row, p.col, p.x, p.y) for p in points]
+
+
+def test_a_run_that_was_stopped_goes_on_after_its_last_strip(segmenter, pixels, tmp_path):
+    path = written(tmp_path / "scene.tif", np.tile(pixels, (1, 3, 1)))
+    scored(segmenter, path, tmp_path / "whole")
+    looked = []
+
+    def stop(_, done, total):
+        looked.append(done)
+        if done > total // 2 and len(looked) <= total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scored(segmenter, path, tmp_path / "out", progress=stop)
+    before = len(looked)
+    looked.extend([0] * 1000)
+    again = []
+    scored(
+        segmenter,
+        path,
+        tmp_path / "out",
+        resume=True,
+        progress=lambda _, done, total: again.append((done, total)),
+    )
+    assert 0 < len(again) < before + len(again) and len(again) < again[-1][1]
+    for name in ("entropy", "classes"):
+        expected = read(tmp_path / f"whole/{name}/scene.tif")
+        np.testing.assert_array_equal(read(tmp_path / f"out/{name}/scene.tif"), expected)
+    with pytest.raises(UsageError, match="scores differ"):
+        scored(segmenter, path, tmp_path / "out", "margin", resume=True)
+
+
+def test_a_broken_block_in_the_middle_is_named(segmenter, pixels, tmp_path):
+    path = written(tmp_path / "scene.tif", pixels, compress="deflate")
+    content = bytearray(path.read_bytes())
+    middle = len(content) * 3 // 4
+    content[middle : middle + 3000] = bytes(3000)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"scene.tif: rows \d+ to \d+, columns .* cannot be read"):
+        scored(segmenter, path, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.part*"))
+
+
+def test_cloud_optimised_files_hold_the_same(segmenter, pixels, tmp_path):
+    path = written(tmp_path / "scene.tif", pixels)
+    scored(segmenter, path, tmp_path / "out")
+    scored(segmenter, path, tmp_path / "cog", cloud=True)
+    with rasterio.open(tmp_path / "cog/entropy/scene.tif") as source:
+        assert source.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        np.testing.assert_array_equal(source.read(1), read(tmp_path / "out/entropy/scene.tif"))
+
+
+def test_the_command_takes_a_geotiff_and_gives_one(pixels, tmp_path, run):
+    path = written(tmp_path / "scene.tif", pixels)
+    out = tmp_path / "out"
+    code, said, error = run("score", "demo", path, "--tile", "96", "--overlap", "32", "--out", out)
+    assert code == 0, error
+    assert "1 of 1 images scored" in said
+    assert read(out / "doubt/scene.tif").shape == (150, 300)
+    code, _, error = run("score", "demo", path, "--tile", "100", "--out", out)
+    assert (code, "Try 96" in error) == (2, True)
