@@ -52,15 +52,17 @@ def score(
             DATA, "LOW,HIGH: black and white of images of more than 8 bits.", metavar="LOW,HIGH"
         ),
     ] = None,
+    every: Annotated[int, option(DATA, "Look at each N-th frame of films.", min=1)] = 1,
     limit: Limit = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
-    """Doubt maps, classes and overlays of images."""
+    """Doubt maps, classes and overlays of images; overlay films and tables of films."""
     if range is not None and len(read_numbers("--range", range)) != 2:
         raise UsageError(f"--range: expected LOW,HIGH such as 0,4095, got {range}.")
     from doubtmap.datasets.reading import Rendering
+    from doubtmap.films import write_films
     from doubtmap.progress import progress_bar
     from doubtmap.scenes import write_scenes
     from doubtmap.scores.parsing import parse_scores
@@ -68,6 +70,19 @@ def score(
 
     seeded(seed)
     segmenter = network.open(model, seed)
+    if of_films(images):
+        with progress_bar() as progress:
+            summary = write_films(
+                segmenter,
+                images,
+                parse_scores(scores),
+                out,
+                every=every,
+                command=command_line(),
+                progress=progress,
+            )
+        typer.echo(summary)
+        return
     paths = collected(images, limit)
     segmenter, format = _windowed(segmenter, paths, format)
     span: Any = read_numbers("--range", range) if range is not None else None
@@ -87,6 +102,22 @@ def score(
             )
     tell_notes(json.loads((out / "score.json").read_text())["notes"])
     typer.echo(summary)
+
+
+def of_films(names: list[str]) -> bool:
+    """Whether films or streams are meant.
+
+    Raises:
+        UsageError: for films beside images.
+    """
+    from doubtmap.films import is_film
+
+    films = [name for name in names if is_film(name)]
+    if films and len(films) < len(names):
+        raise UsageError(
+            f"score: expected films or images, got both, such as {films[0]}. Run it once for each."
+        )
+    return bool(films)
 
 
 RASTERS = ("geotiff", "cog")
@@ -124,6 +155,7 @@ EXAMPLE = """
 doubtmap score demo photographs/ --out doubt
 doubtmap score demo 'frames/*.png' --scores entropy,gradient --format npy --limit 10
 doubtmap score MODEL mosaic.tif --tile 1024 --out doubt
+doubtmap score MODEL drive.mp4 --scores entropy --every 5 --out drive
 doubtmap score --config doubt/options.toml --out again
 """
 command = as_command("score", score, EXAMPLE)

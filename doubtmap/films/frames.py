@@ -1,0 +1,205 @@
+"""Films and streams, frame by frame; this is the one place that knows PyAV."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doubtmap.errors import DataError, UsageError
+
+SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"),
+    ".ogv",
+)
+CODECS = ("libx264", "libopenh264", "mpeg4")
+"""That films are written with: the first that is there."""
+AHEAD = 4
+"""Frames that the decoder is ahead."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A picture of a film.
+
+    Args:
+        index: in the film, from 0; those left out count.
+        seconds: when it is shown, from the start.
+        pixels: `(H, W, 3)` RGB.
+    """
+
+    index: int
+    seconds: float
+    pixels: NDArray[np.uint8]
+
+
+def is_film(name: str) -> bool:
+    """Whether a name is that of a film, a stream (`rtsp://...`) or a camera (`/dev/video0`)."""
+    return (
+        Path(name).suffix.lower() in SUFFIXES
+        or name.startswith("/dev/video")
+        or name.partition("://")[0] in ("rtsp", "rtmp", "udp", "srt", "http", "https", "tcp")
+    )
+
+
+def _av(name: str) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise UsageError(
+            f"{name}: needs PyAV to be read. Install it with: pip install 'doubtmap[video]'"
+        ) from error
+    return av
+
+
+class Film:
+    """An opened film or stream.
+
+    Args:
+        name: of the file, or its address.
+
+    Raises:
+        UsageError: without PyAV.
+        DataError: for what cannot be opened, or has no pictures.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._av = _av(name)
+        form = "v4l2" if name.startswith("/dev/video") else None
+        try:
+            self._container = self._av.open(name, format=form)
+        except (OSError, ValueError, self._av.FFmpegError) as error:
+            raise DataError(f"{name}: cannot be opened as a film: {_cause(error)}.") from error
+        if not self._container.streams.video:
+            self.close()
+            raise DataError(f"{name}: expected a film, found no pictures in it.")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second."""
+        return Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
+
+    @property
+    def count(self) -> int | None:
+        """Frames in all, where that is known before."""
+        stream = self._stream
+        if stream.frames:
+            return int(stream.frames)
+        if self._container.duration:
+            return int(self._container.duration / self._av.time_base * self.rate)
+        return None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._container.close()
+
+    def frames(self, every: int = 1) -> Iterator[Frame]:
+        """Each `every`-th frame, decoded by a thread that is a few ahead of their use.
+
+        Raises:
+            DataError: for a film that is damaged, after the frames before.
+        """
+        pool = ThreadPoolExecutor(1, thread_name_prefix="doubtmap-film")
+        decoded = self._decoded(every)
+        try:
+            waiting = [pool.submit(next, decoded, None) for _ in range(AHEAD)]
+            while (frame := waiting.pop(0).result()) is not None:
+                waiting.append(pool.submit(next, decoded, None))
+                yield frame
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _decoded(self, every: int) -> Iterator[Frame]:
+        index = -1
+        try:
+            for index, frame in enumerate(self._container.decode(self._stream)):
+                if index % every == 0:
+                    seconds = float(index / self.rate) if frame.time is None else frame.time
+                    yield Frame(index, float(seconds), frame.to_ndarray(format="rgb24"))
+        except self._av.FFmpegError as error:
+            raise DataError(
+                f"{self.name}: cannot be read after frame {index}: {_cause(error)}."
+            ) from error
+
+
+def _cause(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+class FilmWriter:
+    """A film on its way: all frames of one size, H.264 where the encoder is there.
+
+    Args:
+        path: of the film, `.mp4`.
+        rate: frames a second.
+    """
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        self._av = _av(str(path))
+        self._container = self._av.open(str(path), "w")
+        codec = next(name for name in CODECS if name in self._av.codecs_available)
+        self._stream = self._container.add_stream(codec, rate=rate.limit_denominator(1001))
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": "20", "preset": "veryfast"} if codec == "libx264" else {}
+        self._size: tuple[int, int] | None = None
+
+    def add(self, pixels: NDArray[np.uint8]) -> None:
+        """Append a frame, `(H, W, 3)` RGB; an odd last row or column is left out."""
+        height, width = (side // 2 * 2 for side in pixels.shape[:2])
+        if self._size is None:
+            self._size = height, width
+            self._stream.height, self._stream.width = height, width
+        frame = self._av.VideoFrame.from_ndarray(
+            np.ascontiguousarray(pixels[: self._size[0], : self._size[1]]), format="rgb24"
+        )
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._size is not None:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+
+
+@contextmanager
+def written(path: Path, rate: Fraction) -> Iterator[FilmWriter]:
+    """A film that appears whole, or, where a run was stopped, up to where it was.
+
+    Raises:
+        DataError: where it cannot be written.
+    """
+    beside = path.with_name(f".{secrets.token_hex(8)}.part.mp4")
+    av = _av(str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer = FilmWriter(beside, rate)
+        try:
+            yield writer
+        finally:
+            writer.close()
+            beside.replace(path)
+    except (OSError, av.FFmpegError) as error:
+        raise DataError(
+            f"{path}: cannot be written ({_cause(error)}). Choose another --out."
+        ) from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
+def write_film(path: Path, frames: Iterable[NDArray[np.uint8]], rate: Fraction) -> None:
+    """Write frames, `(H, W, 3)` RGB of one size, as a film."""
+    with written(path, rate) as writer:
+        for pixels in frames:
+            writer.add(pixels)
