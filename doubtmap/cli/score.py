@@ -53,12 +53,13 @@ def score(
         ),
     ] = None,
     every: Annotated[int, option(DATA, "Look at each N-th frame of films.", min=1)] = 1,
+    axis: Annotated[int, option(DATA, "Across which volumes are cut: 0, 1 or 2.")] = 2,
     limit: Limit = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
-    """Doubt maps, classes and overlays of images; overlay films and tables of films."""
+    """Doubt maps, classes and overlays of images; films and volumes, too."""
     if range is not None and len(read_numbers("--range", range)) != 2:
         raise UsageError(f"--range: expected LOW,HIGH such as 0,4095, got {range}.")
     from doubtmap.datasets.reading import Rendering
@@ -67,25 +68,27 @@ def score(
     from doubtmap.scenes import write_scenes
     from doubtmap.scores.parsing import parse_scores
     from doubtmap.scoring import write_scores
+    from doubtmap.volumes import write_volumes
 
     seeded(seed)
     segmenter = network.open(model, seed)
-    if of_films(images):
+    span: Any = read_numbers("--range", range) if range is not None else None
+    kind = kind_of(images)
+    if kind is not None:
         with progress_bar() as progress:
-            summary = write_films(
-                segmenter,
-                images,
-                parse_scores(scores),
-                out,
-                every=every,
-                command=command_line(),
-                progress=progress,
-            )
+            told: Any = {"command": command_line(), "progress": progress}
+            wanted = parse_scores(scores)
+            if kind == "films":
+                summary = write_films(segmenter, images, wanted, out, every=every, **told)
+            else:
+                told |= {"axis": axis, "range": span, "bands": network.bands or ()}
+                files = [Path(name) for name in images]
+                summary = write_volumes(segmenter, files, wanted, out, **told)
+        tell_notes(json.loads((out / "score.json").read_text())["notes"])
         typer.echo(summary)
         return
     paths = collected(images, limit)
     segmenter, format = _windowed(segmenter, paths, format)
-    span: Any = read_numbers("--range", range) if range is not None else None
     wanted = parse_scores(scores)
     with progress_bar() as progress:
         about: Any = {"resume": resume, "command": command_line(), "progress": progress}
@@ -104,20 +107,25 @@ def score(
     typer.echo(summary)
 
 
-def of_films(names: list[str]) -> bool:
-    """Whether films or streams are meant.
+def kind_of(names: list[str]) -> str | None:
+    """Whether films, volumes, or, with None, images are meant.
 
     Raises:
-        UsageError: for films beside images.
+        UsageError: for several of these.
     """
     from doubtmap.films import is_film
+    from doubtmap.volumes import is_volume
 
-    films = [name for name in names if is_film(name)]
-    if films and len(films) < len(names):
-        raise UsageError(
-            f"score: expected films or images, got both, such as {films[0]}. Run it once for each."
-        )
-    return bool(films)
+    for kind, belongs in (("films", is_film), ("volumes", is_volume)):
+        found = [name for name in names if belongs(name)]
+        if found and len(found) < len(names):
+            raise UsageError(
+                f"score: expected {kind} or other images, got both, such as {found[0]}. Run it "
+                f"once for each."
+            )
+        if found:
+            return kind
+    return None
 
 
 RASTERS = ("geotiff", "cog")

@@ -122,4 +122,4 @@ def test_the_command_takes_a_film(film, tmp_path, run):
     assert (code, "2 frames of 1 films" in said) == (0, True), error
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     code, _, error = run("score", "demo", film, tmp_path / "a.png", "--out", tmp_path / "o")
-    assert (code, "expected films or images, got both" in error) == (2, True)
+    assert (code, "expected films or other images, got both" in error) == (2, True)

@@ -1,0 +1,268 @@
+"""Volumes slice by slice, for networks of images; this is the one place that knows nibabel.
+
+OUT/classes/NAME.nii.gz    predicted classes
+OUT/SCORE/NAME.nii.gz      doubt, float32
+OUT/score.json             how all this was made
+
+All have the volume's own affine, so that viewers lay them over it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from doubtmap.datasets.reading import scaled
+from doubtmap.errors import DataError, UsageError
+from doubtmap.files import write_atomically
+from doubtmap.prediction import Score, Segmenter, showing
+from doubtmap.scoring import folders_of, prepared, score_maps
+from doubtmap.version import __version__
+
+SUFFIXES = (".nii", ".nii.gz")
+PERCENTILES = (0.5, 99.5)
+"""Black and white of a volume for which nobody says them."""
+
+
+def is_volume(name: str) -> bool:
+    """Whether a name is that of a NIfTI file."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def _nibabel(name: object) -> Any:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise UsageError(
+            f"{name}: needs nibabel to be read. Install it with: pip install 'doubtmap[medical]'"
+        ) from error
+    return nibabel
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A NIfTI file as images of 8 bits, one a slice.
+
+    A slice has the rows of its second axis and the columns of its first, as other readers of
+    volumes and what networks of images learn from them have it.
+
+    Args:
+        path: of the file.
+        axis: across which it is cut: 0, 1 or 2.
+        range: the values that become black and white; default: those that half a percent of the
+            voxels are below and above.
+
+    Raises:
+        UsageError: without nibabel, or for another axis.
+        DataError: for what is no volume.
+    """
+
+    path: Path
+    axis: int = 2
+    range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.axis not in (0, 1, 2):
+            raise UsageError(f"--axis: expected 0, 1 or 2, got {self.axis}.")
+        if len(self.values.shape) not in (3, 4):
+            raise DataError(
+                f"{self.path}: expected a volume of three axes, or four with one for each band, "
+                f"got {self.values.shape}."
+            )
+
+    @cached_property
+    def _file(self) -> Any:
+        nibabel = _nibabel(self.path)
+        try:
+            return nibabel.load(self.path)
+        except (OSError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+            raise DataError(f"{self.path}: cannot be read as NIfTI: {error}") from error
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """`(x, y, z)` or `(x, y, z, bands)`.
+
+        Raises:
+            DataError: for a damaged file, or values that are not finite.
+        """
+        try:
+            values: NDArray[np.float32] = np.asarray(self._file.dataobj, np.float32)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{self.path}: cannot be read as NIfTI: {error}") from error
+        if not np.isfinite(values).all():
+            raise DataError(f"{self.path}: expected finite values, got NaN or infinity.")
+        return values
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along x, y and z."""
+        x, y, z = self.values.shape[:3]
+        return x, y, z
+
+    @cached_property
+    def span(self) -> tuple[float, float]:
+        """The values that become black and white."""
+        if self.range is not None:
+            return self.range
+        low, high = np.percentile(self.values, PERCENTILES)
+        return float(low), float(max(high, low + 1e-6))
+
+    def image(self, index: int, bands: Sequence[int]) -> Tensor:
+        """`(bands, H, W)` uint8 of a slice.
+
+        Args:
+            index: of the slice.
+            bands: which of the fourth axis, from 1; a volume without one has one band.
+        """
+        cut = np.take(self.values, index, self.axis)
+        cut = cut[..., None] if cut.ndim == 2 else cut
+        if max(bands) > cut.shape[2]:
+            raise DataError(
+                f"{self.path}: expected {max(bands)} bands or more, got {cut.shape[2]}. Correct "
+                f"--bands."
+            )
+        chosen = cut[..., [band - 1 for band in bands]].transpose(2, 1, 0)
+        return torch.from_numpy(np.ascontiguousarray(scaled(chosen, *self.span)))
+
+    def write(self, path: Path, values: NDArray[Any], about: str) -> None:
+        """Write a volume of the same voxels, in the same place.
+
+        Raises:
+            DataError: where it cannot be written.
+        """
+        nibabel = _nibabel(self.path)
+        made = nibabel.Nifti1Image(values, self._file.affine, dtype=values.dtype)
+        made.header.set_xyzt_units(*self._file.header.get_xyzt_units())
+        made.header["descrip"] = about.encode("ascii", "replace")[:79]
+        for code in ("sform", "qform"):
+            getattr(made, f"set_{code}")(self._file.affine, int(self._file.header[f"{code}_code"]))
+        beside = path.with_name(f".{secrets.token_hex(8)}.part.nii.gz")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(made, beside)
+            beside.replace(path)
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be written ({error.strerror}). Choose another --out."
+            ) from error
+        finally:
+            with suppress(OSError):
+                beside.unlink()
+
+
+def score_volume(
+    segmenter: Segmenter,
+    volume: Volume,
+    scores: Mapping[str, Score],
+    bands: Sequence[int] = (),
+    told: Callable[[int, int], None] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Score a volume slice by slice.
+
+    Args:
+        segmenter: a network of images, whose classes are named or at most 255.
+        volume: opened.
+        scores: by name.
+        bands: of the volume, from 1; default: the first, for as many as the network takes.
+        told: after each slice.
+
+    Returns:
+        `(x, y, z)` by name: `classes`, and float32 of each score.
+    """
+    scores = dict(scores)
+    segmenter = prepared(segmenter, scores)
+    bands = bands or _bands(segmenter, volume)
+    found: dict[str, NDArray[Any]] = {"classes": np.zeros(volume.shape, np.uint8)}
+    found |= {name: np.zeros(volume.shape, np.float32) for name in scores}
+    count = volume.shape[volume.axis]
+    for index in range(count):
+        with showing(f"{volume.path.name}, slice {index}"):
+            prediction = segmenter(volume.image(index, bands)[None])
+        maps = score_maps(prediction, scores)
+        for name, values in {"classes": prediction.classes[0], **maps}.items():
+            np.moveaxis(found[name], volume.axis, 0)[index] = values.cpu().numpy().T
+        if told:
+            told(index + 1, count)
+    return found
+
+
+def _bands(segmenter: Segmenter, volume: Volume) -> Sequence[int]:
+    """The first bands, or the one band as often as the network wants it."""
+    mean = segmenter.description.get("mean")
+    wanted = len(mean) if isinstance(mean, list) else 3
+    given = volume.values.shape[3] if volume.values.ndim == 4 else 1
+    return (1,) * wanted if given == 1 else tuple(range(1, wanted + 1))
+
+
+def write_volumes(
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    scores: dict[str, Score],
+    out: Path,
+    *,
+    axis: int = 2,
+    range: tuple[float, float] | None = None,
+    bands: Sequence[int] = (),
+    command: str = "",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> str:
+    """Score volumes slice by slice and write volumes of doubt.
+
+    Args:
+        segmenter: a network of images.
+        paths: of NIfTI files.
+        scores: by name.
+        out: folder, made if it is not there.
+        axis: across which they are cut.
+        range: the values that become black and white.
+        bands: of the fourth axis, from 1.
+        command: what to write as the origin.
+        progress: told after each slice.
+
+    Returns:
+        One sentence about what was written.
+
+    Raises:
+        UsageError: without nibabel.
+        DataError: for a file that cannot be read, or a folder that cannot be written.
+    """
+    folders = {"classes": "classes"} | folders_of(scores)
+    about: dict[str, Any] = {}
+    notes: list[str] = []
+    for path in paths:
+        volume = Volume(path, axis, range)
+        stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        name = stem if stem not in about else f"{path.parent.name}_{stem}"
+
+        def told(done: int, total: int, name: str = name) -> None:
+            if progress:
+                progress(f"slices of {name}", done, total)
+
+        for what, values in score_volume(segmenter, volume, scores, bands, told).items():
+            volume.write(out / folders[what] / f"{name}.nii.gz", values, f"doubtmap: {what}")
+        about[name] = {"path": str(path), "shape": volume.shape, "axis": axis, "range": volume.span}
+        if range is None:
+            low, high = volume.span
+            notes.append(f"{path.name}: {low:g} is shown black and {high:g} white; see --range.")
+    facts = {
+        "doubtmap": __version__,
+        "command": command,
+        "model": segmenter.description,
+        "class_names": list(segmenter.class_names),
+        "folders": folders,
+        "volumes": about,
+        "notes": notes,
+    }
+    write_atomically(out / "score.json", json.dumps(facts, indent=1).encode())
+    return f"{len(about)} of {len(paths)} volumes scored: {out}"
