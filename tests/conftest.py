@@ -2,6 +2,7 @@
 small streets, so that whole runs take a second.
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import nn
 
 import doubtmap as dm
 from doubtmap.cli import main
+from doubtmap.streets import synthetic
 from doubtmap.streets.synthetic import SyntheticStreets
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -26,9 +28,21 @@ def shared():
     return SHARED
 
 
+SMALL = (96, 144)
+"""Height and width of the streets that tests of the command draw."""
+
+
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command line; returns exit code, stdout and stderr.
+def small_streets(monkeypatch):
+    """Let `synthetic:N` be of small streets."""
+    monkeypatch.setattr(
+        synthetic, "SyntheticStreets", functools.partial(SyntheticStreets, size=SMALL)
+    )
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, small_streets):
+    """Run a command line over small streets; returns exit code, stdout and stderr.
 
     An evaluation takes twenty replicates where it does not say how many: most are of tiny images,
     whose bootstrap would take longer than all else.

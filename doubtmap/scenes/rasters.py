@@ -8,6 +8,7 @@ References:
 
 from __future__ import annotations
 
+import os
 import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ from doubtmap.datasets.reading import Rendering, brightness, implied_range, read
 from doubtmap.errors import DataError, UsageError
 
 Range = tuple[int, int]
+CACHE = "256"
+"""Megabytes of blocks that GDAL keeps, unless the environment says; its own choice is a twentieth
+of the machine."""
 THUMBNAIL = 2048
 """Pixels of the longer side of an overview."""
 BLOCK = 512
@@ -48,6 +52,7 @@ def rasters_are_read() -> bool:
 
 
 def _rasterio(path: object) -> Any:
+    os.environ.setdefault("GDAL_CACHEMAX", CACHE)  # read once, at the first block
     try:
         import rasterio
     except ImportError as error:
