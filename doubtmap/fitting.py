@@ -11,7 +11,7 @@ from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.run import Pairs, Progress, read_ahead
 from doubtmap.engine.seen import images_seen
-from doubtmap.engine.settings import origin_of
+from doubtmap.engine.settings import origin_of, with_bands_of
 from doubtmap.engine.splitting import split_images
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import check_place
@@ -73,6 +73,7 @@ def fit_score(
         )
     if out is not None:
         check_place(out)
+    dataset = with_bands_of(segmenter, dataset)
     fitted = FITS[name](segmenter, dataset, options, progress)
     fitted = replace(fitted, origin=replace(fitted.origin, command=command))
     if out is not None:

@@ -24,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from doubtmap.datasets.reading import Rendering, read_image, read_or_skip
+from doubtmap.datasets.reading import Rendering, in_colour, read_image, read_or_skip
 from doubtmap.datasets.survey import survey
-from doubtmap.engine.settings import hold_to, model_settings, score_settings
+from doubtmap.engine.settings import bands_needed, hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import write_atomically
 from doubtmap.models.layers import deepest_layer
@@ -54,7 +54,7 @@ class ScoredImage:
 
     Args:
         path: of the image.
-        image: `(3, H, W)` uint8.
+        image: `(3, H, W)` uint8, or all bands for a network that takes others.
         prediction: of this image alone.
         maps: `(H, W)` float32 by score, higher = more doubt.
     """
@@ -86,7 +86,8 @@ def score_images(
     """
     segmenter = prepared(segmenter, scores)
     if rendering is None:
-        rendering = survey([(path, None) for path in paths], Rendering()).rendering
+        known = Rendering(every=bands_needed(segmenter))
+        rendering = survey([(path, None) for path in paths], known).rendering
     read = functools.partial(read_image, rendering=rendering)
 
     def skip(path: Path, error: DataError) -> None:
@@ -169,7 +170,7 @@ def write_scores(
         _make(out / folder)
     if not resume:
         (out / "settings.json").unlink(missing_ok=True)
-    seen = survey([(path, None) for path in paths], Rendering(range))
+    seen = survey([(path, None) for path in paths], Rendering(range, every=bands_needed(segmenter)))
     settings = model_settings(segmenter) | score_settings(scores) | {"format": format}
     settings |= {"range": seen.rendering.range}
     waiting = Waiting(out)
@@ -254,7 +255,7 @@ def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _picture(path: Path, rendering: Rendering) -> NDArray[np.uint8]:
-    return read_image(path, rendering).permute(1, 2, 0).numpy()
+    return in_colour(read_image(path, rendering))
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,7 +281,7 @@ def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
             )
             for name, score in scores.items()
         },
-        scored.image.permute(1, 2, 0).numpy(),
+        in_colour(scored.image),
     )
 
 
@@ -399,7 +400,7 @@ def before_last_activation(segmenter: Segmenter) -> str | None:
     """The layer whose output becomes the classifier's features by an activation, if there is."""
     if not isinstance(segmenter, NetworkSegmenter):
         return None
-    return before_activation(segmenter, probe_image())
+    return before_activation(segmenter, probe_image(bands_needed(segmenter)))
 
 
 def deepest(segmenter: Segmenter, image: Tensor) -> str:
@@ -416,12 +417,14 @@ def deepest(segmenter: Segmenter, image: Tensor) -> str:
     return deepest_layer(segmenter, image)
 
 
-def probe_image() -> Tensor:
-    """`(1, 3, H, W)` in [0, 1], the same on every machine: smooth shapes and some noise."""
+def probe_image(bands: int = 0) -> Tensor:
+    """`(1, 3, H, W)` in [0, 1], the same on every machine: smooth shapes; or of other bands."""
+    numbers = range(bands or 3)
     rows = torch.linspace(0, 1, PROBE[0])[:, None]
     columns = torch.linspace(0, 1, PROBE[1])[None]
-    waves = [torch.sin(20 * (k + 1) * rows * columns) for k in range(3)]
-    discs = [((rows - 0.5) ** 2 + (columns - 0.25 * k) ** 2 < 0.03).float() for k in range(1, 4)]
+    waves = [torch.sin(20 * (k + 1) * rows * columns) for k in numbers]
+    centres = [0.25 * (k % 3 + 1) for k in numbers]
+    discs = [((rows - 0.5) ** 2 + (columns - c) ** 2 < 0.03).float() for c in centres]
     image = torch.stack([(1 + wave) / 4 + disc / 2 for wave, disc in zip(waves, discs)])
     return image[None].clamp(0, 1)
 
@@ -438,7 +441,7 @@ def features_of(segmenter: Segmenter, score: FittedScore) -> Tensor:
 
 def _mean_of_probe(segmenter: Segmenter, of: Callable[[Prediction], Tensor]) -> Tensor:
     try:
-        prediction = segmenter(probe_image())
+        prediction = segmenter(probe_image(bands_needed(segmenter)))
     except NoNameError:  # predictions were saved, and none of the probe image
         return torch.zeros(0)
     return of(prediction).mean((0, 2, 3)).cpu()

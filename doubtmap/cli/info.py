@@ -63,14 +63,15 @@ def understood(segmenter: Segmenter, image: Path | None) -> list[tuple[str, obje
 
     import torch
 
-    from doubtmap.datasets import read_image
+    from doubtmap.datasets.reading import Rendering, read_image
+    from doubtmap.engine.settings import bands_needed
     from doubtmap.prediction import showing
 
+    bands = bands_needed(segmenter)
     if image is not None:
-        pixels = read_image(image)[None]
+        pixels = read_image(image, Rendering(every=bands))[None]
     else:
-        bands = len(segmenter.description.get("mean") or (0, 0, 0))  # type: ignore[arg-type]
-        pixels = torch.rand(1, bands, 256, 256, generator=torch.Generator().manual_seed(0))
+        pixels = torch.rand(1, bands or 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with showing("" if image is None else image.name):
         segmenter(pixels)
         start = time.perf_counter()

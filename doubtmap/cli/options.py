@@ -101,11 +101,11 @@ class NetworkOptions:
     ] = None
     mean: Annotated[
         tuple[float, ...] | None,
-        Option("R,G,B of images in [0, 1]. Default: ImageNet's.", read=read_numbers),
+        Option("Of R,G,B, or each band, in [0, 1]. Default: ImageNet's.", read=read_numbers),
     ] = None
     std: Annotated[
         tuple[float, ...] | None,
-        Option("R,G,B of images in [0, 1]. Default: ImageNet's.", read=read_numbers),
+        Option("Of R,G,B, or each band, in [0, 1]. Default: ImageNet's.", read=read_numbers),
     ] = None
     input_size: Annotated[
         tuple[int, int] | Literal["image"] | None,
@@ -127,7 +127,7 @@ class NetworkOptions:
     channels: Annotated[str | None, Option("bgr for a network that wants that.")] = None
     bands: Annotated[
         tuple[int, ...] | None,
-        Option("Bands that the network gets, such as 1,2,3,8.", read=read_whole_numbers),
+        Option("Bands of files that the network gets, as 1,2,3,8.", read=read_whole_numbers),
     ] = None
     device: Annotated[str | None, Option("Such as cpu or cuda:0.", group=RUNNING)] = None
     dropout_passes: Annotated[

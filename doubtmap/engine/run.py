@@ -24,7 +24,12 @@ from torch import Tensor
 from doubtmap.datasets.dataset import Dataset, Sample
 from doubtmap.datasets.labels import Matching, check_labels, match_labels
 from doubtmap.datasets.reading import read_or_skip
-from doubtmap.engine.settings import data_settings, model_settings, score_settings
+from doubtmap.engine.settings import (
+    data_settings,
+    model_settings,
+    score_settings,
+    with_bands_of,
+)
 from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Prediction, Score, Segmenter, showing
 
@@ -78,6 +83,9 @@ class Run:
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("forward", "scores", "metrics", "total"), 0.0)
     )
+
+    def __post_init__(self) -> None:
+        self.dataset = with_bands_of(self.segmenter, self.dataset)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -185,6 +193,7 @@ class Pairs:
 
     def __post_init__(self) -> None:
         check_request(self.segmenter, self.dataset, self.unknown)
+        object.__setattr__(self, "dataset", with_bands_of(self.segmenter, self.dataset))
 
     def __len__(self) -> int:
         return len(self.dataset) if self.indices is None else len(self.indices)

@@ -18,6 +18,7 @@ from doubtmap.decisions.file import Threshold, thresholds_by_score
 from doubtmap.engine.journal import Journal, journalled
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
 from doubtmap.engine.seen import who_has_seen
+from doubtmap.engine.settings import with_bands_of
 from doubtmap.errors import DataError
 from doubtmap.evaluation.asking import scores_asked
 from doubtmap.evaluation.components import DEFAULT_SIZES, find_components
@@ -114,6 +115,7 @@ def evaluate(
     if isinstance(segmenter, Segmenter):
         dataset = open_dataset(dataset, seed=seed, classes=segmenter.class_names)
     check_request(segmenter, dataset, unknown)
+    dataset = with_bands_of(segmenter, dataset)
     if open_set is not None:
         check_open_set(segmenter, dataset, open_set, unknown)
     start = time.perf_counter()

@@ -138,8 +138,7 @@ class Preprocessing:
         elif self.bands:
             raise UsageError(
                 f"segmenter: expected images with band {max(self.bands)}, got {images.shape[1]} "
-                f"bands; commands and data sets read red, green and blue only. Name bands that "
-                f"the images have, or hand tensors of all bands to the segmenter in Python."
+                f"bands. Name bands that the images have with bands= (--bands)."
             )
         wanted = len(self.mean)
         if wanted == 1 and images.shape[1] == 3:

@@ -23,7 +23,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from doubtmap.datasets.reading import read_image
+from doubtmap.datasets.reading import in_colour, read_image
 from doubtmap.errors import DataError
 from doubtmap.files import write_atomically
 from doubtmap.prediction import Segmenter
@@ -195,7 +195,7 @@ def _page(found: Review, shown: Sequence[Card], by: str, command: str) -> bytes:
 
 def _card(out: Path, found: Review, index: int, names: dict[Path, str]) -> Card:
     path = Path(found.names[index])
-    pixels = read_image(path).permute(1, 2, 0).numpy()
+    pixels = in_colour(read_image(path))
     labels = read_segments(_segments_file(out, names[path]))
     return found.card(index, pixels, labels, name=names[path])
 

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from tiny_networks import CLASSES, Tiny, own
 from torch import nn
@@ -218,14 +217,3 @@ def test_ultralytics_objects_of_other_tasks():
         load(yolo)
     yolo.task = "semantic"
     assert load(yolo).description["kind"] == "module"
-
-
-def test_bands_that_commands_do_not_read(tmp_path):
-    (path := tmp_path / "network.py").write_text(
-        "import torch\ndef f():\n return torch.nn.Conv2d(4, 3, 1)\n"
-    )
-    Image.new("RGBA", (32, 32)).save(image := tmp_path / "four.tif")
-    four = ["--bands", "1,2,3,4", "--mean", "0,0,0,0", "--std", "1,1,1,1"]
-    ran = CliRunner().invoke(app, ["info", f"python:{path}:f", str(image), *four])
-    assert "with band 4, got 3 bands; commands and data sets read red" in str(ran.exception)
-    assert "--bands  " not in str(ran.exception)
