@@ -24,12 +24,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from doubtmap.datasets.reading import Rendering, in_colour, read_image, read_or_skip
+from doubtmap.datasets.reading import (
+    Rendering,
+    in_colour,
+    left_out,
+    none_left,
+    read_image,
+    read_or_skip,
+)
 from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import bands_needed, hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import write_atomically
-from doubtmap.models.layers import deepest_layer
+from doubtmap.models.layers import deepest_layer, probe_image
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.saved import NoNameError
@@ -113,12 +120,12 @@ def _attempt(
     try:
         with showing(path.name):
             prediction = segmenter(image[None])
+        return ScoredImage(path, image, prediction, score_maps(prediction, scores))
     except DataError as error:
         if skipped is None:
             raise DataError(f"{path}: {error}") from error
-        skipped[path] = str(error)
+        skipped[path] = f"{path}: {error}"
         return None
-    return ScoredImage(path, image, prediction, score_maps(prediction, scores))
 
 
 WRITERS = 2
@@ -200,7 +207,7 @@ def write_scores(
         for future in writing:
             future.result()
     if not done:
-        raise DataError(f"none of the {len(paths)} images could be read, such as {paths[0]}.")
+        raise DataError(none_left(len(paths), skipped))
     every = {path: files_of(out, names[path], folders, format) for path in paths}
     pictures = {path: functools.partial(_picture, path, seen.rendering) for path in every}
     scales = waiting.finish([(*every[path],) for path in every], list(scores), pictures.values())
@@ -217,8 +224,7 @@ def write_scores(
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
     write_atomically(out / "score.json", json.dumps(about, indent=1).encode())
-    lost = f", {len(skipped)} could not be read" if skipped else ""
-    return f"{done} of {len(paths)} images scored{lost}: {out}"
+    return f"{done} of {len(paths)} images scored{left_out(skipped)}: {out}"
 
 
 def files_of(out: Path, name: str, folders: dict[str, str], format: str) -> list[Path]:
@@ -364,10 +370,6 @@ def _check_probability(name: str, values: Tensor) -> None:
         )
 
 
-PROBE = (96, 128)
-"""Height and width of the image by whose features a network is recognised."""
-
-
 def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
     """The network with all that fitted scores need of it, once it is seen to be theirs.
 
@@ -415,18 +417,6 @@ def deepest(segmenter: Segmenter, image: Tensor) -> str:
             f"{type(segmenter).__name__}. Use --scores doubt, which needs no fit."
         )
     return deepest_layer(segmenter, image)
-
-
-def probe_image(bands: int = 0) -> Tensor:
-    """`(1, 3, H, W)` in [0, 1], the same on every machine: smooth shapes; or of other bands."""
-    numbers = range(bands or 3)
-    rows = torch.linspace(0, 1, PROBE[0])[:, None]
-    columns = torch.linspace(0, 1, PROBE[1])[None]
-    waves = [torch.sin(20 * (k + 1) * rows * columns) for k in numbers]
-    centres = [0.25 * (k % 3 + 1) for k in numbers]
-    discs = [((rows - 0.5) ** 2 + (columns - c) ** 2 < 0.03).float() for c in centres]
-    image = torch.stack([(1 + wave) / 4 + disc / 2 for wave, disc in zip(waves, discs)])
-    return image[None].clamp(0, 1)
 
 
 def fingerprint_of(segmenter: Segmenter) -> Tensor:

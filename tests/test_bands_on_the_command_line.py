@@ -140,7 +140,7 @@ def test_a_file_without_the_bands_is_named_and_can_be_skipped(run, field):
     code, _, said = run(*words, "--scores", "entropy", "--out", field / "out")
     assert code == 1 and "flat.png: expected 8 bands or more, as the network takes, got 3" in said
     code, out, said = run(*words, "--scores", "entropy", "--out", field / "out", "--skip-bad")
-    assert code == 0 and "5 of 6 images scored, 1 could not be read" in out
+    assert code == 0 and "5 of 6 images scored, 1 could not be used" in out
 
 
 def test_a_data_set_in_python_gives_its_bands():

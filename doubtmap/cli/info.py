@@ -11,6 +11,8 @@ from doubtmap.cli.commands import as_command
 from doubtmap.cli.options import Network
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from doubtmap.prediction import Prediction, Segmenter
 
 
@@ -73,12 +75,21 @@ def understood(segmenter: Segmenter, image: Path | None) -> list[tuple[str, obje
     else:
         pixels = torch.rand(1, bands or 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with showing("" if image is None else image.name):
-        segmenter(pixels)
+        _seen(segmenter, pixels, image)
         start = time.perf_counter()
         prediction = segmenter(pixels)
         seconds = time.perf_counter() - start
     call = ("call", f"{1000 * seconds:.1f} ms")
     return [*_described(segmenter, prediction), call, *_scores(prediction)]
+
+
+def _seen(segmenter: Segmenter, pixels: Tensor, image: Path | None) -> None:
+    from doubtmap.errors import DataError
+
+    try:
+        segmenter(pixels)
+    except DataError as error:
+        raise DataError(f"{image or 'noise of 256x256 pixels'}: {error}") from error
 
 
 def _described(segmenter: Segmenter, prediction: Prediction) -> list[tuple[str, object]]:

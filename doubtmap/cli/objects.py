@@ -70,6 +70,7 @@ def objects_command(
 ) -> None:
     """Unknown objects as things: COCO and GeoJSON files, a table, and pictures."""
     _check(threshold)
+    from doubtmap.datasets.reading import left_out
     from doubtmap.objects import ObjectRule
     from doubtmap.objects.find import class_indices
     from doubtmap.objects.writing import write_objects
@@ -94,7 +95,7 @@ def objects_command(
             progress=progress,
         )
     tell_notes(found["notes"])
-    skipped = f", {len(found['skipped'])} could not be read" if found["skipped"] else ""
+    skipped = left_out(found["skipped"])
     sentence = f"{found['objects']} objects in {found['images']} images{skipped}: {out}"
     typer.echo(json_text.dumps(found, indent=1) if json else sentence)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,6 +326,18 @@ def _nothing(path: str | Path) -> str:
 
 K = TypeVar("K")
 T = TypeVar("T")
+
+
+def left_out(skipped: Mapping[Path, str] | Mapping[str, str] | None) -> str:
+    """Half a sentence on the images of a run that could not be used; empty where all were."""
+    if not skipped:
+        return ""
+    return f", {len(skipped)} could not be used, such as {Path(str(next(iter(skipped)))).name}"
+
+
+def none_left(count: int, skipped: Mapping[Path, str] | Mapping[str, str] | None) -> str:
+    """What to say where no image of a run could be used, with the reason of the first."""
+    return f"none of the {count} images could be used: {next(iter((skipped or {}).values()), '')}"
 
 
 def read_ahead(

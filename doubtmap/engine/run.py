@@ -102,11 +102,21 @@ class Run:
         try:
             prediction = self._predicted(sample)
         except DataError as error:
-            if self.skipped is None:
-                raise
-            self.skipped.reasons[sample.name] = str(error)
+            self.leave_out(sample, error)
             return None
         return prediction, self._matched(sample, prediction)
+
+    def leave_out(self, sample: Sample, error: DataError) -> None:
+        """Count an image that gives nothing that can be used.
+
+        Raises:
+            DataError: for the image by its name, unless `skipped` takes it.
+        """
+        said = str(error)
+        reason = said if said.startswith(f"{sample.name}: ") else f"{sample.name}: {said}"
+        if self.skipped is None:
+            raise DataError(reason) from error
+        self.skipped.reasons[sample.name] = reason
 
     def predict(self, sample: Sample) -> tuple[Prediction, Tensor]:
         """The prediction of one image, and its labels in the model's classes.

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from doubtmap.datasets.reading import in_colour
+from doubtmap.datasets.reading import in_colour, none_left
 from doubtmap.errors import DataError
 from doubtmap.files import write_atomically
 from doubtmap.objects import (
@@ -107,7 +107,7 @@ def write_objects(
         if progress:
             progress("objects", len(found.images) + len(skipped or ()), len(paths))
     if not found.images:
-        raise DataError(f"none of the {len(paths)} images could be read, such as {paths[0]}.")
+        raise DataError(none_left(len(paths), skipped))
     settings = {"simplify": simplify, "encoding": encoding, "crs": crs, "notes": list(earth.notes)}
     info = {
         "description": "Unknown objects",

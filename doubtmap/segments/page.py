@@ -23,7 +23,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from doubtmap.datasets.reading import in_colour, read_image
+from doubtmap.datasets.reading import in_colour, left_out, read_image
 from doubtmap.errors import DataError
 from doubtmap.files import write_atomically
 from doubtmap.prediction import Segmenter
@@ -94,10 +94,9 @@ def write_review(
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
     write_atomically(out / "review.json", json.dumps(about, indent=1).encode())
-    lost = f", {len(skipped)} could not be read" if skipped else ""
     return (
-        f"{len(found.names)} images reviewed{lost}, {len(found.table)} segments; look at "
-        f"{out / 'review.html'}"
+        f"{len(found.names)} images reviewed{left_out(skipped)}, {len(found.table)} segments; look "
+        f"at {out / 'review.html'}"
     )
 
 
