@@ -30,6 +30,8 @@ from doubtmap.names import made_distinct
 
 INSTALL = 'pip install "doubtmap[hf]"'
 
+PARALLEL = "module."
+"""What DataParallel puts before the names of weights."""
 QUERY_MODELS = ("mask2former", "maskformer", "eomt", "eomt_dinov3")
 SQUARE_ONLY = ("beit", "data2vec-vision", "dpt", "eomt", "eomt_dinov3")
 """Networks whose position embeddings fit one size, `config.image_size`."""
@@ -119,6 +121,28 @@ def _network(transformers: Any, name: str, config: Any) -> tuple[nn.Module, tupl
             f"{name}: expected a network for semantic segmentation, got {config.model_type}, "
             f"which is none or needs more than the image. Wrap it in a module that returns logits."
         )
+    network, loading = _loaded(auto, name, config)
+    notes: tuple[str, ...] = ()
+    others = sorted(loading["unexpected_keys"])
+    if others and all(key.startswith(PARALLEL) for key in others):
+        network, loading = _loaded(auto, name, config, key_mapping={rf"^{PARALLEL}": ""})
+        notes = (f"The weights' names start with {PARALLEL}, which is left out.",)
+    _check_shapes(name, config, loading["mismatched_keys"])
+    missing = sorted(loading["missing_keys"])
+    needed = [key for key in missing if not key.startswith("auxiliary_head")]
+    if needed:
+        there = f"; it holds others, such as {others[0]}" if others else ""
+        raise ModelError(
+            f"{name}: expected all weights of {type(network).__name__}, found {len(needed)} "
+            f"missing, such as {needed[0]}{there}. Load a network trained for segmentation, or "
+            f"save its weights under these names."
+        )
+    if missing:
+        notes += ("The auxiliary head has no weights and is not used.",)
+    return network, notes
+
+
+def _loaded(auto: Any, name: str, config: Any, **more: Any) -> tuple[nn.Module, dict[str, Any]]:
     try:
         network, loading = auto.from_pretrained(
             name,
@@ -126,20 +150,34 @@ def _network(transformers: Any, name: str, config: Any) -> tuple[nn.Module, tupl
             trust_remote_code=False,
             weights_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **more,
         )
     except Exception as error:
         raise ModelError(
             f"{name}: expected the weights of a {config.model_type} network, but they cannot be "
             f"loaded ({first_line(error)}). Save the folder again with save_pretrained."
         ) from error
-    missing = sorted(loading["missing_keys"])
-    needed = [key for key in missing if not key.startswith("auxiliary_head")]
-    if needed:
+    return network, loading
+
+
+def _check_shapes(name: str, config: Any, mismatched: Any) -> None:
+    """Refuse weights of other shapes than config.json says, as for another number of classes."""
+    if not mismatched:
+        return
+    key, found, wanted = min(mismatched)
+    more = wanted[0] - len(config.id2label or ())  # a class for no object
+    if more in (0, 1) and found[0] != wanted[0]:
         raise ModelError(
-            f"{name}: expected all weights of {type(network).__name__}, found {len(needed)} "
-            f"missing, such as {needed[0]}. Load a network trained for segmentation."
+            f"{name}: expected weights of {wanted[0] - more} classes, as many as config.json names "
+            f"in id2label, got those of {found[0] - more} ({key}). Name each of the "
+            f"{found[0] - more} there."
         )
-    return network, ("The auxiliary head has no weights and is not used.",) if missing else ()
+    raise ModelError(
+        f"{name}: expected weights of the shapes that config.json says, got {key} of "
+        f"{tuple(found)}, not {tuple(wanted)}. Take the config.json that the weights were saved "
+        f"with."
+    )
 
 
 def _settings(transformers: Any, name: str) -> dict[str, Any] | None:
