@@ -35,18 +35,19 @@ PARALLEL = "module."
 QUERY_MODELS = ("mask2former", "maskformer", "eomt", "eomt_dinov3")
 SQUARE_ONLY = ("beit", "data2vec-vision", "dpt", "eomt", "eomt_dinov3")
 """Networks whose position embeddings fit one size, `config.image_size`."""
-SHORTEST_EDGE = ("mask2former", "maskformer", "mobilenet_v2", "mobilevit", "mobilevitv2")
+WINDOWED = ("eomt", "eomt_dinov3")
+"""Networks whose processors split images into squares, or pad them to one."""
+SHORTEST_EDGE = ("mask2former", "maskformer", "mobilenet_v2", "mobilevit", "mobilevitv2", *WINDOWED)
 """Networks in whose processors a plain number is the shorter side, not both sides."""
 DEFAULTS = (
     "do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean",
-    "image_std", "do_flip_channel_order", "size_divisor",
+    "image_std", "do_flip_channel_order", "size_divisor", "do_split_image", "do_pad",
 )  # fmt: skip
 """Settings for which a processor's class has values of its own, where a folder leaves them out."""
 RESAMPLES: dict[int, Resample] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
 LEFT_OUT = {
     "do_center_crop": "The processor's centre crop is left out, so that no pixel is lost.",
-    "do_split_image": "The processor's splitting into windows is left out.",
     "keep_aspect_ratio": "The processor's keeping of the aspect ratio is left out.",
     "pad_size": "The processor's padding to one size is left out.",
 }
@@ -229,7 +230,10 @@ def _preprocessing(
     size = _size(settings, config.model_type)
     edge: Any = getattr(config, "image_size", None)
     one_size = config.model_type in SQUARE_ONLY and edge is not None
-    if one_size and (isinstance(size, ImageSize) or config.model_type in QUERY_MODELS):
+    window = _window(settings, size) if config.model_type in WINDOWED else None
+    if window is not None:
+        notes.append(f"The network sees images in squares of {window} pixels, as its processor.")
+    elif one_size and (isinstance(size, ImageSize) or config.model_type in QUERY_MODELS):
         height, width = edge if isinstance(edge, (list, tuple)) else (edge, edge)
         size = FixedSize(height, width)
         notes.append("The network takes one size; images are resized to it as a whole.")
@@ -242,7 +246,14 @@ def _preprocessing(
         notes.append("The processor's way of resizing is replaced by the bicubic one.")
     origin = "preprocessor_config.json" if settings else "assumed"
     how = Preprocessing(mean, std, size, divisor, bgr, origin, resample=resample or "bicubic")
-    return replace(how, levels=True), tuple(notes)
+    return replace(how, levels=True, window=window), tuple(notes)
+
+
+def _window(settings: Mapping[str, Any], size: FixedSize | EdgeSize | ImageSize) -> int | None:
+    """Side of the squares into which a processor splits, or to which it pads."""
+    if not isinstance(size, EdgeSize) or size.shortest is None:
+        return None
+    return size.shortest if settings.get("do_split_image") or settings.get("do_pad") else None
 
 
 def _size(settings: Mapping[str, Any], model_type: str) -> FixedSize | EdgeSize | ImageSize:

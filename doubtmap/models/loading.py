@@ -129,7 +129,7 @@ def load(
     if input_size is not None:
         size = ImageSize() if input_size == "image" else FixedSize(*map(int, input_size))
         _check_fixed(source, size)
-        preprocessing = replace(preprocessing, size=size)
+        preprocessing = replace(preprocessing, size=size, window=None)
     if divisor is not None:
         preprocessing = replace(preprocessing, divisor=divisor)
     preprocessing = _normalising(preprocessing, mean, std)
