@@ -122,6 +122,7 @@ def _scores(prediction: Prediction) -> list[tuple[str, object]]:
     """Every score without fitting: possible, or why not."""
     from doubtmap import scores
     from doubtmap.errors import ModelError
+    from doubtmap.scores.rejection import suited
 
     rows: list[tuple[str, object]] = []
     kinds = (scores.STATELESS, scores.OF_QUERIES, scores.OF_MEMBERS)
@@ -132,10 +133,9 @@ def _scores(prediction: Prediction) -> list[tuple[str, object]]:
             rows.append((name, f"not possible: {error}"))
         else:
             rows.append((name, "possible"))
-    advice = "rejected for unknown objects (entropy says little there), max_softmax for errors"
-    if prediction.queries is None:
-        advice = "doubt for unknown objects, max_softmax or a fitted wrong for errors"
-    return [*rows, ("suited", advice)]
+    best, why = suited(prediction)
+    errors = "max_softmax for wrong pixels, or a fitted wrong (doubtmap fit wrong)"
+    return [*rows, ("suited", f"{best} for unknown objects: {why}"), ("", errors)]
 
 
 EXAMPLE = """

@@ -11,9 +11,9 @@ import typer
 from doubtmap.cli.commands import DATA, MODEL, OUTPUT, RUNNING, option
 from doubtmap.cli.commands import SCORES as SCORES_GROUP
 from doubtmap.cli.telling import log, tell_notes
-from doubtmap.errors import UsageError
+from doubtmap.errors import DoubtmapError, UsageError
 from doubtmap.option import Option, read_names
-from doubtmap.scores import OF_MEMBERS, OF_QUERIES, STATELESS
+from doubtmap.scores import DEFAULT, OF_MEMBERS, OF_QUERIES, STATELESS
 
 if TYPE_CHECKING:
     from doubtmap.datasets import Dataset
@@ -32,14 +32,18 @@ Images = Annotated[
     list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGES...")
 ]
 Scores = Annotated[
-    str,
+    str | None,
     option(
         SCORES_GROUP,
         f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}; of "
         f"several networks or passes: {', '.join(OF_MEMBERS)}; of networks that predict masks by "
         f"queries: {', '.join(OF_QUERIES)}; fitted: doubt:FILE, density:FILE, mahalanobis:FILE, "
-        f"wrong:FILE.",
+        f"wrong:FILE. Default: doubt; of networks with queries: rejected.",
     ),
+]
+AllScores = Annotated[
+    str,
+    option(SCORES_GROUP, "As of doubtmap score; all: every one without fitting."),
 ]
 Unknown = Annotated[
     str, option(DATA, "Label classes that count as unknown objects, or 'rest'.", metavar="NAMES")
@@ -169,6 +173,26 @@ class NetworkOptions:
 
 
 Network = Annotated[NetworkOptions, MODEL]
+
+
+def score_or_usual(score: str | None, segmenter: Segmenter) -> str:
+    """The score that was named, else the one that suits the kind of network, which is then told.
+
+    The kind is seen from a probe image; a network that refuses it has the default.
+    """
+    if score is not None:
+        return score
+    from doubtmap.engine.settings import bands_needed
+    from doubtmap.models.layers import probe_image
+    from doubtmap.scores.rejection import suited
+
+    try:
+        best, why = suited(segmenter(probe_image(bands_needed(segmenter))))
+    except DoubtmapError:
+        return DEFAULT
+    if best != DEFAULT:
+        tell_notes([f"The score is {best}: {why}."])
+    return best
 
 
 def seeded(seed: int) -> None:

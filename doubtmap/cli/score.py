@@ -21,18 +21,18 @@ from doubtmap.cli.options import (
     SkipBad,
     collected,
     read_numbers,
+    score_or_usual,
     seeded,
 )
 from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
-from doubtmap.scores import DEFAULT
 
 
 def score(
     model: Model,
     images: Images,
     network: Network,
-    scores: Scores = DEFAULT,
+    scores: Scores = None,
     out: Out = Path("doubt"),
     format: Annotated[str, option(OUTPUT, "Of the maps: png, npy, tiff, safetensors.")] = "png",
     range: Annotated[
@@ -59,7 +59,7 @@ def score(
         summary = write_scores(
             segmenter,
             collected(images, limit),
-            parse_scores(scores),
+            parse_scores(score_or_usual(scores, segmenter)),
             out,
             format=format,
             range=read_numbers("--range", range) if range is not None else None,  # type: ignore[arg-type]
