@@ -194,7 +194,7 @@ class OnnxBackend:
 
     @property
     def last_layers(self) -> Mapping[str, LastLayer]:
-        """Convolutions that could be the classifier, by node name."""
+        """Convolutions and linear layers that could be the classifier, by node name."""
         return {name: layer for name, (_, _, layer) in self._layers.items()}
 
     def run(self, x: Tensor, taps: Collection[str] = ()) -> tuple[object, list[Tap]]:
@@ -252,15 +252,19 @@ class OnnxBackend:
 
 
 def _convolutions(graph: Any) -> dict[str, tuple[str, str, LastLayer]]:
-    """Convolutions that could be the classifier, in the graph's order: input, output and layer."""
+    """Layers that could be the classifier, in the graph's order: input, output and layer."""
     weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             weights[node.output[0]] = list(node.attribute[0].t.dims)
     layers = {}
     for node in graph.node:
+        if (linear := _linear(node, weights, graph)) is not None:
+            layers[node.name or node.output[0]] = linear
         shape = weights.get(node.input[1], []) if node.op_type == "Conv" else []
         told = {a.name: list(a.ints) or a.i for a in node.attribute}
+        if (apart := _transposed(node, weights, told)) is not None:
+            layers[node.name or node.output[0]] = (node.input[0], node.output[0], apart)
         if len(shape) != 4 or told.get("group", 1) != 1:
             continue
         window = Window() if math.prod(shape[2:]) == 1 else _window(shape[2:], told)
@@ -268,6 +272,34 @@ def _convolutions(graph: Any) -> dict[str, tuple[str, str, LastLayer]]:
             layer = LastLayer(shape[0], window=window)
             layers[node.name or node.output[0]] = (node.input[0], node.output[0], layer)
     return layers
+
+
+def _linear(
+    node: Any, weights: Mapping[str, list[int]], graph: Any
+) -> tuple[str, str, LastLayer] | None:
+    """A linear layer on tokens: a product with a matrix, and the bias that is added to it."""
+    shape = weights.get(node.input[1], []) if node.op_type == "MatMul" else []
+    if len(shape) != 2:
+        return None
+    said = node.output[0]
+    users = [other for other in graph.node if said in other.input]
+    if len(users) == 1 and users[0].op_type == "Add":
+        others = [weights.get(name) for name in users[0].input if name != said]
+        if others == [[shape[1]]]:
+            said = users[0].output[0]
+    return node.input[0], said, LastLayer(shape[1], "linear")
+
+
+def _transposed(
+    node: Any, weights: Mapping[str, list[int]], told: Mapping[str, Any]
+) -> LastLayer | None:
+    """A transposed convolution whose kernel is its stride: each pixel sees one of its input."""
+    shape = weights.get(node.input[1], []) if node.op_type == "ConvTranspose" else []
+    plain = not any(told.get("pads", [])) and not any(told.get("output_padding", []))
+    apart = told.get("strides") == shape[2:] and told.get("group", 1) == 1
+    even = all(each == 1 for each in told.get("dilations", []))
+    whole = len(shape) == 4 and apart and plain and even
+    return LastLayer(shape[1], "transposed") if whole else None
 
 
 def _window(kernel: list[int], told: Mapping[str, Any]) -> Window | None:
