@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -44,6 +45,8 @@ DEFAULTS = (
     "image_std", "do_flip_channel_order", "size_divisor", "do_split_image", "do_pad",
 )  # fmt: skip
 """Settings for which a processor's class has values of its own, where a folder leaves them out."""
+SAID = ("do_normalize", "do_rescale", "do_resize", "image_mean", "image_std", "resample")
+"""Settings without which a processor's class must be asked."""
 RESAMPLES: dict[int, Resample] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
 LEFT_OUT = {
@@ -217,6 +220,30 @@ def _completed(transformers: Any, settings: dict[str, Any], model_type: str) -> 
             if own is not inspect.Parameter.empty:
                 settings = settings | {key: dict(own) if isinstance(own, Mapping) else own}
     return settings
+
+
+def of_json(settings: dict[str, Any], config: Mapping[str, Any]) -> Preprocessing | None:
+    """What a processor's JSON says of images for a network that was exported.
+
+    Args:
+        settings: of `preprocessor_config.json`.
+        config: of `config.json`.
+
+    Returns:
+        None where the JSON leaves the normalisation to a class that is not here to be asked.
+    """
+    model_type = str(config.get("model_type", ""))
+    if any(key not in settings for key in SAID):  # transformers is asked, which takes seconds
+        try:
+            import transformers
+        except ImportError:
+            if settings.get("do_normalize") is not False and settings.get("image_mean") is None:
+                return None
+        else:
+            with _quiet(transformers):
+                settings = _completed(transformers, settings, model_type)
+    known = SimpleNamespace(model_type=model_type, image_size=config.get("image_size"))
+    return _preprocessing(settings, known)[0]
 
 
 def _preprocessing(

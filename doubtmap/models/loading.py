@@ -20,6 +20,7 @@ from doubtmap.models.ensemble import Ensemble
 from doubtmap.models.exported import exported_source, open_exported
 from doubtmap.models.folders import DESCRIPTION, open_python, open_trained
 from doubtmap.models.foreign import (
+    exported_inside,
     is_smp,
     is_torchscript,
     module_names,
@@ -36,6 +37,7 @@ from doubtmap.models.huggingface import open_huggingface
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.onnx import open_onnx
+from doubtmap.models.openvino import open_openvino
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
 from doubtmap.models.saved import SavedPredictions
 from doubtmap.models.studying import Asked
@@ -257,8 +259,12 @@ def _opened(model: object, device: torch.device | str | None) -> Source:
     if path.is_dir():
         if is_smp(path):
             return open_smp(path, device)
+        if len(inside := exported_inside(path)) == 1:
+            return _opened(str(inside[0]), device)
         refuse_folder(path)
         return open_huggingface(name, device)
+    if name.endswith(".xml") and path.is_file():
+        return open_openvino(path, device)
     if name.endswith(".onnx"):
         return open_onnx(Path(name), device)
     if name.endswith(".pt2"):

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
-from doubtmap.models.foreign import beside, names_of
+from doubtmap.models.foreign import SEMANTIC, beside, names_of
 from doubtmap.models.module import window_of
-from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
+from doubtmap.models.preprocessing import FixedSize, Preprocessing
 from doubtmap.prediction import Window
 
 PASSING = ("Cast", "Transpose", "Identity", "Unsqueeze", "Squeeze")
@@ -66,10 +66,12 @@ def open_onnx(path: Path, device: torch.device | str | None = None) -> Source:
             f"Export it again."
         ) from error
     backend = OnnxBackend(model, path, onnxruntime, device)
+    refuse_task(model, path)
     fixed = backend.fixed_size
-    how, names = beside(path)
-    how = _inside(model.graph, backend) or how
-    size = FixedSize(*fixed) if fixed else ImageSize()
+    told, names = beside(path)
+    how = _inside(model.graph, backend) or told or _of_ultralytics(model) or Preprocessing()
+    if fixed:
+        how = replace(how, size=FixedSize(*fixed), window=None)
     notes = fixed_notes(fixed, backend.fixed_batch)
     if backend.last:
         notes += ("The file takes images with their colours on the last axis.",)
@@ -77,7 +79,7 @@ def open_onnx(path: Path, device: torch.device | str | None = None) -> Source:
         backend,
         str(path),
         "onnx",
-        replace(how or Preprocessing(), size=size),
+        how,
         _metadata_names(model) or names,
         notes=notes,
         sha256=None if external else sha256_of(path),
@@ -121,6 +123,29 @@ def constant_values(graph: Any) -> dict[str, list[float]]:
             tensors[node.output[0]] = node.attribute[0].t
     small = {n: t for n, t in tensors.items() if math.prod(t.dims) <= 16 and t.data_type in _FLOATS}
     return {name: numpy_helper.to_array(t).ravel().tolist() for name, t in small.items()}
+
+
+def _of_ultralytics(model: Any) -> Preprocessing | None:
+    """What a file that Ultralytics exported takes."""
+    said = {prop.key: prop.value for prop in model.metadata_props}
+    if "ultralytics" not in said.get("author", "").lower():
+        return None
+    return Preprocessing((0.0,) * 3, (1.0,) * 3, origin="Ultralytics takes [0, 1]")
+
+
+def refuse_task(model: Any, path: Path) -> None:
+    """Refuse what Ultralytics exported for another task than semantic segmentation.
+
+    Raises:
+        UsageError: with the task.
+    """
+    said = {prop.key: prop.value for prop in model.metadata_props}
+    task = said.get("task", "")
+    if _of_ultralytics(model) and task not in ("", *SEMANTIC):
+        raise UsageError(
+            f"{path}: expected a network for semantic segmentation, got one of Ultralytics for the "
+            f"task {task}, which gives boxes or instances. Load a network of the task semantic."
+        )
 
 
 def _metadata_names(model: Any) -> tuple[str, ...]:

@@ -164,44 +164,6 @@ def test_a_state_dict_with_the_function_that_builds_its_network(tmp_path):
         load(reference)
 
 
-FILES = {
-    "a.engine": "TensorRT",
-    "a.tflite": "TensorFlow Lite",
-    "a.mlmodel": "Core ML",
-    "a.keras": "Keras",
-    "a.xml": "OpenVINO",
-    "a.pb": "TensorFlow graph",
-    "a.safetensors": "weights=FILE",
-    "a.pkl": "pickle",
-    "a.pth": "does not say what network",
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_files_of_others_are_named_with_the_way_out(tmp_path, name):
-    (tmp_path / name).write_bytes(b"something")
-    with pytest.raises(UsageError, match=FILES[name]):
-        load(tmp_path / name)
-
-
-FOLDERS = {
-    "saved_model.pb": "TensorFlow SavedModel",
-    "plans.json": "saved:FOLDER",
-    "adapter_config.json": "Merge it",
-    "checkpoint-100/config.json": r"Pass .*checkpoint-100",
-    "onnx/model.onnx": r"Pass .*model\.onnx",
-    "network.xml": "OpenVINO",
-}
-
-
-@pytest.mark.parametrize("name", FOLDERS)
-def test_folders_of_others_are_named_with_the_way_out(tmp_path, name):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text("{}")
-    with pytest.raises(UsageError, match=FOLDERS[name]):
-        load(tmp_path)
-
-
 @pytest.mark.parametrize("name", ["a.onnx", "a.pt2", "folder/model.safetensors"])
 def test_pointers_of_git_lfs(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
