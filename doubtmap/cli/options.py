@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Model = Annotated[
     str,
     typer.Argument(
-        help="Hugging Face folder or name, FILE.onnx, FILE.pt2, a TorchScript file, saved:FOLDER, "
-        "python:FILE.py:FUNCTION, or demo; several, comma-separated, are an ensemble.",
+        help="Hugging Face folder or name, FILE.onnx, FILE.pt2, FILE.xml, a TorchScript file, "
+        "saved:FOLDER, python:FILE.py:FUNCTION, or demo; several, with commas, are an ensemble.",
         metavar="MODEL",
     ),
 ]

@@ -46,8 +46,8 @@ from doubtmap.prediction import Segmenter
 
 log = logging.getLogger("doubtmap")
 FORMS = (
-    "an nn.Module, a Hugging Face folder or owner/name, FILE.onnx, FILE.pt2, a TorchScript file, "
-    "saved:FOLDER, python:FILE.py:FUNCTION, or demo"
+    "an nn.Module, a Hugging Face folder or owner/name, FILE.onnx, FILE.pt2, FILE.xml of "
+    "OpenVINO, a TorchScript file, saved:FOLDER, python:FILE.py:FUNCTION, or demo"
 )
 
 
@@ -70,9 +70,9 @@ def load(
 
     Args:
         model: an `nn.Module`, a Hugging Face folder or `owner/name`, `FILE.onnx`, `FILE.pt2`
-            (`torch.export`), a TorchScript file, `saved:FOLDER`, `python:FILE.py:FUNCTION`, or
-            `demo`; several of the names, separated
-            by commas, are an ensemble, and all other arguments are for each member.
+            (`torch.export`), `FILE.xml` (OpenVINO), a TorchScript file, `saved:FOLDER`,
+            `python:FILE.py:FUNCTION`, or `demo`; several of the names, separated by commas, are an
+            ensemble, and all other arguments are for each member.
         classes: one name per class; default: the network's own.
         mean: one value a band, for RGB in [0, 1]; default: the network's own, else ImageNet's.
         std: likewise.
