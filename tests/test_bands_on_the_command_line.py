@@ -11,6 +11,7 @@ from torch import nn
 
 import doubtmap as dm
 from doubtmap.datasets import Outlines, Pasted, open_dataset
+from doubtmap.datasets.reading import Rendering, read_image
 from doubtmap.engine.settings import with_bands_of
 from doubtmap.errors import DataError, UsageError
 
@@ -132,6 +133,18 @@ def test_all_bands_go_to_a_network_of_as_many_means(run, field):
     assert pixels.shape == (12, *SIZE)
     classes = np.asarray(Image.open(field / "out" / "classes" / "0.png"))
     assert (classes == pixels[9:].float().argmax(0).numpy()).all()
+
+
+def test_bands_of_sixteen_bits_and_a_limit(run, field):
+    for path in (field / "images").iterdir():
+        pixels = read_image(path, Rendering(every=12)).permute(1, 2, 0).numpy()
+        write_tiff(path, pixels.astype(np.uint16) * 257)
+    words = (f"python:{field / 'net.py'}:four", f"folder:{field}", *FOUR.split(), "--limit", 2)
+    code, _, said = run("evaluate", *words, "--scores", "entropy", "--out", field / "out")
+    assert code == 0, said
+    figures = json.loads((field / "out" / "results.json").read_text())
+    assert figures["segmentation"]["accuracy"] == pytest.approx(0.9, abs=0.01)
+    assert "0 to 65535" in " ".join(figures["notes"])
 
 
 def test_a_file_without_the_bands_is_named_and_can_be_skipped(run, field):

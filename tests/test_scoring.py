@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 import doubtmap as dm
+from doubtmap.fitting import fit_score
 from doubtmap.objects import ObjectRule
 from doubtmap.objects.writing import write_objects
 from doubtmap.prediction import Prediction
@@ -156,6 +157,14 @@ def test_evaluation_counts_an_image_that_gives_nan_and_says_why(one_black):
     assert [*found.figures["data"]["skipped"]] == ["000001"]
     notes = " ".join(found.figures["notes"])
     assert "1 images could not be used, and were skipped: 000001: network: expected f" in notes
+
+
+def test_a_fit_names_an_image_that_gives_nan(one_black, tmp_path):
+    pairs = [(str(path), torch.zeros(24, 32, dtype=torch.int64)) for path in one_black]
+    data = dm.open_dataset(pairs, classes=["a", "b", "c", "d"])
+    for score in ("doubt(layer=classifier)", "density"):
+        with pytest.raises(dm.DataError, match=r"^000001: network: expected finite logits"):
+            fit_score(score, nan_segmenter(), data)
 
 
 def test_arrays_in_place_of_logits_are_refused_in_a_sentence():
