@@ -11,11 +11,11 @@ from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.run import Pairs, Progress, read_ahead
 from doubtmap.engine.seen import images_seen
-from doubtmap.engine.settings import origin_of
+from doubtmap.engine.settings import origin_of, with_bands_of
 from doubtmap.engine.splitting import split_images
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import check_place
-from doubtmap.prediction import Prediction, Segmenter, listening_to
+from doubtmap.prediction import Prediction, Segmenter, listening_to, showing
 from doubtmap.scores.default import FEWEST, MOST, Doubt
 from doubtmap.scores.density import Density
 from doubtmap.scores.parsing import open_scores, parse_fit, split_names
@@ -73,6 +73,7 @@ def fit_score(
         )
     if out is not None:
         check_place(out)
+    dataset = with_bands_of(segmenter, dataset)
     fitted = FITS[name](segmenter, dataset, options, progress)
     fitted = replace(fitted, origin=replace(fitted.origin, command=command))
     if out is not None:
@@ -135,7 +136,12 @@ class Unlabelled:
 
     def __iter__(self) -> Iterator[Prediction]:
         for done, (_, sample) in enumerate(read_ahead(self.dataset, self.indices), 1):
-            yield self.segmenter(sample.image[None])
+            try:
+                with showing(sample.name):
+                    prediction = self.segmenter(sample.image[None])
+            except DataError as error:
+                raise DataError(f"{sample.name}: {error}") from error
+            yield prediction
             if self.progress:
                 self.progress("fit", done, len(self.indices))
 

@@ -409,6 +409,11 @@ def as_prediction(logits: Prediction | Tensor) -> Prediction:
     """Let scores that are plain arithmetic on logits take a tensor `(B, C, H, W)` too."""
     if isinstance(logits, Prediction):
         return logits
+    if not isinstance(logits, Tensor):
+        raise UsageError(
+            f"scores: expected a prediction or a tensor of logits (B, C, H, W), got "
+            f"{type(logits).__name__}. Convert an array with torch.from_numpy(x)."
+        )
     return Prediction(
         logits, size=(logits.shape[-2], logits.shape[-1]) if logits.ndim > 1 else (0, 0)
     )

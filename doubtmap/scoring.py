@@ -24,12 +24,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from doubtmap.datasets.reading import Rendering, read_image, read_or_skip
+from doubtmap.datasets.reading import (
+    Rendering,
+    in_colour,
+    left_out,
+    none_left,
+    read_image,
+    read_or_skip,
+)
 from doubtmap.datasets.survey import survey
-from doubtmap.engine.settings import hold_to, model_settings, score_settings
+from doubtmap.engine.settings import bands_needed, hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import write_atomically
-from doubtmap.models.layers import deepest_layer
+from doubtmap.models.layers import deepest_layer, probe_image
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.saved import NoNameError
@@ -55,7 +62,7 @@ class ScoredImage:
 
     Args:
         path: of the image.
-        image: `(3, H, W)` uint8.
+        image: `(3, H, W)` uint8, or all bands for a network that takes others.
         prediction: of this image alone.
         maps: `(H, W)` float32 by score, higher = more doubt.
     """
@@ -87,7 +94,8 @@ def score_images(
     """
     segmenter = prepared(segmenter, scores)
     if rendering is None:
-        rendering = survey([(path, None) for path in paths], Rendering()).rendering
+        known = Rendering(every=bands_needed(segmenter))
+        rendering = survey([(path, None) for path in paths], known).rendering
     read = functools.partial(read_image, rendering=rendering)
 
     def skip(path: Path, error: DataError) -> None:
@@ -113,12 +121,12 @@ def _attempt(
     try:
         with showing(path.name):
             prediction = segmenter(image[None])
+        return ScoredImage(path, image, prediction, score_maps(prediction, scores))
     except DataError as error:
         if skipped is None:
             raise DataError(f"{path}: {error}") from error
-        skipped[path] = str(error)
+        skipped[path] = f"{path}: {error}"
         return None
-    return ScoredImage(path, image, prediction, score_maps(prediction, scores))
 
 
 WRITERS = 2
@@ -170,7 +178,7 @@ def write_scores(
         _make(out / folder)
     if not resume:
         (out / "settings.json").unlink(missing_ok=True)
-    seen = survey([(path, None) for path in paths], Rendering(range))
+    seen = survey([(path, None) for path in paths], Rendering(range, every=bands_needed(segmenter)))
     settings = model_settings(segmenter) | score_settings(scores) | {"format": format}
     settings |= {"range": seen.rendering.range}
     waiting = Waiting(out)
@@ -200,7 +208,7 @@ def write_scores(
         for future in writing:
             future.result()
     if not done:
-        raise DataError(f"none of the {len(paths)} images could be read, such as {paths[0]}.")
+        raise DataError(none_left(len(paths), skipped))
     every = {path: files_of(out, names[path], folders, format) for path in paths}
     pictures = {path: functools.partial(_picture, path, seen.rendering) for path in every}
     scales = waiting.finish([(*every[path],) for path in every], list(scores), pictures.values())
@@ -217,8 +225,7 @@ def write_scores(
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
     write_atomically(out / "score.json", json.dumps(about, indent=1).encode())
-    lost = f", {len(skipped)} could not be read" if skipped else ""
-    return f"{done} of {len(paths)} images scored{lost}: {out}"
+    return f"{done} of {len(paths)} images scored{left_out(skipped)}: {out}"
 
 
 def folders_of(scores: Iterable[str]) -> dict[str, str]:
@@ -260,7 +267,7 @@ def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _picture(path: Path, rendering: Rendering) -> NDArray[np.uint8]:
-    return read_image(path, rendering).permute(1, 2, 0).numpy()
+    return in_colour(read_image(path, rendering))
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +293,7 @@ def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
             )
             for name, score in scores.items()
         },
-        scored.image.permute(1, 2, 0).numpy(),
+        in_colour(scored.image),
     )
 
 
@@ -369,10 +376,6 @@ def _check_probability(name: str, values: Tensor) -> None:
         )
 
 
-PROBE = (96, 128)
-"""Height and width of the image by whose features a network is recognised."""
-
-
 def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
     """The network with all that fitted scores need of it, once it is seen to be theirs.
 
@@ -406,7 +409,7 @@ def before_last_activation(segmenter: Segmenter) -> str | None:
     network = _one_window(segmenter)
     if not isinstance(network, NetworkSegmenter):
         return None
-    return before_activation(network, probe_image())
+    return before_activation(network, probe_image(bands_needed(segmenter)))
 
 
 def deepest(segmenter: Segmenter, image: Tensor) -> str:
@@ -429,16 +432,6 @@ def _one_window(segmenter: Segmenter) -> Segmenter:
     return segmenter.segmenter if isinstance(segmenter, Windows) else segmenter
 
 
-def probe_image() -> Tensor:
-    """`(1, 3, H, W)` in [0, 1], the same on every machine: smooth shapes and some noise."""
-    rows = torch.linspace(0, 1, PROBE[0])[:, None]
-    columns = torch.linspace(0, 1, PROBE[1])[None]
-    waves = [torch.sin(20 * (k + 1) * rows * columns) for k in range(3)]
-    discs = [((rows - 0.5) ** 2 + (columns - 0.25 * k) ** 2 < 0.03).float() for k in range(1, 4)]
-    image = torch.stack([(1 + wave) / 4 + disc / 2 for wave, disc in zip(waves, discs)])
-    return image[None].clamp(0, 1)
-
-
 def fingerprint_of(segmenter: Segmenter) -> Tensor:
     """`(C,)`, the mean native logits of the probe image; empty where there are none of it."""
     return _mean_of_probe(segmenter, lambda prediction: prediction.native_logits)
@@ -451,7 +444,7 @@ def features_of(segmenter: Segmenter, score: FittedScore) -> Tensor:
 
 def _mean_of_probe(segmenter: Segmenter, of: Callable[[Prediction], Tensor]) -> Tensor:
     try:
-        prediction = segmenter(probe_image())
+        prediction = segmenter(probe_image(bands_needed(segmenter)))
     except NoNameError:  # predictions were saved, and none of the probe image
         return torch.zeros(0)
     return of(prediction).mean((0, 2, 3)).cpu()

@@ -198,7 +198,7 @@ def test_a_truncated_image_is_named_or_counted(run, network, photographs, tmp_pa
     assert "Traceback" not in error
     code, printed, _ = run("score", network, photographs, "--out", out, "--skip-bad")
     assert code == 0
-    assert "2 of 3 images scored, 1 could not be read" in printed
+    assert "2 of 3 images scored, 1 could not be used" in printed
 
 
 MISUSE = [

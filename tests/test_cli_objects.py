@@ -193,7 +193,7 @@ def test_a_world_file_and_crs(objects, photographs, tmp_path):
     code, _, err = objects("--crs", "EPSG:4326")
     assert code == 1 and "a.pgw" in err
     code, printed, _ = objects("--skip-bad")
-    assert code == 0 and "1 could not be read" in printed
+    assert code == 0 and "1 could not be used" in printed
 
 
 def test_crs_without_any_georeference_is_refused(objects, tmp_path):

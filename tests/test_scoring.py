@@ -1,16 +1,22 @@
 """What `doubtmap score` holds on to while the network works."""
 
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+import doubtmap as dm
+from doubtmap.fitting import fit_score
+from doubtmap.objects import ObjectRule
+from doubtmap.objects.writing import write_objects
 from doubtmap.prediction import Prediction
 from doubtmap.reports.scales import natural_scale
 from doubtmap.scores import divergence, entropy, gradient, margin, max_softmax
-from doubtmap.scoring import write_scores
+from doubtmap.scoring import score_images, write_scores
 
 
 class Forgetful:
@@ -79,3 +85,88 @@ def test_a_range_is_asked_for_and_told(run, tmp_path):
     assert code == 0 and "0 to 4000 is black to white" in told
     code, _, told = run(*line, "--out", tmp_path / "no", "--range", "5")
     assert code == 2 and "--range: expected LOW,HIGH" in told
+
+
+class GivesNaN(nn.Module):
+    """Divides by an image's contrast, which black images lack."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        return self.classifier((x - x.mean()) / x.std())
+
+
+@pytest.fixture
+def one_black(tmp_path):
+    """Three photographs, the second of them black."""
+    (folder := tmp_path / "photographs").mkdir()
+    for number, high in enumerate((255, 0, 255)):
+        pixels = torch.randint(0, high + 1, (24, 32, 3), dtype=torch.uint8).numpy()
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return sorted(folder.iterdir())
+
+
+def nan_segmenter():
+    return dm.load(GivesNaN(), mean=(0, 0, 0), std=(1, 1, 1), classes=["a", "b", "c", "d"])
+
+
+def test_an_image_that_gives_nan_is_named_in_every_pass_over_files(one_black, tmp_path):
+    entropy = {"entropy": dm.scores.entropy}
+    with pytest.raises(dm.DataError, match=r"1\.png: network: expected finite logits"):
+        list(score_images(nan_segmenter(), one_black, entropy))
+    said = write_scores(nan_segmenter(), one_black, entropy, tmp_path / "s", skip_bad=True)
+    assert "2 of 3 images scored, 1 could not be used, such as 1.png" in said
+    assert not (tmp_path / "s" / "entropy" / "1.png").exists()
+    found = write_objects(
+        nan_segmenter(),
+        one_black,
+        ("entropy", dm.scores.entropy),
+        ObjectRule(1.3, 1),
+        tmp_path / "o",
+        skip_bad=True,
+    )
+    assert found["images"] == 2 and [Path(path).name for path in found["skipped"]] == ["1.png"]
+
+
+def test_no_image_left_gives_the_reason(one_black, tmp_path):
+    with pytest.raises(dm.DataError, match=r"none of the 1 .* used: .*1\.png: network: expected f"):
+        write_scores(
+            nan_segmenter(), one_black[1:2], {"entropy": entropy}, tmp_path / "out", skip_bad=True
+        )
+
+
+def test_a_score_that_gives_nan_for_one_image_is_counted(one_black, fresh_segmenter):
+    def dark(prediction):
+        values = dm.scores.entropy(prediction)
+        return values / 0 * 0 if calls.append(1) or len(calls) == 2 else values
+
+    calls: list[int] = []
+    skipped: dict[Path, str] = {}
+    kept = list(score_images(fresh_segmenter(), one_black, {"dark": dark}, skipped))
+    assert [scored.path.name for scored in kept] == ["0.png", "2.png"]
+    assert "1.png: dark: expected finite scores" in skipped[one_black[1]]
+
+
+def test_evaluation_counts_an_image_that_gives_nan_and_says_why(one_black):
+    pairs = [(str(path), torch.zeros(24, 32, dtype=torch.int64)) for path in one_black]
+    with pytest.raises(dm.DataError, match=r"^000001: network: expected finite logits"):
+        dm.evaluate(nan_segmenter(), pairs, scores=["entropy"], replicates=20)
+    found = dm.evaluate(nan_segmenter(), pairs, scores=["entropy"], replicates=20, skip_bad=True)
+    assert [*found.figures["data"]["skipped"]] == ["000001"]
+    notes = " ".join(found.figures["notes"])
+    assert "1 images could not be used, and were skipped: 000001: network: expected f" in notes
+
+
+def test_a_fit_names_an_image_that_gives_nan(one_black, tmp_path):
+    pairs = [(str(path), torch.zeros(24, 32, dtype=torch.int64)) for path in one_black]
+    data = dm.open_dataset(pairs, classes=["a", "b", "c", "d"])
+    for score in ("doubt(layer=classifier)", "density"):
+        with pytest.raises(dm.DataError, match=r"^000001: network: expected finite logits"):
+            fit_score(score, nan_segmenter(), data)
+
+
+def test_arrays_in_place_of_logits_are_refused_in_a_sentence():
+    with pytest.raises(dm.UsageError, match=r"got ndarray\. Convert an array with torch.from_n"):
+        dm.scores.entropy(np.zeros((1, 3, 4, 4)))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from doubtmap.cli.commands import DATA, OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
+    AllScores,
     Data,
     Limit,
     Model,
     Network,
     Out,
     Resume,
-    Scores,
     Seed,
     SkipBad,
     Unknown,
@@ -35,7 +35,7 @@ def evaluate_command(
     model: Model,
     data: Data,
     network: Network,
-    scores: Scores = "all",
+    scores: AllScores = "all",
     unknown: Unknown = "",
     out: Out = Path("results"),
     json: Annotated[bool, option(OUTPUT, "Print results.json to stdout.", "--json")] = False,

@@ -11,6 +11,8 @@ from doubtmap.cli.commands import as_command
 from doubtmap.cli.options import Network
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from doubtmap.prediction import Prediction, Segmenter
 
 
@@ -63,21 +65,31 @@ def understood(segmenter: Segmenter, image: Path | None) -> list[tuple[str, obje
 
     import torch
 
-    from doubtmap.datasets import read_image
+    from doubtmap.datasets.reading import Rendering, read_image
+    from doubtmap.engine.settings import bands_needed
     from doubtmap.prediction import showing
 
+    bands = bands_needed(segmenter)
     if image is not None:
-        pixels = read_image(image)[None]
+        pixels = read_image(image, Rendering(every=bands))[None]
     else:
-        bands = len(segmenter.description.get("mean") or (0, 0, 0))  # type: ignore[arg-type]
-        pixels = torch.rand(1, bands, 256, 256, generator=torch.Generator().manual_seed(0))
+        pixels = torch.rand(1, bands or 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with showing("" if image is None else image.name):
-        segmenter(pixels)
+        _seen(segmenter, pixels, image)
         start = time.perf_counter()
         prediction = segmenter(pixels)
         seconds = time.perf_counter() - start
     call = ("call", f"{1000 * seconds:.1f} ms")
     return [*_described(segmenter, prediction), call, *_scores(prediction)]
+
+
+def _seen(segmenter: Segmenter, pixels: Tensor, image: Path | None) -> None:
+    from doubtmap.errors import DataError
+
+    try:
+        segmenter(pixels)
+    except DataError as error:
+        raise DataError(f"{image or 'noise of 256x256 pixels'}: {error}") from error
 
 
 def _described(segmenter: Segmenter, prediction: Prediction) -> list[tuple[str, object]]:
@@ -110,6 +122,7 @@ def _scores(prediction: Prediction) -> list[tuple[str, object]]:
     """Every score without fitting: possible, or why not."""
     from doubtmap import scores
     from doubtmap.errors import ModelError
+    from doubtmap.scores.rejection import suited
 
     rows: list[tuple[str, object]] = []
     kinds = (scores.STATELESS, scores.OF_QUERIES, scores.OF_MEMBERS)
@@ -120,10 +133,9 @@ def _scores(prediction: Prediction) -> list[tuple[str, object]]:
             rows.append((name, f"not possible: {error}"))
         else:
             rows.append((name, "possible"))
-    advice = "rejected for unknown objects (entropy says little there), max_softmax for errors"
-    if prediction.queries is None:
-        advice = "doubt for unknown objects, max_softmax or a fitted wrong for errors"
-    return [*rows, ("suited", advice)]
+    best, why = suited(prediction)
+    errors = "max_softmax for wrong pixels, or a fitted wrong (doubtmap fit wrong)"
+    return [*rows, ("suited", f"{best} for unknown objects: {why}"), ("", errors)]
 
 
 EXAMPLE = """

@@ -19,11 +19,11 @@ from doubtmap.cli.options import (
     SkipBad,
     collected,
     names,
+    score_or_usual,
     seeded,
 )
 from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
-from doubtmap.scores import DEFAULT
 
 if TYPE_CHECKING:
     from doubtmap.decisions.file import Threshold
@@ -40,7 +40,7 @@ def objects_command(
         str, option(SCORES, "Of the score: a number, or a file of doubtmap threshold.")
     ],
     score: Annotated[
-        str | None, option(SCORES, "One. Default: the threshold file's, else doubt.")
+        str | None, option(SCORES, "One. Default: the file's, else doubt, or rejected of queries.")
     ] = None,
     smallest: Annotated[int, option(OBJECTS, "Pixels of the smallest object.")] = 50,
     smallest_share: Annotated[
@@ -70,6 +70,7 @@ def objects_command(
 ) -> None:
     """Unknown objects as things: COCO and GeoJSON files, a table, and pictures."""
     _check(threshold)
+    from doubtmap.datasets.reading import left_out
     from doubtmap.objects import ObjectRule
     from doubtmap.objects.find import class_indices
     from doubtmap.objects.writing import write_objects
@@ -94,7 +95,7 @@ def objects_command(
             progress=progress,
         )
     tell_notes(found["notes"])
-    skipped = f", {len(found['skipped'])} could not be read" if found["skipped"] else ""
+    skipped = left_out(found["skipped"])
     sentence = f"{found['objects']} objects in {found['images']} images{skipped}: {out}"
     typer.echo(json_text.dumps(found, indent=1) if json else sentence)
 
@@ -117,7 +118,7 @@ def _score_and_threshold(
         limit = float(threshold)
     except ValueError:
         return _of_file(segmenter, score, threshold)
-    return _one(score or DEFAULT), limit, {"given": threshold}
+    return _one(score_or_usual(score, segmenter)), limit, {"given": threshold}
 
 
 def _of_file(

@@ -11,9 +11,9 @@ import typer
 from doubtmap.cli.commands import DATA, MODEL, OUTPUT, RUNNING, option
 from doubtmap.cli.commands import SCORES as SCORES_GROUP
 from doubtmap.cli.telling import log, tell_notes
-from doubtmap.errors import UsageError
+from doubtmap.errors import DoubtmapError, UsageError
 from doubtmap.option import Option, read_names
-from doubtmap.scores import OF_MEMBERS, OF_QUERIES, STATELESS
+from doubtmap.scores import DEFAULT, OF_MEMBERS, OF_QUERIES, STATELESS
 
 if TYPE_CHECKING:
     from doubtmap.datasets import Dataset
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Model = Annotated[
     str,
     typer.Argument(
-        help="Hugging Face folder or name, FILE.onnx, FILE.pt2, a TorchScript file, saved:FOLDER, "
-        "python:FILE.py:FUNCTION, or demo; several, comma-separated, are an ensemble.",
+        help="Hugging Face folder or name, FILE.onnx, FILE.pt2, FILE.xml, a TorchScript file, "
+        "saved:FOLDER, python:FILE.py:FUNCTION, or demo; several, with commas, are an ensemble.",
         metavar="MODEL",
     ),
 ]
@@ -32,14 +32,18 @@ Images = Annotated[
     list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGES...")
 ]
 Scores = Annotated[
-    str,
+    str | None,
     option(
         SCORES_GROUP,
         f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}; of "
         f"several networks or passes: {', '.join(OF_MEMBERS)}; of networks that predict masks by "
         f"queries: {', '.join(OF_QUERIES)}; fitted: doubt:FILE, density:FILE, mahalanobis:FILE, "
-        f"wrong:FILE.",
+        f"wrong:FILE. Default: doubt; of networks with queries: rejected.",
     ),
+]
+AllScores = Annotated[
+    str,
+    option(SCORES_GROUP, "As of doubtmap score; all: every one without fitting."),
 ]
 Unknown = Annotated[
     str, option(DATA, "Label classes that count as unknown objects, or 'rest'.", metavar="NAMES")
@@ -101,11 +105,11 @@ class NetworkOptions:
     ] = None
     mean: Annotated[
         tuple[float, ...] | None,
-        Option("R,G,B of images in [0, 1]. Default: ImageNet's.", read=read_numbers),
+        Option("Of R,G,B, or each band, in [0, 1]. Default: ImageNet's.", read=read_numbers),
     ] = None
     std: Annotated[
         tuple[float, ...] | None,
-        Option("R,G,B of images in [0, 1]. Default: ImageNet's.", read=read_numbers),
+        Option("Of R,G,B, or each band, in [0, 1]. Default: ImageNet's.", read=read_numbers),
     ] = None
     input_size: Annotated[
         tuple[int, int] | Literal["image"] | None,
@@ -127,7 +131,7 @@ class NetworkOptions:
     channels: Annotated[str | None, Option("bgr for a network that wants that.")] = None
     bands: Annotated[
         tuple[int, ...] | None,
-        Option("Bands that the network gets, such as 1,2,3,8.", read=read_whole_numbers),
+        Option("Bands of files that the network gets, as 1,2,3,8.", read=read_whole_numbers),
     ] = None
     device: Annotated[str | None, Option("Such as cpu or cuda:0.", group=RUNNING)] = None
     dropout_passes: Annotated[
@@ -189,6 +193,26 @@ class NetworkOptions:
 
 
 Network = Annotated[NetworkOptions, MODEL]
+
+
+def score_or_usual(score: str | None, segmenter: Segmenter) -> str:
+    """The score that was named, else the one that suits the kind of network, which is then told.
+
+    The kind is seen from a probe image; a network that refuses it has the default.
+    """
+    if score is not None:
+        return score
+    from doubtmap.engine.settings import bands_needed
+    from doubtmap.models.layers import probe_image
+    from doubtmap.scores.rejection import suited
+
+    try:
+        best, why = suited(segmenter(probe_image(bands_needed(segmenter))))
+    except DoubtmapError:
+        return DEFAULT
+    if best != DEFAULT:
+        tell_notes([f"The score is {best}: {why}."])
+    return best
 
 
 def seeded(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""`doubtmap score`: doubt maps, classes and overlays of images."""
+"""`doubtmap score`: doubt maps, classes and overlays of images, films and volumes."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from doubtmap.cli.options import (
     SkipBad,
     collected,
     read_numbers,
+    score_or_usual,
     seeded,
 )
 from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import DataError, UsageError
-from doubtmap.scores import DEFAULT
 
 if TYPE_CHECKING:
     from doubtmap.prediction import Segmenter
+
+RASTERS = ("geotiff", "cog")
 
 
 def score(
     model: Model,
     images: Images,
     network: Network,
-    scores: Scores = DEFAULT,
+    scores: Scores = None,
     out: Out = Path("doubt"),
     format: Annotated[
         str | None,
@@ -59,10 +61,9 @@ def score(
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
-    """Doubt maps, classes and overlays of images; films and volumes, too."""
+    """Doubt maps, classes and overlays of images; of films and volumes, too."""
     if range is not None and len(read_numbers("--range", range)) != 2:
         raise UsageError(f"--range: expected LOW,HIGH such as 0,4095, got {range}.")
-    from doubtmap.datasets.reading import Rendering
     from doubtmap.films import write_films
     from doubtmap.progress import progress_bar
     from doubtmap.scenes import write_scenes
@@ -70,39 +71,28 @@ def score(
     from doubtmap.scoring import write_scores
     from doubtmap.volumes import write_volumes
 
+    kind = kind_of(images)
     seeded(seed)
     segmenter = network.open(model, seed)
+    wanted = parse_scores(score_or_usual(scores, segmenter))
     span: Any = read_numbers("--range", range) if range is not None else None
-    kind = kind_of(images)
-    if kind is not None:
-        with progress_bar() as progress:
-            told: Any = {"command": command_line(), "progress": progress}
-            wanted = parse_scores(scores)
-            if kind == "films":
-                summary = write_films(segmenter, images, wanted, out, every=every, **told)
-            else:
-                told |= {"axis": axis, "range": span, "bands": network.bands or ()}
-                files = [Path(name) for name in images]
-                summary = write_volumes(segmenter, files, wanted, out, **told)
-        tell_notes(json.loads((out / "score.json").read_text())["notes"])
-        typer.echo(summary)
-        return
-    paths = collected(images, limit)
-    segmenter, format = _windowed(segmenter, paths, format)
-    wanted = parse_scores(scores)
+    about: dict[str, Any] = {"command": command_line()}
     with progress_bar() as progress:
-        about: Any = {"resume": resume, "command": command_line(), "progress": progress}
-        about |= {"skip_bad": skip_bad}
-        if format in RASTERS:
-            rendering = Rendering(span, network.bands or ())
-            cloud = format == "cog"
-            summary = write_scenes(
-                segmenter, paths, wanted, out, rendering=rendering, cloud=cloud, **about
-            )
+        about["progress"] = progress
+        if kind == "films":
+            summary = write_films(segmenter, images, wanted, out, every=every, **about)
+        elif kind == "volumes":
+            files = [Path(name) for name in images]
+            summary = write_volumes(segmenter, files, wanted, out, axis=axis, range=span, **about)
         else:
-            summary = write_scores(
-                segmenter, paths, wanted, out, format=format, range=span, **about
-            )
+            paths = collected(images, limit)
+            segmenter, format = _windowed(segmenter, paths, format)
+            about |= {"resume": resume, "skip_bad": skip_bad, "range": span}
+            if format in RASTERS:
+                cloud = format == "cog"
+                summary = write_scenes(segmenter, paths, wanted, out, cloud=cloud, **about)
+            else:
+                summary = write_scores(segmenter, paths, wanted, out, format=format, **about)
     tell_notes(json.loads((out / "score.json").read_text())["notes"])
     typer.echo(summary)
 
@@ -126,9 +116,6 @@ def kind_of(names: list[str]) -> str | None:
         if found:
             return kind
     return None
-
-
-RASTERS = ("geotiff", "cog")
 
 
 def _windowed(segmenter: Segmenter, paths: list[Path], format: str | None) -> tuple[Segmenter, str]:

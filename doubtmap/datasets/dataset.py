@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -29,7 +29,7 @@ class Sample:
 
     Args:
         name: unique within the data set, usable as a file name without suffix.
-        image: `(3, H, W)` uint8 RGB.
+        image: `(3, H, W)` uint8 RGB; all bands for a network that takes others.
         label: `(H, W)` int16: index into the data set's `class_names`, or `KNOWN`, `UNKNOWN`,
             `VOID`.
     """
@@ -92,6 +92,11 @@ class Derived:
         """The other's."""
         return notes_of(self.dataset)
 
+    def with_bands(self, count: int) -> Any:
+        """The same of the other with all bands."""
+        other = with_bands(self.dataset, count)
+        return self if other is self.dataset else replace(self, dataset=other)  # type: ignore[type-var]
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -103,3 +108,15 @@ class Derived:
 def notes_of(dataset: Dataset) -> tuple[str, ...]:
     """What a reader of results on a data set must know of its files, in sentences."""
     return tuple(getattr(dataset, "notes", ()))
+
+
+def with_bands(dataset: Dataset, count: int) -> Dataset:
+    """The data set with all bands of its images, for a network that takes others than RGB.
+
+    Args:
+        dataset: any; one whose images lie in no files stays as it is.
+        count: of bands that images must have; 0: red, green and blue are read.
+    """
+    method = getattr(dataset, "with_bands", None)
+    found: Dataset = method(count) if count and method is not None else dataset
+    return found

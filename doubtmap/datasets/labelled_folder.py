@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -42,6 +42,7 @@ class LabelledFolder:
         missing: for each such sample, by its index, the sentence that says so.
         fields: of each sample, what the fields of its path say.
         root: the folder.
+        every: see `Rendering`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class LabelledFolder:
     missing: Mapping[int, str] = field(default_factory=dict)
     fields: tuple[Mapping[str, str], ...] = ()
     root: Path = Path()
+    every: int = 0
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -64,6 +66,10 @@ class LabelledFolder:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def with_bands(self, count: int) -> LabelledFolder:
+        """The same with all bands of its images, of which there must be so many."""
+        return self if self.every == count else replace(self, every=count)
 
     def sample_name(self, index: int) -> str:
         """Name of a sample, without reading it."""
@@ -113,7 +119,7 @@ class LabelledFolder:
 
     @cached_property
     def _survey(self) -> Survey:
-        rendering = Rendering(self.layout.range, self.layout.bands)
+        rendering = Rendering(self.layout.range, self.layout.bands, every=self.every)
         return survey(self.files, rendering, by_place=not self.layout.values.in_colour)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from doubtmap.datasets.dataset import ComponentSizes, Sample
 from doubtmap.datasets.labels import LabelValues
-from doubtmap.datasets.reading import read_image, read_label
+from doubtmap.datasets.reading import Rendering, read_image, read_label
 from doubtmap.errors import DataError, UsageError
 
 _IMAGES = ("image", "img", "pixel_values", "images")
@@ -35,12 +35,14 @@ class PairedImages:
         classes: names in the order of the numbers in the masks.
         void: numbers that count for nothing.
         name: how results call it.
+        every: see `Rendering`; images then are `(K, H, W)`.
     """
 
     pairs: Any
     classes: tuple[str, ...]
     void: tuple[int, ...] = (255, -1)
     name: str = "pairs"
+    every: int = 0
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -61,6 +63,10 @@ class PairedImages:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def with_bands(self, count: int) -> PairedImages:
+        """The same with all bands of its images, of which there must be so many."""
+        return self if self.every == count else replace(self, every=count)
+
     def sample_name(self, index: int) -> str:
         """Name of a sample: its number."""
         return f"{index:06d}"
@@ -73,7 +79,7 @@ class PairedImages:
         """
         where = f"{self.name}[{index}]"
         image, mask = _pair(self.pairs[index], where)
-        pixels, raw = _image(image, where), _mask(mask, where)
+        pixels, raw = _image(image, where, self.every), _mask(mask, where)
         if pixels.shape[1:] != raw.shape[:2]:
             raise DataError(
                 f"{where}: expected an image and a mask of one size, got "
@@ -131,20 +137,24 @@ def _pair(entry: Any, where: str) -> tuple[Any, Any]:
     return entry[0], entry[1]
 
 
-def _image(value: Any, where: str) -> Tensor:
+def _image(value: Any, where: str, every: int) -> Tensor:
     if isinstance(value, str | Path):
-        return read_image(value)
+        return read_image(value, Rendering(every=every))
     if isinstance(value, Image.Image):
         value = np.array(value.convert("RGB"))
     pixels = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
-    if pixels.ndim == 2:
+    if every and pixels.ndim == 3:
+        last = pixels.shape[2] < min(pixels.shape[:2])
+        pixels = pixels.transpose(2, 0, 1) if last else pixels
+    elif pixels.ndim == 2:
         pixels = np.repeat(pixels[None], 3, axis=0)
     elif pixels.ndim == 3 and pixels.shape[0] not in (1, 3) and pixels.shape[2] in (1, 3, 4):
         pixels = pixels[..., :3].transpose(2, 0, 1)
-    if pixels.ndim == 3 and pixels.shape[0] == 1:
+    if pixels.ndim == 3 and pixels.shape[0] == 1 and not every:
         pixels = np.repeat(pixels, 3, axis=0)
-    if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.size:
-        raise DataError(f"{where}: expected an image (3, H, W), got {pixels.shape}.")
+    few = pixels.ndim == 3 and (pixels.shape[0] < every if every else pixels.shape[0] != 3)
+    if pixels.ndim != 3 or few or not pixels.size:
+        raise DataError(f"{where}: expected an image ({every or 3}, H, W), got {pixels.shape}.")
     if pixels.dtype != np.uint8:
         low, high = float(pixels.min()), float(pixels.max())
         whole = pixels.dtype.kind in "iu"

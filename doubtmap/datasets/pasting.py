@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Never
 
 import numpy as np
 import torch
@@ -152,6 +153,17 @@ class Pasted(Derived):
     def name(self) -> str:
         """The data set's, with the objects and the seed."""
         return f"{self.dataset.name}+{self.outlines.name}@{self.seed}"
+
+    def with_bands(self, count: int) -> Never:
+        """None: cut-outs have red, green and blue only.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"pasting: expected a network that takes RGB images, got one of {count} bands, which "
+            f"cut-out objects lack. Leave pasting out."
+        )
 
     @property
     def settings(self) -> dict[str, object]:

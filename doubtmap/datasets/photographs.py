@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,10 +21,12 @@ class Photographs:
     Args:
         name: how results call them.
         files: the images.
+        every: see `Rendering`.
     """
 
     name: str
     files: tuple[Path, ...]
+    every: int = 0
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -43,10 +45,15 @@ class Photographs:
         """Name of a sample, without reading it."""
         return self.files[index].stem
 
+    def with_bands(self, count: int) -> Photographs:
+        """The same with all bands of its images, of which there must be so many."""
+        return self if self.every == count else replace(self, every=count)
+
     @functools.cached_property
     def rendering(self) -> Rendering:
         """How all of them become RGB."""
-        return survey([(path, None) for path in self.files], Rendering()).rendering
+        known = Rendering(every=self.every)
+        return survey([(path, None) for path in self.files], known).rendering
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +39,14 @@ class Rendering:
         bands: which become red, green and blue, from 1, or one for grey; without it, those that
             the file names so, else the first three.
         upright: turn a photograph as its EXIF tag says.
+        every: all bands are read, of which there must be so many, for a network that takes others
+            than red, green and blue; 0: these three.
     """
 
     range: tuple[float, float] | None = None
     bands: tuple[int, ...] = ()
     upright: bool = True
+    every: int = 0
 
 
 def read_image(path: str | Path, rendering: Rendering | None = None) -> Tensor:
@@ -56,35 +59,40 @@ def read_image(path: str | Path, rendering: Rendering | None = None) -> Tensor:
         rendering: the same for all images of a run; default: what this file says of itself.
 
     Returns:
-        `(3, H, W)` uint8.
+        `(3, H, W)` uint8; all bands of the file where the rendering says so.
 
     Raises:
-        DataError: the file is missing, damaged, too large, or no image.
+        DataError: the file is missing, damaged, too large, without the bands, or no image.
     """
     rendering = rendering or Rendering()
     raster = read_raster(path)
     if rendering.upright:
         raster = raster.upright
     pixels = raster.coloured
-    chosen = bands_of(raster, pixels.shape[2], rendering.bands, path)
+    chosen = bands_of(raster, pixels.shape[2], rendering, path)
     pixels = pixels[..., list(chosen)]
     if pixels.dtype != np.uint8:
         low, high = rendering.range or implied_range([brightness(pixels, raster.white, path)], path)
         pixels = scaled(pixels, low, high)
-    if pixels.shape[2] == 1:
+    if pixels.shape[2] == 1 and not rendering.every:
         pixels = np.repeat(pixels, 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def bands_of(
-    raster: Raster, count: int, wanted: Sequence[int], path: str | Path
-) -> tuple[int, ...]:
-    """Which bands, from 0, are red, green and blue, or grey.
+def bands_of(raster: Raster, count: int, rendering: Rendering, path: str | Path) -> tuple[int, ...]:
+    """Which bands, from 0, are red, green and blue, or grey; all of them for a network that asks.
 
     Raises:
         DataError: for a band that the file lacks.
     """
-    if wanted:
+    if rendering.every:
+        if rendering.every > count:
+            raise DataError(
+                f"{path}: expected {rendering.every} bands or more, as the network takes, got "
+                f"{count}. Give files that have them, or say others with bands= (--bands)."
+            )
+        return tuple(range(count))
+    if wanted := rendering.bands:
         if max(wanted) > count:
             raise DataError(
                 f"{path}: expected {max(wanted)} bands or more, got {count}. Correct bands."
@@ -93,6 +101,20 @@ def bands_of(
     if {"red", "green", "blue"} <= set(raster.band_names[:count]):
         return tuple(raster.band_names.index(name) for name in ("red", "green", "blue"))
     return (0, 1, 2) if count > 2 else (0,)
+
+
+def in_colour(image: Tensor) -> NDArray[np.uint8]:
+    """An image for the eye: its first three bands, or the only one as grey.
+
+    Args:
+        image: `(K, H, W)` uint8.
+
+    Returns:
+        `(H, W, 3)`.
+    """
+    shown = image[:3] if len(image) > 2 else image[:1].expand(3, -1, -1)
+    colours: NDArray[np.uint8] = shown.permute(1, 2, 0).numpy()
+    return colours
 
 
 @dataclass(frozen=True)
@@ -305,6 +327,18 @@ def _nothing(path: str | Path) -> str:
 
 K = TypeVar("K")
 T = TypeVar("T")
+
+
+def left_out(skipped: Mapping[Path, str] | Mapping[str, str] | None) -> str:
+    """Half a sentence on the images of a run that could not be used; empty where all were."""
+    if not skipped:
+        return ""
+    return f", {len(skipped)} could not be used, such as {Path(str(next(iter(skipped)))).name}"
+
+
+def none_left(count: int, skipped: Mapping[Path, str] | Mapping[str, str] | None) -> str:
+    """What to say where no image of a run could be used, with the reason of the first."""
+    return f"none of the {count} images could be used: {next(iter((skipped or {}).values()), '')}"
 
 
 def read_ahead(

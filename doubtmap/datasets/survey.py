@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,7 @@ def survey(pairs: Sequence[Pair], rendering: Rendering, *, by_place: bool = Fals
     notes += _bands([image for image, head in heads.items() if head.format == "TIFF"], rendering)
     if by_place:
         check_palettes([label for _, label in pairs if label is not None])
-    return Survey(Rendering(span, rendering.bands, upright), tuple(notes))
+    return Survey(replace(rendering, range=span, upright=upright), tuple(notes))
 
 
 def _head(path: Path) -> Header | None:
@@ -122,7 +122,7 @@ def _brightness(deep: Sequence[Path], rendering: Rendering) -> Iterator[Brightne
             continue
         if raster.pixels.dtype == np.uint8:
             continue
-        bands = bands_of(raster, raster.pixels.shape[2], rendering.bands, path)
+        bands = bands_of(raster, raster.pixels.shape[2], rendering, path)
         found = brightness(raster.pixels[..., list(bands)], raster.white, path)
         yield found
         if rendering.range or (found.whole and found.high >= _FULL and found.white is None):
@@ -154,7 +154,12 @@ def _bands(deep: Sequence[Path], rendering: Rendering) -> list[str]:
         count = raster.pixels.shape[2]
         if raster.format != "TIFF" or (count < 4 and raster.pages < 2 and not raster.band_names):
             return []
-        taken = bands_of(raster, count, rendering.bands, path)
+        if rendering.every:
+            return [
+                f"Images of {count} bands, such as {path.name}: the network gets what it asks for "
+                f"of all of them; pictures show the first as red, green and blue."
+            ]
+        taken = bands_of(raster, count, rendering, path)
         said = " (as its bands are named)" if taken != (0, 1, 2) and not rendering.bands else ""
         what = f"{raster.pages} pages" if raster.pages > 1 else f"{count} bands"
         return [

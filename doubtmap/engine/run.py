@@ -24,7 +24,12 @@ from torch import Tensor
 from doubtmap.datasets.dataset import Dataset, Sample
 from doubtmap.datasets.labels import Matching, check_labels, match_labels
 from doubtmap.datasets.reading import read_or_skip
-from doubtmap.engine.settings import data_settings, model_settings, score_settings
+from doubtmap.engine.settings import (
+    data_settings,
+    model_settings,
+    score_settings,
+    with_bands_of,
+)
 from doubtmap.errors import DataError, UsageError
 from doubtmap.prediction import Prediction, Score, Segmenter, showing
 
@@ -79,6 +84,9 @@ class Run:
         default_factory=lambda: dict.fromkeys(("forward", "scores", "metrics", "total"), 0.0)
     )
 
+    def __post_init__(self) -> None:
+        self.dataset = with_bands_of(self.segmenter, self.dataset)
+
     @property
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -94,11 +102,21 @@ class Run:
         try:
             prediction = self._predicted(sample)
         except DataError as error:
-            if self.skipped is None:
-                raise
-            self.skipped.reasons[sample.name] = str(error)
+            self.leave_out(sample, error)
             return None
         return prediction, self._matched(sample, prediction)
+
+    def leave_out(self, sample: Sample, error: DataError) -> None:
+        """Count an image that gives nothing that can be used.
+
+        Raises:
+            DataError: for the image by its name, unless `skipped` takes it.
+        """
+        said = str(error)
+        reason = said if said.startswith(f"{sample.name}: ") else f"{sample.name}: {said}"
+        if self.skipped is None:
+            raise DataError(reason) from error
+        self.skipped.reasons[sample.name] = reason
 
     def predict(self, sample: Sample) -> tuple[Prediction, Tensor]:
         """The prediction of one image, and its labels in the model's classes.
@@ -185,6 +203,7 @@ class Pairs:
 
     def __post_init__(self) -> None:
         check_request(self.segmenter, self.dataset, self.unknown)
+        object.__setattr__(self, "dataset", with_bands_of(self.segmenter, self.dataset))
 
     def __len__(self) -> int:
         return len(self.dataset) if self.indices is None else len(self.indices)

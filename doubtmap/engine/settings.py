@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from doubtmap.datasets import Pasted, fingerprints
-from doubtmap.datasets.dataset import Dataset
+from doubtmap.datasets.dataset import Dataset, with_bands
 from doubtmap.datasets.fingerprints import beneath
 from doubtmap.datasets.pasting import Part
 from doubtmap.errors import DataError, UsageError
@@ -30,6 +30,25 @@ def model_settings(segmenter: Segmenter) -> dict[str, Any]:
     """What a network's predictions depend on, as far as can be told."""
     known = _known(segmenter.description)
     return {"doubtmap": __version__, "model": known, "class_names": list(segmenter.class_names)}
+
+
+def bands_needed(segmenter: Segmenter) -> int:
+    """How many bands a network's images must have; 0 for one that takes RGB or grey."""
+    about = segmenter.description
+    members = about.get("members")
+    return max(map(_bands, members if isinstance(members, list) else [about]))
+
+
+def _bands(about: Mapping[str, object]) -> int:
+    bands, mean = about.get("bands"), about.get("mean")
+    if isinstance(bands, list) and bands:
+        return int(max(bands))
+    return len(mean) if isinstance(mean, list) and len(mean) not in (1, 3) else 0
+
+
+def with_bands_of(segmenter: Segmenter, dataset: Dataset) -> Dataset:
+    """The data set with all the bands that a network takes."""
+    return with_bands(dataset, bands_needed(segmenter))
 
 
 def _known(about: Mapping[str, object]) -> dict[str, Any]:

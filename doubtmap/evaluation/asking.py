@@ -9,6 +9,7 @@ from doubtmap.prediction import Prediction, Score
 from doubtmap.scores import OF_MEMBERS, OF_QUERIES, OF_STUDENTS, STATELESS
 from doubtmap.scores.members import said_by_head
 from doubtmap.scores.parsing import parse_scores, split_names
+from doubtmap.scores.rejection import suited
 
 
 def scores_asked(
@@ -31,7 +32,9 @@ def possible_scores(run: Run) -> dict[str, Score]:
             continue
         prediction, _ = told
         if prediction.queries is not None:
-            wanted += OF_QUERIES
+            wanted = [*OF_QUERIES, *wanted]
+            best, why = suited(prediction)
+            run.notes.append(f"{best} suits this network best for unknown objects: {why}.")
         if prediction.features is None:
             wanted.remove("gradient")
             run.notes.append(

@@ -14,10 +14,12 @@ from typing import Any
 
 from doubtmap.datasets import open_dataset
 from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
+from doubtmap.datasets.reading import none_left
 from doubtmap.decisions.file import Threshold, thresholds_by_score
 from doubtmap.engine.journal import Journal, journalled
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
 from doubtmap.engine.seen import who_has_seen
+from doubtmap.engine.settings import with_bands_of
 from doubtmap.errors import DataError
 from doubtmap.evaluation.asking import scores_asked
 from doubtmap.evaluation.components import DEFAULT_SIZES, find_components
@@ -114,6 +116,7 @@ def evaluate(
     if isinstance(segmenter, Segmenter):
         dataset = open_dataset(dataset, seed=seed, classes=segmenter.class_names)
     check_request(segmenter, dataset, unknown)
+    dataset = with_bands_of(segmenter, dataset)
     if open_set is not None:
         check_open_set(segmenter, dataset, open_set, unknown)
     start = time.perf_counter()
@@ -143,7 +146,8 @@ def evaluate(
         tally = Tally(list(run.scores), replicates, seed, options.bins, claims)
         tally, held = tally_pixels(run, tally, journal)
         if not tally.images:
-            raise DataError(f"{dataset.name}: none of the {len(dataset)} images could be read.")
+            lost = run.skipped.reasons if run.skipped else None
+            raise DataError(f"{dataset.name}: {none_left(len(dataset), lost)}")
         components = find_components(run, tally, sizes, journal, given, held)
         picked = list(pick_examples(run, tally, options.examples))
         results = summarise(run, tally, components, sizes)
@@ -206,8 +210,12 @@ def tally_pixels(
         if told is None:
             continue
         prediction, label = told
-        with run.timed("scores"):
-            maps = score_maps(prediction, run.scores)
+        try:
+            with run.timed("scores"):
+                maps = score_maps(prediction, run.scores)
+        except DataError as error:
+            run.leave_out(sample, error)
+            continue
         with run.timed("metrics"):
             seen = observe(index, sample.name, prediction, label, maps, tally.bins)
             if journal:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from doubtmap.datasets.reading import in_colour
 from doubtmap.engine.run import Run
 from doubtmap.evaluation.results import Example
 from doubtmap.evaluation.tally import Tally
@@ -58,7 +59,7 @@ def _example(
         name=sample.name,
         reason=reason,
         detail=detail,
-        image=sample.image.permute(1, 2, 0).numpy(),
+        image=in_colour(sample.image),
         label=label.cpu().numpy(),
         predicted=prediction.classes[0].cpu().numpy().astype(np.int16),
         doubt=doubt,

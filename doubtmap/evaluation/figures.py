@@ -371,4 +371,5 @@ def _notes(
             f"{sizes.labelled} labelled pixels, at {', or at '.join(at)}."
         )
     if run.skipped and run.skipped.reasons:
-        yield f"{len(run.skipped.reasons)} images could not be read and were skipped."
+        reason = next(iter(run.skipped.reasons.values()))
+        yield f"{len(run.skipped.reasons)} images could not be used, and were skipped: {reason}"

@@ -96,7 +96,7 @@ class MonteCarloDropout:
             UsageError, ModelError, DataError: as the network does.
             ModelError: for a rate where the classifier was not found.
         """
-        images = checked_images(images)
+        images = checked_images(images, 0)
         sampled = self._sampled or self._prepare(images)
         sums = MemberSums()
         with _seeded(images, self.seed, self.plain.device):

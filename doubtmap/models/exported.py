@@ -18,7 +18,7 @@ from doubtmap.errors import ModelError
 from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
 from doubtmap.models.foreign import beside
 from doubtmap.models.module import window_of
-from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
+from doubtmap.models.preprocessing import FixedSize, Preprocessing
 from doubtmap.prediction import Window
 
 
@@ -72,12 +72,15 @@ def exported_source(
         program = move_to_device_pass(program, str(device))
     backend = ExportedBackend(program, path or Path("ExportedProgram"), device)
     fixed = backend.fixed_size
-    how, names = beside(path) if path else (None, ())
+    told, names = beside(path) if path else (None, ())
+    how = told or Preprocessing()
+    if fixed:
+        how = replace(how, size=FixedSize(*fixed), window=None)
     return Source(
         backend,
         str(path or "ExportedProgram"),
         "exported",
-        replace(how or Preprocessing(), size=FixedSize(*fixed) if fixed else ImageSize()),
+        how,
         names,
         notes=fixed_notes(fixed, backend.fixed_batch),
         sha256=sha256_of(path) if path else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,17 @@ from doubtmap.models.backend import Source, first_line, sha256_of
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.preprocessing import Preprocessing
 
+SEMANTIC = ("semantic", "semseg")
+"""Ultralytics' names of the task."""
 SMP = "_model_class"
 """Key of `config.json` by which segmentation-models-pytorch's folders are known."""
 INSTALL_SMP = "pip install segmentation-models-pytorch"
 LFS = b"version https://git-lfs"
 TO_ONNX = "Export the network it was made from to ONNX, with logits as its output"
 WRAP = "Write a function that builds the network and loads it, and pass python:FILE.py:FUNCTION"
+KERAS = "Export it with model.export(FILE, format='onnx'), or tf2onnx"
+LOAD = "Write a function that loads and returns it, if you trust it: python:FILE.py:FUNCTION"
+PICKLE = "a pickle, which runs any code when it is opened"
 KINDS = {
     ".engine": ("a TensorRT engine", TO_ONNX),
     ".plan": ("a TensorRT engine", TO_ONNX),
@@ -33,10 +38,18 @@ KINDS = {
     ".tflite": ("a TensorFlow Lite file", TO_ONNX + " (tf2onnx reads .tflite)"),
     ".mlmodel": ("a Core ML file", TO_ONNX),
     ".mlpackage": ("a Core ML package", TO_ONNX),
-    ".keras": ("a Keras file", "Export it with model.export(FILE, format='onnx'), or tf2onnx"),
-    ".h5": ("a Keras or HDF5 file", "Export it with model.export(FILE, format='onnx'), or tf2onnx"),
+    ".ptl": ("a network of PyTorch Mobile", "Pass the TorchScript file it was made from"),
+    ".mar": ("an archive of TorchServe", "Unpack it, and pass the TorchScript file inside"),
+    ".mnn": ("a network of MNN", TO_ONNX),
+    ".param": ("a network of ncnn", TO_ONNX),
+    ".npz": ("arrays", "Predictions by image name are given as saved:FOLDER"),
+    ".npy": ("an array", "Predictions by image name are given as saved:FOLDER"),
+    ".msgpack": ("a file of weights of Flax", WRAP),
+    ".pdparams": ("a file of weights of PaddlePaddle", "Convert the network with paddle2onnx"),
+    ".keras": ("a Keras file", KERAS),
+    **dict.fromkeys((".rknn", ".om", ".hef", ".dlc", ".blob"), ("compiled for a device", TO_ONNX)),
+    **dict.fromkeys((".h5", ".hdf5"), ("a Keras or HDF5 file", KERAS)),
     ".pb": ("a TensorFlow graph", "Convert it with tf2onnx, with logits as its output"),
-    ".xml": ("an OpenVINO network", TO_ONNX),
     ".ort": ("an onnxruntime-only file", "Pass the .onnx file it was made from"),
     ".pte": ("an ExecuTorch program", "Pass the .pt2 file, or the network, it was made from"),
     ".gguf": ("a file of weights in GGUF", WRAP),
@@ -45,12 +58,21 @@ KINDS = {
         "a file of weights, which does not say what network it belongs to",
         "Pass the Hugging Face folder around it, or python:FILE.py:FUNCTION(weights=FILE)",
     ),
-    ".pkl": (
-        "a pickle, which runs any code when it is opened",
-        "Save the network's state_dict, and pass python:FILE.py:FUNCTION(weights=FILE)",
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".joblib"),
+        (PICKLE, "Save the network's state_dict, and pass python:FILE.py:FUNCTION(weights=FILE)"),
     ),
 }
 """Files that are not opened: what they are, and the way out."""
+OTHER_WEIGHTS = ("tf_model.h5", "flax_model.msgpack")
+RESAVE = "Save it with PyTorch's: in transformers 4 from_pretrained(FOLDER, from_tf=True) reads it"
+SAVE_NNUNET = "Save its probabilities (--save_probabilities), and pass saved:FOLDER of them"
+TORCH_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".torchscript", ".ts", ".jit")
 
 
@@ -121,20 +143,17 @@ def _of_encoder(module: nn.Module) -> Preprocessing | None:
 
 
 def beside(path: Path) -> tuple[Preprocessing | None, tuple[str, ...]]:
-    """Normalisation and class names that configurations beside a file, or one folder up, say."""
-    from doubtmap.models.huggingface import class_names
+    """Images and class names as configurations beside a file, or one folder up, say them."""
+    from doubtmap.models.huggingface import class_names, of_json
 
     how: Preprocessing | None = None
     names: tuple[str, ...] = ()
     for folder in (path.resolve().parent, path.resolve().parent.parent):
         said = _json(folder / "preprocessor_config.json")
-        mean, std = said.get("image_mean"), said.get("image_std")
-        if how is None and said.get("do_normalize") is False:
-            how = Preprocessing((0.0,) * 3, (1.0,) * 3, origin="preprocessor_config.json")
-        if how is None and isinstance(mean, list) and isinstance(std, list):
-            values = [tuple(map(float, each)) for each in (mean, std)]
-            how = Preprocessing(values[0], values[1], origin="preprocessor_config.json")
-        labels = _json(folder / "config.json").get("id2label")
+        config = _json(folder / "config.json")
+        if how is None and said:
+            how = of_json(said, config)
+        labels = config.get("id2label")
         names = names or (class_names(labels) if isinstance(labels, Mapping) else ())
     return how, names
 
@@ -157,7 +176,7 @@ def unwrapped(model: object) -> nn.Module | None:
     if not type(model).__module__.startswith("ultralytics") or not isinstance(inner, nn.Module):
         return model if isinstance(model, nn.Module) else None
     task = str(getattr(model, "task", "semantic"))
-    if task not in ("semantic", "semseg"):
+    if task not in SEMANTIC:
         raise UsageError(
             f"load: expected a network for semantic segmentation, got one of Ultralytics for the "
             f"task {task}, which gives boxes or instances. Load a network of the task semantic."
@@ -264,13 +283,12 @@ def refuse_folder(folder: Path) -> None:
     below = sorted(path.name for path in folder.iterdir())
     checkpoints = [name for name in below if (folder / name / "config.json").is_file()]
     what: tuple[str, str] | None = None
-    if "saved_model.pb" in below:
+    if folder.suffix == ".mlpackage":
+        what = KINDS[".mlpackage"]
+    elif "saved_model.pb" in below:
         what = "a TensorFlow SavedModel", "Convert it with tf2onnx, with logits as its output"
     elif "plans.json" in below or "nnUNetPlans.json" in below:
-        what = (
-            "a folder of nnU-Net",
-            "Save its probabilities (--save_probabilities), pass saved:FOLDER",
-        )
+        what = "a folder of nnU-Net", SAVE_NNUNET
     elif "adapter_config.json" in below:
         what = "an adapter without its network", "Merge it (merge_and_unload) and save the whole"
     elif "auto_map" in _json(folder / "config.json"):
@@ -280,16 +298,70 @@ def refuse_folder(folder: Path) -> None:
             f"one with networks inside ({', '.join(checkpoints)})",
             (f"Pass {folder / checkpoints[-1]}"),
         )
-    elif "config.json" not in below and (xml := [n for n in below if n.endswith(".xml")]):
-        what = f"OpenVINO's {xml[0]}", TO_ONNX
-    elif "config.json" not in below and (inside := _onnx(folder)):
-        what = "one with ONNX files", f"Pass {inside[0]}"
+    elif len(inside := exported_inside(folder)) > 1:
+        what = (
+            f"one with {len(inside)} exported networks",
+            f"Pass one of them: {', '.join(map(str, inside))}",
+        )
+    elif "dataset.json" in below and any(name.startswith("fold_") for name in below):
+        what = "a folder of nnU-Net", SAVE_NNUNET
+    elif "config.json" not in below and (made := _of_mmseg(folder)):
+        what = (
+            f"a work folder of mmsegmentation ({made})",
+            "Build it with mmseg's init_model in a Python file, and pass python:FILE.py:FUNCTION",
+        )
+    elif "config.json" not in below and (weights := _checkpoints(folder)):
+        what = f"one with the checkpoint {weights[0].name} only", WRAP
+    elif "model.weights.h5" in below:
+        what = KINDS[".keras"]
+    elif foreign := [name for name in OTHER_WEIGHTS if name in below]:
+        what = f"one with the weights {foreign[0]}, not PyTorch's", RESAVE
+    elif "config.json" not in below:
+        shown = ", ".join(below[:4]) or "nothing"
+        what = f"one without config.json, with {shown} in it", "Check the path"
     if what is not None:
         raise UsageError(f"load: expected a folder with a network, got {what[0]}. {what[1]}.")
 
 
-def _onnx(folder: Path) -> Sequence[Path]:
-    return [*sorted(folder.glob("*.onnx")), *sorted(folder.glob("onnx/*.onnx"))]
+def exported_inside(folder: Path) -> list[Path]:
+    """ONNX and OpenVINO files of a folder that holds no weights of PyTorch, as optimum's.
+
+    Of several, the one that is called `model`, where there is one alone.
+    """
+    if any((folder / name).is_file() for name in TORCH_WEIGHTS):
+        return []
+    patterns = ("*.onnx", "onnx/*.onnx", "*.xml", "openvino/*.xml")
+    found = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    main = [path for path in found if path.stem in ("model", "openvino_model")]
+    return main if len(main) == 1 else found
+
+
+def _of_mmseg(folder: Path) -> str:
+    """The configuration of mmsegmentation that a folder holds."""
+    files = sorted(folder.glob("*.py"))
+    return next((file.name for file in files if "model = dict(" in file.read_text("utf8")), "")
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in CHECKPOINTS]
+
+
+def _there(path: Path) -> bool:
+    """Whether a path that ends as files do is one."""
+    known = path.suffix.lower() in (*KINDS, *CHECKPOINTS)
+    return path.exists() if known else True
+
+
+def _holds(path: Path, word: bytes) -> bool:
+    """Whether a file, or the pickle in its archive, holds a word; nothing is unpickled."""
+    if not path.is_file():
+        return False
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return word in file.read(1 << 20)
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        return any(word in archive.read(name) for name in pickles)
 
 
 def refuse_file(path: Path, forms: str) -> None:
@@ -300,8 +372,17 @@ def refuse_file(path: Path, forms: str) -> None:
     """
     what, way = KINDS.get(path.suffix.lower(), ("", ""))
     if path.suffix.lower() in CHECKPOINTS:
-        what, way = "the checkpoint, which does not say what network it belongs to", WRAP
+        what, way = "a checkpoint, which does not say what network it belongs to", WRAP
         if path.with_suffix(".xml").is_file():
-            what, way = KINDS[".xml"]
+            what, way = "the weights of an OpenVINO network", f"Pass {path.with_suffix('.xml')}"
+        elif _holds(path, b"ultralytics"):
+            what = f"a checkpoint of Ultralytics, {PICKLE}"
+            way = "Load it in Python, doubtmap.load(YOLO(FILE)), or: yolo export format=onnx"
+        elif _holds(path, b"torch.nn.modules"):
+            what, way = f"a whole network, {PICKLE}", LOAD
+    elif path.is_file() and not what:
+        what, way = "a file of a kind that is not known", TO_ONNX
+    if not _there(path):
+        what, way = "where there is no file", "Check the path"
     if what:
         raise UsageError(f"load: expected {forms}, got {str(path)!r}, {what}. {way}.")

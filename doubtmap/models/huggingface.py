@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,21 +31,26 @@ from doubtmap.names import made_distinct
 
 INSTALL = 'pip install "doubtmap[hf]"'
 
+PARALLEL = "module."
+"""What DataParallel puts before the names of weights."""
 QUERY_MODELS = ("mask2former", "maskformer", "eomt", "eomt_dinov3")
 SQUARE_ONLY = ("beit", "data2vec-vision", "dpt", "eomt", "eomt_dinov3")
 """Networks whose position embeddings fit one size, `config.image_size`."""
-SHORTEST_EDGE = ("mask2former", "maskformer", "mobilenet_v2", "mobilevit", "mobilevitv2")
+WINDOWED = ("eomt", "eomt_dinov3")
+"""Networks whose processors split images into squares, or pad them to one."""
+SHORTEST_EDGE = ("mask2former", "maskformer", "mobilenet_v2", "mobilevit", "mobilevitv2", *WINDOWED)
 """Networks in whose processors a plain number is the shorter side, not both sides."""
 DEFAULTS = (
     "do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean",
-    "image_std", "do_flip_channel_order", "size_divisor",
+    "image_std", "do_flip_channel_order", "size_divisor", "do_split_image", "do_pad",
 )  # fmt: skip
 """Settings for which a processor's class has values of its own, where a folder leaves them out."""
+SAID = ("do_normalize", "do_rescale", "do_resize", "image_mean", "image_std", "resample")
+"""Settings without which a processor's class must be asked."""
 RESAMPLES: dict[int, Resample] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
 LEFT_OUT = {
     "do_center_crop": "The processor's centre crop is left out, so that no pixel is lost.",
-    "do_split_image": "The processor's splitting into windows is left out.",
     "keep_aspect_ratio": "The processor's keeping of the aspect ratio is left out.",
     "pad_size": "The processor's padding to one size is left out.",
 }
@@ -119,6 +125,28 @@ def _network(transformers: Any, name: str, config: Any) -> tuple[nn.Module, tupl
             f"{name}: expected a network for semantic segmentation, got {config.model_type}, "
             f"which is none or needs more than the image. Wrap it in a module that returns logits."
         )
+    network, loading = _loaded(auto, name, config)
+    notes: tuple[str, ...] = ()
+    others = sorted(loading["unexpected_keys"])
+    if others and all(key.startswith(PARALLEL) for key in others):
+        network, loading = _loaded(auto, name, config, key_mapping={rf"^{PARALLEL}": ""})
+        notes = (f"The weights' names start with {PARALLEL}, which is left out.",)
+    _check_shapes(name, config, loading["mismatched_keys"])
+    missing = sorted(loading["missing_keys"])
+    needed = [key for key in missing if not key.startswith("auxiliary_head")]
+    if needed:
+        there = f"; it holds others, such as {others[0]}" if others else ""
+        raise ModelError(
+            f"{name}: expected all weights of {type(network).__name__}, found {len(needed)} "
+            f"missing, such as {needed[0]}{there}. Load a network trained for segmentation, or "
+            f"save its weights under these names."
+        )
+    if missing:
+        notes += ("The auxiliary head has no weights and is not used.",)
+    return network, notes
+
+
+def _loaded(auto: Any, name: str, config: Any, **more: Any) -> tuple[nn.Module, dict[str, Any]]:
     try:
         network, loading = auto.from_pretrained(
             name,
@@ -126,20 +154,34 @@ def _network(transformers: Any, name: str, config: Any) -> tuple[nn.Module, tupl
             trust_remote_code=False,
             weights_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **more,
         )
     except Exception as error:
         raise ModelError(
             f"{name}: expected the weights of a {config.model_type} network, but they cannot be "
             f"loaded ({first_line(error)}). Save the folder again with save_pretrained."
         ) from error
-    missing = sorted(loading["missing_keys"])
-    needed = [key for key in missing if not key.startswith("auxiliary_head")]
-    if needed:
+    return network, loading
+
+
+def _check_shapes(name: str, config: Any, mismatched: Any) -> None:
+    """Refuse weights of other shapes than config.json says, as for another number of classes."""
+    if not mismatched:
+        return
+    key, found, wanted = min(mismatched)
+    more = wanted[0] - len(config.id2label or ())  # a class for no object
+    if more in (0, 1) and found[0] != wanted[0]:
         raise ModelError(
-            f"{name}: expected all weights of {type(network).__name__}, found {len(needed)} "
-            f"missing, such as {needed[0]}. Load a network trained for segmentation."
+            f"{name}: expected weights of {wanted[0] - more} classes, as many as config.json names "
+            f"in id2label, got those of {found[0] - more} ({key}). Name each of the "
+            f"{found[0] - more} there."
         )
-    return network, ("The auxiliary head has no weights and is not used.",) if missing else ()
+    raise ModelError(
+        f"{name}: expected weights of the shapes that config.json says, got {key} of "
+        f"{tuple(found)}, not {tuple(wanted)}. Take the config.json that the weights were saved "
+        f"with."
+    )
 
 
 def _settings(transformers: Any, name: str) -> dict[str, Any] | None:
@@ -180,6 +222,30 @@ def _completed(transformers: Any, settings: dict[str, Any], model_type: str) -> 
     return settings
 
 
+def of_json(settings: dict[str, Any], config: Mapping[str, Any]) -> Preprocessing | None:
+    """What a processor's JSON says of images for a network that was exported.
+
+    Args:
+        settings: of `preprocessor_config.json`.
+        config: of `config.json`.
+
+    Returns:
+        None where the JSON leaves the normalisation to a class that is not here to be asked.
+    """
+    model_type = str(config.get("model_type", ""))
+    if any(key not in settings for key in SAID):  # transformers is asked, which takes seconds
+        try:
+            import transformers
+        except ImportError:
+            if settings.get("do_normalize") is not False and settings.get("image_mean") is None:
+                return None
+        else:
+            with _quiet(transformers):
+                settings = _completed(transformers, settings, model_type)
+    known = SimpleNamespace(model_type=model_type, image_size=config.get("image_size"))
+    return _preprocessing(settings, known)[0]
+
+
 def _preprocessing(
     settings: dict[str, Any] | None, config: Any
 ) -> tuple[Preprocessing, tuple[str, ...]]:
@@ -191,7 +257,10 @@ def _preprocessing(
     size = _size(settings, config.model_type)
     edge: Any = getattr(config, "image_size", None)
     one_size = config.model_type in SQUARE_ONLY and edge is not None
-    if one_size and (isinstance(size, ImageSize) or config.model_type in QUERY_MODELS):
+    window = _window(settings, size) if config.model_type in WINDOWED else None
+    if window is not None:
+        notes.append(f"The network sees images in squares of {window} pixels, as its processor.")
+    elif one_size and (isinstance(size, ImageSize) or config.model_type in QUERY_MODELS):
         height, width = edge if isinstance(edge, (list, tuple)) else (edge, edge)
         size = FixedSize(height, width)
         notes.append("The network takes one size; images are resized to it as a whole.")
@@ -204,7 +273,14 @@ def _preprocessing(
         notes.append("The processor's way of resizing is replaced by the bicubic one.")
     origin = "preprocessor_config.json" if settings else "assumed"
     how = Preprocessing(mean, std, size, divisor, bgr, origin, resample=resample or "bicubic")
-    return replace(how, levels=True), tuple(notes)
+    return replace(how, levels=True, window=window), tuple(notes)
+
+
+def _window(settings: Mapping[str, Any], size: FixedSize | EdgeSize | ImageSize) -> int | None:
+    """Side of the squares into which a processor splits, or to which it pads."""
+    if not isinstance(size, EdgeSize) or size.shortest is None:
+        return None
+    return size.shortest if settings.get("do_split_image") or settings.get("do_pad") else None
 
 
 def _size(settings: Mapping[str, Any], model_type: str) -> FixedSize | EdgeSize | ImageSize:

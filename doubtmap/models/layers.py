@@ -95,3 +95,19 @@ def _main_part(run: Sequence[str], names: Sequence[str]) -> str:
     if most == 1:
         return start
     return start + [part for part in inside if inside[part] == most][-1] + "."
+
+
+PROBE = (96, 128)
+"""Height and width of the image by whose features a network is recognised."""
+
+
+def probe_image(bands: int = 0) -> Tensor:
+    """`(1, 3, H, W)` in [0, 1], the same on every machine: smooth shapes; or of other bands."""
+    numbers = range(bands or 3)
+    rows = torch.linspace(0, 1, PROBE[0])[:, None]
+    columns = torch.linspace(0, 1, PROBE[1])[None]
+    waves = [torch.sin(20 * (k + 1) * rows * columns) for k in numbers]
+    centres = [0.25 * (k % 3 + 1) for k in numbers]
+    discs = [((rows - 0.5) ** 2 + (columns - c) ** 2 < 0.03).float() for c in centres]
+    image = torch.stack([(1 + wave) / 4 + disc / 2 for wave, disc in zip(waves, discs)])
+    return image[None].clamp(0, 1)

@@ -20,6 +20,7 @@ from doubtmap.models.ensemble import Ensemble
 from doubtmap.models.exported import exported_source, open_exported
 from doubtmap.models.folders import DESCRIPTION, open_python, open_trained
 from doubtmap.models.foreign import (
+    exported_inside,
     is_smp,
     is_torchscript,
     module_names,
@@ -36,6 +37,7 @@ from doubtmap.models.huggingface import open_huggingface
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.onnx import open_onnx
+from doubtmap.models.openvino import open_openvino
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
 from doubtmap.models.saved import SavedPredictions
 from doubtmap.models.studying import Asked
@@ -44,8 +46,8 @@ from doubtmap.prediction import Segmenter
 
 log = logging.getLogger("doubtmap")
 FORMS = (
-    "an nn.Module, a Hugging Face folder or owner/name, FILE.onnx, FILE.pt2, a TorchScript file, "
-    "saved:FOLDER, python:FILE.py:FUNCTION, or demo"
+    "an nn.Module, a Hugging Face folder or owner/name, FILE.onnx, FILE.pt2, FILE.xml of "
+    "OpenVINO, a TorchScript file, saved:FOLDER, python:FILE.py:FUNCTION, or demo"
 )
 
 
@@ -68,9 +70,9 @@ def load(
 
     Args:
         model: an `nn.Module`, a Hugging Face folder or `owner/name`, `FILE.onnx`, `FILE.pt2`
-            (`torch.export`), a TorchScript file, `saved:FOLDER`, `python:FILE.py:FUNCTION`, or
-            `demo`; several of the names, separated
-            by commas, are an ensemble, and all other arguments are for each member.
+            (`torch.export`), `FILE.xml` (OpenVINO), a TorchScript file, `saved:FOLDER`,
+            `python:FILE.py:FUNCTION`, or `demo`; several of the names, separated by commas, are an
+            ensemble, and all other arguments are for each member.
         classes: one name per class; default: the network's own.
         mean: one value a band, for RGB in [0, 1]; default: the network's own, else ImageNet's.
         std: likewise.
@@ -129,7 +131,7 @@ def load(
     if input_size is not None:
         size = ImageSize() if input_size == "image" else FixedSize(*map(int, input_size))
         _check_fixed(source, size)
-        preprocessing = replace(preprocessing, size=size)
+        preprocessing = replace(preprocessing, size=size, window=None)
     if divisor is not None:
         preprocessing = replace(preprocessing, divisor=divisor)
     preprocessing = _normalising(preprocessing, mean, std)
@@ -257,8 +259,12 @@ def _opened(model: object, device: torch.device | str | None) -> Source:
     if path.is_dir():
         if is_smp(path):
             return open_smp(path, device)
+        if len(inside := exported_inside(path)) == 1:
+            return _opened(str(inside[0]), device)
         refuse_folder(path)
         return open_huggingface(name, device)
+    if name.endswith(".xml") and path.is_file():
+        return open_openvino(path, device)
     if name.endswith(".onnx"):
         return open_onnx(Path(name), device)
     if name.endswith(".pt2"):

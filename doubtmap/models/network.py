@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.kernels import at_least_float32
 from doubtmap.models.backend import Answer, Backend, Runner, Source, Tap
 from doubtmap.models.classifiers import reproducing
@@ -162,9 +162,13 @@ class NetworkSegmenter:
             x = self._prepared(images)
             size = (images.shape[-2], images.shape[-1])
             reading = self._reading
+            window = self.source.preprocessing.window
             if reading is None or not reading.decided:
-                reading = study(self.source, self._runner, x[:1], self._asked)
+                seen = x[:1, :, :window, :window]
+                reading = study(self.source, self._runner, seen, self._asked)
                 self._reading = reading
+            if window is not None:
+                return self._of_windows(reading, x, size)
             if reading.form.kind == "queries":
                 answer, prediction = self._of_queries(reading, x, size)
             else:
@@ -210,8 +214,7 @@ class NetworkSegmenter:
     ) -> tuple[Answer, Prediction]:
         """Class scores put together at the image's size, and their logarithm."""
         answer = self._runner(x, self.layers)
-        pairs = [queries_of(part) for part in answer.parts]
-        classes, masks = (torch.cat(both)[: len(x)] for both in zip(*(p for p in pairs if p)))
+        classes, masks = queries_in(answer)
         full = [round(c) for c in _covered(answer.sides, size, x)]
         scores, accepted = query_scores(classes, masks, (full[0], full[1]))
         self._shape = Shape(max(1, round(answer.sides[0] / masks.shape[-2])), None, False)
@@ -221,6 +224,38 @@ class NetworkSegmenter:
             features_missing=reading.features_missing,
             class_names=self.class_names,
             queries=Queries(accepted[..., : size[0], : size[1]]),
+        )
+
+    def _of_windows(self, reading: Reading, x: Tensor, size: tuple[int, int]) -> Prediction:
+        """Class scores of squares along the longer side; where they overlap, their mean."""
+        how = self.source.preprocessing
+        if self.layers or how.window is None:
+            raise ModelError(
+                f"layer: expected a network that sees each image at once, but this one sees it in "
+                f"squares of {how.window} pixels. Use a score that needs no inner layers."
+            )
+        side = (how.window, how.window)
+        height, width = how.size(size)
+        total, count = x.new_zeros(()), x.new_zeros((x.shape[-2], x.shape[-1]))
+        for top, left in how.windows((height, width)):
+            place = (..., slice(top, top + side[0]), slice(left, left + side[1]))
+            answer = self._runner(x[place])
+            classes, masks = queries_in(answer)
+            scores, accepted = query_scores(classes, masks, side)
+            values = torch.cat([scores, accepted[:, None]], 1)
+            if not total.ndim:
+                total = values.new_zeros((*values.shape[:2], *count.shape))
+            total[place] += values
+            count[place] += 1
+        mean = (total / count)[..., :height, :width]
+        whole = F.interpolate(mean, size, mode="bilinear")
+        self._shape = Shape(max(1, round(side[0] / masks.shape[-2])), None, False)
+        return Prediction(
+            logarithm(whole[:, :-1]),
+            size,
+            features_missing=reading.features_missing,
+            class_names=self.class_names,
+            queries=Queries(whole[:, -1]),
         )
 
     def _of_scores(
@@ -287,6 +322,13 @@ class NetworkSegmenter:
             at_least_float32(tap.input), grid, mode="bilinear", align_corners=found.align_corners
         )
         return Native(own.logits, features)
+
+
+def queries_in(answer: Answer) -> tuple[Tensor, Tensor]:
+    """Class and mask logits of all images that a network was given."""
+    pairs = [queries_of(part) for part in answer.parts]
+    both = [torch.cat(each)[: len(answer.given)] for each in zip(*(p for p in pairs if p))]
+    return both[0], both[1]
 
 
 def _own(reading: Reading, scores: Tensor) -> Native:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
-from doubtmap.models.foreign import beside, names_of
+from doubtmap.models.foreign import SEMANTIC, beside, names_of
 from doubtmap.models.module import window_of
-from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
+from doubtmap.models.preprocessing import FixedSize, Preprocessing
 from doubtmap.prediction import Window
 
 PASSING = ("Cast", "Transpose", "Identity", "Unsqueeze", "Squeeze")
@@ -66,10 +66,12 @@ def open_onnx(path: Path, device: torch.device | str | None = None) -> Source:
             f"Export it again."
         ) from error
     backend = OnnxBackend(model, path, onnxruntime, device)
+    refuse_task(model, path)
     fixed = backend.fixed_size
-    how, names = beside(path)
-    how = _inside(model.graph, backend) or how
-    size = FixedSize(*fixed) if fixed else ImageSize()
+    told, names = beside(path)
+    how = _inside(model.graph, backend) or told or _of_ultralytics(model) or Preprocessing()
+    if fixed:
+        how = replace(how, size=FixedSize(*fixed), window=None)
     notes = fixed_notes(fixed, backend.fixed_batch)
     if backend.last:
         notes += ("The file takes images with their colours on the last axis.",)
@@ -77,7 +79,7 @@ def open_onnx(path: Path, device: torch.device | str | None = None) -> Source:
         backend,
         str(path),
         "onnx",
-        replace(how or Preprocessing(), size=size),
+        how,
         _metadata_names(model) or names,
         notes=notes,
         sha256=None if external else sha256_of(path),
@@ -121,6 +123,29 @@ def constant_values(graph: Any) -> dict[str, list[float]]:
             tensors[node.output[0]] = node.attribute[0].t
     small = {n: t for n, t in tensors.items() if math.prod(t.dims) <= 16 and t.data_type in _FLOATS}
     return {name: numpy_helper.to_array(t).ravel().tolist() for name, t in small.items()}
+
+
+def _of_ultralytics(model: Any) -> Preprocessing | None:
+    """What a file that Ultralytics exported takes."""
+    said = {prop.key: prop.value for prop in model.metadata_props}
+    if "ultralytics" not in said.get("author", "").lower():
+        return None
+    return Preprocessing((0.0,) * 3, (1.0,) * 3, origin="Ultralytics takes [0, 1]")
+
+
+def refuse_task(model: Any, path: Path) -> None:
+    """Refuse what Ultralytics exported for another task than semantic segmentation.
+
+    Raises:
+        UsageError: with the task.
+    """
+    said = {prop.key: prop.value for prop in model.metadata_props}
+    task = said.get("task", "")
+    if _of_ultralytics(model) and task not in ("", *SEMANTIC):
+        raise UsageError(
+            f"{path}: expected a network for semantic segmentation, got one of Ultralytics for the "
+            f"task {task}, which gives boxes or instances. Load a network of the task semantic."
+        )
 
 
 def _metadata_names(model: Any) -> tuple[str, ...]:
@@ -194,7 +219,7 @@ class OnnxBackend:
 
     @property
     def last_layers(self) -> Mapping[str, LastLayer]:
-        """Convolutions that could be the classifier, by node name."""
+        """Convolutions and linear layers that could be the classifier, by node name."""
         return {name: layer for name, (_, _, layer) in self._layers.items()}
 
     def run(self, x: Tensor, taps: Collection[str] = ()) -> tuple[object, list[Tap]]:
@@ -252,15 +277,19 @@ class OnnxBackend:
 
 
 def _convolutions(graph: Any) -> dict[str, tuple[str, str, LastLayer]]:
-    """Convolutions that could be the classifier, in the graph's order: input, output and layer."""
+    """Layers that could be the classifier, in the graph's order: input, output and layer."""
     weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             weights[node.output[0]] = list(node.attribute[0].t.dims)
     layers = {}
     for node in graph.node:
+        if (linear := _linear(node, weights, graph)) is not None:
+            layers[node.name or node.output[0]] = linear
         shape = weights.get(node.input[1], []) if node.op_type == "Conv" else []
         told = {a.name: list(a.ints) or a.i for a in node.attribute}
+        if (apart := _transposed(node, weights, told)) is not None:
+            layers[node.name or node.output[0]] = (node.input[0], node.output[0], apart)
         if len(shape) != 4 or told.get("group", 1) != 1:
             continue
         window = Window() if math.prod(shape[2:]) == 1 else _window(shape[2:], told)
@@ -268,6 +297,34 @@ def _convolutions(graph: Any) -> dict[str, tuple[str, str, LastLayer]]:
             layer = LastLayer(shape[0], window=window)
             layers[node.name or node.output[0]] = (node.input[0], node.output[0], layer)
     return layers
+
+
+def _linear(
+    node: Any, weights: Mapping[str, list[int]], graph: Any
+) -> tuple[str, str, LastLayer] | None:
+    """A linear layer on tokens: a product with a matrix, and the bias that is added to it."""
+    shape = weights.get(node.input[1], []) if node.op_type == "MatMul" else []
+    if len(shape) != 2:
+        return None
+    said = node.output[0]
+    users = [other for other in graph.node if said in other.input]
+    if len(users) == 1 and users[0].op_type == "Add":
+        others = [weights.get(name) for name in users[0].input if name != said]
+        if others == [[shape[1]]]:
+            said = users[0].output[0]
+    return node.input[0], said, LastLayer(shape[1], "linear")
+
+
+def _transposed(
+    node: Any, weights: Mapping[str, list[int]], told: Mapping[str, Any]
+) -> LastLayer | None:
+    """A transposed convolution whose kernel is its stride: each pixel sees one of its input."""
+    shape = weights.get(node.input[1], []) if node.op_type == "ConvTranspose" else []
+    plain = not any(told.get("pads", [])) and not any(told.get("output_padding", []))
+    apart = told.get("strides") == shape[2:] and told.get("group", 1) == 1
+    even = all(each == 1 for each in told.get("dilations", []))
+    whole = len(shape) == 4 and apart and plain and even
+    return LastLayer(shape[1], "transposed") if whole else None
 
 
 def _window(kernel: list[int], told: Mapping[str, Any]) -> Window | None:

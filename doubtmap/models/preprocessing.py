@@ -58,13 +58,14 @@ class EdgeSize:
 
     def _sides(self, low: int, high: int) -> tuple[int, int]:
         short, long = self.shortest, self.longest
-        if short is not None:
-            grown = int(short * high / low)
-            if long is None or grown <= long:
-                return short, max(1, grown)
-            return max(1, int(long * short / grown)), long
-        assert long is not None
-        return max(1, int(long * low / high)), long
+        if short is None:
+            assert long is not None
+            return max(1, int(long * low / high)), long
+        exact: float = short
+        if long is not None and high / low * short > long:
+            exact = long * low / high
+            short = max(1, round(exact))
+        return (low, high) if low == short else (short, max(1, int(exact * high / low)))
 
     def describe(self) -> object:
         """For results files."""
@@ -96,6 +97,9 @@ class Preprocessing:
         origin: where mean and std come from; `assumed` where nobody said them.
         bands: which of an image's bands the network gets, from 1, in its order; empty: all.
         resample: how images are resized.
+        window: side, in pixels, of the squares that alone the network takes: they lie evenly along
+            the longer side, and what of them the image does not fill is black; None: the image as
+            a whole.
         levels: whether resized values are cut to [0, 1] and rounded to 1/255, as processors do
             that resize 8-bit images.
     """
@@ -109,6 +113,7 @@ class Preprocessing:
     bands: tuple[int, ...] = ()
     resample: Resample = "bilinear"
     levels: bool = False
+    window: int | None = None
 
     def __call__(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Resize and normalise; padding comes later, since not every network needs it.
@@ -127,9 +132,25 @@ class Preprocessing:
         size = self.size((images.shape[-2], images.shape[-1]))
         if size != tuple(images.shape[-2:]):
             images = self._resized(images, size)
+        if self.window is not None:
+            bottom, right = (max(0, self.window - side) for side in images.shape[-2:])
+            images = F.pad(images, (0, right, 0, bottom))
         mean, std = (torch.tensor(v).to(images).view(1, -1, 1, 1) for v in (self.mean, self.std))
         normalised = (images - mean) / std
         return (normalised.flip(1) if self.bgr else normalised).to(dtype)
+
+    def windows(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Top and left of the squares that the network takes of an image of this size.
+
+        Args:
+            size: `(h, w)` after resizing.
+        """
+        assert self.window is not None
+        side, longer = self.window, max(size)
+        count = math.ceil(longer / side)
+        overlap = (count * side - longer) / (count - 1) if count > 1 else 0
+        starts = [int(number * (side - overlap)) for number in range(count)]
+        return [(start, 0) if size[0] > size[1] else (0, start) for start in starts]
 
     def _banded(self, images: Tensor) -> Tensor:
         """The bands that the network wants; of RGB its grey, for a network of one band."""
@@ -138,8 +159,7 @@ class Preprocessing:
         elif self.bands:
             raise UsageError(
                 f"segmenter: expected images with band {max(self.bands)}, got {images.shape[1]} "
-                f"bands; commands and data sets read red, green and blue only. Name bands that "
-                f"the images have, or hand tensors of all bands to the segmenter in Python."
+                f"bands. Name bands that the images have with bands= (--bands)."
             )
         wanted = len(self.mean)
         if wanted == 1 and images.shape[1] == 3:

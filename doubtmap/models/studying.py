@@ -367,8 +367,11 @@ def _of_form(form: Form, scores: Tensor) -> list[str]:
 
 
 def _none_reproduces(known: Mapping[str, LastLayer]) -> str:
-    way = f" (density can name a layer: density(layer={[*known][-1]}))" if known else ""
-    return f"no last layer of this network, convolution or linear, reproduces its output{way}"
+    way = f"; density can name a layer: density(layer={[*known][-1]})" if known else ""
+    return (
+        f"no last layer of this network, convolution or linear, reproduces its output "
+        f"(gradient(of=bias) needs no features{way})"
+    )
 
 
 def _verified(

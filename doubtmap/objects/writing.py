@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from doubtmap.datasets.reading import in_colour, none_left
 from doubtmap.errors import DataError
 from doubtmap.files import write_atomically
 from doubtmap.objects import (
@@ -101,12 +102,12 @@ def write_objects(
         things = find_objects(scored.maps[score[0]], scored.prediction.classes[0], rule)
         shapes = [simplified(outlines(thing.mask, thing.box[:2]), simplify) for thing in things]
         _take(found, scored, things, shapes, earth, masks)
-        image = scored.image.permute(1, 2, 0).numpy()
+        image = in_colour(scored.image)
         write_object_picture(out / "overlay" / f"{names[scored.path]}.png", image, things, shapes)
         if progress:
             progress("objects", len(found.images) + len(skipped or ()), len(paths))
     if not found.images:
-        raise DataError(f"none of the {len(paths)} images could be read, such as {paths[0]}.")
+        raise DataError(none_left(len(paths), skipped))
     settings = {"simplify": simplify, "encoding": encoding, "crs": crs, "notes": list(earth.notes)}
     info = {
         "description": "Unknown objects",

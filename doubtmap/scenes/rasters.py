@@ -133,13 +133,13 @@ class RasterScene:
             DataError: for a band that the file lacks.
         """
         count = self._source.count
-        if self.rendering.bands:
-            if max(self.rendering.bands) > count:
-                raise DataError(
-                    f"{self.path}: expected {max(self.rendering.bands)} bands or more, got {count}."
-                    f" Correct --bands."
-                )
-            return self.rendering.bands
+        if self.rendering.every > count:
+            raise DataError(
+                f"{self.path}: expected {self.rendering.every} bands or more, as the network "
+                f"takes, got {count}. Correct --bands."
+            )
+        if self.rendering.every:
+            return tuple(range(1, count + 1))
         colours = [colour.name for colour in self._source.colorinterp]
         if {"red", "green", "blue"} <= set(colours):
             return tuple(colours.index(name) + 1 for name in ("red", "green", "blue"))

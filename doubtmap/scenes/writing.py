@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import numpy as safetensors
 
-from doubtmap.datasets.reading import Rendering
-from doubtmap.engine.settings import hold_to, model_settings, score_settings
+from doubtmap.datasets.reading import Rendering, left_out
+from doubtmap.engine.settings import bands_needed, hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError
 from doubtmap.files import write_atomically
 from doubtmap.prediction import Prediction, Score, Segmenter, showing
@@ -69,7 +69,7 @@ def write_scenes(
     scores: dict[str, Score],
     out: Path,
     *,
-    rendering: Rendering | None = None,
+    range: tuple[float, float] | None = None,
     cloud: bool = False,
     resume: bool = False,
     skip_bad: bool = False,
@@ -84,7 +84,8 @@ def write_scenes(
         scores: by name. Those that look about see a quarter of a window, and take the window for
             the image.
         out: folder, made if it is not there.
-        rendering: how images become what the network takes.
+        range: values that are black and white in images of more than 8 bits; default: by the bits
+            that an overview of each uses.
         cloud: write cloud-optimised GeoTIFFs.
         resume: go on where a run of the same settings stopped.
         skip_bad: count images that cannot be read, and go on.
@@ -100,20 +101,22 @@ def write_scenes(
     """
     windows = segmenter if isinstance(segmenter, Windows) else Windows(segmenter)
     windows = prepared(windows, scores)  # type: ignore[assignment]
+    rendering = Rendering(range, every=bands_needed(windows))
     paths = outside(paths, out)
     names = unique_names(paths)
     if not resume:
         (out / "settings.json").unlink(missing_ok=True)
         shutil.rmtree(out / ".strips", ignore_errors=True)
     settings = model_settings(windows) | score_settings(scores)
-    settings |= {"images": [str(path.resolve()) for path in paths], "cloud": cloud}
+    settings |= {"images": [str(path.resolve()) for path in paths]}
+    settings |= {"cloud": cloud, "range": range}
     (out / "overlay").mkdir(parents=True, exist_ok=True)
     hold_to(out / "settings.json", settings)
     folders = folders_of(scores)
     about: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     for path in paths:
-        work = _Work(windows, path, scores, rendering or Rendering(), out, names[path], folders)
+        work = _Work(windows, path, scores, rendering, out, names[path], folders)
         try:
             about[names[path]] = work.done(cloud, command, progress, resume=resume)
         except DataError as error:
@@ -133,8 +136,7 @@ def write_scenes(
         "notes": [],
     }
     write_atomically(out / "score.json", json.dumps(facts, indent=1, default=str).encode())
-    lost = f", {len(skipped)} could not be read" if skipped else ""
-    return f"{len(about)} of {len(paths)} images scored{lost}: {out}"
+    return f"{len(about)} of {len(paths)} images scored{left_out(skipped)}: {out}"
 
 
 @dataclass(eq=False)

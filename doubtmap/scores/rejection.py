@@ -13,6 +13,7 @@ from torch import Tensor
 
 from doubtmap.errors import UsageError
 from doubtmap.prediction import Prediction
+from doubtmap.scores import DEFAULT
 
 Acceptance = Literal["rba", "eam"]
 
@@ -56,3 +57,13 @@ def rejected(prediction: Prediction, variant: Acceptance = "rba") -> Tensor:
     if variant == "eam":
         return -queries.accepted.float()
     return -prediction.logits.exp().tanh().sum(1).float()
+
+
+def suited(prediction: Prediction) -> tuple[str, str]:
+    """The score for unknown objects that suits the kind of network, and why, half a sentence."""
+    if prediction.queries is None:
+        return DEFAULT, "an unknown object is often an unsure island in what the network is sure of"
+    return "rejected", (
+        "what no query claims has small scores for all classes alike, and their shares, which "
+        "entropy, margin and max_softmax look at, may be as sure as anywhere"
+    )

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from doubtmap.datasets.dataset import Dataset
+from doubtmap.datasets.reading import in_colour
 from doubtmap.engine.run import Progress
+from doubtmap.engine.settings import with_bands_of
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Segmenter
 from doubtmap.segments import MetaModel, Partition
@@ -64,6 +66,7 @@ def look_first(
         ModelError: for another network than the model's.
     """
     check_network(segmenter, model)
+    dataset = with_bands_of(segmenter, dataset)
     chosen = range(len(dataset)) if indices is None else indices
     found = labelled_images(
         segmenter, dataset, model.scores, unknown=unknown, indices=chosen, progress=progress
@@ -82,7 +85,7 @@ def look_first(
     for place in said.order()[:first].tolist():
         sample = dataset[at[place]]
         labels = Partition.of(segmenter(sample.image[None]).classes[0]).labels.numpy()
-        pixels = sample.image.permute(1, 2, 0).numpy()
+        pixels = in_colour(sample.image)
         cards.append(said.card(place, pixels, labels, wrong=float(share[place])))
     curves = {
         "expected": share_found(said.expected_wrong, wrong),

@@ -23,7 +23,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from doubtmap.datasets.reading import read_image
+from doubtmap.datasets.reading import in_colour, left_out, read_image
 from doubtmap.errors import DataError
 from doubtmap.files import write_atomically
 from doubtmap.prediction import Segmenter
@@ -94,10 +94,9 @@ def write_review(
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
     write_atomically(out / "review.json", json.dumps(about, indent=1).encode())
-    lost = f", {len(skipped)} could not be read" if skipped else ""
     return (
-        f"{len(found.names)} images reviewed{lost}, {len(found.table)} segments; look at "
-        f"{out / 'review.html'}"
+        f"{len(found.names)} images reviewed{left_out(skipped)}, {len(found.table)} segments; look "
+        f"at {out / 'review.html'}"
     )
 
 
@@ -195,7 +194,7 @@ def _page(found: Review, shown: Sequence[Card], by: str, command: str) -> bytes:
 
 def _card(out: Path, found: Review, index: int, names: dict[Path, str]) -> Card:
     path = Path(found.names[index])
-    pixels = read_image(path).permute(1, 2, 0).numpy()
+    pixels = in_colour(read_image(path))
     labels = read_segments(_segments_file(out, names[path]))
     return found.card(index, pixels, labels, name=names[path])
 

@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from doubtmap.datasets.reading import none_left
 from doubtmap.engine.run import Progress
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.metrics.accumulator import Array
@@ -238,5 +239,5 @@ def review(
         if progress:
             progress("review", len(images) + len(skipped or ()), len(paths))
     if not images:
-        raise DataError(f"review: none of the {len(paths)} images could be read.")
+        raise DataError(none_left(len(paths), skipped))
     return together(images)

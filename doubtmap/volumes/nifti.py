@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from doubtmap.datasets.reading import scaled
+from doubtmap.engine.settings import bands_needed
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import write_atomically
 from doubtmap.prediction import Score, Segmenter, showing
@@ -127,11 +128,6 @@ class Volume:
         """
         cut = np.take(self.values, index, self.axis)
         cut = cut[..., None] if cut.ndim == 2 else cut
-        if max(bands) > cut.shape[2]:
-            raise DataError(
-                f"{self.path}: expected {max(bands)} bands or more, got {cut.shape[2]}. Correct "
-                f"--bands."
-            )
         chosen = cut[..., [band - 1 for band in bands]].transpose(2, 1, 0)
         return torch.from_numpy(np.ascontiguousarray(scaled(chosen, *self.span)))
 
@@ -165,7 +161,6 @@ def score_volume(
     segmenter: Segmenter,
     volume: Volume,
     scores: Mapping[str, Score],
-    bands: Sequence[int] = (),
     told: Callable[[int, int], None] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Score a volume slice by slice.
@@ -174,7 +169,6 @@ def score_volume(
         segmenter: a network of images, whose classes are named or at most 255.
         volume: opened.
         scores: by name.
-        bands: of the volume, from 1; default: the first, for as many as the network takes.
         told: after each slice.
 
     Returns:
@@ -182,7 +176,7 @@ def score_volume(
     """
     scores = dict(scores)
     segmenter = prepared(segmenter, scores)
-    bands = bands or _bands(segmenter, volume)
+    bands = _bands(segmenter, volume)
     found: dict[str, NDArray[Any]] = {"classes": np.zeros(volume.shape, np.uint8)}
     found |= {name: np.zeros(volume.shape, np.float32) for name in scores}
     count = volume.shape[volume.axis]
@@ -198,11 +192,17 @@ def score_volume(
 
 
 def _bands(segmenter: Segmenter, volume: Volume) -> Sequence[int]:
-    """The first bands, or the one band as often as the network wants it."""
-    mean = segmenter.description.get("mean")
-    wanted = len(mean) if isinstance(mean, list) else 3
+    """All, where the network takes others than RGB; else three, or the one three times."""
     given = volume.values.shape[3] if volume.values.ndim == 4 else 1
-    return (1,) * wanted if given == 1 else tuple(range(1, wanted + 1))
+    needed = bands_needed(segmenter)
+    if needed > given:
+        raise DataError(
+            f"{volume.path}: expected {needed} bands or more, as the network takes, got {given}. "
+            f"Correct --bands."
+        )
+    if needed:
+        return tuple(range(1, given + 1))
+    return (1, 2, 3) if given > 2 else (1, 1, 1)
 
 
 def write_volumes(
@@ -213,7 +213,6 @@ def write_volumes(
     *,
     axis: int = 2,
     range: tuple[float, float] | None = None,
-    bands: Sequence[int] = (),
     command: str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
@@ -226,7 +225,6 @@ def write_volumes(
         out: folder, made if it is not there.
         axis: across which they are cut.
         range: the values that become black and white.
-        bands: of the fourth axis, from 1.
         command: what to write as the origin.
         progress: told after each slice.
 
@@ -249,7 +247,7 @@ def write_volumes(
             if progress:
                 progress(f"slices of {name}", done, total)
 
-        for what, values in score_volume(segmenter, volume, scores, bands, told).items():
+        for what, values in score_volume(segmenter, volume, scores, told).items():
             volume.write(out / folders[what] / f"{name}.nii.gz", values, f"doubtmap: {what}")
         about[name] = {"path": str(path), "shape": volume.shape, "axis": axis, "range": volume.span}
         if range is None:

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from tiny_networks import CLASSES, Tiny, own
 from torch import nn
@@ -165,44 +164,6 @@ def test_a_state_dict_with_the_function_that_builds_its_network(tmp_path):
         load(reference)
 
 
-FILES = {
-    "a.engine": "TensorRT",
-    "a.tflite": "TensorFlow Lite",
-    "a.mlmodel": "Core ML",
-    "a.keras": "Keras",
-    "a.xml": "OpenVINO",
-    "a.pb": "TensorFlow graph",
-    "a.safetensors": "weights=FILE",
-    "a.pkl": "pickle",
-    "a.pth": "does not say what network",
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_files_of_others_are_named_with_the_way_out(tmp_path, name):
-    (tmp_path / name).write_bytes(b"something")
-    with pytest.raises(UsageError, match=FILES[name]):
-        load(tmp_path / name)
-
-
-FOLDERS = {
-    "saved_model.pb": "TensorFlow SavedModel",
-    "plans.json": "saved:FOLDER",
-    "adapter_config.json": "Merge it",
-    "checkpoint-100/config.json": r"Pass .*checkpoint-100",
-    "onnx/model.onnx": r"Pass .*model\.onnx",
-    "network.xml": "OpenVINO",
-}
-
-
-@pytest.mark.parametrize("name", FOLDERS)
-def test_folders_of_others_are_named_with_the_way_out(tmp_path, name):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text("{}")
-    with pytest.raises(UsageError, match=FOLDERS[name]):
-        load(tmp_path)
-
-
 @pytest.mark.parametrize("name", ["a.onnx", "a.pt2", "folder/model.safetensors"])
 def test_pointers_of_git_lfs(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -218,14 +179,3 @@ def test_ultralytics_objects_of_other_tasks():
         load(yolo)
     yolo.task = "semantic"
     assert load(yolo).description["kind"] == "module"
-
-
-def test_bands_that_commands_do_not_read(tmp_path):
-    (path := tmp_path / "network.py").write_text(
-        "import torch\ndef f():\n return torch.nn.Conv2d(4, 3, 1)\n"
-    )
-    Image.new("RGBA", (32, 32)).save(image := tmp_path / "four.tif")
-    four = ["--bands", "1,2,3,4", "--mean", "0,0,0,0", "--std", "1,1,1,1"]
-    ran = CliRunner().invoke(app, ["info", f"python:{path}:f", str(image), *four])
-    assert "with band 4, got 3 bands; commands and data sets read red" in str(ran.exception)
-    assert "--bands  " not in str(ran.exception)

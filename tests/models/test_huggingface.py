@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from doubtmap.errors import ModelError
+from doubtmap.errors import ModelError, UsageError
 from doubtmap.models import load
 from doubtmap.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
@@ -286,7 +286,7 @@ def test_names_that_come_twice_are_numbered(saved):
 
 
 def test_folders_that_cannot_be_loaded(tmp_path, saved):
-    with pytest.raises(ModelError, match=r"config\.json"):
+    with pytest.raises(UsageError, match=r"without config\.json, with nothing in it"):
         load(tmp_path)
     saved(segformer)
     weights = tmp_path / "model.safetensors"

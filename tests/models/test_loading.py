@@ -149,6 +149,7 @@ def test_names_made_distinct(names, expected):
 def test_missing_packages_are_named_with_their_install_line(
     monkeypatch, tmp_path, package, file, extra
 ):
+    (tmp_path / "config.json").write_text("{}")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModelError, match=rf'pip install "doubtmap\[{extra}\]"'):
         load(tmp_path / file)

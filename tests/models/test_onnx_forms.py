@@ -1,6 +1,7 @@
 """ONNX graphs as other exporters make them: axes, bytes, normalisation inside, names."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from doubtmap.errors import ModelError
 from doubtmap.models import load
+from doubtmap.scores import gradient
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -176,3 +178,64 @@ def test_names_in_the_file_and_settings_beside_it(layer, tmp_path):
     onnx.helper.set_model_props(model, {"names": str(names)})
     onnx.save(model, path)
     assert load(path).class_names[0] == "inside 0"
+
+
+class OnTokens(nn.Module):
+    """Two linear layers on tokens, or on channels that come last."""
+
+    def __init__(self, bias, tokens):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.mix = nn.Conv2d(3, 12, 4, 4), nn.Linear(12, 12)
+        self.head, self.tokens = nn.Linear(12, CLASSES, bias=bias), tokens
+
+    def forward(self, x):
+        features = self.body(x)
+        batch, _, height, width = features.shape
+        rows = features.permute(0, 2, 3, 1)
+        rows = rows.reshape(batch, height * width, 12) if self.tokens else rows
+        said = self.head(self.mix(rows).relu())
+        return said.reshape(batch, height, width, CLASSES).permute(0, 3, 1, 2)
+
+
+class Upwards(nn.Module):
+    """A transposed convolution at the end."""
+
+    def __init__(self, kernel):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Conv2d(3, 8, 3, 2, 1)
+        self.up = nn.ConvTranspose2d(8, CLASSES, kernel, 2, (kernel - 2) // 2)
+
+    def forward(self, x):
+        return self.up(self.body(x).relu())
+
+
+@pytest.mark.parametrize(
+    "network",
+    [OnTokens(True, True), OnTokens(False, True), OnTokens(True, False), Upwards(2)],
+    ids=["tokens", "without bias", "channels last", "transposed"],
+)
+def test_heads_of_other_kinds_keep_their_features(tmp_path, network):
+    path, x = tmp_path / "n.onnx", torch.rand(1, 3, 32, 48)
+    export(network, path, x)
+    plain = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    ours, own = load(path, **plain)(x), load(network, **plain)(x)
+    torch.testing.assert_close(ours.features, own.features)
+    torch.testing.assert_close(gradient(ours), gradient(own), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_windows_that_overlap_are_refused_with_the_way(tmp_path, exported):
+    network, x = Upwards(4), torch.rand(1, 3, 32, 48)
+    export(network, path := tmp_path / "n.onnx", x)
+    prediction = load(path if exported else network, mean=(0, 0, 0), std=(1, 1, 1))(x)
+    with pytest.raises(ModelError, match=r"gradient\(of=bias\) needs no features"):
+        gradient(prediction)
+    assert gradient(prediction, of="bias").shape == (1, 32, 48)
+
+
+def export(network, path, x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter that needs no other library
+        torch.onnx.export(network.eval(), (x,), path, dynamo=False, opset_version=17)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import doubtmap as dm
-from doubtmap.datasets.reading import Rendering
 from doubtmap.errors import DataError, UsageError
 from doubtmap.scenes import is_georeferenced, write_scenes
 from doubtmap.scores.parsing import parse_scores
@@ -103,20 +102,23 @@ def test_a_scene_without_any_data_is_named(segmenter, pixels, tmp_path):
         tmp_path / "both",
         skip_bad=True,
     )
-    assert said.startswith("1 of 2 images scored, 1 could not be read")
+    assert said.startswith("1 of 2 images scored, 1 could not be used")
 
 
-def test_bands_and_ranges_are_chosen(segmenter, tmp_path):
+def test_bands_and_ranges_are_chosen(tmp_path):
+    torch.manual_seed(0)
+    about = {"mean": [0, 0], "std": [1, 1], "classes": ["a", "b", "c"]}
+    network = dm.load(torch.nn.Conv2d(2, 3, 1), bands=(4, 2), **about)
     deep = np.random.default_rng(0).integers(0, 2048, (4, 70, 90), dtype=np.uint16)
     path = written(tmp_path / "scene.tif", deep)
-    rendering = Rendering((0, 2047), (4, 2, 1))
-    scored(segmenter, path, tmp_path / "out", rendering=rendering)
-    shown = np.rint(deep[[3, 1, 0]] / 2047 * 255).astype(np.uint8)
-    whole = segmenter(torch.from_numpy(shown)[None])
+    scored(network, path, tmp_path / "out", range=(0, 2047))
+    shown = np.rint(deep / 2047 * 255).astype(np.uint8)
+    whole = network(torch.from_numpy(shown)[None])
     values = read(tmp_path / "out/entropy/scene.tif")
     np.testing.assert_allclose(values, dm.scores.entropy(whole)[0], atol=1e-5)
+    network = dm.load(torch.nn.Conv2d(2, 3, 1), bands=(7, 2), **about)
     with pytest.raises(DataError, match="expected 7 bands"):
-        scored(segmenter, path, tmp_path / "no", rendering=Rendering((0, 2047), (7,)))
+        scored(network, path, tmp_path / "no")
 
 
 def test_ground_control_points_are_kept(segmenter, pixels, tmp_path):

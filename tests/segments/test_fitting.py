@@ -215,7 +215,7 @@ def test_an_image_that_cannot_be_read_is_counted_or_ends_the_review(demo, fit, i
     with pytest.raises(DataError, match=r"broken\.png"):
         review(demo, [*images, broken], fit[0].model)
     said = write_review(demo, [*images, broken], fit[0].model, tmp_path / "o", skip_bad=True)
-    assert "1 could not be read" in said
+    assert "1 could not be used" in said
 
 
 def test_one_segment_is_no_failure(fit):

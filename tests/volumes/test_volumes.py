@@ -9,7 +9,7 @@ import torch
 import doubtmap as dm
 from doubtmap.errors import DataError, UsageError
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.volumes.nifti import Volume, is_volume, write_volumes
+from doubtmap.volumes.nifti import Volume, is_volume, score_volume, write_volumes
 
 nibabel = pytest.importorskip("nibabel", reason="nibabel is not installed")
 
@@ -72,8 +72,13 @@ def test_bands_lie_on_the_fourth_axis(scan, tmp_path):
     np.testing.assert_array_equal(
         image, np.rint(volume.values[:, :, 1, [3, 0]].transpose(2, 1, 0) * 255)
     )
+    network = dm.load(torch.nn.Conv2d(2, 3, 1), mean=[0, 0], std=[1, 1], bands=(5, 1))
     with pytest.raises(DataError, match="expected 5 bands"):
-        volume.image(0, (5,))
+        score_volume(network, volume, parse_scores("entropy"))
+    network = dm.load(torch.nn.Conv2d(2, 3, 1), mean=[0, 0], std=[1, 1], bands=(4, 1))
+    found = score_volume(network, volume, parse_scores("entropy"))
+    direct = network(volume.image(2, (1, 2, 3, 4))[None])
+    np.testing.assert_array_equal(found["entropy"][:, :, 2], dm.scores.entropy(direct)[0].numpy().T)
 
 
 def test_what_is_no_volume_is_one_sentence(tmp_path):
