@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from doubtmap.errors import ModelError
+from doubtmap.files.archives import check_archive
 from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
 from doubtmap.models.foreign import beside
 from doubtmap.models.module import window_of
@@ -22,28 +23,31 @@ from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
 from doubtmap.prediction import Window
 
 
-def open_exported(path: Path, device: torch.device | str | None = None) -> Source:
+def open_exported(
+    path: Path, device: torch.device | str | None = None, *, trust: bool = False
+) -> Source:
     """Open an exported program.
-
-    Nothing in it is unpickled, and compiled code is refused. PyTorch's reader still evaluates
-    symbolic sizes as Python expressions: open only what you trust.
 
     Args:
         path: of the `.pt2` file.
         device: where to move the program; default: where it was exported.
+        trust: leave out the search for what could run while PyTorch opens the file.
 
     Returns:
         The network, with ImageNet's mean and standard deviation.
 
     Raises:
-        ModelError: where the file cannot be read or has no image input.
+        ModelError: where the file cannot be read, has no image input, or holds what could run.
     """
     if not path.is_file():
         raise ModelError(f"{path}: expected an exported program, found none. Check the path.")
     try:
         _refuse_compiled(path)
+        if not trust:
+            check_archive(path)
         with _safely():
             program = torch.export.load(path)
+            return exported_source(program, device, path)
     except ModelError:
         raise
     except Exception as error:
@@ -51,7 +55,6 @@ def open_exported(path: Path, device: torch.device | str | None = None) -> Sourc
             f"{path}: expected a program saved by torch.export.save, but it cannot be read "
             f"({first_line(error)}). Export it again with this PyTorch."
         ) from error
-    return exported_source(program, device, path)
 
 
 def exported_source(
