@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import zipfile
@@ -18,7 +19,8 @@ from doubtmap.errors import ModelError
 from doubtmap.files.archives import check_archive
 from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
 from doubtmap.models.foreign import beside
-from doubtmap.models.module import window_of
+from doubtmap.models.huggingface import INSTALL
+from doubtmap.models.module import explained, window_of
 from doubtmap.models.preprocessing import FixedSize, ImageSize, Preprocessing
 from doubtmap.prediction import Window
 
@@ -45,6 +47,7 @@ def open_exported(
         _refuse_compiled(path)
         if not trust:
             check_archive(path)
+        _register_outputs(path)
         with _safely():
             program = torch.export.load(path)
             return exported_source(program, device, path)
@@ -125,7 +128,7 @@ class ExportedBackend:
 
     def run(self, x: Tensor, taps: Collection[str] = ()) -> tuple[object, list[Tap]]:
         """Run the program, by interpreting it where layers are listened to."""
-        with torch.no_grad():
+        with torch.no_grad(), explained(x):
             if not taps:
                 return self._module(x), []
             nodes = {self._layers[name][0]: name for name in taps}
@@ -221,6 +224,21 @@ def _refuse_compiled(path: Path) -> None:
                 f"{path}: expected an exported program without compiled code, got an AOTInductor "
                 f"package. Save the program itself with torch.export.save."
             )
+
+
+def _register_outputs(path: Path) -> None:
+    """Let PyTorch know the outputs of networks of transformers, where the file has such."""
+    with zipfile.ZipFile(path) as archive:
+        texts = (archive.read(name) for name in archive.namelist() if name.endswith("model.json"))
+        if not any(b"transformers.modeling_outputs" in text for text in texts):
+            return
+    try:
+        importlib.import_module("transformers.modeling_outputs")
+    except ImportError as error:
+        raise ModelError(
+            f"{path}: expected transformers, whose outputs the program returns, found none. "
+            f"Install with {INSTALL}."
+        ) from error
 
 
 @contextmanager
