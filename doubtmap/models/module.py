@@ -60,9 +60,13 @@ class ModuleBackend:
         """
         if self.module.training:
             self.module.eval()
-        with torch.no_grad(), _listening(self.module, taps) as calls, prints_to_stderr():
-            with explained(x):
-                return self.module(x), calls
+        with (
+            torch.no_grad(),
+            _listening(self.module, taps) as calls,
+            prints_to_stderr(),
+            explained(x),
+        ):
+            return self.module(x), calls
 
 
 @contextmanager
