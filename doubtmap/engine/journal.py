@@ -58,7 +58,7 @@ class Journal:
         if not path.exists():
             return None
         try:
-            return dict(safetensors.numpy.load_file(path))
+            return dict(safetensors.numpy.load(path.read_bytes()))
         except Exception as error:
             raise DataError(
                 f"{path}: cannot be read ({error}). Remove it to start anew."
@@ -99,7 +99,7 @@ class Journal:
         partial = path.with_suffix(".partial")
         arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
         with guarded(self.folder):
-            safetensors.numpy.save_file(arrays, partial)
+            partial.write_bytes(safetensors.numpy.save(arrays))
             partial.replace(path)
             self._file.truncate(0)
 

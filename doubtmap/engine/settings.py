@@ -82,7 +82,7 @@ def data_settings(dataset: Dataset) -> dict[str, Any]:
     return {
         "data": dataset.name,
         "folder": str(Path(files[0][0]).resolve().parent) if files else None,
-        "images": hashlib.sha256(names.encode()).hexdigest(),
+        "images": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
         "labels": list(dataset.class_names),
     } | drawn
 

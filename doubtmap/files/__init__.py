@@ -2,7 +2,7 @@
 
 from doubtmap.files.fitted import Content, FileKind, Origin, encoded, read, write
 from doubtmap.files.tables import Entry, Part
-from doubtmap.files.writing import check_place, write_atomically
+from doubtmap.files.writing import cell, check_place, utf8, write_atomically
 
 __all__ = [
     "Content",
@@ -10,9 +10,11 @@ __all__ = [
     "FileKind",
     "Origin",
     "Part",
+    "cell",
     "check_place",
     "encoded",
     "read",
+    "utf8",
     "write",
     "write_atomically",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
@@ -180,7 +180,7 @@ def _npy(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
 
 
 def _safetensors(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    tensors = load_file(path)
+    tensors = load(path.read_bytes())
     name = next((key for key in KEYS if key in tensors), next(iter(tensors)))
     found: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = tensors[name].float().numpy()
     return found

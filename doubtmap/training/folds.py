@@ -159,7 +159,7 @@ def identity(dataset: Dataset) -> dict[str, Any]:
     names = "\n".join(dataset.sample_name(index) for index in range(len(dataset)))
     return {
         "name": dataset.name,
-        "images": hashlib.sha256(names.encode()).hexdigest(),
+        "images": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
         "labels": list(dataset.class_names),
     }
 
