@@ -28,7 +28,7 @@ from doubtmap.datasets.reading import Rendering, read_image, read_or_skip
 from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.files import write_atomically
+from doubtmap.files import alone, write_atomically
 from doubtmap.models.layers import deepest_layer
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
@@ -123,6 +123,7 @@ def _attempt(
 WRITERS = 2
 
 
+@alone
 def write_scores(
     segmenter: Segmenter,
     paths: Sequence[Path],

@@ -26,6 +26,7 @@ from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.open_set import check_open_set, refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.tally import Observation, Tally, join_states, observe, sub_state
+from doubtmap.files import alone
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.scoring import is_probability, prepared, score_maps
 from doubtmap.segments import MetaModel
@@ -64,6 +65,7 @@ class Options:
 PLAIN = Options()
 
 
+@alone
 def evaluate(
     segmenter: Segmenter,
     dataset: Any,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from doubtmap.errors import DataError
-from doubtmap.files import cell, utf8, write_atomically
+from doubtmap.files import alone, cell, utf8, write_atomically
 from doubtmap.objects import (
     ObjectRule,
     Polygon,
@@ -53,6 +53,7 @@ class Found:
     rows: list[tuple[Any, ...]] = field(default_factory=list)
 
 
+@alone
 def write_objects(
     segmenter: Segmenter,
     paths: Sequence[Path],

@@ -25,7 +25,7 @@ from PIL import Image
 
 from doubtmap.datasets.reading import read_image
 from doubtmap.errors import DataError
-from doubtmap.files import cell, utf8, write_atomically
+from doubtmap.files import alone, cell, utf8, write_atomically
 from doubtmap.prediction import Segmenter
 from doubtmap.reports.page import framed, header, plain_table
 from doubtmap.scoring import ScoredImage, outside, unique_names
@@ -36,6 +36,7 @@ from doubtmap.segments.review import Card, ImageReview, Review, review
 from doubtmap.version import __version__
 
 
+@alone
 def write_review(
     segmenter: Segmenter,
     paths: Sequence[Path],

@@ -27,17 +27,12 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.files import write_atomically
+from doubtmap.files import held, write_atomically
 from doubtmap.models.distilled import FILE as HEAD_FILE
 from doubtmap.models.distilled import head_file, take_off
 from doubtmap.models.folders import DESCRIPTION, WEIGHTS, Description
 from doubtmap.training.networks import Start, huggingface_files
 from doubtmap.version import __version__
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - not on Windows, where two runs can meet unseen
-    fcntl = None  # type: ignore[assignment]
 
 
 class Folder:
@@ -60,22 +55,7 @@ class Folder:
             DataError: where it cannot be written.
         """
         self._check(resume)
-        try:
-            self.inner.mkdir(parents=True, exist_ok=True)
-            lock = (self.inner / "lock").open("w")
-        except OSError as error:
-            raise DataError(
-                f"{self.path}: cannot be written ({error.strerror or error}). Choose another --out."
-            ) from error
-        with lock:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise UsageError(
-                        f"{self.path}: expected a folder of its own, but another run is using it. "
-                        f"Wait for it, or choose another --out."
-                    ) from error
+        with held(self.path):
             for left in (*self.path.glob(".*.part"), *self.inner.glob(".*.part")):
                 left.unlink(missing_ok=True)  # of a run that was killed while it wrote
             self._hold_to(settings, resume)
