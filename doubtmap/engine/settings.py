@@ -100,7 +100,9 @@ def hold_to(path: Path, settings: dict[str, Any]) -> None:
             path.write_text(text)
             return
         before, after = json.loads(path.read_text()), json.loads(text)
-    except (OSError, ValueError) as error:
+        if not isinstance(before, dict):
+            raise TypeError("it is no table")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: cannot be used ({error}). Remove it to start anew.") from error
     changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
     if changed:

@@ -15,7 +15,7 @@ from typing import Any
 from doubtmap.datasets import open_dataset
 from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
 from doubtmap.decisions.file import Threshold, thresholds_by_score
-from doubtmap.engine.journal import Journal, journalled
+from doubtmap.engine.journal import Journal, journalled, understood
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
 from doubtmap.engine.seen import who_has_seen
 from doubtmap.errors import DataError
@@ -199,7 +199,8 @@ def tally_pixels(
     """
     held: list[Observation] = []
     if journal:
-        tally, held = _replay(tally, journal)
+        with understood(journal.folder):
+            tally, held = _replay(run, tally, journal)
     done = {row["index"] for row in tally.images}
     todo = [index for index in range(len(run.dataset)) if index not in done]
     run.tell("pixels", len(done))
@@ -221,20 +222,28 @@ def tally_pixels(
     return tally, held
 
 
-def _replay(tally: Tally, journal: Journal) -> tuple[Tally, list[Observation]]:
+def _replay(run: Run, tally: Tally, journal: Journal) -> tuple[Tally, list[Observation]]:
     """The tally as a killed run left it, and the components that it had found."""
     components = []
     saved = journal.checkpoint()
     if saved is not None:
         tally = Tally.from_state(sub_state(saved, "tally"))
+    for row in tally.images:
+        _check_image(run, row["index"], row["image"])
     held = {row["index"] for row in tally.images}
     for record in journal.records():
         seen = Observation.from_bytes(record)
+        _check_image(run, seen.meta["index"], seen.meta["name"])
         if seen.meta["stage"] == "components":
             components.append(seen)
         elif seen.meta["index"] not in held:
             tally.take(seen)
     return tally, components
+
+
+def _check_image(run: Run, index: int, name: str) -> None:
+    if not 0 <= index < len(run.dataset) or run.dataset.sample_name(index) != name:
+        raise ValueError(f"{name[:60]} is not image {index} of {run.dataset.name}")
 
 
 def _reviewed(run: Run, results: Results, segments: MetaModel) -> Results:
