@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,8 @@ from doubtmap.models.distilled import head_file, take_off
 from doubtmap.models.folders import DESCRIPTION, WEIGHTS, Description
 from doubtmap.training.networks import Start, huggingface_files
 from doubtmap.version import __version__
+
+log = logging.getLogger("doubtmap")
 
 
 class Folder:
@@ -51,14 +54,14 @@ class Folder:
 
         Raises:
             UsageError: for a folder that is in use, holds something else, or, with `resume`, a run
-                of other settings or none.
+                of other settings.
             DataError: where it cannot be written.
         """
         self._check(resume)
         with held(self.path):
             for left in (*self.path.glob(".*.part"), *self.inner.glob(".*.part")):
                 left.unlink(missing_ok=True)  # of a run that was killed while it wrote
-            self._hold_to(settings, resume)
+            self._hold_to(settings, resume and self.begun)
             yield
 
     @property
@@ -68,10 +71,7 @@ class Folder:
 
     def _check(self, resume: bool) -> None:
         if resume and not self.begun:
-            raise UsageError(
-                f"{self.path}: expected a run to go on with, found none. Leave --resume out, or "
-                f"check --out."
-            )
+            log.warning("%s: found no run to go on with, and begins one.", self.path)
         if (self.inner / "checkpoint.pt").exists() and not resume:
             raise UsageError(
                 f"{self.path}: expected no run there, found one. Pass --resume to go on with it, "
