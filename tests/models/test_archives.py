@@ -300,6 +300,7 @@ ATTACKS = {
     "weight without numbers": huge_weight,
     "depth": deep,
 }
+assert len(ATTACKS) > 60
 RUN = ("import", "in a call", "guard", "opaque", "enum")
 """Attacks that are shown to work on PyTorch's reader, lest the others be thought harmless."""
 
