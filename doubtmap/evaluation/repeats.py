@@ -171,7 +171,7 @@ def _done(
     if file is not None and file.exists():
         try:
             figures: Figures = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{file}: cannot be read ({error}). Remove it to go on.") from error
         return figures
 

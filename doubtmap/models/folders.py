@@ -212,7 +212,7 @@ def read_description(folder: Path) -> Description:
         network, recipe, version = (str(said[key]) for key in ("network", "recipe", "doubtmap"))
         if len(names) < 2 or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError("classes, mean or std cannot be meant")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
             f"{path}: expected the description of a network that doubtmap train wrote, but it "
             f"cannot be used ({first_line(error)}). Train it again."
@@ -289,6 +289,6 @@ def photographs_learnt(model: str) -> list[str]:
     path = Path(model.rpartition("@")[2]) / "training" / "settings.json"
     try:
         found = json.loads(path.read_text())["negatives"]["images"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []  # trained elsewhere, or without negatives
     return found if isinstance(found, list) else []

@@ -215,7 +215,7 @@ def _names(folder: Path) -> tuple[str, ...]:
         try:
             labels = json.loads((place / "dataset.json").read_text())["labels"]
             numbered = sorted((int(number), str(name)) for name, number in labels.items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # there is none, or it is another program's
         return tuple(name for _, name in numbered)
     return ()

@@ -92,7 +92,7 @@ class Folder:
             return
         try:
             before, after = dict(json.loads(path.read_text())), json.loads(text)
-        except (OSError, TypeError, ValueError) as error:
+        except (OSError, TypeError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}: cannot be used ({error}). Remove it to start anew."
             ) from error
