@@ -19,6 +19,7 @@ from torch.export import Dim
 from doubtmap.errors import ModelError
 from doubtmap.files import archives
 from doubtmap.files.expressions import Refused, check_guard, check_size
+from doubtmap.models import exported as exported_room
 from doubtmap.models import load
 
 VERSION = ".".join(torch.__version__.split(".")[:2])
@@ -416,6 +417,30 @@ def test_another_pytorch_needs_trust(genuine, monkeypatch):
     monkeypatch.setattr(archives, "TRIED", ("1.0",))
     assert re.search(r"expected PyTorch 1\.0.*got 2.*Pass --trust", sentence(genuine))
     assert load(genuine, trust=True)(torch.rand(1, 3, 16, 24)).logits.shape[1] == 5
+
+
+def test_the_command_line_trusts_where_it_is_told_to(genuine, run, monkeypatch):
+    monkeypatch.setattr(archives, "TRIED", ("1.0",))
+    code, _, err = run("info", genuine)
+    assert code == 1 and "Pass --trust" in err
+    code, out, _ = run("info", genuine, "--trust")
+    assert code == 0 and "network.pt2" in out
+
+
+def test_outputs_of_transformers_are_made_known(genuine, members, tmp_path, monkeypatch):
+    asked = []
+
+    def missing(name):
+        asked.append(name)
+        raise ImportError(name)
+
+    monkeypatch.setattr(exported_room.importlib, "import_module", missing)
+    exported_room._register_outputs(genuine)
+    assert not asked
+    text = members[MODEL].replace(b"builtins.dict", b"transformers.modeling_outputs.X")
+    written(tmp_path / "network.pt2", members | {MODEL: text})
+    assert "Install with pip install" in sentence(tmp_path / "network.pt2")
+    assert asked == ["transformers.modeling_outputs"]
 
 
 SIZES = (
