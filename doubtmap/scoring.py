@@ -35,7 +35,7 @@ from doubtmap.datasets.reading import (
 from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import bands_needed, hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.files import write_atomically
+from doubtmap.files import alone, write_atomically
 from doubtmap.models.layers import deepest_layer, probe_image
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
@@ -53,7 +53,7 @@ from doubtmap.reports.maps import MapFormat, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
 from doubtmap.reports.scales import Waiting, natural_scale
 from doubtmap.version import __version__
-from doubtmap.windows import Windows
+from doubtmap.windows import without_windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +132,7 @@ def _attempt(
 WRITERS = 2
 
 
+@alone
 def write_scores(
     segmenter: Segmenter,
     paths: Sequence[Path],
@@ -406,7 +407,7 @@ def same_network(found: Tensor, fitted: Fitted) -> bool:
 
 def before_last_activation(segmenter: Segmenter) -> str | None:
     """The layer whose output becomes the classifier's features by an activation, if there is."""
-    network = _one_window(segmenter)
+    network = without_windows(segmenter)
     if not isinstance(network, NetworkSegmenter):
         return None
     return before_activation(network, probe_image(bands_needed(segmenter)))
@@ -418,18 +419,13 @@ def deepest(segmenter: Segmenter, image: Tensor) -> str:
     Raises:
         UsageError: for anything but a single PyTorch network.
     """
-    network = _one_window(segmenter)
+    network = without_windows(segmenter)
     if not isinstance(network, NetworkSegmenter):
         raise UsageError(
             f"layer=deepest: expected one network whose inner layers can be listened to, got "
             f"{type(segmenter).__name__}. Use --scores doubt, which needs no fit."
         )
     return deepest_layer(network, image)
-
-
-def _one_window(segmenter: Segmenter) -> Segmenter:
-    """The network behind windows."""
-    return segmenter.segmenter if isinstance(segmenter, Windows) else segmenter
 
 
 def fingerprint_of(segmenter: Segmenter) -> Tensor:

@@ -85,6 +85,7 @@ def photograph(tmp_path):
         ("[scores]\nentropy = 1", 2, "expected scores to be text"),
         ("seed = 'many'", 2, "--seed"),
         ("seed = ", 1, "is not TOML"),
+        pytest.param(f"seed = {'[' * 100_000}", 1, "is not TOML", id="nested"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(run, tmp_path, text, code, says):

@@ -252,6 +252,28 @@ def assert_finite(found):
         assert 0 < found.temperature < math.inf
 
 
+@pytest.mark.parametrize("form", ["density", *CALIBRATORS])
+def test_tensors_of_which_nothing_is_known(form, tmp_path):
+    path, load = written(form, tmp_path)
+    with safe_open(str(path), "pt") as file:
+        text = file.metadata()["doubtmap"].partition("\n")[0]
+    tensors = load_file(path) | {"more": torch.rand(3)}
+    save_file(tensors, path, metadata_of(text, tensors))
+    refused(load, path)
+
+
+def test_numbers_that_nothing_can_be_computed_with(tmp_path):
+    path, load = written("density", tmp_path)
+    with safe_open(str(path), "pt") as file:
+        text = file.metadata()["doubtmap"].partition("\n")[0]
+    for name in ("mean", "covariance"):
+        tensors = load_file(path)
+        tensors[name] = tensors[name] + 1e150
+        save_file(tensors, path, metadata_of(text, tensors))
+        assert f"{name}: expected finite numbers from" in refused(load, path)
+        path, load = written("density", tmp_path)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused(tmp_path_factory, content):
@@ -293,7 +315,7 @@ class TestTables:
             (TABLE, [{}], [[], None, "{}"]),
             (one_of("a", "b"), ["a"], ["c", None, ["a"], ""]),
             (within(0, 1), [0, 1, 0.5], [-1e-9, 1.1, math.nan, math.inf, True, "0", None]),
-            (within(), [-1e308, 5], [math.inf, -math.inf, math.nan]),
+            (within(), [-1e308, 5], [math.inf, -math.inf, math.nan, 1 << 70]),
             (whole(1, 4), [1, 4, 2.0], [0, 5, 1.5, math.nan, True, "2"]),
             (all_within(0, 1, 2), [[0, 1], (0.5, 0.5)], [[0], [0, 1, 1], [0, math.nan], 1, "01"]),
             (all_within(), [[], [1e308]], [[math.nan], [None], {}]),

@@ -84,6 +84,10 @@ def _calibrator(content: Content) -> Calibrator:
     found = _decode(content.entries["calibrator"], content.tensors)
     if not isinstance(found, Calibrator):
         raise ValueError("no calibrator")
+    tensors: dict[str, Tensor] = {}
+    _encode(found, "calibrator", tensors)
+    if len(tensors) < len(content.tensors):
+        raise ValueError("tensors that no part of it has")
     names = content.origin.class_names
     if names and found.channels not in (None, len(names)):
         raise ValueError(f"{len(names)} class names for {found.channels} classes")

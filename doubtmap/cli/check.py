@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from doubtmap.cli.commands import as_command
+from doubtmap.cli.commands import MODEL, as_command, option
 
 
 def check_command(
@@ -14,21 +14,24 @@ def check_command(
     model: Annotated[
         str, typer.Argument(help="A model, or its class names, comma-separated.")
     ] = "",
+    trust: Annotated[
+        bool, option(MODEL, "Open a .pt2 file though it may run code.", "--trust")
+    ] = False,
 ) -> None:
     """What a data set holds, what is suspicious in it, and what a model's classes match."""
     from doubtmap.datasets.checking import check
 
-    typer.echo(check(data, _classes(model) if model else None))
+    typer.echo(check(data, _classes(model, trust) if model else None))
 
 
-def _classes(model: str) -> list[str]:
+def _classes(model: str, trust: bool) -> list[str]:
     """Class names as they stand, or those of the model that the text names."""
     names = [name.strip() for name in model.split(",")]
     if len(names) > 1 and not any(mark in model for mark in ":/."):
         return names
     from doubtmap.models import load
 
-    return list(load(model).class_names)
+    return list(load(model, trust=trust).class_names)
 
 
 EXAMPLE = """

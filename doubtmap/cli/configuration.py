@@ -85,7 +85,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise DataError(
             f"--config: {file} cannot be read ({error.strerror or error}). Check the path."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"--config: {file} is not TOML: {error}. Correct it.") from error
 
 

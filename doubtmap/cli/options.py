@@ -133,6 +133,7 @@ class NetworkOptions:
         tuple[int, ...] | None,
         Option("Bands of files that the network gets, as 1,2,3,8.", read=read_whole_numbers),
     ] = None
+    trust: Annotated[bool, Option("Open a .pt2 file though it may run code.", "--trust")] = False
     device: Annotated[str | None, Option("Such as cpu or cuda:0.", group=RUNNING)] = None
     dropout_passes: Annotated[
         int | None, Option("Run so often with dropout switched on. Default: once, off.")
@@ -169,6 +170,7 @@ class NetworkOptions:
             activation=self.activation,  # type: ignore[arg-type]
             channels=self.channels,  # type: ignore[arg-type]
             bands=self.bands,
+            trust=self.trust,
         )
         log.info("model %s: %s", model, ", ".join(segmenter.class_names) or "classes without names")
         if self.dropout_passes is not None or self.dropout_rate is not None:

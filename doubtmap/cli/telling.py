@@ -6,8 +6,11 @@ All of it goes through the logger `doubtmap` of the standard library's `logging`
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -30,10 +33,38 @@ def listening(*, verbose: bool, quiet: bool) -> Iterator[None]:
     log.addHandler(handler)
     log.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
     try:
-        yield
+        with _decoders_heard():
+            yield
     finally:
         log.removeHandler(handler)
         log.setLevel(before)
+
+
+@contextmanager
+def _decoders_heard() -> Iterator[None]:
+    """Let what Pillow warns of be notes that name the image, each once."""
+    others, told = warnings.showwarning, set[tuple[object, str]]()
+
+    def show(message: Any, category: Any, filename: str, *rest: Any, **more: Any) -> None:
+        from doubtmap.datasets.rasters import opening
+
+        if Path(filename).parent.name != "PIL":
+            others(message, category, filename, *rest, **more)
+        elif (once := (opening.get(), category.__name__)) not in told:
+            told.add(once)
+            log.warning("%s: %s", opening.get(), _of_decoder(str(message), category.__name__))
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", module=r"PIL\.")
+        warnings.showwarning = show
+        yield
+
+
+def _of_decoder(message: str, kind: str) -> str:
+    if kind == "DecompressionBombWarning":
+        return "the image is very large, and takes much memory."
+    said = next(iter(message.splitlines()), "").strip().rstrip(".")
+    return f"the image is read, but its file is not quite as it should be ({said})."
 
 
 def tell_notes(notes: Iterable[str]) -> None:

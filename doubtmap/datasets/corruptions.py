@@ -89,7 +89,9 @@ class Corrupted(Derived):
     def __getitem__(self, index: int) -> Sample:
         """Read one sample and corrupt its image."""
         sample = self.dataset[index]
-        digest = hashlib.blake2b(f"{self.seed}/{sample.name}".encode(), digest_size=4).digest()
+        digest = hashlib.blake2b(
+            f"{self.seed}/{sample.name}".encode("utf-8", "surrogateescape"), digest_size=4
+        ).digest()
         image = corrupt(sample.image, self.kind, self.strength, int.from_bytes(digest))
         return Sample(sample.name, image, sample.label)
 

@@ -253,7 +253,9 @@ def half_of(stem: str, seed: int = 0) -> str:
         >>> half_of("000000000009"), half_of("000000000034")
         ('test', 'train')
     """
-    digest = hashlib.blake2b(f"{seed}/{stem}".encode(), digest_size=1).digest()
+    digest = hashlib.blake2b(
+        f"{seed}/{stem}".encode("utf-8", "surrogateescape"), digest_size=1
+    ).digest()
     return HALVES[digest[0] & 1]
 
 

@@ -92,7 +92,7 @@ def read_description(folder: Path) -> tuple[Path, Layout]:
             return folder, _layout(_CVAT, folder)
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         return _root(content, folder), _layout(content, folder)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(f"{path}: expected TOML, got a mistake: {error}.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8 text, got other bytes ({error}).") from error
@@ -108,7 +108,7 @@ def parsed_description(text: str, folder: Path) -> Layout:
     """
     try:
         return _layout(tomllib.loads(text), folder)
-    except (tomllib.TOMLDecodeError, _Mistake) as error:
+    except (tomllib.TOMLDecodeError, RecursionError, _Mistake) as error:
         raise DataError(f"{folder}: expected a description, got a mistake: {error}") from error
 
 

@@ -170,7 +170,9 @@ class Pasted(Derived):
         """What the draws depend on."""
         objects = hashlib.sha256()
         for outline in self.outlines.outlines:
-            objects.update(f"{outline.name} {outline.points.shape}".encode())
+            objects.update(
+                f"{outline.name} {outline.points.shape}".encode("utf-8", "surrogateescape")
+            )
             objects.update(outline.points.tobytes())
         return {
             "objects": objects.hexdigest(),
@@ -185,7 +187,9 @@ class Pasted(Derived):
         Raises:
             DataError: where no object is suitable.
         """
-        digest = hashlib.blake2b(f"{self.seed}/{name}".encode(), digest_size=16).digest()
+        digest = hashlib.blake2b(
+            f"{self.seed}/{name}".encode("utf-8", "surrogateescape"), digest_size=16
+        ).digest()
         random = np.random.default_rng(int.from_bytes(digest, "big"))
         return draw_cut_out(self.outlines, size, random, self.smallest)
 

@@ -231,7 +231,7 @@ def _content(path: str, _: int) -> dict[str, Any]:
     """COCO's file is large, and asked for once an image."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected JSON, got something else ({error}).") from error
     if not isinstance(content, dict):
         raise DataError(

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -160,8 +161,13 @@ def read_header(path: str | Path) -> Header:
             return Header(height, width, "TIFF", "TIFF", raster.orientation, deep=True)
 
 
+opening: ContextVar[Path | None] = ContextVar("opening", default=None)
+"""The file that this thread decodes, for whoever is told what Pillow warns of."""
+
+
 @contextmanager
 def _sentences(path: Path) -> Iterator[None]:
+    before = opening.set(path)
     try:
         yield
     except Image.DecompressionBombError as error:
@@ -170,6 +176,8 @@ def _sentences(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: out of memory. Cut the image into tiles first.") from error
     except (*_DAMAGE, zlib.error) as error:
         raise DataError(_unreadable(path, error)) from error
+    finally:
+        opening.reset(before)
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from safetensors import SafetensorError
 
 from doubtmap.engine.settings import hold_to
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError, DoubtmapError, UsageError
 from doubtmap.metrics.accumulator import State
 
 _HEADER = struct.Struct("<QI")
@@ -58,7 +59,7 @@ class Journal:
         if not path.exists():
             return None
         try:
-            return dict(safetensors.numpy.load_file(path))
+            return dict(safetensors.numpy.load(path.read_bytes()))
         except Exception as error:
             raise DataError(
                 f"{path}: cannot be read ({error}). Remove it to start anew."
@@ -71,8 +72,9 @@ class Journal:
         with path.open("rb") as file:
             while len(header := file.read(_HEADER.size)) == _HEADER.size:
                 length, checksum = _HEADER.unpack(header)
-                data = file.read(length)
-                if len(data) < length or zlib.crc32(data) != checksum:
+                left = path.stat().st_size - file.tell()
+                data = file.read(min(length, left))
+                if not 0 < length <= left or zlib.crc32(data) != checksum:
                     break
                 good += _HEADER.size + length
                 yield data
@@ -99,7 +101,7 @@ class Journal:
         partial = path.with_suffix(".partial")
         arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
         with guarded(self.folder):
-            safetensors.numpy.save_file(arrays, partial)
+            partial.write_bytes(safetensors.numpy.save(arrays))
             partial.replace(path)
             self._file.truncate(0)
 
@@ -111,6 +113,30 @@ class Journal:
     def close(self) -> None:
         """Leave the folder for a later run."""
         self._file.close()
+
+
+@contextmanager
+def understood(folder: Path) -> Iterator[None]:
+    """While what a journal says is taken in, let what is no evaluation's be one sentence.
+
+    Raises:
+        DataError: for a journal that another program, or somebody, has written into.
+    """
+    try:
+        yield
+    except DoubtmapError:
+        raise
+    except _TROUBLE as error:
+        raise DataError(
+            f"{folder}: expected what an unfinished evaluation had measured, but it cannot be used "
+            f"({type(error).__name__}: {str(error)[:200]}). Remove it to start anew."
+        ) from error
+
+
+_TROUBLE = (
+    *(SafetensorError, LookupError, TypeError, ValueError, ArithmeticError),
+    *(AttributeError, RuntimeError, AssertionError),
+)
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def data_settings(dataset: Dataset) -> dict[str, Any]:
     return {
         "data": dataset.name,
         "folder": str(Path(files[0][0]).resolve().parent) if files else None,
-        "images": hashlib.sha256(names.encode()).hexdigest(),
+        "images": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
         "labels": list(dataset.class_names),
     } | drawn
 
@@ -119,7 +119,9 @@ def hold_to(path: Path, settings: dict[str, Any]) -> None:
             path.write_text(text)
             return
         before, after = json.loads(path.read_text()), json.loads(text)
-    except (OSError, ValueError) as error:
+        if not isinstance(before, dict):
+            raise TypeError("it is no table")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: cannot be used ({error}). Remove it to start anew.") from error
     changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
     if changed:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from doubtmap.datasets.dataset import UNKNOWN, VOID, ComponentSizes
 from doubtmap.decisions.file import Threshold
-from doubtmap.engine.journal import Journal
+from doubtmap.engine.journal import Journal, understood
 from doubtmap.engine.run import Run, read_ahead
 from doubtmap.evaluation.tally import Observation, Tally, join_states, sub_state, unknown_curve
 from doubtmap.metrics import Components
@@ -68,8 +68,12 @@ def find_components(
             tallied.take(frame, tally.weights(seen.meta["index"]))
 
     done = {seen.meta["index"] for seen in held}
-    for seen in held:
-        take(seen)
+    if journal:
+        with understood(journal.folder):
+            for seen in held:
+                if missing := [n for n in found if f"{n}/labelled" not in seen.arrays]:
+                    raise KeyError(missing[0])
+                take(seen)
     todo = sorted(row["index"] for row in tally.images if row["index"] not in done)
     thresholds = {name: tallied.threshold for name, tallied in found.items()}
     for index, sample in read_ahead(run.dataset, todo):

@@ -16,7 +16,7 @@ from doubtmap.datasets import open_dataset
 from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
 from doubtmap.datasets.reading import none_left
 from doubtmap.decisions.file import Threshold, thresholds_by_score
-from doubtmap.engine.journal import Journal, journalled
+from doubtmap.engine.journal import Journal, journalled, understood
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
 from doubtmap.engine.seen import who_has_seen
 from doubtmap.engine.settings import with_bands_of
@@ -28,6 +28,7 @@ from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.open_set import check_open_set, refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.tally import Observation, Tally, join_states, observe, sub_state
+from doubtmap.files import alone
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.scoring import is_probability, prepared, score_maps
 from doubtmap.segments import MetaModel
@@ -66,6 +67,7 @@ class Options:
 PLAIN = Options()
 
 
+@alone
 def evaluate(
     segmenter: Segmenter,
     dataset: Any,
@@ -201,7 +203,8 @@ def tally_pixels(
     """
     held: list[Observation] = []
     if journal:
-        tally, held = _replay(tally, journal)
+        with understood(journal.folder):
+            tally, held = _replay(run, tally, journal)
     done = {row["index"] for row in tally.images}
     todo = [index for index in range(len(run.dataset)) if index not in done]
     run.tell("pixels", len(done))
@@ -227,20 +230,28 @@ def tally_pixels(
     return tally, held
 
 
-def _replay(tally: Tally, journal: Journal) -> tuple[Tally, list[Observation]]:
+def _replay(run: Run, tally: Tally, journal: Journal) -> tuple[Tally, list[Observation]]:
     """The tally as a killed run left it, and the components that it had found."""
     components = []
     saved = journal.checkpoint()
     if saved is not None:
         tally = Tally.from_state(sub_state(saved, "tally"))
+    for row in tally.images:
+        _check_image(run, row["index"], row["image"])
     held = {row["index"] for row in tally.images}
     for record in journal.records():
         seen = Observation.from_bytes(record)
+        _check_image(run, seen.meta["index"], seen.meta["name"])
         if seen.meta["stage"] == "components":
             components.append(seen)
         elif seen.meta["index"] not in held:
             tally.take(seen)
     return tally, components
+
+
+def _check_image(run: Run, index: int, name: str) -> None:
+    if not 0 <= index < len(run.dataset) or run.dataset.sample_name(index) != name:
+        raise ValueError(f"{name[:60]} is not image {index} of {run.dataset.name}")
 
 
 def _reviewed(run: Run, results: Results, segments: MetaModel) -> Results:

@@ -22,7 +22,7 @@ from doubtmap.engine.settings import data_settings, model_settings, score_settin
 from doubtmap.errors import DataError, UsageError
 from doubtmap.evaluation.evaluate import PLAIN, Options, evaluate
 from doubtmap.evaluation.results import Results
-from doubtmap.files import write_atomically
+from doubtmap.files import alone, write_atomically
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.scores.parsing import parse_scores, split_names
 
@@ -35,6 +35,7 @@ UNKNOWN = ("auprc", "auroc", "fpr95", "siou", "ppv", "f1")
 Figures = dict[str, Any]
 
 
+@alone
 def evaluate_passes(
     segmenter: Segmenter,
     passes: Sequence[Dataset],
@@ -170,7 +171,7 @@ def _done(
     if file is not None and file.exists():
         try:
             figures: Figures = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{file}: cannot be read ({error}). Remove it to go on.") from error
         return figures
 

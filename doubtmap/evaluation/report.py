@@ -27,7 +27,7 @@ from doubtmap.evaluation.report_tables import (
 )
 from doubtmap.evaluation.results import Example, Results, strict_figures, write_results
 from doubtmap.evaluation.summary import reading
-from doubtmap.files import write_atomically
+from doubtmap.files import alone, write_atomically
 from doubtmap.reports.charts import reliability_chart
 from doubtmap.reports.colours import labels_present, robust_limits
 from doubtmap.reports.digits import count, digits, seconds
@@ -48,6 +48,7 @@ class _Shown:
     high: str
 
 
+@alone
 def write_evaluation(results: Results, out: Path) -> None:
     """Write `results.json` and `report.html` of an evaluation into a folder."""
     write_results(results, out / "results.json")

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from doubtmap.evaluation.catalogue import best, figure, figures_of, section
 from doubtmap.evaluation.results import strict_figures
+from doubtmap.files import cell
 from doubtmap.reports.digits import MISSING, column, digits, number
 from doubtmap.reports.page import plain_table
 
@@ -68,7 +69,7 @@ def figures_csv(figures: Mapping[str, Any]) -> str:
     writer.writerow(["score", *(f"{group}.{key}" for group, key in columns)])
     for name in scores:
         values = (number(section(scores, name, group).get(key)) for group, key in columns)
-        writer.writerow([name, *("" if value is None else repr(value) for value in values)])
+        writer.writerow([cell(name), *("" if value is None else repr(value) for value in values)])
     return stream.getvalue()
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from doubtmap.errors import DataError, DoubtmapError, UsageError
@@ -208,9 +208,10 @@ def _plain(path: Path) -> tuple[str, Content]:
 def _tensors(path: Path) -> tuple[str, Content]:
     if path.is_dir():
         raise IsADirectoryError("a folder")
-    with safe_open(str(path), framework="pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    content = path.read_bytes()  # by its path only names in UTF-8 can be opened
+    tensors = load(content)
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
     if not {"doubtmap", "doubtmap_calibrator"} & metadata.keys():
         raise ValueError("doubtmap did not write it")
     text, _, digest = metadata.get("doubtmap", "").partition("\n")

@@ -72,7 +72,10 @@ def _is_list(value: object, of: type) -> bool:
 
 
 def _within(value: object, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    """Whether it is a number of a range, and no whole one that floats do not know."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return low <= value <= high and (isinstance(value, float) or abs(value) <= 1 << 53)
 
 
 @dataclass(frozen=True)

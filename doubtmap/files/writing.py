@@ -41,6 +41,23 @@ def write_atomically(
             beside.unlink()
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def cell(text: str) -> str:
+    """A text for a table that spreadsheets open, in which nothing becomes a formula.
+
+    Reference:
+        OWASP, CSV Injection, https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def utf8(text: str) -> bytes:
+    """A text for a file; odd bytes of names that are not UTF-8 are spelt as JSON spells them."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def check_place(path: str | Path) -> None:
     """Refuse, before any work, a file that could not be written.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import zipfile
@@ -15,35 +16,41 @@ import torch
 from torch import Tensor, fx
 
 from doubtmap.errors import ModelError
+from doubtmap.files.archives import check_archive
 from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
 from doubtmap.models.foreign import beside
-from doubtmap.models.module import window_of
+from doubtmap.models.huggingface import INSTALL
+from doubtmap.models.module import explained, window_of
 from doubtmap.models.preprocessing import FixedSize, Preprocessing
 from doubtmap.prediction import Window
 
 
-def open_exported(path: Path, device: torch.device | str | None = None) -> Source:
+def open_exported(
+    path: Path, device: torch.device | str | None = None, *, trust: bool = False
+) -> Source:
     """Open an exported program.
-
-    Nothing in it is unpickled, and compiled code is refused. PyTorch's reader still evaluates
-    symbolic sizes as Python expressions: open only what you trust.
 
     Args:
         path: of the `.pt2` file.
         device: where to move the program; default: where it was exported.
+        trust: leave out the search for what could run while PyTorch opens the file.
 
     Returns:
         The network, with ImageNet's mean and standard deviation.
 
     Raises:
-        ModelError: where the file cannot be read or has no image input.
+        ModelError: where the file cannot be read, has no image input, or holds what could run.
     """
     if not path.is_file():
         raise ModelError(f"{path}: expected an exported program, found none. Check the path.")
     try:
         _refuse_compiled(path)
+        if not trust:
+            check_archive(path)
+        _register_outputs(path)
         with _safely():
             program = torch.export.load(path)
+            return exported_source(program, device, path)
     except ModelError:
         raise
     except Exception as error:
@@ -51,7 +58,6 @@ def open_exported(path: Path, device: torch.device | str | None = None) -> Sourc
             f"{path}: expected a program saved by torch.export.save, but it cannot be read "
             f"({first_line(error)}). Export it again with this PyTorch."
         ) from error
-    return exported_source(program, device, path)
 
 
 def exported_source(
@@ -125,7 +131,7 @@ class ExportedBackend:
 
     def run(self, x: Tensor, taps: Collection[str] = ()) -> tuple[object, list[Tap]]:
         """Run the program, by interpreting it where layers are listened to."""
-        with torch.no_grad():
+        with torch.no_grad(), explained(x):
             if not taps:
                 return self._module(x), []
             nodes = {self._layers[name][0]: name for name in taps}
@@ -221,6 +227,21 @@ def _refuse_compiled(path: Path) -> None:
                 f"{path}: expected an exported program without compiled code, got an AOTInductor "
                 f"package. Save the program itself with torch.export.save."
             )
+
+
+def _register_outputs(path: Path) -> None:
+    """Let PyTorch know the outputs of networks of transformers, where the file has such."""
+    with zipfile.ZipFile(path) as archive:
+        texts = (archive.read(name) for name in archive.namelist() if name.endswith("model.json"))
+        if not any(b"transformers.modeling_outputs" in text for text in texts):
+            return
+    try:
+        importlib.import_module("transformers.modeling_outputs")
+    except ImportError as error:
+        raise ModelError(
+            f"{path}: expected transformers, whose outputs the program returns, found none. "
+            f"Install with {INSTALL}."
+        ) from error
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 
 from doubtmap.errors import ModelError, UsageError
@@ -111,7 +111,7 @@ def _beside(source: Source, path: Path) -> Source:
         said = said.get("model", said)
         values = {key: tuple(map(float, said[key])) for key in ("mean", "std") if key in said}
         names = tuple(str(name) for name in said.get("classes", ()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(
             f"{file}: expected classes, mean and std of the network, but it cannot be used "
             f"({first_line(error)}). Correct it, or remove it."
@@ -212,7 +212,7 @@ def read_description(folder: Path) -> Description:
         network, recipe, version = (str(said[key]) for key in ("network", "recipe", "doubtmap"))
         if len(names) < 2 or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError("classes, mean or std cannot be meant")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
             f"{path}: expected the description of a network that doubtmap train wrote, but it "
             f"cannot be used ({first_line(error)}). Train it again."
@@ -271,7 +271,7 @@ def trained_network(folder: Path, about: Description, maker: str | None = None) 
         built.classifier = nn.Conv2d(built.classifier.in_channels, len(about.class_names), 1)
         network = built
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
     except Exception as error:
         raise ModelError(
             f"{folder / WEIGHTS}: expected the weights of {maker or about.network}, but they "
@@ -289,6 +289,6 @@ def photographs_learnt(model: str) -> list[str]:
     path = Path(model.rpartition("@")[2]) / "training" / "settings.json"
     try:
         found = json.loads(path.read_text())["negatives"]["images"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []  # trained elsewhere, or without negatives
     return found if isinstance(found, list) else []

@@ -161,7 +161,7 @@ def beside(path: Path) -> tuple[Preprocessing | None, tuple[str, ...]]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         said = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # there is none, or it is something else's
     return said if isinstance(said, dict) else {}
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from doubtmap.errors import ModelError
+from doubtmap.files.tables import FLAG, Entry, optional, whole, within
 from doubtmap.models.backend import Source, first_line, sha256_of
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.preprocessing import (
@@ -49,6 +50,47 @@ SAID = ("do_normalize", "do_rescale", "do_resize", "image_mean", "image_std", "r
 """Settings without which a processor's class must be asked."""
 RESAMPLES: dict[int, Resample] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
+SIDE = whole(1, 1 << 16)
+FACTORS = within(1e-9, 1e9)
+
+
+def _one_or_more(entry: Entry) -> Entry:
+    """Numbers of a kind, one for all bands or one for each."""
+    return Entry(
+        f"{entry.expected}, for all bands or for each",
+        lambda value: (
+            all(map(entry.holds, value))
+            if isinstance(value, list | tuple) and value
+            else entry.holds(value)
+        ),
+    )
+
+
+SIZE = Entry(
+    f"{SIDE.expected}, two, or a table of such",
+    lambda value: (
+        all(map(optional(SIDE).holds, value.values()))
+        if isinstance(value, Mapping)
+        else len(value) == 2 and all(map(SIDE.holds, value))
+        if isinstance(value, list | tuple)
+        else SIDE.holds(value)
+    ),
+)
+SETTINGS = {
+    "do_resize": FLAG,
+    "do_rescale": FLAG,
+    "do_normalize": FLAG,
+    "do_flip_channel_order": FLAG,
+    "size": SIZE,
+    "max_size": SIDE,
+    "resample": whole(0, 5),
+    "rescale_factor": FACTORS,
+    "image_mean": _one_or_more(within(-1e9, 1e9)),
+    "image_std": _one_or_more(FACTORS),
+    "size_divisor": whole(0, 1 << 16),
+    "size_divisibility": whole(0, 1 << 16),
+}
+"""What a processor's settings must be, where they are given."""
 LEFT_OUT = {
     "do_center_crop": "The processor's centre crop is left out, so that no pixel is lost.",
     "keep_aspect_ratio": "The processor's keeping of the aspect ratio is left out.",
@@ -86,6 +128,7 @@ def open_huggingface(name: str, device: torch.device | str | None = None) -> Sou
         settings = _settings(transformers, name)
         if settings is not None:
             settings = _completed(transformers, settings, config.model_type)
+            _hold_settings(name, settings)
     preprocessing, more = _preprocessing(settings, config)
     names = class_names(config.id2label)
     if names and sorted(map(int, config.id2label)) != [*range(len(names))]:
@@ -189,13 +232,27 @@ def _settings(transformers: Any, name: str) -> dict[str, Any] | None:
     reader = transformers.image_processing_utils.BaseImageProcessor
     try:
         return dict(reader.get_image_processor_dict(name)[0])
-    except OSError as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if Path(name, "preprocessor_config.json").exists():
             raise ModelError(
                 f"{name}: expected preprocessing settings, but preprocessor_config.json cannot "
                 f"be read ({first_line(error)}). Save the processor again."
             ) from error
         return None
+
+
+def _hold_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse values that no processor has.
+
+    Raises:
+        ModelError: for them.
+    """
+    for key, entry in SETTINGS.items():
+        if not optional(entry).holds(settings.get(key)):
+            raise ModelError(
+                f"{name}: expected {entry.expected} for {key} in preprocessor_config.json, got "
+                f"{str(settings[key])[:60]!r}. Correct it, or save the processor again."
+            )
 
 
 def _completed(transformers: Any, settings: dict[str, Any], model_type: str) -> dict[str, Any]:
@@ -261,12 +318,18 @@ def _preprocessing(
     if window is not None:
         notes.append(f"The network sees images in squares of {window} pixels, as its processor.")
     elif one_size and (isinstance(size, ImageSize) or config.model_type in QUERY_MODELS):
+        if not SIZE.holds(edge) or isinstance(edge, Mapping):
+            raise ModelError(
+                f"config.json: expected {SIDE.expected}, or two, for image_size, got "
+                f"{str(edge)[:60]!r}. Save the folder again with save_pretrained."
+            )
         height, width = edge if isinstance(edge, (list, tuple)) else (edge, edge)
-        size = FixedSize(height, width)
+        size = FixedSize(int(height), int(width))
         notes.append("The network takes one size; images are resized to it as a whole.")
     notes += [note for setting, note in LEFT_OUT.items() if settings.get(setting)]
     mean, std = _normalisation(settings)
     divisor = settings.get("size_divisor") or settings.get("size_divisibility")
+    divisor = int(divisor) if divisor else None
     bgr = bool(settings.get("do_flip_channel_order"))
     resample = RESAMPLES.get(int(settings.get("resample") or 2))
     if resample is None:
@@ -287,10 +350,12 @@ def _size(settings: Mapping[str, Any], model_type: str) -> FixedSize | EdgeSize 
     size = settings.get("size")
     if size is None or not settings.get("do_resize", True):
         return ImageSize()
-    if isinstance(size, int):
+    if isinstance(size, int | float):
         if model_type in SHORTEST_EDGE:
-            return EdgeSize(size, settings.get("max_size"))
-        return FixedSize(size, size)
+            return EdgeSize(int(size), settings.get("max_size"))
+        return FixedSize(int(size), int(size))
+    if isinstance(size, list | tuple):
+        return FixedSize(int(size[0]), int(size[1]))
     if isinstance(size, Mapping) and size.get("height") and size.get("width"):
         return FixedSize(int(size["height"]), int(size["width"]))
     if isinstance(size, Mapping) and (size.get("shortest_edge") or size.get("longest_edge")):
@@ -300,7 +365,7 @@ def _size(settings: Mapping[str, Any], model_type: str) -> FixedSize | EdgeSize 
 
 def _normalisation(settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation for RGB in [0, 1], the processor's rescaling folded in."""
-    factor = float(settings.get("rescale_factor", 1 / 255))
+    factor = float(settings.get("rescale_factor") or 1 / 255)
     if not settings.get("do_rescale", True):
         factor = 1.0
     mean, std = [0.0] * 3, [1.0] * 3

@@ -65,6 +65,7 @@ def load(
     activation: Activation | None = None,
     channels: Literal["rgb", "bgr"] | None = None,
     bands: Sequence[int] | None = None,
+    trust: bool = False,
 ) -> Segmenter:
     """Put a network behind one call that takes RGB images.
 
@@ -89,6 +90,7 @@ def load(
         channels: `bgr` for a network that wants blue first.
         bands: which of the images' bands the network gets, from 1, in its order; `mean` and `std`
             have one value for each.
+        trust: open a `.pt2` file though it may run code, as of people you know.
 
     Returns:
         A segmenter.
@@ -113,7 +115,7 @@ def load(
         options: dict[str, Any] = {"classes": classes, "mean": mean, "std": std}
         options |= {"input_size": input_size, "classifier": classifier}
         options |= {"divisor": divisor, "device": device, "output": output, "bands": bands}
-        options |= {"activation": activation, "channels": channels}
+        options |= {"activation": activation, "channels": channels, "trust": trust}
         names = [name.strip() for name in parts if name.strip()]
         return Ensemble([load(name, **options) for name in names])
     if isinstance(model, str) and model.startswith("saved:"):
@@ -126,7 +128,7 @@ def load(
         useless |= {"divisor": divisor, "output": output, "channels": channels, "bands": bands}
         _check_saved(model, useless)
         return SavedPredictions(Path(model.removeprefix("saved:")), classes, activation)
-    source = with_head(_opened(model, device), _folder(model))
+    source = with_head(_opened(model, device, trust), _folder(model))
     preprocessing = source.preprocessing
     if input_size is not None:
         size = ImageSize() if input_size == "image" else FixedSize(*map(int, input_size))
@@ -235,7 +237,7 @@ def _check_saved(model: str, useless: Mapping[str, object]) -> None:
         )
 
 
-def _opened(model: object, device: torch.device | str | None) -> Source:
+def _opened(model: object, device: torch.device | str | None, trust: bool) -> Source:
     network = unwrapped(model)
     if network is not None:
         return described(Source(ModuleBackend(network, device), type(network).__name__, "module"))
@@ -260,7 +262,7 @@ def _opened(model: object, device: torch.device | str | None) -> Source:
         if is_smp(path):
             return open_smp(path, device)
         if len(inside := exported_inside(path)) == 1:
-            return _opened(str(inside[0]), device)
+            return _opened(str(inside[0]), device, trust)
         refuse_folder(path)
         return open_huggingface(name, device)
     if name.endswith(".xml") and path.is_file():
@@ -268,7 +270,7 @@ def _opened(model: object, device: torch.device | str | None) -> Source:
     if name.endswith(".onnx"):
         return open_onnx(Path(name), device)
     if name.endswith(".pt2"):
-        return open_exported(Path(name), device)
+        return open_exported(Path(name), device, trust=trust)
     if is_torchscript(path):
         return open_torchscript(path, device)
     refuse_file(path, FORMS)

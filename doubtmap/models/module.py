@@ -60,19 +60,33 @@ class ModuleBackend:
         """
         if self.module.training:
             self.module.eval()
-        with torch.no_grad(), _listening(self.module, taps) as calls, prints_to_stderr():
-            return self._called(x), calls
+        with (
+            torch.no_grad(),
+            _listening(self.module, taps) as calls,
+            prints_to_stderr(),
+            explained(x),
+        ):
+            return self.module(x), calls
 
-    def _called(self, x: Tensor) -> object:
-        try:
-            return self.module(x)
-        except (DoubtmapError, RuntimeError, ValueError, AssertionError):
-            raise  # perhaps the size, which the segmenter pads; out of memory is among them
-        except Exception as error:
-            raise ModelError(
-                f"network: expected it to run on images {tuple(x.shape)}, but it raised "
-                f"{type(error).__name__}: {first_line(error)}. Run it by itself to see where."
-            ) from error
+
+@contextmanager
+def explained(x: Tensor) -> Iterator[None]:
+    """While a network runs on images, let what it raises be one sentence.
+
+    Raises:
+        RuntimeError, ValueError or AssertionError: as the network raised it: perhaps the size,
+            which the segmenter pads; out of memory is among them.
+        ModelError: where it raised anything else.
+    """
+    try:
+        yield
+    except (DoubtmapError, RuntimeError, ValueError, AssertionError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"network: expected it to run on images {tuple(x.shape)}, but it raised "
+            f"{type(error).__name__}: {first_line(error)}. Run it by itself to see where."
+        ) from error
 
 
 def _last_layer(layer: nn.Module) -> LastLayer | None:

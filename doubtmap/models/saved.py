@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
@@ -180,7 +180,7 @@ def _npy(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
 
 
 def _safetensors(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    tensors = load_file(path)
+    tensors = load(path.read_bytes())
     name = next((key for key in KEYS if key in tensors), next(iter(tensors)))
     found: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = tensors[name].float().numpy()
     return found
@@ -215,7 +215,7 @@ def _names(folder: Path) -> tuple[str, ...]:
         try:
             labels = json.loads((place / "dataset.json").read_text())["labels"]
             numbered = sorted((int(number), str(name)) for name, number in labels.items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # there is none, or it is another program's
         return tuple(name for _, name in numbered)
     return ()

@@ -19,7 +19,7 @@ from typing import Any
 
 from doubtmap.datasets.reading import in_colour, none_left
 from doubtmap.errors import DataError
-from doubtmap.files import write_atomically
+from doubtmap.files import alone, cell, utf8, write_atomically
 from doubtmap.objects import (
     ObjectRule,
     Polygon,
@@ -54,6 +54,7 @@ class Found:
     rows: list[tuple[Any, ...]] = field(default_factory=list)
 
 
+@alone
 def write_objects(
     segmenter: Segmenter,
     paths: Sequence[Path],
@@ -194,7 +195,7 @@ def _write(found: Found, info: dict[str, Any], earth: Map, out: Path) -> list[Pa
     else:
         (out / "objects.geojson").unlink(missing_ok=True)
     for name, text in texts.items():
-        write_atomically(out / name, text.encode())
+        write_atomically(out / name, utf8(text))
     return [out / name for name in texts]
 
 
@@ -202,7 +203,7 @@ def _table(rows: Sequence[tuple[Any, ...]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(rows)
+    writer.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows)
     return stream.getvalue()
 
 

@@ -68,7 +68,10 @@ def _text(keyword: str, said: str) -> bytes:
     try:
         return _chunk(b"tEXt", keyword.encode("latin-1") + b"\0" + said.encode("latin-1"))
     except UnicodeEncodeError:
-        return _chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + said.encode())
+        return _chunk(
+            b"iTXt",
+            keyword.encode("latin-1") + b"\0\0\0\0\0" + said.encode("utf-8", "backslashreplace"),
+        )
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -35,7 +35,10 @@ _FRAME = Markup("""<!doctype html>
 </html>
 """)
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_POLICY = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+    "style-src 'unsafe-inline'"
+)
 
 
 def framed(title: str, *parts: Markup, script: str = "", version: str = __version__) -> bytes:
@@ -121,7 +124,9 @@ def stand_alone(drawing: Markup, style: str = "") -> bytes:
     own = "svg { background: var(--paper); font: 12px var(--sans) }\n"
     start, content = str(drawing).split(">", 1)
     start = start.replace("<svg", f'<svg xmlns="{NAMESPACE}"', 1)
-    return f"{start}><style>\n{_style('chart.css')}{own}{style}</style>{content}".encode()
+    return f"{start}><style>\n{_style('chart.css')}{own}{style}</style>{content}".encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def _style(name: str) -> str:

@@ -57,8 +57,8 @@ FILE = FileKind(
     },
     {
         "share": Part("C", torch.float64, low=0),
-        "mean": Part("C D", torch.float64),
-        "variance": Part("C D", torch.float64, low=0),
+        "mean": Part("C D", torch.float64, -1e15, 1e15),
+        "variance": Part("C D", torch.float64, 0, 1e30),
     },
 )
 

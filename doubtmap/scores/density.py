@@ -64,8 +64,8 @@ FILE = FileKind(
         "pixels": Part("C", torch.int64, low=0),
         "weight": Part("C", torch.float64, low=0),
         "effective": Part("C", torch.float64, low=0),
-        "mean": Part("C D", torch.float64),
-        "covariance": Part("C D D", torch.float64),
+        "mean": Part("C D", torch.float64, -1e15, 1e15),
+        "covariance": Part("C D D", torch.float64, -1e30, 1e30),
     },
 )
 

@@ -169,7 +169,7 @@ def split_call(text: str) -> tuple[str, str, str | None]:
         near = difflib.get_close_matches(match["name"], known, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise UsageError(
-            f"scores: there is no score {match['name']!r}. {hint}Known: {', '.join(known)}."
+            f"scores: there is no score {match['name'][:60]!r}. {hint}Known: {', '.join(known)}."
         )
     return match["name"], (match["arguments"] or "").replace(" ", ""), match["file"]
 

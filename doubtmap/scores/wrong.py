@@ -141,9 +141,9 @@ FILE = FileKind(
     {"texts": TEXTS, "digests": TEXTS, "notes": TEXTS},
     {
         "knots": Part("K", torch.int32),
-        "levels": Part("K", torch.float64),
+        "levels": Part("K", torch.float64, -1e9, 1e9),
         "sizes": Part("S", torch.int64, low=1),
-        "bias": Part("1", torch.float64),
+        "bias": Part("1", torch.float64, -1e9, 1e9),
     },
 )
 Opener = Callable[[Sequence[str], Path], Mapping[str, Score]]

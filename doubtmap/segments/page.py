@@ -25,7 +25,7 @@ from PIL import Image
 
 from doubtmap.datasets.reading import in_colour, left_out, read_image
 from doubtmap.errors import DataError
-from doubtmap.files import write_atomically
+from doubtmap.files import alone, cell, utf8, write_atomically
 from doubtmap.prediction import Segmenter
 from doubtmap.reports.page import framed, header, plain_table
 from doubtmap.scoring import ScoredImage, outside, unique_names
@@ -36,6 +36,7 @@ from doubtmap.segments.review import Card, ImageReview, Review, review
 from doubtmap.version import __version__
 
 
+@alone
 def write_review(
     segmenter: Segmenter,
     paths: Sequence[Path],
@@ -80,7 +81,7 @@ def write_review(
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error.strerror}.") from error
     order = found.order(by)
-    write_atomically(out / "images.csv", _images_csv(found, order, names).encode())
+    write_atomically(out / "images.csv", utf8(_images_csv(found, order, names)))
     shown = [_card(out, found, int(index), names) for index in order[:first]]
     write_atomically(out / "review.html", _page(found, shown, by, command))
     about = {
@@ -113,7 +114,7 @@ class _Table:
         self.part = out / "segments.csv.part"
 
     def __enter__(self) -> Self:
-        self.file = self.part.open("w", encoding="utf-8", newline="")
+        self.file = self.part.open("wb")
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -134,7 +135,7 @@ class _Table:
             "touches_its_class": said.probability,
             "expected_iou": said.expected_iou,
         }
-        self.file.write(table.to_csv(more, header=self.file.tell() == 0))
+        self.file.write(utf8(table.to_csv(more, header=self.file.tell() == 0)))
 
 
 def write_segments(path: Path, labels: NDArray[np.int32]) -> None:
@@ -171,7 +172,7 @@ def _images_csv(found: Review, order: NDArray[np.int64], names: Mapping[Path, st
         wrong, miou = found.expected_wrong[image], found.expected_miou[image]
         path = found.names[image]
         pixels = f"segments/{names[Path(path)]}.png"
-        writer.writerow([rank, path, f"{wrong:.4f}", f"{miou:.4f}", count[image], pixels])
+        writer.writerow([rank, cell(path), f"{wrong:.4f}", f"{miou:.4f}", count[image], pixels])
     return text.getvalue()
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import cell
 from doubtmap.kernels import moments, summed_probabilities
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Prediction
@@ -143,7 +144,9 @@ class SegmentTable:
 def _cells(column: Array) -> list[str]:
     if np.issubdtype(column.dtype, np.floating):
         return ["" if np.isnan(value) else f"{value:.6g}" for value in column.tolist()]
-    return [str(value) for value in column.tolist()]
+    if np.issubdtype(column.dtype, np.number):
+        return [str(value) for value in column.tolist()]
+    return [cell(str(value)) for value in column.tolist()]
 
 
 def expected_figures(table: SegmentTable, expected: Array) -> tuple[Array, Array]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.run import Pairs, Progress
 from doubtmap.errors import DataError, UsageError
-from doubtmap.files import write_atomically
+from doubtmap.files import alone, write_atomically
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Segmenter, listening_to
 from doubtmap.reports.charts import drawing
@@ -204,6 +204,7 @@ STYLE = (
 )
 
 
+@alone
 def write_locations(
     figures: LocationFigures, class_names: tuple[str, ...], out: Path, command: str = ""
 ) -> str:

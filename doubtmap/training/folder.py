@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,17 +28,14 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.files import write_atomically
+from doubtmap.files import held, write_atomically
 from doubtmap.models.distilled import FILE as HEAD_FILE
 from doubtmap.models.distilled import head_file, take_off
 from doubtmap.models.folders import DESCRIPTION, WEIGHTS, Description
 from doubtmap.training.networks import Start, huggingface_files
 from doubtmap.version import __version__
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - not on Windows, where two runs can meet unseen
-    fcntl = None  # type: ignore[assignment]
+log = logging.getLogger("doubtmap")
 
 
 class Folder:
@@ -56,29 +54,14 @@ class Folder:
 
         Raises:
             UsageError: for a folder that is in use, holds something else, or, with `resume`, a run
-                of other settings or none.
+                of other settings.
             DataError: where it cannot be written.
         """
         self._check(resume)
-        try:
-            self.inner.mkdir(parents=True, exist_ok=True)
-            lock = (self.inner / "lock").open("w")
-        except OSError as error:
-            raise DataError(
-                f"{self.path}: cannot be written ({error.strerror or error}). Choose another --out."
-            ) from error
-        with lock:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise UsageError(
-                        f"{self.path}: expected a folder of its own, but another run is using it. "
-                        f"Wait for it, or choose another --out."
-                    ) from error
+        with held(self.path):
             for left in (*self.path.glob(".*.part"), *self.inner.glob(".*.part")):
                 left.unlink(missing_ok=True)  # of a run that was killed while it wrote
-            self._hold_to(settings, resume)
+            self._hold_to(settings, resume and self.begun)
             yield
 
     @property
@@ -88,10 +71,7 @@ class Folder:
 
     def _check(self, resume: bool) -> None:
         if resume and not self.begun:
-            raise UsageError(
-                f"{self.path}: expected a run to go on with, found none. Leave --resume out, or "
-                f"check --out."
-            )
+            log.warning("%s: found no run to go on with, and begins one.", self.path)
         if (self.inner / "checkpoint.pt").exists() and not resume:
             raise UsageError(
                 f"{self.path}: expected no run there, found one. Pass --resume to go on with it, "
@@ -112,7 +92,7 @@ class Folder:
             return
         try:
             before, after = dict(json.loads(path.read_text())), json.loads(text)
-        except (OSError, TypeError, ValueError) as error:
+        except (OSError, TypeError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}: cannot be used ({error}). Remove it to start anew."
             ) from error

@@ -127,7 +127,7 @@ def check_unseen(teacher: str, dataset: Dataset, fold: int, folds: int) -> str |
         asked = json.loads(Path(folder, "training", "settings.json").read_text())
         seen, validated, model = asked["data"]["images"], asked["validation"], asked["model"]
         drawn = asked["from_scratch"] or _draws_weights(model)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if validated is not None:
         raise UsageError(
@@ -159,7 +159,7 @@ def identity(dataset: Dataset) -> dict[str, Any]:
     names = "\n".join(dataset.sample_name(index) for index in range(len(dataset)))
     return {
         "name": dataset.name,
-        "images": hashlib.sha256(names.encode()).hexdigest(),
+        "images": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
         "labels": list(dataset.class_names),
     }
 

@@ -7,6 +7,7 @@ sets the rate of the network's own layers, or adds a layer before its classifier
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -178,11 +179,20 @@ def _reclassified(
 def _normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation that a folder's processor says, for RGB in [0, 1]; else ImageNet's."""
     path = Path(name, "preprocessor_config.json")
-    said = json.loads(path.read_text()) if path.is_file() else {}
-    mean, std = said.get("image_mean"), said.get("image_std")
-    if not (isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3):
-        return IMAGENET_MEAN, IMAGENET_STD
-    return tuple(map(float, mean)), tuple(map(float, std))
+    try:
+        said = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        mean, std = said.get("image_mean"), said.get("image_std")
+        if not (isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3):
+            return IMAGENET_MEAN, IMAGENET_STD
+        found = tuple(map(float, mean)), tuple(map(float, std))
+        if not all(map(math.isfinite, (*found[0], *found[1]))) or min(found[1]) <= 0:
+            raise ValueError("no finite numbers, or no positive ones for image_std")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(
+            f"{path}: expected image_mean and image_std of RGB, but they cannot be used ({error}). "
+            f"Correct them, or save the processor again."
+        ) from error
+    return found
 
 
 def huggingface_files(

@@ -152,7 +152,9 @@ class NFlowJS(NFlowJSOptions, Recipe):
         images = {mark for source in opened for mark in fingerprints_of(source)}
         flow = None if self.flow is None else fingerprint_of(Path(self.flow))
         things = [thing for source in opened for thing in things_of(source)]
-        order = hashlib.blake2b("\n".join(things).encode(), digest_size=8).hexdigest()
+        order = hashlib.blake2b(
+            "\n".join(things).encode("utf-8", "surrogateescape"), digest_size=8
+        ).hexdigest()
         return {"negatives": {"images": sorted(images), "things": order, "flow": flow}}
 
     def fitted(self, job: Job, start: Start, crop: tuple[int, int]) -> NFlowJS:

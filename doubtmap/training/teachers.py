@@ -130,7 +130,7 @@ class Teachers:
                 "recognised, got others. Leave --cache out, so that they run on line."
             )
         text = json.dumps([FORMAT, *_recognised(self.names, members), self.order])
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def teacher_fingerprints(names: Sequence[str]) -> list[object]:

@@ -93,6 +93,11 @@ def _room(height: int, width: int) -> tuple[int, int]:
     return height + 4 * STEP, width + 4 * STEP
 
 
+def without_windows(segmenter: Segmenter) -> Segmenter:
+    """The network behind windows, where there are any."""
+    return segmenter.segmenter if isinstance(segmenter, Windows) else segmenter
+
+
 BYTES = 2048
 """That a network takes for each pixel of an image, at most: networks with 64 channels at full size
 take about 1,000, those that halve the image at once 300 to 700."""

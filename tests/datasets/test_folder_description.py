@@ -90,6 +90,7 @@ def test_splits_of_a_described_folder(folder):
     [
         ('name = "dubai"', "name = ", "expected TOML, got a mistake: .*line 2"),
         ('name = "dubai"', "name = 3", "expected name as text"),
+        pytest.param('name = "dubai"', f"name = {'[' * 99_999}", "expected TOML", id="nested"),
         ('images = "images/{frame}.jpg"', "", "expected images as a path pattern.*got nothing"),
         ('labels = "labels/{frame}.png"', "labels = 7", "expected labels as a path pattern.*got 7"),
         ('labels = "labels/{frame}.png"', "labels = []", "expected labels as a path pattern"),

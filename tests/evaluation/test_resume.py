@@ -1,16 +1,24 @@
 """A run that was killed and goes on gives what an unbroken one gives."""
 
+import json
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 import doubtmap as dm
 from doubtmap.engine import journal as journal_module
 from doubtmap.engine.journal import Journal
+from doubtmap.errors import DataError
 from doubtmap.evaluation.results import read_results
+from doubtmap.files import held
 
 SCORES = "max_softmax,entropy"
 
@@ -105,6 +113,107 @@ def test_a_record_with_a_flipped_bit_is_cut_off(tmp_path):
     again = Journal(tmp_path / "run", {}, resume=True)
     assert list(again.records()) == [b"first"]
     again.close()
+
+
+def record(data):
+    return struct.pack("<QI", len(data), zlib.crc32(data)) + data
+
+
+def seen(**meta):
+    told = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    return record(safetensors.numpy.save({"meta": told}))
+
+
+TAMPERED = {
+    "no tensors": record(b"not what an image measures"),
+    "another image": seen(stage="pixels", index=2, name="elsewhere", void=0),
+    "no image": seen(stage="pixels", index=-1, name="", void=0),
+    "no arrays": seen(stage="pixels", index=2, name="*", void=0),
+    "no components": seen(stage="components", index=2, name="*", void=0),
+    "no index": seen(stage="pixels"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_journal_that_was_tampered_with_is_one_sentence(what, segmenter, streets, tmp_path):
+    asked = {"replicates": 20, "out": tmp_path}
+    with pytest.raises(Killed):
+        dm.evaluate(segmenter, streets, "entropy", progress=killed_at("pixels", 2), **asked)
+    name = json.dumps(streets.sample_name(2)).encode()
+    data = TAMPERED[what]
+    if b'"*"' in data:
+        meta = json.loads(safetensors.numpy.load(data[12:])["meta"].tobytes())
+        data = seen(**meta | {"name": json.loads(name)})
+    with (tmp_path / ".progress" / "journal").open("ab") as file:
+        file.write(data)
+    with pytest.raises(DataError, match=r"measured, but it cannot be used .*Remove it") as refused:
+        dm.evaluate(segmenter, streets, "entropy", resume=True, **asked)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("checkpoint.safetensors", safetensors.numpy.save({"x": np.zeros(1)})),
+        ("settings.json", b"[]"),
+    ],
+)
+def test_files_of_something_else_are_one_sentence(file, content, segmenter, streets, tmp_path):
+    asked = {"replicates": 20, "out": tmp_path}
+    with pytest.raises(Killed):
+        dm.evaluate(segmenter, streets, "entropy", progress=killed_at("pixels", 2), **asked)
+    (tmp_path / ".progress" / file).write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be used .*Remove it to start anew\.$"):
+        dm.evaluate(segmenter, streets, "entropy", resume=True, **asked)
+
+
+@pytest.mark.parametrize("tail", [bytes(4096), struct.pack("<QI", 1 << 62, 7) + b"x"])
+def test_what_a_loss_of_power_leaves_is_cut_off(tail, tmp_path):
+    journal = Journal(tmp_path / "run", {}, resume=False)
+    journal.append(b"whole")
+    journal.close()
+    with (tmp_path / "run" / "journal").open("ab") as file:
+        file.write(tail)
+    again = Journal(tmp_path / "run", {}, resume=True)
+    assert list(again.records()) == [b"whole"]
+    again.close()
+
+
+def test_two_runs_do_not_share_a_folder(segmenter, streets, tmp_path):
+    with held(tmp_path), pytest.raises(dm.UsageError, match="another run is using it"):
+        threaded(lambda: dm.evaluate(segmenter, streets, "entropy", out=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def threaded(call):
+    """What a call gives or raises in another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+def test_a_process_that_died_holds_nothing(tmp_path):
+    code = f"from doubtmap.files import held; import os\nwith held({str(tmp_path)!r}): os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert (tmp_path / ".lock").exists()
+    with held(tmp_path):
+        assert (tmp_path / ".lock").exists()
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_process_that_lives_is_not_disturbed(tmp_path):
+    code = (
+        f"from doubtmap.files import held\nwith held({str(tmp_path)!r}): print(flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdin is not None and other.stdout is not None
+    other.stdout.readline()
+    with pytest.raises(dm.UsageError, match="another run is using it"), held(tmp_path):
+        pass
+    other.communicate(b"\n")
+    with held(tmp_path):
+        pass
 
 
 def test_a_process_killed_outright_loses_nothing_that_was_done(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -8,12 +9,45 @@ import torch.nn.functional as F
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models import load
+from doubtmap.models.huggingface import _hold_settings
 from doubtmap.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 transformers = pytest.importorskip("transformers")
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 NAMES = dict(enumerate(["sky", "road", "car", "tree"]))
+
+
+ODD = {
+    "size_divisor": [math.nan, -1, 1 << 40, [8]],
+    "size_divisibility": [[-1, 5], 1.5],
+    "rescale_factor": [0, "a" * 900, {"x": 1}, math.inf, -1],
+    "image_mean": ["x", [None] * 3, [math.nan] * 3, {"0": "a"}],
+    "image_std": [{"0": "a"}, [0, 0, 0], 0, []],
+    "resample": ["x", 9, math.inf],
+    "size": [0, {"height": "a", "width": 3}, {"shortest_edge": 10**7}, [8], {"height": 0}, True],
+    "max_size": [-1, "x"],
+    "do_resize": ["x", 3, [1]],
+}
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_a_processor_of_odd_values_is_one_sentence(key):
+    for value in ODD[key]:
+        with pytest.raises(ModelError, match=rf"for {key} in preprocessor_config.json") as refused:
+            _hold_settings("net", {key: value})
+        assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
+    _hold_settings("net", {key: None})
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "3", "[]", '"x"', "{", "\ufffd\ufffe"])
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+def test_configurations_that_are_none_are_one_sentence(file, text, tmp_path):
+    segformer().config.save_pretrained(tmp_path)
+    (tmp_path / file).write_text(text, "utf-16" if text == "\ufffd\ufffe" else "utf-8")
+    with pytest.raises((ModelError, UsageError)) as refused:
+        load(str(tmp_path))
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 700
 
 
 def segformer():
