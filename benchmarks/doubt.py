@@ -35,6 +35,7 @@ from torch import Tensor
 import doubtmap as dm
 from doubtmap.datasets import Dataset, Sample, open_dataset, open_images
 from doubtmap.datasets.dataset import Derived
+from doubtmap.evaluation.evaluate import Options
 from doubtmap.fitting import fit_score
 from doubtmap.prediction import Prediction, Score, Segmenter, at_least_float32
 from doubtmap.scores import STATELESS
@@ -177,7 +178,9 @@ def of_set(
         scores |= members
         part_of |= dict.fromkeys(members, part)
     unknown = UNKNOWN if dataset.class_names else ()
-    found = dm.evaluate(segmenter, dataset, scores, unknown=unknown, replicates=100, examples=0)
+    found = dm.evaluate(
+        segmenter, dataset, scores, unknown=unknown, replicates=100, options=Options(examples=0)
+    )
     figures = found.figures
     return [
         {"name": score, "network": name, "set": dataset.name, "stage": part, "images": len(dataset)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from doubtmap.cli.options import (
 from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
 from doubtmap.scores import DEFAULT
+
+if TYPE_CHECKING:
+    from doubtmap.prediction import Prediction
 
 
 def score(
@@ -50,16 +53,22 @@ def score(
     if range is not None and len(read_numbers("--range", range)) != 2:
         raise UsageError(f"--range: expected LOW,HIGH such as 0,4095, got {range}.")
     from doubtmap.progress import progress_bar
-    from doubtmap.scores.parsing import parse_scores
-    from doubtmap.scoring import write_scores
+    from doubtmap.scores.parsing import parse_asked
+    from doubtmap.scoring import score_images, write_scores
 
     seeded(seed)
-    segmenter = network.open(model, seed)
+    segmenter, paths = network.open(model, seed), collected(images, limit)
+
+    def first() -> Prediction | None:
+        found = next(score_images(segmenter, paths, {}, {} if skip_bad else None), None)
+        return found and found.prediction
+
+    asked, notes = parse_asked(scores, first)
     with progress_bar() as progress:
         summary = write_scores(
             segmenter,
-            collected(images, limit),
-            parse_scores(scores),
+            paths,
+            asked,
             out,
             format=format,
             range=read_numbers("--range", range) if range is not None else None,  # type: ignore[arg-type]
@@ -68,7 +77,7 @@ def score(
             command=command_line(),
             progress=progress,
         )
-    tell_notes(json.loads((out / "score.json").read_text())["notes"])
+    tell_notes(notes + json.loads((out / "score.json").read_text())["notes"])
     typer.echo(summary)
 
 
