@@ -34,7 +34,7 @@ FLOOR = 0.2
 """Added to islands, so that what is no island can be doubted too."""
 ACROSS = 512
 """Samples across; finer grids are averaged to about as many first."""
-SQUARES = (8, 16)
+SQUARES = (4, 16)
 """Sides of the squares for islands, in image pixels."""
 SHRINKAGE = 0.02
 WEIGHT = 0.25
@@ -69,7 +69,7 @@ def doubt(prediction: Prediction | Tensor) -> Tensor:
         doubt = sqrt(H + 1e-6)  (0.2 + I)^(3/4)  (0.2 + J)^(3/4)
 
     H is the softmax's entropy in nats, smoothed over 1/256 of the width; I and J are `island` with
-    the mean of the sides on squares of 8 pixels, and with their geometric mean on squares of 16.
+    the mean of the sides on squares of 4 pixels, and with their geometric mean on squares of 16.
     What is finer than a sample of the native grid is one sample. So native grids of any stride,
     and full-size logits, say about the same.
 

@@ -7,6 +7,8 @@ from sklearn.metrics import average_precision_score, jaccard_score, roc_auc_scor
 
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Sample
+from doubtmap.engine.run import Run
+from doubtmap.evaluation.asking import scores_asked
 from doubtmap.evaluation.evaluate import Options
 
 SCORES = "max_softmax,entropy,gradient(p=1)"
@@ -93,8 +95,9 @@ def test_all_may_stand_in_a_list_with_functions(segmenter, streets):
     def mine(prediction):
         return -dm.scores.entropy(prediction)
 
-    found = dm.evaluate(segmenter, streets, ["all", mine], replicates=2).figures["scores"]
+    found = scores_asked(Run(segmenter, streets, {}, (), None), ["all", mine])
     assert list(found) == [*dm.scores.STATELESS, "mine"]
+    assert list(scores_asked(Run(segmenter, streets, {}, (), None), mine)) == ["mine"]
 
 
 def test_void_counts_for_nothing(segmenter, streets):
