@@ -61,7 +61,7 @@ def score(
 
     def first() -> Prediction | None:
         found = next(score_images(segmenter, paths, {}, {} if skip_bad else None), None)
-        return found and found.prediction
+        return None if found is None else found.prediction
 
     asked, notes = parse_asked(scores, first)
     with progress_bar() as progress:
