@@ -166,7 +166,7 @@ def measure(
     """All rows of a stage that are not there yet; saved after each set."""
     whole = stage == "all"
     main = "scores" if whole else "others"
-    done = {(row["network"], row["set"]) for row in rows if row["stage"] == main}
+    done = {(r["network"], r["set"]) for r in rows if (r["stage"], r["name"]) == (main, "doubt")}
     for name, opened, ordinary in networks(shared):
         every_set = sets(shared, name, 1 if whole else every, 4 if whole else 8)
         todo = [data for data in every_set if (name, data.name) not in done]
@@ -184,6 +184,8 @@ def measure(
                     for n in GROWTH
                 }
             unknown = UNKNOWN if dataset.class_names else ()
+            old = [(name, dataset.name, part) for part in parts]
+            rows[:] = [r for r in rows if (r["network"], r["set"], r["stage"]) not in old]
             rows += of_set(name, segmenter, dataset, parts, unknown)
             save(rows)
 
