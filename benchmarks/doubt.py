@@ -7,12 +7,24 @@ EDGENETS names a checkout of sacmehta/EdgeNets (`../shared/models/edgenets_city.
 RoadAnomaly21, Fishyscapes Static, the small objects of RoadAnomaly21, CamVid val and test. Fits
 see 14 ordinary images without labels: of CamVid train, or of Cityscapes.
 
+Stages: `all` sees all images of the road sets and every fourth of CamVid, and judges `doubt` and
+the scores nearest to it; `others` sees every `--every`-th image (every eighth of CamVid) and judges
+every score without a fit, and for some pairs factors left out and fits of fewer images;
+`elsewhere` judges networks of scenes that are no streets, in the folder `--elsewhere`, made by
+
+    doubtmap train dubai:FOLDER/half:train --model ../shared/models/camvid9 --hold-out CLASS
+        --epochs 24 --crop 224x224 --batch 4 --rate 5e-4 --out FOLDER/dubai-CLASS
+    doubtmap train folder:FOLDER/chase:train --model ../shared/models/camvid9 --epochs 40
+        --crop 224x224 --batch 4 --rate 5e-4 --class-weights root --out FOLDER/vessels
+
+(`half` and `chase` are what `halve` of `nflowjs.py` and `chase` of `segments.py` write).
+
 Rows: one for each network, set and score, `auprc_ratio` being over max softmax and
-`auprc_difference` paired over images; with `stage` "scores", "terms" (one factor left out, or
-alone) or "growth" (images in the fit). Rows of the set "all pairs" sum them up: geometric mean,
-worst and number of pairs of network and set; those of the stage "pairs" list them. `images` says
-how many were judged: all of RoadAnomaly21, every `--every`-th of the others, every eighth of
-CamVid. A network and set whose rows are in the file already are not measured again; remove the
+`auprc_difference` and `fpr95_difference` paired over images; `stage` is "scores" (of `all`),
+"others", "terms" (one factor left out, or alone), "growth" (images in the fit) or "elsewhere".
+Rows of the set "all pairs" sum up what unknown pixels they have: geometric mean, worst and number
+of pairs of network and set; those of the stage "pairs" list them. `images` says how many were
+judged. A network and set whose rows are in the file already are not measured again; remove the
 file to start anew.
 """
 
@@ -35,6 +47,7 @@ from torch import Tensor
 import doubtmap as dm
 from doubtmap.datasets import Dataset, Sample, open_dataset, open_images
 from doubtmap.datasets.dataset import Derived
+from doubtmap.evaluation.evaluate import Options
 from doubtmap.fitting import fit_score
 from doubtmap.prediction import Prediction, Score, Segmenter, at_least_float32
 from doubtmap.scores import STATELESS
@@ -54,6 +67,9 @@ ABLATED = {
 """Networks and sets that also have rows of terms and growth."""
 KEPT = {"unknown": ("auprc", "fpr95", "siou", "ppv", "f1"), "wrong": ("auprc", "fpr95", "aurc")}
 EXTRA = "gradient(of=bias,p=0.3)"
+NEAREST = ("max_softmax", "entropy", "divergence", "doubt")
+"""Scores of the stage `all`, beside `doubt:FILE`."""
+STREETS = ("all", "others")
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +138,7 @@ def _city(module: Any, width: float) -> Segmenter:
     return dm.load(module.load(width), classes=module.CLASSES, input_size=(512, 1024))
 
 
-def sets(shared: Path, name: str, every: int) -> Iterator[Dataset]:
+def sets(shared: Path, name: str, every: int, of_camvid: int) -> Iterator[Dataset]:
     """The sets of a network."""
     data = shared / "data"
     yield Named(open_dataset(f"smiyc:{data / 'roadanomaly21'}"), "roadanomaly21")
@@ -130,7 +146,7 @@ def sets(shared: Path, name: str, every: int) -> Iterator[Dataset]:
     yield Named(small, "roadanomaly21_small")
     yield Some(open_dataset(f"fishyscapes:{data / 'fishyscapes_static'}"), every)
     for split in ("test", "val") if name in CAMVID else ():
-        yield Some(open_dataset(f"camvid:{data / 'camvid'}:{split}"), 8)
+        yield Some(open_dataset(f"camvid:{data / 'camvid'}:{split}"), of_camvid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,39 +161,65 @@ class Named(Derived):
 
 
 def measure(
-    shared: Path, every: int, rows: list[dict[str, Any]], save: Callable[[list[Any]], None]
+    shared: Path, every: int, stage: str, rows: list[Row], save: Callable[[list[Row]], None]
 ) -> None:
-    """All rows that are not there yet; saved after each set."""
-    done = {(row["network"], row["set"]) for row in rows}
+    """All rows of a stage that are not there yet; saved after each set."""
+    whole = stage == "all"
+    main = "scores" if whole else "others"
+    done = {(r["network"], r["set"]) for r in rows if (r["stage"], r["name"]) == (main, "doubt")}
     for name, opened, ordinary in networks(shared):
-        todo = [data for data in sets(shared, name, every) if (name, data.name) not in done]
+        every_set = sets(shared, name, 1 if whole else every, 4 if whole else 8)
+        todo = [data for data in every_set if (name, data.name) not in done]
         if not todo:
             continue
         segmenter = opened()
         fits: dict[str, Score] = {"doubt:FILE": fit_score("doubt", segmenter, ordinary)}
         for dataset in todo:
-            parts: dict[str, dict[str, Score]] = {"scores": fits}
-            if (name, dataset.name) in ABLATED:
+            plain = parse_scores(NEAREST if whole else [*STATELESS, EXTRA])
+            parts: dict[str, dict[str, Score]] = {main: plain | fits}
+            if not whole and (name, dataset.name) in ABLATED:
                 parts["terms"] = {key: only(*which) for key, which in TERMS.items()}
                 parts["growth"] = {
                     f"{n} images": fit_score("doubt", segmenter, Some(ordinary, 14 // n, n))
                     for n in GROWTH
                 }
-            rows += of_set(name, segmenter, dataset, parts)
+            unknown = UNKNOWN if dataset.class_names else ()
+            old = [(name, dataset.name, part) for part in parts]
+            rows[:] = [r for r in rows if (r["network"], r["set"], r["stage"]) not in old]
+            rows += of_set(name, segmenter, dataset, parts, unknown)
             save(rows)
 
 
+def elsewhere(folder: Path, rows: list[Row], save: Callable[[list[Row]], None]) -> None:
+    """Networks of aerial photographs, one class each left out, and of vessels."""
+    done = {(row["network"], row["set"]) for row in rows}
+    for path in sorted(folder.glob("dubai-*")) + sorted(folder.glob("vessels")):
+        _, _, unknown = path.name.partition("-")
+        place = f"dubai:{folder / 'half'}" if unknown else f"folder:{folder / 'chase'}"
+        test, ordinary = open_dataset(f"{place}:test"), open_dataset(f"{place}:train")
+        if (path.name, test.name) in done:
+            continue
+        segmenter = dm.load(str(path))
+        few = Some(ordinary, len(ordinary) // 14, 14)
+        fits: dict[str, Score] = {"doubt:FILE": fit_score("doubt", segmenter, few)}
+        parts = {"elsewhere": parse_scores([*NEAREST, "island"]) | fits}
+        rows += of_set(path.name, segmenter, test, parts, (unknown,) if unknown else ())
+        save(rows)
+
+
 def of_set(
-    name: str, segmenter: Segmenter, dataset: Dataset, parts: dict[str, dict[str, Score]]
-) -> list[dict[str, Any]]:
+    name: str,
+    segmenter: Segmenter,
+    dataset: Dataset,
+    parts: dict[str, dict[str, Score]],
+    unknown: tuple[str, ...],
+) -> list[Row]:
     """The rows of one network and set."""
-    scores = parse_scores([*STATELESS, EXTRA])
-    part_of = dict.fromkeys(scores, "scores")
-    for part, members in parts.items():
-        scores |= members
-        part_of |= dict.fromkeys(members, part)
-    unknown = UNKNOWN if dataset.class_names else ()
-    found = dm.evaluate(segmenter, dataset, scores, unknown=unknown, replicates=100, examples=0)
+    scores = {key: score for members in parts.values() for key, score in members.items()}
+    part_of = {key: part for part, members in parts.items() for key in members}
+    found = dm.evaluate(
+        segmenter, dataset, scores, unknown=unknown, replicates=100, options=Options(examples=0)
+    )
     figures = found.figures
     return [
         {"name": score, "network": name, "set": dataset.name, "stage": part, "images": len(dataset)}
@@ -186,9 +228,9 @@ def of_set(
     ]
 
 
-def row(figures: dict[str, Any], score: str) -> dict[str, Any]:
+def row(figures: Row, score: str) -> Row:
     """Figures of one score, and how they differ from max softmax's."""
-    kept: dict[str, Any] = {}
+    kept: Row = {}
     for kind, keys in KEPT.items():
         own, other = figures["scores"][score][kind], figures["scores"]["max_softmax"][kind]
         if own["auprc"] is None:
@@ -198,37 +240,40 @@ def row(figures: dict[str, Any], score: str) -> dict[str, Any]:
             kept[label + key] = short(own.get(key))
         kept[f"{label}auprc_interval"] = [short(x) for x in own["auprc_interval"] or ()]
         kept[f"{label}auprc_ratio"] = short(own["auprc"] / other["auprc"])
+        kept[f"{label}auprc_difference"] = short(own["auprc"] - other["auprc"])
         kept[f"{label}fpr95_difference"] = short(own["fpr95"] - other["fpr95"])
         for pair in figures["differences"]:
-            if pair["figure"] == f"{kind}.auprc" and set(pair["scores"]) == {score, "max_softmax"}:
+            of, _, key = pair["figure"].partition(".")
+            if of == kind and set(pair["scores"]) == {score, "max_softmax"}:
                 sign = 1 if pair["scores"][0] == score else -1
-                kept[f"{label}auprc_difference"] = short(sign * pair["difference"])
                 ends = sorted(sign * x for x in pair["interval"])
-                kept[f"{label}auprc_difference_interval"] = [short(x) for x in ends]
+                kept[f"{label}{key}_difference_interval"] = [short(x) for x in ends]
     return kept
 
 
-def summed_up(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summed_up(rows: list[Row]) -> list[Row]:
     """The same figures by score over all pairs of network and set, and pair by pair."""
-    found: list[dict[str, Any]] = []
+    found: list[Row] = []
     for stage, name in dict.fromkeys((row["stage"], row["name"]) for row in rows):
         own = [row for row in rows if (row["stage"], row["name"]) == (stage, name)]
+        own = [row for row in own if "auprc_ratio" in row]
         ratios = [row["auprc_ratio"] for row in own]
         about = {"name": name, "set": "all pairs", "stage": stage, "pairs": len(own)}
-        found.append(
-            about
-            | {
-                "auprc_ratio": short(statistics.geometric_mean(ratios)),
-                "worst_ratio": min(ratios),
-                "at_least_2": sum(ratio >= 2 for ratio in ratios),
-                "fpr95_difference": short(statistics.mean(r["fpr95_difference"] for r in own)),
-                "worst_fpr95_difference": max(r["fpr95_difference"] for r in own),
-            }
-        )
+        if ratios:
+            found.append(
+                about
+                | {
+                    "auprc_ratio": short(statistics.geometric_mean(ratios)),
+                    "worst_ratio": min(ratios),
+                    "at_least_2": sum(ratio >= 2 for ratio in ratios),
+                    "fpr95_difference": short(statistics.mean(r["fpr95_difference"] for r in own)),
+                    "worst_fpr95_difference": max(r["fpr95_difference"] for r in own),
+                }
+            )
     for row in rows:
-        if row["name"] in ("doubt", "doubt:FILE", "max_softmax"):
+        if row["stage"] in ("scores", "elsewhere"):
             found.append(row | {"name": row["network"] + ", " + row["set"], "set": row["name"]})
-            found[-1] |= {"stage": "pairs"}
+            found[-1] |= {"stage": "pairs" if row["stage"] == "scores" else "pairs elsewhere"}
             del found[-1]["network"]
     return found
 
@@ -238,34 +283,44 @@ def short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def figures(given: Namespace) -> list[Row]:
-    """Rows of every network and set, kept after each set, and what they sum up to."""
-    given.conditions["every"] = given.every
-    path = stages.RESULTS / "doubt.json"
-    there = stages.read("doubt")["rows"] if path.exists() else []
-    rows = [row for row in there if "network" in row]
+def stage(name: str) -> Callable[[Namespace], list[Row]]:
+    """Rows of a stage, kept after each set, and what they sum up to."""
 
-    def keep(rows: list[Row]) -> None:
-        stages.put(TOPIC, rows + summed_up(rows), given.conditions)
+    def rows_of(given: Namespace) -> list[Row]:
+        given.conditions["every"] = given.every
+        path = stages.RESULTS / "doubt.json"
+        there = stages.read("doubt")["rows"] if path.exists() else []
+        rows = [row for row in there if "network" in row]
 
-    measure(given.shared, given.every, rows, keep)
-    return rows + summed_up(rows)
+        def keep(rows: list[Row]) -> None:
+            stages.put(TOPIC, rows + summed_up(rows), given.conditions)
+
+        if name in STREETS:
+            measure(given.shared, given.every, name, rows, keep)
+        elif given.elsewhere:
+            elsewhere(given.elsewhere, rows, keep)
+        return rows + summed_up(rows)
+
+    return rows_of
 
 
 TOPIC = stages.Topic(
     "doubt",
-    "python benchmarks/doubt.py",
+    "python benchmarks/doubt.py --elsewhere FOLDER",
     key=(),
     conditions={
         "replicates": 100,
         "every": 5,
         "fit": "14 images, no labels",
         "unknown in CamVid": list(UNKNOWN),
-        "chosen on": "all these sets and networks, from caches of lower resolution",
+        "chosen on": "all these sets and networks but those elsewhere, from native logits",
     },
 )
-STAGES = {"figures": stages.Stage(TOPIC, figures)}
-OPTIONS = {"--every": {"type": int, "default": 5, "help": "of the images of larger sets"}}
+STAGES = {name: stages.Stage(TOPIC, stage(name)) for name in (*STREETS, "elsewhere")}
+OPTIONS = {
+    "--every": {"type": int, "default": 5, "help": "of the images of larger sets, in `others`"},
+    "--elsewhere": {"type": Path, "help": "folder of the networks of the stage `elsewhere`"},
+}
 
 if __name__ == "__main__":
     stages.run(__doc__, STAGES, OPTIONS)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.run import Pairs, Progress, read_ahead
 from doubtmap.engine.seen import images_seen
@@ -19,6 +18,7 @@ from doubtmap.prediction import Prediction, Segmenter, listening_to, showing
 from doubtmap.scores.default import FEWEST, MOST, Doubt
 from doubtmap.scores.density import Density
 from doubtmap.scores.parsing import open_scores, parse_fit, split_names
+from doubtmap.scores.sums import Sum
 from doubtmap.scores.wrong import Wrong
 from doubtmap.scoring import (
     before_last_activation,
@@ -40,17 +40,18 @@ def fit_score(
     out: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
-) -> Density | Doubt | Wrong:
+) -> Density | Doubt | Sum | Wrong:
     """Fit a score that learns from data, and write its file.
 
     Args:
-        score: `doubt`, `wrong`, or as in `"density(certainty=0,covariance=tied)"`; `layer=auto` is
-            the layer before the last activation where there is one, else what the classifier saw,
-            `layer=deepest` the last one of the encoder's coarsest grid.
+        score: `doubt`, `sum`, `wrong`, or as in `"density(certainty=0,covariance=tied)"`;
+            `layer=auto` is the layer before the last activation where there is one, else what the
+            classifier saw, `layer=deepest` the last one of the encoder's coarsest grid.
         segmenter: the network.
         dataset: labelled images; for `density` best those that it was trained on, for `wrong`
-            those that it was not trained on; for `doubt` ordinary images, with labels or without.
-        scores: what `wrong` is made of, as in `"entropy,margin,density:FILE"`.
+            those that it was not trained on; for `doubt` and `sum` ordinary images, with labels
+            or without.
+        scores: what `wrong` or `sum` is made of, as in `"entropy,margin,density:FILE"`.
         unknown: label classes that are unknown objects, of which `wrong` learns nothing.
         seed: of the sample of `wrong`.
         out: the file.
@@ -66,10 +67,12 @@ def fit_score(
     name, options = parse_fit(score)
     if name == "wrong":
         options |= {"scores": scores, "unknown": tuple(unknown), "seed": seed}
+    elif name == "sum" and not unknown:
+        options |= {"scores": scores}
     elif scores or unknown:
         raise UsageError(
-            f"fit: expected --scores and --unknown with wrong or segments only, got one with "
-            f"{name}. Leave it out."
+            f"fit: expected --scores with sum, wrong or segments only, and --unknown with wrong or "
+            f"segments, got one with {name}. Leave it out."
         )
     if out is not None:
         check_place(out)
@@ -113,9 +116,8 @@ def _fit_doubt(
     listening = listening_to(segmenter, (layer,))
     fitted = Doubt.fit(Unlabelled(listening, dataset, indices, progress), layer=layer, **options)
     fingerprint, facts = features_of(listening, fitted), fitted.origin.facts
-    origin = origin_of(segmenter, dataset, fingerprint, **facts)
-    seen = tuple(fingerprints(dataset, indices))
-    return replace(fitted, origin=replace(origin, images=seen))
+    origin = origin_of(segmenter, dataset, fingerprint, indices=indices, **facts)
+    return replace(fitted, origin=origin)
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,9 @@ class Unlabelled:
         dataset: of the images.
         indices: which.
         progress: told after each image.
+
+    Raises:
+        DataError: for an image of which the network gives nothing that can be used, by its name.
     """
 
     segmenter: Segmenter
@@ -144,6 +149,20 @@ class Unlabelled:
             yield prediction
             if self.progress:
                 self.progress("fit", done, len(self.indices))
+
+
+def _fit_sum(
+    segmenter: Segmenter, dataset: Dataset, options: dict[str, Any], progress: Progress | None
+) -> Sum:
+    """The labels are not looked at."""
+    scores = open_scores(split_names(options.pop("scores")))
+    listening = prepared(segmenter, scores)
+    predictions = Unlabelled(listening, dataset, range(len(dataset)), progress)
+    fitted = Sum.fit(predictions, scores, **options)
+    facts = fitted.origin.facts
+    origin = origin_of(segmenter, dataset, fingerprint_of(listening), **facts)
+    seen = [*origin.images, *(image for each in fitted.scores for image in images_seen(each))]
+    return replace(fitted, origin=replace(origin, images=tuple(dict.fromkeys(seen))))
 
 
 def _fit_wrong(
@@ -172,8 +191,13 @@ def _fit_wrong(
     return replace(fitted, origin=replace(origin, images=tuple(dict.fromkeys(seen))))
 
 
-Fit = Callable[[Segmenter, Dataset, dict[str, Any], Progress | None], Density | Doubt | Wrong]
+Fit = Callable[[Segmenter, Dataset, dict[str, Any], Progress | None], Density | Doubt | Sum | Wrong]
 
 
-FITS: dict[str, Fit] = {"density": _fit_density, "doubt": _fit_doubt, "wrong": _fit_wrong}
+FITS: dict[str, Fit] = {
+    "density": _fit_density,
+    "doubt": _fit_doubt,
+    "sum": _fit_sum,
+    "wrong": _fit_wrong,
+}
 """How each score that learns from data is fitted, by name."""

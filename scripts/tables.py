@@ -83,6 +83,7 @@ COLUMNS = {
     "fpr95_difference": "FPR95, change",
     "worst_fpr95_difference": "worst change",
     "wrong_auprc": "wrong AUPRC",
+    "wrong_auprc_ratio": "wrong, x max softmax",
 }
 PAGES = {
     "main_job.md": "main_job",

@@ -92,3 +92,33 @@ def test_the_file_of_one_score_is_none_of_another(run, fitted, photographs, tmp_
     )
     assert code == 1
     assert "expected a fitted density" in err
+
+
+def test_few_images_are_told(run, tmp_path):
+    code, _, err = run("fit", "doubt", "demo", "synthetic:2", "--out", tmp_path / "d.dm")
+    assert code == 0
+    assert "fitted to 2 images, fewer than 5" in err
+
+
+def test_a_density_of_predicted_classes_needs_no_labels(run, photographs, tmp_path):
+    line = ("demo", photographs, "--limit", 2, "--out", tmp_path / "d.st")
+    code, _, err = run("fit", "density(labels=predicted)", *line)
+    assert code == 0, err
+    code, _, err = run("fit", "density", *line)
+    assert code == 2 and "LAYOUT:PATH" in err
+
+
+def test_all_scores_and_others_of_images(run, photographs, tmp_path):
+    line = ("demo", photographs / "0.png", "--scores", "all,island(cell=16)", "--format", "npy")
+    code, _, err = run("score", *line, "--out", tmp_path)
+    assert code == 0, err
+    wanted = {"classes", "overlay", "island_cell=16", *STATELESS}
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == wanted
+
+
+def test_all_scores_leave_out_what_an_ensemble_cannot_give(run, photographs, tmp_path):
+    line = ("demo,demo", photographs / "0.png", "--scores", "all", "--out", tmp_path)
+    code, _, err = run("score", *line)
+    assert code == 0, err
+    assert "energy: left out" in err and "gradient: left out" in err
+    assert (tmp_path / "mutual_information").is_dir() and not (tmp_path / "energy").exists()

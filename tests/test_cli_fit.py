@@ -33,7 +33,7 @@ def test_fit_then_evaluate(run, folder):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["entropy", "demo", "synthetic:1"], 2, "expected doubt, density, wrong or segments"),
+        (["entropy", "demo", "synthetic:1"], 2, "expected doubt, density, sum, wrong or segments"),
         (["density(at=up)", "demo", "synthetic:1"], 2, "at to be predicted or any"),
         (["density(layer=nowhere)", "demo", "synthetic:1"], 2, "name of a layer"),
         (["density", "demo,demo", "synthetic:1"], 1, "no features in common"),

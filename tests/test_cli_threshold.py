@@ -81,7 +81,7 @@ def test_a_threshold_that_is_not_there(run, tmp_path):
         (
             ["density", "demo", "synthetic:2", "--scores", "entropy"],
             2,
-            "with wrong or segments only",
+            "wrong or segments only",
         ),
     ],
 )

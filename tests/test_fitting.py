@@ -5,9 +5,12 @@ import torch
 from torch import nn
 
 import doubtmap as dm
-from doubtmap.engine.settings import model_settings
+from doubtmap.datasets import fingerprints
+from doubtmap.engine.settings import model_settings, origin_of
+from doubtmap.errors import DataError
 from doubtmap.evaluation.evaluate import Options
-from doubtmap.fitting import fit_score
+from doubtmap.fitting import Unlabelled, fit_score
+from doubtmap.prediction import shown
 from doubtmap.scoring import before_last_activation, prepared
 from doubtmap.studies.locations import locate
 
@@ -203,3 +206,28 @@ def test_a_run_s_settings_do_not_change_with_the_first_image():
     before = model_settings(segmenter)
     segmenter(torch.rand(1, 3, 64, 96))
     assert model_settings(segmenter) == before
+
+
+def test_images_of_a_fit_are_shown_and_blamed_by_name():
+    """Saved predictions know an image by its name alone."""
+
+    class Named(Last):
+        def forward(self, x):
+            seen.append(shown())
+            return super().forward(x)
+
+    seen = []
+    streets = dm.open_dataset("synthetic:2")
+    segmenter = dm.load(Named(nn.ReLU()))
+    assert len(list(Unlabelled(segmenter, streets, [1, 0]))) == 2
+    assert list(dict.fromkeys(seen)) == [streets.sample_name(1), streets.sample_name(0)]
+    with torch.no_grad():
+        segmenter.source.backend.module.classifier.bias.fill_(torch.nan)
+    with pytest.raises(DataError, match=streets.sample_name(1)):
+        list(Unlabelled(segmenter, streets, [1]))
+
+
+def test_only_the_images_of_a_fit_are_hashed():
+    streets = dm.open_dataset("synthetic:3")
+    origin = origin_of(dm.load("demo"), streets, torch.zeros(2), indices=[2])
+    assert origin.images == tuple(fingerprints(streets, [2]))

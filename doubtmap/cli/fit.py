@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from doubtmap.prediction import Segmenter
     from doubtmap.scores.default import Doubt
     from doubtmap.scores.density import Density
+    from doubtmap.scores.sums import Sum
     from doubtmap.scores.wrong import Wrong
     from doubtmap.segments.estimators import Kind
 
@@ -34,7 +35,7 @@ def fit(
     score: Annotated[
         str,
         typer.Argument(
-            help="doubt, density, wrong or segments, options in brackets, as in "
+            help="doubt, density, sum, wrong or segments, options in brackets, as in "
             "density(certainty=0,covariance=tied) or segments(kind=linear).",
             metavar="SCORE",
         ),
@@ -45,7 +46,7 @@ def fit(
     out: Annotated[Path, option(OUTPUT, "File for the fitted score.", metavar="FILE")],
     scores: Annotated[
         str,
-        option(SCORES, "Of wrong and segments: from what, as in entropy,margin,density:FILE."),
+        option(SCORES, "Of sum, wrong and segments: from what, as in entropy,margin,density:FILE."),
     ] = "",
     unknown: Unknown = "",
     limit: Limit = None,
@@ -54,7 +55,7 @@ def fit(
     """Fit to a network and images; then --scores SCORE:FILE, or review --segments FILE."""
     from doubtmap.fitting import fit_score
     from doubtmap.progress import progress_bar
-    from doubtmap.scores.parsing import split_call
+    from doubtmap.scores.parsing import needs_labels
     from doubtmap.segments.fitting import parse_segments
 
     seeded(seed)
@@ -68,7 +69,7 @@ def fit(
         fitted = fit_score(
             score,
             segmenter,
-            opened(data, seed, limit, unlabelled=split_call(score)[0] == "doubt"),
+            opened(data, seed, limit, unlabelled=not needs_labels(score)),
             scores=scores,
             unknown=names(unknown),
             seed=seed,
@@ -111,12 +112,15 @@ def _fit_segments(
     tell(f"Wrote {out}. Use it with: doubtmap review MODEL IMAGES --segments {out}")
 
 
-def _summary(fitted: Density | Doubt | Wrong) -> str:
+def _summary(fitted: Density | Doubt | Sum | Wrong) -> str:
     from doubtmap.scores.default import Doubt
+    from doubtmap.scores.sums import Sum
     from doubtmap.scores.wrong import Wrong
 
     if isinstance(fitted, Wrong):
         return f"from {len(fitted.used)} of {len(fitted.texts)} scores"
+    if isinstance(fitted, Sum):
+        return f"of {len(fitted.texts)} scores, scaled on {fitted.origin.facts['images']} images"
     if isinstance(fitted, Doubt):
         features = fitted.familiar.mean.shape[1]
         images = fitted.origin.facts["images"]

@@ -35,10 +35,10 @@ Scores = Annotated[
     str | None,
     option(
         SCORES_GROUP,
-        f"Such as entropy,gradient(p=1,label=uniform). Known: {', '.join(STATELESS)}; of "
+        f"Such as entropy,gradient(p=1,label=uniform), or all. Known: {', '.join(STATELESS)}; of "
         f"several networks or passes: {', '.join(OF_MEMBERS)}; of networks that predict masks by "
         f"queries: {', '.join(OF_QUERIES)}; fitted: doubt:FILE, density:FILE, mahalanobis:FILE, "
-        f"wrong:FILE. Default: doubt; of networks with queries: rejected.",
+        f"sum:FILE, wrong:FILE. Default: doubt; of networks with queries: rejected.",
     ),
 ]
 AllScores = Annotated[
@@ -118,6 +118,10 @@ class NetworkOptions:
             read=read_input_size,
         ),
     ] = None
+    resize: Annotated[
+        str | None,
+        Option("pil rounds to bytes after each axis, as Pillow does; float does not."),
+    ] = None
     classifier: Annotated[
         str | None, Option("Name of the last convolution or linear layer, if the search errs.")
     ] = None
@@ -156,6 +160,7 @@ class NetworkOptions:
         """The network behind one call, calibrated where that was asked for."""
         from doubtmap.calibration import Calibrated, load_calibrator
         from doubtmap.models import MonteCarloDropout, load
+        from doubtmap.models.ensemble import resizing
 
         segmenter: Segmenter = load(
             model,
@@ -172,6 +177,8 @@ class NetworkOptions:
             bands=self.bands,
             trust=self.trust,
         )
+        if self.resize is not None:
+            segmenter = resizing(segmenter, self.resize)  # type: ignore[arg-type]
         log.info("model %s: %s", model, ", ".join(segmenter.class_names) or "classes without names")
         if self.dropout_passes is not None or self.dropout_rate is not None:
             passes = 5 if self.dropout_passes is None else self.dropout_passes

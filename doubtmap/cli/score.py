@@ -28,10 +28,10 @@ from doubtmap.cli.options import (
 from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import DataError, UsageError
 
-if TYPE_CHECKING:
-    from doubtmap.prediction import Segmenter
-
 RASTERS = ("geotiff", "cog")
+
+if TYPE_CHECKING:
+    from doubtmap.prediction import Prediction, Segmenter
 
 
 def score(
@@ -67,33 +67,39 @@ def score(
     from doubtmap.films import write_films
     from doubtmap.progress import progress_bar
     from doubtmap.scenes import write_scenes
-    from doubtmap.scores.parsing import parse_scores
-    from doubtmap.scoring import write_scores
+    from doubtmap.scores.parsing import parse_asked
+    from doubtmap.scoring import score_images, write_scores
     from doubtmap.volumes import write_volumes
 
     kind = kind_of(images)
     seeded(seed)
     segmenter = network.open(model, seed)
-    wanted = parse_scores(score_or_usual(scores, segmenter))
+    wanted = score_or_usual(scores, segmenter)
     span: Any = read_numbers("--range", range) if range is not None else None
     about: dict[str, Any] = {"command": command_line()}
+    paths = collected(images, limit) if kind is None else []
+
+    def first() -> Prediction | None:
+        found = next(score_images(segmenter, paths, {}, {} if skip_bad else None), None)
+        return None if found is None else found.prediction
+
+    asked, notes = parse_asked(wanted, first)
     with progress_bar() as progress:
         about["progress"] = progress
         if kind == "films":
-            summary = write_films(segmenter, images, wanted, out, every=every, **about)
+            summary = write_films(segmenter, images, asked, out, every=every, **about)
         elif kind == "volumes":
             files = [Path(name) for name in images]
-            summary = write_volumes(segmenter, files, wanted, out, axis=axis, range=span, **about)
+            summary = write_volumes(segmenter, files, asked, out, axis=axis, range=span, **about)
         else:
-            paths = collected(images, limit)
             segmenter, format = _windowed(segmenter, paths, format)
             about |= {"resume": resume, "skip_bad": skip_bad, "range": span}
             if format in RASTERS:
                 cloud = format == "cog"
-                summary = write_scenes(segmenter, paths, wanted, out, cloud=cloud, **about)
+                summary = write_scenes(segmenter, paths, asked, out, cloud=cloud, **about)
             else:
-                summary = write_scores(segmenter, paths, wanted, out, format=format, **about)
-    tell_notes(json.loads((out / "score.json").read_text())["notes"])
+                summary = write_scores(segmenter, paths, asked, out, format=format, **about)
+    tell_notes(notes + json.loads((out / "score.json").read_text())["notes"])
     typer.echo(summary)
 
 

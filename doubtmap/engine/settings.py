@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,20 +64,22 @@ def origin_of(
     dataset: Dataset,
     fingerprint: Tensor,
     command: str = "",
+    indices: Iterable[int] | None = None,
     **facts: Any,
 ) -> Origin:
     """Where something comes from that was fitted to a network's predictions of a data set.
 
     Args:
         segmenter: the network.
-        dataset: all of whose images it has seen.
+        dataset: whose images it has seen.
         fingerprint: `(D,)`, see `Origin`.
         command: how it was made.
+        indices: which of the images; default: all.
         facts: what else a reader should know; JSON values.
     """
     return Origin(
         data=dataset.name,
-        images=fingerprints(dataset),
+        images=fingerprints(dataset, indices),
         class_names=segmenter.class_names,
         facts=facts,
         command=command,

@@ -101,15 +101,19 @@ def calibration_figures(tally: Tally) -> Figures:
     return figures | {"bins": tally.bins}
 
 
+COMPARED = ("unknown.auprc", "unknown.fpr95", "wrong.auprc", "wrong.fpr95")
+"""Figures of which the results have paired differences between scores."""
+
+
 def score_figures(tally: Tally) -> tuple[dict[str, Figures], list[Figures]]:
-    """Every score's figures, and the paired differences of AUPRC between all pairs."""
+    """Every score's figures, and the paired differences of some between all pairs of scores."""
     figures: dict[str, Figures] = {}
     replicates: dict[str, dict[str, Array]] = {}
     for name, score in tally.scores.items():
         rows = [row["scores"][name] for row in tally.images]
         figures[name], replicates[name] = _one_score(score, tally.brier, rows)
     differences = []
-    for figure in ("unknown.auprc", "wrong.auprc"):
+    for figure in COMPARED:
         kind, key = figure.split(".")
         for a, b in itertools.combinations(figures, 2):
             if figures[a][kind][key] is None or figures[b][kind][key] is None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
+from doubtmap.models.network import NetworkSegmenter
+from doubtmap.models.preprocessing import Resize
 from doubtmap.names import plain_name
 from doubtmap.prediction import Members, Prediction, Segmenter
 
@@ -119,6 +121,14 @@ class Ensemble:
             "sha256": _together(sums) if all(sums) else None,
         }
 
+    def resizing(self, how: Resize) -> Ensemble:
+        """The same networks, each of whose images are resized so; see `NetworkSegmenter`.
+
+        Raises:
+            UsageError: for another way, or a member that is no network here.
+        """
+        return Ensemble([resizing(member, how) for member in self.members])
+
     def __call__(self, images: Tensor) -> Prediction:
         """Predict with every member in turn.
 
@@ -155,4 +165,18 @@ def _other_classes(first: Segmenter, number: int, member: Segmenter) -> str:
     return (
         f"ensemble: expected the classes of the first member ({', '.join(expected) or 'unnamed'}) "
         f"in member {number}, got {', '.join(got) or 'unnamed'}. {advice}"
+    )
+
+
+def resizing(segmenter: Segmenter, how: Resize) -> Segmenter:
+    """A network whose images are resized in another way, see `NetworkSegmenter.resizing`.
+
+    Raises:
+        UsageError: for another way, or predictions that were made elsewhere.
+    """
+    if isinstance(segmenter, NetworkSegmenter | Ensemble):
+        return segmenter.resizing(how)
+    raise UsageError(
+        "resize: expected a network that runs here, got predictions that were made elsewhere. "
+        "Leave --resize out."
     )

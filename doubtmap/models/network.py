@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from doubtmap.models.classifiers import reproducing
 from doubtmap.models.forms import logarithm
 from doubtmap.models.module import check_layer, output_of
 from doubtmap.models.outputs import queries_of, query_scores
-from doubtmap.models.preprocessing import checked_images
+from doubtmap.models.preprocessing import Resize, checked_images
 from doubtmap.models.studying import (
     NOT_FINITE,
     Asked,
@@ -186,6 +187,24 @@ class NetworkSegmenter:
             UsageError: for a layer that the network has not.
         """
         return self._copy(self.source, tuple(dict.fromkeys((*self.layers, *layers))))
+
+    def resizing(self, how: Resize) -> NetworkSegmenter:
+        """The same network, whose images are resized in another way, where they are at all.
+
+        Args:
+            how: `pil` rounds to whole bytes after each axis, as pipelines do that resize with
+                Pillow; `float` does not.
+
+        Raises:
+            UsageError: for another way.
+        """
+        if how not in get_args(Resize):
+            ways = " or ".join(get_args(Resize))
+            raise UsageError(f"resize: expected {ways}, got {how!r}. Choose one of these.")
+        preprocessing = replace(self.source.preprocessing, levels=how == "pil")
+        other = self._copy(replace(self.source, preprocessing=preprocessing), self.layers)
+        other._asked = replace(other._asked, resize=how)
+        return other
 
     def calls(self, images: Tensor, names: Collection[str]) -> list[Tap]:
         """Run the network on images, and return the calls of the named layers in order."""

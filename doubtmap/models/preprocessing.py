@@ -18,6 +18,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 GREY = (0.299, 0.587, 0.114)
 """ITU-R 601's weights of red, green and blue, as Pillow's mode L has them."""
 Resample = Literal["bilinear", "bicubic", "nearest"]
+Resize = Literal["float", "pil"]
+"""Resized values as they come, or rounded to 1/255 after each axis, as Pillow has them."""
 
 ROUNDING = 1e-3
 """How far outside [0, 1] an image may lie, as resampling leaves it."""

@@ -26,6 +26,7 @@ from doubtmap.models.forms import (
     refuse_decided,
 )
 from doubtmap.models.outputs import Leaf, candidates, leaves, picked, queries_of, too_many
+from doubtmap.models.preprocessing import Resize
 
 GROWN = (32, 64, 128)
 """Pixels by which an image grows, to see how the grid of the output follows."""
@@ -76,11 +77,13 @@ class Asked:
         classifier: name of the last layer.
         output: name or place of the output that is meant.
         activation: what the network's last step is.
+        resize: how images are resized, where it is not the network's own way.
     """
 
     classifier: str | None = None
     output: str | None = None
     activation: Activation | None = None
+    resize: Resize | None = None
 
     def described(self) -> dict[str, object]:
         """For results files."""

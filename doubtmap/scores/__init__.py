@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from doubtmap.scores.members import distilled, member_entropy, member_spread, mutual_information
     from doubtmap.scores.rejection import rejected
     from doubtmap.scores.softmax import divergence, energy, entropy, margin, max_logit, max_softmax
+    from doubtmap.scores.sums import Sum
     from doubtmap.scores.wrong import Wrong
 else:
     __getattr__, __dir__ = lazily(
@@ -43,6 +44,7 @@ else:
                 "max_logit",
                 "max_softmax",
             ],
+            "doubtmap.scores.sums": ["Sum"],
             "doubtmap.scores.wrong": ["Wrong"],
         },
     )
@@ -74,6 +76,7 @@ __all__ = [
     "Density",
     "Doubt",
     "Mahalanobis",
+    "Sum",
     "Wrong",
     "distilled",
     "divergence",

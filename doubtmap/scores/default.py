@@ -34,12 +34,12 @@ FLOOR = 0.2
 """Added to islands, so that what is no island can be doubted too."""
 ACROSS = 512
 """Samples across; finer grids are averaged to about as many first."""
-SQUARES = (8, 16)
+SQUARES = (4, 16)
 """Sides of the squares for islands, in image pixels."""
 SHRINKAGE = 0.02
 WEIGHT = 0.25
-FEWEST, MOST = 2, 100
-"""Images of a fit."""
+FEWEST, FEW, MOST = 2, 5, 100
+"""Images of a fit; fewer than `FEW` it says itself."""
 FRAIL = 1.3
 """Ratio of deviations, left out to seen, above which the fit is believed half as much."""
 
@@ -69,7 +69,7 @@ def doubt(prediction: Prediction | Tensor) -> Tensor:
         doubt = sqrt(H + 1e-6)  (0.2 + I)^(3/4)  (0.2 + J)^(3/4)
 
     H is the softmax's entropy in nats, smoothed over 1/256 of the width; I and J are `island` with
-    the mean of the sides on squares of 8 pixels, and with their geometric mean on squares of 16.
+    the mean of the sides on squares of 4 pixels, and with their geometric mean on squares of 16.
     What is finer than a sample of the native grid is one sample. So native grids of any stride,
     and full-size logits, say about the same.
 
@@ -273,7 +273,7 @@ class Doubt:
         ratio = left_out.deviation / max(seen.deviation, 1e-12)
         fitted = cls(familiar, layer, left_out.mean, max(left_out.deviation, 1e-6), **options)
         facts = {"images": len(each), "deviation left out over seen": round(ratio, 3)}
-        notes = tuple(_remarks(fitted, names, ratio))
+        notes = tuple(_remarks(fitted, names, ratio, len(each)))
         weight = fitted.weight / 2 if ratio > FRAIL else fitted.weight
         return replace(fitted, weight=weight, origin=Origin(facts=facts), notes=notes)
 
@@ -345,8 +345,13 @@ class _Moments:
         return math.sqrt(max(self.squares / self.count - self.mean**2, 0.0))
 
 
-def _remarks(fitted: Doubt, names: tuple[str, ...], ratio: float) -> Iterable[str]:
+def _remarks(fitted: Doubt, names: tuple[str, ...], ratio: float, images: int) -> Iterable[str]:
     """What a user should know of a fit, one sentence each."""
+    if images < FEW:
+        yield (
+            f"doubt: fitted to {images} images, fewer than {FEW}, which may all be alike; add "
+            f"ordinary images of other places and hours."
+        )
     share = fitted.familiar.share
     absent = [names[i] if names else str(i) for i in range(len(share)) if not share[i]]
     if absent:

@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,21 @@ from doubtmap.prediction import Prediction, Queries, Score
 from doubtmap.scores.default import Doubt
 from doubtmap.scores.density import Density
 from doubtmap.scores.mahalanobis import Mahalanobis
+from doubtmap.scores.members import said_by_head
+from doubtmap.scores.rejection import suited
+from doubtmap.scores.sums import Sum
 from doubtmap.scores.wrong import Wrong
 
 _NAME = re.compile(r"(?P<name>\w+)\s*(?:\((?P<arguments>[^()]*)\))?(?::(?P<file>.+))?")
 
 
-FITTED: dict[str, type[Density] | type[Doubt] | type[Mahalanobis] | type[Wrong]] = {
+ALL = "all"
+"""Among names of scores: every one without fitting."""
+FITTED: dict[str, type[Density] | type[Doubt] | type[Mahalanobis] | type[Sum] | type[Wrong]] = {
     "doubt": Doubt,
     "density": Density,
     "mahalanobis": Mahalanobis,
+    "sum": Sum,
     "wrong": Wrong,
 }
 """The scores that learn from data, by name."""
@@ -66,6 +72,64 @@ def parse_scores(
     return named
 
 
+def parse_asked(
+    wanted: str | Score | Iterable[str | Score] | Mapping[str, Score],
+    first: Callable[[], Prediction | None],
+) -> tuple[dict[str, Score], list[str]]:
+    """As `parse_scores`, where `all` stands for every score without fitting that there can be.
+
+    Args:
+        wanted: see `parse_scores`; `all` may stand among others, as in `"all,density:FILE"`.
+        first: called where `all` is there: gives a prediction of the network.
+
+    Returns:
+        Scores by name, and a sentence for each that is left out.
+
+    Raises:
+        UsageError: as `parse_scores`.
+    """
+    items = split_names(wanted) if isinstance(wanted, str) else wanted
+    if callable(items) or isinstance(items, Mapping):
+        return parse_scores(items), []
+    items = list(items)
+    if ALL not in items:
+        return parse_scores(items), []
+    prediction = first()
+    every, notes = possible_scores(prediction) if prediction else ([*scores.STATELESS], [])
+    expanded = [part for item in items for part in (every if item == ALL else [item])]
+    return parse_scores(expanded), notes
+
+
+def possible_scores(prediction: Prediction) -> tuple[list[str], list[str]]:
+    """Names of all scores without fitting of a prediction, and why others are left out."""
+    names, notes = list(scores.STATELESS), []
+    if prediction.members is not None:
+        names += scores.OF_MEMBERS
+    if prediction.queries is not None:
+        names = [*scores.OF_QUERIES, *names]
+        best, why = suited(prediction)
+        notes.append(f"{best} suits this network best for unknown objects: {why}.")
+    if prediction.features is None:
+        names.remove("gradient")
+        notes.append(
+            f"gradient: left out, since it needs the network's features, but "
+            f"{prediction.features_missing}."
+        )
+    if prediction.members is None and prediction.members_missing != Prediction.members_missing:
+        of = ", ".join(scores.OF_MEMBERS)
+        notes.append(f"{of}: left out, since {prediction.members_missing}.")
+    if prediction.members is not None or prediction.energy_missing:
+        names.remove("energy")
+        why = prediction.energy_missing or (
+            "the logits of several networks or passes are the logarithm of their mean "
+            "probability, whose energy is 0 everywhere"
+        )
+        notes.append(f"energy: left out, since {why}.")
+    if said_by_head(prediction) is not None:
+        names += scores.OF_STUDENTS
+    return names, notes
+
+
 def split_names(text: str) -> list[str]:
     """Split at commas outside brackets."""
     parts = re.split(r",(?![^(]*\))", text)
@@ -98,8 +162,8 @@ def _parse_one(text: str) -> tuple[str, str | None, Score]:
             )
         kind = FITTED[name]
         options = _arguments(name, kind.READ_OPTIONS, given)
-        if issubclass(kind, Wrong):
-            return plain, file, kind.load(file, open_scores)
+        if issubclass(kind, Sum | Wrong):
+            return plain, file, kind.load(file, open_scores, **options)
         return plain, file, kind.load(file, **options)
     if file is not None:
         raise UsageError(f"scores: {name} takes no file, got {text!r}. Leave it out.")
@@ -135,11 +199,18 @@ def parse_fit(text: str) -> tuple[str, dict[str, Any]]:
         )
     if name not in FITTED or file is not None:
         raise UsageError(
-            f"fit: expected doubt, density, wrong or segments, which learn from data, got {text!r}."
+            f"fit: expected doubt, density, sum, wrong or segments, which learn from data, got "
+            f"{text!r}."
         )
     kind = FITTED[name]
     assert not issubclass(kind, Mahalanobis)
     return name, _arguments(name, kind.FIT_OPTIONS | kind.READ_OPTIONS, given)
+
+
+def needs_labels(text: str) -> bool:
+    """Whether what is to be fitted, as `parse_fit` takes it, looks at labels of the images."""
+    name, options = parse_fit(text)
+    return name not in ("doubt", "sum") and options.get("labels") != "predicted"
 
 
 def relocated(text: str, folder: Path | None) -> str:

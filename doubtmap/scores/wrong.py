@@ -319,7 +319,7 @@ class Wrong:
         write(path, FILE, Content(entries, tensors, self.origin))
 
     @classmethod
-    def load(cls, path: str | Path, open_scores: Opener) -> Self:
+    def load(cls, path: str | Path, open_scores: Opener, **_: Any) -> Self:
         """Read a file that `save` wrote, and the files of the scores that it is made of.
 
         Args:

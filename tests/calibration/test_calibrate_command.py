@@ -19,7 +19,7 @@ from doubtmap.datasets import Corrupted, fingerprints
 from doubtmap.engine.run import Run
 from doubtmap.engine.seen import note_of_overlap
 from doubtmap.engine.settings import model_settings
-from doubtmap.evaluation.asking import possible_scores
+from doubtmap.evaluation.asking import scores_asked
 from doubtmap.files import Origin
 from doubtmap.reports import read_map
 from doubtmap.streets.synthetic import SyntheticStreets
@@ -220,7 +220,7 @@ def test_all_scores_leave_out_what_calibrated_logits_cannot_give():
 
     def possible(calibrator):
         run = Run(Calibrated(demo, calibrator), streets, {}, (), None)
-        return possible_scores(run), run.notes
+        return scores_asked(run, "all"), run.notes
 
     scores, notes = possible(EnsembleTemperature(temperature=2.0, weights=(0.5, 0.3, 0.2)))
     assert "energy" not in scores and "max_logit" in scores

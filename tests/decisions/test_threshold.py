@@ -125,7 +125,7 @@ def test_fits_that_cannot_be(demo, scores, data, message):
 
 
 def test_scores_are_fused_by_wrong_only(demo, streets):
-    with pytest.raises(dm.UsageError, match="with wrong or segments only"):
+    with pytest.raises(dm.UsageError, match="wrong or segments only"):
         fit_score("density", demo, streets, scores="entropy")
 
 

@@ -7,6 +7,8 @@ from sklearn.metrics import average_precision_score, jaccard_score, roc_auc_scor
 
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Sample
+from doubtmap.engine.run import Run
+from doubtmap.evaluation.asking import scores_asked
 from doubtmap.evaluation.evaluate import Options
 
 SCORES = "max_softmax,entropy,gradient(p=1)"
@@ -78,6 +80,8 @@ def test_every_headline_figure_has_an_interval_that_is_not_upside_down(figures):
     assert all(low <= high for low, high in intervals)
     pairs = {tuple(row["scores"]) for row in figures["differences"]}
     assert ("max_softmax", "entropy") in pairs
+    kinds = {row["figure"] for row in figures["differences"]}
+    assert kinds == {f"{of}.{name}" for of in ("unknown", "wrong") for name in ("auprc", "fpr95")}
 
 
 def test_the_difference_of_a_score_to_itself_is_nothing(segmenter, streets):
@@ -85,6 +89,15 @@ def test_the_difference_of_a_score_to_itself_is_nothing(segmenter, streets):
     rows = dm.evaluate(segmenter, streets, twice, replicates=50).figures["differences"]
     assert rows
     assert all(row["difference"] == 0 and row["interval"] == [0, 0] for row in rows)
+
+
+def test_all_may_stand_in_a_list_with_functions(segmenter, streets):
+    def mine(prediction):
+        return -dm.scores.entropy(prediction)
+
+    found = scores_asked(Run(segmenter, streets, {}, (), None), ["all", mine])
+    assert list(found) == [*dm.scores.STATELESS, "mine"]
+    assert list(scores_asked(Run(segmenter, streets, {}, (), None), mine)) == ["mine"]
 
 
 def test_void_counts_for_nothing(segmenter, streets):

@@ -197,7 +197,7 @@ def test_description_tells_what_was_found():
         "source": "Tiny",
         "kind": "module",
         "classes": CLASSES,
-        "asked": dict.fromkeys(("activation", "classifier", "divisor", "output")),
+        "asked": dict.fromkeys(("activation", "classifier", "divisor", "output", "resize")),
         "output": None,
         "form": "logits",
         "classifier": "classifier",

@@ -1,14 +1,17 @@
 """Images of every size: resized, padded where the network refuses them, brought to a given one."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tiny_networks import Tiny, UNet, normalised, own
 
-from doubtmap.errors import ModelError
-from doubtmap.models import load
+from doubtmap.errors import ModelError, UsageError
+from doubtmap.models import Ensemble, load
+from doubtmap.models.ensemble import resizing
 
 pytestmark = pytest.mark.usefixtures("seed")
 
@@ -95,3 +98,31 @@ def test_input_size_and_padding_combine():
         output = network(F.pad(normalised(small), (0, 14, 0, 24), mode="replicate"))
     expected = F.interpolate(output, (128, 128), mode="bilinear")[..., :80, :100]
     torch.testing.assert_close(prediction.logits, expected, atol=1e-4, rtol=0)
+
+
+def test_resized_like_pillow():
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+    picture = Image.fromarray(pixels).resize((20, 16), Image.Resampling.BILINEAR)
+    wanted = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    segmenter = load(Tiny(), input_size=(16, 20), mean=(0, 0, 0), std=(1, 1, 1))
+    plain = segmenter.source.preprocessing(image / 255, torch.float32)
+    rounded = segmenter.resizing("pil")
+    found = rounded.source.preprocessing(image / 255, torch.float32)
+    assert (found - wanted).abs().max() < 1.01 / 255
+    assert (found == wanted).float().mean() > 0.98 > (plain == wanted).float().mean()
+    assert torch.equal(found * 255, (found * 255).round())
+    again = rounded.resizing("float")
+    torch.testing.assert_close(again(image).native_logits, segmenter(image).native_logits)
+    kinds = (segmenter, rounded, again)
+    assert [s.description["asked"]["resize"] for s in kinds] == [None, "pil", "float"]
+
+
+def test_what_cannot_be_resized_like_pillow():
+    pair = Ensemble([load(Tiny()), load(Tiny())])
+    members = resizing(pair, "pil").description["members"]
+    assert {member["asked"]["resize"] for member in members} == {"pil"}
+    with pytest.raises(UsageError, match="expected float or pil, got 'near'"):
+        resizing(pair, "near")
+    with pytest.raises(UsageError, match="Leave --resize out"):
+        resizing(object(), "pil")

@@ -16,9 +16,9 @@ from doubtmap.scores.diagonal import Diagonal, DiagonalSums, relative
 
 def test_the_formula_where_all_classes_are_equally_likely():
     middle = doubt(Prediction(torch.zeros(1, 5, 96, 256), (96, 256)))[0, 8, 128]
-    # any class with 1/5 around, and 4/5 that it is another; windows of 32 and 16 squares' width
-    # over 16 have 2 + 1 and 1 + 1 squares, and count as 2 and 1
-    mean, geometric = 0.2 * 0.8 * 3 / 2, 0.2 * 0.8 * 2
+    # any class with 1/5 around, and 4/5 that it is another; windows of 64 and 16 squares' width
+    # over 16 have 4 + 1 and 1 + 1 squares, and count as 4 and 1
+    mean, geometric = 0.2 * 0.8 * 5 / 4, 0.2 * 0.8 * 2
     wanted = math.sqrt(math.log(5) + 1e-6) * ((0.2 + mean) * (0.2 + geometric)) ** 0.75
     assert middle.item() == pytest.approx(wanted, rel=1e-5)
 

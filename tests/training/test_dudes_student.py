@@ -11,7 +11,7 @@ from tiny_school import MUD, NAMES, QUICK, images_of
 import doubtmap as dm
 from doubtmap.engine.run import Run
 from doubtmap.errors import ModelError
-from doubtmap.evaluation.asking import possible_scores
+from doubtmap.evaluation.asking import scores_asked
 from doubtmap.models import MonteCarloDropout
 from doubtmap.models.distilled import FILE, Head, attach, head_of, with_head
 from doubtmap.training import Dudes, Settings, train
@@ -60,7 +60,7 @@ def test_the_network_of_a_students_folder_is_a_plain_one(student, school):
 
 def test_all_scores_of_a_student_have_distilled_among_them(student, school, validation_set):
     for model, there in ((student[0], True), (school[2][0], False)):
-        found = possible_scores(Run(dm.load(model), validation_set, {}, (), None))
+        found = scores_asked(Run(dm.load(model), validation_set, {}, (), None), "all")
         assert "entropy" in found and ("distilled" in found) == there
 
 
