@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -137,6 +138,23 @@ class Case:
     bands: int = 3
     bright: tuple[float, ...] = (1.0, 1.0)
     says: Mapping[str, Any] = field(default_factory=dict)
+
+
+def net(
+    forwards: Callable[[Net, Tensor], object],
+    come: str = "exact",
+    notes: tuple[str, ...] = (),
+    kind: Callable[..., nn.Module] = Net,
+    at: Mapping[str, Any] = MappingProxyType({}),
+    **more: Any,
+) -> Case:
+    """A row of one forward pass, of a network of a class, and what that is built with."""
+    return Case(lambda: kind(forwards, **at), come, notes, **more)
+
+
+def at_full(network: Net, x: Tensor) -> Tensor:
+    """A forward pass: logits at the image's size."""
+    return network.full(x)
 
 
 def images_of(case: Case) -> list[Tensor]:

@@ -77,6 +77,11 @@ FORMS = {
         lambda z: (2 * z).sigmoid(), "plain", ("one sigmoid a class",),
         truth=lambda n, x: (2 * n.full(x)).softmax(1), options={"activation": "sigmoid"}, loud=1,
     ),
+    "the same, said to be logits": returns(
+        lambda z: (2 * z).sigmoid(), "plain",
+        truth=lambda n, x: (2 * n.full(x)).sigmoid().softmax(1),
+        options={"activation": "none"}, loud=1, near=1e-6,
+    ),
     "two sigmoids": returns(torch.sigmoid, classes=2, loud=2),
     "one channel, logits": returns(
         lambda z: z, notes=("one channel, the logit",), classes=1, truth=binary
