@@ -29,6 +29,8 @@ SCALES = (1.0, 255.0, 256.0, 100.0)
 """What probabilities may have been multiplied by."""
 NEARLY = 0.9
 """Share of such a number that the largest of multiplied probabilities has at least."""
+COMPARED = 9.5
+"""Largest logit, least log-probability, of probabilities that are compared."""
 DECIDED = 64
 """Pixels that must all be 0 or 1 before an output is called a map of decided classes."""
 MASKED = -1e9
@@ -72,6 +74,15 @@ class Form:
         if self.kind == "log_softmax":
             return x.log_softmax(1)
         return x.sigmoid().logit(torch.finfo(torch.float32).eps) if self.kind == "sigmoid" else x
+
+    def compared(self, logits: Tensor) -> Tensor:
+        """Logits within the range in which probabilities tell them apart.
+
+        Beyond it half precision underflows, and one minus a probability has no digits left.
+        """
+        if self.kind == "softmax":
+            return logits.clamp(min=-COMPARED)
+        return logits.clamp(-COMPARED, COMPARED) if self.kind == "sigmoid" else logits
 
 
 def logarithm(probabilities: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class ModuleBackend:
         compiled = getattr(module, "_orig_mod", None)  # of torch.compile, which hides the layers
         module = compiled if isinstance(compiled, nn.Module) else module
         self.module = module if device is None else module.to(device)
-        self.module.eval()
+        _evaluating(self.module)
         tensors = chain(module.parameters(), module.buffers())
         weight = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
         self.device = weight.device if device is None else torch.device(device)
@@ -59,7 +59,7 @@ class ModuleBackend:
             ModelError: where it raised anything else.
         """
         if self.module.training:
-            self.module.eval()
+            _evaluating(self.module)
         with torch.no_grad(), _listening(self.module, taps) as calls, prints_to_stderr():
             return self._called(x), calls
 
@@ -73,6 +73,14 @@ class ModuleBackend:
                 f"network: expected it to run on images {tuple(x.shape)}, but it raised "
                 f"{type(error).__name__}: {first_line(error)}. Run it by itself to see where."
             ) from error
+
+
+def _evaluating(module: nn.Module) -> None:
+    """Put a network into evaluation mode."""
+    try:
+        module.eval()
+    except NotImplementedError:
+        module.training = False  # made from an exported program, which has one mode only
 
 
 def _last_layer(layer: nn.Module) -> LastLayer | None:

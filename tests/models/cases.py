@@ -158,13 +158,14 @@ def at_full(network: Net, x: Tensor) -> Tensor:
 
 
 def images_of(case: Case) -> list[Tensor]:
-    """The same for every run: coarse blots with noise, in [0, 1]."""
+    """The same for every run: coarse blots with noise, in [0, 1], of 256 levels."""
     made = torch.Generator().manual_seed(5)
     found = []
     for (count, height, width), bright in zip(case.batches, case.bright):
         blots = torch.rand(count, case.bands, 5, 5, generator=made)
         noise = torch.rand(count, case.bands, height, width, generator=made)
-        found.append((0.7 * up(blots, (height, width)) + 0.3 * noise) * bright)
+        mixed = (0.7 * up(blots, (height, width)) + 0.3 * noise) * bright
+        found.append((255 * mixed).round() / 255)
     return found
 
 
