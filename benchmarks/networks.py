@@ -3,10 +3,10 @@
 `libraries` (`--only LIBRARY`): networks of random weights, made loud enough for classes to differ,
 on drawn streets of 256 x 320. Probabilities and labels are compared with what the network itself
 returns, resized to the image; for networks that predict by queries, with the papers' inference.
-Of time, the first call, and the processor time of later calls against the network alone, taking
-turns. Libraries that are not installed are left out, and their rows stay.
+Of time, the first call, and the processor time of later calls against the network alone, the best
+of rounds in turns. Libraries that are not installed are left out, and their rows stay.
 
-`cost` (`--frames 20`): the same ratio for networks of real size, on one thread.
+`cost` (`--rounds 20`): the same ratio for networks of real size, on one thread.
 
 `queries`: maps of queries made from drawn labels, as sharp as those of trained networks, through
 the library and through the papers' inference.
@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from stages import Row, Stage, Topic, in_turns, run
+from stages import Row, Stage, Topic, Work, best_of, run
 from torch import Tensor, nn
 
 import doubtmap as dm
@@ -46,7 +46,7 @@ from doubtmap.streets.synthetic import SyntheticStreets
 COMMAND = "python benchmarks/networks.py"
 OPTIONS: dict[str, dict[str, Any]] = {
     "--only": {"default": "", "help": "one library"},
-    "--frames": {"type": int, "default": 20, "help": "images of `cost`"},
+    "--rounds": {"type": int, "default": 20, "help": "of `cost`"},
 }
 CLASSES = 6
 SIZE = (256, 320)
@@ -173,6 +173,7 @@ class Probe(nn.Module):
         self.head = nn.Conv2d(self.backbone.feature_info.channels()[-1], CLASSES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits at the stride of the features."""
         return self.head(self.backbone(x)[0])
 
 
@@ -486,27 +487,28 @@ def of_libraries(given: Namespace) -> Iterator[Row]:
             continue
         size = network.size if network.fixed else SIZE
         row, segmenter, module = compared(network, size)
-        ratio = against_forward(segmenter, module, streets(size, 6))
+        ratio = against_forward(segmenter, module, streets(size, 1), 7)
         yield {"name": name, "set": network.library, "library_version": version} | row | ratio
 
 
-def against_forward(segmenter: dm.NetworkSegmenter, module: nn.Module, images: Tensor) -> Row:
-    """Processor time of a call against the network alone, on normalised images."""
+def against_forward(
+    segmenter: dm.NetworkSegmenter, module: nn.Module, images: Tensor, rounds: int
+) -> Row:
+    """Processor time of a call against the network alone, the best of rounds in turns."""
     how = segmenter.description
     plain = normalised(images, how["mean"], how["std"])
-    pairs = [(images[i : i + 1], plain[i : i + 1]) for i in range(len(images))]
+    work: Work = {"forward": lambda: module(plain), "call": lambda: segmenter(images)}
     with torch.no_grad():
-        ways = {"forward": lambda x: module(x[1]), "call": lambda x: segmenter(x[0])}
-        forward, call = in_turns(ways, pairs)
+        best = best_of(work, rounds, time.process_time)
     return {
-        "milliseconds": forward["milliseconds"],
-        "processor_ratio_to_forward": call["ratio"],
+        "milliseconds": 1000 * best["forward"],
+        "processor_ratio_to_forward": best["call"] / best["forward"],
     }
 
 
 def cost(given: Namespace) -> Iterator[Row]:
     """Networks of real size: what a call takes after the first image."""
-    given.conditions |= {"frames": given.frames, "cores": os.cpu_count()}
+    given.conditions |= {"rounds": given.rounds, "cores": os.cpu_count()}
     folder = given.shared / "models" / "camvid9"
     if folder.is_dir():
         found = library("transformers").AutoModelForSemanticSegmentation
@@ -527,12 +529,16 @@ REAL: dict[str, Any] = {
 def timed(
     name: str, build: Callable[[], nn.Module], size: tuple[int, int], given: Namespace
 ) -> Row:
-    """The cost of calls of one network."""
-    module = build().eval()
+    """The cost of calls of one network, loud enough to tell how its output is resized."""
+    module, images = build().eval(), streets(size, 1)
+    with torch.no_grad():
+        if "camvid9" not in name:
+            _loud(module, normalised(images, IMAGENET_MEAN, IMAGENET_STD), CLASSES)
     segmenter = dm.load(module, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    images = streets(size, given.frames)
-    segmenter(images[:1])
-    return {"name": name, "set": "cost"} | against_forward(segmenter, module, images)
+    segmenter(images)
+    return {"name": name, "set": "cost"} | against_forward(
+        segmenter, module, images, given.rounds
+    )
 
 
 class Queries(nn.Module):
@@ -554,6 +560,7 @@ class Queries(nn.Module):
         self.classes[0, range(count), range(count)] = 4 + 3 * torch.rand(count)
 
     def forward(self, x: Tensor) -> Any:
+        """The same for every image."""
         return SimpleNamespace(class_queries_logits=self.classes, masks_queries_logits=self.masks)
 
 

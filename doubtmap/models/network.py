@@ -12,7 +12,7 @@ from torch import Tensor
 from doubtmap.errors import DataError, UsageError
 from doubtmap.kernels import at_least_float32
 from doubtmap.models.backend import Answer, Backend, Runner, Source, Tap
-from doubtmap.models.classifiers import reproducing
+from doubtmap.models.classifiers import best_fit, reproducing
 from doubtmap.models.forms import logarithm
 from doubtmap.models.module import check_layer, output_of
 from doubtmap.models.outputs import queries_of, query_scores
@@ -73,7 +73,7 @@ class NetworkSegmenter:
     output, predictions carry its input as features and its output as logits, at its own
     resolution. On every later image this is checked again at a few hundred positions; where it
     does not hold, predictions carry the output itself. As long as images are too tiny or even to
-    tell how the output is resized, the search is done again on the next.
+    tell how the output is resized, the next is asked again.
 
     Args:
         source: the opened network; `doubtmap.models.load` makes it.
@@ -161,10 +161,7 @@ class NetworkSegmenter:
         with torch.no_grad():
             x = self._prepared(images)
             size = (images.shape[-2], images.shape[-1])
-            reading = self._reading
-            if reading is None or not reading.decided:
-                reading = study(self.source, self._runner, x[:1], self._asked)
-                self._reading = reading
+            reading = self._reading or self._studied(x)
             if reading.form.kind == "queries":
                 answer, prediction = self._of_queries(reading, x, size)
             else:
@@ -199,6 +196,26 @@ class NetworkSegmenter:
         other._reading, other._shape, other._late = self._reading, self._shape, dict(self._late)
         return other
 
+    def _studied(self, x: Tensor) -> Reading:
+        """What the first image of a batch tells, kept for the next."""
+        self._reading = study(self.source, self._runner, x[:1], self._asked)
+        return self._reading
+
+    def _taps(self, reading: Reading) -> set[str]:
+        """Names of the layers that a call listens to."""
+        return {*((reading.classifier.name,) if reading.classifier else ()), *self.layers}
+
+    def _settled(self, reading: Reading, answer: Answer, scores: Tensor, x: Tensor) -> Reading:
+        """See whether this image tells how the output is resized, where no image before did."""
+        found = reading.classifier
+        assert found is not None
+        layer, call = self.source.backend.last_layers[found.name], answer.call(found.name)
+        fit = call and best_fit(call, layer, scores, reading.form, answer.sides)
+        if not fit or not fit.good:
+            return self._studied(x)
+        self._reading = replace(reading, classifier=fit.classifier)
+        return self._reading
+
     def _prepared(self, images: Tensor) -> Tensor:
         """Checked, normalised, on the network's device."""
         backend, how = self.source.backend, self.source.preprocessing
@@ -208,27 +225,32 @@ class NetworkSegmenter:
     def _of_queries(
         self, reading: Reading, x: Tensor, size: tuple[int, int]
     ) -> tuple[Answer, Prediction]:
-        """Class scores put together at the image's size, and their logarithm."""
+        """Class scores put together where the network sees, resized, and their logarithm.
+
+        In this order the papers' own inference does it, too.
+        """
         answer = self._runner(x, self.layers)
         pairs = [queries_of(part) for part in answer.parts]
         classes, masks = (torch.cat(both)[: len(x)] for both in zip(*(p for p in pairs if p)))
-        full = [round(c) for c in _covered(answer.sides, size, x)]
-        scores, accepted = query_scores(classes, masks, (full[0], full[1]))
+        scores, accepted = query_scores(classes, masks, answer.sides)
         self._shape = Shape(max(1, round(answer.sides[0] / masks.shape[-2])), None, False)
+        seen = (x.shape[-2], x.shape[-1])  # without the padding
         return answer, Prediction(
-            logarithm(scores[..., : size[0], : size[1]]),
+            logarithm(_resized(scores[..., : seen[0], : seen[1]], size)),
             size,
             features_missing=reading.features_missing,
             class_names=self.class_names,
-            queries=Queries(accepted[..., : size[0], : size[1]]),
+            queries=Queries(_resized(accepted[:, None, : seen[0], : seen[1]], size)[:, 0]),
         )
 
     def _of_scores(
         self, reading: Reading, x: Tensor, size: tuple[int, int]
     ) -> tuple[Answer, Prediction]:
-        found = reading.classifier
-        names = {*((found.name,) if found else ()), *self.layers}
-        answer, scores = answered(self._runner, reading, x, names)
+        answer, scores = answered(self._runner, reading, x, self._taps(reading))
+        if not reading.decided:
+            before, reading = reading, self._settled(reading, answer, scores, x)
+            if self._taps(reading) != self._taps(before):
+                answer, scores = answered(self._runner, reading, x, self._taps(reading))
         margin = self._runner.margin
         sides = (answer.sides[0] - 2 * margin, answer.sides[1] - 2 * margin)
         native = self._native(reading, answer, scores, sides)
@@ -302,6 +324,11 @@ def _own(reading: Reading, scores: Tensor) -> Native:
 def _of_two(logits: Tensor) -> Tensor:
     """One channel as the logits of two classes: 0, and the channel."""
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    same = tuple(maps.shape[-2:]) == size
+    return maps if same else F.interpolate(maps, size, mode="bilinear")
 
 
 def _check_finite(scores: Tensor) -> None:
