@@ -70,11 +70,16 @@ def full(output: Any, size: tuple[int, int]) -> Tensor:
 
 
 def semantic(output: Any, size: tuple[int, int]) -> Tensor:
-    """The papers' inference from queries (`semantic_inference` of MaskFormer and Mask2Former)."""
+    """The papers' inference from queries, brought to a sum of one."""
+    shares = inferred(output, size)
+    return shares / shares.sum(1, keepdim=True)
+
+
+def inferred(output: Any, size: tuple[int, int]) -> Tensor:
+    """As `semantic_inference` of MaskFormer and Mask2Former, at the size that the network sees."""
     classes = output.class_queries_logits.softmax(-1)[..., :-1]
     masks = F.interpolate(output.masks_queries_logits, size, mode="bilinear").sigmoid()
-    shares = torch.einsum("bqc,bqhw->bchw", classes, masks)
-    return shares / shares.sum(1, keepdim=True)
+    return torch.einsum("bqc,bqhw->bchw", classes, masks)
 
 
 def binary(output: Tensor, size: tuple[int, int]) -> Tensor:
@@ -270,20 +275,28 @@ NETWORKS: dict[str, Network] = {
     "smp.Unet, one class": Network(S, partial(smp, "Unet", classes=1), truth=binary),
     "smp.Unet, softmax2d": Network(S, partial(smp, "Unet", activation="softmax2d"), truth=as_it_is),
     "smp.FPN and a label of the image": Network(S, partial(smp, "FPN", aux_params={"classes": 3})),
-    "lraspp_mobilenet_v3_large": Network(T, partial(torchvision, "lraspp_mobilenet_v3_large"), False),
+    "lraspp_mobilenet_v3_large": Network(
+        T, partial(torchvision, "lraspp_mobilenet_v3_large"), False
+    ),
     **{
         name: Network(T, partial(torchvision, name, aux_loss=True))
         for name in ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50")
     },
-    "UNet": Network(M, partial(monai, "UNet", 2, 3, CLASSES, (8, 16, 32), (2, 2), num_res_units=1), False),
-    "UNet, one class": Network(M, partial(monai, "UNet", 2, 3, 1, (8, 16, 32), (2, 2)), False, binary),
+    "UNet": Network(
+        M, partial(monai, "UNet", 2, 3, CLASSES, (8, 16, 32), (2, 2), num_res_units=1), False
+    ),
+    "UNet, one class": Network(
+        M, partial(monai, "UNet", 2, 3, 1, (8, 16, 32), (2, 2)), False, binary
+    ),
     "BasicUNet": Network(M, partial(monai, "BasicUNet", 2, 3, CLASSES, (8, 8, 16, 16, 32, 8))),
     "BasicUNetPlusPlus": Network(
         M, partial(monai, "BasicUNetPlusPlus", 2, 3, CLASSES, (8, 8, 16, 16, 32, 8))
     ),
     "SegResNet": Network(M, partial(monai, "SegResNet", 2, 8, 3, CLASSES)),
     "SegResNetDS": Network(M, partial(monai, "SegResNetDS", 2, 8, 3, CLASSES, dsdepth=2)),
-    "AttentionUnet": Network(M, partial(monai, "AttentionUnet", 2, 3, CLASSES, (8, 16, 32), (2, 2))),
+    "AttentionUnet": Network(
+        M, partial(monai, "AttentionUnet", 2, 3, CLASSES, (8, 16, 32), (2, 2))
+    ),
     "DynUNet": Network(
         M,
         partial(
@@ -536,9 +549,7 @@ def timed(
             _loud(module, normalised(images, IMAGENET_MEAN, IMAGENET_STD), CLASSES)
     segmenter = dm.load(module, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     segmenter(images)
-    return {"name": name, "set": "cost"} | against_forward(
-        segmenter, module, images, given.rounds
-    )
+    return {"name": name, "set": "cost"} | against_forward(segmenter, module, images, given.rounds)
 
 
 class Queries(nn.Module):
@@ -584,8 +595,8 @@ def judged(labels: Tensor, stride: int, sharp: float, seen: tuple[int, int]) -> 
     size = (labels.shape[-2], labels.shape[-1])
     network = Queries(labels.long(), stride, sharp)
     prediction = dm.load(network, input_size=seen, **NONE)(torch.rand(1, 3, *size))
-    shares = semantic(network(torch.zeros(1)), seen)
-    own = F.interpolate(shares, size, mode="bilinear")
+    own = F.interpolate(inferred(network(torch.zeros(1)), seen), size, mode="bilinear")
+    own = own / own.sum(1, keepdim=True)
     apart = (own - prediction.probabilities).abs().amax(1)
     return {
         "labels_equal": (own.argmax(1) == prediction.classes).float().mean().item(),
