@@ -336,10 +336,12 @@ NETWORKS: dict[str, Network] = {
     "UPerNet, Swin": Network(H, partial(upernet, swin, 64)),
     "UPerNet, ConvNeXt": Network(H, partial(upernet, convnext, 24)),
     "DPT": Network(H, partial(hugging, "DPT", **TRANSFORMER, **PYRAMID), size=(64, 64), fixed=True),
-    "BEiT": Network(H, partial(hugging, "Beit", **TRANSFORMER, **VISION), size=(64, 64), fixed=True),
-    "Data2Vec": Network(
-        H, partial(hugging, "Data2VecVision", **TRANSFORMER, **VISION), size=(64, 64)
-    ),
+    **{
+        name: Network(
+            H, partial(hugging, kind, **TRANSFORMER, **VISION), size=(64, 64), fixed=True
+        )
+        for name, kind in (("BEiT", "Beit"), ("Data2Vec", "Data2VecVision"))
+    },
     "MobileNetV2": Network(H, partial(hugging, "MobileNetV2", depth_multiplier=0.35)),
     "MobileViT": Network(
         H,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from doubtmap.errors import DataError, UsageError
 from doubtmap.kernels import at_least_float32
-from doubtmap.models.backend import Answer, Backend, Runner, Source, Tap
+from doubtmap.models.backend import Answer, Backend, LastLayer, Runner, Source, Tap
 from doubtmap.models.classifiers import best_fit, reproducing
 from doubtmap.models.forms import logarithm
 from doubtmap.models.module import check_layer, output_of
@@ -101,6 +101,7 @@ class NetworkSegmenter:
         self._reading: Reading | None = None
         self._shape: Shape | None = None
         self._late: dict[str, None] = {}
+        self._known: dict[str, LastLayer] = {}
         if classifier is not None and classifier not in source.backend.last_layers:
             raise UsageError(unknown_classifier(classifier, list(source.backend.last_layers)))
 
@@ -205,11 +206,17 @@ class NetworkSegmenter:
         """Names of the layers that a call listens to."""
         return {*((reading.classifier.name,) if reading.classifier else ()), *self.layers}
 
+    def _last_layer(self, name: str) -> LastLayer:
+        """Looked up once: a network may have thousands of layers."""
+        if name not in self._known:
+            self._known[name] = self.source.backend.last_layers[name]
+        return self._known[name]
+
     def _settled(self, reading: Reading, answer: Answer, scores: Tensor, x: Tensor) -> Reading:
         """See whether this image tells how the output is resized, where no image before did."""
         found = reading.classifier
         assert found is not None
-        layer, call = self.source.backend.last_layers[found.name], answer.call(found.name)
+        layer, call = self._last_layer(found.name), answer.call(found.name)
         fit = call and best_fit(call, layer, scores, reading.form, answer.sides)
         if not fit or not fit.good:
             return self._studied(x)
@@ -280,7 +287,7 @@ class NetworkSegmenter:
         found = reading.classifier
         if found is None:
             return own
-        layer = self.source.backend.last_layers[found.name]
+        layer = self._last_layer(found.name)
         call, tap = answer.call(found.name), None
         if call is not None:
             tap = reproducing(call, layer, scores, reading.form, answer.sides, found.align_corners)
