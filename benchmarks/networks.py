@@ -1,7 +1,7 @@
 """Networks of other libraries, each held to its own forward pass.
 
 `libraries` (`--only LIBRARY`): networks of random weights, made loud enough for classes to differ,
-on drawn streets of 256 x 320. Probabilities and labels are compared with what the network itself
+on drawn streets of 128 x 160. Probabilities and labels are compared with what the network itself
 returns, resized to the image; for networks that predict by queries, with the papers' inference.
 Of time, the first call, and the processor time of later calls against the network alone, the best
 of rounds in turns. Libraries that are not installed are left out, and their rows stay.
@@ -49,7 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--rounds": {"type": int, "default": 20, "help": "of `cost`"},
 }
 CLASSES = 6
-SIZE = (256, 320)
+SIZE = (128, 160)
 NONE = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 NOT_LAST = ("aux", "deep_super", "low_classifier")
 """Parts of names of layers that could be the last one, and are not."""
@@ -382,7 +382,7 @@ NETWORKS: dict[str, Network] = {
 """Every network, by a name that is its own."""
 
 
-def streets(size: tuple[int, int], count: int = 4) -> Tensor:
+def streets(size: tuple[int, int], count: int = 2) -> Tensor:
     """Drawn streets, in [0, 1]."""
     drawn = SyntheticStreets(count, seed=3, size=size)
     return torch.stack([drawn[i].image for i in range(count)]).float() / 255
@@ -502,7 +502,7 @@ def of_libraries(given: Namespace) -> Iterator[Row]:
             continue
         size = network.size if network.fixed else SIZE
         row, segmenter, module = compared(network, size)
-        ratio = against_forward(segmenter, module, streets(size, 1), 7)
+        ratio = against_forward(segmenter, module, streets(size, 1), 5)
         yield {"name": name, "set": network.library, "library_version": version} | row | ratio
 
 
