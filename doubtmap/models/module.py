@@ -9,6 +9,7 @@ import difflib
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
@@ -44,6 +45,7 @@ class ModuleBackend:
         weight = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
         self.device = weight.device if device is None else torch.device(device)
         self.dtype = weight.dtype
+        self._copies = False
 
     @property
     def last_layers(self) -> Mapping[str, LastLayer]:
@@ -60,8 +62,13 @@ class ModuleBackend:
         """
         if self.module.training:
             _evaluating(self.module)
-        with torch.no_grad(), _listening(self.module, taps) as calls, prints_to_stderr():
-            return self._called(x), calls
+        listening = _listening(self.module, taps, self._copies)
+        with torch.no_grad(), listening as calls, prints_to_stderr():
+            output = self._called(x.clone())  # since it may write into its images
+        if not self._copies and any(_written(call) for call in calls):
+            self._copies = True
+            return self.run(x, taps)
+        return output, [call.tap for call in calls]
 
     def _called(self, x: Tensor) -> object:
         try:
@@ -123,10 +130,27 @@ def prints_to_stderr() -> AbstractContextManager[object]:
     return redirect_stdout(sys.stderr)
 
 
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A tap, and how often its input had been written when the layer saw it."""
+
+    tap: Tap
+    version: int
+
+
+def _version(x: object) -> int:
+    return x._version if isinstance(x, Tensor) and not x.is_inference() else 0
+
+
+def _written(call: _Call) -> bool:
+    """Whether the network wrote into what the layer saw after it saw it."""
+    return _version(call.tap.input) != call.version
+
+
 @contextmanager
-def _listening(module: nn.Module, names: Collection[str]) -> Iterator[list[Tap]]:
-    """Collect the calls of the named layers while the block lasts."""
-    calls: list[Tap] = []
+def _listening(module: nn.Module, names: Collection[str], copies: bool) -> Iterator[list[_Call]]:
+    """Collect the calls of the named layers while the block lasts, and copy inputs if asked."""
+    calls: list[_Call] = []
 
     def listen(name: str) -> torch.utils.hooks.RemovableHandle:
         def hook(
@@ -134,7 +158,9 @@ def _listening(module: nn.Module, names: Collection[str]) -> Iterator[list[Tap]]
         ) -> None:
             if isinstance(out, Tensor):
                 out = out.clone()  # what follows may work in place, as many activations do
-            calls.append(Tap(name, given[0] if given else next(iter(kw.values()), out), out))
+            seen = given[0] if given else next(iter(kw.values()), out)
+            seen = seen.clone() if copies and isinstance(seen, Tensor) else seen
+            calls.append(_Call(Tap(name, seen, out), _version(seen)))
 
         return module.get_submodule(name).register_forward_hook(hook, with_kwargs=True)
 

@@ -24,6 +24,10 @@ def flips(n, x):
     return (n.full(x) + n.full(x.flip(-1)).flip(-1)) / 2
 
 
+def writes(n, x):
+    return n.full(x.sub_(0.5))
+
+
 def through(forwards):
     return lambda n, x: forwards(n, x).softmax(1)
 
@@ -46,6 +50,7 @@ HABITS = {
     "dark, then bright": net(gated, "", LATE, truth=through(gated), bright=(0.3, 1.0)),
     "bright, then dark": net(gated, "", truth=through(gated), bright=(1.0, 0.3)),
     "flips": net(flips, "", truth=through(flips)),
+    "writes into its images": net(writes, truth=lambda n, x: full(n, x - 0.5)),
     "called twice": net(lambda n, x: (n.full(x.flip(-1)), n.full(x))[1]),
     "one size only": net(
         lambda n, x: n.full(x) if x.shape[-2:] == (32, 48) else 1 / 0,

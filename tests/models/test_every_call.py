@@ -111,3 +111,19 @@ def test_padding_and_the_check_go_together(size):
     segmenter, images = load(UNet()), torch.rand(2, 3, *size)
     assert segmenter(images).features is not None
     assert segmenter(torch.rand(1, 3, 33, 90)).features is not None
+
+
+def test_features_that_a_network_writes_into_are_kept():
+    class Writes(Tiny):
+        def forward(self, x):
+            features = self.features(x)
+            logits = self.classifier(features)
+            features.neg_()
+            return logits
+
+    network, images = Writes(), torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = network.features(normalised(images))
+    segmenter = load(network)
+    for _ in range(2):
+        torch.testing.assert_close(segmenter(images).features, expected)
