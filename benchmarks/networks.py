@@ -45,7 +45,7 @@ from doubtmap.streets.synthetic import SyntheticStreets
 
 COMMAND = "python benchmarks/networks.py"
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--only": {"default": "", "help": "one library"},
+    "--only": {"default": "", "help": "one library, or a part of a name of `cost`"},
     "--rounds": {"type": int, "default": 20, "help": "of `cost`"},
 }
 CLASSES = 6
@@ -443,13 +443,15 @@ def _loud(module: nn.Module, images: Tensor, classes: int) -> nn.Module:
     return module
 
 
-def compared(network: Network, size: tuple[int, int]) -> tuple[Row, dm.NetworkSegmenter, nn.Module]:
-    """One network through the library and by itself.
+def compared(
+    network: Network, size: tuple[int, int], count: int = 2
+) -> tuple[Row, dm.NetworkSegmenter, nn.Module]:
+    """One network through the library and by itself, on some images.
 
     Returns:
         Figures, the segmenter, and the network.
     """
-    images = streets(size)
+    images = streets(size, count)
     seen = normalised(images, IMAGENET_MEAN, IMAGENET_STD)
     module = made(network, seen)
     with redirect_stdout(sys.stderr):
@@ -525,11 +527,13 @@ def cost(given: Namespace) -> Iterator[Row]:
     """Networks of real size: what a call takes after the first image."""
     given.conditions |= {"rounds": given.rounds, "cores": os.cpu_count()}
     folder = given.shared / "models" / "camvid9"
-    if folder.is_dir():
+    if folder.is_dir() and given.only in "camvid9":
         found = library("transformers").AutoModelForSemanticSegmentation
         yield timed("camvid9, 360 x 480", lambda: found.from_pretrained(folder), (360, 480), given)
     for name, build in REAL.items():
-        if installed(build.func.__name__.replace("hugging", H).replace("smp", S)):
+        if given.only in name and installed(
+            build.func.__name__.replace("hugging", H).replace("smp", S)
+        ):
             yield timed(f"{name}, 512 x 1024", build, (512, 1024), given)
 
 
