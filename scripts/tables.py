@@ -97,6 +97,7 @@ PAGES = {
     "decisions.md": "wrong",
     "speed.md": "speed",
     "calibration.md": "calibration",
+    "networks.md": "networks",
 }
 """Each page of docs/measured with the results that its tables show."""
 TIMED = ("speed",)
@@ -205,12 +206,40 @@ def calibrated(rows: list[Row], name: str) -> str:
     return {"methods": network_table, "corruptions": corruption_table}[what](rows, network)
 
 
+COMPARED: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "largest_difference": ("largest difference", lambda value: digits(value)),
+    "labels_equal": ("equal labels, %", lambda value: f"{100 * value:.2f}"),
+    "probabilities_equal": ("equal probabilities, %", lambda value: f"{100 * value:.2f}"),
+    "mean_difference": ("mean difference", lambda value: digits(value)),
+    "features": ("features", lambda value: str(value or "none")),
+    "scores": ("scores", str),
+    "first_milliseconds": ("first call, ms", lambda value: f"{value:.0f}"),
+    "milliseconds": ("forward, ms", lambda value: f"{value:.0f}"),
+    "processor_ratio_to_forward": ("later calls, x forward", lambda value: f"{value:.2f}"),
+}
+"""Columns of `docs/measured/networks.md`, and how their figures are written."""
+
+
+def compared(rows: list[Row], name: str) -> str:
+    """Networks of one library, or of one stage, against their own forward pass."""
+    rows = [row for row in rows if row["set"] == name]
+    keys = [key for key in COMPARED if key in rows[0]]
+    version = rows[0].get("library_version")
+    title = f"{name} {version}" if version else "what"
+    lines = [f"| {title} | " + " | ".join(COMPARED[key][0] for key in keys) + " |"]
+    lines.append("|---|" + "---|" * len(keys))
+    for row in rows:
+        cells = [COMPARED[key][1](row[key]) for key in keys]
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def page(name: str, text: str) -> str:
     """The page with its tables as the results have them."""
     topic = PAGES[name]
     rows = read(topic)["rows"]
     write: Callable[[list[Row], str], str] = partial(table, timed=topic in TIMED)
-    write = calibrated if topic == "calibration" else write
+    write = {"calibration": calibrated, "networks": compared}.get(topic, write)
     return re.sub(
         r"(<!-- table: (.*?) -->\n).*?(\n?<!-- end -->)",
         lambda match: match[1] + write(rows, match[2]) + "\n<!-- end -->",

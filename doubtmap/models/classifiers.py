@@ -130,13 +130,13 @@ def reproducing(
         align_corners: how the network resizes its output.
     """
     rows, columns = (_positions(side).to(scores.device) for side in scores.shape[-2:])
-    own = form.logits(scores.index_select(2, rows).index_select(3, columns))
+    own = form.compared(form.logits(scores.index_select(2, rows).index_select(3, columns)))
     size = (scores.shape[-2], scores.shape[-1])
     allowed = _allowed(own, scores.dtype)
     for tap in as_maps(call, layer, given):
         if tap.output.shape[:2] == scores.shape[:2]:
             said = _sampled(at_least_float32(tap.output), rows, columns, size, align_corners)
-            if (form.through(said) - own).abs().max().item() <= allowed:
+            if (form.compared(form.through(said)) - own).abs().max().item() <= allowed:
                 return tap
     return None
 
@@ -182,7 +182,7 @@ def token_grids(tokens: int, given: tuple[int, int]) -> Iterator[tuple[int, tupl
 
 
 def _fit(tap: Tap, scores: Tensor, form: Form) -> Fit:
-    own = form.logits(scores)
+    own = form.compared(form.logits(scores))
     size = (own.shape[-2], own.shape[-1])
     allowed = _allowed(own, scores.dtype)
     largest = max(own.abs().max().item(), torch.finfo(torch.float32).tiny)
@@ -210,7 +210,7 @@ def _difference(
     resized = at_least_float32(output)
     if tuple(output.shape[-2:]) != size:
         resized = F.interpolate(resized, size, mode="bilinear", align_corners=align_corners)
-    return (form.through(resized) - own).abs().max().item()
+    return (form.compared(form.through(resized)) - own).abs().max().item()
 
 
 def _sampled(

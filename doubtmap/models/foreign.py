@@ -131,15 +131,29 @@ def _of_encoder(module: nn.Module) -> Preprocessing | None:
     if not isinstance(name, str) or not type(module).__module__.startswith("segmentation_models"):
         return None
     try:
-        from segmentation_models_pytorch.encoders import get_preprocessing_params
-
-        said = get_preprocessing_params(name)
+        said = _encoder_settings(name)
     except (ImportError, KeyError, ValueError, AttributeError):
         return None  # an encoder without pretrained weights says nothing
     if said.get("mean") is None or said.get("std") is None or said.get("input_range") == [0, 255]:
         return None
     bgr = said.get("input_space") == "BGR"
     return Preprocessing(tuple(said["mean"]), tuple(said["std"]), bgr=bgr, origin="its encoder")
+
+
+def _encoder_settings(name: str) -> Mapping[str, Any]:
+    """What an encoder's weights say, where they lie on this machine: nothing is fetched."""
+    from segmentation_models_pytorch import encoders
+
+    if name.startswith("tu-"):
+        return dict(encoders.get_preprocessing_params(name))  # of timm, which has them itself
+    settings: Mapping[str, Any] = encoders.encoders[name]["pretrained_settings"]["imagenet"]
+    if "repo_id" not in settings:
+        return settings
+    from huggingface_hub import try_to_load_from_cache
+
+    where = {"repo_id": settings["repo_id"], "revision": settings["revision"]}
+    found = try_to_load_from_cache(filename="config.json", **where)
+    return _json(Path(found)) if isinstance(found, str) else {}
 
 
 def beside(path: Path) -> tuple[Preprocessing | None, tuple[str, ...]]:
@@ -181,7 +195,8 @@ def unwrapped(model: object) -> nn.Module | None:
             f"load: expected a network for semantic segmentation, got one of Ultralytics for the "
             f"task {task}, which gives boxes or instances. Load a network of the task semantic."
         )
-    return inner
+    own = isinstance(inner, nn.Sequential)  # the layers of a network that is no wrapper
+    return model if own and isinstance(model, nn.Module) else inner
 
 
 def open_torchscript(path: Path, device: torch.device | str | None = None) -> Source:

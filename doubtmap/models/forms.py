@@ -6,6 +6,7 @@ Nothing is taken for something else in silence: what the numbers cannot tell is 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,10 @@ LOOSEST = 0.25
 """How far from one a sum of rounded probabilities may lie, however many the classes."""
 SCALES = (1.0, 255.0, 256.0, 100.0)
 """What probabilities may have been multiplied by."""
+NEARLY = 0.9
+"""Share of such a number that the largest of multiplied probabilities has at least."""
+COMPARED = 9.5
+"""Largest logit, least log-probability, of probabilities that are compared."""
 DECIDED = 64
 """Pixels that must all be 0 or 1 before an output is called a map of decided classes."""
 MASKED = -1e9
@@ -70,6 +75,15 @@ class Form:
             return x.log_softmax(1)
         return x.sigmoid().logit(torch.finfo(torch.float32).eps) if self.kind == "sigmoid" else x
 
+    def compared(self, logits: Tensor) -> Tensor:
+        """Logits within the range in which probabilities tell them apart.
+
+        Beyond it half precision underflows, and one minus a probability has no digits left.
+        """
+        if self.kind == "softmax":
+            return logits.clamp(min=-COMPARED)
+        return logits.clamp(-COMPARED, COMPARED) if self.kind == "sigmoid" else logits
+
 
 def logarithm(probabilities: Tensor) -> Tensor:
     """`log p` with `p` not smaller than the smallest normal float32."""
@@ -87,8 +101,9 @@ def form_of(scores: Tensor) -> Form:
     """
     x = at_least_float32(scores if scores.is_floating_point() else scores.float())
     low, high = (bound.item() for bound in x.aminmax())
+    multiplied = scale_of(low, high, scores.dtype)
     if x.shape[1] == 1:
-        return Form("unknown") if low >= 0 and high <= 1 else Form("logits")
+        return Form("unknown", multiplied) if multiplied else Form("logits")
     tolerance = _tolerance(scores, x)
     if low >= 0:
         total = x.sum(1)
@@ -98,9 +113,7 @@ def form_of(scores: Tensor) -> Form:
             if high <= scale * (1 + tolerance) and scale - loose <= least <= most <= scale + loose:
                 off = max(most - scale, scale - least) > SUM_TOLERANCE * scale
                 return Form("softmax", scale, off)
-        if high <= 1:
-            return Form("unknown")
-        return Form("unknown", 255.0) if scores.dtype == torch.uint8 else Form("logits")
+        return Form("unknown", multiplied) if multiplied else Form("logits")
     if high <= tolerance:
         total = x.exp().sum(1)
         if bool(((total - 1).abs() <= tolerance).all()):
@@ -108,11 +121,28 @@ def form_of(scores: Tensor) -> Form:
     return Form("logits")
 
 
+def scale_of(low: float, high: float, dtype: torch.dtype) -> float | None:
+    """What numbers would be multiplied by, were they probabilities; None where they are not.
+
+    Args:
+        low: the least of them.
+        high: the largest; of probabilities, some pixel is sure.
+        dtype: of the output.
+    """
+    if low < 0:
+        return None
+    if dtype == torch.uint8:
+        return 255.0
+    return next((s for s in SCALES if high <= s and (s == 1 or high >= NEARLY * s)), None)
+
+
 def given_form(scores: Tensor, activation: Activation) -> Form:
     """The form that the user says, with the scale that the numbers show."""
     if activation == "none":
         return Form("logits")
-    scale = 255.0 if scores.max().item() > 1 + SUM_TOLERANCE else 1.0
+    low, high = (bound.item() for bound in scores.float().aminmax())
+    high = min(high, 1.0) if high <= 1 + SUM_TOLERANCE else high
+    scale = scale_of(low, high, scores.dtype) or 255.0
     if activation == "sigmoid" or scores.shape[1] == 1:
         return Form("sigmoid", scale)
     told = form_of(scores)
@@ -196,8 +226,8 @@ def fits(grid: tuple[int, ...], given: tuple[int, int]) -> bool:
     )
 
 
-def padded_inside(grid: tuple[int, ...], given: tuple[int, int]) -> int | None:
-    """The number to whose multiples a network pads, or cuts, its images before it looks at them.
+def padded_inside(grid: tuple[int, ...], given: tuple[int, int]) -> Iterator[int]:
+    """Numbers to whose multiples a network may pad, or cut, its images before it looks at them.
 
     Its output then stands for more, or less, than the image: `grid` times a whole number is the
     image's size brought to multiples of it. Images padded to these multiples before are exact.
@@ -208,5 +238,4 @@ def padded_inside(grid: tuple[int, ...], given: tuple[int, int]) -> int | None:
         for brought in (up, down):
             k = max(1, brought[0] // max(1, grid[0]))
             if all(out * k == side for out, side in zip(grid, brought)):
-                return d
-    return None
+                yield d

@@ -9,6 +9,7 @@ import difflib
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
@@ -39,11 +40,12 @@ class ModuleBackend:
         compiled = getattr(module, "_orig_mod", None)  # of torch.compile, which hides the layers
         module = compiled if isinstance(compiled, nn.Module) else module
         self.module = module if device is None else module.to(device)
-        self.module.eval()
+        _evaluating(self.module)
         tensors = chain(module.parameters(), module.buffers())
         weight = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
         self.device = weight.device if device is None else torch.device(device)
         self.dtype = weight.dtype
+        self._copies = False
 
     @property
     def last_layers(self) -> Mapping[str, LastLayer]:
@@ -59,14 +61,14 @@ class ModuleBackend:
             ModelError: where it raised anything else.
         """
         if self.module.training:
-            self.module.eval()
-        with (
-            torch.no_grad(),
-            _listening(self.module, taps) as calls,
-            prints_to_stderr(),
-            explained(x),
-        ):
-            return self.module(x), calls
+            _evaluating(self.module)
+        listening = _listening(self.module, taps, self._copies)
+        with torch.no_grad(), listening as calls, prints_to_stderr(), explained(x):
+            output = self.module(x.clone())  # since it may write into its images
+        if not self._copies and any(_written(call) for call in calls):
+            self._copies = True
+            return self.run(x, taps)
+        return output, [call.tap for call in calls]
 
 
 @contextmanager
@@ -87,6 +89,14 @@ def explained(x: Tensor) -> Iterator[None]:
             f"network: expected it to run on images {tuple(x.shape)}, but it raised "
             f"{type(error).__name__}: {first_line(error)}. Run it by itself to see where."
         ) from error
+
+
+def _evaluating(module: nn.Module) -> None:
+    """Put a network into evaluation mode."""
+    try:
+        module.eval()
+    except NotImplementedError:
+        module.training = False  # made from an exported program, which has one mode only
 
 
 def _last_layer(layer: nn.Module) -> LastLayer | None:
@@ -129,10 +139,27 @@ def prints_to_stderr() -> AbstractContextManager[object]:
     return redirect_stdout(sys.stderr)
 
 
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A tap, and how often its input had been written when the layer saw it."""
+
+    tap: Tap
+    version: int
+
+
+def _version(x: object) -> int:
+    return x._version if isinstance(x, Tensor) and not x.is_inference() else 0
+
+
+def _written(call: _Call) -> bool:
+    """Whether the network wrote into what the layer saw after it saw it."""
+    return _version(call.tap.input) != call.version
+
+
 @contextmanager
-def _listening(module: nn.Module, names: Collection[str]) -> Iterator[list[Tap]]:
-    """Collect the calls of the named layers while the block lasts."""
-    calls: list[Tap] = []
+def _listening(module: nn.Module, names: Collection[str], copies: bool) -> Iterator[list[_Call]]:
+    """Collect the calls of the named layers while the block lasts, and copy inputs if asked."""
+    calls: list[_Call] = []
 
     def listen(name: str) -> torch.utils.hooks.RemovableHandle:
         def hook(
@@ -140,7 +167,9 @@ def _listening(module: nn.Module, names: Collection[str]) -> Iterator[list[Tap]]
         ) -> None:
             if isinstance(out, Tensor):
                 out = out.clone()  # what follows may work in place, as many activations do
-            calls.append(Tap(name, given[0] if given else next(iter(kw.values()), out), out))
+            seen = given[0] if given else next(iter(kw.values()), out)
+            seen = seen.clone() if copies and isinstance(seen, Tensor) else seen
+            calls.append(_Call(Tap(name, seen, out), _version(seen)))
 
         return module.get_submodule(name).register_forward_hook(hook, with_kwargs=True)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.kernels import at_least_float32
-from doubtmap.models.backend import Answer, Backend, Runner, Source, Tap
-from doubtmap.models.classifiers import reproducing
+from doubtmap.models.backend import Answer, Backend, LastLayer, Runner, Source, Tap
+from doubtmap.models.classifiers import best_fit, reproducing
 from doubtmap.models.forms import logarithm
 from doubtmap.models.module import check_layer, output_of
 from doubtmap.models.outputs import queries_of, query_scores
@@ -74,7 +74,7 @@ class NetworkSegmenter:
     output, predictions carry its input as features and its output as logits, at its own
     resolution. On every later image this is checked again at a few hundred positions; where it
     does not hold, predictions carry the output itself. As long as images are too tiny or even to
-    tell how the output is resized, the search is done again on the next.
+    tell how the output is resized, the next is asked again.
 
     Args:
         source: the opened network; `doubtmap.models.load` makes it.
@@ -102,6 +102,7 @@ class NetworkSegmenter:
         self._reading: Reading | None = None
         self._shape: Shape | None = None
         self._late: dict[str, None] = {}
+        self._known: dict[str, LastLayer] = {}
         if classifier is not None and classifier not in source.backend.last_layers:
             raise UsageError(unknown_classifier(classifier, list(source.backend.last_layers)))
 
@@ -162,13 +163,8 @@ class NetworkSegmenter:
         with torch.no_grad():
             x = self._prepared(images)
             size = (images.shape[-2], images.shape[-1])
-            reading = self._reading
-            window = self.source.preprocessing.window
-            if reading is None or not reading.decided:
-                seen = x[:1, :, :window, :window]
-                reading = study(self.source, self._runner, seen, self._asked)
-                self._reading = reading
-            if window is not None:
+            reading = self._reading or self._studied(x)
+            if self.source.preprocessing.window is not None:
                 return self._of_windows(reading, x, size)
             if reading.form.kind == "queries":
                 answer, prediction = self._of_queries(reading, x, size)
@@ -222,6 +218,34 @@ class NetworkSegmenter:
         other._reading, other._shape, other._late = self._reading, self._shape, dict(self._late)
         return other
 
+    def _studied(self, x: Tensor) -> Reading:
+        """What the first image of a batch tells, kept for the next."""
+        window = self.source.preprocessing.window
+        seen = x[:1, :, :window, :window]
+        self._reading = study(self.source, self._runner, seen, self._asked)
+        return self._reading
+
+    def _taps(self, reading: Reading) -> set[str]:
+        """Names of the layers that a call listens to."""
+        return {*((reading.classifier.name,) if reading.classifier else ()), *self.layers}
+
+    def _last_layer(self, name: str) -> LastLayer:
+        """Looked up once: a network may have thousands of layers."""
+        if name not in self._known:
+            self._known[name] = self.source.backend.last_layers[name]
+        return self._known[name]
+
+    def _settled(self, reading: Reading, answer: Answer, scores: Tensor, x: Tensor) -> Reading:
+        """See whether this image tells how the output is resized, where no image before did."""
+        found = reading.classifier
+        assert found is not None
+        layer, call = self._last_layer(found.name), answer.call(found.name)
+        fit = call and best_fit(call, layer, scores, reading.form, answer.sides)
+        if not fit or not fit.good:
+            return self._studied(x)
+        self._reading = replace(reading, classifier=fit.classifier)
+        return self._reading
+
     def _prepared(self, images: Tensor) -> Tensor:
         """Checked, normalised, on the network's device."""
         backend, how = self.source.backend, self.source.preprocessing
@@ -231,18 +255,21 @@ class NetworkSegmenter:
     def _of_queries(
         self, reading: Reading, x: Tensor, size: tuple[int, int]
     ) -> tuple[Answer, Prediction]:
-        """Class scores put together at the image's size, and their logarithm."""
+        """Class scores put together where the network sees, resized, and their logarithm.
+
+        In this order the papers' own inference does it, too.
+        """
         answer = self._runner(x, self.layers)
         classes, masks = queries_in(answer)
-        full = [round(c) for c in _covered(answer.sides, size, x)]
-        scores, accepted = query_scores(classes, masks, (full[0], full[1]))
+        scores, accepted = query_scores(classes, masks, answer.sides)
         self._shape = Shape(max(1, round(answer.sides[0] / masks.shape[-2])), None, False)
+        seen = (x.shape[-2], x.shape[-1])  # without the padding
         return answer, Prediction(
-            logarithm(scores[..., : size[0], : size[1]]),
+            logarithm(_resized(scores[..., : seen[0], : seen[1]], size)),
             size,
             features_missing=reading.features_missing,
             class_names=self.class_names,
-            queries=Queries(accepted[..., : size[0], : size[1]]),
+            queries=Queries(_resized(accepted[:, None, : seen[0], : seen[1]], size)[:, 0]),
         )
 
     def _of_windows(self, reading: Reading, x: Tensor, size: tuple[int, int]) -> Prediction:
@@ -280,9 +307,11 @@ class NetworkSegmenter:
     def _of_scores(
         self, reading: Reading, x: Tensor, size: tuple[int, int]
     ) -> tuple[Answer, Prediction]:
-        found = reading.classifier
-        names = {*((found.name,) if found else ()), *self.layers}
-        answer, scores = answered(self._runner, reading, x, names)
+        answer, scores = answered(self._runner, reading, x, self._taps(reading))
+        if not reading.decided:
+            before, reading = reading, self._settled(reading, answer, scores, x)
+            if self._taps(reading) != self._taps(before):
+                answer, scores = answered(self._runner, reading, x, self._taps(reading))
         margin = self._runner.margin
         sides = (answer.sides[0] - 2 * margin, answer.sides[1] - 2 * margin)
         native = self._native(reading, answer, scores, sides)
@@ -312,7 +341,7 @@ class NetworkSegmenter:
         found = reading.classifier
         if found is None:
             return own
-        layer = self.source.backend.last_layers[found.name]
+        layer = self._last_layer(found.name)
         call, tap = answer.call(found.name), None
         if call is not None:
             tap = reproducing(call, layer, scores, reading.form, answer.sides, found.align_corners)
@@ -363,6 +392,11 @@ def _own(reading: Reading, scores: Tensor) -> Native:
 def _of_two(logits: Tensor) -> Tensor:
     """One channel as the logits of two classes: 0, and the channel."""
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    same = tuple(maps.shape[-2:]) == size
+    return maps if same else F.interpolate(maps, size, mode="bilinear")
 
 
 def _check_finite(scores: Tensor) -> None:

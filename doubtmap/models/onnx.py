@@ -258,9 +258,10 @@ class OnnxBackend:
                 model.SerializeToString(), options, providers=self._providers()
             )
         except Exception as error:
+            way = "in float32" if self.dtype == torch.float64 else "with another opset"
             raise ModelError(
                 f"{self._path}: expected a graph that onnxruntime can run, but it said "
-                f"{first_line(error)}. Export it again, with another opset."
+                f"{first_line(error)}. Export it again, {way}."
             ) from error
 
     def _providers(self) -> list[str]:

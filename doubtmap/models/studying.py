@@ -36,7 +36,10 @@ NOT_FINITE = (
     "network: expected finite logits, got NaN or infinity. Check the network's weights, or run it "
     "in float32."
 )
-
+NONE_BELOW = (
+    "No value is below 0, and no layer proves them to be logits; they are taken for logits. Pass "
+    "activation='softmax' or 'sigmoid' (--activation) if they are multiples of probabilities."
+)
 
 LOGITS = Form("logits")
 
@@ -117,16 +120,29 @@ def answered(
             return answer, scores
         if runner.margin:
             break
-        divisor = padded_inside(grid, sides)
-        if divisor is not None and divisor > (runner.divisor or 1):
-            runner.divisor = divisor
-        elif not _followed(runner, reading, x, answer, grid):
+        divisors = padded_inside(grid, sides)
+        if any(_undone(runner, reading, x, divisor) for divisor in divisors):
+            continue
+        if not _followed(runner, reading, x, answer, grid):
             break
     raise ModelError(
         f"network: expected an output that is the image stretched, got a grid of {grid[0]}x"
         f"{grid[1]} for {sides[0]}x{sides[1]} pixels, which is no whole fraction of it. Pad inside "
         f"the network, or return an output of the input's size."
     )
+
+
+def _undone(runner: Runner, reading: Reading, x: Tensor, divisor: int) -> bool:
+    """See whether images padded to multiples of a number give a grid that is theirs stretched."""
+    before = runner.divisor
+    if divisor <= (before or 1):
+        return False
+    runner.divisor = divisor
+    answer = runner(x)
+    if fits(tuple(_scores(reading, answer).shape[-2:]), answer.sides):
+        return True
+    runner.divisor = before
+    return False
 
 
 def _followed(
@@ -265,13 +281,16 @@ def _proven(runner: Runner, x: Tensor, found: list[Leaf]) -> list[Leaf]:
     """Those of several outputs that a last layer reproduces."""
     layers = _layers(runner, {leaf.tensor.shape[1] for leaf in found})
     answer = runner(x, list(layers))
-    proven = []
+    proven: dict[str, list[Leaf]] = {}
     for leaf in found:
         scores = picked(answer.parts[0], leaf.name)
         form = form_of(scores)
-        if find_classifier(answer.last_calls(), layers, scores, form, answer.sides):
-            proven.append(leaf)
-    return proven
+        classifier = find_classifier(answer.last_calls(), layers, scores, form, answer.sides)
+        if classifier:
+            proven.setdefault(classifier.name, []).append(leaf)
+    if len(proven) == 1:  # one layer at several sizes
+        return [max(next(iter(proven.values())), key=lambda leaf: leaf.tensor[0].numel())]
+    return [leaf for each in proven.values() for leaf in each]
 
 
 def _layers(runner: Runner, channels: Collection[int]) -> dict[str, LastLayer]:
@@ -303,6 +322,8 @@ def _read(reading: Reading, runner: Runner, x: Tensor, before: Tensor, asked: As
         form, note = _assumed(form, scores)
         notes.append(note)
     notes += _of_form(form, scores)
+    if form.kind == "logits" and found is None and asked.activation is None and scores.min() >= 0:
+        notes.append(NONE_BELOW)
     missing = "" if found else _none_reproduces(known)
     return replace(
         reading, form=form, classifier=found, features_missing=missing, notes=tuple(notes)
@@ -337,8 +358,8 @@ def _assumed(form: Form, scores: Tensor) -> tuple[Form, str]:
             f"one sigmoid a class. Pass activation='sigmoid', 'softmax' or 'none' (--activation)."
         )
     note = (
-        "The one channel has values in [0, 1]; it is taken for the probability of the second "
-        "class. Pass activation='none' (--activation none) if it is a logit."
+        f"The one channel has values in [0, {form.scale:g}]; it is taken for the probability of "
+        f"the second class. Pass activation='none' (--activation none) if it is a logit."
     )
     return replace(form, kind="sigmoid"), note
 
@@ -346,10 +367,10 @@ def _assumed(form: Form, scores: Tensor) -> tuple[Form, str]:
 def _of_form(form: Form, scores: Tensor) -> list[str]:
     notes = []
     one = scores.shape[1] == 1
+    if form.kind in ("softmax", "sigmoid") and form.scale != 1:
+        notes.append(f"Probabilities are multiplied by {form.scale:g}, and divided by it again.")
     if form.kind == "softmax":
         notes.append("The network returns probabilities; their logarithm is used as logits.")
-        if form.scale != 1:
-            notes.append(f"They are multiplied by {form.scale:g}, and divided by it again.")
         if form.rounded:
             low, high = (bound.item() / form.scale for bound in scores.float().sum(1).aminmax())
             notes.append(

@@ -87,19 +87,6 @@ def mobilenet():
     return transformers.MobileNetV2ForSemanticSegmentation(config)
 
 
-def mask2former():
-    backbone = transformers.SwinConfig(
-        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    config = transformers.Mask2FormerConfig(
-        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32,
-        encoder_feedforward_dim=16, encoder_layers=1, decoder_layers=2, num_attention_heads=2,
-        dim_feedforward=16, num_queries=6, id2label=NAMES,
-    )  # fmt: skip
-    return transformers.Mask2FormerForUniversalSegmentation(config)
-
-
 def eomt():
     config = transformers.EomtConfig(
         hidden_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=64, patch_size=16,
@@ -159,21 +146,6 @@ def test_semantic_networks(saved, make, classifier, features, stride, align_corn
     assert len(told["sha256"]) == 64
     assert "no preprocessor_config.json" in told["notes"][0]
     json.dumps(told)
-
-
-@pytest.mark.parametrize("make", [mask2former, eomt])
-def test_query_networks(saved, make):
-    network, segmenter = saved(make)
-    images = torch.rand(1, 3, 64, 64)
-    prediction = segmenter(images)
-    with torch.no_grad():
-        output = network(normalised(images))
-    classes = output.class_queries_logits.softmax(-1)[..., :-1]
-    masks = F.interpolate(output.masks_queries_logits, (64, 64), mode="bilinear").sigmoid()
-    scores = (classes[..., None, None] * masks[:, :, None]).sum(1)
-    torch.testing.assert_close(prediction.native_logits, scores.log(), atol=1e-4, rtol=1e-4)
-    assert prediction.features is None
-    assert "queries" in prediction.features_missing
 
 
 def test_a_network_of_one_size_gets_its_own(saved):
