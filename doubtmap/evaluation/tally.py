@@ -29,7 +29,7 @@ from doubtmap.metrics import (
 )
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
-from doubtmap.metrics.histogram import Bins
+from doubtmap.metrics.histogram import Bins, keyed
 from doubtmap.metrics.patches import patch_accuracy, patch_scores
 from doubtmap.metrics.reliability import ReliabilitySums
 from doubtmap.prediction import Prediction
@@ -169,15 +169,16 @@ class ScoreTally:
         self.claim = None if bins is None else BinaryReliability.empty(bins)
         self.claim_replicates = BootstrapSums(replicates)
 
-    def take(self, name: str, arrays: dict[str, Array], weights: Array) -> Row:
-        """Take an image; returns its own figures."""
+    def take(
+        self, name: str, arrays: dict[str, Array], brier: Array | None, weights: Array
+    ) -> Row:
+        """Take an image; returns its own figures. `brier` is of all its pixels, or None."""
         kind, values = arrays["kind"], arrays[f"score/{name}"]
-        self.pixels.update(values, kind)
+        keys = keyed(values)
+        self.pixels.update(keys, kind)
         image = Histogram(IMAGE_BINS, shape=(5,))
-        at = image.locate(values)
-        image.add(at, kind)
-        if "brier" in arrays:
-            image.add(at[kind <= WRONG], BRIER, arrays["brier"].astype(np.float64))
+        image.update(keys, kind, more=None if brier is None else (BRIER, brier))
+        if brier is not None:
             patches = Patches(bins=PATCH_BINS)
             patches.add(arrays[f"patch/{name}"], arrays["accurate"])
             self.patches.histogram.absorb(patches.histogram)
@@ -185,7 +186,6 @@ class ScoreTally:
         if self.claim is not None:
             self.claim += self._claimed(values, kind, weights)
         self.errors.absorb(image)
-        image.counts = image.counts[:BRIER]
         self.replicates.add(image, weights)
         return image_figures(image.view(), values, kind)
 
@@ -221,7 +221,7 @@ class ScoreTally:
         if claim := sub_state(state, "claim"):
             tally.claim = BinaryReliability(**{name: sums.copy() for name, sums in claim.items()})
         tally.claim_replicates = BootstrapSums.from_state(
-            sub_state(state, "claim_replicates"), len(tally.replicates.histogram.counts)
+            sub_state(state, "claim_replicates"), tally.replicates.histogram.shape[0]
         )
         return tally
 
@@ -266,8 +266,12 @@ class Tally:
         row: Row = {"image": meta["name"], "index": meta["index"]}
         if "confusion" in arrays:
             row |= self._take_classes(arrays, weights)
+        brier = None
+        if "brier" in arrays:
+            brier = np.zeros(len(arrays["kind"]))
+            brier[arrays["kind"] <= WRONG] = arrays["brier"]
         row["scores"] = {
-            name: score.take(name, arrays, weights) for name, score in self.scores.items()
+            name: score.take(name, arrays, brier, weights) for name, score in self.scores.items()
         }
         self.images.append(row)
 
@@ -279,9 +283,7 @@ class Tally:
             self.reliability = Reliability(len(confusion.counts), self.bins)
         self.confusion += confusion
         self.reliability.add(sums, arrays["doubt"], arrays["wrong"])
-        at = self.brier.locate(arrays["brier"])
-        self.brier.add(at, 0)
-        self.brier.add(at, 1, arrays["brier"].astype(np.float64))
+        self.brier.update(arrays["brier"], more=(1, arrays["brier"].astype(np.float64)))
         self.segmentation.add({"counts": confusion.counts} | sums.state(), weights)
         return {"miou": confusion.miou, "accuracy": confusion.accuracy, "ece": sums.ece}
 

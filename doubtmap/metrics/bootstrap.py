@@ -16,6 +16,7 @@ from typing import Self
 
 import numpy as np
 
+from doubtmap.kernels.counted import EMPTY, join_only
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.histogram import Bins, Histogram
 
@@ -83,15 +84,15 @@ class BootstrapHistogram:
         bins: the budget. Memory is `8 * bins * R * channels` bytes at most.
     """
 
-    TOGETHER = 16
+    TOGETHER = 64
 
     def __init__(self, replicates: int, channels: int, bins: int = 1 << 11) -> None:
         self.histogram = Histogram(bins, shape=(replicates, channels))
         self._waiting: list[tuple[Histogram, Array]] = []
 
     def add(self, image: Histogram, weights: Array) -> None:
-        """Add one image's histogram of shape `(channels,)`."""
-        coarse = Histogram(self.histogram.bins, shape=image.counts.shape[:-1])
+        """Add one image's histogram, of whose channels the first are taken."""
+        coarse = Histogram(self.histogram.bins, shape=image.shape)
         coarse.absorb(image)
         self._waiting.append((coarse, weights))
         if len(self._waiting) == self.TOGETHER:
@@ -99,9 +100,13 @@ class BootstrapHistogram:
 
     def figures(self, figure: Callable[[Bins], float | list[float]]) -> Array:
         """`(R,)` or `(R, k)`: figures of every replicate, from bins with counts `(channels, n)`."""
-        self._settle()
-        bins = self.histogram.view()
+        bins = self.view()
         return np.array([figure(Bins(counts, bins.lowest, bins.single)) for counts in bins.counts])
+
+    def view(self) -> Bins:
+        """The bins of all replicates, counts `(R, channels, n)`."""
+        self._settle()
+        return self.histogram.view()
 
     def state(self) -> State:
         """The sums as named arrays."""
@@ -112,22 +117,27 @@ class BootstrapHistogram:
     def from_state(cls, state: State) -> Self:
         """The replicates whose `state()` this was."""
         histogram = Histogram.from_state(state)
-        replicates, channels = histogram.counts.shape[:2]
+        replicates, channels = histogram.shape
         bootstrap = cls(replicates, channels, histogram.bins)
         bootstrap.histogram = histogram
         return bootstrap
 
     def _settle(self) -> None:
+        """Take the images that wait, as one product: replicates by images by bins."""
         if not self._waiting:
             return
-        images = [image for image, _ in self._waiting]
-        channels = self.histogram.counts.shape[1]
-        stacked = Histogram(self.histogram.bins, shape=(len(images), channels))
-        for index, image in enumerate(images):
-            stacked.absorb(image, np.eye(len(images))[index][:, None, None])
+        replicates, channels = self.histogram.shape
+        tables = self.histogram.take_pages([image for image, _ in self._waiting])
+        numbers = np.unique(np.concatenate([table.numbers() for table in tables]))
+        counts = np.zeros((len(tables), len(numbers), channels))
+        only = np.full(len(numbers), EMPTY, np.int32)
+        for image, table in zip(counts, tables):
+            at = np.searchsorted(numbers, table.numbers())
+            image[at] = table.counts[: table.length, :channels]
+            only[at] = join_only(only[at], table.only[: table.length])
         weights = np.stack([weights for _, weights in self._waiting], 1)
-        stacked.counts = np.tensordot(weights, stacked.counts, 1)
-        self.histogram.absorb(stacked)
+        summed = (weights @ counts.reshape(len(tables), -1)).reshape(replicates, -1, channels)
+        self.histogram.add_bins(numbers, summed.transpose(0, 2, 1), only)
         self._waiting.clear()
 
 

@@ -64,7 +64,7 @@ class Patches:
 
     def add(self, scores: Array, accurate: Array) -> None:
         """Take patches: mean scores and accuracy, each `(n,)`."""
-        self.histogram.update(scores, accurate.astype(np.uint8))
+        self.histogram.update(scores, accurate)
 
     def __add__(self, other: Self) -> Self:
         total = type(self)(self.size, self.histogram.bins)
