@@ -35,8 +35,16 @@ from doubtmap.metrics import (
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapSums, interval
 from doubtmap.metrics.histogram import Bins
-from doubtmap.metrics.patches import PatchAreas, patch_areas, patch_curve, patch_figures
+from doubtmap.metrics.patches import (
+    PatchAreas,
+    patch_areas,
+    patch_curve,
+    patch_figures,
+    replicated_patches,
+)
+from doubtmap.metrics.ranking import replicated_figures
 from doubtmap.metrics.reliability import ReliabilitySums
+from doubtmap.metrics.risk import areas_under_risk
 from doubtmap.version import __version__
 
 Figures = dict[str, Any]
@@ -161,10 +169,10 @@ def _one_score(
     figures["wrong"] |= _areas(score.patches.areas())
     figures["wrong"]["per_pixel"] = _per_pixel(bins)
     figures["wrong"] |= _claim(score)
-    drawn = score.patch_replicates.figures(_patches)
+    drawn = replicated_patches(score.patch_replicates.view().counts)
     for at, name in enumerate(PATCH_FIGURES):
         figures["wrong"][f"{name}_interval"] = interval(figures["wrong"][name], drawn[:, at], SHARE)
-    drawn = score.replicates.figures(_headline)
+    drawn = _headline(score.replicates.view().counts)
     names = [f"unknown.{n}" for n in UNKNOWN_FIGURES] + [f"wrong.{n}" for n in WRONG_FIGURES]
     for at, name in enumerate(names):
         kind, key = name.split(".")
@@ -185,20 +193,22 @@ def _claim(score: ScoreTally) -> Figures:
     return figures
 
 
-def _headline(bins: Bins) -> list[float]:
-    """The figures that get intervals, in the order of the names above."""
-    unknown, wrong = unknown_curve(bins), wrong_curve(bins)
-    ranked = [
-        figure()
-        for curve in (unknown, wrong)
-        for figure in (curve.average_precision, curve.auroc, curve.fpr_at_tpr)
-    ]
-    return [*ranked, _keeping(bins, errors=bins.counts[WRONG]).area_under_risk()]
+def _headline(counts: Array) -> Array:
+    """`(R, 7)`: the figures that get intervals, in the order of the names above.
 
-
-def _patches(bins: Bins) -> list[float]:
-    found = patch_figures(bins.counts, 50)
-    return [getattr(found, name) for name in PATCH_FIGURES]
+    Args:
+        counts: `(R, kinds, n)` of the replicates.
+    """
+    right, wrong, known_only, unknown = (counts[:, kind] for kind in range(4))
+    pixels = right + wrong
+    return np.concatenate(
+        [
+            replicated_figures(unknown, pixels + known_only),
+            replicated_figures(wrong, right),
+            areas_under_risk(pixels, wrong)[:, None],
+        ],
+        axis=1,
+    )
 
 
 def _per_pixel(bins: Bins) -> Figures:

@@ -221,7 +221,7 @@ class ScoreTally:
         if claim := sub_state(state, "claim"):
             tally.claim = BinaryReliability(**{name: sums.copy() for name, sums in claim.items()})
         tally.claim_replicates = BootstrapSums.from_state(
-            sub_state(state, "claim_replicates"), tally.replicates.histogram.shape[0]
+            sub_state(state, "claim_replicates"), tally.replicates.replicates
         )
         return tally
 

@@ -145,11 +145,14 @@ class Table:
             self.used = table.used
 
     def absorb(self, other: Table) -> None:
-        """Add the sums of another table, whose pages are in use and whose bins are no wider."""
+        """Add the sums of another table, whose pages are in use and whose bins are no wider.
+
+        Of its channels, which are no fewer, the first are taken.
+        """
         if other.level - self.level > other.block or not _compiled():
             coarse = other.at_level(self.level)
             at = self.places(coarse.numbers())
-            self.counts[at] += coarse.counts[: coarse.length]
+            self.counts[at] += coarse.counts[: coarse.length, : self.channels]
             self.only[at] = join_only(self.only[at], coarse.only[: coarse.length])
             return
         done, theirs = 0, other._struct()
@@ -214,7 +217,7 @@ class Table:
         """Have room for so many blocks."""
         if blocks <= len(self.blocks):
             return
-        room = min(max(blocks, 2 * len(self.blocks), 16), max(blocks, len(self.directory)))
+        room = min(max(blocks, 2 * len(self.blocks), 64), max(blocks, len(self.directory)))
         bins, held = room << self.block, self.length
         counts, only = np.zeros((bins, self.channels)), np.full(bins, EMPTY, np.int32)
         numbers = np.zeros(room, np.int64)
@@ -275,7 +278,9 @@ def binned(p: Array, truth: Array, bins: int) -> Array:
         return compiled.binned(np.ascontiguousarray(p), truth.astype(np.int32), bins)
     sums = []
     for k, own in enumerate(p):
-        at = np.clip(np.ceil(own * own.dtype.type(bins)).astype(np.int64) - 1, 0, bins - 1)
+        with np.errstate(invalid="ignore"):  # NaN is refused by those who count it
+            at = np.ceil(own * own.dtype.type(bins)).astype(np.int64)
+        at = np.clip(at - 1, 0, bins - 1)
         weights = (None, truth == k, own.astype(np.float64))
         sums.append(np.stack([np.bincount(at, w, bins).astype(float) for w in weights], -1))
     return np.stack(sums)

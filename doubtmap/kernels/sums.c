@@ -97,7 +97,8 @@ static double summed(const double *x, int64_t n, int64_t step) {
 }
 
 /* Add the blocks of `from` from `start` on, of which `to` has all pages at no finer a level, and
- * at most 2^6 bins of `from` in one of its own. The block reached. */
+ * at most 2^6 bins of `from` in one of its own; of the channels of `from` the first. The block
+ * reached. */
 EXPORT int64_t doubtmap_absorb(struct table *to, const struct table *from, int64_t start) {
     const int d = from->level - to->level, shift = from->level - from->block;
     const int64_t bins = (int64_t)1 << (from->block - d), wide = (int64_t)1 << d;
@@ -118,8 +119,8 @@ EXPORT int64_t doubtmap_absorb(struct table *to, const struct table *from, int64
             }
             if (only == EMPTY) continue;
             to->only[mine] = joined(to->only[mine], only);
-            for (int64_t c = 0; c < channels; c++)
-                to->counts[mine * channels + c] +=
+            for (int64_t c = 0; c < to->channels; c++)
+                to->counts[mine * to->channels + c] +=
                     summed(from->counts + at * channels + c, wide, channels);
         }
     }

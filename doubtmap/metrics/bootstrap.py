@@ -16,7 +16,6 @@ from typing import Self
 
 import numpy as np
 
-from doubtmap.kernels.counted import EMPTY, join_only
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.histogram import Bins, Histogram
 
@@ -87,12 +86,16 @@ class BootstrapHistogram:
     TOGETHER = 64
 
     def __init__(self, replicates: int, channels: int, bins: int = 1 << 11) -> None:
-        self.histogram = Histogram(bins, shape=(replicates, channels))
+        self.replicates = replicates
+        self.total = Histogram(bins, shape=(channels,))
+        """Of all images that were taken, each once: it says which bins there are."""
+        self._numbers = np.empty(0, np.int64)
+        self._sums = np.zeros((replicates, channels, 0))
         self._waiting: list[tuple[Histogram, Array]] = []
 
     def add(self, image: Histogram, weights: Array) -> None:
         """Add one image's histogram, of whose channels the first are taken."""
-        coarse = Histogram(self.histogram.bins, shape=image.shape)
+        coarse = Histogram(self.total.bins, self.total.shape)
         coarse.absorb(image)
         self._waiting.append((coarse, weights))
         if len(self._waiting) == self.TOGETHER:
@@ -106,39 +109,50 @@ class BootstrapHistogram:
     def view(self) -> Bins:
         """The bins of all replicates, counts `(R, channels, n)`."""
         self._settle()
-        return self.histogram.view()
+        bins = self.total.view()
+        return Bins(self._sums, bins.lowest, bins.single)
 
     def state(self) -> State:
         """The sums as named arrays."""
         self._settle()
-        return self.histogram.state()
+        return self.total.state() | {"numbers": self._numbers, "sums": self._sums}
 
     @classmethod
     def from_state(cls, state: State) -> Self:
         """The replicates whose `state()` this was."""
-        histogram = Histogram.from_state(state)
-        replicates, channels = histogram.shape
-        bootstrap = cls(replicates, channels, histogram.bins)
-        bootstrap.histogram = histogram
+        total = Histogram.from_state(state)
+        replicates, channels = state["sums"].shape[:2]
+        bootstrap = cls(replicates, channels, total.bins)
+        bootstrap.total = total
+        bootstrap._numbers, bootstrap._sums = state["numbers"].copy(), state["sums"].copy()
         return bootstrap
 
     def _settle(self) -> None:
         """Take the images that wait, as one product: replicates by images by bins."""
         if not self._waiting:
             return
-        replicates, channels = self.histogram.shape
-        tables = self.histogram.take_pages([image for image, _ in self._waiting])
-        numbers = np.unique(np.concatenate([table.numbers() for table in tables]))
-        counts = np.zeros((len(tables), len(numbers), channels))
-        only = np.full(len(numbers), EMPTY, np.int32)
-        for image, table in zip(counts, tables):
-            at = np.searchsorted(numbers, table.numbers())
-            image[at] = table.counts[: table.length, :channels]
-            only[at] = join_only(only[at], table.only[: table.length])
+        replicates, channels = self._sums.shape[:2]
+        before = self.total.level
+        for image, _ in self._waiting:
+            self.total.absorb(image)
+        level = self.total.level
+        self._coarsen(before - level)
+        found = [image.numbered(level) for image, _ in self._waiting]
+        numbers = np.unique(np.concatenate([self._numbers, *(own for own, _ in found)]))
+        counts = np.zeros((len(found), channels, len(numbers)))
+        for image, (own, held) in zip(counts, found):
+            image[:, np.searchsorted(numbers, own)] = held.T
         weights = np.stack([weights for _, weights in self._waiting], 1)
-        summed = (weights @ counts.reshape(len(tables), -1)).reshape(replicates, -1, channels)
-        self.histogram.add_bins(numbers, summed.transpose(0, 2, 1), only)
+        sums = (weights @ counts.reshape(len(found), -1)).reshape(replicates, channels, -1)
+        sums[..., np.searchsorted(numbers, self._numbers)] += self._sums
+        self._numbers, self._sums = numbers, sums
         self._waiting.clear()
+
+    def _coarsen(self, steps: int) -> None:
+        """Sum bins that have become one."""
+        if steps and len(self._numbers):
+            self._numbers, first = np.unique(self._numbers >> steps, return_index=True)
+            self._sums = np.add.reduceat(self._sums, first, axis=-1)
 
 
 def interval(

@@ -124,38 +124,33 @@ class Histogram:
         self._table.count(found.keys.keys, channel, weight, numbers, to)
 
     def absorb(self, other: Histogram, weight: Array | float = 1.0) -> None:
-        """Add another histogram's sums, times a weight that broadcasts with `(*channels, 1)`."""
+        """Add another histogram's sums, times a weight that broadcasts with `(*channels, 1)`.
+
+        Of one with more channels in a row the first are taken.
+        """
         self._make_room(other.pages)
         self._set_level(min(self.level, other.level))
         self.rounded |= other.rounded
-        if isinstance(weight, float | int) and weight == 1 and self.shape == other.shape:
+        flat = len(self.shape) == len(other.shape) == 1 and self.shape <= other.shape
+        if isinstance(weight, float | int) and weight == 1 and (flat or self.shape == other.shape):
             self._table.absorb(other._table)
             return
         theirs = other._table.at_level(self.level)
         sums = theirs.counts[: theirs.length].T.reshape(*other.shape, -1)
         weighted = np.broadcast_to(np.asarray(weight) * sums, (*self.shape, theirs.length))
-        self.add_bins(theirs.numbers(), weighted, theirs.only[: theirs.length])
-
-    def add_bins(self, numbers: Array, sums: Array, only: Array) -> None:
-        """Add to bins of this histogram's own level, whose pages it has.
-
-        Args:
-            numbers: `(n,)`, each once.
-            sums: `(*channels, n)`.
-            only: `(n,)`, as of `Table`.
-        """
-        self._seen = None
-        at = self._table.places(numbers)
-        self._table.counts[at] += sums.reshape(-1, len(numbers)).T
+        at, only = self._table.places(theirs.numbers()), theirs.only[: theirs.length]
+        self._table.counts[at] += weighted.reshape(-1, theirs.length).T
         self._table.only[at] = join_only(self._table.only[at], only)
 
-    def take_pages(self, others: list[Histogram]) -> list[Table]:
-        """Have the pages of others; returns their tables at the level that results."""
-        for other in others:
-            self._make_room(other.pages)
-            self.rounded |= other.rounded
-        self._set_level(min([self.level, *(other.level for other in others)]))
-        return [other._table.at_level(self.level) for other in others]
+    def numbered(self, level: int) -> tuple[Array, Array]:
+        """Numbers of the bins that hold anything at a level no finer than this, and their counts.
+
+        Returns:
+            `(n,)` ascending and `(n, channels)`.
+        """
+        table = self._table if level == self.level else self._table.at_level(level)
+        keys, counts, _ = table.held()
+        return (keys >> (FINEST - level)).astype(np.int64), counts.T
 
     def __add__(self, other: Self) -> Self:
         if (self.bins, self.shape) != (other.bins, other.shape):

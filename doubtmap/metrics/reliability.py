@@ -17,7 +17,7 @@ from doubtmap.errors import DataError, UsageError
 from doubtmap.kernels import at_least_float32
 from doubtmap.kernels.counted import binned
 from doubtmap.metrics.accumulator import Array, ArrayLike, State, Sums, same_shape, to_numpy
-from doubtmap.metrics.histogram import Histogram
+from doubtmap.metrics.histogram import Histogram, keyed
 
 
 @dataclass
@@ -149,8 +149,9 @@ class Reliability:
 
     def add(self, sums: ReliabilitySums, doubt: Array, wrong: Array) -> None:
         """Take a frame, as `measure` returns it."""
+        keys = keyed(doubt)
         self.sums += sums
-        self.doubts.update(doubt, wrong, more=(2, doubt.astype(np.float64)))
+        self.doubts.update(keys, wrong, more=(2, doubt.astype(np.float64)))
 
     def __add__(self, other: Self) -> Self:
         total = type(self)(*self.sums.classwise.shape[:2])

@@ -54,6 +54,25 @@ class Keeping:
         return float((rate * pixels + offset).sum() / pixels.sum())
 
 
+def areas_under_risk(pixels: Array, errors: Array) -> Array:
+    """`Keeping.area_under_risk` of every row, `(R,)`.
+
+    Args:
+        pixels: `(R, n)` per bin of doubt.
+        errors: `(R, n)` summed error per bin.
+    """
+    held = pixels > 0
+    before = (np.cumsum(pixels, 1) - pixels)[held]
+    error_before = (np.cumsum(errors, 1) - errors)[held]
+    ends, totals = np.concatenate([[0], np.cumsum(held.sum(1))]), pixels.sum(1)
+    pixels, errors = pixels[held], errors[held]
+    rate = errors / pixels
+    offset = (error_before - rate * before) * np.log1p(pixels / (before + 0.5))
+    parts = rate * pixels + offset
+    sums = [parts[a:b].sum() for a, b in zip(ends[:-1], ends[1:])]
+    return np.array([s / t if t else np.nan for s, t in zip(sums, totals)])
+
+
 def sparsification(by_doubt: Keeping, by_error: Keeping) -> tuple[Array, Array, Array]:
     """Mean error of what remains when the most doubtful, or the worst, pixels are removed.
 
