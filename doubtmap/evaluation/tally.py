@@ -169,9 +169,7 @@ class ScoreTally:
         self.claim = None if bins is None else BinaryReliability.empty(bins)
         self.claim_replicates = BootstrapSums(replicates)
 
-    def take(
-        self, name: str, arrays: dict[str, Array], brier: Array | None, weights: Array
-    ) -> Row:
+    def take(self, name: str, arrays: dict[str, Array], brier: Array | None, weights: Array) -> Row:
         """Take an image; returns its own figures. `brier` is of all its pixels, or None."""
         kind, values = arrays["kind"], arrays[f"score/{name}"]
         keys = keyed(values)

@@ -56,10 +56,6 @@ def keys_of(values: Array) -> Keys:
     return Keys(keys, np.flatnonzero(seen), infinite)
 
 
-def _numbers(count: int) -> Any:
-    return field(default_factory=lambda: np.empty(count, np.int64))
-
-
 @dataclass(eq=False)
 class Table:
     """Sums by bin, for the blocks that hold anything.
@@ -72,11 +68,11 @@ class Table:
     level: int
     channels: int
     used: int = 0
-    pages: Array = _numbers(0)
+    pages: Array = field(default_factory=lambda: np.empty(0, np.int64))
     row_of_page: Array = field(default_factory=lambda: np.full(PAGES, -1, np.int32))
     directory: Array = field(default_factory=lambda: np.empty(0, np.int32))
     """Place of each block of each page in use, or -1."""
-    blocks: Array = _numbers(0)
+    blocks: Array = field(default_factory=lambda: np.empty(0, np.int64))
     """Number of the block at each place."""
     counts: Array = field(default_factory=lambda: np.empty((0, 0)))
     """`(capacity, C)`, by place and bin within the block."""
@@ -234,7 +230,12 @@ class Table:
         )
 
     def _count(
-        self, keys: Array, channel: Array | int, weight: float, more: Array | None, more_channel: int
+        self,
+        keys: Array,
+        channel: Array | int,
+        weight: float,
+        more: Array | None,
+        more_channel: int,
     ) -> None:
         """`count` in NumPy."""
         low = FINEST - self.level

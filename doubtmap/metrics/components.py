@@ -52,13 +52,18 @@ class Components(Sums):
             smallest_predicted: predicted components with fewer pixels are dropped.
             smallest_labelled: labelled components with fewer pixels become void.
         """
-        siou, ppv = component_figures(
-            to_numpy(predicted),
-            to_numpy(unknown),
-            to_numpy(valid),
-            smallest_predicted,
-            smallest_labelled,
+        self.add(
+            *component_figures(
+                to_numpy(predicted),
+                to_numpy(unknown),
+                to_numpy(valid),
+                smallest_predicted,
+                smallest_labelled,
+            )
         )
+
+    def add(self, siou: Array, ppv: Array) -> None:
+        """Take the figures of one frame's components."""
         self.labelled = self.labelled + np.array([len(siou), siou.sum()])
         self.predicted = self.predicted + np.array([len(ppv), ppv.sum()])
         self.found = self.found + (siou[:, None] >= THRESHOLDS).sum(0)

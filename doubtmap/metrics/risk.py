@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +70,7 @@ def areas_under_risk(pixels: Array, errors: Array) -> Array:
     rate = errors / pixels
     offset = (error_before - rate * before) * np.log1p(pixels / (before + 0.5))
     parts = rate * pixels + offset
-    sums = [parts[a:b].sum() for a, b in zip(ends[:-1], ends[1:])]
+    sums = [parts[a:b].sum() for a, b in itertools.pairwise(ends)]
     return np.array([s / t if t else np.nan for s, t in zip(sums, totals)])
 
 
