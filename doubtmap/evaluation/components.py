@@ -60,6 +60,7 @@ def find_components(
             own = given[name].threshold if name in given else curve.best_f1()[1]
             mode = "given" if name in given else "oracle"
             found[name] = ComponentTally(own, mode, Components(), replicates)
+        score.pixels.forget()
     if not found:
         return found
     if journal and not held:

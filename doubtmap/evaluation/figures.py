@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +24,7 @@ from doubtmap.evaluation.tally import (
     unknown_curve,
     wrong_curve,
 )
+from doubtmap.kernels.counted import curves as curves_of_rows
 from doubtmap.metrics import (
     BinaryReliability,
     Components,
@@ -42,7 +44,6 @@ from doubtmap.metrics.patches import (
     patch_figures,
     replicated_patches,
 )
-from doubtmap.metrics.ranking import replicated_figures
 from doubtmap.metrics.reliability import ReliabilitySums
 from doubtmap.metrics.risk import areas_under_risk
 from doubtmap.version import __version__
@@ -113,9 +114,15 @@ def score_figures(tally: Tally) -> tuple[dict[str, Figures], list[Figures]]:
     """Every score's figures, and the paired differences of AUPRC between all pairs."""
     figures: dict[str, Figures] = {}
     replicates: dict[str, dict[str, Array]] = {}
-    for name, score in tally.scores.items():
-        rows = [row["scores"][name] for row in tally.images]
-        figures[name], replicates[name] = _one_score(score, tally.brier, rows)
+    tally.brier.view()
+    with ThreadPoolExecutor(2, thread_name_prefix="doubtmap-figures") as pool:
+        rows = {name: [row["scores"][name] for row in tally.images] for name in tally.scores}
+        made = {
+            name: pool.submit(_one_score, score, tally.brier, rows[name])
+            for name, score in tally.scores.items()
+        }
+        for name, one in made.items():
+            figures[name], replicates[name] = one.result()
     differences = []
     for figure in ("unknown.auprc", "wrong.auprc"):
         kind, key = figure.split(".")
@@ -178,6 +185,7 @@ def _one_score(
         kind, key = name.split(".")
         value = figures[kind][key]
         figures[kind][f"{key}_interval"] = interval(value, drawn[:, at], SHARE)
+    score.pixels.forget()
     return figures, dict(zip(names, drawn.T))
 
 
@@ -203,8 +211,8 @@ def _headline(counts: Array) -> Array:
     pixels = right + wrong
     return np.concatenate(
         [
-            replicated_figures(unknown, pixels + known_only),
-            replicated_figures(wrong, right),
+            curves_of_rows(unknown, pixels + known_only),
+            curves_of_rows(wrong, right),
             areas_under_risk(pixels, wrong)[:, None],
         ],
         axis=1,
@@ -262,6 +270,7 @@ def curves(tally: Tally) -> Figures:
                 result["sparsification"][name] = _lists(removed=removed, error=error, oracle=oracle)
             result["patches"][name] = _patch_curve(score.patches.histogram.view().counts)
             result["pixels"][name] = _patch_curve(bins.counts[[WRONG, RIGHT]])
+        score.pixels.forget()
     return result
 
 

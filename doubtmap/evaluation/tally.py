@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN
+from doubtmap.kernels.counted import curves
 from doubtmap.metrics import (
     BinaryReliability,
     Confusion,
@@ -94,9 +95,10 @@ def observe(
     kind[label == KNOWN] = KNOWN_ONLY
     kind[label == UNKNOWN] = IS_UNKNOWN
     counted = kind >= 0
+    places = counted.reshape(-1).nonzero()[:, 0]
     arrays: dict[str, Array] = {"kind": _numpy(kind[counted].to(torch.uint8))}
     for score, values in maps.items():
-        arrays[f"score/{score}"] = _numpy(values[counted])
+        arrays[f"score/{score}"] = _numpy(values.reshape(-1)[places])
     if (label >= 0).any():
         arrays |= _observe_classes(prediction, label, maps, bins)
     meta = {
@@ -344,13 +346,12 @@ def image_figures(bins: Bins, values: Array, kind: Array) -> Row:
     Missed are the unknown and wrong pixels outside the image's most doubtful fifth.
     """
     row: Row = {"mean": float(values.mean(dtype=np.float64)) if values.size else None}
-    for name, curve in (("unknown", unknown_curve(bins)), ("wrong", wrong_curve(bins))):
-        if curve.defined:
-            row[name] = {
-                "auprc": float(curve.average_precision()),
-                "auroc": float(curve.auroc()),
-                "fpr95": float(curve.fpr_at_tpr()),
-            }
+    right, wrong, known_only, unknown = bins.counts[: IS_UNKNOWN + 1]
+    pairs = {"unknown": (unknown, right + wrong + known_only), "wrong": (wrong, right)}
+    for name, (positives, negatives) in pairs.items():
+        figures = curves(positives[None], negatives[None])[0]
+        if not np.isnan(figures[0]):
+            row[name] = dict(zip(("auprc", "auroc", "fpr95"), figures.tolist()))
     bad = (kind == WRONG) | (kind == IS_UNKNOWN)
     if bad.any():
         row["missed"] = float((values[bad] < np.quantile(values, 0.8)).sum() / values.size)

@@ -241,6 +241,18 @@ def binned(p: NDArray[np.float32], truth: NDArray[np.int32], bins: int) -> NDArr
     return sums
 
 
+def curves(
+    positives: NDArray[np.float64], negatives: NDArray[np.float64], tpr: float
+) -> NDArray[np.float64]:
+    """`(R, 3)`: average precision, AUROC and FPR at `tpr` of each row `(R, n)`."""
+    rows, n = positives.shape
+    figures, scratch = np.empty((rows, 3)), np.empty(3 * n)
+    _library().doubtmap_curves(
+        *(_at(positives), _at(negatives), rows, n, tpr, np.nan, _at(scratch), _at(figures))
+    )
+    return figures
+
+
 def label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     """Numbers from 1 of the 8-connected components of a mask `(H, W)`, 0 outside; how many."""
     labels = np.empty(mask.shape, np.int32)
@@ -323,12 +335,16 @@ def _declare_sums(library: ctypes.CDLL) -> None:
         ),
         "absorb": (table, table, number),
         "held": (table, pointer, number, pointer, pointer, pointer),
+        "curves": (
+            *(pointer, pointer, number, number),
+            *(ctypes.c_double, ctypes.c_double, pointer, pointer),
+        ),
         "bins": (pointer, number, number, pointer, number, pointer),
         "label": (pointer, number, number, pointer),
     }.items():
         function = getattr(library, f"doubtmap_{name}")
         function.argtypes = list(arguments)
-        function.restype = None if name == "bins" else number
+        function.restype = None if name in ("bins", "curves") else number
 
 
 def _at(array: NDArray[Any]) -> int:

@@ -213,7 +213,7 @@ class Table:
         """Have room for so many blocks."""
         if blocks <= len(self.blocks):
             return
-        room = min(max(blocks, 2 * len(self.blocks), 64), max(blocks, len(self.directory)))
+        room = min(max(blocks, 2 * len(self.blocks), 1024), max(blocks, len(self.directory)))
         bins, held = room << self.block, self.length
         counts, only = np.zeros((bins, self.channels)), np.full(bins, EMPTY, np.int32)
         numbers = np.zeros(room, np.int64)
@@ -285,6 +285,39 @@ def binned(p: Array, truth: Array, bins: int) -> Array:
         weights = (None, truth == k, own.astype(np.float64))
         sums.append(np.stack([np.bincount(at, w, bins).astype(float) for w in weights], -1))
     return np.stack(sums)
+
+
+def curves(positives: Array, negatives: Array, tpr: float = 0.95) -> Array:
+    """Average precision, AUROC, and FPR at `tpr`, of many curves over the same bins.
+
+    Args:
+        positives: `(R, n)` float64 per curve and bin, in ascending order of scores.
+        negatives: `(R, n)`.
+        tpr: at which the false-positive rate is taken.
+
+    Returns:
+        `(R, 3)`; NaN for rows without positives or without negatives.
+    """
+    if _compiled():
+        given = (np.ascontiguousarray(counts) for counts in (positives, negatives))
+        return compiled.curves(*given, tpr)
+    return np.array([_curve(p[::-1], n[::-1], tpr) for p, n in zip(positives, negatives)])
+
+
+def _curve(p: Array, n: Array, tpr: float) -> tuple[float, float, float]:
+    """`curves` of one row, by descending score."""
+    held = p + n != 0
+    p, n = p[held], n[held]
+    tp, fp = np.cumsum(p), np.cumsum(n)
+    if not p.sum() or not n.sum():
+        return np.nan, np.nan, np.nan
+    total, others = tp[-1], fp[-1]
+    within = (p * n / (total * others)).sum() / 2
+    return (
+        (p * tp / (tp + fp)).sum() / total,
+        (n * (tp - p)).sum() / (total * others) + within,
+        fp[np.searchsorted(tp / total, tpr, side="left")] / others,
+    )
 
 
 def label_mask(mask: Array) -> tuple[Array, int]:

@@ -153,6 +153,62 @@ EXPORT int64_t doubtmap_held(const struct table *t, const int64_t *order, int64_
     return held;
 }
 
+/* The sum of n numbers in NumPy's order. */
+static double pairwise(const double *x, int64_t n) {
+    double r[8], sum = 0.0;
+    if (n < 8) {
+        for (int64_t i = 0; i < n; i++) sum += x[i];
+        return sum;
+    }
+    if (n > 128) {
+        const int64_t half = n / 2 - n / 2 % 8;
+        return pairwise(x, half) + pairwise(x + half, n - half);
+    }
+    int64_t i = 8;
+    for (int j = 0; j < 8; j++) r[j] = x[j];
+    for (; i < n - n % 8; i += 8)
+        for (int j = 0; j < 8; j++) r[j] += x[i + j];
+    sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
+    for (; i < n; i++) sum += x[i];
+    return sum;
+}
+
+/* figures[row]: average precision, AUROC, and the false-positive rate where `tpr` is reached, of
+ * positives and negatives (rows, n) by ascending score; NaN where one of them is missing. `scratch`
+ * has room for 3 n. */
+EXPORT void doubtmap_curves(const double *positives, const double *negatives, int64_t rows,
+                            int64_t n, double tpr, double missing, double *scratch,
+                            double *figures) {
+    for (int64_t row = 0; row < rows; row++) {
+        const double *positive = positives + row * n, *negative = negatives + row * n;
+        double *tied = scratch, *ordered = scratch + n, *within = scratch + 2 * n;
+        double *to = figures + row * 3, all = 0.0, others = 0.0, tp = 0.0, fp = 0.0, rate = -1.0;
+        for (int64_t i = 0; i < n; i++) {
+            all += positive[i];
+            others += negative[i];
+        }
+        if (!(all > 0.0 && others > 0.0)) {
+            to[0] = to[1] = to[2] = missing;
+            continue;
+        }
+        const double pairs = all * others;
+        int64_t held = 0;
+        for (int64_t i = n - 1; i >= 0; i--) {
+            const double p = positive[i], m = negative[i];
+            if (p + m == 0.0) continue;
+            tp += p;
+            fp += m;
+            tied[held] = p * tp / (tp + fp);
+            ordered[held] = m * (tp - p);
+            within[held++] = p * m / pairs;
+            if (rate < 0.0 && tp / all >= tpr) rate = fp / others;
+        }
+        to[0] = pairwise(tied, held) / all;
+        to[1] = pairwise(ordered, held) / pairs + pairwise(within, held) / 2;
+        to[2] = rate;
+    }
+}
+
 /* sums[k][bin]: pixels, those whose `truth` is k, and the sum of their p, of p (count, n); bins
  * `(m / bins, (m + 1) / bins]`, 0 in the first. */
 EXPORT void doubtmap_bins(const float *p, int64_t count, int64_t n, const int32_t *truth,

@@ -145,53 +145,6 @@ class RankingCurve:
         return fpr[at], tpr[at]
 
 
-def replicated_figures(positives: Array, negatives: Array, tpr: float = 0.95) -> Array:
-    """Average precision, AUROC and FPR of many curves over the same bins, without bounds.
-
-    Each is what `RankingCurve` says of its row, to the last digit.
-
-    Args:
-        positives: `(R, n)` per replicate and bin, in ascending order of scores.
-        negatives: `(R, n)`.
-        tpr: at which the false-positive rate is taken.
-
-    Returns:
-        `(R, 3)`; NaN for rows without positives or without negatives.
-    """
-    figures = np.full((len(positives), 3), np.nan)
-    for start in range(0, len(positives), ROWS):
-        rows = slice(start, start + ROWS)
-        figures[rows] = _figures_of_rows(positives[rows, ::-1], negatives[rows, ::-1], tpr)
-    return figures
-
-
-ROWS = 32
-"""Curves whose figures are made at once: their numbers stay in the processor's cache."""
-
-
-def _figures_of_rows(positives: Array, negatives: Array, tpr: float) -> Array:
-    """`replicated_figures` of a few rows, in descending order of scores."""
-    held = positives + negatives != 0
-    tp, fp = np.cumsum(positives, 1), np.cumsum(negatives, 1)
-    totals, others = tp[:, -1:], fp[:, -1:]
-    share = np.broadcast_to(np.maximum(totals * others, 1), held.shape)[held]
-    ends = np.concatenate([[0], np.cumsum(held.sum(1))])
-    reached = (tp / np.maximum(totals, 1))[held]
-    p, n, tp, fp = positives[held], negatives[held], tp[held], fp[held]
-    tied, ordered, within = p * tp / (tp + fp), n * (tp - p), p * n / share
-    found = np.full((len(held), 3), np.nan)
-    for row, (total, other) in enumerate(zip(totals[:, 0], others[:, 0])):
-        if total > 0 and other > 0:
-            own = slice(ends[row], ends[row + 1])
-            at = int(np.searchsorted(reached[own], tpr, side="left"))
-            found[row] = (
-                tied[own].sum() / total,
-                ordered[own].sum() / (total * other) + within[own].sum() / 2,
-                fp[own][at] / other,
-            )
-    return found
-
-
 class Ranking:
     """Accumulates scores of positives and negatives; any real scores, in fixed memory.
 

@@ -261,7 +261,8 @@ def _select(
             f"Reliability: expected labels in [0, {count}), got {int(truth.min())} to "
             f"{int(truth.max())}. Pass void pixels as valid=False."
         )
-    selected = at_least_float32(logits.movedim(1, 0)[:, keep])
+    places = keep.reshape(-1).nonzero()[:, 0]
+    selected = at_least_float32(logits.movedim(1, 0).flatten(1).index_select(1, places))
     # Of the logits: equal probabilities may have been different logits.
     chosen = selected.argmax(0) if classes is None else classes[keep].long()
     return selected.log_softmax(0), truth, chosen
