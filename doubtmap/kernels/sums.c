@@ -63,6 +63,13 @@ static int32_t joined(int32_t a, int32_t b) {
     return b == EMPTY ? a : MIXED;
 }
 
+#if defined(__GNUC__)
+#define FETCH(place) __builtin_prefetch((place), 1)
+#else
+#define FETCH(place) ((void)(place))
+#endif
+#define AHEAD 64 /* values whose bins are on their way from memory together */
+
 /* Count values from `start` on: `weight` in the channel of each (or in `channel`), and of `more`
  * its number in channel `more_channel`. The index reached: below n where there was no room. */
 EXPORT int64_t doubtmap_count(struct table *t, const uint32_t *keys, int64_t start, int64_t n,
@@ -70,17 +77,28 @@ EXPORT int64_t doubtmap_count(struct table *t, const uint32_t *keys, int64_t sta
                               const double *more, int64_t more_channel) {
     const int low = FINEST - t->level;
     const uint32_t rest = ((uint32_t)1 << low) - 1, inside = ((uint32_t)1 << t->block) - 1;
-    for (int64_t i = start; i < n; i++) {
-        const uint32_t key = keys[i], bin = (key & (((uint32_t)1 << FINEST) - 1)) >> low;
-        const int64_t place = place_of(t, key >> FINEST, bin >> t->block);
-        if (place < 0) return i;
-        const int64_t at = (place << t->block) | (bin & inside);
-        double *counts = t->counts + at * t->channels;
-        counts[channels ? channels[i] : channel] += weight;
-        if (more) counts[more_channel] += more[i];
-        t->only[at] = joined(t->only[at], (int32_t)(key & rest));
+    int64_t at[AHEAD];
+    while (start < n) {
+        const int64_t wanted = n - start < AHEAD ? n - start : AHEAD;
+        int64_t found = 0;
+        for (; found < wanted; found++) {
+            const uint32_t key = keys[start + found];
+            const uint32_t bin = (key & (((uint32_t)1 << FINEST) - 1)) >> low;
+            const int64_t place = place_of(t, key >> FINEST, bin >> t->block);
+            if (place < 0) break;
+            at[found] = (place << t->block) | (bin & inside);
+            FETCH(t->counts + at[found] * t->channels);
+            FETCH(t->only + at[found]);
+        }
+        for (int64_t i = 0; i < found; i++, start++) {
+            double *counts = t->counts + at[i] * t->channels;
+            counts[channels ? channels[start] : channel] += weight;
+            if (more) counts[more_channel] += more[start];
+            t->only[at[i]] = joined(t->only[at[i]], (int32_t)(keys[start] & rest));
+        }
+        if (found < wanted) break;
     }
-    return n;
+    return start;
 }
 
 /* The sum of 2^d numbers (d <= 6), `step` apart, in NumPy's order. */
