@@ -74,10 +74,13 @@ class Table:
     """Place of each block of each page in use, or -1."""
     blocks: Array = field(default_factory=lambda: np.empty(0, np.int64))
     """Number of the block at each place."""
-    counts: Array = field(default_factory=lambda: np.empty((0, 0)))
+    counts: Array = field(init=False)
     """`(capacity, C)`, by place and bin within the block."""
     only: Array = field(default_factory=lambda: np.empty(0, np.int32))
     """Per bin: the lowest bits of its only value, or `EMPTY`, or `MIXED`."""
+
+    def __post_init__(self) -> None:
+        self.counts = np.empty((0, self.channels))
 
     @property
     def block(self) -> int:
@@ -131,7 +134,9 @@ class Table:
             self._count(keys, channel, weight, more, more_channel)
             return
         if not isinstance(channel, int):
-            channel = np.ascontiguousarray(channel)
+            channel = np.ascontiguousarray(channel, np.uint8)
+        if more is not None:
+            more = np.ascontiguousarray(more, np.float64)
         done, total = 0, len(keys)
         while done < total:
             if self.used == len(self.blocks):
@@ -201,12 +206,12 @@ class Table:
         missing = np.unique(blocks[self.directory[entry] < 0])
         if missing.size:
             self.add_blocks(missing)
-        return (self.directory[entry].astype(np.int64) << self.block) | (
-            numbers & ((1 << self.block) - 1)
-        )
+        start: Array = self.directory[entry].astype(np.int64) << self.block
+        at: Array = start | (numbers & ((1 << self.block) - 1))
+        return at
 
     def _entry(self, blocks: Array) -> Array:
-        rows = self.row_of_page[blocks >> self.shift].astype(np.int64)
+        rows: Array = self.row_of_page[blocks >> self.shift].astype(np.int64)
         return (rows << self.shift) | (blocks & ((1 << self.shift) - 1))
 
     def _reserve(self, blocks: int) -> None:
@@ -240,7 +245,7 @@ class Table:
         """`count` in NumPy."""
         low = FINEST - self.level
         at = self.places(keys.astype(np.int64) >> low)
-        flat = at * self.channels + channel
+        flat: Array = at * self.channels + channel
         np.add.at(self.counts.reshape(-1), flat, weight)
         if more is not None:
             np.add.at(self.counts.reshape(-1), at * self.channels + more_channel, more)
@@ -299,8 +304,8 @@ def curves(positives: Array, negatives: Array, tpr: float = 0.95) -> Array:
         `(R, 3)`; NaN for rows without positives or without negatives.
     """
     if _compiled():
-        given = (np.ascontiguousarray(counts) for counts in (positives, negatives))
-        return compiled.curves(*given, tpr)
+        ours = np.ascontiguousarray(positives), np.ascontiguousarray(negatives)
+        return compiled.curves(*ours, tpr)
     return np.array([_curve(p[::-1], n[::-1], tpr) for p, n in zip(positives, negatives)])
 
 

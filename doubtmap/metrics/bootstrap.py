@@ -140,8 +140,8 @@ class BootstrapHistogram:
         found = [image.numbered(level) for image, _ in self._waiting]
         numbers = np.unique(np.concatenate([self._numbers, *(own for own, _ in found)]))
         counts = np.zeros((len(found), channels, len(numbers)))
-        for image, (own, held) in zip(counts, found):
-            image[:, np.searchsorted(numbers, own)] = held.T
+        for one, (own, held) in zip(counts, found):
+            one[:, np.searchsorted(numbers, own)] = held.T
         weights = np.stack([weights for _, weights in self._waiting], 1)
         sums = (weights @ counts.reshape(len(found), -1)).reshape(replicates, channels, -1)
         sums[..., np.searchsorted(numbers, self._numbers)] += self._sums

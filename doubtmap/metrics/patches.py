@@ -175,7 +175,9 @@ def replicated_patches(counts: Array, percentile: float = 50) -> Array:
     parts = np.stack([right, doubted, right + doubted], 1)
     wholes = np.stack([right + wrong, inaccurate, total], 1)
     wholes[total == 0] = 0
-    return np.divide(parts, wholes, out=np.full(parts.shape, np.nan), where=wholes != 0)
+    shares = np.full(parts.shape, np.nan)
+    np.divide(parts, wholes, out=shares, where=wholes != 0)
+    return shares
 
 
 def patch_accuracy(right: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tensor]:
