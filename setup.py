@@ -52,7 +52,7 @@ setup(
     ext_modules=[
         Extension(
             "doubtmap.kernels.pixels",
-            ["doubtmap/kernels/pixels.c", "doubtmap/kernels/segments.c"],
+            ["doubtmap/kernels/pixels.c", "doubtmap/kernels/segments.c", "doubtmap/kernels/sums.c"],
             depends=["doubtmap/kernels/pixels_tile.h"],
             optional=True,
         )

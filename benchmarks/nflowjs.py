@@ -211,7 +211,7 @@ class Found:
         """Take one image: `(N,)` values, and which pixels are unknown."""
         self.pixels.update(values, unknown)
         image = Histogram(1 << 15, shape=(2,))
-        image.add(image.locate(values), unknown)
+        image.update(values, unknown)
         self.replicates.add(image, weights)
 
 

@@ -1,8 +1,8 @@
-"""The second pass of an evaluation: unknown objects as components, where the data have any."""
+"""The second look of an evaluation: unknown objects as components, where the data have any."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,10 +11,12 @@ from doubtmap.datasets.dataset import UNKNOWN, VOID, ComponentSizes
 from doubtmap.decisions.file import Threshold
 from doubtmap.engine.journal import Journal, understood
 from doubtmap.engine.run import Run, read_ahead
+from doubtmap.engine.shelf import Shelf
 from doubtmap.evaluation.tally import Observation, Tally, join_states, sub_state, unknown_curve
 from doubtmap.metrics import Components
-from doubtmap.metrics.accumulator import Array
+from doubtmap.metrics.accumulator import Array, to_numpy
 from doubtmap.metrics.bootstrap import BootstrapSums
+from doubtmap.metrics.components import labelled_things, meeting
 from doubtmap.scoring import score_maps
 
 DEFAULT_SIZES = ComponentSizes(predicted=50, labelled=10)
@@ -43,8 +45,9 @@ def find_components(
     journal: Journal | None,
     given: Mapping[str, Threshold],
     held: Sequence[Observation] = (),
+    shelf: Shelf | None = None,
 ) -> dict[str, ComponentTally]:
-    """Second pass: unknown objects as components, where the data have any.
+    """Second look: unknown objects as components, where the data have any.
 
     The threshold is the given one, or that of the best pixel F1 on the same images, as the
     benchmark has it: an oracle's.
@@ -57,6 +60,7 @@ def find_components(
             own = given[name].threshold if name in given else curve.best_f1()[1]
             mode = "given" if name in given else "oracle"
             found[name] = ComponentTally(own, mode, Components(), replicates)
+        score.pixels.forget()
     if not found:
         return found
     if journal and not held:
@@ -74,20 +78,34 @@ def find_components(
                 if missing := [n for n in found if f"{n}/labelled" not in seen.arrays]:
                     raise KeyError(missing[0])
                 take(seen)
-    todo = sorted(row["index"] for row in tally.images if row["index"] not in done)
+    rows = sorted(tally.images, key=lambda row: int(row["index"]))
+    todo = {int(row["index"]): str(row["image"]) for row in rows if row["index"] not in done}
     thresholds = {name: tallied.threshold for name, tallied in found.items()}
-    for index, sample in read_ahead(run.dataset, todo):
-        prediction, label = run.predict(sample)
-        with run.timed("scores"):
-            maps = score_maps(prediction, {name: run.scores[name] for name in found})
+    for index, label, maps in _second_look(run, list(todo), list(found), shelf):
         with run.timed("metrics"):
-            seen = observe_components(index, sample.name, label, maps, thresholds, sizes)
+            seen = observe_components(index, todo[index], label, maps, thresholds, sizes)
             if journal:
                 journal.append(seen.to_bytes())
             take(seen)
         done.add(index)
         run.tell("components", len(done))
     return found
+
+
+def _second_look(
+    run: Run, todo: Sequence[int], names: Sequence[str], shelf: Shelf | None
+) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
+    """Number, label and score maps of images, made anew where they were not kept."""
+    made = read_ahead(run.dataset, [index for index in todo if not shelf or index not in shelf])
+    for index in todo:
+        if shelf and index in shelf:
+            looked = shelf.get(index)
+            yield index, looked.label, {name: looked.maps[name] for name in names}
+            continue
+        prediction, label = run.predict(next(made)[1])
+        with run.timed("scores"):
+            maps = score_maps(prediction, {name: run.scores[name] for name in names})
+        yield index, label, maps
 
 
 def observe_components(
@@ -100,9 +118,11 @@ def observe_components(
 ) -> Observation:
     """Find the components of unknown objects in one image, for each score at its threshold."""
     arrays: dict[str, Array] = {}
+    valid = to_numpy(label != VOID)
+    things = labelled_things(to_numpy(label == UNKNOWN), sizes.labelled)
     for score, values in maps.items():
+        above = to_numpy(values > thresholds[score])
         frame = Components()
-        above = values > thresholds[score]
-        frame.update(above, label == UNKNOWN, label != VOID, sizes.predicted, sizes.labelled)
+        frame.add(*meeting(things, above & valid, sizes.predicted))
         arrays |= {f"{score}/{key}": array for key, array in frame.state().items()}
     return Observation({"stage": "components", "index": index, "name": name, "void": 0}, arrays)

@@ -1,16 +1,22 @@
 """The main job: a network, a data set, some scores; out come figures that hold up.
 
-Read it from top to bottom. Pixels are tallied in one pass over the images; a second pass finds
-components at the threshold that the first one gave; a third looks at a few telling images.
+Read it from top to bottom. Pixels are tallied in one pass over the images, the sums of one image
+beside the network's run on the next. A second look, at maps that the pass has kept, finds
+components at the threshold that it gave; a third is at a few telling images.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from doubtmap.datasets import open_dataset
 from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
@@ -20,6 +26,7 @@ from doubtmap.engine.journal import Journal, journalled, understood
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
 from doubtmap.engine.seen import who_has_seen
 from doubtmap.engine.settings import with_bands_of
+from doubtmap.engine.shelf import Shelf
 from doubtmap.errors import DataError
 from doubtmap.evaluation.asking import scores_asked
 from doubtmap.evaluation.components import DEFAULT_SIZES, find_components
@@ -29,7 +36,7 @@ from doubtmap.evaluation.open_set import check_open_set, refused_figures, senten
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.tally import Observation, Tally, join_states, observe, sub_state
 from doubtmap.files import alone
-from doubtmap.prediction import Score, Segmenter
+from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scoring import is_probability, prepared, score_maps
 from doubtmap.segments import MetaModel
 from doubtmap.segments.look_first import look_first
@@ -144,14 +151,15 @@ def evaluate(
         "thresholds": {name: threshold.threshold for name, threshold in given.items()},
     }
     taken = take_thresholds(run, open_set) if open_set is not None else []
-    with journalled(Path(out) / ".progress" if out else None, settings, resume) as journal:
+    folder = Path(out) / ".progress" if out else None
+    with closing(Shelf()) as shelf, journalled(folder, settings, resume) as journal:
         tally = Tally(list(run.scores), replicates, seed, options.bins, claims)
-        tally, held = tally_pixels(run, tally, journal)
+        tally, held = tally_pixels(run, tally, journal, shelf)
         if not tally.images:
             lost = run.skipped.reasons if run.skipped else None
             raise DataError(f"{dataset.name}: {none_left(len(dataset), lost)}")
-        components = find_components(run, tally, sizes, journal, given, held)
-        picked = list(pick_examples(run, tally, options.examples))
+        components = find_components(run, tally, sizes, journal, given, held, shelf)
+        picked = list(pick_examples(run, tally, options.examples, shelf))
         results = summarise(run, tally, components, sizes)
         results.examples.extend(picked)
         if open_set is not None:
@@ -194,7 +202,7 @@ def _other_unknown(given: Mapping[str, Threshold], unknown: tuple[str, ...]) -> 
 
 
 def tally_pixels(
-    run: Run, tally: Tally, journal: Journal | None
+    run: Run, tally: Tally, journal: Journal | None, shelf: Shelf | None = None
 ) -> tuple[Tally, list[Observation]]:
     """First pass: every pixel of every image into the sums.
 
@@ -208,26 +216,52 @@ def tally_pixels(
     done = {row["index"] for row in tally.images}
     todo = [index for index in range(len(run.dataset)) if index not in done]
     run.tell("pixels", len(done))
-    for index, sample in read_ahead(run.dataset, todo, run.skipped):
-        told = run.attempt(sample)
-        if told is None:
-            continue
-        prediction, label = told
-        try:
-            with run.timed("scores"):
-                maps = score_maps(prediction, run.scores)
-        except DataError as error:
-            run.leave_out(sample, error)
-            continue
-        with run.timed("metrics"):
-            seen = observe(index, sample.name, prediction, label, maps, tally.bins)
-            if journal:
-                journal.append(seen.to_bytes())
-            tally.take(seen)
-            if journal and journal.full:
-                journal.save(join_states(tally=tally.state()))
-        run.tell("pixels", len(tally.images))
+    with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside:
+        summing: Future[None] | None = None
+        for index, sample in read_ahead(run.dataset, todo, run.skipped):
+            told = run.attempt(sample)
+            if told is None:
+                continue
+            try:
+                with run.timed("scores"):
+                    maps = score_maps(told[0], run.scores)
+            except DataError as error:
+                run.leave_out(sample, error)
+                continue
+            if summing is not None:
+                summing.result()
+            look = _Look(index, sample.name, *told, maps)
+            summing = beside.submit(_sum, run, tally, look, journal, shelf)
+            del told, maps, look
+        if summing is not None:
+            summing.result()
     return tally, held
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """One image as the network and the scores left it."""
+
+    index: int
+    name: str
+    prediction: Prediction
+    label: Tensor
+    maps: dict[str, Tensor]
+
+
+def _sum(run: Run, tally: Tally, look: _Look, journal: Journal | None, shelf: Shelf | None) -> None:
+    """Take an image into the sums, and keep what later passes look at."""
+    with run.timed("metrics"), torch.inference_mode():
+        prediction, label, maps = look.prediction, look.label, look.maps
+        seen = observe(look.index, look.name, prediction, label, maps, tally.bins)
+        if journal:
+            journal.append(seen.to_bytes())
+        if shelf is not None:
+            shelf.put(look.index, label, prediction.classes[0], maps)
+        tally.take(seen)
+        if journal and journal.full:
+            journal.save(join_states(tally=tally.state()))
+    run.tell("pixels", len(tally.images))
 
 
 def _replay(run: Run, tally: Tally, journal: Journal) -> tuple[Tally, list[Observation]]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
+from doubtmap.datasets.dataset import Sample
 from doubtmap.datasets.reading import in_colour
 from doubtmap.engine.run import Run
+from doubtmap.engine.shelf import Looked, Shelf
 from doubtmap.evaluation.results import Example
 from doubtmap.evaluation.tally import Tally
 from doubtmap.scoring import score_maps
@@ -16,8 +19,10 @@ EPISTEMIC = ("density", "mahalanobis", "mutual_information", "distilled", "membe
 """Scores of what the network does not know, best first."""
 
 
-def pick_examples(run: Run, tally: Tally, count: int) -> Iterator[Example]:
-    """Third pass: the images with the most doubt, and those with the most missed pixels."""
+def pick_examples(
+    run: Run, tally: Tally, count: int, shelf: Shelf | None = None
+) -> Iterator[Example]:
+    """Third look: the images with the most doubt, and those with the most missed pixels."""
     score = "entropy" if "entropy" in run.scores else next(iter(run.scores))
     if "member_entropy" in run.scores and "mutual_information" in run.scores:
         score = "member_entropy"
@@ -37,7 +42,7 @@ def pick_examples(run: Run, tally: Tally, count: int) -> Iterator[Example]:
         taken |= {row["index"] for row in picked}
         for row in picked:
             text = detail.format(score=score, value=row["scores"][score][key])
-            yield _example(run, row["index"], score, epistemic, reason, text)
+            yield _example(run, row["index"], score, epistemic, reason, text, shelf)
 
 
 def _epistemic(run: Run, shown: str) -> str | None:
@@ -48,22 +53,35 @@ def _epistemic(run: Run, shown: str) -> str | None:
 
 
 def _example(
-    run: Run, index: int, score: str, epistemic: str | None, reason: str, detail: str
+    run: Run,
+    index: int,
+    score: str,
+    epistemic: str | None,
+    reason: str,
+    detail: str,
+    shelf: Shelf | None,
 ) -> Example:
     sample = run.dataset[index]
-    prediction, label = run.predict(sample)
     wanted = [score] if epistemic is None else [score, epistemic]
-    maps = score_maps(prediction, {name: run.scores[name] for name in wanted})
+    looked = shelf.get(index) if shelf and index in shelf else _look(run, sample, wanted)
+    maps = {name: looked.maps[name] for name in wanted}
     doubt, *other = (values.cpu().numpy().astype(np.float32) for values in maps.values())
     return Example(
         name=sample.name,
         reason=reason,
         detail=detail,
         image=in_colour(sample.image),
-        label=label.cpu().numpy(),
-        predicted=prediction.classes[0].cpu().numpy().astype(np.int16),
+        label=looked.label.long().numpy(),
+        predicted=looked.classes.numpy(),
         doubt=doubt,
         score=score,
         epistemic=other[0] if other else None,
         epistemic_score=epistemic or "",
     )
+
+
+def _look(run: Run, sample: Sample, wanted: list[str]) -> Looked:
+    """What the first pass had made of an image."""
+    prediction, label = run.predict(sample)
+    maps = score_maps(prediction, {name: run.scores[name] for name in wanted})
+    return Looked(label.cpu(), prediction.classes[0].cpu().to(torch.int16), maps)

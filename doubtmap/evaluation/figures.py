@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +24,7 @@ from doubtmap.evaluation.tally import (
     unknown_curve,
     wrong_curve,
 )
+from doubtmap.kernels.counted import curves as curves_of_rows
 from doubtmap.metrics import (
     BinaryReliability,
     Components,
@@ -35,8 +37,15 @@ from doubtmap.metrics import (
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapSums, interval
 from doubtmap.metrics.histogram import Bins
-from doubtmap.metrics.patches import PatchAreas, patch_areas, patch_curve, patch_figures
+from doubtmap.metrics.patches import (
+    PatchAreas,
+    patch_areas,
+    patch_curve,
+    patch_figures,
+    replicated_patches,
+)
 from doubtmap.metrics.reliability import ReliabilitySums
+from doubtmap.metrics.risk import areas_under_risk
 from doubtmap.version import __version__
 
 Figures = dict[str, Any]
@@ -109,9 +118,15 @@ def score_figures(tally: Tally) -> tuple[dict[str, Figures], list[Figures]]:
     """Every score's figures, and the paired differences of some between all pairs of scores."""
     figures: dict[str, Figures] = {}
     replicates: dict[str, dict[str, Array]] = {}
-    for name, score in tally.scores.items():
-        rows = [row["scores"][name] for row in tally.images]
-        figures[name], replicates[name] = _one_score(score, tally.brier, rows)
+    tally.brier.view()
+    with ThreadPoolExecutor(2, thread_name_prefix="doubtmap-figures") as pool:
+        rows = {name: [row["scores"][name] for row in tally.images] for name in tally.scores}
+        made = {
+            name: pool.submit(_one_score, score, tally.brier, rows[name])
+            for name, score in tally.scores.items()
+        }
+        for name, one in made.items():
+            figures[name], replicates[name] = one.result()
     differences = []
     for figure in COMPARED:
         kind, key = figure.split(".")
@@ -165,15 +180,16 @@ def _one_score(
     figures["wrong"] |= _areas(score.patches.areas())
     figures["wrong"]["per_pixel"] = _per_pixel(bins)
     figures["wrong"] |= _claim(score)
-    drawn = score.patch_replicates.figures(_patches)
+    drawn = replicated_patches(score.patch_replicates.view().counts)
     for at, name in enumerate(PATCH_FIGURES):
         figures["wrong"][f"{name}_interval"] = interval(figures["wrong"][name], drawn[:, at], SHARE)
-    drawn = score.replicates.figures(_headline)
+    drawn = _headline(score.replicates.view().counts)
     names = [f"unknown.{n}" for n in UNKNOWN_FIGURES] + [f"wrong.{n}" for n in WRONG_FIGURES]
     for at, name in enumerate(names):
         kind, key = name.split(".")
         value = figures[kind][key]
         figures[kind][f"{key}_interval"] = interval(value, drawn[:, at], SHARE)
+    score.pixels.forget()
     return figures, dict(zip(names, drawn.T))
 
 
@@ -189,20 +205,22 @@ def _claim(score: ScoreTally) -> Figures:
     return figures
 
 
-def _headline(bins: Bins) -> list[float]:
-    """The figures that get intervals, in the order of the names above."""
-    unknown, wrong = unknown_curve(bins), wrong_curve(bins)
-    ranked = [
-        figure()
-        for curve in (unknown, wrong)
-        for figure in (curve.average_precision, curve.auroc, curve.fpr_at_tpr)
-    ]
-    return [*ranked, _keeping(bins, errors=bins.counts[WRONG]).area_under_risk()]
+def _headline(counts: Array) -> Array:
+    """`(R, 7)`: the figures that get intervals, in the order of the names above.
 
-
-def _patches(bins: Bins) -> list[float]:
-    found = patch_figures(bins.counts, 50)
-    return [getattr(found, name) for name in PATCH_FIGURES]
+    Args:
+        counts: `(R, kinds, n)` of the replicates.
+    """
+    right, wrong, known_only, unknown = (counts[:, kind] for kind in range(4))
+    pixels = right + wrong
+    return np.concatenate(
+        [
+            curves_of_rows(unknown, pixels + known_only),
+            curves_of_rows(wrong, right),
+            areas_under_risk(pixels, wrong)[:, None],
+        ],
+        axis=1,
+    )
 
 
 def _per_pixel(bins: Bins) -> Figures:
@@ -256,6 +274,7 @@ def curves(tally: Tally) -> Figures:
                 result["sparsification"][name] = _lists(removed=removed, error=error, oracle=oracle)
             result["patches"][name] = _patch_curve(score.patches.histogram.view().counts)
             result["pixels"][name] = _patch_curve(bins.counts[[WRONG, RIGHT]])
+        score.pixels.forget()
     return result
 
 

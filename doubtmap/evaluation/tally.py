@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN
+from doubtmap.kernels.counted import curves
 from doubtmap.metrics import (
     BinaryReliability,
     Confusion,
@@ -29,7 +30,7 @@ from doubtmap.metrics import (
 )
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
-from doubtmap.metrics.histogram import Bins
+from doubtmap.metrics.histogram import Bins, keyed
 from doubtmap.metrics.patches import patch_accuracy, patch_scores
 from doubtmap.metrics.reliability import ReliabilitySums
 from doubtmap.prediction import Prediction
@@ -94,9 +95,10 @@ def observe(
     kind[label == KNOWN] = KNOWN_ONLY
     kind[label == UNKNOWN] = IS_UNKNOWN
     counted = kind >= 0
+    places = counted.reshape(-1).nonzero()[:, 0]
     arrays: dict[str, Array] = {"kind": _numpy(kind[counted].to(torch.uint8))}
     for score, values in maps.items():
-        arrays[f"score/{score}"] = _numpy(values[counted])
+        arrays[f"score/{score}"] = _numpy(values.reshape(-1)[places])
     if (label >= 0).any():
         arrays |= _observe_classes(prediction, label, maps, bins)
     meta = {
@@ -169,15 +171,14 @@ class ScoreTally:
         self.claim = None if bins is None else BinaryReliability.empty(bins)
         self.claim_replicates = BootstrapSums(replicates)
 
-    def take(self, name: str, arrays: dict[str, Array], weights: Array) -> Row:
-        """Take an image; returns its own figures."""
+    def take(self, name: str, arrays: dict[str, Array], brier: Array | None, weights: Array) -> Row:
+        """Take an image; returns its own figures. `brier` is of all its pixels, or None."""
         kind, values = arrays["kind"], arrays[f"score/{name}"]
-        self.pixels.update(values, kind)
+        keys = keyed(values)
+        self.pixels.update(keys, kind)
         image = Histogram(IMAGE_BINS, shape=(5,))
-        at = image.locate(values)
-        image.add(at, kind)
-        if "brier" in arrays:
-            image.add(at[kind <= WRONG], BRIER, arrays["brier"].astype(np.float64))
+        image.update(keys, kind, more=None if brier is None else (BRIER, brier))
+        if brier is not None:
             patches = Patches(bins=PATCH_BINS)
             patches.add(arrays[f"patch/{name}"], arrays["accurate"])
             self.patches.histogram.absorb(patches.histogram)
@@ -185,7 +186,6 @@ class ScoreTally:
         if self.claim is not None:
             self.claim += self._claimed(values, kind, weights)
         self.errors.absorb(image)
-        image.counts = image.counts[:BRIER]
         self.replicates.add(image, weights)
         return image_figures(image.view(), values, kind)
 
@@ -221,7 +221,7 @@ class ScoreTally:
         if claim := sub_state(state, "claim"):
             tally.claim = BinaryReliability(**{name: sums.copy() for name, sums in claim.items()})
         tally.claim_replicates = BootstrapSums.from_state(
-            sub_state(state, "claim_replicates"), len(tally.replicates.histogram.counts)
+            sub_state(state, "claim_replicates"), tally.replicates.replicates
         )
         return tally
 
@@ -266,8 +266,12 @@ class Tally:
         row: Row = {"image": meta["name"], "index": meta["index"]}
         if "confusion" in arrays:
             row |= self._take_classes(arrays, weights)
+        brier = None
+        if "brier" in arrays:
+            brier = np.zeros(len(arrays["kind"]))
+            brier[arrays["kind"] <= WRONG] = arrays["brier"]
         row["scores"] = {
-            name: score.take(name, arrays, weights) for name, score in self.scores.items()
+            name: score.take(name, arrays, brier, weights) for name, score in self.scores.items()
         }
         self.images.append(row)
 
@@ -279,9 +283,7 @@ class Tally:
             self.reliability = Reliability(len(confusion.counts), self.bins)
         self.confusion += confusion
         self.reliability.add(sums, arrays["doubt"], arrays["wrong"])
-        at = self.brier.locate(arrays["brier"])
-        self.brier.add(at, 0)
-        self.brier.add(at, 1, arrays["brier"].astype(np.float64))
+        self.brier.update(arrays["brier"], more=(1, arrays["brier"].astype(np.float64)))
         self.segmentation.add({"counts": confusion.counts} | sums.state(), weights)
         return {"miou": confusion.miou, "accuracy": confusion.accuracy, "ece": sums.ece}
 
@@ -344,13 +346,12 @@ def image_figures(bins: Bins, values: Array, kind: Array) -> Row:
     Missed are the unknown and wrong pixels outside the image's most doubtful fifth.
     """
     row: Row = {"mean": float(values.mean(dtype=np.float64)) if values.size else None}
-    for name, curve in (("unknown", unknown_curve(bins)), ("wrong", wrong_curve(bins))):
-        if curve.defined:
-            row[name] = {
-                "auprc": float(curve.average_precision()),
-                "auroc": float(curve.auroc()),
-                "fpr95": float(curve.fpr_at_tpr()),
-            }
+    right, wrong, known_only, unknown = bins.counts[: IS_UNKNOWN + 1]
+    pairs = {"unknown": (unknown, right + wrong + known_only), "wrong": (wrong, right)}
+    for name, (positives, negatives) in pairs.items():
+        figures = curves(positives[None], negatives[None])[0]
+        if not np.isnan(figures[0]):
+            row[name] = dict(zip(("auprc", "auroc", "fpr95"), figures.tolist()))
     bad = (kind == WRONG) | (kind == IS_UNKNOWN)
     if bad.any():
         row["missed"] = float((values[bad] < np.quantile(values, 0.8)).sum() / values.size)

@@ -32,7 +32,7 @@ def held(folder: str | Path, *, inside: bool = False) -> Iterator[None]:
     The operating system lets go of it when the process ends, however it ends.
 
     Args:
-        folder: made if it is not there.
+        folder: made if it is not there; removed again where nothing was written into it.
         inside: whether a block of the same thread that keeps it already may be around this one.
 
     Raises:
@@ -43,6 +43,7 @@ def held(folder: str | Path, *, inside: bool = False) -> Iterator[None]:
     if inside and _held.get(place) == threading.get_ident():
         yield
         return
+    made = [part for part in (place, *place.parents) if not part.exists()]
     file = _locked(place, Path(folder))
     _held[place] = threading.get_ident()
     try:
@@ -52,6 +53,9 @@ def held(folder: str | Path, *, inside: bool = False) -> Iterator[None]:
         with suppress(OSError):  # the folder may be gone
             (place / NAME).unlink()
         os.close(file)
+        with suppress(OSError):  # nothing was written, as where what was asked for is refused
+            for part in made:
+                part.rmdir()
 
 
 def alone(function: Callable[P, T]) -> Callable[P, T]:

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from doubtmap.errors import DataError
-from doubtmap.files import write_atomically
+from doubtmap.files import alone, write_atomically
 from doubtmap.films.frames import Film, FilmWriter, Frame, written
 from doubtmap.prediction import Score, Segmenter, showing
 from doubtmap.reports.colours import robust_limits
@@ -90,6 +90,7 @@ def score_film(
         del prediction, image
 
 
+@alone
 def write_films(
     segmenter: Segmenter,
     names: Iterable[str],

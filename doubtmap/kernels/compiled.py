@@ -1,4 +1,4 @@
-"""The per-pixel pass in C (`pixels.c`), loaded through ctypes.
+"""The per-pixel pass and the sums in C (`pixels.c`, `segments.c`, `sums.c`), through ctypes.
 
 The package's build compiles it where there is a compiler. Everything here trusts its arguments:
 `fused.py` is the door.
@@ -11,8 +11,11 @@ import functools
 from collections.abc import Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from doubtmap.kernels.resizing import neighbours
@@ -52,6 +55,23 @@ class _Job(ctypes.Structure):
         ("published", ctypes.c_int32),
         ("channels", ctypes.c_int32),
         ("threads", ctypes.c_int32),
+    )
+
+
+class SumsTable(ctypes.Structure):
+    """`struct table` of sums.c."""
+
+    _fields_ = (
+        ("row_of_page", ctypes.c_void_p),
+        ("directory", ctypes.c_void_p),
+        ("blocks", ctypes.c_void_p),
+        ("counts", ctypes.c_void_p),
+        ("only", ctypes.c_void_p),
+        ("used", ctypes.c_int64),
+        ("capacity", ctypes.c_int64),
+        ("channels", ctypes.c_int64),
+        ("level", ctypes.c_int32),
+        ("block", ctypes.c_int32),
     )
 
 
@@ -171,6 +191,77 @@ def summed_moments(labels: Tensor, edge: Tensor, maps: list[Tensor], count: int)
     return sums
 
 
+def keys(values: NDArray[np.float32], found: NDArray[np.uint32], pages: NDArray[np.uint8]) -> int:
+    """Write the keys of `values` and mark their pages; how many are not finite."""
+    sums = _library()
+    bad: int = sums.doubtmap_keys(_at(values), len(values), _at(found), _at(pages))
+    return bad
+
+
+def count(
+    table: SumsTable,
+    found: NDArray[np.uint32],
+    start: int,
+    channel: NDArray[np.uint8] | int,
+    weight: float,
+    more: NDArray[np.float64] | None,
+    more_channel: int,
+) -> int:
+    """Count keys from `start` on; the index reached, below their number where room ran out."""
+    many = None if isinstance(channel, int) else _at(channel)
+    reached: int = _library().doubtmap_count(
+        ctypes.byref(table),
+        *(_at(found), start, len(found), many, channel if isinstance(channel, int) else 0),
+        *(weight, None if more is None else _at(more), more_channel),
+    )
+    return reached
+
+
+def absorb(table: SumsTable, other: SumsTable, start: int) -> int:
+    """Add the blocks of another table from `start` on; the block reached."""
+    reached: int = _library().doubtmap_absorb(ctypes.byref(table), ctypes.byref(other), start)
+    return reached
+
+
+def held(
+    table: SumsTable, order: NDArray[np.int64]
+) -> tuple[NDArray[np.uint32], NDArray[np.float64], NDArray[np.bool_]]:
+    """Keys, counts `(channels, n)` and singleness of the bins that hold anything."""
+    place = ctypes.byref(table)
+    n = _library().doubtmap_held(place, _at(order), 0, None, None, None)
+    found = np.empty(n, np.uint32), np.empty((table.channels, n)), np.empty(n, bool)
+    _library().doubtmap_held(place, _at(order), n, *map(_at, found))
+    return found
+
+
+def binned(p: NDArray[np.float32], truth: NDArray[np.int32], bins: int) -> NDArray[np.float64]:
+    """`(K, bins, 3)`, by bin of p `(K, n)`: pixels, those whose truth is k, and their summed p."""
+    sums = np.zeros((len(p), bins, 3))
+    _library().doubtmap_bins(_at(p), *p.shape, _at(truth), bins, _at(sums))
+    return sums
+
+
+def curves(
+    positives: NDArray[np.float64], negatives: NDArray[np.float64], tpr: float
+) -> NDArray[np.float64]:
+    """`(R, 3)`: average precision, AUROC and FPR at `tpr` of each row `(R, n)`."""
+    rows, n = positives.shape
+    figures, scratch = np.empty((rows, 3)), np.empty(3 * n)
+    _library().doubtmap_curves(
+        *(_at(positives), _at(negatives), rows, n, tpr, np.nan, _at(scratch), _at(figures))
+    )
+    return figures
+
+
+def label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    """Numbers from 1 of the 8-connected components of a mask `(H, W)`, 0 outside; how many."""
+    labels = np.empty(mask.shape, np.int32)
+    found: int = _library().doubtmap_label(_at(mask), *mask.shape, _at(labels))
+    if found < 0:
+        raise MemoryError("kernels: no memory left to find components.")
+    return labels, found
+
+
 def instructions(wanted: str | None = None) -> str | None:
     """Name of the processor's instructions in use, after choosing those `wanted`.
 
@@ -211,7 +302,8 @@ def _library() -> ctypes.CDLL:
     if file is None:
         raise OSError("it was not built when doubtmap was installed (no C compiler?)")
     library = ctypes.CDLL(str(file))
-    if library.doubtmap_job_bytes() != ctypes.sizeof(_Job):
+    same = library.doubtmap_job_bytes() == ctypes.sizeof(_Job) and hasattr(library, "doubtmap_keys")
+    if not same or library.doubtmap_table_bytes() != ctypes.sizeof(SumsTable):
         raise OSError(f"{file.name} was built from another version of doubtmap")
     library.doubtmap_instructions.argtypes = [ctypes.c_char_p]
     library.doubtmap_instructions.restype = ctypes.c_char_p
@@ -228,7 +320,36 @@ def _library() -> ctypes.CDLL:
         *(pointer, pointer, ctypes.c_int64, pointer, ctypes.c_int64, pointer, ctypes.c_int32)
     ]
     library.doubtmap_moments.restype = None
+    _declare_sums(library)
     return library
+
+
+def _declare_sums(library: ctypes.CDLL) -> None:
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    table = ctypes.POINTER(SumsTable)
+    for name, arguments in {
+        "keys": (pointer, number, pointer, pointer),
+        "count": (
+            *(table, pointer, number, number, pointer, number),
+            *(ctypes.c_double, pointer, number),
+        ),
+        "absorb": (table, table, number),
+        "held": (table, pointer, number, pointer, pointer, pointer),
+        "curves": (
+            *(pointer, pointer, number, number),
+            *(ctypes.c_double, ctypes.c_double, pointer, pointer),
+        ),
+        "bins": (pointer, number, number, pointer, number, pointer),
+        "label": (pointer, number, number, pointer),
+    }.items():
+        function = getattr(library, f"doubtmap_{name}")
+        function.argtypes = list(arguments)
+        function.restype = None if name in ("bins", "curves") else number
+
+
+def _at(array: NDArray[Any]) -> int:
+    """Where an array's numbers lie."""
+    return array.ctypes.data
 
 
 def _new_map(grid: Grid, name: str) -> Tensor:

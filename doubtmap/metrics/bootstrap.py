@@ -83,15 +83,19 @@ class BootstrapHistogram:
         bins: the budget. Memory is `8 * bins * R * channels` bytes at most.
     """
 
-    TOGETHER = 16
+    TOGETHER = 64
 
     def __init__(self, replicates: int, channels: int, bins: int = 1 << 11) -> None:
-        self.histogram = Histogram(bins, shape=(replicates, channels))
+        self.replicates = replicates
+        self.total = Histogram(bins, shape=(channels,))
+        """Of all images that were taken, each once: it says which bins there are."""
+        self._numbers = np.empty(0, np.int64)
+        self._sums = np.zeros((replicates, channels, 0))
         self._waiting: list[tuple[Histogram, Array]] = []
 
     def add(self, image: Histogram, weights: Array) -> None:
-        """Add one image's histogram of shape `(channels,)`."""
-        coarse = Histogram(self.histogram.bins, shape=image.counts.shape[:-1])
+        """Add one image's histogram, of whose channels the first are taken."""
+        coarse = Histogram(self.total.bins, self.total.shape)
         coarse.absorb(image)
         self._waiting.append((coarse, weights))
         if len(self._waiting) == self.TOGETHER:
@@ -99,36 +103,56 @@ class BootstrapHistogram:
 
     def figures(self, figure: Callable[[Bins], float | list[float]]) -> Array:
         """`(R,)` or `(R, k)`: figures of every replicate, from bins with counts `(channels, n)`."""
-        self._settle()
-        bins = self.histogram.view()
+        bins = self.view()
         return np.array([figure(Bins(counts, bins.lowest, bins.single)) for counts in bins.counts])
+
+    def view(self) -> Bins:
+        """The bins of all replicates, counts `(R, channels, n)`."""
+        self._settle()
+        bins = self.total.view()
+        return Bins(self._sums, bins.lowest, bins.single)
 
     def state(self) -> State:
         """The sums as named arrays."""
         self._settle()
-        return self.histogram.state()
+        return self.total.state() | {"numbers": self._numbers, "sums": self._sums}
 
     @classmethod
     def from_state(cls, state: State) -> Self:
         """The replicates whose `state()` this was."""
-        histogram = Histogram.from_state(state)
-        replicates, channels = histogram.counts.shape[:2]
-        bootstrap = cls(replicates, channels, histogram.bins)
-        bootstrap.histogram = histogram
+        total = Histogram.from_state(state)
+        replicates, channels = state["sums"].shape[:2]
+        bootstrap = cls(replicates, channels, total.bins)
+        bootstrap.total = total
+        bootstrap._numbers, bootstrap._sums = state["numbers"].copy(), state["sums"].copy()
         return bootstrap
 
     def _settle(self) -> None:
+        """Take the images that wait, as one product: replicates by images by bins."""
         if not self._waiting:
             return
-        images = [image for image, _ in self._waiting]
-        channels = self.histogram.counts.shape[1]
-        stacked = Histogram(self.histogram.bins, shape=(len(images), channels))
-        for index, image in enumerate(images):
-            stacked.absorb(image, np.eye(len(images))[index][:, None, None])
+        replicates, channels = self._sums.shape[:2]
+        before = self.total.level
+        for image, _ in self._waiting:
+            self.total.absorb(image)
+        level = self.total.level
+        self._coarsen(before - level)
+        found = [image.numbered(level) for image, _ in self._waiting]
+        numbers = np.unique(np.concatenate([self._numbers, *(own for own, _ in found)]))
+        counts = np.zeros((len(found), channels, len(numbers)))
+        for one, (own, held) in zip(counts, found):
+            one[:, np.searchsorted(numbers, own)] = held.T
         weights = np.stack([weights for _, weights in self._waiting], 1)
-        stacked.counts = np.tensordot(weights, stacked.counts, 1)
-        self.histogram.absorb(stacked)
+        sums = (weights @ counts.reshape(len(found), -1)).reshape(replicates, channels, -1)
+        sums[..., np.searchsorted(numbers, self._numbers)] += self._sums
+        self._numbers, self._sums = numbers, sums
         self._waiting.clear()
+
+    def _coarsen(self, steps: int) -> None:
+        """Sum bins that have become one."""
+        if steps and len(self._numbers):
+            self._numbers, first = np.unique(self._numbers >> steps, return_index=True)
+            self._sums = np.add.reduceat(self._sums, first, axis=-1)
 
 
 def interval(

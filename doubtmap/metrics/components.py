@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import ndimage
 
+from doubtmap.kernels.counted import label_mask
 from doubtmap.metrics.accumulator import Array, ArrayLike, Sums, same_shape, to_numpy
 
 THRESHOLDS = np.linspace(0.25, 0.75, 11)
@@ -52,13 +52,18 @@ class Components(Sums):
             smallest_predicted: predicted components with fewer pixels are dropped.
             smallest_labelled: labelled components with fewer pixels become void.
         """
-        siou, ppv = component_figures(
-            to_numpy(predicted),
-            to_numpy(unknown),
-            to_numpy(valid),
-            smallest_predicted,
-            smallest_labelled,
+        self.add(
+            *component_figures(
+                to_numpy(predicted),
+                to_numpy(unknown),
+                to_numpy(valid),
+                smallest_predicted,
+                smallest_labelled,
+            )
         )
+
+    def add(self, siou: Array, ppv: Array) -> None:
+        """Take the figures of one frame's components."""
         self.labelled = self.labelled + np.array([len(siou), siou.sum()])
         self.predicted = self.predicted + np.array([len(ppv), ppv.sum()])
         self.found = self.found + (siou[:, None] >= THRESHOLDS).sum(0)
@@ -105,31 +110,61 @@ def component_figures(
     """
     predicted, unknown, valid = (np.asarray(mask, bool) for mask in (predicted, unknown, valid))
     same_shape("Components", predicted=predicted, unknown=unknown, valid=valid)
-    things, _ = ndimage.label(unknown & valid, EIGHT_NEIGHBOURS)
-    guesses, _ = ndimage.label(predicted & valid, EIGHT_NEIGHBOURS)
-    guesses = _drop_small(guesses, smallest_predicted)
-    kept = _drop_small(things, smallest_labelled)
-    guesses = _drop_small(np.where((things > 0) & (kept == 0), 0, guesses))
-    count, guess_count = int(kept.max()), int(guesses.max())
-    shown = np.flatnonzero(kept | guesses)
-    pairs = kept.reshape(-1)[shown].astype(np.int64) * (guess_count + 1)
-    cells, shared = np.unique(pairs + guesses.reshape(-1)[shown], return_counts=True)
-    thing, guess = np.divmod(cells, guess_count + 1)
-    thing_size = np.bincount(thing, shared, minlength=count + 1)
-    guess_size = np.bincount(guess, shared, minlength=guess_count + 1)
-    inside = np.bincount(guess[thing > 0], shared[thing > 0], minlength=guess_count + 1)
+    things = labelled_things(unknown & valid, smallest_labelled)
+    return meeting(things, predicted & valid, smallest_predicted)
+
+
+@dataclass(frozen=True, eq=False)
+class Things:
+    """The labelled components of one frame.
+
+    Args:
+        numbers: `(H W,)` int32, from 1 without gaps; 0 elsewhere.
+        count: how many.
+        small: `(H W,)` bool, labelled but in a component that is too small, so void.
+    """
+
+    numbers: Array
+    count: int
+    small: Array
+
+
+def labelled_things(unknown: Array, smallest: int = 0) -> Things:
+    """The components of `unknown`, `(H, W)` bool, of at least so many pixels."""
+    labels, count = label_mask(unknown)
+    labels = labels.reshape(-1)
+    number = _renumbered(np.bincount(labels, minlength=count + 1), smallest)
+    numbers = number[labels]
+    return Things(numbers, int(number.max()), (labels > 0) & (numbers == 0))
+
+
+def meeting(things: Things, predicted: Array, smallest: int = 0) -> tuple[Array, Array]:
+    """`component_figures` of labelled components and `predicted`, `(H, W)` bool, void left out."""
+    labels, count = label_mask(predicted)
+    labels = labels.reshape(-1)
+    shown = np.flatnonzero(labels)
+    guess, thing = labels[shown], things.numbers[shown]
+    guess = _renumbered(np.bincount(guess, minlength=count + 1), smallest)[guess]
+    guess[things.small[shown]] = 0
+    number = _renumbered(np.bincount(guess, minlength=1))
+    guess, guesses = number[guess], int(number.max())
+    thing_size = np.bincount(things.numbers, minlength=things.count + 1)
+    guess_size = np.bincount(guess, minlength=guesses + 1)
+    inside = np.bincount(guess[thing > 0], minlength=guesses + 1)
     meet = (thing > 0) & (guess > 0)
-    thing, guess, shared = thing[meet], guess[meet], shared[meet]
+    pairs = thing[meet].astype(np.int64) * (guesses + 1) + guess[meet]
+    cells, shared = np.unique(pairs, return_counts=True)
+    thing, guess = np.divmod(cells, guesses + 1)
     overlap, touching, elsewhere = (
-        np.bincount(thing, weights, minlength=count + 1)[1:]
+        np.bincount(thing, weights, minlength=things.count + 1)[1:]
         for weights in (shared, guess_size[guess], inside[guess] - shared)
     )
     siou = overlap / (touching + thing_size[1:] - overlap - elsewhere)
     return siou, inside[1:] / guess_size[1:]
 
 
-def _drop_small(labels: Array, smallest: int = 1) -> Array:
-    """Component numbers 1..n without gaps, components of fewer pixels set to 0."""
-    keep = np.bincount(labels.reshape(-1)) >= max(smallest, 1)
+def _renumbered(sizes: Array, smallest: int = 1) -> Array:
+    """New numbers of components 0, 1, ... by size: from 1 without gaps, 0 for those too small."""
+    keep = sizes >= max(smallest, 1)
     keep[0] = False
-    return np.asarray((np.cumsum(keep) * keep).astype(np.int32)[labels])
+    return np.asarray((np.cumsum(keep) * keep).astype(np.int32))

@@ -64,7 +64,7 @@ class Patches:
 
     def add(self, scores: Array, accurate: Array) -> None:
         """Take patches: mean scores and accuracy, each `(n,)`."""
-        self.histogram.update(scores, accurate.astype(np.uint8))
+        self.histogram.update(scores, accurate)
 
     def __add__(self, other: Self) -> Self:
         total = type(self)(self.size, self.histogram.bins)
@@ -154,6 +154,30 @@ def patch_curve(counts: Array, percentiles: Array) -> list[PatchFigures]:
             )
         )
     return figures
+
+
+def replicated_patches(counts: Array, percentile: float = 50) -> Array:
+    """The three figures of every replicate at one percentile, `(R, 3)`; NaN as in `patch_curve`.
+
+    Args:
+        counts: `(R, 2, n)`, inaccurate and accurate patches per bin of score.
+        percentile: in [0, 100].
+    """
+    if not counts.shape[-1]:
+        return np.full((len(counts), 3), np.nan)
+    below = np.cumsum(counts, axis=-1)
+    patches = below.sum(1)
+    total, inaccurate = patches[:, -1], below[:, INACCURATE, -1]
+    cut = np.maximum(1, percentile * total / 100)
+    reached = np.minimum((patches < cut[:, None]).sum(1), patches.shape[1] - 1)
+    wrong, right = np.take_along_axis(below, reached[:, None, None], -1)[..., 0].T
+    doubted = inaccurate - wrong
+    parts = np.stack([right, doubted, right + doubted], 1)
+    wholes = np.stack([right + wrong, inaccurate, total], 1)
+    wholes[total == 0] = 0
+    shares = np.full(parts.shape, np.nan)
+    np.divide(parts, wholes, out=shares, where=wholes != 0)
+    return shares
 
 
 def patch_accuracy(right: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tensor]:

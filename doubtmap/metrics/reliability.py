@@ -15,8 +15,9 @@ from torch import Tensor
 
 from doubtmap.errors import DataError, UsageError
 from doubtmap.kernels import at_least_float32
+from doubtmap.kernels.counted import binned
 from doubtmap.metrics.accumulator import Array, ArrayLike, State, Sums, same_shape, to_numpy
-from doubtmap.metrics.histogram import Histogram
+from doubtmap.metrics.histogram import Histogram, keyed
 
 
 @dataclass
@@ -136,28 +137,21 @@ class Reliability:
         # Softmax, not exp of log_softmax: PyTorch's exp differs in the last bit from run to run.
         p, of_truth = log_p.softmax(0), log_p.gather(0, truth[None])[0].double()
         doubt, wrong = p.scatter(0, chosen[None], 0.0).sum(0), chosen != truth
-        at = _bin_of(1 - doubt, bins)
-        classwise = []
-        for index, probability in enumerate(p):  # one class at a time bounds the memory
-            cells = _bin_of(probability, bins)
-            hits = _count(cells[truth == index], bins)
-            sums_of = (_count(cells, bins), hits, _count(cells, bins, probability))
-            classwise.append(np.stack(sums_of, -1))
         right = p.gather(0, truth[None])[0].double()
         brier = p.double().square().sum(0) - 2 * right + 1
+        told = wrong.cpu().numpy()
         sums = ReliabilitySums(
-            np.stack([_count(at, bins), _count(at[~wrong], bins), _count(at, bins, 1 - doubt)], -1),
-            np.stack(classwise),
+            binned((1 - doubt)[None].cpu().numpy(), told, bins)[0],
+            binned(p.cpu().numpy(), truth.cpu().numpy(), bins),
             np.array([truth.numel(), float(brier.sum()), float(-of_truth.sum())]),
         )
-        return sums, doubt.cpu().numpy(), wrong.cpu().numpy()
+        return sums, doubt.cpu().numpy(), told
 
     def add(self, sums: ReliabilitySums, doubt: Array, wrong: Array) -> None:
         """Take a frame, as `measure` returns it."""
-        at = self.doubts.locate(doubt)
+        keys = keyed(doubt)
         self.sums += sums
-        self.doubts.add(at, wrong.astype(np.uint8))
-        self.doubts.add(at, 2, doubt.astype(np.float64))
+        self.doubts.update(keys, wrong, more=(2, doubt.astype(np.float64)))
 
     def __add__(self, other: Self) -> Self:
         total = type(self)(*self.sums.classwise.shape[:2])
@@ -267,15 +261,11 @@ def _select(
             f"Reliability: expected labels in [0, {count}), got {int(truth.min())} to "
             f"{int(truth.max())}. Pass void pixels as valid=False."
         )
-    selected = at_least_float32(logits.movedim(1, 0)[:, keep])
+    places = keep.reshape(-1).nonzero()[:, 0]
+    selected = at_least_float32(logits.movedim(1, 0).flatten(1).index_select(1, places))
     # Of the logits: equal probabilities may have been different logits.
     chosen = selected.argmax(0) if classes is None else classes[keep].long()
     return selected.log_softmax(0), truth, chosen
-
-
-def _bin_of(probability: Tensor, bins: int) -> Tensor:
-    """Index of the bin `(m / M, (m + 1) / M]`; 0 goes into the first."""
-    return (probability * bins).ceil().long().sub_(1).clamp_(0, bins - 1)
 
 
 def _count(at: Tensor, size: int, weight: Tensor | None = None) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,25 @@ class Keeping:
         # sum over j = 1..m of (e + rate j) / (b + j), the sum of 1 / (b + j) as an integral
         offset = (error_before - rate * before) * np.log1p(pixels / (before + 0.5))
         return float((rate * pixels + offset).sum() / pixels.sum())
+
+
+def areas_under_risk(pixels: Array, errors: Array) -> Array:
+    """`Keeping.area_under_risk` of every row, `(R,)`.
+
+    Args:
+        pixels: `(R, n)` per bin of doubt.
+        errors: `(R, n)` summed error per bin.
+    """
+    held = pixels > 0
+    before = (np.cumsum(pixels, 1) - pixels)[held]
+    error_before = (np.cumsum(errors, 1) - errors)[held]
+    ends, totals = np.concatenate([[0], np.cumsum(held.sum(1))]), pixels.sum(1)
+    pixels, errors = pixels[held], errors[held]
+    rate = errors / pixels
+    offset = (error_before - rate * before) * np.log1p(pixels / (before + 0.5))
+    parts = rate * pixels + offset
+    sums = [parts[a:b].sum() for a, b in itertools.pairwise(ends)]
+    return np.array([s / t if t else np.nan for s, t in zip(sums, totals)])
 
 
 def sparsification(by_doubt: Keeping, by_error: Keeping) -> tuple[Array, Array, Array]:

@@ -26,7 +26,7 @@ from safetensors import numpy as safetensors
 from doubtmap.datasets.reading import Rendering, left_out
 from doubtmap.engine.settings import bands_needed, hold_to, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError
-from doubtmap.files import write_atomically
+from doubtmap.files import alone, write_atomically
 from doubtmap.prediction import Prediction, Score, Segmenter, showing
 from doubtmap.reports.colours import class_colours, robust_limits
 from doubtmap.reports.overlay import write_overlay
@@ -63,6 +63,7 @@ def context_of(scores: Mapping[str, Score], tile: int) -> int:
     return STEP if near else max(STEP, tile // 4 // STEP * STEP)
 
 
+@alone
 def write_scenes(
     segmenter: Segmenter,
     paths: Sequence[Path],

@@ -26,7 +26,7 @@ from torch import Tensor
 from doubtmap.datasets.reading import scaled
 from doubtmap.engine.settings import bands_needed
 from doubtmap.errors import DataError, UsageError
-from doubtmap.files import write_atomically
+from doubtmap.files import alone, write_atomically
 from doubtmap.prediction import Score, Segmenter, showing
 from doubtmap.scoring import folders_of, prepared, score_maps
 from doubtmap.version import __version__
@@ -205,6 +205,7 @@ def _bands(segmenter: Segmenter, volume: Volume) -> Sequence[int]:
     return (1, 2, 3) if given > 2 else (1, 1, 1)
 
 
+@alone
 def write_volumes(
     segmenter: Segmenter,
     paths: Sequence[Path],

@@ -1,0 +1,344 @@
+"""Sparse tables of sums over pixels, bins of probabilities, and components of a mask.
+
+The door to `sums.c`; where it is not built, NumPy and SciPy do the same, to the last digit.
+
+A float32 has a key of 32 bits whose order is the order of the numbers. The top 12 bits name its
+*page*. A table of level l divides each page into `2 ** l` bins; 64 neighbouring bins are a block,
+which has memory once a number falls into it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from doubtmap.kernels import compiled
+from doubtmap.kernels.fused import available
+
+Array = NDArray[Any]
+
+PAGES = 4096
+FINEST = 20
+EMPTY, MIXED = -1, -2
+BLOCK = 6
+"""Of the bins' numbers, the bits within a block."""
+
+
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """Numbers as keys.
+
+    Args:
+        keys: `(N,)` uint32, ascending as the numbers are.
+        pages: those that any falls into, ascending.
+        infinite: how many numbers were NaN or infinite.
+    """
+
+    keys: Array
+    pages: Array
+    infinite: int
+
+
+def keys_of(values: Array) -> Keys:
+    """Keys of float32 numbers `(N,)`; -0.0 is 0.0."""
+    if not _compiled():
+        bits = (values + np.float32(0)).view(np.int32)
+        keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.uint32) ^ np.uint32(0x80000000)
+        pages = np.flatnonzero(np.bincount(keys >> FINEST, minlength=PAGES))
+        return Keys(keys, pages, int(np.count_nonzero(~np.isfinite(values))))
+    values, seen = np.ascontiguousarray(values), np.zeros(PAGES, np.uint8)
+    keys = np.empty(len(values), np.uint32)
+    infinite = compiled.keys(values, keys, seen)
+    return Keys(keys, np.flatnonzero(seen), infinite)
+
+
+@dataclass(eq=False)
+class Table:
+    """Sums by bin, for the blocks that hold anything.
+
+    Args:
+        level: of the bins, 0 to 20; they are `2 ** (20 - level)` keys wide.
+        channels: C, of the sums.
+    """
+
+    level: int
+    channels: int
+    used: int = 0
+    pages: Array = field(default_factory=lambda: np.empty(0, np.int64))
+    row_of_page: Array = field(default_factory=lambda: np.full(PAGES, -1, np.int32))
+    directory: Array = field(default_factory=lambda: np.empty(0, np.int32))
+    """Place of each block of each page in use, or -1."""
+    blocks: Array = field(default_factory=lambda: np.empty(0, np.int64))
+    """Number of the block at each place."""
+    counts: Array = field(init=False)
+    """`(capacity, C)`, by place and bin within the block."""
+    only: Array = field(default_factory=lambda: np.empty(0, np.int32))
+    """Per bin: the lowest bits of its only value, or `EMPTY`, or `MIXED`."""
+
+    def __post_init__(self) -> None:
+        self.counts = np.empty((0, self.channels))
+
+    @property
+    def block(self) -> int:
+        """Bits of a bin's number within its block."""
+        return min(BLOCK, self.level)
+
+    @property
+    def shift(self) -> int:
+        """Bits of a block's number within its page."""
+        return self.level - self.block
+
+    @property
+    def length(self) -> int:
+        """How many bins have memory that is in use."""
+        return self.used << self.block
+
+    def add_pages(self, new: Array) -> None:
+        """Take pages that are not in use yet into use."""
+        total = len(self.pages) + len(new)
+        self.row_of_page[new] = np.arange(len(self.pages), total)
+        self.pages = np.concatenate([self.pages, new])
+        more = np.full(len(new) << self.shift, -1, np.int32)
+        self.directory = np.concatenate([self.directory, more])
+
+    def add_blocks(self, blocks: Array) -> None:
+        """Give blocks that have no memory yet some, by their numbers."""
+        self._reserve(self.used + len(blocks))
+        end = self.used + len(blocks)
+        self.blocks[self.used : end] = blocks
+        self.directory[self._entry(blocks)] = np.arange(self.used, end)
+        self.used = end
+
+    def count(
+        self,
+        keys: Array,
+        channel: Array | int,
+        weight: float = 1.0,
+        more: Array | None = None,
+        more_channel: int = 0,
+    ) -> None:
+        """Add a weight for each key, whose page is in use.
+
+        Args:
+            keys: `(N,)` uint32.
+            channel: of the weight; one, or one for each, uint8.
+            weight: the same for all.
+            more: `(N,)` float64, added in another channel in the same pass.
+            more_channel: which.
+        """
+        if not _compiled():
+            self._count(keys, channel, weight, more, more_channel)
+            return
+        if not isinstance(channel, int):
+            channel = np.ascontiguousarray(channel, np.uint8)
+        if more is not None:
+            more = np.ascontiguousarray(more, np.float64)
+        done, total = 0, len(keys)
+        while done < total:
+            if self.used == len(self.blocks):
+                self._reserve(self.used + 1)
+            table = self._struct()
+            done = compiled.count(table, keys, done, channel, weight, more, more_channel)
+            self.used = table.used
+
+    def absorb(self, other: Table) -> None:
+        """Add the sums of another table, whose pages are in use and whose bins are no wider.
+
+        Of its channels, which are no fewer, the first are taken.
+        """
+        if other.level - self.level > other.block or not _compiled():
+            coarse = other.at_level(self.level)
+            at = self.places(coarse.numbers())
+            self.counts[at] += coarse.counts[: coarse.length, : self.channels]
+            self.only[at] = join_only(self.only[at], coarse.only[: coarse.length])
+            return
+        done, theirs = 0, other._struct()
+        while done < other.used:
+            if self.used == len(self.blocks):
+                self._reserve(self.used + 1)
+            table = self._struct()
+            done = compiled.absorb(table, theirs, done)
+            self.used = table.used
+
+    def at_level(self, level: int) -> Table:
+        """The same with wider bins."""
+        coarse, steps = Table(level, self.channels), self.level - level
+        coarse.add_pages(self.pages)
+        if not self.used:
+            return coarse
+        wide = steps + coarse.block
+        finer = self.numbers()
+        blocks, which = np.unique(finer >> wide, return_inverse=True)
+        at = (which << wide) | (finer & ((1 << wide) - 1))
+        counts = np.zeros((self.channels, len(blocks) << wide))
+        counts[:, at] = self.counts[: self.length].T
+        only = np.full(len(blocks) << wide, EMPTY, np.int32)
+        only[at] = self.only[: self.length]
+        coarse.add_blocks(blocks)
+        summed = counts.reshape(self.channels, -1, 1 << steps).sum(-1) if steps else counts
+        coarse.counts[: coarse.length] = summed.T
+        coarse.only[: coarse.length] = coarsen_only(only, steps, FINEST - self.level)
+        return coarse
+
+    def held(self) -> tuple[Array, Array, Array]:
+        """Of the bins that hold anything: keys, counts `(C, n)`, whether of one number only."""
+        order = np.argsort(self.blocks[: self.used])
+        if _compiled():
+            return compiled.held(self._struct(), order)
+        at = ((order << self.block)[:, None] + np.arange(1 << self.block)).reshape(-1)
+        at = at[self.counts[at].any(1)]
+        keys = (self.numbers()[at] << (FINEST - self.level)).astype(np.uint32)
+        return keys, np.ascontiguousarray(self.counts[at].T), self.only[at] != MIXED
+
+    def numbers(self) -> Array:
+        """`(length,)` the bins' numbers over all pages."""
+        inside = np.arange(1 << self.block)
+        return ((self.blocks[: self.used, None] << self.block) | inside).reshape(-1)
+
+    def places(self, numbers: Array) -> Array:
+        """Where bins lie in `counts`, by their numbers, of pages in use; made where they do not."""
+        blocks = numbers >> self.block
+        entry = self._entry(blocks)
+        missing = np.unique(blocks[self.directory[entry] < 0])
+        if missing.size:
+            self.add_blocks(missing)
+        start: Array = self.directory[entry].astype(np.int64) << self.block
+        at: Array = start | (numbers & ((1 << self.block) - 1))
+        return at
+
+    def _entry(self, blocks: Array) -> Array:
+        rows: Array = self.row_of_page[blocks >> self.shift].astype(np.int64)
+        return (rows << self.shift) | (blocks & ((1 << self.shift) - 1))
+
+    def _reserve(self, blocks: int) -> None:
+        """Have room for so many blocks."""
+        if blocks <= len(self.blocks):
+            return
+        room = min(max(blocks, 2 * len(self.blocks), 1024), max(blocks, len(self.directory)))
+        bins, held = room << self.block, self.length
+        counts, only = np.zeros((bins, self.channels)), np.full(bins, EMPTY, np.int32)
+        numbers = np.zeros(room, np.int64)
+        numbers[: self.used] = self.blocks[: self.used]
+        if held:
+            counts[:held], only[:held] = self.counts[:held], self.only[:held]
+        self.blocks, self.counts, self.only = numbers, counts, only
+
+    def _struct(self) -> compiled.SumsTable:
+        arrays = (self.row_of_page, self.directory, self.blocks, self.counts, self.only)
+        return compiled.SumsTable(
+            *(array.ctypes.data for array in arrays),
+            *(self.used, len(self.blocks), self.channels, self.level, self.block),
+        )
+
+    def _count(
+        self,
+        keys: Array,
+        channel: Array | int,
+        weight: float,
+        more: Array | None,
+        more_channel: int,
+    ) -> None:
+        """`count` in NumPy."""
+        low = FINEST - self.level
+        at = self.places(keys.astype(np.int64) >> low)
+        flat: Array = at * self.channels + channel
+        np.add.at(self.counts.reshape(-1), flat, weight)
+        if more is not None:
+            np.add.at(self.counts.reshape(-1), at * self.channels + more_channel, more)
+        rest = (keys & np.uint32((1 << low) - 1)).astype(np.int32)
+        first = self.only[at] == EMPTY
+        self.only[at[first]] = rest[first]
+        self.only[at[(self.only[at] != rest)]] = MIXED
+
+
+def coarsen_only(only: Array, levels: int, low: int) -> Array:
+    """The only values of bins that grow `2 ** levels` wide; `low` bits were below them."""
+    for level in range(levels):
+        left, right = only[0::2], only[1::2].copy()
+        right[right >= 0] |= 1 << (low + level)
+        only = join_only(left, right)
+    return only
+
+
+def join_only(a: Array, b: Array) -> Array:
+    """The only value of a bin that gets what two bins held."""
+    return np.where(a == EMPTY, b, np.where((b == EMPTY) | (a == b), a, MIXED))
+
+
+def binned(p: Array, truth: Array, bins: int) -> Array:
+    """Sums over the pixels by bin of their p, for each of K probabilities.
+
+    Args:
+        p: `(K, N)` in [0, 1]. Bin m is `(m / bins, (m + 1) / bins]`, 0 in the first.
+        truth: `(N,)`, whole numbers.
+        bins: how many.
+
+    Returns:
+        `(K, bins, 3)` float64: pixels, those whose truth is k, and the sum of p.
+    """
+    if p.dtype == np.float32 and _compiled():
+        return compiled.binned(np.ascontiguousarray(p), truth.astype(np.int32), bins)
+    sums = []
+    for k, own in enumerate(p):
+        with np.errstate(invalid="ignore"):  # NaN is refused by those who count it
+            at = np.ceil(own * own.dtype.type(bins)).astype(np.int64)
+        at = np.clip(at - 1, 0, bins - 1)
+        weights = (None, truth == k, own.astype(np.float64))
+        sums.append(np.stack([np.bincount(at, w, bins).astype(float) for w in weights], -1))
+    return np.stack(sums)
+
+
+def curves(positives: Array, negatives: Array, tpr: float = 0.95) -> Array:
+    """Average precision, AUROC, and FPR at `tpr`, of many curves over the same bins.
+
+    Args:
+        positives: `(R, n)` float64 per curve and bin, in ascending order of scores.
+        negatives: `(R, n)`.
+        tpr: at which the false-positive rate is taken.
+
+    Returns:
+        `(R, 3)`; NaN for rows without positives or without negatives.
+    """
+    if _compiled():
+        ours = np.ascontiguousarray(positives), np.ascontiguousarray(negatives)
+        return compiled.curves(*ours, tpr)
+    return np.array([_curve(p[::-1], n[::-1], tpr) for p, n in zip(positives, negatives)])
+
+
+def _curve(p: Array, n: Array, tpr: float) -> tuple[float, float, float]:
+    """`curves` of one row, by descending score."""
+    held = p + n != 0
+    p, n = p[held], n[held]
+    tp, fp = np.cumsum(p), np.cumsum(n)
+    if not p.sum() or not n.sum():
+        return np.nan, np.nan, np.nan
+    total, others = tp[-1], fp[-1]
+    within = (p * n / (total * others)).sum() / 2
+    return (
+        (p * tp / (tp + fp)).sum() / total,
+        (n * (tp - p)).sum() / (total * others) + within,
+        fp[np.searchsorted(tp / total, tpr, side="left")] / others,
+    )
+
+
+def label_mask(mask: Array) -> tuple[Array, int]:
+    """Number the 8-connected components of a mask.
+
+    Args:
+        mask: `(H, W)` bool.
+
+    Returns:
+        `(H, W)` int32, numbers from 1 in reading order of first pixels, 0 outside; how many.
+    """
+    if _compiled() and mask.size:
+        return compiled.label(np.ascontiguousarray(mask))
+    labels, count = ndimage.label(mask, np.ones((3, 3), int))
+    return labels, count
+
+
+def _compiled() -> bool:
+    return available()["kernels"] == "compiled"

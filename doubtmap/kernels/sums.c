@@ -1,0 +1,301 @@
+/* Sums over pixels on the CPU: sparse histograms, bins of probabilities, components of a mask.
+ *
+ * Built into one library with pixels.c; counted.py is the door, compiled.py calls it. Every sum is
+ * made in the order in which NumPy makes it, so that figures are the same to the last digit.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef _WIN32
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+#define FINEST 20
+#define PAGES 4096
+#define EMPTY (-1)
+#define MIXED (-2)
+
+/* `_Table` of compiled.py. Bins lie in blocks of 2^block, which are there once they are touched. */
+struct table {
+    const int32_t *row_of_page; /* (PAGES,), -1 where a page is not in use */
+    int32_t *directory;         /* (rows << (level - block)), the block's place, or -1 */
+    int64_t *blocks;            /* (capacity,), which block lies at a place */
+    double *counts;             /* (capacity << block, channels) */
+    int32_t *only;              /* (capacity << block,) */
+    int64_t used, capacity, channels;
+    int32_t level, block;
+};
+
+EXPORT int64_t doubtmap_table_bytes(void) { return sizeof(struct table); }
+
+/* Keys in the order of the numbers, and which pages they fall into. How many are not finite. */
+EXPORT int64_t doubtmap_keys(const float *values, int64_t n, uint32_t *keys, uint8_t *pages) {
+    int64_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, values + i, sizeof bits);
+        bits = bits == 0x80000000u ? 0 : bits; /* -0.0 and 0.0 are one number */
+        bad += (bits & 0x7F800000u) == 0x7F800000u;
+        keys[i] = bits ^ ((uint32_t)((int32_t)bits >> 31) | 0x80000000u);
+    }
+    for (int64_t i = 0; i < n; i++) pages[keys[i] >> FINEST] = 1;
+    return bad;
+}
+
+/* The place of a block, made where it is not there yet; -1 where there is no room. */
+static int64_t place_of(struct table *t, int64_t page, int64_t within) {
+    const int shift = t->level - t->block;
+    int32_t *entry = t->directory + (((int64_t)t->row_of_page[page] << shift) | within);
+    if (*entry >= 0) return *entry;
+    if (t->used == t->capacity) return -1;
+    t->blocks[t->used] = (page << shift) | within;
+    *entry = (int32_t)t->used;
+    return t->used++;
+}
+
+static int32_t joined(int32_t a, int32_t b) {
+    if (a == EMPTY || a == b) return b;
+    return b == EMPTY ? a : MIXED;
+}
+
+#if defined(__GNUC__)
+#define FETCH(place) __builtin_prefetch((place), 1)
+#else
+#define FETCH(place) ((void)(place))
+#endif
+#define AHEAD 64 /* values whose bins are on their way from memory together */
+
+/* Count values from `start` on: `weight` in the channel of each (or in `channel`), and of `more`
+ * its number in channel `more_channel`. The index reached: below n where there was no room. */
+EXPORT int64_t doubtmap_count(struct table *t, const uint32_t *keys, int64_t start, int64_t n,
+                              const uint8_t *channels, int64_t channel, double weight,
+                              const double *more, int64_t more_channel) {
+    const int low = FINEST - t->level;
+    const uint32_t rest = ((uint32_t)1 << low) - 1, inside = ((uint32_t)1 << t->block) - 1;
+    int64_t at[AHEAD];
+    while (start < n) {
+        const int64_t wanted = n - start < AHEAD ? n - start : AHEAD;
+        int64_t found = 0;
+        for (; found < wanted; found++) {
+            const uint32_t key = keys[start + found];
+            const uint32_t bin = (key & (((uint32_t)1 << FINEST) - 1)) >> low;
+            const int64_t place = place_of(t, key >> FINEST, bin >> t->block);
+            if (place < 0) break;
+            at[found] = (place << t->block) | (bin & inside);
+            FETCH(t->counts + at[found] * t->channels);
+            FETCH(t->only + at[found]);
+        }
+        for (int64_t i = 0; i < found; i++, start++) {
+            double *counts = t->counts + at[i] * t->channels;
+            counts[channels ? channels[start] : channel] += weight;
+            if (more) counts[more_channel] += more[start];
+            t->only[at[i]] = joined(t->only[at[i]], (int32_t)(keys[start] & rest));
+        }
+        if (found < wanted) break;
+    }
+    return start;
+}
+
+/* The sum of 2^d numbers (d <= 6), `step` apart, in NumPy's order. */
+static double summed(const double *x, int64_t n, int64_t step) {
+    double r[8], sum = 0.0;
+    if (n < 8) {
+        for (int64_t i = 0; i < n; i++) sum += x[i * step];
+        return sum;
+    }
+    for (int j = 0; j < 8; j++) r[j] = x[j * step];
+    for (int64_t i = 8; i < n; i += 8)
+        for (int j = 0; j < 8; j++) r[j] += x[(i + j) * step];
+    return ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
+}
+
+/* Add the blocks of `from` from `start` on, of which `to` has all pages at no finer a level, and
+ * at most 2^6 bins of `from` in one of its own; of the channels of `from` the first. The block
+ * reached. */
+EXPORT int64_t doubtmap_absorb(struct table *to, const struct table *from, int64_t start) {
+    const int d = from->level - to->level, shift = from->level - from->block;
+    const int64_t bins = (int64_t)1 << (from->block - d), wide = (int64_t)1 << d;
+    const int64_t channels = from->channels;
+    for (int64_t block = start; block < from->used; block++) {
+        const int64_t id = from->blocks[block], page = id >> shift;
+        const int64_t first = ((id & (((int64_t)1 << shift) - 1)) << from->block) >> d;
+        const int64_t place = place_of(to, page, first >> to->block);
+        if (place < 0) return block;
+        const int64_t offset = first & (((int64_t)1 << to->block) - 1);
+        for (int64_t bin = 0; bin < bins; bin++) {
+            const int64_t at = (block << from->block) + bin * wide;
+            const int64_t mine = (place << to->block) + offset + bin;
+            int32_t only = EMPTY;
+            for (int64_t k = 0; k < wide; k++) {
+                const int32_t held = from->only[at + k];
+                only = joined(only, held < 0 ? held : held | (int32_t)(k << (FINEST - from->level)));
+            }
+            if (only == EMPTY) continue;
+            to->only[mine] = joined(to->only[mine], only);
+            for (int64_t c = 0; c < to->channels; c++)
+                to->counts[mine * to->channels + c] +=
+                    summed(from->counts + at * channels + c, wide, channels);
+        }
+    }
+    return from->used;
+}
+
+/* Write the bins that hold anything, blocks in the given order: keys, counts (channels, n), and
+ * whether they hold one number only. Their number; without `keys` only that. */
+EXPORT int64_t doubtmap_held(const struct table *t, const int64_t *order, int64_t n,
+                             uint32_t *keys, double *counts, uint8_t *single) {
+    const int64_t inside = (int64_t)1 << t->block;
+    int64_t held = 0;
+    for (int64_t i = 0; i < t->used; i++) {
+        const int64_t place = order[i];
+        for (int64_t bin = 0; bin < inside; bin++) {
+            const int64_t at = (place << t->block) + bin;
+            const double *own = t->counts + at * t->channels;
+            int any = 0;
+            for (int64_t c = 0; c < t->channels; c++) any |= own[c] != 0.0;
+            if (!any) continue;
+            if (keys) {
+                keys[held] = (uint32_t)(((t->blocks[place] << t->block) + bin)
+                                        << (FINEST - t->level));
+                single[held] = t->only[at] != MIXED;
+                for (int64_t c = 0; c < t->channels; c++) counts[c * n + held] = own[c];
+            }
+            held++;
+        }
+    }
+    return held;
+}
+
+/* The sum of n numbers in NumPy's order. */
+static double pairwise(const double *x, int64_t n) {
+    double r[8], sum = 0.0;
+    if (n < 8) {
+        for (int64_t i = 0; i < n; i++) sum += x[i];
+        return sum;
+    }
+    if (n > 128) {
+        const int64_t half = n / 2 - n / 2 % 8;
+        return pairwise(x, half) + pairwise(x + half, n - half);
+    }
+    int64_t i = 8;
+    for (int j = 0; j < 8; j++) r[j] = x[j];
+    for (; i < n - n % 8; i += 8)
+        for (int j = 0; j < 8; j++) r[j] += x[i + j];
+    sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
+    for (; i < n; i++) sum += x[i];
+    return sum;
+}
+
+/* figures[row]: average precision, AUROC, and the false-positive rate where `tpr` is reached, of
+ * positives and negatives (rows, n) by ascending score; NaN where one of them is missing. `scratch`
+ * has room for 3 n. */
+EXPORT void doubtmap_curves(const double *positives, const double *negatives, int64_t rows,
+                            int64_t n, double tpr, double missing, double *scratch,
+                            double *figures) {
+    for (int64_t row = 0; row < rows; row++) {
+        const double *positive = positives + row * n, *negative = negatives + row * n;
+        double *tied = scratch, *ordered = scratch + n, *within = scratch + 2 * n;
+        double *to = figures + row * 3, all = 0.0, others = 0.0, tp = 0.0, fp = 0.0, rate = -1.0;
+        for (int64_t i = 0; i < n; i++) {
+            all += positive[i];
+            others += negative[i];
+        }
+        if (!(all > 0.0 && others > 0.0)) {
+            to[0] = to[1] = to[2] = missing;
+            continue;
+        }
+        const double pairs = all * others;
+        int64_t held = 0;
+        for (int64_t i = n - 1; i >= 0; i--) {
+            const double p = positive[i], m = negative[i];
+            if (p + m == 0.0) continue;
+            tp += p;
+            fp += m;
+            tied[held] = p * tp / (tp + fp);
+            ordered[held] = m * (tp - p);
+            within[held++] = p * m / pairs;
+            if (rate < 0.0 && tp / all >= tpr) rate = fp / others;
+        }
+        to[0] = pairwise(tied, held) / all;
+        to[1] = pairwise(ordered, held) / pairs + pairwise(within, held) / 2;
+        to[2] = rate;
+    }
+}
+
+/* sums[k][bin]: pixels, those whose `truth` is k, and the sum of their p, of p (count, n); bins
+ * `(m / bins, (m + 1) / bins]`, 0 in the first. */
+EXPORT void doubtmap_bins(const float *p, int64_t count, int64_t n, const int32_t *truth,
+                          int64_t bins, double *sums) {
+    for (int64_t k = 0; k < count; k++) {
+        const float *own = p + k * n;
+        double *to = sums + k * bins * 3;
+        for (int64_t i = 0; i < n; i++) {
+            const float scaled = own[i] * (float)bins;
+            int64_t at = (int64_t)scaled;
+            at -= (float)at == scaled; /* the ceiling less one */
+            at = at < 0 ? 0 : at >= bins ? bins - 1 : at;
+            to[at * 3] += 1.0;
+            to[at * 3 + 1] += truth[i] == k;
+            to[at * 3 + 2] += own[i];
+        }
+    }
+}
+
+static int32_t root(int32_t *parent, int32_t label) {
+    while (parent[label] != label) {
+        parent[label] = parent[parent[label]];
+        label = parent[label];
+    }
+    return label;
+}
+
+/* labels[y][x]: 0 outside of the mask, else the number, from 1, of the 8-connected component in
+ * reading order of first pixels. Their number, or -1 where memory ran out. */
+EXPORT int64_t doubtmap_label(const uint8_t *mask, int64_t rows, int64_t columns,
+                              int32_t *labels) {
+    /* A row begins at most every second pixel, and every second row, a component of its own. */
+    const int64_t most = ((rows + 1) / 2) * ((columns + 1) / 2) + 1;
+    int32_t *parent = malloc((size_t)most * sizeof *parent), made = 1;
+    if (!parent) return -1;
+    parent[0] = 0;
+    for (int64_t y = 0; y < rows; y++) {
+        const uint8_t *own = mask + y * columns;
+        int32_t *to = labels + y * columns;
+        const int32_t *up = y ? to - columns : NULL;
+        for (int64_t x = 0; x < columns; x++) {
+            int32_t label = 0;
+            if (own[x]) {
+                const int32_t left = x ? to[x - 1] : 0, above = up ? up[x] : 0;
+                const int32_t before = up && x ? up[x - 1] : 0;
+                const int32_t after = up && x + 1 < columns ? up[x + 1] : 0;
+                label = above ? above : left ? left : before;
+                /* The pixel above touches all the others, which were joined to it before. */
+                if (!above && after) {
+                    if (!label) {
+                        label = after;
+                    } else {
+                        int32_t a = root(parent, label), b = root(parent, after);
+                        label = a < b ? a : b;
+                        parent[a < b ? b : a] = label;
+                    }
+                }
+                if (!label) {
+                    parent[made] = made;
+                    label = made++;
+                }
+            }
+            to[x] = label;
+        }
+    }
+    int32_t count = 0;
+    for (int32_t label = 1; label < made; label++)
+        parent[label] = parent[label] == label ? ++count : parent[parent[label]];
+    for (int64_t i = 0; i < rows * columns; i++) labels[i] = parent[labels[i]];
+    free(parent);
+    return count;
+}

@@ -1,0 +1,123 @@
+"""Sums in C are those of NumPy and SciPy to the last digit, in any order and at any level."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doubtmap.kernels import available
+from doubtmap.kernels.counted import Table, binned, curves, keys_of, label_mask
+from doubtmap.metrics import Histogram, RankingCurve
+
+pytestmark = pytest.mark.skipif(
+    available()["kernels"] != "compiled", reason="the sums in C were not built"
+)
+some = settings(deadline=None, max_examples=15, derandomize=True)
+
+
+def both(make, *given):
+    """What C and NumPy make of the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        compiled = make(*given)
+        patch.setenv("DOUBTMAP_KERNELS", "reference")
+        return compiled, make(*given)
+
+
+def assert_same(pair):
+    for a, b in zip(*pair, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def values_of(seed, n):
+    rng = np.random.default_rng(seed)
+    wide = rng.standard_cauchy(n) * 10.0 ** rng.integers(-20, 20)
+    return np.where(rng.random(n) < 0.3, np.round(wide, 1), wide).astype(np.float32)
+
+
+def counted(values, channel, extra, level):
+    keys, table = keys_of(values), Table(level, 3)
+    table.add_pages(keys.pages)
+    table.count(keys.keys, channel, 1.0, extra, 2)
+    return table
+
+
+@some
+@given(seed=st.integers(0, 10**6), n=st.integers(0, 600), level=st.integers(0, 14))
+def test_counting_and_widening(seed, n, level):
+    values, rng = values_of(seed, n), np.random.default_rng(seed)
+    channel, extra = rng.integers(0, 2, n, np.uint8), rng.random(n)
+    coarser = rng.integers(0, level + 1)
+
+    def make():
+        fine = counted(values, channel, extra, level)
+        wide = counted(values[::2], channel[::2], extra[::2], coarser)
+        missing = np.setdiff1d(fine.pages, wide.pages)
+        wide.add_pages(missing)
+        wide.absorb(fine)
+        return *fine.held(), *wide.held()
+
+    assert_same(both(make))
+
+
+@some
+@given(seed=st.integers(0, 10**6), bins=st.sampled_from([16, 64, 1024, 1 << 16]))
+def test_parts_in_any_order_make_the_whole_bit_for_bit(seed, bins):
+    rng = np.random.default_rng(seed)
+    values, owner = values_of(seed, 800), rng.integers(0, 4, 800)
+    kind = rng.integers(0, 2, 800, np.uint8)
+    total, whole = Histogram(bins), Histogram(bins)
+    for part in rng.permutation(4):
+        one = Histogram(bins)
+        one.update(values[owner == part], kind[owner == part])
+        total.absorb(one)
+    whole.update(values, kind)
+    for name in ("counts", "lowest", "single"):
+        np.testing.assert_array_equal(getattr(total.view(), name), getattr(whole.view(), name))
+
+
+def test_memory_follows_what_was_seen():
+    histogram = Histogram(1 << 21)
+    histogram.update(values_of(0, 4000))
+    assert histogram.state()["counts"].nbytes < 4000 * 64 * 2 * 8
+    assert histogram.state()["counts"].sum() == 4000
+
+
+@some
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 400), bins=st.integers(1, 20))
+def test_bins_of_probabilities(seed, n, bins):
+    rng = np.random.default_rng(seed)
+    p = np.round(rng.random((3, n)), 2).astype(np.float32)
+    truth = rng.integers(0, 300, n)
+    assert_same(both(lambda: (binned(p, truth % 3, bins),)))
+
+
+@some
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    share=st.sampled_from([0.05, 0.3, 0.5, 0.8, 1.0]),
+)
+def test_components_are_numbered_as_scipy_does(seed, shape, share):
+    mask = np.random.default_rng(seed).random(shape) < share
+    assert_same(both(label_mask, mask))
+
+
+def test_a_grid_of_lone_pixels_has_as_many_components_as_there_can_be():
+    mask = np.zeros((31, 33), bool)
+    mask[::2, ::2] = True
+    assert label_mask(mask)[1] == 16 * 17
+
+
+@some
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 700), share=st.sampled_from([0.01, 0.5, 1]))
+def test_figures_of_many_curves_are_those_of_each(seed, n, share):
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 60, (2, 3, n)) * (rng.random((2, 3, n)) < share) * 1.0
+    positives, negatives = counts
+    compiled, plain = both(curves, positives, negatives)
+    np.testing.assert_array_equal(compiled, plain)
+    for row, p, m in zip(compiled, positives, negatives):
+        held = np.flatnonzero(p + m)[::-1]
+        curve = RankingCurve(p[held], m[held], held.astype(np.float32), held >= 0)
+        expected = (curve.average_precision(), curve.auroc(), curve.fpr_at_tpr())
+        np.testing.assert_array_equal(row, [float(figure) for figure in expected])
