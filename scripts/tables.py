@@ -23,6 +23,10 @@ from stages import Row, read  # noqa: E402
 
 KINDS = ("fog", "night", "noise", "blur", "jpeg")
 COLUMNS = {
+    "megapixels a second": "megapixels a second",
+    "x network": "x network",
+    "x network, processor": "x network, processor time",
+    "peak GB": "peak memory, GB",
     "miou": "mIoU",
     "open_miou": "open mIoU",
     "unknown.auprc": "unknown AUPRC",
@@ -96,11 +100,12 @@ PAGES = {
     "nflowjs.md": "nflowjs",
     "decisions.md": "wrong",
     "speed.md": "speed",
+    "large.md": "large",
     "calibration.md": "calibration",
-    "networks.md": "networks",
+    "bring_your_network.md": "networks",
 }
 """Each page of docs/measured with the results that its tables show."""
-TIMED = ("speed",)
+TIMED = ("speed", "large")
 """Results whose rows are pieces of work, not scores."""
 
 
@@ -217,7 +222,7 @@ COMPARED: dict[str, tuple[str, Callable[[Any], str]]] = {
     "milliseconds": ("forward, ms", lambda value: f"{value:.0f}"),
     "processor_ratio_to_forward": ("later calls, x forward", lambda value: f"{value:.2f}"),
 }
-"""Columns of `docs/measured/networks.md`, and how their figures are written."""
+"""Columns of `docs/measured/bring_your_network.md`, and how their figures are written."""
 
 
 def compared(rows: list[Row], name: str) -> str:
