@@ -176,7 +176,10 @@ def _sentences(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(path, "more")) from error
     except MemoryError as error:
-        raise DataError(f"{path}: out of memory. Cut the image into tiles first.") from error
+        raise DataError(
+            f"{path}: out of memory while it was read ({path.stat().st_size / 1e6:.0f} MB). Cut "
+            "the image into tiles first."
+        ) from error
     except (*_DAMAGE, zlib.error) as error:
         raise DataError(_unreadable(path, error)) from error
 

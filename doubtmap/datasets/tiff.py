@@ -81,7 +81,7 @@ def is_usual(image: Image.Image) -> bool:
         return False
     if samples > len(image.getbands()) or (samples > 1 and tags.get(_PLANAR, 1) != 1):
         return False
-    if tags.get(_COMPRESSION, 1) not in _UNPACKED or "RGBa" in str(image.tile):
+    if tags.get(_COMPRESSION, 1) not in _UNPACKED or "RGBa" in str(getattr(image, "tile", "")):
         return False  # RGBa: colours that Pillow would divide by their alpha
     kind = (bits.pop(), kinds.pop())
     deep = kind == (16, 1) or (samples == 1 and kind in ((16, 2), (32, 2), (32, 3)))
