@@ -184,17 +184,6 @@ LAYOUTS: dict[str, Layout] = {
         paper="ACDC: The Adverse Conditions Dataset with Correspondences for Semantic Driving "
         "Scene Understanding, Sakaridis, Dai and Van Gool, 2021, https://arxiv.org/abs/2104.13395",
     ),
-    "ade20k": Layout(
-        title="ADE20K scene parsing, 150 classes",
-        images=("images/{split}/{frame}.jpg",),
-        labels=("annotations/{split}/{frame}.png",),
-        values=LabelValues(ADE20K, void=(0,)),
-        default_split="validation",
-        below=("", "ADEChallengeData2016"),
-        homepage="https://groups.csail.mit.edu/vision/datasets/ADE20K/",
-        paper="Scene Parsing through ADE20K Dataset, Zhou et al., 2017, "
-        "https://doi.org/10.1109/CVPR.2017.544",
-    ),
     # As the authors' configuration and evaluation have it
     # (https://github.com/lmb-freiburg/diffusion-for-ood, configs/datasets/test/ade_ood.py).
     "ade-ood": Layout(
@@ -206,6 +195,17 @@ LAYOUTS: dict[str, Layout] = {
         homepage="https://ade-ood.github.io",
         paper="Diffusion for Out-of-Distribution Detection on Road Scenes and Beyond, Galesso et "
         "al., 2024, https://arxiv.org/abs/2407.15739",
+    ),
+    "ade20k": Layout(
+        title="ADE20K scene parsing, 150 classes",
+        images=("images/{split}/{frame}.jpg",),
+        labels=("annotations/{split}/{frame}.png",),
+        values=LabelValues(ADE20K, void=(0,)),
+        default_split="validation",
+        below=("", "ADEChallengeData2016"),
+        homepage="https://groups.csail.mit.edu/vision/datasets/ADE20K/",
+        paper="Scene Parsing through ADE20K Dataset, Zhou et al., 2017, "
+        "https://doi.org/10.1109/CVPR.2017.544",
     ),
     "bdd100k": Layout(
         title="BDD100K semantic segmentation",
