@@ -9,9 +9,9 @@ from pathlib import Path
 
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.description import FILE_NAME, LABEL_MAP, read_description
-from doubtmap.datasets.labelled_folder import NotThereError, open_folder
+from doubtmap.datasets.labelled_folder import NotThereError, open_folder, splits_of
 from doubtmap.datasets.layouts import LAYOUTS
-from doubtmap.datasets.pairs import pair_images
+from doubtmap.datasets.pairs import is_saved, open_saved, pair_images
 from doubtmap.errors import DataError, UsageError
 
 
@@ -26,7 +26,8 @@ def open_dataset(
 
     Args:
         text: `LAYOUT:PATH` or `LAYOUT:PATH:SPLIT` with a name of `LAYOUTS`; `folder:PATH[:SPLIT]`
-            for a folder with a `doubtmap.toml`; `synthetic:N` for N drawn streets. Or a data set in
+            for a folder with a `doubtmap.toml`, or one that `save_to_disk` of Hugging Face's
+            datasets wrote; `synthetic:N` for N drawn streets. Or a data set in
             Python: a torch `Dataset` or `DataLoader`, a Hugging Face data set, a list of pairs.
         seed: of the drawn streets.
         classes: of a data set in Python, in the order of the numbers in its masks.
@@ -58,6 +59,8 @@ def open_dataset(
             "(relative ones start at the current folder)."
         )
     try:
+        if name == "folder" and is_saved(root):
+            return open_saved(root, split, classes, void)
         if name == "folder":
             files, layout = read_description(root)
             return open_folder(files, layout, layout.title, split)
@@ -80,14 +83,19 @@ def fitting_layouts(root: Path) -> list[str]:
     """The names of the layouts of which a folder has images and labels."""
     fit = []
     for name, layout in LAYOUTS.items():
-        try:
-            open_folder(root, layout, name, None)
-        except (DataError, UsageError):
-            continue
-        fit.append(name)
-    if (root / FILE_NAME).is_file() or (root / LABEL_MAP).is_file():
+        if any(_opens(root, name, split) for split in (None, *splits_of(root, layout))):
+            fit.append(name)
+    if (root / FILE_NAME).is_file() or (root / LABEL_MAP).is_file() or is_saved(root):
         fit.append("folder")
     return fit
+
+
+def _opens(root: Path, name: str, split: str | None) -> bool:
+    try:
+        open_folder(root, LAYOUTS[name], name, split)
+    except (DataError, UsageError):
+        return False
+    return True
 
 
 def _synthetic(count: str, text: str, seed: int) -> Dataset:
