@@ -91,6 +91,8 @@ def _opened(text: str, model: Sequence[str]) -> tuple[Dataset, str, list[str]]:
     path, split = path_and_split(text)
     root = Path(path).expanduser()
     if not root.is_dir():
+        if not colon:
+            raise DataError(f"{root}: expected the folder of a data set, found none. Check it.")
         return open_dataset(text), "", []
     if fit is None or (fit == ["folder"] and "folder" not in fitting_layouts(root)):
         fit = fitting_layouts(root)
