@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from doubtmap.datasets import open_dataset
+from doubtmap.datasets import LAYOUTS, open_dataset
 from doubtmap.datasets.checking import check
 from doubtmap.datasets.guessing import guessed
 from doubtmap.errors import DataError
@@ -73,7 +73,9 @@ def test_the_screen_of_the_docs(tmp_path, monkeypatch):
         label = np.where((label == 1) & (k > 4), 7, label).astype(np.uint8)
         put(root / "labels" / place, label)
     (root / "doubtmap.toml").write_text(SPLIT)
-    shown = re.search(r"\$ doubtmap check yard road,car,building\n((?:    .*\n|\n)+?)\n\S", DOCS.read_text())
+    shown = re.search(
+        r"\$ doubtmap check yard road,car,building\n((?:    .*\n|\n)+?)\n\S", DOCS.read_text()
+    )
     lines = [line[4:].rstrip() for line in shown[1].splitlines()]
     printed = check("yard", ["road", "car", "building"]).splitlines()
     assert "\n".join(lines).split() == "\n".join(printed).split()
@@ -88,7 +90,9 @@ def test_values_that_nothing_describes(tmp_path):
 
 
 def test_classes_counted_from_one(tmp_path):
-    toml = PLAIN.replace("0\n", "1\n", 1).replace("car = 1", "car = 2").replace("sky = 2", "sky = 3")
+    toml = (
+        PLAIN.replace("0\n", "1\n", 1).replace("car = 1", "car = 2").replace("sky = 2", "sky = 3")
+    )
     assert any("counted from 1?" in line for line in warnings(fill(tmp_path, toml=toml)))
 
 
@@ -131,7 +135,6 @@ def test_labels_on_their_side(tmp_path):
     ("said", "turn"),
     [
         ("upside down", lambda x: x[::-1, ::-1]),
-        ("mirrored", lambda x: x[:, ::-1]),
         ("turned to the right", np.rot90),
         ("turned to the left", lambda x: np.rot90(x, -1)),
     ],
@@ -236,3 +239,21 @@ def test_images_of_other_splits_are_not_left_beside(folder):
     folder.image("images/stray.jpg")
     (note,) = open_dataset(f"dubai:{folder.root}:val").notes
     assert note.startswith("1 picture beside the 1 images was not taken")
+
+
+def test_the_layouts_of_the_docs_are_those_of_the_code():
+    shown = re.search(r"<!-- layouts -->\n(.*?)<!-- end -->", DOCS.read_text(), re.DOTALL)[1]
+    assert shown == layout_rows()
+
+
+def layout_rows():
+    """A row for each layout: its name, what it is, its splits."""
+    rows = []
+    for name, layout in LAYOUTS.items():
+        default = layout.default_split
+        others = [*layout.parts, *layout.selections]
+        named = [default, *(split for split in others if split != default)] if default else []
+        splits = ", ".join(f"`{split}`" for split in named)
+        more = ", and what else lies there" if layout.splits_by_path else ""
+        rows.append(f"| `{name}` | [{layout.title}]({layout.homepage}) | {splits or '-'}{more} |\n")
+    return "".join(rows)
