@@ -85,7 +85,10 @@ def is_usual(image: Image.Image) -> bool:
         return False  # RGBa: colours that Pillow would divide by their alpha
     kind = (bits.pop(), kinds.pop())
     deep = kind == (16, 1) or (samples == 1 and kind in ((16, 2), (32, 2), (32, 3)))
-    return kind in ((1, 1), (8, 1)) or (deep and tags.get(_PHOTOMETRIC, 1) in (1, 2))
+    # Pillow swaps the bytes of some deep values that libtiff has swapped already.
+    swapped = tags.prefix == b"MM" and tags.get(_COMPRESSION, 1) != 1
+    plain = tags.get(_PHOTOMETRIC, 1) in (1, 2) and not swapped
+    return kind in ((1, 1), (8, 1)) or (deep and plain)
 
 
 def _pages(image: Image.Image) -> int:
