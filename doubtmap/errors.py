@@ -50,8 +50,11 @@ _NO_MEMORY = (
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory has ended."""
     said = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY)
+    named = type(error).__name__ == "OutOfMemoryError"  # PyTorch's, which need not say it
+    return (
+        named
+        or isinstance(error, MemoryError)
+        or (isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY))
     )
 
 
