@@ -34,7 +34,7 @@ from doubtmap.datasets.reading import (
 )
 from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import bands_needed, hold_to, model_settings, score_settings
-from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.errors import DataError, ModelError, UsageError, within_memory
 from doubtmap.files import alone, write_atomically
 from doubtmap.models.layers import deepest_layer, probe_image
 from doubtmap.models.module import before_activation
@@ -119,9 +119,9 @@ def _attempt(
 ) -> ScoredImage | None:
     """The image scored; None where the network gives nothing that can be used."""
     try:
-        with showing(path.name):
+        with showing(path.name), within_memory(image.shape[-2:]):
             prediction = segmenter(image[None])
-        return ScoredImage(path, image, prediction, score_maps(prediction, scores))
+            return ScoredImage(path, image, prediction, score_maps(prediction, scores))
     except DataError as error:
         if skipped is None:
             raise DataError(f"{path}: {error}") from error

@@ -1,5 +1,7 @@
 """What `doubtmap score` holds on to while the network works."""
 
+import json
+import types
 import weakref
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from PIL import Image
 from torch import nn
 
 import doubtmap as dm
+from doubtmap.datasets.reading import Rendering
+from doubtmap.datasets.survey import survey
 from doubtmap.fitting import fit_score
 from doubtmap.objects import ObjectRule
 from doubtmap.objects.writing import write_objects
@@ -17,6 +21,7 @@ from doubtmap.prediction import Prediction
 from doubtmap.reports.scales import natural_scale
 from doubtmap.scores import divergence, entropy, gradient, margin, max_softmax
 from doubtmap.scoring import score_images, write_scores
+from doubtmap.segments.page import _card, write_segments
 
 
 class Forgetful:
@@ -170,3 +175,42 @@ def test_a_fit_names_an_image_that_gives_nan(one_black, tmp_path):
 def test_arrays_in_place_of_logits_are_refused_in_a_sentence():
     with pytest.raises(dm.UsageError, match=r"got ndarray\. Convert an array with torch.from_n"):
         dm.scores.entropy(np.zeros((1, 3, 4, 4)))
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """Images of 12 of 16 bits, one of them dark."""
+    paths = []
+    for top in (4000, 200):
+        values = np.linspace(0, top, 64 * 48).reshape(48, 64).astype(np.uint16)
+        paths.append(tmp_path / f"{top}.png")
+        Image.fromarray(values).save(paths[-1])
+    return paths
+
+
+def test_deep_images_have_one_range_in_objects_and_info(deep, tmp_path, run):
+    line = ("objects", "demo", *map(str, deep), "--threshold", "0.5", "--out", str(tmp_path / "o"))
+    code, _, error = run(*line)
+    assert code == 0 and "so 0 to 4095 was taken as black to white in all of them" in error
+    info = json.loads((tmp_path / "o/objects.json").read_text())["info"]
+    assert info["range"] == [0, 4095]
+    code, said, _ = run("info", "demo", str(deep[1]))
+    assert code == 0 and "so 0 to 255 was taken" in said
+    code, said, _ = run("info", "demo", str(deep[1]), "--range", "0,4095")
+    assert code == 0 and "0 to 4095 is black to white" in said
+    code, _, error = run("info", "demo", str(deep[1]), "--range", "9,3")
+    assert code == 2 and "--range: expected LOW,HIGH" in error
+
+
+def test_cards_of_a_review_show_images_as_the_run_read_them(deep, tmp_path):
+    """The dark image stays dark, though by itself it would be stretched to white."""
+    review = types.SimpleNamespace(
+        names=[str(path) for path in deep],
+        card=lambda index, pixels, labels, name: pixels,
+    )
+    (tmp_path / "segments").mkdir()
+    write_segments(tmp_path / "segments/200.png", np.zeros((48, 64), np.int32))
+    names = {path: path.stem for path in deep}
+    rendering = survey([(path, None) for path in deep], Rendering()).rendering
+    pixels = _card(tmp_path, review, 1, names, rendering)
+    assert pixels.max() == round(200 * 255 / 4095)

@@ -16,12 +16,13 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    Range,
     Resume,
     Scores,
     Seed,
     SkipBad,
     collected,
-    read_numbers,
+    read_range,
     score_or_usual,
     seeded,
 )
@@ -48,12 +49,7 @@ def score(
             "png, and geotiff for images that say where on earth they lie.",
         ),
     ] = None,
-    range: Annotated[
-        str | None,
-        option(
-            DATA, "LOW,HIGH: black and white of images of more than 8 bits.", metavar="LOW,HIGH"
-        ),
-    ] = None,
+    range: Range = None,
     every: Annotated[int, option(DATA, "Look at each N-th frame of films.", min=1)] = 1,
     axis: Annotated[int, option(DATA, "Across which volumes are cut: 0, 1 or 2.")] = 2,
     limit: Limit = None,
@@ -62,8 +58,7 @@ def score(
     seed: Seed = 0,
 ) -> None:
     """Doubt maps, classes and overlays of images; of films and volumes, too."""
-    if range is not None and len(read_numbers("--range", range)) != 2:
-        raise UsageError(f"--range: expected LOW,HIGH such as 0,4095, got {range}.")
+    span = read_range(range)
     from doubtmap.films import write_films
     from doubtmap.progress import progress_bar
     from doubtmap.scenes import write_scenes
@@ -75,7 +70,6 @@ def score(
     seeded(seed)
     segmenter = network.open(model, seed)
     wanted = score_or_usual(scores, segmenter)
-    span: Any = read_numbers("--range", range) if range is not None else None
     about: dict[str, Any] = {"command": command_line()}
     paths = collected(images, limit) if kind is None else []
 

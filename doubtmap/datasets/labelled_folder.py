@@ -125,7 +125,14 @@ class LabelledFolder:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results on this data set must know of its files, in sentences."""
-        return (*left_beside(self.root, self.files), *self.looked_at.notes)
+        return (*left_beside(self.root, self.files, self._of_other_splits), *self.looked_at.notes)
+
+    def _of_other_splits(self) -> set[Path]:
+        return {
+            self.root / image["file"]
+            for split in splits_of(self.root, self.layout)
+            for image in _images(self.root, self.layout, split)
+        }
 
 
 def _other_size(image: Path, size: tuple[int, int], label: Path, shape: tuple[int, ...]) -> str:

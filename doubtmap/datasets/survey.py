@@ -6,7 +6,7 @@ How deep its images are, which way up, what palettes its labels have, what lies 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -140,7 +140,7 @@ def _of_range(
     return (
         f"Images of more than 8 bits{some}: {looked}, so {span[0]:g} to {span[1]:g} was taken as "
         "black to white in all of them. If another range is meant, say range = [LOW, HIGH] in "
-        "doubtmap.toml, or --range of score."
+        "doubtmap.toml, or --range LOW,HIGH for images without labels."
     )
 
 
@@ -204,8 +204,16 @@ def check_palettes(labels: Sequence[Path]) -> None:
         meant.update({place: colour for colour, place in own.items() if place not in meant})
 
 
-def left_beside(root: Path, taken: Sequence[Pair]) -> list[str]:
-    """A note of the pictures that lie beside the images that were taken, and were not."""
+def left_beside(
+    root: Path, taken: Sequence[Pair], elsewhere: Callable[[], Collection[Path]] = tuple
+) -> list[str]:
+    """A note of the pictures that lie beside the images that were taken, and were not.
+
+    Args:
+        root: the folder of the data set.
+        taken: images and labels.
+        elsewhere: gives images that belong to other splits; asked for where any are beside.
+    """
     files = {path for pair in taken for path in pair if path is not None}
     folders = {image.parent for image, _ in taken}
     beside = [
@@ -217,6 +225,8 @@ def left_beside(root: Path, taken: Sequence[Pair]) -> list[str]:
         and not path.name.startswith(".")
         and path.is_file()
     ]
+    known = set(elsewhere()) if beside else set()
+    beside = [path for path in beside if path not in known]
     if not beside:
         return []
     suffixes = Counter(path.suffix for path in beside)

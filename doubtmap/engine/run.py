@@ -30,7 +30,7 @@ from doubtmap.engine.settings import (
     score_settings,
     with_bands_of,
 )
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError, UsageError, within_memory
 from doubtmap.prediction import Prediction, Score, Segmenter, showing
 
 AHEAD = 3
@@ -129,7 +129,8 @@ class Run:
 
     def _predicted(self, sample: Sample) -> Prediction:
         try:
-            with self.timed("forward"), showing(sample.name):
+            size = sample.image.shape[-2:]
+            with self.timed("forward"), showing(sample.name), within_memory(size):
                 return self.segmenter(sample.image[None])
         except DataError as error:
             raise DataError(f"{sample.name}: {error}") from error

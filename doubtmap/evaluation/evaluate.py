@@ -27,7 +27,7 @@ from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahea
 from doubtmap.engine.seen import who_has_seen
 from doubtmap.engine.settings import with_bands_of
 from doubtmap.engine.shelf import Shelf
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, within_memory
 from doubtmap.evaluation.asking import scores_asked
 from doubtmap.evaluation.components import DEFAULT_SIZES, find_components
 from doubtmap.evaluation.examples import pick_examples
@@ -223,7 +223,8 @@ def tally_pixels(
             if told is None:
                 continue
             try:
-                with run.timed("scores"):
+                enough = within_memory(sample.image.shape[-2:], sample.name)
+                with enough, run.timed("scores"):
                     maps = score_maps(told[0], run.scores)
             except DataError as error:
                 run.leave_out(sample, error)

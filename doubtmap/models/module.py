@@ -82,7 +82,7 @@ def explained(x: Tensor) -> Iterator[None]:
     """
     try:
         yield
-    except (DoubtmapError, RuntimeError, ValueError, AssertionError):
+    except (DoubtmapError, RuntimeError, ValueError, AssertionError, MemoryError):
         raise
     except Exception as error:
         raise ModelError(
