@@ -177,7 +177,7 @@ def _values(content: dict[str, Any], folder: Path) -> LabelValues:
     meanings = {key: content.get(key, []) for key in _MEANINGS}
     named = {**{f"classes.{name}": value for name, value in classes.items()}, **meanings}
     raw = {key: _raw_values(value, key, triples) for key, value in named.items()}
-    codes = _without_clashes(raw) if triples else raw
+    codes = _without_clashes(raw) if triples else _greys(raw)
     values = LabelValues(
         classes={name: codes[f"classes.{name}"] for name in classes},
         **{key: codes[key] for key in _MEANINGS},
@@ -270,6 +270,22 @@ def _without_clashes(raw: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
         key: tuple(value for value in values if value > HIGHEST_VALUE)
         if key.startswith("classes.") or any(value > HIGHEST_VALUE for value in values)
         else values
+        for key, values in raw.items()
+    }
+
+
+def _greys(raw: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Where all classes are colours, numbers that are void and the like are greys, too."""
+    of_classes = [v for key, values in raw.items() if key.startswith("classes.") for v in values]
+    if not of_classes or min(of_classes) <= HIGHEST_VALUE:
+        return raw
+    greys = {
+        key: [colour_value(value, value, value) for value in values if 0 <= value <= 255]
+        for key, values in raw.items()
+    }
+    listed = {value for values in raw.values() for value in values}
+    return {
+        key: (*values, *(grey for grey in greys[key] if grey not in listed))
         for key, values in raw.items()
     }
 

@@ -37,6 +37,9 @@ _ORIENTATION = 0x0112
 _BLACK_AND_WHITE = np.array([[0] * 3] + [[255] * 3] * 255, np.uint8)
 """The palette of files of one bit."""
 
+_SPREAD = {"L;2": 85, "L;4": 17}
+"""By what greys of two and four bits are multiplied to be shown."""
+
 
 @dataclass(frozen=True, eq=False)
 class Raster:
@@ -45,7 +48,8 @@ class Raster:
     Args:
         pixels: `(H, W, bands)` of any type of number, turned as stored.
         format: of the file, such as `PNG`.
-        palette: `(256, 3)` uint8 where the one band holds places in it.
+        palette: `(256, 3)` uint8 where the one band holds places in it; also the greys as which
+            values of one, two and four bits are shown.
         white: the brightest value that the file says it may have, where it says so.
         orientation: EXIF's, 1 to 8; how to turn the pixels upright.
         pages: pages of one size in the file.
@@ -158,6 +162,28 @@ def read_header(path: str | Path) -> Header:
             raster = read_raster(path)
             height, width, _ = raster.pixels.shape
             return Header(height, width, "TIFF", "TIFF", raster.orientation, deep=True)
+
+
+def lossy_format(path: str | Path, format: str) -> bool:
+    """Whether a file that can be read was compressed in a way that changes values.
+
+    Args:
+        path: the file.
+        format: as its `Raster` says it.
+    """
+    if format == "WEBP":
+        return b"VP8L" not in Path(path).read_bytes()
+    if format == "JPEG2000":
+        content = Path(path).read_bytes()
+        # The last byte of its coding style tells the reversible transform from the other.
+        return content[content.find(b"\xff\x52") + 13] == 0
+    if format == "TIFF":
+        try:
+            with Image.open(path, formats=("TIFF",)) as image:
+                return image.tag_v2.get(259) in (6, 7)  # type: ignore[attr-defined]
+        except UnidentifiedImageError:
+            return False
+    return format in ("JPEG", "MPO", "AVIF", "HEIF")
 
 
 @contextmanager
@@ -287,6 +313,7 @@ def _of_image(image: Image.Image, content: bytes) -> Raster:
     orientation = 1 if format == "TIFF" else _orientation(image, io.BytesIO(content))
     if _sixteen_bit_png(image) and image.mode in ("RGB", "RGBA", "LA"):
         return Raster(_deep_png(content), format, orientation=orientation)
+    spread = next((_SPREAD.get(str(tile[3]), 0) for tile in getattr(image, "tile", ())), 0)
     image.load()
     palette = None
     if image.mode == "1":
@@ -298,6 +325,10 @@ def _of_image(image: Image.Image, content: bytes) -> Raster:
     pixels = np.array(image.convert("L") if image.mode == "1" else image)
     if palette is _BLACK_AND_WHITE:
         pixels = (pixels > 0).astype(np.uint8)
+    if spread and image.mode == "L":
+        pixels //= spread
+        palette = np.arange(256).clip(0, 255 // spread)[:, None].repeat(3, 1).astype(np.uint8)
+        palette *= spread
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     return Raster(pixels, format, palette, orientation=orientation)
