@@ -409,6 +409,12 @@ def as_prediction(logits: Prediction | Tensor) -> Prediction:
     """Let scores that are plain arithmetic on logits take a tensor `(B, C, H, W)` too."""
     if isinstance(logits, Prediction):
         return logits
+    if not isinstance(logits, Tensor):
+        raise UsageError(
+            f"expected a Prediction, or logits as a torch.Tensor (B, C, H, W), got "
+            f"{type(logits).__name__}. Give what the segmenter returns; of an array, "
+            "torch.from_numpy(...)."
+        )
     return Prediction(
         logits, size=(logits.shape[-2], logits.shape[-1]) if logits.ndim > 1 else (0, 0)
     )

@@ -173,11 +173,11 @@ def _values(content: dict[str, Any], folder: Path) -> LabelValues:
     other = _text(content, "other")
     if other is not None and other not in _MEANINGS:
         raise _Mistake(f'expected other = "known", "unknown" or "void", got "{other}".')
-    triples = bool(classes) and all(map(_is_triple, classes.values()))
+    triples = bool(classes) and all(map(_is_colour, classes.values()))
     meanings = {key: content.get(key, []) for key in _MEANINGS}
     named = {**{f"classes.{name}": value for name, value in classes.items()}, **meanings}
     raw = {key: _raw_values(value, key, triples) for key, value in named.items()}
-    codes = _without_clashes(raw) if triples else _greys(raw)
+    codes = _greys(_without_clashes(raw)) if triples else raw
     values = LabelValues(
         classes={name: codes[f"classes.{name}"] for name in classes},
         **{key: codes[key] for key in _MEANINGS},
@@ -226,8 +226,15 @@ def _is_triple(value: object) -> bool:
     )
 
 
+def _is_colour(value: object) -> bool:
+    """Whether a class is described by a colour or colours, in any form, or by a bare triple."""
+    if isinstance(value, list) and not _is_triple(value):
+        return bool(value) and all(map(_is_colour, value))
+    return _is_triple(value) or isinstance(value, dict) or str(value).startswith("#")
+
+
 def _raw_values(value: object, key: str, triples: bool) -> tuple[int, ...]:
-    """Numbers and colours; a bare triple is both, where all classes are triples."""
+    """Numbers and colours; a bare triple is both, where all classes are colours."""
     if isinstance(value, dict):
         value = value.get("colour", value.get("color", value))
         value = [value] if _is_triple(value) else value

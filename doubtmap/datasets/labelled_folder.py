@@ -128,7 +128,8 @@ class LabelledFolder:
         layout = self.layout
         if layout.listing or layout.parts or layout.selections or layout.only or layout.without:
             return []
-        fields = {key: self.fields[0][key] for key in ("split",) if key in self.fields[0]}
+        split = self.fields[0].get("split") if self.fields else None
+        fields = {"split": split} if split else {}
         taken = {label for _, label in self.files} | {image for image, _ in self.files}
         alone = [
             found["file"]
@@ -195,8 +196,6 @@ def open_folder(root: Path, layout: Layout, layout_name: str, split: str | None)
     if not images:
         raise NotThereError(_no_images(top, layout, layout_name, split))
     images, labels = _without_labels(root, layout, layout_name, images)
-    if not images:
-        raise NotThereError(_no_images(top, layout, layout_name, split))
     missing = {
         index: _no_label(root, layout, layout_name, image)
         for index, (image, label) in enumerate(zip(images, labels))
@@ -237,14 +236,14 @@ def _without_labels(
         if label not in (None, root / image["file"])
         or not (root / image["file"] in masks or _is_label(image, layout))
     ]
+    if not kept:
+        return images, labels
     return [image for image, _ in kept], [label for _, label in kept]
 
 
 def _is_label(image: Mapping[str, str], layout: Layout) -> bool:
     """Whether a file that was found as an image has the name of a label, of whatever image."""
-    return any(
-        fits(label, image["file"]) for label in layout.labels if label not in layout.images
-    )
+    return any(fits(label, image["file"]) for label in layout.labels if label not in layout.images)
 
 
 def _split(root: Path, layout: Layout, layout_name: str, split: str | None) -> str | None:
@@ -273,7 +272,7 @@ def _images(root: Path, layout: Layout, split: str | None) -> list[dict[str, str
         return _listed_images(root, layout, layout.listing, fields)
     found: dict[str, dict[str, str]] = {}
     for pattern in layout.images:
-        for image in find(root, pattern, fields):
+        for image in find(root, pattern, fields, of_images=True):
             if _belongs(image, part or {}) and not _matches(image["file"], layout.without):
                 found.setdefault(image["file"], image)
     chosen = [file for file in found if layout.only and fnmatchcase(file, layout.only)]

@@ -42,13 +42,16 @@ def misnamed_field(pattern: str) -> str | None:
     return next((name for name in names if not name.isidentifier()), None)
 
 
-def find(root: Path, pattern: str, fields: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def find(
+    root: Path, pattern: str, fields: Mapping[str, str], *, of_images: bool = False
+) -> Iterator[dict[str, str]]:
     """Files under `root` that match, in sorted order, as the fields that they fill.
 
     Args:
         root: folder to search; hidden files are left out.
         pattern: relative to `root`.
         fields: fields that are already known.
+        of_images: where the pattern does not say the suffix, leave out files of other kinds.
 
     Yields:
         All fields, and `file` (path relative to `root`, with `/`), `folder` and `stem` of it.
@@ -56,8 +59,11 @@ def find(root: Path, pattern: str, fields: Mapping[str, str]) -> Iterator[dict[s
     body, suffix = _parted(pattern)
     expression = _expression(pattern, fields)
     for file in _files(root, _shell_pattern(body, fields) + _any_case(suffix)):
+        path = PurePosixPath(file)
+        kind = path.suffix.lower().lstrip(".")
+        if of_images and not suffix and kind and kind not in (*IMAGE_SUFFIXES, "npy"):
+            continue
         if match := expression.fullmatch(file):
-            path = PurePosixPath(file)
             named = {"file": file, "folder": str(path.parent), "stem": path.stem}
             yield {**named, **fields, **match.groupdict()}
 
@@ -104,7 +110,9 @@ def _listed(folder: str, _: int) -> dict[str, dict[str, list[str]]]:
     for name in sorted(os.listdir(folder)):  # noqa: PTH208
         path = PurePosixPath(name)
         if not name.startswith("."):
-            found.setdefault(path.suffix.lower(), {}).setdefault(_composed(path.stem), []).append(name)
+            found.setdefault(path.suffix.lower(), {}).setdefault(_composed(path.stem), []).append(
+                name
+            )
     return found
 
 

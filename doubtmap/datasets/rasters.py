@@ -254,7 +254,7 @@ def _array(content: bytes, path: Path) -> NDArray[Any]:
     values: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
     if values.ndim == 2:
         values = values[..., None]
-    if values.ndim == 3 and values.shape[2] > 16 and values.shape[0] <= 16:
+    if values.ndim == 3 and 4 < values.shape[2] > values.shape[0] <= 16:
         values = values.transpose(1, 2, 0)
     if values.ndim != 3 or values.dtype.kind not in "buif" or not values.size:
         raise DataError(

@@ -157,9 +157,7 @@ def implied_range(found: Sequence[Brightness], where: object) -> tuple[float, fl
 _SAY = "Say which are black and white: range = [LOW, HIGH] in doubtmap.toml, --range of score."
 
 
-def _scaled(
-    pixels: NDArray[Any], low: float, high: float, path: str | Path
-) -> NDArray[np.uint8]:
+def _scaled(pixels: NDArray[Any], low: float, high: float, path: str | Path) -> NDArray[np.uint8]:
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise DataError(_not_finite(path))
     if pixels.dtype == np.uint16 and low == 0 and high == int(high):
@@ -218,7 +216,7 @@ def _whole(values: NDArray[Any], path: str | Path) -> NDArray[Any]:
                 f"column {x}, and {int(broken.sum())} such pixels. Save labels without blending."
             )
     limits = np.iinfo(np.int32)
-    if values.min() < limits.min or values.max() > limits.max:
+    if float(values.min()) < limits.min or float(values.max()) > limits.max:
         raise DataError(
             f"{path}: expected label values of at most 32 bits, got {values.min()} to "
             f"{values.max()}. Convert the file."
