@@ -34,9 +34,6 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, str
 
 _ORIENTATION = 0x0112
 
-_BLACK_AND_WHITE = np.array([[0] * 3] + [[255] * 3] * 255, np.uint8)
-"""The palette of files of one bit."""
-
 _SPREAD = {"L;2": 85, "L;4": 17}
 """By what greys of two and four bits are multiplied to be shown."""
 
@@ -287,6 +284,7 @@ def _of_tiff(tiff: Any, content: bytes, path: Path) -> Raster:
     return Raster(
         tiff.pixels,
         "TIFF",
+        palette=_greys(255 // (2**tiff.bits - 1)) if tiff.bits in (1, 2, 4) else None,
         white=white,
         orientation=_tiff_orientation(content),
         pages=tiff.pages,
@@ -317,21 +315,26 @@ def _of_image(image: Image.Image, content: bytes) -> Raster:
     image.load()
     palette = None
     if image.mode == "1":
-        palette = _BLACK_AND_WHITE
+        palette = _greys(255)
     elif image.mode == "P":
         palette = _palette(image)
     elif image.mode not in ("1", "L", "LA", "RGB", "RGBA", "F") and not image.mode.startswith("I"):
         image = image.convert("RGB")
     pixels = np.array(image.convert("L") if image.mode == "1" else image)
-    if palette is _BLACK_AND_WHITE:
+    if image.mode == "1":
         pixels = (pixels > 0).astype(np.uint8)
     if spread and image.mode == "L":
         pixels //= spread
-        palette = np.arange(256).clip(0, 255 // spread)[:, None].repeat(3, 1).astype(np.uint8)
-        palette *= spread
+        palette = _greys(spread)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     return Raster(pixels, format, palette, orientation=orientation)
+
+
+def _greys(spread: int) -> NDArray[np.uint8]:
+    """The palette of greys of few bits."""
+    shades = (np.arange(256) * spread).clip(0, 255).astype(np.uint8)
+    return shades[:, None].repeat(3, axis=1)
 
 
 def _palette(image: Image.Image) -> NDArray[np.uint8]:
