@@ -11,6 +11,11 @@ DoubtmapError
 Each message is one sentence or two: what was expected, what came, and what to do next.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 
 class DoubtmapError(Exception):
     """Base of all errors that doubtmap raises on purpose."""
@@ -30,3 +35,46 @@ class ModelError(DoubtmapError):
 
 class Stopped(DoubtmapError):
     """A signal has stopped a command; what it had done is kept."""
+
+
+_NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "allocate memory",
+    "bad_alloc",
+    "bad allocation",
+)
+"""What PyTorch, its devices and ONNX Runtime say where memory ends, in small letters."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has ended."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY)
+    )
+
+
+@contextmanager
+def within_memory(size: Sequence[int], name: str = "") -> Iterator[None]:
+    """Say so where memory ends while the block lasts, which works on an image of this size.
+
+    Args:
+        size: height and width of the image, in pixels.
+        name: of the image, where the caller does not say it.
+
+    Raises:
+        DataError: where memory ends.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        height, width = size
+        where = f"{name}: " if name else ""
+        raise DataError(
+            f"{where}out of memory on an image of {width} x {height} pixels. Let the network see a "
+            f"smaller copy with input_size=({height // 2}, {width // 2}), or cut the image into "
+            "tiles first."
+        ) from error

@@ -27,7 +27,7 @@ from torch import Tensor
 from doubtmap.datasets.reading import Rendering, read_image, read_or_skip
 from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import hold_to, model_settings, score_settings
-from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.errors import DataError, ModelError, UsageError, within_memory
 from doubtmap.files import write_atomically
 from doubtmap.models.layers import deepest_layer
 from doubtmap.models.module import before_activation
@@ -110,14 +110,15 @@ def _attempt(
 ) -> ScoredImage | None:
     """The image scored; None where the network gives nothing that can be used."""
     try:
-        with showing(path.name):
+        with showing(path.name), within_memory(image.shape[-2:]):
             prediction = segmenter(image[None])
     except DataError as error:
         if skipped is None:
             raise DataError(f"{path}: {error}") from error
         skipped[path] = str(error)
         return None
-    return ScoredImage(path, image, prediction, score_maps(prediction, scores))
+    with within_memory(image.shape[-2:], str(path)):
+        return ScoredImage(path, image, prediction, score_maps(prediction, scores))
 
 
 WRITERS = 2

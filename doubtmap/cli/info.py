@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doubtmap.cli.commands import as_command
-from doubtmap.cli.options import Network
+from doubtmap.cli.options import Network, Range, read_range
 
 if TYPE_CHECKING:
     from doubtmap.prediction import Prediction, Segmenter
@@ -18,6 +18,7 @@ def info(
     network: Network,
     model: Annotated[str | None, typer.Argument(help="A network, as for other commands.")] = None,
     image: Annotated[Path | None, typer.Argument(help="To try it on; default: noise.")] = None,
+    range: Range = None,
 ) -> None:
     """Versions and devices; of a network, what was understood of it."""
     if model is None:
@@ -25,7 +26,7 @@ def info(
             typer.echo(line)
         return
     segmenter = network.open(model)
-    for name, value in understood(segmenter, image):
+    for name, value in understood(segmenter, image, read_range(range)):
         typer.echo(f"{name:<14} {value}")
 
 
@@ -48,12 +49,15 @@ def versions() -> list[str]:
     return lines
 
 
-def understood(segmenter: Segmenter, image: Path | None) -> list[tuple[str, object]]:
+def understood(
+    segmenter: Segmenter, image: Path | None, range: tuple[float, float] | None = None
+) -> list[tuple[str, object]]:
     """What was understood of a network, a name and a value each, once it has seen an image.
 
     Args:
         segmenter: the network.
         image: to try it on; noise of 256 x 256 pixels where there is none.
+        range: values of the image that are black and white, where it has more than 8 bits.
 
     Raises:
         DataError: for an image that cannot be read.
@@ -64,20 +68,27 @@ def understood(segmenter: Segmenter, image: Path | None) -> list[tuple[str, obje
     import torch
 
     from doubtmap.datasets import read_image
+    from doubtmap.datasets.reading import Rendering
+    from doubtmap.datasets.survey import Survey, survey
+    from doubtmap.errors import within_memory
     from doubtmap.prediction import showing
 
+    seen = Survey(Rendering())
     if image is not None:
-        pixels = read_image(image)[None]
+        seen = survey([(image, None)], Rendering(range))
+        pixels = read_image(image, seen.rendering)[None]
     else:
         bands = len(segmenter.description.get("mean") or (0, 0, 0))  # type: ignore[arg-type]
         pixels = torch.rand(1, bands, 256, 256, generator=torch.Generator().manual_seed(0))
-    with showing("" if image is None else image.name):
+    name = "" if image is None else image.name
+    with showing(name), within_memory(pixels.shape[-2:], name):
         segmenter(pixels)
         start = time.perf_counter()
         prediction = segmenter(pixels)
         seconds = time.perf_counter() - start
     call = ("call", f"{1000 * seconds:.1f} ms")
-    return [*_described(segmenter, prediction), call, *_scores(prediction)]
+    notes = [("note", note) for note in seen.notes]
+    return [*_described(segmenter, prediction), *notes, call, *_scores(prediction)]
 
 
 def _described(segmenter: Segmenter, prediction: Prediction) -> list[tuple[str, object]]:

@@ -15,10 +15,12 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    Range,
     Seed,
     SkipBad,
     collected,
     names,
+    read_range,
     seeded,
 )
 from doubtmap.cli.telling import tell_notes
@@ -62,6 +64,7 @@ def objects_command(
     crs: Annotated[
         str | None, option(OUTPUT, "Of georeferences that name none, such as EPSG:4326.")
     ] = None,
+    range: Range = None,
     out: Out = Path("objects"),
     json: Annotated[bool, option(OUTPUT, "Print what was found as JSON.", "--json")] = False,
     limit: Limit = None,
@@ -90,6 +93,7 @@ def objects_command(
             encoding=encoding,
             crs=crs,
             skip_bad=skip_bad,
+            range=read_range(range),
             about={"threshold": chosen, "seed": seed, "command": command_line()},
             progress=progress,
         )

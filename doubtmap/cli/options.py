@@ -44,6 +44,10 @@ Scores = Annotated[
 Unknown = Annotated[
     str, option(DATA, "Label classes that count as unknown objects, or 'rest'.", metavar="NAMES")
 ]
+Range = Annotated[
+    str | None,
+    option(DATA, "LOW,HIGH: black and white of images of more than 8 bits.", metavar="LOW,HIGH"),
+]
 Limit = Annotated[int | None, option(DATA, "Look at the first N images only.", min=1, metavar="N")]
 Out = Annotated[Path, option(OUTPUT, "Folder for what is written.", metavar="DIR")]
 Json = Annotated[bool, option(OUTPUT, "Print the figures as JSON.", "--json")]
@@ -63,6 +67,20 @@ def read_numbers(flag: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"{flag}: expected numbers such as 0.5,0.5,0.5, got {text}.") from None
+
+
+def read_range(text: str | None) -> tuple[float, float] | None:
+    """The values that are black and white, of `--range`.
+
+    Raises:
+        UsageError: for anything but two numbers, the lower first.
+    """
+    if text is None:
+        return None
+    numbers = read_numbers("--range", text)
+    if len(numbers) != 2 or not numbers[0] < numbers[1]:
+        raise UsageError(f"--range: expected LOW,HIGH such as 0,4095, got {text}.")
+    return numbers[0], numbers[1]
 
 
 def read_whole_numbers(flag: str, text: str) -> tuple[int, ...]:

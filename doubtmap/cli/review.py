@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,14 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    Range,
     Seed,
     SkipBad,
     collected,
+    read_range,
     seeded,
 )
+from doubtmap.cli.telling import tell_notes
 
 
 def review_command(
@@ -31,11 +35,13 @@ def review_command(
         str, option(SCORES, "Rank by wrong (share of pixels) or miou, as expected.")
     ] = "wrong",
     out: Out = Path("review"),
+    range: Range = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
     """Rank images by the mistakes expected in them, and show the segments to distrust."""
+    span = read_range(range)
     from doubtmap.progress import progress_bar
     from doubtmap.segments import MetaModel
     from doubtmap.segments.page import write_review
@@ -50,9 +56,11 @@ def review_command(
             first=first,
             by=by,
             skip_bad=skip_bad,
+            range=span,
             command=command_line(),
             progress=progress,
         )
+    tell_notes(json.loads((out / "review.json").read_text())["notes"])
     typer.echo(summary)
 
 

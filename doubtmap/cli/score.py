@@ -8,23 +8,23 @@ from typing import Annotated
 
 import typer
 
-from doubtmap.cli.commands import DATA, OUTPUT, as_command, command_line, option
+from doubtmap.cli.commands import OUTPUT, as_command, command_line, option
 from doubtmap.cli.options import (
     Images,
     Limit,
     Model,
     Network,
     Out,
+    Range,
     Resume,
     Scores,
     Seed,
     SkipBad,
     collected,
-    read_numbers,
+    read_range,
     seeded,
 )
 from doubtmap.cli.telling import tell_notes
-from doubtmap.errors import UsageError
 from doubtmap.scores import DEFAULT
 
 
@@ -35,20 +35,14 @@ def score(
     scores: Scores = DEFAULT,
     out: Out = Path("doubt"),
     format: Annotated[str, option(OUTPUT, "Of the maps: png, npy, tiff, safetensors.")] = "png",
-    range: Annotated[
-        str | None,
-        option(
-            DATA, "LOW,HIGH: black and white of images of more than 8 bits.", metavar="LOW,HIGH"
-        ),
-    ] = None,
+    range: Range = None,
     limit: Limit = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
     """Doubt maps, classes and overlays of images."""
-    if range is not None and len(read_numbers("--range", range)) != 2:
-        raise UsageError(f"--range: expected LOW,HIGH such as 0,4095, got {range}.")
+    span = read_range(range)
     from doubtmap.progress import progress_bar
     from doubtmap.scores.parsing import parse_scores
     from doubtmap.scoring import write_scores
@@ -62,7 +56,7 @@ def score(
             parse_scores(scores),
             out,
             format=format,
-            range=read_numbers("--range", range) if range is not None else None,  # type: ignore[arg-type]
+            range=span,
             resume=resume,
             skip_bad=skip_bad,
             command=command_line(),

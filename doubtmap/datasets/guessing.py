@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,45 +26,93 @@ _LOOKED_AT = 20
 """Label files that are opened."""
 
 
-def guessed(root: Path) -> tuple[Layout, str]:
+Pairs = list[tuple[Path, Path]]
+Folders = dict[Path, dict[str, list[Path]]]
+
+
+def guessed(root: Path, model: Sequence[str] = ()) -> tuple[Layout, str]:
     """The layout that a folder seems to have, and its `doubtmap.toml`.
+
+    Args:
+        root: the folder.
+        model: class names of a network, which stand for the numbers of its classes.
 
     Raises:
         DataError: where no labels can be told from images.
     """
-    images, labels, files = _paired(root)
-    text = f'images = "{images}"\nlabels = "{labels}"\n' + _classes(files)
+    pairs, mark, place, splits = _paired(root)
+    images, labels = _patterns(root, pairs, mark, place)
+    text = f"images = {json.dumps(images)}\nlabels = {json.dumps(labels)}\n"
+    if splits:
+        text += f"split = {json.dumps(splits[0])}\n"
+    text += _classes([label for _, label in pairs], model)
     return parsed_description(text, root), text
 
 
-def _paired(root: Path) -> tuple[str, str, list[Path]]:
-    """Patterns of images and labels, and the label files."""
-    folders: dict[Path, dict[str, list[Path]]] = {}
+def _paired(root: Path) -> tuple[Pairs, str, int | None, list[str]]:
+    """Images and labels, what labels add to names, which folder of the path is a split, and them.
+
+    The split with the most images comes last but for those on which one measures.
+    """
+    folders: Folders = {}
     for top, inner, names in os.walk(root):
         inner[:] = [name for name in inner if not name.startswith(".")]
         for name in sorted(names):
             path = Path(top) / name
             if path.suffix.lower().lstrip(".") in _LABELS and not name.startswith("."):
                 folders.setdefault(Path(top), {}).setdefault(path.stem, []).append(path)
-    best: tuple[int, int, str, str, list[Path]] | None = None
+    best: tuple[int, Pairs, str, Path, Path] | None = None
     for one in folders:
         for two in folders:
             for mark in _MARKS:
                 if one == two and not mark and not _has(folders[one], ".json"):
                     continue
                 found = _matched(folders[one], folders[two], mark, same=one == two)
-                if (
-                    found
-                    and (score := _score(found, one, two))
-                    and (best is None or score > best[0])
-                ):
-                    best = (score, len(found), *_patterns(root, found, mark), [b for _, b in found])
+                score = _score(found, one, two) if found else 0
+                if score and (best is None or score > best[0]):
+                    best = (score, found, mark, one, two)
     if best is None:
         raise DataError(
             f"{root}: expected images and labels whose names go together, found none. Write a "
             "doubtmap.toml with images, labels and [classes]."
         )
-    return best[2], best[3], best[4]
+    _, pairs, mark, one, two = best
+    return _with_splits(root, folders, pairs, mark, one, two)
+
+
+def _with_splits(
+    root: Path, folders: Folders, pairs: Pairs, mark: str, one: Path, two: Path
+) -> tuple[Pairs, str, int | None, list[str]]:
+    """The same of all folders that differ in one name, where images and labels have it both."""
+    places = one.relative_to(root).parts
+    for place, name in enumerate(places):
+        if two.relative_to(root).parts[place : place + 1] != (name,):
+            continue
+        found = {}
+        for other in folders:
+            parts = other.relative_to(root).parts
+            if len(parts) == len(places) and (*parts[:place], *parts[place + 1 :]) == (
+                *places[:place],
+                *places[place + 1 :],
+            ):
+                label = root.joinpath(*_put(two.relative_to(root).parts, place, parts[place]))
+                same = other == label
+                matched = _matched(folders[other], folders.get(label, {}), mark, same=same)
+                if matched:
+                    found[parts[place]] = matched
+        if len(found) > 1:
+            splits = sorted(found, key=lambda split: (*_measured(split), -len(found[split])))
+            return [pair for split in found for pair in found[split]], mark, place, splits
+    return pairs, mark, None, []
+
+
+def _put(parts: tuple[str, ...], place: int, name: str) -> tuple[str, ...]:
+    return (*parts[:place], name, *parts[place + 1 :])
+
+
+def _measured(split: str) -> tuple[bool, bool]:
+    """Sorts what one measures on before what one trains on."""
+    return (not split.lower().startswith(("val", "dev")), not split.lower().startswith("test"))
 
 
 def _has(files: dict[str, list[Path]], suffix: str) -> bool:
@@ -71,7 +121,7 @@ def _has(files: dict[str, list[Path]], suffix: str) -> bool:
 
 def _matched(
     images: dict[str, list[Path]], labels: dict[str, list[Path]], mark: str, *, same: bool
-) -> list[tuple[Path, Path]]:
+) -> Pairs:
     pairs = []
     for stem, paths in images.items():
         image = next((p for p in paths if p.suffix.lower().lstrip(".") in IMAGE_SUFFIXES), None)
@@ -84,7 +134,7 @@ def _matched(
     return pairs
 
 
-def _score(pairs: list[tuple[Path, Path]], one: Path, two: Path) -> int:
+def _score(pairs: Pairs, one: Path, two: Path) -> int:
     """How many pairs there are, and 0 where the second file does not look like labels."""
     try:
         for _, label in pairs[:3]:
@@ -99,20 +149,22 @@ def _score(pairs: list[tuple[Path, Path]], one: Path, two: Path) -> int:
     return len(pairs)
 
 
-def _patterns(root: Path, pairs: list[tuple[Path, Path]], mark: str) -> tuple[str, str]:
+def _patterns(root: Path, pairs: Pairs, mark: str, place: int | None) -> tuple[str, str]:
     image, label = pairs[0]
     suffixes = {pair[0].suffix.lower() for pair in pairs}
     suffix = suffixes.pop() if len(suffixes) == 1 else ".{suffix}"
     kind = Counter(pair[1].suffix.lower() for pair in pairs).most_common(1)[0][0]
 
     def below(path: Path) -> str:
-        folder = path.parent.relative_to(root).as_posix()
-        return "" if folder == "." else f"{folder}/"
+        parts = path.parent.relative_to(root).parts
+        if place is not None:
+            parts = _put(parts, place, "{split}")
+        return "".join(f"{part}/" for part in parts)
 
     return f"{below(image)}{{frame}}{suffix}", f"{below(label)}{{frame}}{mark}{kind}"
 
 
-def _classes(files: list[Path]) -> str:
+def _classes(files: list[Path], model: Sequence[str]) -> str:
     """The table of classes, by the values in some of the label files."""
     step = max(1, len(files) // _LOOKED_AT)
     seen: set[int] = set()
@@ -131,13 +183,24 @@ def _classes(files: list[Path]) -> str:
     if any(value >= COLOURS for value in seen):
         seen = {v if v >= COLOURS else colour_value(v, v, v) for v in seen}
     if names:
-        quoted = "\n".join(f'"{name}" = "{name}"' for name in names)
+        quoted = "\n".join(f"{json.dumps(name)} = {json.dumps(name)}" for name in names)
         return f'other = "void"\n\n[classes]\n{quoted}\n'
-    binary = seen <= {0, 255}
+    binary = len(seen) == 2 and seen <= {0, 1, 255} and 0 in seen
     void = sorted(v for v in seen if v < 0 or (v == 255 and not binary))
-    lines = [f"void = {void}"] if void else []
     shown = [v for v in sorted(seen) if v not in void]
-    width = '"{}"' if any(v >= COLOURS for v in shown) else "{}"
-    lines += ["", "[classes]"]
-    lines += [f"class_{k} = {width.format(value_text(v))}" for k, v in enumerate(shown)]
+    lines = [f"void = {void}"] if void else []
+    lines += ["", "[classes]", *_named(shown, model, binary=binary)]
     return "\n".join(lines) + "\n"
+
+
+def _named(values: list[int], model: Sequence[str], *, binary: bool) -> Iterator[str]:
+    """A line for each class; names are those of the model, where the numbers may be its own."""
+    if values and max(values) < len(model):
+        yield "# The names are the model's, in its order: check that the numbers mean them."
+        yield from (f"{json.dumps(model[value])} = {value}" for value in values)
+        return
+    coloured = any(value >= COLOURS for value in values)
+    yield "# Give each class its name."
+    for k, value in enumerate(values):
+        name = ("background", "foreground")[k] if binary else f"class_{k}"
+        yield f'{name} = "{value_text(value)}"' if coloured else f"{name} = {value}"

@@ -24,7 +24,7 @@ from doubtmap.datasets.class_tables import (
     VISTAS,
     VOC,
 )
-from doubtmap.datasets.dataset import VOID, ComponentSizes
+from doubtmap.datasets.dataset import KNOWN, VOID, ComponentSizes
 from doubtmap.datasets.labels import LabelValues, colour_value
 from doubtmap.datasets.patterns import fields_of
 
@@ -160,6 +160,19 @@ _NO_KNOWN = Selection(
 frames that have no label, which its code lists by number (1,043 frames of 1,203)."""
 
 
+_CAMVID = Layout(
+    title="CamVid, 11 classes, a folder of images and a folder of labels for each split",
+    images=("{split}/{frame}.jpg", "{split}/{frame}.png"),
+    labels=("{split}_labels/{frame}.png", "{split}annot/{frame}.png"),
+    values=LabelValues(CAMVID, void=(11,)),
+    default_split="test",
+    below=("", "CamVid"),
+    homepage="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+    paper="Semantic object classes in video: A high-definition ground truth database, "
+    "Brostow, Fauqueur and Cipolla, 2009, https://doi.org/10.1016/j.patrec.2008.04.005",
+)
+
+
 LAYOUTS: dict[str, Layout] = {
     "acdc": Layout(
         title="ACDC, streets in fog, night, rain and snow",
@@ -170,6 +183,18 @@ LAYOUTS: dict[str, Layout] = {
         homepage="https://acdc.vision.ee.ethz.ch",
         paper="ACDC: The Adverse Conditions Dataset with Correspondences for Semantic Driving "
         "Scene Understanding, Sakaridis, Dai and Van Gool, 2021, https://arxiv.org/abs/2104.13395",
+    ),
+    # As the authors' configuration and evaluation have it
+    # (https://github.com/lmb-freiburg/diffusion-for-ood, configs/datasets/test/ade_ood.py).
+    "ade-ood": Layout(
+        title="ADE-OoD, unknown things in everyday photographs",
+        images=("images/{frame}.jpg",),
+        labels=("annotations/{frame}_mask.png",),
+        values=LabelValues(unknown=(1,), void=(255,), other=KNOWN),
+        below=("", "ADE-OoD"),
+        homepage="https://ade-ood.github.io",
+        paper="Diffusion for Out-of-Distribution Detection on Road Scenes and Beyond, Galesso et "
+        "al., 2024, https://arxiv.org/abs/2407.15739",
     ),
     "ade20k": Layout(
         title="ADE20K scene parsing, 150 classes",
@@ -193,25 +218,15 @@ LAYOUTS: dict[str, Layout] = {
         paper="BDD100K: A Diverse Driving Dataset for Heterogeneous Multitask Learning, Yu et al., "
         "2020, https://arxiv.org/abs/1805.04687",
     ),
-    "camvid": Layout(
-        title="CamVid, 11 classes, a folder of images and a folder of labels for each split",
-        images=("{split}/{frame}.jpg", "{split}/{frame}.png"),
-        labels=("{split}_labels/{frame}.png", "{split}annot/{frame}.png"),
-        values=LabelValues(CAMVID, void=(11,)),
-        default_split="test",
-        below=("", "CamVid"),
-        homepage="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
-        paper="Semantic object classes in video: A high-definition ground truth database, "
-        "Brostow, Fauqueur and Cipolla, 2009, https://doi.org/10.1016/j.patrec.2008.04.005",
-    ),
-    "camvid-colours": Layout(
+    "camvid": _CAMVID,
+    "camvid-colours": replace(
+        _CAMVID,
         title="CamVid as its page hands it out, 31 classes in colours",
         images=("701_StillsRaw_full/{frame}.png",),
         labels=("LabeledApproved_full/{frame}_L.png",),
         values=LabelValues(CAMVID_COLOURS, void=(colour_value(0, 0, 0),)),
-        homepage="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
-        paper="Semantic object classes in video: A high-definition ground truth database, "
-        "Brostow, Fauqueur and Cipolla, 2009, https://doi.org/10.1016/j.patrec.2008.04.005",
+        default_split=None,
+        below=("",),
     ),
     "cityscapes": _CITYSCAPES,
     "cityscapes-trainids": replace(
@@ -254,6 +269,32 @@ LAYOUTS: dict[str, Layout] = {
         paper="The Fishyscapes Benchmark: Measuring Blind Spots in Semantic Segmentation, "
         "Blum et al., 2019, https://arxiv.org/abs/1904.03215",
     ),
+    # As its scripts compose it, or as they then convert it for the benchmark
+    # (https://github.com/vojirt/benchmark_issu, benchmark/datasets/scripts and tracks.py).
+    "issu": Layout(
+        title="ISSU, Indian streets with classes and unknown things",
+        images=(
+            "ISSU-{part}/leftImg8bit/{half}/{sequence}/{frame}_leftImg8bit.png",
+            "images/{part}_{sequence}_{frame}.png",
+        ),
+        labels=(
+            "ISSU-{part}/gtFine_csT/{half}/{sequence}/{frame}_gtFine_csT.png",
+            "labels_masks/{stem}.png",
+        ),
+        values=LabelValues(CITYSCAPES_TRAIN_IDS, unknown=(254,), void=(255,)),
+        parts={
+            "train": {"part": ("Train",), "half": ("train",)},
+            "val": {"part": ("Train",), "half": ("val",)},
+            "test": {"part": ("Test-Static", "Test-Temporal", "static*", "temporal*")},
+            "static": {"part": ("Test-Static", "static*")},
+            "temporal": {"part": ("Test-Temporal", "temporal*")},
+        },
+        default_split="test",
+        below=("", "ISSU_datasets", "dataset_ISSUTrack"),
+        homepage="https://github.com/vojirt/benchmark_issu",
+        paper="A Dataset for Semantic Segmentation in the Presence of Unknowns, Laskar et al., "
+        "2025, https://arxiv.org/abs/2503.22309",
+    ),
     "kitti": Layout(
         title="KITTI semantic segmentation",
         images=("training/image_2/{frame}.png",),
@@ -286,6 +327,34 @@ LAYOUTS: dict[str, Layout] = {
         homepage="https://github.com/Junjue-Wang/LoveDA",
         paper="LoveDA: A Remote Sensing Land-Cover Dataset for Domain Adaptive Semantic "
         "Segmentation, Wang et al., 2021, https://arxiv.org/abs/2110.08733",
+    ),
+    # As its download unpacks (classes: https://github.com/ENSTA-U2IS-AI/MUAD-Dataset; folders and
+    # void: MUAD in https://github.com/torch-uncertainty/torch-uncertainty). 19 and 20 are animals
+    # and rubbish, which no training image shows.
+    "muad": Layout(
+        title="MUAD, drawn streets with many kinds of doubt",
+        images=("{split}/leftImg8bit/{frame}_leftImg8bit.png",),
+        labels=("{split}/leftLabel/{frame}_leftLabel.png",),
+        values=LabelValues(CITYSCAPES_TRAIN_IDS, unknown=(19, 20), void=(21, 255)),
+        default_split="val",
+        below=("", "MUAD", "MUAD_small"),
+        homepage="https://muad-dataset.github.io",
+        paper="MUAD: Multiple Uncertainties for Autonomous Driving, Franchi et al., 2022, "
+        "https://arxiv.org/abs/2203.01437",
+    ),
+    # The part whose folders are documented (https://github.com/kumuji/ugains, README and
+    # fishyscapes_lost_found.py); those of SegmentMeIfYouCan are its own, for `smiyc`.
+    "oodis": Layout(
+        title="OoDIS, objects of Fishyscapes Lost & Found",
+        images=("fs_lost_found/leftImg8bit/{split}/{path}_leftImg8bit.png",),
+        labels=("fs_lost_found/gtCoarse/{split}/{path}_gtCoarse_labelTrainIds.png",),
+        values=LabelValues(known=(0,), unknown=(1,), void=(2, 255)),
+        default_split="test",
+        component_sizes=_OBJECTS,
+        below=("", "data"),
+        homepage="https://vision.rwth-aachen.de/oodis",
+        paper="OoDIS: Anomaly Instance Segmentation and Detection Benchmark, Nekrasov et al., 2024,"
+        " https://arxiv.org/abs/2406.11835",
     ),
     "potsdam": Layout(
         title="ISPRS Potsdam, orthophotos in RGB",

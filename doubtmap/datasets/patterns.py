@@ -176,3 +176,13 @@ def _regular_expression(pattern: str, fields: Mapping[str, str]) -> str:
         return _SPECIAL.get(token, f"(?P<{name}>[^/]+)")
 
     return "".join(map(expression, _TOKEN.split(pattern)))
+
+
+def sequence_of(name: str) -> str:
+    """What the names of the frames of one sequence begin with; empty where a name is a number.
+
+    Example:
+        >>> sequence_of("ulm_000012_000019")
+        'ulm_000012_'
+    """
+    return re.sub(r"\d+$", "", name)

@@ -5,14 +5,15 @@ Images of all kinds come through here, and label files too: what the numbers mea
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from doubtmap.datasets.tiff import read_tiff
+from doubtmap.datasets.tiff import band_names, is_usual, read_tiff, said_white
 from doubtmap.errors import DataError
 
 MAX_PIXELS = 178_956_970
@@ -31,6 +32,10 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM", "JPEG2000
 
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
 """What readers raise on damaged files."""
+
+_BIG_TIFF = (b"II+\0", b"MM\0+")
+_TIFF = (b"II*\0", b"MM\0*", *_BIG_TIFF)
+"""How such files begin; of the big ones Pillow misreads some tags."""
 
 _ORIENTATION = 0x0112
 
@@ -118,12 +123,16 @@ def read_raster(path: str | Path) -> Raster:
     with _sentences(path):
         if content.startswith(b"\x93NUMPY"):
             return Raster(_array(content, path), "NPY")
-        if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and not _is_usual(content, path):
-            tiff = read_tiff(content)
-            if tiff is not None:
-                return _of_tiff(tiff, content, path)
-        with _opened(io.BytesIO(content), path) as image:
-            return _of_image(image, content)
+        if content[:4] in _BIG_TIFF:
+            return _of_tiff(content, path)
+        try:
+            with _opened(io.BytesIO(content), path) as image:
+                if image.format != "TIFF" or is_usual(image):
+                    return _of_image(image, content)
+        except UnidentifiedImageError:
+            if content[:4] not in _TIFF:
+                raise
+        return _of_tiff(content, path)
 
 
 def read_header(path: str | Path) -> Header:
@@ -144,7 +153,7 @@ def read_header(path: str | Path) -> Header:
         try:
             with _opened(file, path) as image:
                 mode = image.mode
-                deep = mode.startswith(("I", "F")) or _sixteen_bit_png(image)
+                deep = mode.startswith(("I", "F")) or _is_deep_png(image)
                 if image.format == "TIFF":
                     deep = deep or np.max(image.tag_v2.get(258, 8)) > 8  # type: ignore[attr-defined]
                 turned = _orientation(image, file)
@@ -190,7 +199,10 @@ def _sentences(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(path, "more")) from error
     except MemoryError as error:
-        raise DataError(f"{path}: out of memory. Cut the image into tiles first.") from error
+        raise DataError(
+            f"{path}: out of memory while it was read ({path.stat().st_size / 1e6:.0f} MB). Cut "
+            "the image into tiles first."
+        ) from error
     except (*_DAMAGE, zlib.error) as error:
         raise DataError(_unreadable(path, error)) from error
 
@@ -210,7 +222,7 @@ def _unreadable(path: Path, error: Exception) -> str:
     )
 
 
-@cache
+@functools.cache
 def _formats() -> tuple[str, ...]:
     """Those that Pillow can read here."""
     if importlib.util.find_spec("pillow_heif"):
@@ -234,9 +246,13 @@ def _content(path: Path) -> bytes:
 @contextmanager
 def _opened(file: Any, path: Path) -> Iterator[Image.Image]:
     with Image.open(file, formats=_formats()) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(_too_large(path, f"{image.width} x {image.height}"))
+        _check_size(path, image.height, image.width)
         yield image
+
+
+def _check_size(path: Path, height: int, width: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(_too_large(path, f"{width} x {height}"))
 
 
 def _too_large(path: Path, size: str) -> str:
@@ -261,57 +277,48 @@ def _array(content: bytes, path: Path) -> NDArray[Any]:
     return values.astype(np.uint8) if values.dtype.kind == "b" else values
 
 
-def _is_usual(content: bytes, path: Path) -> bool:
-    """Whether Pillow reads a TIFF as it is: one page, at most 8 bits, one, three or four bands."""
-    try:
-        with _opened(io.BytesIO(content), path) as image:
-            pages = getattr(image, "n_frames", 1)
-            deep = np.max(image.tag_v2.get(258, 1)) > 8  # type: ignore[attr-defined]
-            odd = np.max(image.tag_v2.get(339, 1)) != 1  # type: ignore[attr-defined]
-            # Pillow turns a TIFF by itself, so that what is stored would be lost.
-            return pages == 1 and not deep and not odd and _orientation(image, None) == 1
-    except UnidentifiedImageError:
-        return False
-
-
-def _of_tiff(tiff: Any, content: bytes, path: Path) -> Raster:
-    height, width, _ = tiff.pixels.shape
-    if height * width > MAX_PIXELS:
-        raise DataError(_too_large(path, f"{width} x {height}"))
+def _of_tiff(content: bytes, path: Path) -> Raster:
+    tiff = read_tiff(content, path, functools.partial(_check_size, path))
     white = tiff.white
     if white is None and tiff.bits not in (8, 16, 32, 64):
         white = float(2**tiff.bits - 1)
     return Raster(
         tiff.pixels,
         "TIFF",
-        palette=_greys(255 // (2**tiff.bits - 1)) if tiff.bits in (1, 2, 4) else None,
-        white=white,
-        orientation=_tiff_orientation(content),
-        pages=tiff.pages,
-        band_names=_band_names(tiff.gdal),
+        tiff.palette,
+        white,
+        _turns(tiff.orientation),
+        tiff.pages,
+        tiff.band_names,
     )
 
 
-def _tiff_orientation(content: bytes) -> int:
-    exif = Image.Exif()
-    exif.load(b"Exif\0\0" + content)
-    return _turns(exif.get(_ORIENTATION, 1))
-
-
-def _band_names(gdal: str) -> tuple[str, ...]:
-    import re
-
-    named = re.findall(r'name="DESCRIPTION" sample="(\d+)"[^>]*>([^<]*)<', gdal)
-    named += re.findall(r'sample="(\d+)" name="DESCRIPTION"[^>]*>([^<]*)<', gdal)
-    return tuple(name for _, name in sorted((int(k), name.strip().lower()) for k, name in named))
+def _of_stored_tiff(image: Image.Image, content: bytes) -> Raster:
+    """A TIFF that Pillow reads, which turns it on the way: turned back, with what its tags say."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    orientation = _turns(tags.get(274, 1))
+    white, names = said_white(tags), band_names(tags)
+    pixels, format, palette = _pixels(image, content)
+    stored = turn(pixels, {6: 8, 8: 6}.get(orientation, orientation))
+    return Raster(stored, format, palette, white, orientation, 1, names)
 
 
 def _of_image(image: Image.Image, content: bytes) -> Raster:
     format = image.format or ""
-    orientation = 1 if format == "TIFF" else _orientation(image, io.BytesIO(content))
-    if _sixteen_bit_png(image) and image.mode in ("RGB", "RGBA", "LA"):
-        return Raster(_deep_png(content), format, orientation=orientation)
-    spread = next((_SPREAD.get(str(tile[3]), 0) for tile in getattr(image, "tile", ())), 0)
+    if format == "TIFF":
+        return _of_stored_tiff(image, content)
+    orientation = _orientation(image, io.BytesIO(content))
+    return Raster(*_pixels(image, content), orientation=orientation)
+
+
+def _pixels(
+    image: Image.Image, content: bytes
+) -> tuple[NDArray[Any], str, NDArray[np.uint8] | None]:
+    """`(H, W, bands)`, the format, and the palette where there is one."""
+    format = image.format or ""
+    if _has_deep_colours(image):
+        return _deep_colours(content, format), format, None
+    spread = next((_SPREAD.get(mode, 0) for mode in _raw_modes(image)), 0)
     image.load()
     palette = None
     if image.mode == "1":
@@ -328,7 +335,7 @@ def _of_image(image: Image.Image, content: bytes) -> Raster:
         palette = _greys(spread)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    return Raster(pixels, format, palette, orientation=orientation)
+    return pixels, format, palette
 
 
 def _greys(spread: int) -> NDArray[np.uint8]:
@@ -346,27 +353,46 @@ def _palette(image: Image.Image) -> NDArray[np.uint8]:
     return colours
 
 
-def _sixteen_bit_png(image: Image.Image) -> bool:
-    return image.format == "PNG" and any(
-        "16" in str(tile[3]) for tile in getattr(image, "tile", ())
-    )
+def _raw_modes(image: Image.Image) -> list[str]:
+    """How Pillow unpacks the pixels of a file."""
+    kinds = [tile[3] for tile in getattr(image, "tile", ())]
+    return [str(kind[0]) if isinstance(kind, tuple) and kind else str(kind) for kind in kinds]
 
 
-def _deep_png(content: bytes) -> NDArray[Any]:
-    """Both bytes of 16-bit colours, of which Pillow keeps one: read once for each."""
+def _is_deep_png(image: Image.Image) -> bool:
+    return image.format == "PNG" and any("16" in mode for mode in _raw_modes(image))
+
+
+def _has_deep_colours(image: Image.Image) -> bool:
+    """Whether Pillow would keep the upper of the two bytes of each value."""
+    return image.mode in ("RGB", "RGBA", "LA") and any("16" in mode for mode in _raw_modes(image))
+
+
+_LOWER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+"""The order of bytes by which Pillow unpacks the lower one, by that for the upper one."""
+
+
+def _deep_colours(content: bytes, format: str) -> NDArray[Any]:
+    """Both bytes of 16-bit colours, of which Pillow keeps the upper: read again for the lower."""
     halves = []
-    for kind in "BL":
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            mode = image.mode
-            if mode == "LA":
+    for lower in (False, True):
+        with Image.open(io.BytesIO(content), formats=(format,)) as image:
+            if image.mode == "LA":
                 # Four bytes a pixel: high and low of grey, high and low of alpha.
                 image._mode = "RGBA"
                 image.tile = [tile._replace(args="RGBA") for tile in image.tile]
                 four = np.array(image).astype(np.uint16)
                 return four[..., :1] << 8 | four[..., 1:2]
-            image.tile = [tile._replace(args=f"{mode};16{kind}") for tile in image.tile]
-            halves.append(np.array(image).astype(np.uint16)[..., :3])
+            if lower:
+                image.tile = [_lower(tile) for tile in image.tile]
+            halves.append(np.array(image).astype(np.uint16))
     return halves[0] << 8 | halves[1]
+
+
+def _lower(tile: Any) -> Any:
+    mode, *rest = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    mode = mode[:-1] + _LOWER[mode[-1]]
+    return tile._replace(args=(mode, *rest) if isinstance(tile.args, tuple) else mode)
 
 
 def _orientation(image: Image.Image, file: Any) -> int:

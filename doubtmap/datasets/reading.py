@@ -154,7 +154,10 @@ def implied_range(found: Sequence[Brightness], where: object) -> tuple[float, fl
     return 0.0, float(2**bits - 1)
 
 
-_SAY = "Say which are black and white: range = [LOW, HIGH] in doubtmap.toml, --range of score."
+_SAY = (
+    "Say which are black and white: range = [LOW, HIGH] in doubtmap.toml, or --range LOW,HIGH for "
+    "images without labels."
+)
 
 
 def _scaled(pixels: NDArray[Any], low: float, high: float, path: str | Path) -> NDArray[np.uint8]:

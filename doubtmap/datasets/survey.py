@@ -150,7 +150,7 @@ def _of_range(
     return (
         f"Images of more than 8 bits{some}: {looked}, so {span[0]:g} to {span[1]:g} was taken as "
         "black to white in all of them. If another range is meant, say range = [LOW, HIGH] in "
-        "doubtmap.toml, or --range of score."
+        "doubtmap.toml, or --range LOW,HIGH for images without labels."
     )
 
 

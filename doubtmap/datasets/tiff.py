@@ -1,34 +1,47 @@
 """TIFF as instruments and satellites write it: any number of bands, depth, type, planes, pages.
 
-Pillow opens the usual kinds only. But whatever the bands are, each row is a row of bytes: a plane
-is written again as a grey image of eight bits that many bytes wide, which Pillow unpacks, and the
-bytes are then read as what they are.
-
-Reference:
-    TIFF, Revision 6.0 (Adobe, 1992), and its Technical Note 3 on floating-point predictors (2005)
+Pillow reads the usual kinds, and `is_usual` says which of them it reads without changing a value.
+All others are for tifffile, an extra, which this file alone imports.
 """
 
 from __future__ import annotations
 
 import io
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_OFFSETS, _SAMPLES, _ROWS, _COUNTS, _PLANAR = 273, 277, 278, 279, 284
-_PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS = 317, 322, 323, 324, 325
-_SUBFILE, _FORMAT, _GDAL = 254, 339, 42112
+from doubtmap.errors import DataError
+
+# Both log what they refuse as an error, which would be shown where nothing handles it.
+for _name in ("PIL.TiffImagePlugin", "tifffile"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+
+INSTALL = 'pip install "doubtmap[tiff]"'
+
+_SUBFILE, _PHOTOMETRIC, _SAMPLES, _PLANAR, _BITS, _FORMAT, _GDAL = (
+    254,
+    262,
+    277,
+    284,
+    258,
+    339,
+    42112,
+)
 _HIGHEST = (281, 341)
 """Tags that may say the brightest value."""
-_UNPACKED = (1, 5, 8, 32773, 32946, 34925, 50000)
-"""None, LZW, deflate, PackBits, deflate, LZMA, Zstandard: those that keep bytes as they are."""
-_KINDS = {1: "u", 2: "i", 3: "f"}
+_COMPRESSION = 259
+_UNPACKED = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 50000)
+"""What every libtiff can undo: none, fax, LZW, JPEG, deflate, PackBits, Zstandard."""
+_LEFT_OUT = 1 | 4
+"""Bits of the subfile tag: a smaller copy, a mask."""
+_PALETTE = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,206 +51,164 @@ class Tiff:
     Args:
         pixels: `(H, W, bands)`, of the type in the file.
         bits: of each value.
+        orientation: EXIF's, as the file says it, the pixels being as stored.
+        palette: `(256, 3)` uint8 where the one band holds places in it.
         white: the brightest value that the file says it may have, where it says so.
-        pages: of the size of the first, those taken as bands included.
-        gdal: GDAL's metadata, which may name the bands; empty without.
+        pages: of the same size.
+        band_names: in the order of the bands, where GDAL wrote them.
     """
 
     pixels: NDArray[Any]
     bits: int
+    orientation: int = 1
+    palette: NDArray[np.uint8] | None = None
     white: float | None = None
     pages: int = 1
-    gdal: str = ""
+    band_names: tuple[str, ...] = ()
 
 
-def read_tiff(content: bytes) -> Tiff | None:
+def is_usual(image: Image.Image) -> bool:
+    """Whether every value of a TIFF can be had from Pillow, which opened it.
+
+    That is: one page, the bands of a pixel side by side, and a type that it has. Of 16-bit colours
+    it keeps the upper byte, and can be asked for the lower.
+    """
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bits = {*np.atleast_1d(tags.get(_BITS, 1)).tolist()}
+    kinds = {*np.atleast_1d(tags.get(_FORMAT, 1)).tolist()}
+    samples = int(tags.get(_SAMPLES, 1))
+    if len(bits) > 1 or len(kinds) > 1 or _pages(image) > 1:
+        return False
+    if samples > len(image.getbands()) or (samples > 1 and tags.get(_PLANAR, 1) != 1):
+        return False
+    if tags.get(_COMPRESSION, 1) not in _UNPACKED or "RGBa" in str(getattr(image, "tile", "")):
+        return False  # RGBa: colours that Pillow would divide by their alpha
+    kind = (bits.pop(), kinds.pop())
+    deep = kind == (16, 1) or (samples == 1 and kind in ((16, 2), (32, 2), (32, 3)))
+    return kind in ((1, 1), (8, 1)) or (deep and tags.get(_PHOTOMETRIC, 1) in (1, 2))
+
+
+def _pages(image: Image.Image) -> int:
+    """Pages without smaller copies and masks; the first always counts."""
+    count = getattr(image, "n_frames", 1)
+    found = 1
+    for page in range(1, count):
+        image.seek(page)
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        found += not int(tags.get(_SUBFILE, 0)) & _LEFT_OUT
+    if count > 1:
+        image.seek(0)
+    return found
+
+
+def said_white(tags: Any) -> float | None:
+    """The brightest value that the tags of a page say it may have, where they do."""
+    said = [tags[tag] for tag in _HIGHEST if tag in tags]
+    return float(np.max(said[0])) if said else None
+
+
+def band_names(tags: Any) -> tuple[str, ...]:
+    """The names of the bands in the tag of GDAL, in order and in small letters."""
+    gdal = str(tags.get(_GDAL, ""))
+    named = re.findall(r'name="DESCRIPTION" sample="(\d+)"[^>]*>([^<]*)<', gdal)
+    named += re.findall(r'sample="(\d+)" name="DESCRIPTION"[^>]*>([^<]*)<', gdal)
+    return tuple(name for _, name in sorted((int(k), name.strip().lower()) for k, name in named))
+
+
+def read_tiff(content: bytes, where: object, check_size: Callable[[int, int], None]) -> Tiff:
     """Read a TIFF file's values without changing any.
 
     Grey pages of one size are bands where there are three or more; else the first page counts.
 
     Args:
         content: of the file.
-
-    Returns:
-        None where its kind is left to Pillow: JPEG inside, palettes, CMYK, YCbCr.
+        where: the file, for messages.
+        check_size: called with height and width before anything is decoded; may refuse.
 
     Raises:
-        ValueError, struct.error, OSError: for a damaged file.
+        DataError: without tifffile, or for values that are no numbers of grey, colour or bands.
+        ValueError: for a damaged file.
     """
-    pages = list(_pages(content))
+    try:
+        import tifffile
+    except ImportError as error:
+        raise DataError(_needs_library(where, "tifffile")) from error
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            return _read(file, where, check_size)
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # of damaged files tifffile and its codecs raise all kinds
+        if "imagecodecs" in str(error):
+            raise DataError(_needs_library(where, "imagecodecs")) from error
+        raise ValueError(str(error)) from error
+
+
+def _read(file: Any, where: object, check_size: Callable[[int, int], None]) -> Tiff:
+    pages = [page.aspage() for page in file.pages]
     first = pages[0]
-    alike = [page for page in pages if _shape(page) == _shape(first)]
-    if not all(map(_is_plain, alike)):
-        return None
-    as_bands = len(alike) > 2 and int(first.get(_SAMPLES, 1)) == 1
-    read = [_page(content, page) for page in (alike if as_bands else alike[:1])]
-    said = [first[tag] for tag in _HIGHEST if tag in first]
-    white = float(np.max(said[0])) if said else None
+    check_size(first.imagelength, first.imagewidth)
+    alike = [first, *(page for page in pages[1:] if _alike(page, first))]
+    as_bands = len(alike) > 2 and first.samplesperpixel == 1 and first.photometric != _PALETTE
+    read = [_values(page, where) for page in (alike if as_bands else alike[:1])]
+    tags = {tag.code: tag.value for tag in first.tags}
     return Tiff(
-        np.concatenate(read, axis=2), _bits(first), white, len(alike), str(first.get(_GDAL, ""))
+        np.concatenate(read, axis=2),
+        int(first.bitspersample),
+        int(tags.get(274, 1)),
+        _palette(first),
+        said_white(tags),
+        len(alike),
+        band_names(tags),
     )
 
 
-def _pages(content: bytes) -> Iterator[Mapping[int, Any]]:
-    """The tags of each page, without those of masks and smaller copies."""
-    file = io.BytesIO(content)
-    header = file.read(16)
-    big = header[2:4] in (b"\x2b\0", b"\0\x2b")
-    order = "<" if header[:2] == b"II" else ">"
-    position = struct.unpack_from(order + ("Q" if big else "L"), header, 8 if big else 4)[0]
-    seen: set[int] = set()
-    while position and position not in seen:
-        seen.add(position)
-        file.seek(position)
-        tags = TiffImagePlugin.ImageFileDirectory_v2(header if big else header[:8])
-        tags.load(file)
-        found: dict[int, Any] = dict(tags)
-        if len(seen) == 1 or not int(found.get(_SUBFILE, 0)):
-            yield found
-        position = tags.next
-
-
-def _shape(page: Mapping[int, Any]) -> tuple[Any, ...]:
-    return page[_HEIGHT], page[_WIDTH], page.get(_SAMPLES, 1), page.get(_BITS), page.get(_FORMAT)
-
-
-def _bits(page: Mapping[int, Any]) -> int:
-    return int(np.max(page.get(_BITS, 1)))
-
-
-def _is_plain(page: Mapping[int, Any]) -> bool:
-    same = len({*np.atleast_1d(page.get(_BITS, 1)).tolist()}) == 1
+def _needs_library(where: object, name: str) -> str:
     return (
-        same
-        and page.get(_COMPRESSION, 1) in _UNPACKED
-        and page.get(_PHOTOMETRIC, 1) in (0, 1, 2)
-        and _kind(page) in "uif"
-        and (_bits(page) % 8 == 0 or page.get(_PREDICTOR, 1) == 1)
+        f"{where}: expected {name}, which reads TIFF files of this kind (several bands, pages, "
+        f"planes or an unusual depth), found none. Install it with: {INSTALL}."
     )
 
 
-def _kind(page: Mapping[int, Any]) -> str:
-    return _KINDS.get(int(np.atleast_1d(page.get(_FORMAT, 1))[0]), "?")
+def _alike(page: Any, first: Any) -> bool:
+    return (
+        not int(page.subfiletype) & _LEFT_OUT
+        and page.shape == first.shape
+        and page.dtype == first.dtype
+        and page.photometric == first.photometric
+    )
 
 
-def _page(content: bytes, page: Mapping[int, Any]) -> NDArray[Any]:
+def _values(page: Any, where: object) -> NDArray[Any]:
     """`(H, W, samples)`."""
-    samples = int(page.get(_SAMPLES, 1))
-    apart = samples > 1 and page.get(_PLANAR, 1) == 2
-    offsets, counts = _pieces(page, len(content))
-    planes = samples if apart else 1
-    each = len(offsets) // planes
-    read = [
-        _plane(
-            content, page, offsets[k * each :][:each], counts[k * each :][:each], samples // planes
+    values: NDArray[Any] = page.asarray()
+    if page.axes == "YX":
+        values = values[..., None]
+    elif page.axes == "SYX":
+        values = values.transpose(1, 2, 0)
+    if values.ndim != 3 or values.dtype.kind not in "uif" or page.photometric not in _PHOTOMETRICS:
+        raise DataError(
+            f"{where}: expected a TIFF of grey values, colours or bands, got {page.axes} of "
+            f"{values.dtype}, {page.photometric.name}. Convert it."
         )
-        for k in range(planes)
-    ]
-    values = np.concatenate(read, axis=2)
-    if page.get(_PHOTOMETRIC, 1) == 0 and _kind(page) == "u":
-        values = (2 ** _bits(page) - 1 - values.astype(np.int64)).astype(values.dtype)
+    if page.photometric == 0 and values.dtype.kind == "u":
+        values = (2 ** int(page.bitspersample) - 1 - values.astype(np.int64)).astype(values.dtype)
     return values
 
 
-def _pieces(page: Mapping[int, Any], size: int) -> tuple[list[int], list[int]]:
-    tiled = _TILE_OFFSETS in page
-    offsets = np.atleast_1d(page[_TILE_OFFSETS if tiled else _OFFSETS]).tolist()
-    counts = page.get(_TILE_COUNTS if tiled else _COUNTS)
-    found = np.atleast_1d(counts).tolist() if counts is not None else [size - offsets[0]]
-    if len(found) != len(offsets) or any(o + c > size for o, c in zip(offsets, found)):
-        raise ValueError("the file ends before its pixels do")
-    return offsets, found
+_PHOTOMETRICS = (0, 1, 2, _PALETTE, 6)
+"""White is zero, black is zero, RGB, a palette, YCbCr, which becomes RGB."""
 
 
-def _plane(
-    content: bytes, page: Mapping[int, Any], offsets: Sequence[int], counts: Sequence[int], n: int
-) -> NDArray[Any]:
-    """`(H, W, n)` of the strips or tiles that hold n samples a pixel."""
-    width, height, bits = int(page[_WIDTH]), int(page[_HEIGHT]), _bits(page)
-    tile = int(page[_TILE_WIDTH]) if _TILE_OFFSETS in page else 0
-    across = -(-width // tile) * tile if tile else width
-    tags = {
-        _WIDTH: [-(-across * n * bits // 8)],
-        _HEIGHT: [height],
-        _BITS: [8],
-        _COMPRESSION: [int(page.get(_COMPRESSION, 1))],
-        _PHOTOMETRIC: [1],
-        _SAMPLES: [1],
-    }
-    if tile:
-        tags |= {_TILE_WIDTH: [tile * n * bits // 8], _TILE_HEIGHT: [int(page[_TILE_HEIGHT])]}
+def _palette(page: Any) -> NDArray[np.uint8] | None:
+    """The palette; of grey values of fewer than eight bits, their shades."""
+    colours = np.zeros((256, 3), np.uint8)
+    if page.photometric == _PALETTE:
+        listed = (page.colormap.T >> 8).astype(np.uint8)[:256]
+    elif page.samplesperpixel == 1 and page.bitspersample < 8:
+        highest = 2**page.bitspersample - 1
+        listed = np.repeat(np.arange(highest + 1) * 255 // highest, 3).reshape(-1, 3)
     else:
-        tags |= {_ROWS: [min(int(page.get(_ROWS, height)), height)]}
-    pieces = [content[o : o + c] for o, c in zip(offsets, counts)]
-    rows = _unpacked(tags, pieces, tiled=bool(tile))
-    values = _values(rows, page, content[:2] == b"II", across * n, n, tile or across)
-    return values.reshape(height, across, n)[:, :width]
-
-
-def _unpacked(
-    tags: Mapping[int, Sequence[int]], pieces: Sequence[bytes], *, tiled: bool
-) -> NDArray[np.uint8]:
-    """Rows of bytes, by way of a grey image of eight bits."""
-    count = len(tags) + 2
-    start = 8 + 2 + 12 * count + 4
-    lists, places = b"", []
-    table = start + (8 * len(pieces) if len(pieces) > 1 else 0)
-    for piece in pieces:
-        places.append(table)
-        table += len(piece)
-    sizes = [len(piece) for piece in pieces]
-    where = {
-        _TILE_OFFSETS if tiled else _OFFSETS: places,
-        _TILE_COUNTS if tiled else _COUNTS: sizes,
-    }
-    entries = b""
-    for tag, values in sorted({**tags, **where}.items()):
-        packed = struct.pack(f"<{len(values)}L", *values)
-        if len(values) > 1:
-            position = start + len(lists)
-            lists += packed
-            packed = struct.pack("<L", position)
-        entries += struct.pack("<HHL", tag, 4, len(values)) + packed
-    file = (
-        b"II*\0" + struct.pack("<LH", 8, count) + entries + b"\0\0\0\0" + lists + b"".join(pieces)
-    )
-    with Image.open(io.BytesIO(file), formats=("TIFF",)) as image:
-        return np.array(image)
-
-
-def _values(
-    rows: NDArray[np.uint8], page: Mapping[int, Any], little: bool, across: int, n: int, tile: int
-) -> NDArray[Any]:
-    """`(H, across)` values of rows of bytes; differences within tiles are summed up."""
-    bits, kind = _bits(page), _kind(page)
-    if bits % 8 or bits == 24:
-        return _odd(rows, bits, across)
-    order = "<" if little else ">"
-    predictor = int(page.get(_PREDICTOR, 1))
-    size = bits // 8
-    if predictor == 3:
-        parts = np.split(rows, range(tile * n * size, rows.shape[1], tile * n * size), axis=1)
-        return np.concatenate([_floats(part, size, n) for part in parts], axis=1)
-    values = np.ascontiguousarray(rows).view(f"{order}{kind}{size}")
-    values = values.astype(values.dtype.newbyteorder("="))
-    if predictor == 2:
-        whole = values.view(f"u{size}").reshape(len(rows), -1, tile, n)
-        values = whole.cumsum(axis=2, dtype=whole.dtype).view(f"{kind}{size}")
-    return values.reshape(len(rows), across)
-
-
-def _floats(rows: NDArray[np.uint8], size: int, n: int) -> NDArray[Any]:
-    """Undo the predictor of floating-point values: bytes by rank, then differences."""
-    summed = rows.reshape(len(rows), -1, n).cumsum(axis=1, dtype=np.uint8)
-    ranked = summed.reshape(len(rows), size, -1).transpose(0, 2, 1)
-    values = np.ascontiguousarray(ranked).view(f">f{size}")[..., 0]
-    return values.astype(values.dtype.newbyteorder("="))
-
-
-def _odd(rows: NDArray[np.uint8], bits: int, across: int) -> NDArray[Any]:
-    """Values of 1 to 31 bits, packed from the highest bit on."""
-    flat = np.unpackbits(rows, axis=1)[:, : across * bits].reshape(len(rows), across, bits)
-    values: NDArray[Any] = np.zeros((len(rows), across), np.uint32)
-    for bit in range(bits):
-        values = values << 1 | flat[..., bit]
-    return values.astype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
+        return None
+    colours[: len(listed)] = listed
+    return colours

@@ -25,7 +25,7 @@ from doubtmap.datasets.dataset import Dataset, Sample
 from doubtmap.datasets.labels import Matching, check_labels, match_labels
 from doubtmap.datasets.reading import read_or_skip
 from doubtmap.engine.settings import data_settings, model_settings, score_settings
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError, UsageError, within_memory
 from doubtmap.prediction import Prediction, Score, Segmenter, showing
 
 AHEAD = 3
@@ -111,7 +111,8 @@ class Run:
 
     def _predicted(self, sample: Sample) -> Prediction:
         try:
-            with self.timed("forward"), showing(sample.name):
+            size = sample.image.shape[-2:]
+            with self.timed("forward"), showing(sample.name), within_memory(size):
                 return self.segmenter(sample.image[None])
         except DataError as error:
             raise DataError(f"{sample.name}: {error}") from error

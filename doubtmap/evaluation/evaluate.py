@@ -18,7 +18,7 @@ from doubtmap.decisions.file import Threshold, thresholds_by_score
 from doubtmap.engine.journal import Journal, journalled
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
 from doubtmap.engine.seen import who_has_seen
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, within_memory
 from doubtmap.evaluation.asking import scores_asked
 from doubtmap.evaluation.components import DEFAULT_SIZES, find_components
 from doubtmap.evaluation.examples import pick_examples
@@ -206,7 +206,8 @@ def tally_pixels(
         if told is None:
             continue
         prediction, label = told
-        with run.timed("scores"):
+        enough = within_memory(sample.image.shape[-2:], sample.name)
+        with enough, run.timed("scores"):
             maps = score_maps(prediction, run.scores)
         with run.timed("metrics"):
             seen = observe(index, sample.name, prediction, label, maps, tally.bins)

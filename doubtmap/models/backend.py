@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from doubtmap.errors import ModelError
+from doubtmap.errors import ModelError, is_out_of_memory
 from doubtmap.models.preprocessing import Preprocessing, mirrored, padded_to
 from doubtmap.prediction import PIXEL, Window
 
@@ -255,9 +255,9 @@ class Runner:
             shapes.add(padded.shape)
             try:
                 answer = self._in_batches(padded, taps)
-            except torch.cuda.OutOfMemoryError:
-                raise
             except (RuntimeError, ValueError, AssertionError) as error:
+                if is_out_of_memory(error):
+                    raise
                 refusal = refusal or error
                 continue
             self.divisor = divisor if divisor > 1 else self.divisor

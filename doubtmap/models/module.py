@@ -66,7 +66,7 @@ class ModuleBackend:
     def _called(self, x: Tensor) -> object:
         try:
             return self.module(x)
-        except (DoubtmapError, RuntimeError, ValueError, AssertionError):
+        except (DoubtmapError, RuntimeError, ValueError, AssertionError, MemoryError):
             raise  # perhaps the size, which the segmenter pads; out of memory is among them
         except Exception as error:
             raise ModelError(

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from doubtmap.datasets.reading import Rendering
+from doubtmap.datasets.survey import survey
 from doubtmap.errors import DataError
 from doubtmap.files import write_atomically
 from doubtmap.objects import (
@@ -64,6 +66,7 @@ def write_objects(
     encoding: str = "polygon",
     crs: str | None = None,
     skip_bad: bool = False,
+    range: tuple[float, float] | None = None,
     about: dict[str, Any] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -79,6 +82,8 @@ def write_objects(
         encoding: of the masks in the JSON, `polygon` (run lengths where there are holes) or `rle`.
         crs: what the user says of georeferences that name no reference system.
         skip_bad: count images that cannot be read, and go on.
+        range: values that are black and white in images of more than 8 bits; default: by the bits
+            that all images of the run use.
         about: more to say in `info`, such as the command.
         progress: told after each image.
 
@@ -97,7 +102,8 @@ def write_objects(
     earth = _earth(paths, crs, skipped)
     names, found = unique_names(paths), Found()
     todo = [path for path in paths if path not in (skipped or ())]
-    for scored in score_images(segmenter, todo, dict([score]), skipped):
+    seen = survey([(path, None) for path in todo], Rendering(range))
+    for scored in score_images(segmenter, todo, dict([score]), skipped, seen.rendering):
         things = find_objects(scored.maps[score[0]], scored.prediction.classes[0], rule)
         shapes = [simplified(outlines(thing.mask, thing.box[:2]), simplify) for thing in things]
         _take(found, scored, things, shapes, earth, masks)
@@ -107,7 +113,8 @@ def write_objects(
             progress("objects", len(found.images) + len(skipped or ()), len(paths))
     if not found.images:
         raise DataError(f"none of the {len(paths)} images could be read, such as {paths[0]}.")
-    settings = {"simplify": simplify, "encoding": encoding, "crs": crs, "notes": list(earth.notes)}
+    settings = {"simplify": simplify, "encoding": encoding, "crs": crs}
+    settings |= {"range": seen.rendering.range, "notes": [*earth.notes, *seen.notes]}
     info = {
         "description": "Unknown objects",
         "doubtmap": __version__,

@@ -23,7 +23,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from doubtmap.datasets.reading import read_image
+from doubtmap.datasets.reading import Rendering, read_image
+from doubtmap.datasets.survey import survey
 from doubtmap.errors import DataError
 from doubtmap.files import write_atomically
 from doubtmap.prediction import Segmenter
@@ -45,6 +46,7 @@ def write_review(
     first: int = 20,
     by: str = "wrong",
     skip_bad: bool = False,
+    range: tuple[float, float] | None = None,
     command: str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
@@ -58,6 +60,8 @@ def write_review(
         first: how many images the page shows.
         by: what images are ranked by, `wrong` or `miou`.
         skip_bad: count images that cannot be read, and go on.
+        range: values that are black and white in images of more than 8 bits; default: by the bits
+            that all images of the run use.
         command: what to write as the origin.
         progress: told after each image.
 
@@ -70,18 +74,25 @@ def write_review(
     """
     paths = outside(paths, out)
     names = unique_names(paths)
+    seen = survey([(path, None) for path in paths], Rendering(range))
     skipped: dict[Path, str] | None = {} if skip_bad else None
     try:
         (out / "segments").mkdir(parents=True, exist_ok=True)
         with _Table(out, names) as table:
             found = review(
-                segmenter, paths, model, found=table.add, skipped=skipped, progress=progress
+                segmenter,
+                paths,
+                model,
+                found=table.add,
+                skipped=skipped,
+                rendering=seen.rendering,
+                progress=progress,
             )
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error.strerror}.") from error
     order = found.order(by)
     write_atomically(out / "images.csv", _images_csv(found, order, names).encode())
-    shown = [_card(out, found, int(index), names) for index in order[:first]]
+    shown = [_card(out, found, int(index), names, seen.rendering) for index in order[:first]]
     write_atomically(out / "review.html", _page(found, shown, by, command))
     about = {
         "doubtmap": __version__,
@@ -90,6 +101,8 @@ def write_review(
         "class_names": list(segmenter.class_names),
         "segments": model.origin.told(),
         "ranked_by": by,
+        "range": seen.rendering.range,
+        "notes": list(seen.notes),
         "images": {names[Path(name)]: name for name in found.names},
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
@@ -193,9 +206,11 @@ def _page(found: Review, shown: Sequence[Card], by: str, command: str) -> bytes:
     return framed("Look at these first", head, *cards, foot)
 
 
-def _card(out: Path, found: Review, index: int, names: dict[Path, str]) -> Card:
+def _card(
+    out: Path, found: Review, index: int, names: dict[Path, str], rendering: Rendering
+) -> Card:
     path = Path(found.names[index])
-    pixels = read_image(path).permute(1, 2, 0).numpy()
+    pixels = read_image(path, rendering).permute(1, 2, 0).numpy()
     labels = read_segments(_segments_file(out, names[path]))
     return found.card(index, pixels, labels, name=names[path])
 

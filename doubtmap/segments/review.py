@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from doubtmap.datasets.reading import Rendering
 from doubtmap.engine.run import Progress
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.metrics.accumulator import Array
@@ -210,6 +211,7 @@ def review(
     *,
     found: Callable[[ScoredImage, Partition, SegmentTable, ImageReview], None] | None = None,
     skipped: dict[Path, str] | None = None,
+    rendering: Rendering | None = None,
     progress: Progress | None = None,
 ) -> Review:
     """Judge the segments of images, and by them the images; features are not kept.
@@ -220,6 +222,7 @@ def review(
         model: of `fit_segments`.
         found: called with each image, its segments, their features and what is said of them.
         skipped: takes the images that cannot be read, and why; without it the first ends the run.
+        rendering: how all images become RGB; default: as a survey of them all says.
         progress: told after each image.
 
     Raises:
@@ -228,7 +231,7 @@ def review(
     """
     check_network(segmenter, model)
     images: list[ImageReview] = []
-    for scored in score_images(segmenter, paths, dict(model.scores), skipped):
+    for scored in score_images(segmenter, paths, dict(model.scores), skipped, rendering):
         partition = Partition.of(scored.prediction.classes[0])
         table = segment_table(scored.prediction, scored.maps, partition)
         table = replace(table, image_names=(str(scored.path),))

@@ -59,6 +59,30 @@ TREES = {
 """Data sets as their pages hand them out."""
 
 CASES = TREES | {
+    "ade-ood": (
+        "ADE-OoD/images/ADE_val_00000001.jpg",
+        "ADE-OoD/annotations/ADE_val_00000001_mask.png",
+        [[0, 1, 255], [0, 0, 0]],
+        [[K, U, V], [K, K, K]],
+    ),
+    "issu": (
+        "ISSU-Test-Static/leftImg8bit/test/0/009599_leftImg8bit.png",
+        "ISSU-Test-Static/gtFine_csT/test/0/009599_gtFine_csT.png",
+        [[0, 1, 254], [18, 255, 3]],
+        [[0, 1, U], [18, V, 3]],
+    ),
+    "muad": (
+        "MUAD/val/leftImg8bit/003506_leftImg8bit.png",
+        "MUAD/val/leftLabel/003506_leftLabel.png",
+        [[0, 18, 19], [20, 21, 255]],
+        [[0, 18, U], [U, V, V]],
+    ),
+    "oodis": (
+        "fs_lost_found/leftImg8bit/test/02_Str/02_Str_000000_000030_leftImg8bit.png",
+        "fs_lost_found/gtCoarse/test/02_Str/02_Str_000000_000030_gtCoarse_labelTrainIds.png",
+        [[0, 1, 255], [2, 0, 0]],
+        [[K, U, V], [V, K, K]],
+    ),
     "cityscapes": (
         "leftImg8bit/val/ulm/ulm_000_leftImg8bit.png",
         "gtFine/val/ulm/ulm_000_gtFine_labelIds.png",
@@ -307,3 +331,24 @@ def test_the_towns_of_streethazards(folder):
         assert list(parts_by(dataset, "town")) == [town]
     with pytest.raises(DataError, match=r"Splits there: t5, t6, test, training\."):
         open_dataset(f"streethazards:{folder.root}:t1")
+
+
+def test_issu_as_composed_and_as_converted(folder):
+    """Its scripts copy both tests into one folder, by names that begin with which."""
+    for part, half in (("Train", "val"), ("Test-Static", "test"), ("Test-Temporal", "test")):
+        folder.image(f"ISSU-{part}/leftImg8bit/{half}/7/11_leftImg8bit.png")
+        folder.label(f"ISSU-{part}/gtFine_csT/{half}/7/11_gtFine_csT.png", [[254] * 3] * 2)
+    folder.image("ISSU-Test-Temporal-Clip/leftImg8bit/test/7/10_leftImg8bit.png")
+    sizes = {
+        s: len(open_dataset(f"issu:{folder.root}:{s}"))
+        for s in LAYOUTS["issu"].parts
+        if s != "train"
+    }
+    assert sizes == {"val": 1, "test": 2, "static": 1, "temporal": 1}
+    for name in ("static_0_009599.png", "temporal_99_520.png"):
+        folder.image(f"dataset_ISSUTrack/images/{name}")
+        folder.label(f"dataset_ISSUTrack/labels_masks/{name}", [[0, 18, 254]] * 2)
+    track = folder.root / "dataset_ISSUTrack"
+    assert len(open_dataset(f"issu:{track}")) == 2
+    temporal = open_dataset(f"issu:{track}:temporal")
+    assert temporal[0].label.tolist() == [[0, 18, U]] * 2
