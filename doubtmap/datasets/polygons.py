@@ -252,10 +252,11 @@ class _Coco:
     annotations: Mapping[Any, list[dict[str, Any]]]
 
     def entry(self, image: Path, path: Path) -> dict[str, Any]:
-        """Of the image: by the path that the file says, else by the name alone."""
+        """Of the image: by the longest path that fits, else by the name alone."""
         named = self.images.get(image.name, [])
         exact = [entry for entry in named if _is_of(entry["file_name"], image)]
-        found = exact or named
+        longest = max((len(_parts(entry["file_name"])) for entry in exact), default=0)
+        found = [e for e in exact if len(_parts(e["file_name"])) == longest] or named
         if len(found) != 1:
             raise DataError(
                 f"{path}: expected one entry for {image.name}, found {len(found)}. Complete the "
