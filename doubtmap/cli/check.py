@@ -25,7 +25,7 @@ def _classes(model: str) -> list[str]:
     """Class names as they stand, or those of the model that the text names."""
     names = [name.strip() for name in model.split(",")]
     if len(names) > 1 and not any(mark in model for mark in ":/."):
-        return names
+        return [name for name in names if name]
     from doubtmap.models import load
 
     return list(load(model).class_names)

@@ -12,9 +12,8 @@ from doubtmap.datasets.fingerprints import fingerprints
 from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.labels import LabelValues, Matching, match_labels
 from doubtmap.datasets.layouts import LAYOUTS, Layout
-from doubtmap.datasets.opening import open_dataset
+from doubtmap.datasets.opening import Photographs, open_dataset, open_images
 from doubtmap.datasets.pasting import Pasted, Placed, draw_cut_out, paste, pasted_passes
-from doubtmap.datasets.photographs import Photographs, open_images
 from doubtmap.datasets.reading import collect_images, read_image, read_label
 
 __all__ = [

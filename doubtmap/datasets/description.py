@@ -63,7 +63,6 @@ _CVAT: dict[str, Any] = {
     "classes": LABEL_MAP,
 }
 """CVAT's export of segmentation masks, with the images that were asked for beside them."""
-_SAVED = ("dataset_dict.json", "dataset_info.json")
 _MEANINGS = {"known": KNOWN, "unknown": UNKNOWN, "void": VOID}
 
 
@@ -82,12 +81,6 @@ def read_description(folder: Path) -> tuple[Path, Layout]:
     path = folder / FILE_NAME
     if not path.is_file() and (folder / LABEL_MAP).is_file():
         path = folder / LABEL_MAP
-    if not path.is_file() and any((folder / name).is_file() for name in _SAVED):
-        raise DataError(
-            f"{folder}: expected a folder of images, got a data set that Hugging Face's datasets "
-            "saved. Give doubtmap.evaluate what datasets.load_from_disk makes of it, or save its "
-            "images and labels as files."
-        )
     if not path.is_file():
         raise DataError(
             f"{path}: expected a description of the data set, found none. Write one with images, "

@@ -10,8 +10,8 @@ from typing import Any
 from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.labelled_folder import LabelledFolder
+from doubtmap.datasets.opening import Photographs
 from doubtmap.datasets.pasting import Part, Pasted
-from doubtmap.datasets.photographs import Photographs
 from doubtmap.errors import DataError
 
 

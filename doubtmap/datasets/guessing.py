@@ -15,6 +15,7 @@ from doubtmap.datasets.labels import COLOURS, colour_value, value_text
 from doubtmap.datasets.layouts import Layout
 from doubtmap.datasets.patterns import IMAGE_SUFFIXES
 from doubtmap.datasets.polygons import names_in
+from doubtmap.datasets.rasters import read_raster
 from doubtmap.datasets.reading import read_label
 from doubtmap.errors import DataError
 
@@ -22,6 +23,8 @@ _MARKS = ("", "_mask", "_label", "_labels", "_gt", "_L", "_seg", "-mask", "_labe
 """What label files add to the name of their image."""
 
 _LABELS = (*IMAGE_SUFFIXES, "npy", "json")
+_MOST_VALUES = 64
+"""Of a file of labels; photographs have more."""
 _LOOKED_AT = 20
 """Label files that are opened."""
 
@@ -56,20 +59,20 @@ def _paired(root: Path) -> tuple[Pairs, str, int | None, list[str]]:
     """
     folders: Folders = {}
     for top, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if not name.startswith(".")]
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in sorted(names):
             path = Path(top) / name
             if path.suffix.lower().lstrip(".") in _LABELS and not name.startswith("."):
                 folders.setdefault(Path(top), {}).setdefault(path.stem, []).append(path)
-    best: tuple[int, Pairs, str, Path, Path] | None = None
+    best: tuple[tuple[bool, int], Pairs, str, Path, Path] | None = None
     for one in folders:
         for two in folders:
             for mark in _MARKS:
                 if one == two and not mark and not _has(folders[one], ".json"):
                     continue
                 found = _matched(folders[one], folders[two], mark, same=one == two)
-                score = _score(found, one, two) if found else 0
-                if score and (best is None or score > best[0]):
+                score = (bool(found) and _is_photograph(found[0][0]), _score(found) if found else 0)
+                if score[1] and (best is None or score > best[0]):
                     best = (score, found, mark, one, two)
     if best is None:
         raise DataError(
@@ -134,7 +137,15 @@ def _matched(
     return pairs
 
 
-def _score(pairs: Pairs, one: Path, two: Path) -> int:
+def _is_photograph(path: Path) -> bool:
+    """Whether an image has more values than labels would."""
+    try:
+        return len(np.unique(read_raster(path).coloured)) > _MOST_VALUES
+    except DataError:
+        return False
+
+
+def _score(pairs: Pairs) -> int:
     """How many pairs there are, and 0 where the second file does not look like labels."""
     try:
         for _, label in pairs[:3]:
@@ -142,7 +153,7 @@ def _score(pairs: Pairs, one: Path, two: Path) -> int:
                 return len(pairs)
             raw = read_label(label)
             codes = raw if raw.ndim == 2 else raw.reshape(-1, 3) @ np.array([65536, 256, 1])
-            if len(np.unique(codes)) > 64:
+            if len(np.unique(codes)) > _MOST_VALUES:
                 return 0
     except DataError:
         return 0

@@ -120,7 +120,7 @@ class LabelledFolder:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results on this data set must know of its files, in sentences."""
-        beside = left_beside(self.root, self.files)
+        beside = left_beside(self.root, self.files, self._of_other_splits)
         return (*beside, *self._labels_alone(), *self.looked_at.notes)
 
     def _labels_alone(self) -> list[str]:
@@ -142,6 +142,13 @@ class LabelledFolder:
             return []
         some = f"{len(names)} labels have" if len(names) > 1 else "1 label has"
         return [f"{some} no image, such as {names[0]}."]
+
+    def _of_other_splits(self) -> set[Path]:
+        return {
+            self.root / image["file"]
+            for split in splits_of(self.root, self.layout)
+            for image in _images(self.root, self.layout, split)
+        }
 
 
 def read_raw(path: Path, values: LabelValues, *, upright: bool = True) -> NDArray[Any]:

@@ -1,17 +1,26 @@
-"""Data sets by the text a command line gives: `camvid:PATH:test`, `folder:PATH`, `synthetic:20`."""
+"""Data sets by the text a command line gives: `camvid:PATH:test`, `folder:PATH`, `synthetic:20`.
+
+Images without labels, too, for what learns from ordinary images alone.
+"""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from doubtmap.datasets.dataset import Dataset
+import torch
+
+from doubtmap.datasets.dataset import VOID, ComponentSizes, Dataset, Sample
 from doubtmap.datasets.description import FILE_NAME, LABEL_MAP, read_description
-from doubtmap.datasets.labelled_folder import NotThereError, open_folder
+from doubtmap.datasets.labelled_folder import NotThereError, open_folder, splits_of
 from doubtmap.datasets.layouts import LAYOUTS
-from doubtmap.datasets.pairs import pair_images
+from doubtmap.datasets.pairs import is_saved, open_saved, pair_images
+from doubtmap.datasets.reading import Rendering, collect_images, read_image
+from doubtmap.datasets.survey import survey
 from doubtmap.errors import DataError, UsageError
 
 
@@ -26,7 +35,8 @@ def open_dataset(
 
     Args:
         text: `LAYOUT:PATH` or `LAYOUT:PATH:SPLIT` with a name of `LAYOUTS`; `folder:PATH[:SPLIT]`
-            for a folder with a `doubtmap.toml`; `synthetic:N` for N drawn streets. Or a data set in
+            for a folder with a `doubtmap.toml`, or one that `save_to_disk` of Hugging Face's
+            datasets wrote; `synthetic:N` for N drawn streets. Or a data set in
             Python: a torch `Dataset` or `DataLoader`, a Hugging Face data set, a list of pairs.
         seed: of the drawn streets.
         classes: of a data set in Python, in the order of the numbers in its masks.
@@ -58,6 +68,8 @@ def open_dataset(
             "(relative ones start at the current folder)."
         )
     try:
+        if name == "folder" and is_saved(root):
+            return open_saved(root, split, classes, void)
         if name == "folder":
             files, layout = read_description(root)
             return open_folder(files, layout, layout.title, split)
@@ -80,14 +92,19 @@ def fitting_layouts(root: Path) -> list[str]:
     """The names of the layouts of which a folder has images and labels."""
     fit = []
     for name, layout in LAYOUTS.items():
-        try:
-            open_folder(root, layout, name, None)
-        except (DataError, UsageError):
-            continue
-        fit.append(name)
-    if (root / FILE_NAME).is_file() or (root / LABEL_MAP).is_file():
+        if any(_opens(root, name, split) for split in (None, *splits_of(root, layout))):
+            fit.append(name)
+    if (root / FILE_NAME).is_file() or (root / LABEL_MAP).is_file() or is_saved(root):
         fit.append("folder")
     return fit
+
+
+def _opens(root: Path, name: str, split: str | None) -> bool:
+    try:
+        open_folder(root, LAYOUTS[name], name, split)
+    except (DataError, UsageError):
+        return False
+    return True
 
 
 def _synthetic(count: str, text: str, seed: int) -> Dataset:
@@ -122,3 +139,64 @@ def _unknown_layout(name: str, text: str) -> str:
         f"Expected LAYOUT:PATH[:SPLIT] with one of the layouts {', '.join(_names())}, got {text}."
         f"{hint}"
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Photographs:
+    """Images whose every pixel is void; implements `Dataset`.
+
+    Args:
+        name: how results call them.
+        files: the images.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    @property
+    def component_sizes(self) -> ComponentSizes | None:
+        """None."""
+        return None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def sample_name(self, index: int) -> str:
+        """Name of a sample, without reading it."""
+        return self.files[index].stem
+
+    @functools.cached_property
+    def rendering(self) -> Rendering:
+        """How all of them become RGB."""
+        return survey([(path, None) for path in self.files], Rendering()).rendering
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one image.
+
+        Raises:
+            DataError: where it cannot be read.
+        """
+        image = read_image(self.files[index], self.rendering)
+        void = torch.full(image.shape[-2:], VOID, dtype=torch.int16)
+        return Sample(self.sample_name(index), image, void)
+
+
+def open_images(text: str, *, seed: int = 0) -> Dataset:
+    """Open a data set, or a plain folder of photographs, for what needs no labels.
+
+    Args:
+        text: as of `open_dataset`, or the path of a folder, an image or a pattern.
+        seed: see `open_dataset`.
+
+    Raises:
+        UsageError, DataError: as `open_dataset`, or for a folder without images.
+    """
+    if Path(text).expanduser().exists() or any(mark in text for mark in "*?"):
+        found = collect_images([Path(text).expanduser()])
+        return Photographs(f"images:{Path(text).name}", tuple(found))
+    return open_dataset(text, seed=seed)

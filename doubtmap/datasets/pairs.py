@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from doubtmap.datasets.rasters import turn
 from doubtmap.datasets.reading import Rendering, read_image, read_label
 from doubtmap.datasets.survey import Survey, survey
 from doubtmap.errors import DataError, UsageError
+
+INSTALL = "pip install pyarrow"
 
 _IMAGES = ("image", "img", "pixel_values", "images")
 _MASKS = ("mask", "label", "labels", "annotation", "semantic_segmentation", "segmentation")
@@ -171,9 +175,114 @@ def _files(pairs: Sequence[Any]) -> list[tuple[Path, Path | None]]:
     return found
 
 
+def _stored(value: Mapping[str, Any], where: str) -> Image.Image:
+    """The picture that an Arrow file holds as the bytes of an image file."""
+    try:
+        return Image.open(io.BytesIO(value["bytes"]), formats=("PNG", "JPEG", "TIFF", "WEBP"))
+    except (KeyError, TypeError, OSError) as error:
+        raise DataError(
+            f"{where}: expected the bytes of an image, got {', '.join(value)} ({error}). Save the "
+            "data set again with save_to_disk."
+        ) from error
+
+
+def is_saved(root: Path) -> bool:
+    """Whether a folder was written by `save_to_disk` of Hugging Face's datasets."""
+    return (root / _SPLITS).is_file() or (root / _STATE).is_file()
+
+
+_SPLITS, _STATE = "dataset_dict.json", "state.json"
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Rows of Arrow tables, read on demand."""
+
+    table: Any
+
+    def __len__(self) -> int:
+        rows: int = self.table.num_rows
+        return rows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row: dict[str, Any] = self.table.slice(index, 1).to_pylist()[0]
+        return row
+
+
+def open_saved(
+    root: Path, split: str | None, classes: Sequence[str], void: int | Sequence[int]
+) -> PairedImages:
+    """A folder that `save_to_disk` of Hugging Face's datasets wrote.
+
+    Args:
+        root: the folder.
+        split: where it has any.
+        classes: names in the order of the numbers in the masks; default: `classes.txt` in the
+            folder, one a line.
+        void: numbers that count for nothing.
+
+    Raises:
+        UsageError: for a split that is not there, or without class names.
+        DataError: without pyarrow, or for files that cannot be read.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise DataError(
+            f"{root}: expected pyarrow, which reads data sets saved by Hugging Face's datasets, "
+            f"found none. Install it with: {INSTALL}."
+        ) from error
+    try:
+        place = _split_of(root, split)
+        listed = json.loads((place / _STATE).read_text())["_data_files"]
+        tables = []
+        for file in listed:
+            with pyarrow.memory_map(str(place / file["filename"])) as source:
+                tables.append(pyarrow.ipc.open_stream(source).read_all())
+        table = pyarrow.concat_tables(tables)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{root}: expected a data set saved by save_to_disk, got a damaged one ({error}). Save "
+            "it again."
+        ) from error
+    names = root / "classes.txt"
+    if not classes and names.is_file():
+        classes = [line.strip() for line in names.read_text().splitlines() if line.strip()]
+    if not classes:
+        raise UsageError(
+            f"{root}: expected class names, which such a data set does not say. Write them into "
+            f"{names}, one a line in the order of the numbers in its masks."
+        )
+    found = pair_images(_Rows(table), classes, void)
+    return replace(found, name=f"{root.name}:{place.name}" if place != root else root.name)
+
+
+def saved_splits(root: Path) -> list[str]:
+    """The splits of a folder that `save_to_disk` wrote, in its order."""
+    if not (root / _SPLITS).is_file():
+        return []
+    return list(json.loads((root / _SPLITS).read_text())["splits"])
+
+
+def _split_of(root: Path, split: str | None) -> Path:
+    if not (root / _SPLITS).is_file():
+        if split:
+            raise UsageError(f"{root} has no splits, got {split}. Leave :{split} away.")
+        return root
+    splits = saved_splits(root)
+    if split is None or split not in splits:
+        raise UsageError(
+            f"{root} needs a split, as in folder:{root}:{splits[0]}. Splits there: "
+            f"{', '.join(splits)}."
+        )
+    return root / split
+
+
 def _image(value: Any, where: str, rendering: Rendering, size: tuple[int, int]) -> Tensor:
     if isinstance(value, str | Path):
         return read_image(value, rendering)
+    if isinstance(value, Mapping):
+        value = _stored(value, where)
     if isinstance(value, Image.Image):
         value = _picture(value, size)
     pixels = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
@@ -216,6 +325,8 @@ def _eight_bits(pixels: NDArray[Any], where: str) -> NDArray[np.uint8]:
 def _mask(value: Any, where: str, rendering: Rendering) -> NDArray[Any]:
     if isinstance(value, str | Path):
         return read_label(value, upright=rendering.upright)
+    if isinstance(value, Mapping):
+        value = _stored(value, where)
     raw = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
     if raw.ndim == 3 and raw.shape[0] == 1:
         raw = raw[0]

@@ -151,6 +151,8 @@ def read_header(path: str | Path) -> Header:
             shape = read_raster(path).pixels.shape
             return Header(shape[0], shape[1], "NPY", "NPY")
         try:
+            if start in _BIG_TIFF:
+                raise UnidentifiedImageError
             with _opened(file, path) as image:
                 mode = image.mode
                 deep = mode.startswith(("I", "F")) or _is_deep_png(image)
@@ -167,7 +169,8 @@ def read_header(path: str | Path) -> Header:
                 raise
             raster = read_raster(path)
             height, width, _ = raster.pixels.shape
-            return Header(height, width, "TIFF", "TIFF", raster.orientation, deep=True)
+            deep = raster.pixels.dtype != np.uint8
+            return Header(height, width, "TIFF", "TIFF", raster.orientation, deep=deep)
 
 
 def lossy_format(path: str | Path, format: str) -> bool:
@@ -335,7 +338,7 @@ def _pixels(
         palette = _greys(spread)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    return pixels, format, palette
+    return pixels.astype(pixels.dtype.newbyteorder("=")), format, palette
 
 
 def _greys(spread: int) -> NDArray[np.uint8]:

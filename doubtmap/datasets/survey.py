@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,13 +209,23 @@ def check_palettes(labels: Sequence[Path]) -> None:
         meant.update({place: colour for colour, place in own.items() if place not in meant})
 
 
-def left_beside(root: Path, taken: Sequence[Pair]) -> list[str]:
-    """A note of the pictures that lie beside or below the images that were taken, and were not."""
+def left_beside(
+    root: Path, taken: Sequence[Pair], elsewhere: Callable[[], Collection[Path]] = tuple
+) -> list[str]:
+    """A note of the pictures that lie beside or below the images that were taken, and were not.
+
+    Args:
+        root: the folder of the data set.
+        taken: images and labels.
+        elsewhere: gives images that belong to other splits; asked for where any are beside.
+    """
     files = {path for pair in taken for path in pair if path is not None}
     folders = {image.parent for image, _ in taken}
     of_labels = {label.parent for _, label in taken if label is not None} - folders
     there = [path for folder in _tops(folders) for path in _pictures(folder, of_labels)]
     beside = sorted(path for path in there if path not in files and path.is_file())
+    known = set(elsewhere()) if beside else set()
+    beside = [path for path in beside if path not in known]
     broken = sorted(path for path in there if not path.exists())
     notes = []
     if beside:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from doubtmap.datasets.class_tables import CITYSCAPES_IDS, CITYSCAPES_TRAIN_IDS
-from doubtmap.datasets.dataset import UNKNOWN, VOID
+from doubtmap.datasets.dataset import UNKNOWN, VOID, Dataset
 from doubtmap.datasets.labelled_folder import LabelledFolder, open_folder, splits_of
 from doubtmap.datasets.labels import LabelValues, value_text
 from doubtmap.datasets.patterns import sequence_of
@@ -57,6 +57,15 @@ class Counts:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     colours: dict[int, dict[str, str]] = field(default_factory=dict)
 
+    def take(self, labels: NDArray[np.int16], name: str) -> None:
+        """Count the labels of an image."""
+        found, pixels = np.unique(labels, return_counts=True)
+        for label, number in zip(found.tolist(), pixels.tolist()):
+            self.labels[label] += number
+            self.images[label] += 1
+        if len(found) == 1:
+            self.alone.append(name)
+
     def take_raw(self, codes: NDArray[np.int32], path: Path, values: LabelValues) -> None:
         """Count the raw values of a file."""
         described = {value for value, _, _ in values.described()}
@@ -84,7 +93,7 @@ def suspicious(dataset: LabelledFolder, counts: Counts) -> Iterator[str]:
     """What needs a look, a sentence each."""
     yield from _values(dataset, counts)
     yield from _palettes(counts)
-    yield from _labels(dataset, counts)
+    yield from suspicious_labels(dataset, counts)
     yield from _lying(dataset)
     yield from _alike_across_splits(dataset)
 
@@ -102,7 +111,7 @@ def _values(dataset: LabelledFolder, counts: Counts) -> Iterator[str]:
     if values.classes == CITYSCAPES_IDS and seen and max(seen) <= 18:
         yield (
             "No label value lies between 18 and 255, though label ids go to 33: are these train "
-            "ids? Then the layout is cityscapes-trainids, or the numbers of its classes."
+            "ids? Then name the files *_labelTrainIds.png, and the layout cityscapes-trainids."
         )
     if values.classes == CITYSCAPES_TRAIN_IDS and any(18 < value < 34 for value in counts.raw):
         yield "Values of 19 to 33 are seen: are these label ids? Then the layout is cityscapes."
@@ -122,7 +131,8 @@ def _palettes(counts: Counts) -> Iterator[str]:
             return
 
 
-def _labels(dataset: LabelledFolder, counts: Counts) -> Iterator[str]:
+def suspicious_labels(dataset: Dataset, counts: Counts) -> Iterator[str]:
+    """What needs a look in the labels of any data set."""
     classes = [label for label in counts.labels if label >= 0]
     if len(classes) == 1 and len(dataset.class_names) > 1:
         yield f"All labels are of one class, {dataset.class_names[classes[0]]}."

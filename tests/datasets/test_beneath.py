@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from doubtmap.datasets import Photographs
 from doubtmap.datasets.fingerprints import beneath
 from doubtmap.datasets.pasting import Part
-from doubtmap.datasets.photographs import Photographs
 
 
 def test_a_part_names_its_folder(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from doubtmap.datasets.photographs import Photographs
+from doubtmap.datasets import Photographs
 
 
 def test_deep_photographs_share_one_range(tmp_path: Path) -> None:
