@@ -344,21 +344,18 @@ def test_cvat_masks_with_their_labelmap(tmp_path, folder):
 # Label files
 
 
-@pytest.mark.parametrize("suffix", ["tif", "npy"])
 @pytest.mark.parametrize(
-    ("kind", "void"),
+    ("suffix", "kind", "void"),
     [
-        *((kind, 255) for kind in ("uint8", "uint16", "int16", "int32", "float32")),
-        *((kind, -1) for kind in ("int16", "int32", "float32")),
-        *((kind, 65535) for kind in ("uint16", "int32", "float32")),
-        *((kind, void) for kind in ("int8", "int64", "float64", "float16") for void in (-1, 100)),
-        ("uint32", 65535),
-        ("bool", 1),
+        *((s, k, 255) for s in ("tif", "npy") for k in ("uint8", "uint16", "int32", "float32")),
+        *((s, k, -1) for s in ("tif", "npy") for k in ("int16", "int32", "float32")),
+        *((s, k, 65535) for s in ("tif", "npy") for k in ("uint16", "int32", "float32")),
+        *(("npy", k, v) for k in ("int8", "int64", "float64", "float16") for v in (-1, 100)),
+        ("npy", "uint32", 65535),
+        ("npy", "bool", 1),
     ],
 )
 def test_labels_of_any_type_of_number(tmp_path, suffix, kind, void):
-    if suffix == "tif" and kind in ("int8", "int64", "uint32", "float64", "float16", "bool"):
-        pytest.skip("Pillow writes no such TIFF")
     said = f"void = {void}\n[classes]\nsky = 0\nroad = 1\ncar = 2\n"
     if kind == "bool":
         said = "[classes]\nsky = 0\nroad = 1\n"

@@ -112,7 +112,9 @@ def folders(draw):
     as_stored = draw(st.booleans()) and any(
         one.orientation > 4 and one.size[0] != one.size[1] for one in found
     )
-    return found, bits, numbers, in_colour, as_stored
+    # In a folder of their own, or beside their images.
+    labels = draw(st.sampled_from(("labels/{path}", "labels/{path}_L", "images/{path}_mask")))
+    return found, bits, numbers, in_colour, as_stored, labels
 
 
 def drawn(one, bits, generator):
@@ -197,12 +199,12 @@ def write_label(path, form, places, numbers):
     save(path, np.repeat(values[..., None], bands, 2) if bands else values)
 
 
-def description(numbers, in_colour):
+def description(numbers, in_colour, where):
     """The `doubtmap.toml` of a folder."""
     table = colour_table(numbers)
     said = [f'"#{bytes(colour).hex()}"' for colour in table] if in_colour else [*numbers]
     void = said[-1] if in_colour else "[255, -1, 65535]"
-    labels = ", ".join(f'"labels/{{path}}.{suffix}"' for suffix in ("png", "tif", "bmp", "npy"))
+    labels = ", ".join(f'"{where}.{suffix}"' for suffix in ("png", "tif", "bmp", "npy"))
     classes = "".join(f"class{k} = {said[k]}\n" for k in range(len(numbers)))
     images = "images/{path}.{suffix}"
     return f'images = "{images}"\nlabels = [{labels}]\nvoid = {void}\n[classes]\n{classes}'
@@ -219,10 +221,12 @@ def test_a_plain_reading_finds_the_same(made_up):
 
     `DOUBTMAP_FOLDERS=5000 pytest tests/datasets/test_made_up_folders.py` makes up as many.
     """
-    found, bits, numbers, in_colour, as_stored = made_up
+    found, bits, numbers, in_colour, as_stored, labels = made_up
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / "doubtmap.toml").write_text(description(numbers, in_colour), encoding="utf-8")
+        (root / "doubtmap.toml").write_text(
+            description(numbers, in_colour, labels), encoding="utf-8"
+        )
         expected = {}
         for one in found:
             generator = np.random.default_rng(one.seed)
@@ -231,7 +235,8 @@ def test_a_plain_reading_finds_the_same(made_up):
             places = generator.integers(0, len(numbers) + 1, one.size)
             write_image(image, one, values)
             label = places if not as_stored else turned(places.astype(np.uint8), one.orientation)
-            write_label(root / f"labels/{one.path}.{one.label[0]}", one.label[1], label, numbers)
+            file = labels.replace("{path}", one.path)
+            write_label(root / f"{file}.{one.label[0]}", one.label[1], label, numbers)
             meant = np.array([*range(len(numbers)), VOID])[label]
             expected[image] = (one, values, meant)
         for decoy in DECOYS:
