@@ -359,8 +359,18 @@ def _no_images(root: Path, layout: Layout, layout_name: str, split: str | None) 
     what = f"images of the split {split}" if split else "images"
     for name, wanted in layout.parts.get(split or "", {}).items():
         searched += f" with {name} {' or '.join(wanted)}"
-    hint = _existing_splits(root, layout) if split else "Check the path."
+    hint = _existing_splits(root, layout) if split else _other_suffix(root, layout)
     return f"{root}: expected {what}, found no file {searched} ({layout_name} layout). {hint}"
+
+
+def _other_suffix(root: Path, layout: Layout) -> str:
+    """What to do where there are no images; names a picture that lies where they should."""
+    for pattern in layout.images:
+        folder = root / PurePosixPath(pattern).parent
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES and not path.name.startswith("."):
+                return f"There is {path.relative_to(root)}: correct the pattern."
+    return "Check the path."
 
 
 def _existing_splits(root: Path, layout: Layout) -> str:

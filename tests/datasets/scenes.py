@@ -6,6 +6,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from doubtmap.datasets import open_dataset
+
 SKY, ROAD, CAR = (70, 130, 180), (128, 64, 128), (0, 0, 142)
 COLOURS = np.array([SKY, ROAD, CAR], np.uint8)
 VALUES = "[classes]\nsky = 0\nroad = 1\ncar = 2\n"
@@ -94,3 +96,21 @@ def exif(orientation):
     tags = Image.Exif()
     tags[0x0112] = orientation
     return tags
+
+
+HEX = '[classes]\nsky = "#4682b4"\nroad = "#804080"\ncar = "#00008e"\n'
+
+
+def written(root, classes=None, suffix="png", label_suffix="png", count=2, **description):
+    """A folder of scenes and labels of class numbers, described."""
+    description.setdefault("images", f"images/{{frame}}.{suffix}")
+    description.setdefault("labels", f"labels/{{frame}}.{label_suffix}")
+    described(root, **({} if classes is None else {"classes": classes}), **description)
+    for number in range(count):
+        save(root / "images" / f"f{number}.{suffix}", painted(scene(number)))
+        save(root / "labels" / f"f{number}.{label_suffix}", scene(number))
+    return root
+
+
+def opened(root):
+    return open_dataset(f"folder:{root}")
