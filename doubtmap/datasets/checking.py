@@ -14,13 +14,13 @@ from pathlib import Path
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID, Dataset, notes_of
 from doubtmap.datasets.description import read_description
 from doubtmap.datasets.guessing import guessed
-from doubtmap.datasets.labelled_folder import LabelledFolder, open_folder, splits_of
+from doubtmap.datasets.labelled_folder import LabelledFolder, open_folder, read_raw, splits_of
 from doubtmap.datasets.labels import Matching, match_labels
 from doubtmap.datasets.layouts import LAYOUTS
 from doubtmap.datasets.opening import fitting_layouts, open_dataset, path_and_split
 from doubtmap.datasets.pairs import is_saved, saved_splits
 from doubtmap.datasets.patterns import sequence_of
-from doubtmap.datasets.reading import read_label, read_size
+from doubtmap.datasets.reading import read_size
 from doubtmap.datasets.suspicions import Counts, suspicious, suspicious_labels
 from doubtmap.errors import DataError, UsageError
 
@@ -170,7 +170,7 @@ def _count(dataset: LabelledFolder, index: int, size: tuple[int, int], counts: C
     if path.suffix.lower() == ".json":
         labels = dataset.read_labels(index, size)
     else:
-        raw = read_label(path, colours=values.in_colour)
+        raw = read_raw(path, values)
         if raw.shape[:2] != size:
             if raw.shape[1::-1] == size:
                 counts.turned.append(dataset.sample_name(index))

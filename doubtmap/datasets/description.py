@@ -173,11 +173,11 @@ def _values(content: dict[str, Any], folder: Path) -> LabelValues:
     other = _text(content, "other")
     if other is not None and other not in _MEANINGS:
         raise _Mistake(f'expected other = "known", "unknown" or "void", got "{other}".')
-    triples = bool(classes) and all(map(_is_triple, classes.values()))
+    triples = bool(classes) and all(map(_is_colour, classes.values()))
     meanings = {key: content.get(key, []) for key in _MEANINGS}
     named = {**{f"classes.{name}": value for name, value in classes.items()}, **meanings}
     raw = {key: _raw_values(value, key, triples) for key, value in named.items()}
-    codes = _without_clashes(raw) if triples else raw
+    codes = _greys(_without_clashes(raw)) if triples else raw
     values = LabelValues(
         classes={name: codes[f"classes.{name}"] for name in classes},
         **{key: codes[key] for key in _MEANINGS},
@@ -226,8 +226,15 @@ def _is_triple(value: object) -> bool:
     )
 
 
+def _is_colour(value: object) -> bool:
+    """Whether a class is described by a colour or colours, in any form, or by a bare triple."""
+    if isinstance(value, list) and not _is_triple(value):
+        return bool(value) and all(map(_is_colour, value))
+    return _is_triple(value) or isinstance(value, dict) or str(value).startswith("#")
+
+
 def _raw_values(value: object, key: str, triples: bool) -> tuple[int, ...]:
-    """Numbers and colours; a bare triple is both, where all classes are triples."""
+    """Numbers and colours; a bare triple is both, where all classes are colours."""
     if isinstance(value, dict):
         value = value.get("colour", value.get("color", value))
         value = [value] if _is_triple(value) else value
@@ -270,6 +277,22 @@ def _without_clashes(raw: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
         key: tuple(value for value in values if value > HIGHEST_VALUE)
         if key.startswith("classes.") or any(value > HIGHEST_VALUE for value in values)
         else values
+        for key, values in raw.items()
+    }
+
+
+def _greys(raw: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Where all classes are colours, numbers that are void and the like are greys, too."""
+    of_classes = [v for key, values in raw.items() if key.startswith("classes.") for v in values]
+    if not of_classes or min(of_classes) <= HIGHEST_VALUE:
+        return raw
+    greys = {
+        key: [colour_value(value, value, value) for value in values if 0 <= value <= 255]
+        for key, values in raw.items()
+    }
+    listed = {value for values in raw.values() for value in values}
+    return {
+        key: (*values, *(grey for grey in greys[key] if grey not in listed))
         for key, values in raw.items()
     }
 

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from doubtmap.datasets.dataset import ComponentSizes, Sample
+from doubtmap.datasets.labels import LabelValues
 from doubtmap.datasets.layouts import Layout, Selection
-from doubtmap.datasets.patterns import IMAGE_SUFFIXES, fill, find, first_files
+from doubtmap.datasets.patterns import IMAGE_SUFFIXES, fill, find, first_files, fits
 from doubtmap.datasets.polygons import read_shapes
 from doubtmap.datasets.reading import Rendering, read_image, read_label
 from doubtmap.datasets.survey import Survey, left_beside, survey
@@ -101,8 +103,7 @@ class LabelledFolder:
         values = self.layout.values
         if label_path.suffix.lower() == ".json":
             return read_shapes(label_path, image_path, size, values)
-        upright = self.looked_at.rendering.upright
-        raw = read_label(label_path, colours=values.in_colour, upright=upright)
+        raw = read_raw(label_path, values, upright=self.looked_at.rendering.upright)
         if size != raw.shape[:2]:
             raise DataError(_other_size(image_path, size, label_path, raw.shape))
         return values.translate(raw, label_path)
@@ -125,7 +126,28 @@ class LabelledFolder:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results on this data set must know of its files, in sentences."""
-        return (*left_beside(self.root, self.files, self._of_other_splits), *self.looked_at.notes)
+        beside = left_beside(self.root, self.files, self._of_other_splits)
+        return (*beside, *self._labels_alone(), *self.looked_at.notes)
+
+    def _labels_alone(self) -> list[str]:
+        """A note of the labels without an image, where the layout takes all images there are."""
+        layout = self.layout
+        if layout.listing or layout.parts or layout.selections or layout.only or layout.without:
+            return []
+        split = self.fields[0].get("split") if self.fields else None
+        fields = {"split": split} if split else {}
+        taken = {label for _, label in self.files} | {image for image, _ in self.files}
+        alone = [
+            found["file"]
+            for pattern in layout.labels
+            for found in find(self.root, pattern, fields)
+            if self.root / found["file"] not in taken
+        ]
+        names = list(dict.fromkeys(alone))
+        if not names:
+            return []
+        some = f"{len(names)} labels have" if len(names) > 1 else "1 label has"
+        return [f"{some} no image, such as {names[0]}."]
 
     def _of_other_splits(self) -> set[Path]:
         return {
@@ -133,6 +155,25 @@ class LabelledFolder:
             for split in splits_of(self.root, self.layout)
             for image in _images(self.root, self.layout, split)
         }
+
+
+def read_raw(path: Path, values: LabelValues, *, upright: bool = True) -> NDArray[Any]:
+    """The raw values of a label file, as `values` mean them.
+
+    Palette files mean the place in the palette, or its colour where only that is described; greys
+    of few bits are read alike: as numbers, or as they are shown, 0 to 255.
+
+    Returns:
+        As `read_label`.
+
+    Raises:
+        DataError: as `read_label`.
+    """
+    raw = read_label(path, colours=values.in_colour, upright=upright)
+    if values.in_colour or values.describe(raw):
+        return raw
+    shown = read_label(path, colours=True, upright=upright)
+    return shown if values.describe(shown) else raw
 
 
 def _other_size(image: Path, size: tuple[int, int], label: Path, shape: tuple[int, ...]) -> str:
@@ -205,9 +246,17 @@ def _without_labels(
     kept = [
         (image, label)
         for image, label in zip(images, labels)
-        if label is not None or root / image["file"] not in masks
+        if label not in (None, root / image["file"])
+        or not (root / image["file"] in masks or _is_label(image, layout))
     ]
+    if not kept:
+        return images, labels
     return [image for image, _ in kept], [label for _, label in kept]
+
+
+def _is_label(image: Mapping[str, str], layout: Layout) -> bool:
+    """Whether a file that was found as an image has the name of a label, of whatever image."""
+    return any(fits(label, image["file"]) for label in layout.labels if label not in layout.images)
 
 
 def _split(root: Path, layout: Layout, layout_name: str, split: str | None) -> str | None:
@@ -236,7 +285,7 @@ def _images(root: Path, layout: Layout, split: str | None) -> list[dict[str, str
         return _listed_images(root, layout, layout.listing, fields)
     found: dict[str, dict[str, str]] = {}
     for pattern in layout.images:
-        for image in find(root, pattern, fields):
+        for image in find(root, pattern, fields, of_images=True):
             if _belongs(image, part or {}) and not _matches(image["file"], layout.without):
                 found.setdefault(image["file"], image)
     chosen = [file for file in found if layout.only and fnmatchcase(file, layout.only)]
@@ -316,8 +365,18 @@ def _no_images(root: Path, layout: Layout, layout_name: str, split: str | None) 
     what = f"images of the split {split}" if split else "images"
     for name, wanted in layout.parts.get(split or "", {}).items():
         searched += f" with {name} {' or '.join(wanted)}"
-    hint = _existing_splits(root, layout) if split else "Check the path."
+    hint = _existing_splits(root, layout) if split else _other_suffix(root, layout)
     return f"{root}: expected {what}, found no file {searched} ({layout_name} layout). {hint}"
+
+
+def _other_suffix(root: Path, layout: Layout) -> str:
+    """What to do where there are no images; names a picture that lies where they should."""
+    for pattern in layout.images:
+        folder = root / PurePosixPath(pattern).parent
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES and not path.name.startswith("."):
+                return f"There is {path.relative_to(root)}: correct the pattern."
+    return "Check the path."
 
 
 def _existing_splits(root: Path, layout: Layout) -> str:
@@ -361,6 +420,11 @@ def _no_label(root: Path, layout: Layout, layout_name: str, image: dict[str, str
 def _check_not_shared(files: Sequence[tuple[Path, Path | None]]) -> None:
     owners: dict[Path, Path] = {}
     for image, label in files:
+        if label == image:
+            raise DataError(
+                f"{image}: expected an image and a label, got one file for both. Make the "
+                "patterns of images and labels differ."
+            )
         shared = label is None or label.suffix.lower() == ".json"
         if not shared and label is not None and owners.setdefault(label, image) != image:
             raise DataError(

@@ -312,7 +312,8 @@ class LabelValues:
     def named(self) -> dict[str, int]:
         """The label of each name that polygons may have, as `plain_name` has it."""
         names = {plain_name(name): index for index, name in enumerate(self.classes)}
-        return names | {name: label for label, name in _NAMES.items()} | dict(self.texts)
+        meanings = {name: label for label, name in _NAMES.items()} | {"ignore": VOID}
+        return meanings | names | dict(self.texts)
 
     def translate(self, raw: NDArray[Any], path: Path) -> NDArray[np.int16]:
         """Labels of raw values.
@@ -328,13 +329,20 @@ class LabelValues:
             DataError: a value has no meaning.
         """
         codes = self.codes(raw, path)
-        if codes.dtype.itemsize <= 2 and codes.dtype.kind == "u":
-            labels: NDArray[np.int16] = np.take(self._table, codes)
-        else:
-            labels = self._looked_up(codes)
-        if self.other is None and (labels == _UNDESCRIBED).any():
-            raise DataError(self._undescribed(codes, labels == _UNDESCRIBED, path))
+        labels = self._labels(codes)
+        bare = labels == _UNDESCRIBED
+        if bare.any():
+            if self.other is None:
+                raise DataError(self._undescribed(codes, bare, path))
+            labels[bare] = self.other
         return labels
+
+    def describe(self, raw: NDArray[Any]) -> bool:
+        """Whether each value of `translate`'s `raw` is described, `other` apart."""
+        try:
+            return not self._is_bare(self.codes(raw, Path()))
+        except DataError:
+            return False
 
     def codes(self, raw: NDArray[Any], path: Path) -> NDArray[Any]:
         """`(H, W)` raw values as they are described: numbers, or colours from `COLOURS` on.
@@ -343,34 +351,46 @@ class LabelValues:
             DataError: for a colour file where only numbers are described.
         """
         if raw.ndim == 2:
-            if not self.in_colour:
+            if not self.in_colour or raw.min() < 0 or raw.max() > 255:
                 return raw
             raw = np.repeat(raw[..., None], 3, axis=2).astype(np.uint8)
         coloured = any(value >= COLOURS for value, _, _ in self.described())
-        grey = (raw[..., :1] == raw).all()
-        if grey and not self.in_colour:
-            return np.ascontiguousarray(raw[..., 0])
-        if not coloured:
+        grey = bool((raw[..., :1] == raw).all())
+        if not coloured and not grey:
             raise DataError(_no_colours(raw, path))
         red, green, blue = (raw[..., k].astype(np.int32) for k in range(3))
-        return COLOURS | red << 16 | green << 8 | blue
+        colours = COLOURS | red << 16 | green << 8 | blue
+        if grey and not self.in_colour:
+            numbers = np.ascontiguousarray(raw[..., 0])
+            if not coloured or not self._is_bare(numbers) or self._is_bare(colours):
+                return numbers
+        return colours
+
+    def _is_bare(self, codes: NDArray[Any]) -> bool:
+        return bool((self._labels(codes) == _UNDESCRIBED).any())
+
+    def _labels(self, codes: NDArray[Any]) -> NDArray[np.int16]:
+        if codes.dtype.itemsize <= 2 and codes.dtype.kind == "u":
+            labels: NDArray[np.int16] = np.take(self._table, codes)
+            return labels
+        return self._looked_up(codes)
 
     @cached_property
     def _table(self) -> NDArray[np.int16]:
-        rest = _UNDESCRIBED if self.other is None else self.other
-        table = np.full(HIGHEST_VALUE + 1, rest, np.int16)
+        table = np.full(HIGHEST_VALUE + 1, _UNDESCRIBED, np.int16)
         for value, _, label in self.described():
             if 0 <= value <= HIGHEST_VALUE:
                 table[value] = label
         return table
 
     def _looked_up(self, codes: NDArray[Any]) -> NDArray[np.int16]:
-        pairs = sorted((value, label) for value, _, label in self.described())
+        pairs = sorted((value, label) for value, _, label in self.described()) or [(-1, VOID)]
         values = np.array([value for value, _ in pairs], np.int64)
         labels = np.array([label for _, label in pairs], np.int16)
         place = np.searchsorted(values, codes).clip(0, len(values) - 1)
-        rest = np.int16(_UNDESCRIBED if self.other is None else self.other)
-        found: NDArray[np.int16] = np.where(values[place] == codes, labels[place], rest)
+        found: NDArray[np.int16] = np.where(
+            values[place] == codes, labels[place], np.int16(_UNDESCRIBED)
+        )
         found[(found == _UNDESCRIBED) & (codes == -1)] = VOID  # as everyone means it
         return found
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from torch import Tensor
 
 from doubtmap.datasets.dataset import ComponentSizes, Sample
 from doubtmap.datasets.labels import LabelValues
+from doubtmap.datasets.rasters import turn
 from doubtmap.datasets.reading import Rendering, read_image, read_label
+from doubtmap.datasets.survey import Survey, survey
 from doubtmap.errors import DataError, UsageError
 
 INSTALL = "pip install pyarrow"
@@ -32,7 +36,8 @@ class PairedImages:
     """A data set of (image, mask); implements `Dataset`.
 
     An image is a file, a PIL image, an array `(H, W, 3)`, or a tensor `(3, H, W)` of uint8 or of
-    fractions in [0, 1]; a mask is a file, a PIL image, or whole numbers `(H, W)`.
+    fractions in [0, 1]; a mask is a file, a PIL image, or whole numbers `(H, W)`. Files of a list
+    are looked at as a whole, as those of a folder are.
 
     Args:
         pairs: anything with a length whose entries are pairs, or mappings with an image and a mask.
@@ -62,7 +67,14 @@ class PairedImages:
     def notes(self) -> tuple[str, ...]:
         """What was assumed."""
         void = " and ".join(map(str, self.void)) or "none"
-        return (f"{self.name}: masks were read as numbers of the classes, void {void}.",)
+        said = f"{self.name}: masks were read as numbers of the classes, void {void}."
+        return (said, *self._survey.notes)
+
+    @cached_property
+    def _survey(self) -> Survey:
+        """What the files together say, where the pairs are a list of files."""
+        files = _files(self.pairs) if isinstance(self.pairs, list | tuple) else []
+        return survey(files, Rendering(every=self.every), by_place=True)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -83,19 +95,30 @@ class PairedImages:
         """
         where = f"{self.name}[{index}]"
         image, mask = _pair(self.pairs[index], where)
-        pixels, raw = _image(image, where, self.every), _mask(mask, where)
+        with _LOOKING:
+            rendering = self._survey.rendering
+        raw = _mask(mask, where, rendering)
+        pixels = _image(image, where, rendering, (raw.shape[0], raw.shape[1]))
         if pixels.shape[1:] != raw.shape[:2]:
             raise DataError(
                 f"{where}: expected an image and a mask of one size, got "
                 f"{tuple(pixels.shape[1:])} and {raw.shape[:2]} (height, width)."
             )
-        values = LabelValues({name: (k,) for k, name in enumerate(self.classes)}, void=self.void)
+        numbers = {name: () if k in self.void else (k,) for k, name in enumerate(self.classes)}
+        values = LabelValues(numbers, void=self.void)
         label = torch.from_numpy(values.translate(raw, Path(where)))
         return Sample(self.sample_name(index), pixels, label)
 
 
+VOID_NUMBERS = (255, -1)
+"""Numbers that masks have where there is nothing, unless they are numbers of classes."""
+
+_LOOKING = threading.Lock()
+"""One thread looks at all files, while others wait for what it finds."""
+
+
 def pair_images(
-    found: object, classes: Sequence[str], void: int | Sequence[int] = (255, -1)
+    found: object, classes: Sequence[str], void: int | Sequence[int] = VOID_NUMBERS
 ) -> PairedImages:
     """A data set of something in Python.
 
@@ -109,6 +132,11 @@ def pair_images(
         UsageError: for something without length and entries, or without class names.
     """
     inner = getattr(found, "dataset", found) if hasattr(found, "batch_size") else found
+    if isinstance(inner, Mapping):
+        raise UsageError(
+            f"expected a data set, got a {type(inner).__name__} with {', '.join(map(str, inner))}. "
+            "Give one of them."
+        )
     if not (hasattr(inner, "__len__") and hasattr(inner, "__getitem__")) or isinstance(inner, str):
         raise UsageError(
             f"expected a data set, got {type(found).__name__}. Open one with "
@@ -122,7 +150,9 @@ def pair_images(
         )
     values = (void,) if isinstance(void, int) else tuple(void)
     name = type(inner).__name__
-    free = tuple(value for value in values if not 0 <= value < len(classes))
+    free = values
+    if values == VOID_NUMBERS:
+        free = tuple(value for value in values if not 0 <= value < len(classes))
     return PairedImages(inner, tuple(classes), free, "pairs" if name in ("list", "tuple") else name)
 
 
@@ -139,6 +169,16 @@ def _pair(entry: Any, where: str) -> tuple[Any, Any]:
     if not isinstance(entry, Sequence) or len(entry) < 2:
         raise DataError(f"{where}: expected (image, mask), got {type(entry).__name__}.")
     return entry[0], entry[1]
+
+
+def _files(pairs: Sequence[Any]) -> list[tuple[Path, Path | None]]:
+    """The images among pairs that are files, and their masks that are."""
+    found: list[tuple[Path, Path | None]] = []
+    for index, entry in enumerate(pairs):
+        image, mask = _pair(entry, f"pairs[{index}]")
+        if isinstance(image, str | Path):
+            found.append((Path(image), Path(mask) if isinstance(mask, str | Path) else None))
+    return found
 
 
 def _stored(value: Mapping[str, Any], where: str) -> Image.Image:
@@ -244,14 +284,15 @@ def _split_of(root: Path, split: str | None) -> Path:
     return root / split
 
 
-def _image(value: Any, where: str, every: int) -> Tensor:
+def _image(value: Any, where: str, rendering: Rendering, size: tuple[int, int]) -> Tensor:
     if isinstance(value, str | Path):
-        return read_image(value, Rendering(every=every))
+        return read_image(value, rendering)
     if isinstance(value, Mapping):
         value = _stored(value, where)
     if isinstance(value, Image.Image):
-        value = np.array(value.convert("RGB"))
+        value = _picture(value, size)
     pixels = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    every = rendering.every
     if every and pixels.ndim == 3:
         last = pixels.shape[2] < min(pixels.shape[:2])
         pixels = pixels.transpose(2, 0, 1) if last else pixels
@@ -265,26 +306,43 @@ def _image(value: Any, where: str, every: int) -> Tensor:
     if pixels.ndim != 3 or few or not pixels.size:
         raise DataError(f"{where}: expected an image ({every or 3}, H, W), got {pixels.shape}.")
     if pixels.dtype != np.uint8:
-        low, high = float(pixels.min()), float(pixels.max())
-        whole = pixels.dtype.kind in "iu"
-        top = 255 if whole or high > 1 else 1
-        if not (low >= 0 and high <= top and (whole or high <= 1)):
-            raise DataError(
-                f"{where}: expected an image of uint8, or of fractions in [0, 1], got "
-                f"{pixels.dtype} of {low:g} to {high:g}. Give images before they are normalised."
-            )
-        pixels = np.rint(pixels * (255 / top)).astype(np.uint8)
+        pixels = _eight_bits(pixels, where)
     return torch.from_numpy(np.ascontiguousarray(pixels))
 
 
-def _mask(value: Any, where: str) -> NDArray[Any]:
+def _picture(image: Image.Image, size: tuple[int, int]) -> NDArray[Any]:
+    """Pixels of a PIL image, upright unless its mask, of this height and width, fits as stored."""
+    deep = image.mode.startswith(("I", "F"))
+    pixels = np.array(image if deep else image.convert("RGB"))
+    # Pillow turns TIFF by itself on opening.
+    orientation = 1 if image.format == "TIFF" else image.getexif().get(0x0112, 1)
+    upright = turn(pixels, orientation if isinstance(orientation, int) else 1)
+    return upright if upright.shape[:2] == size or pixels.shape[:2] != size else pixels
+
+
+def _eight_bits(pixels: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    low, high = float(pixels.min()), float(pixels.max())
+    whole = pixels.dtype.kind in "iu"
+    top = 255 if whole or high > 1 else 1
+    if not (low >= 0 and high <= top and (whole or high <= 1)):
+        raise DataError(
+            f"{where}: expected an image of uint8, or of fractions in [0, 1], got "
+            f"{pixels.dtype} of {low:g} to {high:g}. Give images before they are normalised, and "
+            "deep ones scaled, or as files."
+        )
+    return np.rint(pixels * (255 / top)).astype(np.uint8)
+
+
+def _mask(value: Any, where: str, rendering: Rendering) -> NDArray[Any]:
     if isinstance(value, str | Path):
-        return read_label(value)
+        return read_label(value, upright=rendering.upright)
     if isinstance(value, Mapping):
         value = _stored(value, where)
     raw = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
     if raw.ndim == 3 and raw.shape[0] == 1:
         raw = raw[0]
+    if raw.ndim == 3 and raw.shape[2] in (1, 2):
+        raw = raw[..., 0]
     if raw.ndim == 3 and raw.shape[2] in (3, 4) and (raw[..., :1] == raw[..., :3]).all():
         raw = raw[..., 0]
     if raw.ndim != 2 or raw.dtype.kind not in "buif" or (raw != np.rint(raw)).any():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -41,24 +42,40 @@ def misnamed_field(pattern: str) -> str | None:
     return next((name for name in names if not name.isidentifier()), None)
 
 
-def find(root: Path, pattern: str, fields: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def find(
+    root: Path, pattern: str, fields: Mapping[str, str], *, of_images: bool = False
+) -> Iterator[dict[str, str]]:
     """Files under `root` that match, in sorted order, as the fields that they fill.
 
     Args:
         root: folder to search; hidden files are left out.
         pattern: relative to `root`.
         fields: fields that are already known.
+        of_images: where the pattern does not say the suffix, leave out files of other kinds.
 
     Yields:
         All fields, and `file` (path relative to `root`, with `/`), `folder` and `stem` of it.
     """
     body, suffix = _parted(pattern)
-    expression = re.compile(f"{_regular_expression(body, fields)}(?i:{re.escape(suffix)})")
+    expression = _expression(pattern, fields)
     for file in _files(root, _shell_pattern(body, fields) + _any_case(suffix)):
+        path = PurePosixPath(file)
+        kind = path.suffix.lower().lstrip(".")
+        if of_images and not suffix and kind and kind not in (*IMAGE_SUFFIXES, "npy"):
+            continue
         if match := expression.fullmatch(file):
-            path = PurePosixPath(file)
             named = {"file": file, "folder": str(path.parent), "stem": path.stem}
             yield {**named, **fields, **match.groupdict()}
+
+
+def fits(pattern: str, file: str) -> bool:
+    """Whether a path has the form of a pattern, whatever its fields are."""
+    return _expression(pattern, {}).fullmatch(file) is not None
+
+
+def _expression(pattern: str, fields: Mapping[str, str]) -> re.Pattern[str]:
+    body, suffix = _parted(pattern)
+    return re.compile(f"{_regular_expression(body, fields)}(?i:{re.escape(suffix)})")
 
 
 def first_files(root: Path, patterns: Iterable[str], fields: Mapping[str, str]) -> list[Path]:
@@ -83,18 +100,25 @@ def _named(root: Path, pattern: str, fields: Mapping[str, str]) -> list[str]:
     if not folder.is_dir():
         return []
     there = _listed(str(folder), folder.stat().st_mtime_ns).get(name.suffix.lower(), {})
-    return [str(name.parent / found) for found in there.get(name.stem, ())]
+    return [str(name.parent / found) for found in there.get(_composed(name.stem), ())]
 
 
 @lru_cache(maxsize=8)
 def _listed(folder: str, _: int) -> dict[str, dict[str, list[str]]]:
-    """Names in a folder, by suffix without case and by stem."""
+    """Names in a folder, by suffix without case and by stem, whose accents are composed."""
     found: dict[str, dict[str, list[str]]] = {}
     for name in sorted(os.listdir(folder)):  # noqa: PTH208
         path = PurePosixPath(name)
         if not name.startswith("."):
-            found.setdefault(path.suffix.lower(), {}).setdefault(path.stem, []).append(name)
+            found.setdefault(path.suffix.lower(), {}).setdefault(_composed(path.stem), []).append(
+                name
+            )
     return found
+
+
+def _composed(text: str) -> str:
+    """One spelling of letters with accents, of which file systems have two."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _unescaped(shell: str) -> str:

@@ -1,6 +1,7 @@
 """Labels that are outlines in JSON: Labelme's file beside each image, COCO's file for all.
 
-A pixel belongs to a shape where its centre does; later shapes lie over earlier ones.
+Shapes cover the pixels that Labelme's and COCO's own programs give them, to the last one; later
+shapes lie over earlier ones.
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from doubtmap.datasets.labels import LabelValues
 from doubtmap.errors import DataError
@@ -52,6 +56,50 @@ def filled(points: NDArray[np.float64], height: int, width: int) -> Mask:
     return inside
 
 
+def coco_filled(points: NDArray[np.float64], height: int, width: int) -> Mask:
+    """The pixels that COCO's own code gives a polygon.
+
+    It draws the outline five times as fine, and toggles from the pixel below each crossing of a
+    column's centre line on, column by column.
+
+    Args:
+        points: `(N, 2)`, x and y in pixels; the last is joined with the first.
+        height: of the image.
+        width: of the image.
+
+    Returns:
+        `(height, width)`.
+
+    Reference:
+        Microsoft COCO API, common/maskApi.c, rleFrPoly, Dollar and Lin, 2015,
+        https://github.com/cocodataset/cocoapi
+    """
+    fine = 5
+    start = (fine * points + 0.5).astype(np.int64)
+    end = np.roll(start, -1, axis=0)
+    steps = np.abs(end - start)
+    flat = steps[:, 0] >= steps[:, 1]
+    along, across = np.where(flat, 0, 1), np.where(flat, 1, 0)
+    edges = np.arange(len(points))
+    flip = start[edges, along] > end[edges, along]
+    low, high = np.where(flip[:, None], end, start), np.where(flip[:, None], start, end)
+    length = steps[edges, along]
+    slope = (high - low)[edges, across] / np.maximum(length, 1)
+    edge = np.repeat(edges, length + 1)
+    t = np.arange(len(edge)) - np.repeat(np.cumsum(length + 1) - length - 1, length + 1)
+    t = np.where(flip[edge], length[edge] - t, t)
+    one = t + low[edge, along[edge]]
+    other = (low[edge, across[edge]] + slope[edge] * t + 0.5).astype(np.int64)
+    x, y = np.where(flat[edge], one, other), np.where(flat[edge], other, one)
+    column = (np.where(x[1:] < x[:-1], x[1:], x[1:] - 1) + 0.5) / fine - 0.5
+    row = np.ceil(((np.minimum(y[1:], y[:-1]) + 0.5) / fine - 0.5).clip(0, height))
+    kept = (x[1:] != x[:-1]) & (column == np.floor(column)) & (column >= 0) & (column < width)
+    toggles = (column[kept] * height + row[kept]).astype(np.int64)
+    counts = np.bincount(toggles, minlength=height * width + 1)
+    inside: NDArray[np.bool_] = np.cumsum(counts)[:-1] % 2 == 1
+    return inside.reshape(width, height).T
+
+
 def read_shapes(
     path: Path, image: Path, size: tuple[int, int], values: LabelValues
 ) -> NDArray[np.int16]:
@@ -70,22 +118,22 @@ def read_shapes(
         DataError: for another file, size or kind of shape, a name that is not described, and pixels
             outside of all shapes where nothing says what they are.
     """
-    content = _content(str(path), path.stat().st_mtime_ns)
     try:
-        shapes = list(_shapes(content, path, image, size))
-    except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
+        shapes = list(_shapes(path, path.stat().st_mtime_ns, image, size))
+    except (AttributeError, LookupError, TypeError, ValueError, OSError) as error:
         raise DataError(
             f"{path}: expected outlines as Labelme or COCO writes them, got something else "
             f"({type(error).__name__}: {error}). Export it again."
         ) from error
     labels = np.full(size, _outside(values), np.int16)
     for name, mask in shapes:
-        if plain_name(name) not in values.named:
+        label = values.named.get(plain_name(str(name)), values.other)
+        if label is None:
             raise DataError(
                 f"{path}: expected shapes named {', '.join(values.named)}, got {name} for "
                 f"{image.name}. Describe it in doubtmap.toml, or correct the name."
             )
-        labels[mask] = values.named[plain_name(name)]
+        labels[mask] = label
     bare = labels == _BARE
     if bare.any():
         y, x = np.argwhere(bare)[0]
@@ -107,14 +155,33 @@ def _outside(values: LabelValues) -> int:
 
 
 def _shapes(
-    content: Mapping[str, Any], path: Path, image: Path, size: tuple[int, int]
+    path: Path, changed: int, image: Path, size: tuple[int, int]
 ) -> Iterator[tuple[str, Mask]]:
+    content = _content(path, changed)
     if "shapes" in content:
         said = (content.get("imageHeight") or size[0], content.get("imageWidth") or size[1])
         _check_size(said, size, path, image)
         yield from _labelme(content["shapes"], size, path)
     else:
-        yield from _coco(content, image, size, path)
+        yield from _coco_shapes(_coco(path, changed), image, size, path)
+
+
+def said_size(path: Path, image: Path) -> tuple[int, int] | None:
+    """Height and width of an image as a JSON file says them, where it does.
+
+    Raises:
+        DataError: for a file that is no JSON, or lacks the image.
+    """
+    changed = path.stat().st_mtime_ns
+    content = _content(path, changed)
+    if "shapes" in content:
+        said = content.get("imageHeight"), content.get("imageWidth")
+    elif {"images", "annotations", "categories"} <= set(content):
+        entry = _coco(path, changed).entry(image, path)
+        said = entry.get("height"), entry.get("width")
+    else:
+        return None
+    return (int(said[0]), int(said[1])) if said[0] and said[1] else None
 
 
 def _check_size(said: tuple[Any, Any], size: tuple[int, int], path: Path, image: Path) -> None:
@@ -131,24 +198,36 @@ def _labelme(
     for shape in shapes:
         kind = shape.get("shape_type") or "polygon"
         points = np.array(shape["points"], np.float64).reshape(-1, 2)
-        if kind == "polygon":
-            yield shape["label"], filled(points, *size)
-        elif kind == "rectangle":
-            (x0, y0), (x1, y1) = points
-            corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
-            yield shape["label"], filled(corners, *size)
-        elif kind == "circle":
-            rows, columns = np.ogrid[: size[0], : size[1]]
-            (x, y), edge = points
-            radius = np.hypot(*(edge - points[0]))
-            yield shape["label"], np.hypot(columns + 0.5 - x, rows + 0.5 - y) <= radius
-        elif kind == "mask":
+        if kind == "mask":
             yield shape["label"], _pasted(shape["mask"], points, size)
+        elif kind in _DRAWN:
+            yield shape["label"], _drawn(kind, points, size)
         else:
             raise DataError(
                 f"{path}: expected polygons, rectangles, circles or masks, got a {kind} for "
                 f"{shape['label']}, which covers no area. Remove it, or draw a polygon."
             )
+
+
+_DRAWN = ("polygon", "rectangle", "circle", "oriented_rectangle", "rotation")
+
+
+def _drawn(kind: str, points: NDArray[np.float64], size: tuple[int, int]) -> Mask:
+    """A shape as Labelme draws it: with its outline, by way of Pillow."""
+    canvas = Image.new("L", size[::-1])
+    draw = ImageDraw.Draw(canvas)
+    if kind == "circle":
+        (x, y), edge = points.tolist()
+        radius = math.dist((x, y), edge)
+        box = (x - radius, y - radius, x + radius, y + radius)
+        draw.ellipse(box, outline=1, fill=1)
+    elif kind == "rectangle":
+        draw.rectangle((*points.min(axis=0), *points.max(axis=0)), outline=1, fill=1)
+    elif len(points) > 2:
+        draw.polygon([tuple(point) for point in points.tolist()], outline=1, fill=1)
+    else:
+        raise ValueError(f"a polygon of {len(points)} points")
+    return np.array(canvas, bool)
 
 
 def _pasted(text: str, points: NDArray[np.float64], size: tuple[int, int]) -> Mask:
@@ -157,30 +236,67 @@ def _pasted(text: str, points: NDArray[np.float64], size: tuple[int, int]) -> Ma
         mask = np.array(image.convert("L")) > 0
     whole = np.zeros(size, bool)
     left, top = (int(value) for value in points.min(axis=0))
+    mask = mask[max(0, -top) :, max(0, -left) :]
+    left, top = max(0, left), max(0, top)
     part = whole[top : top + mask.shape[0], left : left + mask.shape[1]]
     part |= mask[: part.shape[0], : part.shape[1]]
     return whole
 
 
-def _coco(
-    content: Mapping[str, Any], image: Path, size: tuple[int, int], path: Path
-) -> Iterator[tuple[str, Mask]]:
-    names = {entry["id"]: entry["name"] for entry in content["categories"]}
-    entries = [entry for entry in content["images"] if _is_of(entry["file_name"], image)]
-    if len(entries) != 1:
-        raise DataError(
-            f"{path}: expected one entry for {image.name}, found {len(entries)}. Complete the file."
-        )
-    said = (entries[0].get("height", size[0]), entries[0].get("width", size[1]))
-    _check_size(said, size, path, image)
+@dataclass(frozen=True)
+class _Coco:
+    """COCO's file by image: what it says of each, and its annotations in their order."""
+
+    names: Mapping[Any, str]
+    images: Mapping[str, list[dict[str, Any]]]
+    annotations: Mapping[Any, list[dict[str, Any]]]
+
+    def entry(self, image: Path, path: Path) -> dict[str, Any]:
+        """Of the image: by the longest path that fits, else by the name alone."""
+        named = self.images.get(image.name, [])
+        exact = [entry for entry in named if _is_of(entry["file_name"], image)]
+        longest = max((len(_parts(entry["file_name"])) for entry in exact), default=0)
+        found = [e for e in exact if len(_parts(e["file_name"])) == longest] or named
+        if len(found) != 1:
+            raise DataError(
+                f"{path}: expected one entry for {image.name}, found {len(found)}. Complete the "
+                "file."
+            )
+        return found[0]
+
+
+@lru_cache(maxsize=2)
+def _coco(path: Path, changed: int) -> _Coco:
+    content = _content(path, changed)
+    images, annotations = defaultdict(list), defaultdict(list)
+    for entry in content["images"]:
+        images[_parts(entry["file_name"])[-1]].append(entry)
     for found in content["annotations"]:
-        if found["image_id"] == entries[0]["id"]:
-            yield names[found["category_id"]], _segmentation(found["segmentation"], size)
+        annotations[found["image_id"]].append(found)
+    names = {entry["id"]: entry["name"] for entry in content["categories"]}
+    return _Coco(names, images, annotations)
+
+
+def _coco_shapes(
+    coco: _Coco, image: Path, size: tuple[int, int], path: Path
+) -> Iterator[tuple[str, Mask]]:
+    entry = coco.entry(image, path)
+    _check_size(_said(entry, size), size, path, image)
+    for found in coco.annotations.get(entry["id"], ()):
+        yield coco.names[found["category_id"]], _segmentation(found["segmentation"], size)
+
+
+def _said(entry: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, Any]:
+    return entry.get("height") or size[0], entry.get("width") or size[1]
 
 
 def _is_of(file_name: str, image: Path) -> bool:
-    wanted = PurePosixPath(file_name.replace("\\", "/")).parts
+    wanted = _parts(file_name)
     return image.parts[-len(wanted) :] == wanted
+
+
+def _parts(file_name: str) -> tuple[str, ...]:
+    return PurePosixPath(file_name.replace("\\", "/")).parts
 
 
 def _segmentation(found: Any, size: tuple[int, int]) -> Mask:
@@ -188,7 +304,7 @@ def _segmentation(found: Any, size: tuple[int, int]) -> Mask:
     if isinstance(found, list):
         mask = np.zeros(size, bool)
         for ring in found:
-            mask |= filled(np.array(ring, np.float64).reshape(-1, 2), *size)
+            mask |= coco_filled(np.array(ring, np.float64).reshape(-1, 2), *size)
         return mask
     counts = found["counts"]
     runs = _packed_runs(counts) if isinstance(counts, str) else counts
@@ -220,17 +336,17 @@ def names_in(path: Path) -> list[str]:
     Raises:
         DataError: for a file that is no JSON.
     """
-    content = _content(str(path), path.stat().st_mtime_ns)
+    content = _content(path, path.stat().st_mtime_ns)
     if "categories" in content:
         return [str(entry["name"]) for entry in content["categories"]]
     return list(dict.fromkeys(str(shape["label"]) for shape in content.get("shapes", ())))
 
 
 @lru_cache(maxsize=2)
-def _content(path: str, _: int) -> dict[str, Any]:
+def _content(path: Path, _: int) -> dict[str, Any]:
     """COCO's file is large, and asked for once an image."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected JSON, got something else ({error}).") from error
     if not isinstance(content, dict):

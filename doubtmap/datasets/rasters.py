@@ -40,8 +40,8 @@ _TIFF = (b"II*\0", b"MM\0*", *_BIG_TIFF)
 
 _ORIENTATION = 0x0112
 
-_BLACK_AND_WHITE = np.array([[0] * 3] + [[255] * 3] * 255, np.uint8)
-"""The palette of files of one bit."""
+_SPREAD = {"L;2": 85, "L;4": 17}
+"""By what greys of two and four bits are multiplied to be shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,8 @@ class Raster:
     Args:
         pixels: `(H, W, bands)` of any type of number, turned as stored.
         format: of the file, such as `PNG`.
-        palette: `(256, 3)` uint8 where the one band holds places in it.
+        palette: `(256, 3)` uint8 where the one band holds places in it; also the greys as which
+            values of one, two and four bits are shown.
         white: the brightest value that the file says it may have, where it says so.
         orientation: EXIF's, 1 to 8; how to turn the pixels upright.
         pages: pages of one size in the file.
@@ -173,6 +174,28 @@ def read_header(path: str | Path) -> Header:
             return Header(height, width, "TIFF", "TIFF", raster.orientation, deep=deep)
 
 
+def lossy_format(path: str | Path, format: str) -> bool:
+    """Whether a file that can be read was compressed in a way that changes values.
+
+    Args:
+        path: the file.
+        format: as its `Raster` says it.
+    """
+    if format == "WEBP":
+        return b"VP8L" not in Path(path).read_bytes()
+    if format == "JPEG2000":
+        content = Path(path).read_bytes()
+        # The last byte of its coding style tells the reversible transform from the other.
+        return content[content.find(b"\xff\x52") + 13] == 0
+    if format == "TIFF":
+        try:
+            with Image.open(path, formats=("TIFF",)) as image:
+                return image.tag_v2.get(259) in (6, 7)  # type: ignore[attr-defined]
+        except UnidentifiedImageError:
+            return False
+    return format in ("JPEG", "MPO", "AVIF", "HEIF")
+
+
 opening: ContextVar[Path | None] = ContextVar("opening", default=None)
 """The file that this thread decodes, for whoever is told what Pillow warns of."""
 
@@ -255,7 +278,7 @@ def _array(content: bytes, path: Path) -> NDArray[Any]:
     values: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
     if values.ndim == 2:
         values = values[..., None]
-    if values.ndim == 3 and values.shape[2] > 16 and values.shape[0] <= 16:
+    if values.ndim == 3 and 4 < values.shape[2] > values.shape[0] <= 16:
         values = values.transpose(1, 2, 0)
     if values.ndim != 3 or values.dtype.kind not in "buif" or not values.size:
         raise DataError(
@@ -306,20 +329,30 @@ def _pixels(
     format = image.format or ""
     if _has_deep_colours(image):
         return _deep_colours(content, format), format, None
+    spread = next((_SPREAD.get(mode, 0) for mode in _raw_modes(image)), 0)
     image.load()
     palette = None
     if image.mode == "1":
-        palette = _BLACK_AND_WHITE
+        palette = _greys(255)
     elif image.mode == "P":
         palette = _palette(image)
     elif image.mode not in ("1", "L", "LA", "RGB", "RGBA", "F") and not image.mode.startswith("I"):
         image = image.convert("RGB")
     pixels = np.array(image.convert("L") if image.mode == "1" else image)
-    if palette is _BLACK_AND_WHITE:
+    if image.mode == "1":
         pixels = (pixels > 0).astype(np.uint8)
+    if spread and image.mode == "L":
+        pixels //= spread
+        palette = _greys(spread)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     return pixels.astype(pixels.dtype.newbyteorder("=")), format, palette
+
+
+def _greys(spread: int) -> NDArray[np.uint8]:
+    """The palette of greys of few bits."""
+    shades = (np.arange(256) * spread).clip(0, 255).astype(np.uint8)
+    return shades[:, None].repeat(3, axis=1)
 
 
 def _palette(image: Image.Image) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from doubtmap.datasets.patterns import IMAGE_SUFFIXES
-from doubtmap.datasets.rasters import Raster, read_header, read_raster
+from doubtmap.datasets.rasters import Raster, lossy_format, read_header, read_raster
 from doubtmap.errors import DataError
 
 AHEAD = 4
@@ -73,7 +73,7 @@ def read_image(path: str | Path, rendering: Rendering | None = None) -> Tensor:
     pixels = pixels[..., list(chosen)]
     if pixels.dtype != np.uint8:
         low, high = rendering.range or implied_range([brightness(pixels, raster.white, path)], path)
-        pixels = scaled(pixels, low, high)
+        pixels = scaled(pixels, low, high, path)
     if pixels.shape[2] == 1 and not rendering.every:
         pixels = np.repeat(pixels, 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
@@ -135,10 +135,12 @@ def brightness(values: NDArray[Any], white: float | None, path: str | Path) -> B
     """
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise DataError(
-            f"{path}: expected finite values, got NaN or infinity. Replace them, or remove it."
-        )
+        raise DataError(_not_finite(path))
     return Brightness(low, high, white, values.dtype.kind in "ui")
+
+
+def _not_finite(path: str | Path) -> str:
+    return f"{path}: expected finite values, got NaN or infinity. Replace them, or remove it."
 
 
 def implied_range(found: Sequence[Brightness], where: object) -> tuple[float, float]:
@@ -180,8 +182,16 @@ _SAY = (
 )
 
 
-def scaled(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """Values of any depth as 8 bits: `low` becomes 0, `high` 255, by rounding."""
+def scaled(
+    pixels: NDArray[Any], low: float, high: float, path: str | Path = "image"
+) -> NDArray[np.uint8]:
+    """Values of any depth as 8 bits: `low` becomes 0, `high` 255, by rounding.
+
+    Raises:
+        DataError: for values that are not finite.
+    """
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise DataError(_not_finite(path))
     if pixels.dtype == np.uint16 and low == 0 and high == int(high):
         white = int(high)
         whole = np.minimum(pixels, white).astype(np.uint32)
@@ -209,10 +219,10 @@ def read_label(path: str | Path, *, colours: bool = False, upright: bool = True)
     raster = read_raster(path)
     if upright:
         raster = raster.upright
-    if raster.format == "JPEG":
+    if lossy_format(path, raster.format):
         raise DataError(
-            f"{path}: expected label values without loss, got a JPEG, which changes them. "
-            "Save the labels as PNG."
+            f"{path}: expected label values without loss, got a {raster.format}, which changes "
+            "them. Save the labels as PNG."
         )
     pixels = raster.coloured if colours else raster.pixels
     bands = pixels.shape[2]
@@ -238,7 +248,7 @@ def _whole(values: NDArray[Any], path: str | Path) -> NDArray[Any]:
                 f"column {x}, and {int(broken.sum())} such pixels. Save labels without blending."
             )
     limits = np.iinfo(np.int32)
-    if values.min() < limits.min or values.max() > limits.max:
+    if float(values.min()) < limits.min or float(values.max()) > limits.max:
         raise DataError(
             f"{path}: expected label values of at most 32 bits, got {values.min()} to "
             f"{values.max()}. Convert the file."

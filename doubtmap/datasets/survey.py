@@ -5,6 +5,7 @@ How deep its images are, which way up, what palettes its labels have, what lies 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from doubtmap.datasets.patterns import IMAGE_SUFFIXES
+from doubtmap.datasets.polygons import said_size
 from doubtmap.datasets.rasters import Header, read_header, read_raster
 from doubtmap.datasets.reading import Brightness, Rendering, bands_of, brightness, implied_range
 from doubtmap.errors import DataError
@@ -81,7 +83,7 @@ def _orientation(pairs: Sequence[Pair], heads: Mapping[Path, Header]) -> tuple[b
     fits: dict[bool, list[Path]] = {True: [], False: []}
     for image, label in turned:
         head = heads[image]
-        if label is None or label.suffix.lower() == ".json" or not (size := _label_size(label)):
+        if label is None or not (size := _label_size(label, image)):
             continue
         stored = (head.height, head.width)
         if (size == stored) != (size == head.upright_size):
@@ -108,7 +110,12 @@ def _orientation(pairs: Sequence[Pair], heads: Mapping[Path, Header]) -> tuple[b
     ]
 
 
-def _label_size(path: Path) -> tuple[int, int] | None:
+def _label_size(path: Path, image: Path) -> tuple[int, int] | None:
+    if path.suffix.lower() == ".json":
+        try:
+            return said_size(path, image)
+        except (DataError, LookupError, TypeError, ValueError):
+            return None
     head = _head(path)
     return head.upright_size if head else None
 
@@ -123,7 +130,10 @@ def _brightness(deep: Sequence[Path], rendering: Rendering) -> Iterator[Brightne
         if raster.pixels.dtype == np.uint8:
             continue
         bands = bands_of(raster, raster.pixels.shape[2], rendering, path)
-        found = brightness(raster.pixels[..., list(bands)], raster.white, path)
+        try:
+            found = brightness(raster.pixels[..., list(bands)], raster.white, path)
+        except DataError:
+            continue
         yield found
         if rendering.range or (found.whole and found.high >= _FULL and found.white is None):
             return
@@ -207,7 +217,7 @@ def check_palettes(labels: Sequence[Path]) -> None:
 def left_beside(
     root: Path, taken: Sequence[Pair], elsewhere: Callable[[], Collection[Path]] = tuple
 ) -> list[str]:
-    """A note of the pictures that lie beside the images that were taken, and were not.
+    """A note of the pictures that lie beside or below the images that were taken, and were not.
 
     Args:
         root: the folder of the data set.
@@ -216,23 +226,40 @@ def left_beside(
     """
     files = {path for pair in taken for path in pair if path is not None}
     folders = {image.parent for image, _ in taken}
-    beside = [
-        path
-        for folder in sorted(folders)
-        for path in sorted(folder.iterdir())
-        if path not in files
-        and path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    ]
+    of_labels = {label.parent for _, label in taken if label is not None} - folders
+    there = [path for folder in _tops(folders) for path in _pictures(folder, of_labels)]
+    beside = sorted(path for path in there if path not in files and path.is_file())
     known = set(elsewhere()) if beside else set()
     beside = [path for path in beside if path not in known]
-    if not beside:
-        return []
-    suffixes = Counter(path.suffix for path in beside)
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(4))
-    one = len(beside) == 1
-    return [
-        f"{len(beside)} picture{'' if one else 's'} beside the {len(taken)} images "
-        f"{'was' if one else 'were'} not taken ({kinds}), such as {beside[0].relative_to(root)}."
-    ]
+    broken = sorted(path for path in there if not path.exists())
+    notes = []
+    if beside:
+        suffixes = Counter(path.suffix for path in beside)
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(4))
+        one = len(beside) == 1
+        notes.append(
+            f"{len(beside)} picture{'' if one else 's'} beside the {len(taken)} images "
+            f"{'was' if one else 'were'} not taken ({kinds}), such as "
+            f"{beside[0].relative_to(root)}."
+        )
+    if broken:
+        notes.append(
+            f"{len(broken)} of the pictures are links that lead nowhere, such as "
+            f"{broken[0].relative_to(root)}: they were not taken. Fetch what they stand for."
+        )
+    return notes
+
+
+def _tops(folders: Collection[Path]) -> list[Path]:
+    """The folders that lie in no other of them."""
+    return sorted(folder for folder in folders if not set(folder.parents) & set(folders))
+
+
+def _pictures(folder: Path, without: Collection[Path]) -> Iterator[Path]:
+    """Files and links with an image suffix, hidden ones left out."""
+    for top, inner, names in os.walk(folder):
+        inner[:] = [n for n in inner if not n.startswith(".") and Path(top, n) not in without]
+        for name in names:
+            path = Path(top, name)
+            if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES and not name.startswith("."):
+                yield path
