@@ -11,8 +11,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,11 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.datasets.reading import Rendering, read_image, read_or_skip
 from doubtmap.datasets.survey import survey
-from doubtmap.engine.settings import hold_to, model_settings, score_settings
+from doubtmap.engine.settings import model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.files import write_atomically
+from doubtmap.files import sweep, write_atomically, writing_to
+from doubtmap.files.held import hold_samples, hold_to
+from doubtmap.files.naming import files_of, outside, score_folders, unique_names
 from doubtmap.models.layers import deepest_layer
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
@@ -164,31 +165,36 @@ def write_scores(
         )
     paths = outside(paths, out)
     names = unique_names(paths)
-    folders = {score: re.sub(r"[^\w.=-]+", "_", score).strip("_") for score in scores}
-    for folder in ("classes", "overlay", *folders.values()):
-        _make(out / folder)
-    if not resume:
-        (out / "settings.json").unlink(missing_ok=True)
+    folders = score_folders(scores)
+    every = {path: files_of(out, names[path], folders, format) for path in paths}
+    with writing_to(out):
+        for folder in ("", "classes", "overlay", *folders.values()):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+            sweep(out / folder)
     seen = survey([(path, None) for path in paths], Rendering(range))
     settings = model_settings(segmenter) | score_settings(scores) | {"format": format}
     settings |= {"range": seen.rendering.range}
-    waiting = Waiting(out)
+    asked, waiting = out / "settings.json", Waiting(out)
     if not resume:
+        with writing_to(out):
+            for file in (asked, *(files[-1] for files in every.values())):
+                file.unlink(missing_ok=True)  # so that no map of an earlier run counts as done
         waiting.clear()
-    hold_to(out / "settings.json", settings)
-    todo = [
-        path
-        for path in paths
-        if not (resume and waiting.has_all(files_of(out, names[path], folders, format)))
-    ]
+    hold_to(asked, settings)
+    todo = [path for path in paths if not (resume and waiting.has_all(every[path]))]
+    kept = set(paths) - set(todo)
+    hold_samples(asked, file_marks(names), [names[path] for path in kept])
     skipped: dict[Path, str] | None = {} if skip_bad else None
     done = len(paths) - len(todo)
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="doubtmap-write") as pool:
         writing: list[Future[None]] = []
         for scored in score_images(segmenter, todo, scores, skipped, seen.rendering):
-            files = files_of(out, names[scored.path], folders, format)
+            if not asked.exists():
+                raise DataError(
+                    f"{out}: the folder was removed while maps were written to it. Score again."
+                )
             what = _written_of(scored, scores)
-            writing.append(pool.submit(_write, what, files, format, waiting))
+            writing.append(pool.submit(_write, what, every[scored.path], format, waiting))
             del what
             del scored  # and with it the features, which are many times what is written
             while len(writing) > WRITERS:
@@ -200,7 +206,6 @@ def write_scores(
             future.result()
     if not done:
         raise DataError(f"none of the {len(paths)} images could be read, such as {paths[0]}.")
-    every = {path: files_of(out, names[path], folders, format) for path in paths}
     pictures = {path: functools.partial(_picture, path, seen.rendering) for path in every}
     scales = waiting.finish([(*every[path],) for path in every], list(scores), pictures.values())
     about = {
@@ -218,39 +223,6 @@ def write_scores(
     write_atomically(out / "score.json", json.dumps(about, indent=1).encode())
     lost = f", {len(skipped)} could not be read" if skipped else ""
     return f"{done} of {len(paths)} images scored{lost}: {out}"
-
-
-def files_of(out: Path, name: str, folders: dict[str, str], format: str) -> list[Path]:
-    """The files of one image: classes, a map for each score, the overlay."""
-    maps = [out / folder / f"{name}.{format}" for folder in folders.values()]
-    return [out / "classes" / f"{name}.png", *maps, out / "overlay" / f"{name}.jpg"]
-
-
-def outside(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The images that do not lie in the output folder, where an earlier run wrote pictures.
-
-    Raises:
-        DataError: where there are none.
-    """
-    kept = [path for path in paths if out.resolve() not in path.resolve().parents]
-    if not kept:
-        raise DataError(f"{out}: expected images outside of the output folder, found none.")
-    return kept
-
-
-def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name without suffix for each image; equal ones get folder and, if need be, number."""
-    names = {path: path.stem for path in paths}
-    count = Counter(name.casefold() for name in names.values())
-    taken: set[str] = set()
-    for path, stem in names.items():
-        name = stem if count[stem.casefold()] == 1 else f"{path.parent.name}_{stem}"
-        number = 2
-        while name.casefold() in taken:
-            name, number = f"{path.parent.name}_{stem}_{number}", number + 1
-        taken.add(name.casefold())
-        names[path] = name
-    return names
 
 
 def _picture(path: Path, rendering: Rendering) -> NDArray[np.uint8]:
@@ -299,13 +271,6 @@ def _write(what: _Written, files: list[Path], format: str, waiting: Waiting) -> 
         waiting.keep_overlay(overlay, doubt)
     else:
         write_overlay(overlay, what.image, doubt, limits, bar=True)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror}.") from error
 
 
 def score_maps(prediction: Prediction, scores: dict[str, Score]) -> dict[str, Tensor]:
@@ -426,7 +391,7 @@ def probe_image() -> Tensor:
     return image[None].clamp(0, 1)
 
 
-def fingerprint_of(segmenter: Segmenter) -> Tensor:
+def probe_logits(segmenter: Segmenter) -> Tensor:
     """`(C,)`, the mean native logits of the probe image; empty where there are none of it."""
     return _mean_of_probe(segmenter, lambda prediction: prediction.native_logits)
 

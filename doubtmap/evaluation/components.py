@@ -11,7 +11,7 @@ from doubtmap.datasets.dataset import UNKNOWN, VOID, ComponentSizes
 from doubtmap.decisions.file import Threshold
 from doubtmap.engine.journal import Journal
 from doubtmap.engine.run import Run, read_ahead
-from doubtmap.evaluation.tally import Observation, Tally, join_states, sub_state, unknown_curve
+from doubtmap.evaluation.tally import Observation, Tally, sub_state, unknown_curve
 from doubtmap.metrics import Components
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import BootstrapSums
@@ -59,8 +59,6 @@ def find_components(
             found[name] = ComponentTally(own, mode, Components(), replicates)
     if not found:
         return found
-    if journal and not held:
-        journal.save(join_states(tally=tally.state()))
 
     def take(seen: Observation) -> None:
         for name, tallied in found.items():

@@ -14,6 +14,7 @@ from typing import Any
 
 from doubtmap.datasets import open_dataset
 from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
+from doubtmap.datasets.fingerprints import sample_marks
 from doubtmap.decisions.file import Threshold, thresholds_by_score
 from doubtmap.engine.journal import Journal, journalled
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
@@ -130,7 +131,7 @@ def evaluate(
     run.notes.extend(who_has_seen(dataset, segmenter, parts))
     sizes = options.component_sizes or dataset.component_sizes or DEFAULT_SIZES
     claims = [name for name, score in run.scores.items() if is_probability(score)]
-    settings = run.settings | {
+    asked = {
         "seed": seed,
         "replicates": replicates,
         "bins": options.bins,
@@ -139,6 +140,7 @@ def evaluate(
         "thresholds": {name: threshold.threshold for name, threshold in given.items()},
     }
     taken = take_thresholds(run, open_set) if open_set is not None else []
+    settings = run.settings | asked if out else {}
     with journalled(Path(out) / ".progress" if out else None, settings, resume) as journal:
         tally = Tally(list(run.scores), replicates, seed, options.bins, claims)
         tally, held = tally_pixels(run, tally, journal)
@@ -198,6 +200,7 @@ def tally_pixels(
     held: list[Observation] = []
     if journal:
         tally, held = _replay(tally, journal)
+        journal.hold(sample_marks(run.dataset), [row["image"] for row in tally.images])
     done = {row["index"] for row in tally.images}
     todo = [index for index in range(len(run.dataset)) if index not in done]
     run.tell("pixels", len(done))

@@ -2,7 +2,7 @@
 
 from doubtmap.files.fitted import Content, FileKind, Origin, encoded, read, write
 from doubtmap.files.tables import Entry, Part
-from doubtmap.files.writing import check_place, write_atomically
+from doubtmap.files.writing import beside, check_place, sweep, write_atomically, writing_to
 
 __all__ = [
     "Content",
@@ -10,9 +10,12 @@ __all__ = [
     "FileKind",
     "Origin",
     "Part",
+    "beside",
     "check_place",
     "encoded",
     "read",
+    "sweep",
     "write",
     "write_atomically",
+    "writing_to",
 ]

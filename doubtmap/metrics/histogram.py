@@ -137,9 +137,11 @@ class Histogram:
         return Bins(counts[..., held], value_of(keys), single & (not self.rounded))
 
     def state(self) -> State:
-        """Everything, as named arrays."""
+        """Everything, as named arrays: of the bins, those that hold anything."""
         flags = np.array([self.bins, self.level, self.rounded], np.int64)
-        return {"flags": flags, "pages": self.pages, "counts": self.counts, "only": self.only}
+        held = np.flatnonzero(self.only != EMPTY).astype(np.int32)
+        sums = {"counts": self.counts[..., held], "only": self.only[held]}
+        return {"flags": flags, "pages": self.pages, "held": held} | sums
 
     @classmethod
     def from_state(cls, state: State) -> Self:
@@ -147,7 +149,11 @@ class Histogram:
         bins, level, rounded = (int(flag) for flag in state["flags"])
         histogram = cls(bins, state["counts"].shape[:-1])
         histogram.level, histogram.pages = level, state["pages"].copy()
-        histogram.counts, histogram.only = state["counts"].copy(), state["only"].copy()
+        room = len(histogram.pages) << level
+        histogram.counts = np.zeros((*state["counts"].shape[:-1], room))
+        histogram.only = np.full(room, EMPTY, np.int32)
+        histogram.counts[..., state["held"]] = state["counts"]
+        histogram.only[state["held"]] = state["only"]
         histogram.rounded = bool(rounded)
         histogram._slot[histogram.pages] = np.arange(len(histogram.pages))
         return histogram

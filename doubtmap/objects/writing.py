@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from doubtmap.errors import DataError
-from doubtmap.files import write_atomically
+from doubtmap.files import sweep, write_atomically
+from doubtmap.files.naming import outside, unique_names
 from doubtmap.objects import (
     ObjectRule,
     Polygon,
@@ -33,7 +34,7 @@ from doubtmap.objects.geojson import Map, feature, feature_collection, plan_map
 from doubtmap.objects.overlay import write_object_picture
 from doubtmap.objects.simplify import check_tolerance
 from doubtmap.prediction import Score, Segmenter
-from doubtmap.scoring import ScoredImage, outside, score_images, unique_names
+from doubtmap.scoring import ScoredImage, score_images
 from doubtmap.version import __version__
 
 COLUMNS = (
@@ -96,6 +97,8 @@ def write_objects(
     skipped: dict[Path, str] | None = {} if skip_bad else None
     earth = _earth(paths, crs, skipped)
     names, found = unique_names(paths), Found()
+    sweep(out)
+    sweep(out / "overlay")
     todo = [path for path in paths if path not in (skipped or ())]
     for scored in score_images(segmenter, todo, dict([score]), skipped):
         things = find_objects(scored.maps[score[0]], scored.prediction.classes[0], rule)

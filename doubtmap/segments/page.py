@@ -16,7 +16,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import IO
 
 import numpy as np
 from markupsafe import Markup
@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from doubtmap.datasets.reading import read_image
-from doubtmap.errors import DataError
-from doubtmap.files import write_atomically
+from doubtmap.files import beside, sweep, write_atomically, writing_to
+from doubtmap.files.naming import outside, unique_names
 from doubtmap.prediction import Segmenter
 from doubtmap.reports.page import framed, header, plain_table
-from doubtmap.scoring import ScoredImage, outside, unique_names
+from doubtmap.scoring import ScoredImage
 from doubtmap.segments import MetaModel, Partition, SegmentTable
 from doubtmap.segments.cards import card_part
 from doubtmap.segments.fitting import SegmentFit
@@ -71,14 +71,15 @@ def write_review(
     paths = outside(paths, out)
     names = unique_names(paths)
     skipped: dict[Path, str] | None = {} if skip_bad else None
-    try:
+    with writing_to(out):
         (out / "segments").mkdir(parents=True, exist_ok=True)
-        with _Table(out, names) as table:
+        for folder in (out, out / "segments"):
+            sweep(folder)
+        with beside(out / "segments.csv") as file:
+            table = _Table(out, names, file)
             found = review(
                 segmenter, paths, model, found=table.add, skipped=skipped, progress=progress
             )
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error.strerror}.") from error
     order = found.order(by)
     write_atomically(out / "images.csv", _images_csv(found, order, names).encode())
     shown = [_card(out, found, int(index), names) for index in order[:first]]
@@ -102,27 +103,16 @@ def write_review(
 
 
 class _Table:
-    """`segments.csv` and the pictures of segments, image by image; the table appears when whole.
+    """`segments.csv` and the pictures of segments, image by image.
 
     Args:
         out: folder.
         names: file names of the images.
+        file: what becomes `segments.csv` when it is whole.
     """
 
-    def __init__(self, out: Path, names: Mapping[Path, str]) -> None:
-        self.out, self.names = out, names
-        self.part = out / "segments.csv.part"
-
-    def __enter__(self) -> Self:
-        self.file = self.part.open("w", encoding="utf-8", newline="")
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self.file.close()
-        if kind is None:
-            self.part.replace(self.out / "segments.csv")
-        else:
-            self.part.unlink(missing_ok=True)
+    def __init__(self, out: Path, names: Mapping[Path, str], file: IO[bytes]) -> None:
+        self.out, self.names, self.file = out, names, file
 
     def add(
         self, scored: ScoredImage, partition: Partition, table: SegmentTable, said: ImageReview
@@ -135,7 +125,7 @@ class _Table:
             "touches_its_class": said.probability,
             "expected_iou": said.expected_iou,
         }
-        self.file.write(table.to_csv(more, header=self.file.tell() == 0))
+        self.file.write(table.to_csv(more, header=self.file.tell() == 0).encode())
 
 
 def write_segments(path: Path, labels: NDArray[np.int32]) -> None:
