@@ -25,11 +25,13 @@ from torch import Tensor
 from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.datasets.reading import Rendering, read_image, read_or_skip
 from doubtmap.datasets.survey import survey
+from doubtmap.engine.run import TRIMMED
 from doubtmap.engine.settings import model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import sweep, write_atomically, writing_to
 from doubtmap.files.held import hold_samples, hold_to
 from doubtmap.files.naming import files_of, outside, score_folders, unique_names
+from doubtmap.memory import give_back
 from doubtmap.models.layers import deepest_layer
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
@@ -94,12 +96,16 @@ def score_images(
         assert skipped is not None
         skipped[path] = str(error)
 
-    for path, image in read_or_skip(read, paths, 1, None if skipped is None else skip):
+    for done, (path, image) in enumerate(
+        read_or_skip(read, paths, 1, None if skipped is None else skip), 1
+    ):
         # Nothing of it is kept here: the network's next run takes the same memory.
         scored = _attempt(segmenter, path, image, scores, skipped)
         if scored is not None:
             yield scored
         del scored
+        if done % TRIMMED == 0:
+            give_back()
 
 
 def _attempt(

@@ -140,8 +140,8 @@ class Histogram:
         """Everything, as named arrays: of the bins, those that hold anything."""
         flags = np.array([self.bins, self.level, self.rounded], np.int64)
         held = np.flatnonzero(self.only != EMPTY).astype(np.int32)
-        sums = {"counts": self.counts[..., held], "only": self.only[held]}
-        return {"flags": flags, "pages": self.pages, "held": held} | sums
+        counts, only = self.counts[..., held], self.only[held]
+        return {"flags": flags, "pages": self.pages, "held": held, "counts": counts, "only": only}
 
     @classmethod
     def from_state(cls, state: State) -> Self:
