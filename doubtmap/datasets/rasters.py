@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import struct
+import tokenize
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,10 @@ MAX_PIXELS = 178_956_970
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Formats that are tried; files are not trusted, so none that runs a program, as EPS does."""
 
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
+    *(struct.error, tokenize.TokenError, NotImplementedError),
+)
 """What readers raise on damaged files."""
 
 _ORIENTATION = 0x0112

@@ -70,12 +70,14 @@ class Journal:
     def records(self) -> Iterator[bytes]:
         """What was appended since; a torn last record is cut off."""
         path = self.folder / "journal"
-        good = 0
+        good, size = 0, path.stat().st_size
         with path.open("rb") as file:
             while len(header := file.read(_HEADER.size)) == _HEADER.size:
                 length, checksum = _HEADER.unpack(header)
+                if not 0 < length <= size - file.tell():  # no record is empty, as zeros seem to be
+                    break
                 data = file.read(length)
-                if len(data) < length or zlib.crc32(data) != checksum:
+                if zlib.crc32(data) != checksum:
                     break
                 good += _HEADER.size + length
                 yield data

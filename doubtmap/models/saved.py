@@ -155,7 +155,9 @@ def _scores(path: Path, size: tuple[int, int], classes: int | None) -> Tensor:
     """`(1, C, h, w)` of a file, on a grid that is the image stretched."""
     try:
         array = READERS[path.suffix.lower()](path)
-    except (OSError, ValueError, KeyError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a reader makes of a damaged file
         raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
     x = torch.from_numpy(np.ascontiguousarray(array))
     x = x.float() if not x.is_floating_point() else x
