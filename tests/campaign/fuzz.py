@@ -328,10 +328,8 @@ def readers(folder: Path) -> dict[str, Reader]:
             "world.pgw",
         ),
         "doubtmap.toml": Reader(
-            lambda path: parsed_description(
-                path.read_bytes().decode("utf-8", "replace"), path.parent
-            ),
-            [toml_that_holds(folder)],
+            text_of(lambda text: parsed_description(text, folder)),
+            [TOML],
         ),
         "label maps": Reader(
             lambda path: read_description(path.parent),

@@ -3,7 +3,7 @@
     python tests/campaign/kill.py --count 200 [--seed 0] [--only score]
 
 A process that has imported everything forks for each run, so that kills fall into the work, not
-into imports. A run is killed up to three times; commands that have `--resume` then go on, the others
+into imports. A run is killed up to three times; commands that have `--resume` then go on, others
 start again; what they write must be, byte for byte but for times, what an unbroken run wrote, and
 nothing else may lie there.
 """
@@ -11,8 +11,10 @@ nothing else may lie there.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -30,6 +32,7 @@ sys.path[:0] = [str(Path(__file__).parent)]
 
 import record  # noqa: E402
 
+import doubtmap as package  # noqa: E402
 from doubtmap.cli import main as doubtmap  # noqa: E402
 
 NETWORK = """import torch
@@ -78,6 +81,7 @@ def commands(folder: Path) -> dict[str, tuple[list[str], bool, str]]:
     training = ["train", data, "--model", network, "--hold-out", "mud", "--batch", "4"]
     scored = ["--scores", "entropy,energy"]
     few = ["--replicates", "20"]
+    chosen = ["--score", "entropy", "--of", "unknown", "--by", "f1"]
     return {
         "evaluate": (
             [*("evaluate", network, data, *CLASSES), *unknown, *scored, *few],
@@ -98,8 +102,7 @@ def commands(folder: Path) -> dict[str, tuple[list[str], bool, str]]:
             "out.safetensors",
         ),
         "threshold": (
-            [*("threshold", network, data, *CLASSES, *unknown), "--score", "entropy"]
-            + ["--of", "unknown", "--by", "f1"],
+            [*("threshold", network, data, *CLASSES), *unknown, *chosen],
             False,
             "out.json",
         ),
@@ -246,6 +249,9 @@ def main() -> None:
     asked.add_argument("--only", default="")
     given = asked.parse_args()
     torch.set_num_threads(1)
+    for found in pkgutil.walk_packages(package.__path__, "doubtmap."):
+        if not found.name.endswith(("__main__", "triton_kernels", "triton_pass", "pixels")):
+            importlib.import_module(found.name)
     base = Path(tempfile.mkdtemp(prefix="kill-"))
     world(base / "world", given.images)
     chosen = {
