@@ -249,7 +249,7 @@ def main() -> None:
     asked.add_argument("--only", default="")
     given = asked.parse_args()
     torch.set_num_threads(1)
-    for found in pkgutil.walk_packages(package.__path__, "doubtmap."):
+    for found in () if given.only else pkgutil.walk_packages(package.__path__, "doubtmap."):
         if not found.name.endswith(("__main__", "triton_kernels", "triton_pass", "pixels")):
             importlib.import_module(found.name)
     base = Path(tempfile.mkdtemp(prefix="kill-"))
