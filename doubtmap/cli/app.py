@@ -126,7 +126,7 @@ def main() -> None:
     try:
         app(prog_name="doubtmap")
     except DoubtmapError as error:
-        typer.echo(f"doubtmap: {error}", err=True)
+        typer.echo(f"doubtmap: {' '.join(str(error).splitlines())}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except (OSError, MemoryError, RuntimeError, ImportError) as error:
         said = machines(error)

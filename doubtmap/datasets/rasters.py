@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from doubtmap.datasets.tiff import read_tiff
 from doubtmap.errors import DataError
+from doubtmap.memory import is_too_little
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused; it is the limit at which Pillow refuses too."""
@@ -170,9 +171,9 @@ def _sentences(path: Path) -> Iterator[None]:
         yield
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(path, "more")) from error
-    except MemoryError as error:
-        raise DataError(f"{path}: out of memory. Cut the image into tiles first.") from error
-    except (*_DAMAGE, zlib.error) as error:
+    except (MemoryError, *_DAMAGE, zlib.error) as error:
+        if is_too_little(error):
+            raise DataError(f"{path}: out of memory. Cut the image into tiles first.") from error
         raise DataError(_unreadable(path, error)) from error
 
 

@@ -313,6 +313,11 @@ def text_of(use: Callable[[str], object]) -> Callable[[Path], object]:
     return lambda path: use(path.read_bytes().decode("utf-8", "replace"))
 
 
+def typed(use: Callable[[str], object]) -> Callable[[Path], object]:
+    """What is typed is one line; a sentence that names it is then one, too."""
+    return text_of(lambda text: use(" ".join(text.split())))
+
+
 def readers(folder: Path) -> dict[str, Reader]:
     """All that is fed, by name."""
     classes = np.arange(12).reshape(3, 4) % 3
@@ -347,10 +352,10 @@ def readers(folder: Path) -> dict[str, Reader]:
         "results.json": Reader(read_results, [json.dumps({"seed": 0, "scores": {}}).encode()]),
         "journals": Reader(see_journal, journal(folder)),
         "scores, as typed": Reader(
-            text_of(parse_scores),
+            typed(parse_scores),
             [b"entropy,gradient(p=1,label=uniform),margin", b"energy,max_logit,divergence"],
         ),
-        "data, as typed": Reader(text_of(lambda text: dm.open_dataset(text)), [b"synthetic:3"]),
+        "data, as typed": Reader(typed(dm.open_dataset), [b"synthetic:3"]),
     }
     for kind in ("npy", "npz", "safetensors"):
         found[f"saved predictions, {kind}"] = Reader(see_saved, saved(kind), f"input.{kind}")
@@ -369,7 +374,8 @@ def see_fitted(load: Callable[[Path], object], whole: bytes) -> Callable[[Path],
 
     def see(path: Path) -> None:
         load(path)
-        assert path.read_bytes() == whole, "a damaged file is read"
+        # A threshold is JSON, made to be read and changed by hand; all others hold a digest.
+        assert whole.startswith(b"{") or path.read_bytes() == whole, "a damaged file is read"
 
     return see
 

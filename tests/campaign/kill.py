@@ -3,7 +3,7 @@
     python tests/campaign/kill.py --count 200 [--seed 0] [--only score]
 
 A process that has imported everything forks for each run, so that kills fall into the work, not
-into imports. A run is killed up to three times; commands that have `--resume` then go on, others
+into imports. A run is killed up to four times; commands that have `--resume` then go on, others
 start again; what they write must be, byte for byte but for times, what an unbroken run wrote, and
 nothing else may lie there.
 """
@@ -97,7 +97,7 @@ def commands(folder: Path) -> dict[str, tuple[list[str], bool, str]]:
         ),
         "fit density": (["fit", "density", network, data, *CLASSES], False, "out.safetensors"),
         "calibrate": (
-            ["calibrate", network, data, *CLASSES, *unknown, "--method", "temperature"],
+            ["calibrate", network, data, *CLASSES, *unknown, "--method", "histogram"],
             False,
             "out.safetensors",
         ),
@@ -111,7 +111,11 @@ def commands(folder: Path) -> dict[str, tuple[list[str], bool, str]]:
             False,
             "out",
         ),
-        "locations": (["locations", network, data, *CLASSES], False, "out"),
+        "fit wrong": (
+            ["fit", "wrong", network, data, *CLASSES, *scored],
+            False,
+            "out.safetensors",
+        ),
     }
 
 
@@ -178,7 +182,7 @@ def written(folder: Path) -> dict[str, object]:
 def broken(
     words: list[str], resumes: bool, out: str, folder: Path, draw: random.Random, lasts: float
 ) -> int:
-    """Kill a run up to three times, then let it end; how many kills it took.
+    """Kill a run up to four times, then let it end; how many kills it took.
 
     Raises:
         AssertionError: where it does not end well.
