@@ -201,7 +201,7 @@ class Folder:
 def _told(key: str, before: object, after: object) -> str:
     """How a setting differs; of a mapping, which of its entries do."""
     if isinstance(before, dict) and isinstance(after, dict):
-        return f"{key} ({listed(differing(before, after))}) changed"
+        return f"{key} ({listed(differing(before, after))}) became others"
     return f"{key} {shortened(before)} became {shortened(after)}"
 
 
