@@ -153,7 +153,7 @@ def hash_of_files(paths: Iterable[Path]) -> str:
 
 def weights_of(backend: Backend) -> str | None:
     """A hash of the weights that a network holds now; None where it does not show them."""
-    holder = getattr(backend, "module", None) or getattr(backend, "program", None)
+    holder = getattr(backend, "module", None)
     if not callable(getattr(holder, "state_dict", None)):
         return None
     assert holder is not None
@@ -161,7 +161,9 @@ def weights_of(backend: Backend) -> str | None:
     for name, part in sorted(holder.state_dict().items()):
         if isinstance(part, Tensor):
             digest.update(f"{name} {tuple(part.shape)} {part.dtype} ".encode())
-            plain = part.detach().cpu().contiguous().reshape(-1)
+            plain = part.detach().dequantize() if part.is_quantized else part.detach()
+            plain = plain if plain.layout == torch.strided else plain.to_dense()
+            plain = plain.cpu().contiguous().reshape(-1)
             digest.update(plain.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 

@@ -168,6 +168,23 @@ def test_weights_in_memory_and_members_count():
     assert model_settings(both)["model"]["2"]["weights"] == after[1]
 
 
+def test_weights_of_every_kind_are_hashed():
+    odd = {
+        "sparse": torch.eye(3).to_sparse(),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "number": torch.tensor(3),
+        "flags": torch.tensor([True]),
+        "empty": torch.zeros(0),
+        "complex": torch.ones(2, dtype=torch.complex64),
+    }
+    network = torch.nn.Conv2d(3, 2, 1)
+    marks = set()
+    for name, values in odd.items():
+        network.register_buffer(name, values)
+        marks.add(dm.load(network, classes=("a", "b")).content["weights"])
+    assert len(marks) == len(odd) and None not in marks
+
+
 def test_a_training_starts_from_code_and_folders(world):
     before = start_marks(named(world))
     (world / "parts" / "widths.py").write_text("SEED = 2\n")
