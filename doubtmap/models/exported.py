@@ -112,8 +112,13 @@ class ExportedBackend:
         batch, _, height, width = (side if isinstance(side, int) else None for side in shape)
         self.fixed_batch = batch
         self.fixed_size = (height, width) if height and width else None
-        self.module: fx.GraphModule = program.module()
-        self._layers = _convolutions(self.module)
+        self._module: fx.GraphModule = program.module()
+        self._layers = _convolutions(self._module)
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """The graph with its weights."""
+        return self._module
 
     @property
     def last_layers(self) -> Mapping[str, LastLayer]:
@@ -124,9 +129,9 @@ class ExportedBackend:
         """Run the program, by interpreting it where layers are listened to."""
         with torch.no_grad():
             if not taps:
-                return self.module(x), []
+                return self._module(x), []
             nodes = {self._layers[name][0]: name for name in taps}
-            listener = _Listener(self.module, nodes)
+            listener = _Listener(self._module, nodes)
             return listener.run(x), listener.calls
 
 

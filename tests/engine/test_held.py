@@ -180,7 +180,7 @@ def test_weights_of_every_kind_are_hashed():
     network = torch.nn.Conv2d(3, 2, 1)
     marks = set()
     for name, values in odd.items():
-        network.register_buffer(name, values)
+        network.register_buffer(f"of_{name}", values)
         marks.add(dm.load(network, classes=("a", "b")).content["weights"])
     assert len(marks) == len(odd) and None not in marks
 
