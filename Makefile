@@ -1,4 +1,4 @@
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench fuzz kill sanitize clean
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -19,6 +19,16 @@ format: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/speed.py
+
+# Campaigns of an hour and more; a small part of each is in `make test`. See docs/reliability.md.
+fuzz: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python tests/campaign/fuzz.py --count 100000
+
+kill: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python tests/campaign/kill.py --count 1000
+
+sanitize: .venv/ready
+	$(BIN)/python tests/campaign/sanitize.py --count 3000
 
 # The library and what it needs itself; the packages of all extras and of the tests come with .venv/ready.
 .venv/demo: requirements-demo.txt pyproject.toml setup.py $(wildcard doubtmap/kernels/*.[ch])

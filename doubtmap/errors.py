@@ -13,6 +13,7 @@ Each message is one sentence or two: what was expected, what came, and what to d
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -43,18 +44,25 @@ _NO_MEMORY = (
     "allocate memory",
     "bad_alloc",
     "bad allocation",
+    "can't start new thread",
+    "failed to map segment",
 )
-"""What PyTorch, its devices and ONNX Runtime say where memory ends, in small letters."""
+"""What PyTorch, ONNX Runtime, Python and the loader of libraries say then, in small letters."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory has ended."""
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
     said = str(error).lower()
     named = type(error).__name__ == "OutOfMemoryError"  # PyTorch's, which need not say it
     return (
         named
         or isinstance(error, MemoryError)
-        or (isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY))
+        or (
+            isinstance(error, RuntimeError | ImportError)
+            and any(words in said for words in _NO_MEMORY)
+        )
     )
 
 

@@ -24,8 +24,8 @@ from doubtmap.scoring import (
     before_last_activation,
     deepest,
     features_of,
-    fingerprint_of,
     prepared,
+    probe_logits,
 )
 
 
@@ -160,7 +160,7 @@ def _fit_sum(
     predictions = Unlabelled(listening, dataset, range(len(dataset)), progress)
     fitted = Sum.fit(predictions, scores, **options)
     facts = fitted.origin.facts
-    origin = origin_of(segmenter, dataset, fingerprint_of(listening), **facts)
+    origin = origin_of(segmenter, dataset, probe_logits(listening), **facts)
     seen = [*origin.images, *(image for each in fitted.scores for image in images_seen(each))]
     return replace(fitted, origin=replace(origin, images=tuple(dict.fromkeys(seen))))
 
@@ -186,7 +186,7 @@ def _fit_wrong(
     )
     fitted = Wrong.fit(pairs, others, scores, seed=options["seed"])
     facts = {**fitted.origin.facts, "unknown": list(options["unknown"])}
-    origin = origin_of(segmenter, dataset, fingerprint_of(listening), **facts)
+    origin = origin_of(segmenter, dataset, probe_logits(listening), **facts)
     seen = [*origin.images, *(image for each in fitted.scores for image in images_seen(each))]
     return replace(fitted, origin=replace(origin, images=tuple(dict.fromkeys(seen))))
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.datasets.reading import (
     Rendering,
     in_colour,
@@ -33,9 +32,13 @@ from doubtmap.datasets.reading import (
     read_or_skip,
 )
 from doubtmap.datasets.survey import survey
-from doubtmap.engine.settings import bands_needed, hold_to, model_settings, score_settings
+from doubtmap.engine.run import TRIMMED
+from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError, within_memory
-from doubtmap.files import alone, write_atomically
+from doubtmap.files import alone, sweep, write_atomically, writing_to
+from doubtmap.files.naming import files_of, outside, score_folders, unique_names
+from doubtmap.files.resuming import hold_samples, hold_to
+from doubtmap.memory import give_back
 from doubtmap.models.layers import deepest_layer, probe_image
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
@@ -102,12 +105,16 @@ def score_images(
         assert skipped is not None
         skipped[path] = str(error)
 
-    for path, image in read_or_skip(read, paths, 1, None if skipped is None else skip):
+    for done, (path, image) in enumerate(
+        read_or_skip(read, paths, 1, None if skipped is None else skip), 1
+    ):
         # Nothing of it is kept here: the network's next run takes the same memory.
         scored = _attempt(segmenter, path, image, scores, skipped)
         if scored is not None:
             yield scored
         del scored
+        if done % TRIMMED == 0:
+            give_back()
 
 
 def _attempt(
@@ -174,31 +181,38 @@ def write_scores(
         )
     paths = outside(paths, out)
     names = unique_names(paths)
-    folders = folders_of(scores)
-    for folder in ("classes", "overlay", *folders.values()):
-        _make(out / folder)
-    if not resume:
-        (out / "settings.json").unlink(missing_ok=True)
+    folders = score_folders(scores)
+    every = {path: files_of(out, names[path], folders, format) for path in paths}
+    with writing_to(out):
+        for folder in ("", "classes", "overlay", *folders.values()):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+            sweep(out / folder)
     seen = survey([(path, None) for path in paths], Rendering(range, every=bands_needed(segmenter)))
     settings = model_settings(segmenter) | score_settings(scores) | {"format": format}
     settings |= {"range": seen.rendering.range}
-    waiting = Waiting(out)
+    asked, waiting = out / "settings.json", Waiting(out)
     if not resume:
+        with writing_to(out):
+            for file in (asked, *(files[-1] for files in every.values())):
+                file.unlink(missing_ok=True)  # so that no map of an earlier run counts as done
         waiting.clear()
-    hold_to(out / "settings.json", settings)
-    todo = [
-        path
-        for path in paths
-        if not (resume and waiting.has_all(files_of(out, names[path], folders, format)))
-    ]
+    hold_to(asked, settings)
+    todo = [path for path in paths if not (resume and waiting.has_all(every[path]))]
+    kept = set(paths) - set(todo)
+    hold_samples(asked, file_marks(names), [names[path] for path in kept])
     skipped: dict[Path, str] | None = {} if skip_bad else None
     done = len(paths) - len(todo)
+    if not todo:  # a network says what it is once it has seen an image
+        next(score_images(segmenter, paths, {}, {}, seen.rendering), None)
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="doubtmap-write") as pool:
         writing: list[Future[None]] = []
         for scored in score_images(segmenter, todo, scores, skipped, seen.rendering):
-            files = files_of(out, names[scored.path], folders, format)
+            if not asked.exists():
+                raise DataError(
+                    f"{out}: the folder was removed while maps were written to it. Score again."
+                )
             what = _written_of(scored, scores)
-            writing.append(pool.submit(_write, what, files, format, waiting))
+            writing.append(pool.submit(_write, what, every[scored.path], format, waiting))
             del what
             del scored  # and with it the features, which are many times what is written
             while len(writing) > WRITERS:
@@ -210,7 +224,6 @@ def write_scores(
             future.result()
     if not done:
         raise DataError(none_left(len(paths), skipped))
-    every = {path: files_of(out, names[path], folders, format) for path in paths}
     pictures = {path: functools.partial(_picture, path, seen.rendering) for path in every}
     scales = waiting.finish([(*every[path],) for path in every], list(scores), pictures.values())
     about = {
@@ -227,44 +240,6 @@ def write_scores(
     }
     write_atomically(out / "score.json", json.dumps(about, indent=1).encode())
     return f"{done} of {len(paths)} images scored{left_out(skipped)}: {out}"
-
-
-def folders_of(scores: Iterable[str]) -> dict[str, str]:
-    """The folder of each score's maps."""
-    return {score: re.sub(r"[^\w.=-]+", "_", score).strip("_") for score in scores}
-
-
-def files_of(out: Path, name: str, folders: dict[str, str], format: str) -> list[Path]:
-    """The files of one image: classes, a map for each score, the overlay."""
-    maps = [out / folder / f"{name}.{format}" for folder in folders.values()]
-    return [out / "classes" / f"{name}.png", *maps, out / "overlay" / f"{name}.jpg"]
-
-
-def outside(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The images that do not lie in the output folder, where an earlier run wrote pictures.
-
-    Raises:
-        DataError: where there are none.
-    """
-    kept = [path for path in paths if out.resolve() not in path.resolve().parents]
-    if not kept:
-        raise DataError(f"{out}: expected images outside of the output folder, found none.")
-    return kept
-
-
-def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name without suffix for each image; equal ones get folder and, if need be, number."""
-    names = {path: path.stem for path in paths}
-    count = Counter(name.casefold() for name in names.values())
-    taken: set[str] = set()
-    for path, stem in names.items():
-        name = stem if count[stem.casefold()] == 1 else f"{path.parent.name}_{stem}"
-        number = 2
-        while name.casefold() in taken:
-            name, number = f"{path.parent.name}_{stem}_{number}", number + 1
-        taken.add(name.casefold())
-        names[path] = name
-    return names
 
 
 def _picture(path: Path, rendering: Rendering) -> NDArray[np.uint8]:
@@ -313,13 +288,6 @@ def _write(what: _Written, files: list[Path], format: str, waiting: Waiting) -> 
         waiting.keep_overlay(overlay, doubt)
     else:
         write_overlay(overlay, what.image, doubt, limits, bar=True)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror}.") from error
 
 
 def score_maps(prediction: Prediction, scores: dict[str, Score]) -> dict[str, Tensor]:
@@ -428,7 +396,7 @@ def deepest(segmenter: Segmenter, image: Tensor) -> str:
     return deepest_layer(network, image)
 
 
-def fingerprint_of(segmenter: Segmenter) -> Tensor:
+def probe_logits(segmenter: Segmenter) -> Tensor:
     """`(C,)`, the mean native logits of the probe image; empty where there are none of it."""
     return _mean_of_probe(segmenter, lambda prediction: prediction.native_logits)
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from doubtmap.cli.app import VERBS
 from doubtmap.evaluation.results import read_results
+from doubtmap.files.naming import unique_names
 from doubtmap.reports import read_map
-from doubtmap.scoring import unique_names
 
 NETWORK = """
 import torch

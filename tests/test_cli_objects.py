@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 import doubtmap as dm
 from doubtmap.decisions.file import Threshold, save_threshold
 from doubtmap.files import Origin
-from doubtmap.scoring import fingerprint_of
+from doubtmap.scoring import probe_logits
 
 NETWORK = """
 import torch
@@ -217,7 +217,7 @@ def chosen(network, tmp_path):
 
     def write(**changed):
         segmenter = dm.load(network, classes=["lawn", "path", "shed"])
-        made_for = {"fingerprint": tuple(fingerprint_of(segmenter).tolist())}
+        made_for = {"fingerprint": tuple(probe_logits(segmenter).tolist())}
         made_for |= {name: changed.pop(name) for name in ("data", "images") if name in changed}
         about = {"score": "margin", "threshold": 0.75, "of": "unknown", "by": "f1"}
         save_threshold(

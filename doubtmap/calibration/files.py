@@ -198,6 +198,11 @@ class Calibrated:
         }
         return {**self.segmenter.description, "calibrator": about}
 
+    @property
+    def content(self) -> object:
+        """Hashes of what the network is; the calibrator's is in the description."""
+        return getattr(self.segmenter, "content", None)
+
     def listening(self, layers: Sequence[str]) -> Calibrated:
         """The same, whose predictions also carry the outputs of inner layers.
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from doubtmap.errors import DoubtmapError, Stopped, UsageError
+from doubtmap.errors import DoubtmapError, Stopped, UsageError, is_out_of_memory
 from doubtmap.version import __version__
 
 USE, LEARN, STUDY = "Look at doubt", "Learn from images", "Look closer"
@@ -129,11 +129,40 @@ def main() -> None:
     try:
         app(prog_name="doubtmap")
     except DoubtmapError as error:
-        typer.echo(f"doubtmap: {error}", err=True)
+        typer.echo(f"doubtmap: {' '.join(str(error).splitlines())}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        said = machines(error)
+        if said is None:
+            raise
+        typer.echo(f"doubtmap: {said}", err=True)
+        sys.exit(1)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+KEPT = (
+    "What score, evaluate and train have written stays, and the same command with --resume goes on."
+)
+
+
+def machines(error: Exception) -> str | None:
+    """What to say of trouble that the machine makes: too little memory, a disk; None of a defect.
+
+    Example:
+        >>> machines(OSError(28, "No space left on device", "maps/a.png"))[:48]
+        'maps/a.png: cannot be used (No space left on dev'
+    """
+    if is_out_of_memory(error):
+        return (
+            f"out of memory. {KEPT} Free some, or give smaller images, fewer at once, or with "
+            f"--input-size or --tile."
+        )
+    if isinstance(error, OSError):
+        place = error.filename or "a file"
+        return f"{place}: cannot be used ({error.strerror or error}). {KEPT}"
+    return None
 
 
 def _stopped(number: int, _: object) -> NoReturn:

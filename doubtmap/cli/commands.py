@@ -22,7 +22,7 @@ from typer.core import TyperCommand
 
 from doubtmap.cli.configuration import configured, keep_options
 from doubtmap.cli.telling import listening, log
-from doubtmap.errors import DataError, DoubtmapError, Stopped, is_out_of_memory
+from doubtmap.errors import DoubtmapError, Stopped
 from doubtmap.names import in_options
 from doubtmap.option import Option
 from doubtmap.version import __version__
@@ -132,12 +132,6 @@ def _run(
         raise
     except DoubtmapError as error:
         raise type(error)(in_options(str(error), flags)) from error
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DataError(
-            "out of memory. Free some, or give smaller images, fewer at once or with --input-size."
-        ) from error
     keep_options(context, folder)
     log.info(f"took {time.monotonic() - begun:.1f} s")
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.datasets.dataset import Dataset
@@ -41,10 +45,10 @@ def _hash(dataset: Dataset, index: int) -> str:
         return fingerprint_of(dataset.files[index][0])
     if isinstance(dataset, Photographs):
         return fingerprint_of(dataset.files[index])
-    image = dataset[index].image.cpu().contiguous()
-    digest = hashlib.blake2b(f"{tuple(image.shape)} {image.dtype}".encode(), digest_size=8)
-    digest.update(image.numpy().tobytes())
-    return digest.hexdigest()
+    return _hash_of(dataset[index].image)
+
+
+_short = functools.partial(hashlib.blake2b, digest_size=8)
 
 
 def fingerprint_of(path: Path) -> str:
@@ -54,11 +58,93 @@ def fingerprint_of(path: Path) -> str:
         DataError: for a file that cannot be read.
     """
     try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, _short).hexdigest()
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}). Check the path."
         ) from error
+
+
+def sample_marks(dataset: Dataset) -> dict[str, str]:
+    """What each sample is made of, by its name: short hashes of its image and of its labels.
+
+    Of files the bytes count, else the pixels. A sample that cannot be read is left out, and so are
+    all of a data set that is drawn, whose attribute `settings` says what the drawing depends on.
+
+    Args:
+        dataset: any; one without files is read, image by image.
+    """
+    where = range(len(dataset))
+    names = [dataset.sample_name(index) for index in where]
+    chosen: list[int] = [*where]
+    while isinstance(dataset, Corrupted | Pasted | Part):
+        if isinstance(dataset, Part):
+            chosen = [dataset.indices[index] for index in chosen]
+        dataset = dataset.dataset
+    if isinstance(dataset, LabelledFolder | Photographs):
+        files = [_files_of(dataset, index) for index in chosen]
+        of_files = file_marks(dict.fromkeys(path for paths in files for path in paths))
+        return {
+            name: " ".join(of_files.get(path, "missing") for path in paths)
+            for name, paths in zip(names, files)
+        }
+    if hasattr(dataset, "settings"):
+        return {}
+    return {name: mark for name, at in zip(names, chosen) if (mark := _pixels(dataset, at))}
+
+
+def file_marks(paths: Mapping[Path, str | None]) -> dict[Any, str]:
+    """Hashes of files that can be read, by what the files are called; several are read at once.
+
+    Args:
+        paths: the files, and their names; None: their paths.
+    """
+    with ThreadPoolExecutor(READERS, thread_name_prefix="doubtmap-hash") as pool:
+        marks = pool.map(_mark, paths)
+        return {name or path: mark for (path, name), mark in zip(paths.items(), marks) if mark}
+
+
+READERS = 4
+"""Threads that read files for their hashes: a disk is waited for longer than it is counted."""
+
+
+def _mark(path: Path) -> str:
+    try:
+        return fingerprint_of(path)
+    except DataError:
+        return ""  # who needs the file says so
+
+
+def _files_of(dataset: LabelledFolder | Photographs, index: int) -> tuple[Path, ...]:
+    files = dataset.files[index]
+    return tuple(path for path in files if path) if isinstance(files, tuple) else (files,)
+
+
+def _pixels(dataset: Dataset, index: int) -> str:
+    """Hashes of the pixels of an image and of its labels; empty where it cannot be read."""
+    try:
+        sample = dataset[index]
+    except DataError:
+        return ""
+    return f"{_hash_of(sample.image)} {_hash_of(sample.label)}"
+
+
+def _hash_of(values: Tensor) -> str:
+    values = values.cpu().contiguous()
+    digest = hashlib.blake2b(f"{tuple(values.shape)} {values.dtype}".encode(), digest_size=8)
+    digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def labels_meant(dataset: Dataset) -> str:
+    """A hash of what the values in label files mean, and how images of many bits become RGB."""
+    folder = beneath(dataset)
+    if not isinstance(folder, LabelledFolder):
+        return ""
+    layout = folder.layout
+    said = repr((layout.values, layout.range, layout.bands)).encode(errors="surrogateescape")
+    return hashlib.blake2b(said, digest_size=8).hexdigest()
 
 
 def about_files(dataset: Dataset) -> dict[str, Any]:

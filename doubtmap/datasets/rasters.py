@@ -10,6 +10,7 @@ import importlib.util
 import io
 import struct
 import sys
+import tokenize
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from doubtmap.datasets.tiff import band_names, is_usual, read_tiff, said_white
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, is_out_of_memory
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused; it is the limit at which Pillow refuses too."""
@@ -31,7 +32,10 @@ MAX_PIXELS = 178_956_970
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Formats that are tried; files are not trusted, so none that runs a program, as EPS does."""
 
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
+    *(struct.error, tokenize.TokenError, NotImplementedError),
+)
 """What readers raise on damaged files."""
 
 _BIG_TIFF = (b"II+\0", b"MM\0+")
@@ -207,12 +211,12 @@ def _sentences(path: Path) -> Iterator[None]:
         yield
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(path, "more")) from error
-    except MemoryError as error:
-        raise DataError(
-            f"{path}: out of memory while it was read ({path.stat().st_size / 1e6:.0f} MB). Cut "
-            "the image into tiles first."
-        ) from error
-    except (*_DAMAGE, zlib.error) as error:
+    except (MemoryError, *_DAMAGE, zlib.error) as error:
+        if is_out_of_memory(error):
+            raise DataError(
+                f"{path}: out of memory while it was read ({path.stat().st_size / 1e6:.0f} MB). "
+                "Cut the image into tiles first."
+            ) from error
         raise DataError(_unreadable(path, error)) from error
     finally:
         opening.reset(before)

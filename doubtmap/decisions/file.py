@@ -17,7 +17,7 @@ from doubtmap.files import Content, Entry, FileKind, Origin, read, write
 from doubtmap.files.tables import FLAG, TEXT, TEXTS, one_of, optional, within
 from doubtmap.prediction import Score, Segmenter, digest_of
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.scoring import fingerprint_of, same_network
+from doubtmap.scoring import probe_logits, same_network
 
 Of = Literal["wrong", "unknown"]
 
@@ -140,7 +140,7 @@ class Threshold:
         Raises:
             ModelError: where its logits on a probe image differ.
         """
-        if self.origin.fingerprint and not same_network(fingerprint_of(segmenter), self):
+        if self.origin.fingerprint and not same_network(probe_logits(segmenter), self):
             raise ModelError(
                 "threshold: expected the network that it was chosen for, with the same calibrator "
                 "and --input-size, but this one's logits differ. Choose it again with: doubtmap "

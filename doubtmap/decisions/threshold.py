@@ -18,7 +18,7 @@ from doubtmap.errors import UsageError
 from doubtmap.metrics.missed import Missed, place_of
 from doubtmap.prediction import Prediction, Score, Segmenter, digest_of
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.scoring import fingerprint_of, prepared, score_maps
+from doubtmap.scoring import prepared, probe_logits, score_maps
 
 COARSE = 0.02
 """Share of the pixels in one step of the grid from which on a user is told."""
@@ -88,7 +88,7 @@ def choose_threshold(
         unknown=unknown,
         empty=empty,
         notes=(*seen, *_notes(missed, chosen, by, empty)),
-        origin=origin_of(segmenter, dataset, fingerprint_of(segmenter), command),
+        origin=origin_of(segmenter, dataset, probe_logits(segmenter), command),
     )
 
 

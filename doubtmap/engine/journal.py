@@ -7,10 +7,12 @@ disk stays bounded. What a run resumes from is exactly what an unbroken run woul
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from doubtmap.engine.settings import hold_to
 from doubtmap.errors import DataError, DoubtmapError, UsageError
+from doubtmap.files import beside, sweep, writing_to
+from doubtmap.files.resuming import hold_samples, hold_to
 from doubtmap.metrics.accumulator import State
 
 _HEADER = struct.Struct("<QI")
@@ -45,8 +48,8 @@ class Journal:
     def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
         self.folder = folder
         claim(folder, settings, resume, self._holds_work())
-        with guarded(folder):
-            self._file = (folder / "journal").open("ab")
+        with writing_to(folder):
+            self._file = (folder / "journal").open("ab", buffering=0)
 
     def _holds_work(self) -> bool:
         journal = self.folder / "journal"
@@ -68,23 +71,37 @@ class Journal:
     def records(self) -> Iterator[bytes]:
         """What was appended since; a torn last record is cut off."""
         path = self.folder / "journal"
-        good = 0
+        good, size = 0, path.stat().st_size
         with path.open("rb") as file:
             while len(header := file.read(_HEADER.size)) == _HEADER.size:
                 length, checksum = _HEADER.unpack(header)
-                left = path.stat().st_size - file.tell()
-                data = file.read(min(length, left))
-                if not 0 < length <= left or zlib.crc32(data) != checksum:
+                if not 0 < length <= size - file.tell():  # no record is empty, as zeros seem to be
+                    break
+                data = file.read(length)
+                if zlib.crc32(data) != checksum:
                     break
                 good += _HEADER.size + length
                 yield data
         self._file.truncate(good)
 
+    def hold(self, marks: Mapping[str, str], done: Iterable[str]) -> None:
+        """Refuse to go on where samples that are done have changed; see `hold_samples`."""
+        hold_samples(self.folder / "settings.json", marks, done)
+
     def append(self, data: bytes) -> None:
         """Add a record; once this returns, a killed process does not lose it."""
-        with guarded(self.folder):
-            self._file.write(_HEADER.pack(len(data), zlib.crc32(data)) + data)
-            self._file.flush()
+        with self._writing():
+            left = memoryview(_HEADER.pack(len(data), zlib.crc32(data)) + data)
+            while left:  # a disk that is nearly full takes a part
+                left = left[self._file.write(left) :]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Refuse to go on where the journal is gone: what is written then would be lost unseen."""
+        with writing_to(self.folder):
+            if os.fstat(self._file.fileno()).st_nlink == 0:
+                raise FileNotFoundError(errno.ENOENT, "it was removed while the run wrote to it")
+            yield
 
     @property
     def full(self) -> bool:
@@ -97,18 +114,19 @@ class Journal:
         A process killed between the two finds records that the sums hold already; their image
         numbers tell.
         """
-        path = self.folder / "checkpoint.safetensors"
-        partial = path.with_suffix(".partial")
         arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
-        with guarded(self.folder):
-            partial.write_bytes(safetensors.numpy.save(arrays))
-            partial.replace(path)
+        content = safetensors.numpy.save(arrays)
+        with self._writing():
+            with beside(self.folder / "checkpoint.safetensors") as file:
+                file.write(content)
             self._file.truncate(0)
 
     def finish(self) -> None:
         """Remove the folder; the run is done."""
         self._file.close()
-        shutil.rmtree(self.folder)
+        with writing_to(self.folder):
+            if self.folder.is_dir():
+                shutil.rmtree(self.folder)
 
     def close(self) -> None:
         """Leave the folder for a later run."""
@@ -173,17 +191,10 @@ def claim(folder: Path, settings: dict[str, Any], resume: bool, holds_work: bool
             f"{folder.parent}: holds a run that is not finished. Go on with --resume, choose "
             f"another --out, or remove {folder} to start anew."
         )
-    with guarded(folder):
+    with writing_to(folder):
         if not resume and folder.is_dir():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        sweep(folder.parent)
     hold_to(folder / "settings.json", settings)
-
-
-@contextmanager
-def guarded(place: Path) -> Iterator[None]:
-    """Turn trouble with the disk into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{place}: cannot be written ({error.strerror or error}).") from error

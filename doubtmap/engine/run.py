@@ -31,9 +31,13 @@ from doubtmap.engine.settings import (
     with_bands_of,
 )
 from doubtmap.errors import DataError, UsageError, within_memory
+from doubtmap.files import writing_to
+from doubtmap.memory import give_back
 from doubtmap.prediction import Prediction, Score, Segmenter, showing
 
 AHEAD = 3
+TRIMMED = 32
+"""Images after which memory that is free goes back to the system."""
 
 
 @dataclass
@@ -61,7 +65,12 @@ def read_ahead(
         assert skipped is not None
         skipped.reasons[dataset.sample_name(index)] = str(error)
 
-    return read_or_skip(dataset.__getitem__, indices, AHEAD, None if skipped is None else skip)
+    read = read_or_skip(dataset.__getitem__, indices, AHEAD, None if skipped is None else skip)
+    for done, found in enumerate(read, 1):
+        yield found
+        del found
+        if done % TRIMMED == 0:
+            give_back()
 
 
 Progress = Callable[[str, int, int], None]
@@ -246,12 +255,14 @@ class Remembered:
             yield _prediction(tensors, place), tensors["label"].long()
 
     def _first_pass(self) -> Iterator[tuple[Prediction, Tensor]]:
-        folder = Path(tempfile.mkdtemp(prefix="doubtmap-"))
+        with writing_to(Path(tempfile.gettempdir()), "temporary folder with TMPDIR"):
+            folder = Path(tempfile.mkdtemp(prefix="doubtmap-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         places = []
         for index, (prediction, label) in enumerate(self.pairs):
             tensors, place = _kept(prediction, label, self.features)
-            safetensors.torch.save_file(tensors, folder / f"{index}.safetensors")
+            with writing_to(folder, "temporary folder with TMPDIR"):
+                (folder / f"{index}.safetensors").write_bytes(safetensors.torch.save(tensors))
             places.append(place)
             yield prediction, label
         self._folder, self._places = folder, places

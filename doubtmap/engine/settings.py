@@ -1,9 +1,11 @@
-"""What a run was asked to do; only a run of the same settings goes on where it stopped."""
+"""What a run was asked to do, and hashes of what its figures depend on."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,10 @@ from torch import Tensor
 
 from doubtmap.datasets import Pasted, fingerprints
 from doubtmap.datasets.dataset import Dataset, with_bands
-from doubtmap.datasets.fingerprints import beneath
+from doubtmap.datasets.fingerprints import beneath, file_marks, labels_meant
 from doubtmap.datasets.pasting import Part
-from doubtmap.errors import DataError, UsageError
 from doubtmap.files import Origin
+from doubtmap.models.folders import code_of
 from doubtmap.prediction import Score, Segmenter, digest_of
 from doubtmap.version import __version__
 
@@ -28,7 +30,7 @@ MODEL_KEYS = (
 
 def model_settings(segmenter: Segmenter) -> dict[str, Any]:
     """What a network's predictions depend on, as far as can be told."""
-    known = _known(segmenter.description)
+    known = _known(segmenter.description) | dict(getattr(segmenter, "content", None) or {})
     return {"doubtmap": __version__, "model": known, "class_names": list(segmenter.class_names)}
 
 
@@ -90,7 +92,7 @@ def origin_of(
 
 def score_settings(scores: Mapping[str, Score]) -> dict[str, Any]:
     """Which scores were asked for; those that learnt from data by what they learnt."""
-    digests = {name: digest_of(score) for name, score in scores.items()}
+    digests = {name: digest_of(score) or code_of_function(score) for name, score in scores.items()}
     return {"scores": list(scores), "fitted": {n: d for n, d in digests.items() if d}}
 
 
@@ -98,36 +100,33 @@ def data_settings(dataset: Dataset) -> dict[str, Any]:
     """Which images a data set has, in which order."""
     names = "\n".join(dataset.sample_name(index) for index in range(len(dataset)))
     whole = dataset.dataset if isinstance(dataset, Part) else dataset
-    drawn = {"pasted": whole.settings} if isinstance(whole, Pasted) else {}
-    files = getattr(beneath(dataset), "files", None)
+    drawn = {"pasted": _pasted(whole)} if isinstance(whole, Pasted) else {}
+    below = beneath(dataset)
+    files = getattr(below, "files", None)
+    first = files[0][0] if files and isinstance(files[0], tuple) else files and files[0]
     return {
         "data": dataset.name,
-        "folder": str(Path(files[0][0]).resolve().parent) if files else None,
-        "images": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
+        "drawn": getattr(below, "settings", None),
+        "folder": str(Path(first).resolve().parent) if first else None,
+        "images": hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest(),
         "labels": list(dataset.class_names),
+        "label values": labels_meant(dataset),
     } | drawn
 
 
-def hold_to(path: Path, settings: dict[str, Any]) -> None:
-    """Write settings, or compare them with those that were written.
+def _pasted(dataset: Pasted) -> dict[str, object]:
+    """What the draws depend on, with the photographs that objects are cut from."""
+    files = dict.fromkeys(outline.image for outline in dataset.outlines.outlines)
+    text = json.dumps(list(file_marks(files).values()))
+    return dataset.settings | {"photographs": hashlib.sha256(text.encode()).hexdigest()}
 
-    Raises:
-        UsageError: for other settings than those of the run that is there.
-        DataError: for a file that cannot be read or written.
-    """
-    text = json.dumps(settings, sort_keys=True, indent=1, default=str)
-    try:
-        if not path.exists():
-            path.write_text(text)
-            return
-        before, after = json.loads(path.read_text()), json.loads(text)
-        if not isinstance(before, dict):
-            raise TypeError("it is no table")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be used ({error}). Remove it to start anew.") from error
-    changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
-    if changed:
-        raise UsageError(
-            f"resume: expected the settings of the run in {path.parent}, but "
-            f"{', '.join(changed)} differ. Use the same settings, or another --out."
-        )
+
+def code_of_function(score: Score) -> str:
+    """A hash of the file that a score of the user's own is written in; of doubtmap's own, none."""
+    while isinstance(score, functools.partial):
+        score = score.func
+    made = score if hasattr(score, "__code__") else type(score)
+    file = getattr(sys.modules.get(made.__module__), "__file__", None)
+    if made.__module__.partition(".")[0] == "doubtmap" or not file or not Path(file).is_file():
+        return ""
+    return code_of(Path(file))

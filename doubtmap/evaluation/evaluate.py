@@ -20,6 +20,7 @@ from torch import Tensor
 
 from doubtmap.datasets import open_dataset
 from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
+from doubtmap.datasets.fingerprints import sample_marks
 from doubtmap.datasets.reading import none_left
 from doubtmap.decisions.file import Threshold, thresholds_by_score
 from doubtmap.engine.journal import Journal, journalled, understood
@@ -142,7 +143,7 @@ def evaluate(
     run.notes.extend(who_has_seen(dataset, segmenter, parts))
     sizes = options.component_sizes or dataset.component_sizes or DEFAULT_SIZES
     claims = [name for name, score in run.scores.items() if is_probability(score)]
-    settings = run.settings | {
+    asked = {
         "seed": seed,
         "replicates": replicates,
         "bins": options.bins,
@@ -152,6 +153,7 @@ def evaluate(
     }
     taken = take_thresholds(run, open_set) if open_set is not None else []
     folder = Path(out) / ".progress" if out else None
+    settings = run.settings | asked if out else {}
     with closing(Shelf()) as shelf, journalled(folder, settings, resume) as journal:
         tally = Tally(list(run.scores), replicates, seed, options.bins, claims)
         tally, held = tally_pixels(run, tally, journal, shelf)
@@ -213,6 +215,7 @@ def tally_pixels(
     if journal:
         with understood(journal.folder):
             tally, held = _replay(run, tally, journal)
+        journal.hold(sample_marks(run.dataset), [row["image"] for row in tally.images])
     done = {row["index"] for row in tally.images}
     todo = [index for index in range(len(run.dataset)) if index not in done]
     run.tell("pixels", len(done))

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets.dataset import Dataset
-from doubtmap.engine.journal import claim, guarded
+from doubtmap.engine.journal import claim
 from doubtmap.engine.settings import data_settings, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.evaluation.evaluate import PLAIN, Options, evaluate
 from doubtmap.evaluation.results import Results
-from doubtmap.files import alone, write_atomically
+from doubtmap.files import alone, write_atomically, writing_to
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.scores.parsing import parse_scores, split_names
 
@@ -98,7 +98,7 @@ def evaluate_passes(
         **more,
     )
     if kept is not None:
-        with guarded(kept):
+        with writing_to(kept):
             shutil.rmtree(kept)
     return results
 

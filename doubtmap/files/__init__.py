@@ -3,7 +3,15 @@
 from doubtmap.files.fitted import Content, FileKind, Origin, encoded, read, write
 from doubtmap.files.locking import alone, held
 from doubtmap.files.tables import Entry, Part
-from doubtmap.files.writing import cell, check_place, utf8, write_atomically
+from doubtmap.files.writing import (
+    beside,
+    cell,
+    check_place,
+    sweep,
+    utf8,
+    write_atomically,
+    writing_to,
+)
 
 __all__ = [
     "Content",
@@ -12,12 +20,15 @@ __all__ = [
     "Origin",
     "Part",
     "alone",
+    "beside",
     "cell",
     "check_place",
     "encoded",
     "held",
     "read",
+    "sweep",
     "utf8",
     "write",
     "write_atomically",
+    "writing_to",
 ]

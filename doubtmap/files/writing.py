@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from contextlib import suppress
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from doubtmap.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - on Windows, where nobody can remove an open file
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_atomically(
@@ -25,20 +34,58 @@ def write_atomically(
         DataError: where the place cannot be written.
     """
     target = Path(path)
-    beside = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
+    with writing_to(target, option):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        with beside(target) as file:
             file.write(content)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        beside.replace(target)
-    except OSError as error:
-        raise _unwritable(target, error, option) from error
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its place when the block ends, and goes where the block fails.
+
+    A process that is killed leaves it, hidden, for `sweep`; while it lives it holds a lock on it.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    part = target.with_name(f"{_start(target)}{secrets.token_hex(8)}.part")
+    try:
+        with part.open("wb") as file:
+            with suppress(OSError):  # of a disk that knows no locks
+                _lock(file)
+            yield file
+        part.replace(target)
     finally:
         with suppress(OSError):
-            beside.unlink()
+            part.unlink()
+
+
+def sweep(folder: Path, target: Path | None = None) -> None:
+    """Remove what killed processes left half written in a folder; what another one writes stays.
+
+    Args:
+        folder: looked through, not what lies below it; it need not be there.
+        target: the file whose left parts go; default: those of all.
+    """
+    start = "." if target is None else _start(target)
+    for part in folder.glob(f"{start}*.part"):
+        with suppress(OSError), part.open("rb") as file:
+            _lock(file)
+            part.unlink()
+
+
+def _lock(file: IO[bytes]) -> None:
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _start(target: Path) -> str:
+    """Of the names that parts of a file have; short, since the file's own may be the longest."""
+    return f".{zlib.crc32(os.fsencode(target.name)):08x}-"
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -65,17 +112,34 @@ def check_place(path: str | Path) -> None:
         DataError: for a place that cannot be made or written.
     """
     target = Path(path)
-    try:
+    with writing_to(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise IsADirectoryError(21, "is a folder")
         if not os.access(target.parent, os.W_OK):
             raise PermissionError(13, "is not writable")
+    sweep(target.parent, target)
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Of errors: the disk, the user's share of it, or the largest file that it takes, is full."""
+
+
+@contextmanager
+def writing_to(target: Path, option: str = "--out") -> Iterator[None]:
+    """Turn trouble with the disk into one sentence.
+
+    Args:
+        target: the file or folder that is written.
+        option: by which the user chose the place.
+
+    Raises:
+        DataError: where the block raises `OSError`.
+    """
+    try:
+        yield
     except OSError as error:
-        raise _unwritable(target, error, "--out") from error
-
-
-def _unwritable(target: Path, error: OSError, option: str) -> DataError:
-    return DataError(
-        f"{target}: cannot be written ({error.strerror or error}). Choose another {option}."
-    )
+        way = "Make room, or choose" if error.errno in FULL else "Choose"
+        raise DataError(
+            f"{target}: cannot be written ({error.strerror or error}). {way} another {option}."
+        ) from error

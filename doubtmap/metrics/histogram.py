@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.kernels.counted import FINEST, Keys, Table, join_only, keys_of
+from doubtmap.kernels.counted import EMPTY, FINEST, Keys, Table, join_only, keys_of
 from doubtmap.metrics.accumulator import Array, ArrayLike, State, to_numpy
 
 
@@ -176,14 +176,16 @@ class Histogram:
         self._seen = None
 
     def state(self) -> State:
-        """Everything, as named arrays."""
+        """Everything, as named arrays: of the bins, those that hold anything."""
         table = self._table
+        held = np.flatnonzero(table.only[: table.length] != EMPTY).astype(np.int32)
         return {
             "flags": np.array([self.bins, self.level, self.rounded], np.int64),
             "pages": table.pages,
             "blocks": table.blocks[: table.used],
-            "counts": table.counts[: table.length].reshape(-1, *self.shape),
-            "only": table.only[: table.length],
+            "held": held,
+            "counts": table.counts[held].reshape(-1, *self.shape),
+            "only": table.only[held],
         }
 
     @classmethod
@@ -195,8 +197,8 @@ class Histogram:
         table = histogram._table = Table(level, prod(histogram.shape))
         table.add_pages(state["pages"])
         table.add_blocks(state["blocks"])
-        table.counts[: table.length] = state["counts"].reshape(table.length, prod(histogram.shape))
-        table.only[: table.length] = state["only"]
+        table.counts[state["held"]] = state["counts"].reshape(-1, prod(histogram.shape))
+        table.only[state["held"]] = state["only"]
         return histogram
 
     def _make_room(self, touched: Array) -> None:

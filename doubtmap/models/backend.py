@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -156,6 +156,7 @@ class Source:
         notes: what a reader of the results should know, a sentence each.
         sha256: of the weights, where they are one file.
         names_given: whether the class names are the user's own.
+        code: hash of the code or the configuration that makes the network of its weights.
     """
 
     backend: Backend
@@ -166,12 +167,38 @@ class Source:
     notes: tuple[str, ...] = ()
     sha256: str | None = None
     names_given: bool = False
+    code: str | None = None
 
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_of_files(paths: Iterable[Path]) -> str:
+    """A short hash of the names and the bytes of files, in order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        digest.update(f"{path.name} {sha256_of(path)} ".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def weights_of(backend: Backend) -> str | None:
+    """A hash of the weights that a network holds now; None where it does not show them."""
+    holder = getattr(backend, "module", None)
+    if not callable(getattr(holder, "state_dict", None)):
+        return None
+    assert holder is not None
+    digest = hashlib.blake2b(digest_size=16)
+    for name, part in sorted(holder.state_dict().items()):
+        if isinstance(part, Tensor):
+            digest.update(f"{name} {tuple(part.shape)} {part.dtype} ".encode())
+            plain = part.detach().dequantize() if part.is_quantized else part.detach()
+            plain = plain if plain.layout == torch.strided else plain.to_dense()
+            plain = plain.cpu().contiguous().reshape(-1)
+            digest.update(plain.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def fixed_notes(size: tuple[int, int] | None, batch: int | None) -> tuple[str, ...]:

@@ -83,6 +83,11 @@ class MonteCarloDropout:
         sampling = {"passes": self.passes, "rate": self.rate, "seed": self.seed}
         return self.plain.description | {"dropout": sampling, "features": None}
 
+    @property
+    def content(self) -> dict[str, str | None]:
+        """Hashes of what the network is."""
+        return self.plain.content
+
     def __call__(self, images: Tensor) -> Prediction:
         """Predict several times.
 

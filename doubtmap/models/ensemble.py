@@ -129,6 +129,11 @@ class Ensemble:
         """
         return Ensemble([resizing(member, how) for member in self.members])
 
+    @property
+    def content(self) -> dict[str, object]:
+        """Hashes of what each member is, by its number."""
+        return {str(at): getattr(each, "content", None) for at, each in enumerate(self.members, 1)}
+
     def __call__(self, images: Tensor) -> Prediction:
         """Predict with every member in turn.
 

@@ -125,6 +125,11 @@ class ExportedBackend:
         self._layers = _convolutions(self._module)
 
     @property
+    def module(self) -> fx.GraphModule:
+        """The graph with its weights."""
+        return self._module
+
+    @property
     def last_layers(self) -> Mapping[str, LastLayer]:
         """Convolutions that could be the classifier, by their modules' names."""
         return {name: layer for name, (_, layer) in self._layers.items()}

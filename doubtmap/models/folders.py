@@ -5,6 +5,7 @@ Networks from a Python file, `python:FILE.py:FUNCTION`: a function that returns 
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -21,7 +22,7 @@ from safetensors.torch import load
 from torch import nn
 
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.models.backend import Source, first_line, sha256_of
+from doubtmap.models.backend import Source, first_line, hash_of_files, sha256_of
 from doubtmap.models.demo import build_demo_network
 from doubtmap.models.module import ModuleBackend, prints_to_stderr
 from doubtmap.models.preprocessing import Preprocessing
@@ -68,7 +69,43 @@ def open_python(reference: str, device: torch.device | str | None = None) -> Sou
             f"{start}: expected the function to return a torch.nn.Module, got "
             f"{type(network).__name__}. Return the network."
         )
-    return _beside(Source(ModuleBackend(network, device), start, "python"), path)
+    found = Source(ModuleBackend(network, device), start, "python", code=code_of(path))
+    return _beside(found, path)
+
+
+def code_of(path: Path) -> str:
+    """A hash of a Python file and of what it imports of the files beside it, directly or not."""
+    start = path.resolve()
+    seen, todo = {start}, [start]
+    while todo:
+        new = {file for file in _imports(todo.pop(), start.parent) if file not in seen}
+        seen |= new
+        todo += new
+    return hash_of_files(sorted(seen))
+
+
+def _imports(path: Path, folder: Path) -> Iterator[Path]:
+    """The files below a folder that a Python file names in its imports."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return  # whoever runs it hears of it
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            named = [(folder, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = path.parents[node.level - 1] if node.level else folder
+            inner = [f"{node.module}.{alias.name}" for alias in node.names if node.module]
+            named = [(start, name) for name in (node.module, *inner) if name]
+            named += [(start, alias.name) for alias in node.names if not node.module]
+        else:
+            continue
+        for start, name in named:
+            parts = name.split(".")
+            for depth in range(1, len(parts) + 1):
+                place = start.joinpath(*parts[:depth])
+                files = (place.with_suffix(".py"), place / "__init__.py")
+                yield from (file for file in files if file.is_file())
 
 
 def _arguments(reference: str, text: str) -> dict[str, object]:
@@ -244,6 +281,7 @@ def open_trained(
             f"Pass {about.network}@{folder} if you trust that file."
         )
     network = trained_network(folder, about, maker)
+    file = maker.partition("(")[0].rpartition(":")[0] if maker else None
     name = f"python:{maker}@{folder}" if maker else str(folder)
     return Source(
         ModuleBackend(network, device),
@@ -252,6 +290,7 @@ def open_trained(
         Preprocessing(about.mean, about.std, origin=DESCRIPTION),
         about.class_names,
         sha256=sha256_of(folder / WEIGHTS),
+        code=code_of(Path(file)) if file else None,
     )
 
 
@@ -278,6 +317,28 @@ def trained_network(folder: Path, about: Description, maker: str | None = None) 
             f"cannot be loaded ({first_line(error)}). Train it again."
         ) from error
     return network.eval()
+
+
+def start_marks(model: str) -> dict[str, str]:
+    """Hashes of the files that a model's name says: the code that makes it, and its folder's.
+
+    Weights that a Python function loads or draws are not among them: once a training has begun,
+    its checkpoint holds them.
+
+    Args:
+        model: what `doubtmap train --model` takes.
+    """
+    marks, reference = {}, model.removeprefix("python:")
+    maker, _, folder = reference.rpartition("@")
+    if model.startswith("python:"):
+        called = (maker if ".py:" in maker else reference).partition("(")[0]
+        marks["code"] = code_of(Path(called.rpartition(":")[0]))
+        reference = folder if ".py:" in maker else ""
+    place = Path(reference)
+    if reference and place.is_dir():
+        kinds = ("*.json", "*.safetensors", "*.bin")
+        marks["folder"] = hash_of_files(sorted(file for kind in kinds for file in place.glob(kind)))
+    return marks
 
 
 def photographs_learnt(model: str) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.models.backend import Source, first_line, sha256_of
+from doubtmap.models.backend import Source, first_line, hash_of_files, sha256_of
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.preprocessing import Preprocessing
 
@@ -266,6 +266,7 @@ def open_smp(folder: Path, device: torch.device | str | None = None) -> Source:
         "smp",
         how or Preprocessing(),
         sha256=sha256_of(weights) if weights.is_file() else None,
+        code=hash_of_files([folder / "config.json"]),
     )
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from doubtmap.errors import ModelError
 from doubtmap.files.tables import FLAG, Entry, optional, whole, within
-from doubtmap.models.backend import Source, first_line, sha256_of
+from doubtmap.models.backend import Source, first_line, hash_of_files, sha256_of
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.preprocessing import (
     IMAGENET_MEAN,
@@ -144,6 +144,7 @@ def open_huggingface(name: str, device: torch.device | str | None = None) -> Sou
         distinct,
         (*notes, *more),
         _sha256(transformers, name),
+        code=hash_of_files(sorted(Path(name).glob("*.json"))) if Path(name).is_dir() else None,
     )
 
 

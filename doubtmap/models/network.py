@@ -12,7 +12,7 @@ from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.kernels import at_least_float32
-from doubtmap.models.backend import Answer, Backend, LastLayer, Runner, Source, Tap
+from doubtmap.models.backend import Answer, Backend, LastLayer, Runner, Source, Tap, weights_of
 from doubtmap.models.classifiers import best_fit, reproducing
 from doubtmap.models.forms import logarithm
 from doubtmap.models.module import check_layer, output_of
@@ -143,6 +143,12 @@ class NetworkSegmenter:
             "notes": [*self.source.notes, *(reading.notes if reading else ()), *self._late],
             "sha256": self.source.sha256,
         }
+
+    @property
+    def content(self) -> dict[str, str | None]:
+        """Hashes of what the network is now: its weights, and what makes it of them."""
+        weights = self.source.sha256 or weights_of(self.source.backend)
+        return {"weights": weights, "code": self.source.code}
 
     def __call__(self, images: Tensor) -> Prediction:
         """Predict a batch of images of one size.

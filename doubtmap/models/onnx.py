@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
+from doubtmap.models.backend import (
+    LastLayer,
+    Source,
+    Tap,
+    first_line,
+    fixed_notes,
+    hash_of_files,
+    sha256_of,
+)
 from doubtmap.models.foreign import SEMANTIC, beside, names_of
 from doubtmap.models.module import window_of
 from doubtmap.models.preprocessing import FixedSize, Preprocessing
@@ -58,7 +66,7 @@ def open_onnx(path: Path, device: torch.device | str | None = None) -> Source:
         raise ModelError(f"{path}: expected an ONNX file, found none. Check the path.")
     try:
         model = onnx.load(str(path), load_external_data=False)
-        external = _external(model)
+        external = _external(model, path.parent)
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
         raise ModelError(
@@ -83,6 +91,7 @@ def open_onnx(path: Path, device: torch.device | str | None = None) -> Source:
         _metadata_names(model) or names,
         notes=notes,
         sha256=None if external else sha256_of(path),
+        code=hash_of_files([path, *external]) if external else None,
     )
 
 
@@ -335,6 +344,7 @@ def _window(kernel: list[int], told: Mapping[str, Any]) -> Window | None:
     return window_of(kernel, told.get("strides", [1, 1]), pads[:2], told.get("dilations", [1, 1]))
 
 
-def _external(model: Any) -> bool:
-    """Whether weights lie in files beside the ONNX file."""
-    return any(len(tensor.external_data) > 0 for tensor in model.graph.initializer)
+def _external(model: Any, folder: Path) -> list[Path]:
+    """The files beside the ONNX file in which its weights lie."""
+    said = (entry for part in model.graph.initializer for entry in part.external_data)
+    return [folder / name for name in sorted({e.value for e in said if e.key == "location"})]

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.models.backend import first_line
 from doubtmap.models.forms import Activation, Form, fits, form_of, given_form
@@ -81,6 +82,11 @@ class SavedPredictions:
             "notes": [said],
             "sha256": None,
         }
+
+    @property
+    def content(self) -> dict[str, str]:
+        """Hashes of the saved files, by the names of their images."""
+        return file_marks({path: stem for stem, path in self._files.items()})
 
     def __call__(self, images: Tensor) -> Prediction:
         """The saved prediction of the one image that is looked at.
@@ -149,7 +155,9 @@ def _scores(path: Path, size: tuple[int, int], classes: int | None) -> Tensor:
     """`(1, C, h, w)` of a file, on a grid that is the image stretched."""
     try:
         array = READERS[path.suffix.lower()](path)
-    except (OSError, ValueError, KeyError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a reader makes of a damaged file
         raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
     x = torch.from_numpy(np.ascontiguousarray(array))
     x = x.float() if not x.is_floating_point() else x

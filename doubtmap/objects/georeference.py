@@ -57,6 +57,13 @@ class Georeference:
         return np.stack([a * x + b * y + c, d * x + e * y + f], 1)
 
 
+DAMAGE = (
+    *(OSError, ValueError, SyntaxError, EOFError, KeyError, TypeError, IndexError),
+    *(OverflowError, Image.DecompressionBombError),
+)
+"""What the reader of tags raises on damaged files, which whoever reads the pixels tells."""
+
+
 def read_georeference(path: Path) -> Georeference | None:
     """Where an image lies, or None where it does not say.
 
@@ -80,7 +87,7 @@ def read_georeference(path: Path) -> Georeference | None:
                 size = (image.height, image.width)
                 tags = dict(getattr(image, "tag_v2", {}))
                 orientation = tags.get(ORIENTATION) or image.getexif().get(ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except DAMAGE:
         return None
     world = _world_file(path)
     if TRANSFORMATION in tags or (SCALE in tags and TIEPOINTS in tags):

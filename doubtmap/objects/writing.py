@@ -21,7 +21,8 @@ from doubtmap.datasets.reading import Rendering, in_colour, none_left
 from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import bands_needed
 from doubtmap.errors import DataError
-from doubtmap.files import alone, cell, utf8, write_atomically
+from doubtmap.files import alone, cell, sweep, utf8, write_atomically
+from doubtmap.files.naming import outside, unique_names
 from doubtmap.objects import (
     ObjectRule,
     Polygon,
@@ -36,7 +37,7 @@ from doubtmap.objects.geojson import Map, feature, feature_collection, plan_map
 from doubtmap.objects.overlay import write_object_picture
 from doubtmap.objects.simplify import check_tolerance
 from doubtmap.prediction import Score, Segmenter
-from doubtmap.scoring import ScoredImage, outside, score_images, unique_names
+from doubtmap.scoring import ScoredImage, score_images
 from doubtmap.version import __version__
 
 COLUMNS = (
@@ -103,6 +104,8 @@ def write_objects(
     skipped: dict[Path, str] | None = {} if skip_bad else None
     earth = _earth(paths, crs, skipped)
     names, found = unique_names(paths), Found()
+    sweep(out)
+    sweep(out / "overlay")
     todo = [path for path in paths if path not in (skipped or ())]
     known = Rendering(range, every=bands_needed(segmenter))
     seen = survey([(path, None) for path in todo], known)

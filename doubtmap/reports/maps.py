@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import tokenize
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -134,6 +135,13 @@ def write_map(
     write_atomically(path, content)
 
 
+DAMAGE = (
+    *(ValueError, KeyError, SyntaxError, EOFError, TypeError, OverflowError, IndexError),
+    *(struct.error, tokenize.TokenError, zlib.error, SafetensorError),
+)
+"""What readers of maps raise on damaged files."""
+
+
 def read_map(path: str | Path) -> NDArray[np.float32]:
     """Read a doubt map of any of the four formats, told apart by content.
 
@@ -153,7 +161,7 @@ def read_map(path: str | Path) -> NDArray[np.float32]:
             values = safetensors.load(content)["doubt"]
     except OSError as error:
         raise DataError(f"{path}: cannot be read as a doubt map ({error}).") from error
-    except (ValueError, KeyError, SyntaxError, EOFError, SafetensorError) as error:
+    except DAMAGE as error:
         raise DataError(f"{path}: is not a doubt map of doubtmap ({error}).") from error
     return _checked(values, path)
 

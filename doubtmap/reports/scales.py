@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from doubtmap.errors import DataError
 from doubtmap.reports.colours import robust_limits
 from doubtmap.reports.maps import read_map, read_scale, write_map
 from doubtmap.reports.overlay import write_overlay
@@ -69,12 +68,7 @@ class Waiting:
         Raises:
             DataError: where it cannot be written.
         """
-        path = self.path(file)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{path.parent}: cannot be written: {error.strerror}.") from error
-        write_map(path, values, "npy")
+        write_map(self.path(file), values, "npy")
 
     def keep_overlay(self, file: Path, doubt: NDArray[np.float32]) -> None:
         """Let an overlay wait: its limits alone are kept."""

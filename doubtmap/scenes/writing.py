@@ -23,10 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import numpy as safetensors
 
+from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.datasets.reading import Rendering, left_out
-from doubtmap.engine.settings import bands_needed, hold_to, model_settings, score_settings
+from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError
 from doubtmap.files import alone, write_atomically
+from doubtmap.files.naming import outside, score_folders, unique_names
+from doubtmap.files.resuming import hold_samples, hold_to
 from doubtmap.prediction import Prediction, Score, Segmenter, showing
 from doubtmap.reports.colours import class_colours, robust_limits
 from doubtmap.reports.overlay import write_overlay
@@ -36,7 +39,7 @@ from doubtmap.scenes.rasters import (
     scene_of,
     write_raster,
 )
-from doubtmap.scoring import folders_of, outside, prepared, score_maps, unique_names
+from doubtmap.scoring import prepared, score_maps
 from doubtmap.version import __version__
 from doubtmap.windows import Windows
 from doubtmap.windows.blocks import Block, Key, Strips, blocks, panel_width
@@ -109,11 +112,11 @@ def write_scenes(
         (out / "settings.json").unlink(missing_ok=True)
         shutil.rmtree(out / ".strips", ignore_errors=True)
     settings = model_settings(windows) | score_settings(scores)
-    settings |= {"images": [str(path.resolve()) for path in paths]}
     settings |= {"cloud": cloud, "range": range}
     (out / "overlay").mkdir(parents=True, exist_ok=True)
     hold_to(out / "settings.json", settings)
-    folders = folders_of(scores)
+    hold_samples(out / "settings.json", file_marks(names), list(names.values()) if resume else [])
+    folders = score_folders(scores)
     about: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     for path in paths:

@@ -20,7 +20,7 @@ from doubtmap.files import check_place
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores.parsing import parse_scores, split_names
-from doubtmap.scoring import fingerprint_of, prepared, score_maps
+from doubtmap.scoring import prepared, probe_logits, score_maps
 from doubtmap.segments import (
     CrossJudgement,
     MetaModel,
@@ -216,7 +216,7 @@ def fit_segments(
         origin=origin_of(
             segmenter,
             dataset,
-            fingerprint_of(segmenter),
+            probe_logits(segmenter),
             command,
             unknown=list(unknown),
             images=len(found.miou),

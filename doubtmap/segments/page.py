@@ -16,7 +16,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import IO
 
 import numpy as np
 from markupsafe import Markup
@@ -26,11 +26,11 @@ from PIL import Image
 from doubtmap.datasets.reading import Rendering, in_colour, left_out, read_image
 from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import bands_needed
-from doubtmap.errors import DataError
-from doubtmap.files import alone, cell, utf8, write_atomically
+from doubtmap.files import alone, beside, cell, sweep, utf8, write_atomically, writing_to
+from doubtmap.files.naming import outside, unique_names
 from doubtmap.prediction import Segmenter
 from doubtmap.reports.page import framed, header, plain_table
-from doubtmap.scoring import ScoredImage, outside, unique_names
+from doubtmap.scoring import ScoredImage
 from doubtmap.segments import MetaModel, Partition, SegmentTable
 from doubtmap.segments.cards import card_part
 from doubtmap.segments.fitting import SegmentFit
@@ -78,9 +78,12 @@ def write_review(
     names = unique_names(paths)
     seen = survey([(path, None) for path in paths], Rendering(range, every=bands_needed(segmenter)))
     skipped: dict[Path, str] | None = {} if skip_bad else None
-    try:
+    with writing_to(out):
         (out / "segments").mkdir(parents=True, exist_ok=True)
-        with _Table(out, names) as table:
+        for folder in (out, out / "segments"):
+            sweep(folder)
+        with beside(out / "segments.csv") as file:
+            table = _Table(out, names, file)
             found = review(
                 segmenter,
                 paths,
@@ -90,8 +93,6 @@ def write_review(
                 rendering=seen.rendering,
                 progress=progress,
             )
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error.strerror}.") from error
     order = found.order(by)
     write_atomically(out / "images.csv", utf8(_images_csv(found, order, names)))
     shown = [_card(out, found, int(index), names, seen.rendering) for index in order[:first]]
@@ -116,27 +117,16 @@ def write_review(
 
 
 class _Table:
-    """`segments.csv` and the pictures of segments, image by image; the table appears when whole.
+    """`segments.csv` and the pictures of segments, image by image.
 
     Args:
         out: folder.
         names: file names of the images.
+        file: what becomes `segments.csv` when it is whole.
     """
 
-    def __init__(self, out: Path, names: Mapping[Path, str]) -> None:
-        self.out, self.names = out, names
-        self.part = out / "segments.csv.part"
-
-    def __enter__(self) -> Self:
-        self.file = self.part.open("wb")
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self.file.close()
-        if kind is None:
-            self.part.replace(self.out / "segments.csv")
-        else:
-            self.part.unlink(missing_ok=True)
+    def __init__(self, out: Path, names: Mapping[Path, str], file: IO[bytes]) -> None:
+        self.out, self.names, self.file = out, names, file
 
     def add(
         self, scored: ScoredImage, partition: Partition, table: SegmentTable, said: ImageReview

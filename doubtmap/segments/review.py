@@ -15,7 +15,7 @@ from doubtmap.engine.run import Progress
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Segmenter
-from doubtmap.scoring import ScoredImage, fingerprint_of, same_network, score_images
+from doubtmap.scoring import ScoredImage, probe_logits, same_network, score_images
 from doubtmap.segments import MetaModel, Partition, SegmentTable, expected_figures, segment_table
 
 ORDERS = ("wrong", "miou")
@@ -196,7 +196,7 @@ def check_network(segmenter: Segmenter, model: MetaModel) -> None:
     Raises:
         ModelError: for another network, or another calibrator.
     """
-    if model.origin.fingerprint and not same_network(fingerprint_of(segmenter), model):
+    if model.origin.fingerprint and not same_network(probe_logits(segmenter), model):
         raise ModelError(
             "segments: expected the network that it was fitted to, at the same --input-size, but "
             "this one's features differ. Fit it again with: doubtmap fit segments MODEL DATA --out "

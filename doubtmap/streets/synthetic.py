@@ -75,6 +75,17 @@ class SyntheticStreets:
         return f"synthetic:{self._count}"
 
     @property
+    def settings(self) -> dict[str, object]:
+        """What the drawing depends on."""
+        return {
+            "seed": self._seed,
+            "size": list(self._size),
+            "unknowns": self._unknowns,
+            "weather": self._weather,
+            "strength": self._strength,
+        }
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The eight classes of the streets."""
         return CLASS_NAMES

@@ -28,7 +28,8 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.files import held, write_atomically
+from doubtmap.files import held, sweep, write_atomically, writing_to
+from doubtmap.files.resuming import differing, listed
 from doubtmap.models.distilled import FILE as HEAD_FILE
 from doubtmap.models.distilled import head_file, take_off
 from doubtmap.models.folders import DESCRIPTION, WEIGHTS, Description
@@ -59,8 +60,10 @@ class Folder:
         """
         self._check(resume)
         with held(self.path):
-            for left in (*self.path.glob(".*.part"), *self.inner.glob(".*.part")):
-                left.unlink(missing_ok=True)  # of a run that was killed while it wrote
+            with writing_to(self.path):
+                self.inner.mkdir(parents=True, exist_ok=True)
+            for folder in (self.path, self.inner):
+                sweep(folder)
             self._hold_to(settings, resume and self.begun)
             yield
 
@@ -98,16 +101,22 @@ class Folder:
             ) from error
         changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
         if changed:
-            listed = ", ".join(
-                f"{k} {shortened(before.get(k))} became {shortened(after.get(k))}" for k in changed
-            )
+            told = ", ".join(_told(key, before.get(key), after.get(key)) for key in changed)
             raise UsageError(
-                f"resume: expected the settings of the run in {self.path}, but {listed}. Use the "
+                f"resume: expected the settings of the run in {self.path}, but {told}. Use the "
                 f"same settings, or another --out."
             )
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint."""
+        """Replace the checkpoint.
+
+        Raises:
+            DataError: where it cannot be written, or the run's folder is gone.
+        """
+        if not self.begun:
+            raise DataError(
+                f"{self.path}: the folder was removed while the run wrote to it. Train again."
+            )
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomically(self.inner / "checkpoint.pt", buffer.getvalue(), durable=True)
@@ -173,6 +182,13 @@ class Folder:
                 f"{self.path / name}: cannot be removed ({error.strerror or error}). Choose "
                 f"another --out."
             ) from error
+
+
+def _told(key: str, before: object, after: object) -> str:
+    """How a setting differs; of a mapping, which of its entries do."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return f"{key} ({listed(differing(before, after))}) became others"
+    return f"{key} {shortened(before)} became {shortened(after)}"
 
 
 def shortened(value: object, most: int = 60) -> str:

@@ -6,6 +6,7 @@ sets the rate of the network's own layers, or adds a layer before its classifier
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import tempfile
@@ -17,9 +18,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from doubtmap.errors import ModelError, UsageError
+from doubtmap.files import writing_to
 from doubtmap.models import load
 from doubtmap.models.backend import first_line
 from doubtmap.models.demo import DEMO_CLASSES, DEMO_MEAN, DEMO_STD, build_demo_network, demo_network
@@ -209,9 +212,8 @@ def huggingface_files(
     was_on = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
     saved: Any = network
-    with tempfile.TemporaryDirectory() as folder:
-        saved.save_pretrained(folder, max_shard_size="1TB")
-        files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    with writing_to(Path(tempfile.gettempdir()), "temporary folder with TMPDIR"):
+        files = _saved_files(saved)
     if was_on:
         bars.enable_progress_bar()
     processor = {
@@ -225,6 +227,20 @@ def huggingface_files(
         "do_reduce_labels": False,
     }
     return files | {"preprocessor_config.json": json.dumps(processor, indent=2).encode()}
+
+
+def _saved_files(network: Any) -> dict[str, bytes]:
+    """What `save_pretrained` writes, by way of a temporary folder.
+
+    Raises:
+        OSError: where that cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            network.save_pretrained(folder, max_shard_size="1TB")
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error)) from error
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 FORMS = (

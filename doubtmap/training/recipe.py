@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from doubtmap.datasets import Dataset
+from doubtmap.datasets.fingerprints import beneath, labels_meant, sample_marks
 from doubtmap.errors import ModelError
-from doubtmap.models.folders import photographs_learnt
+from doubtmap.models.folders import photographs_learnt, start_marks
 from doubtmap.models.forms import form_of
 from doubtmap.models.outputs import candidates, too_many
 from doubtmap.training.batches import Batches
@@ -175,10 +176,11 @@ class Job:
         del asked["workers"]
         return asked | {
             "doubtmap": __version__,
-            "data": identity(self.dataset),
-            "validation": identity(self.validation) if self.validation else None,
+            "data": _content(self.dataset),
+            "validation": _content(self.validation) if self.validation else None,
             "recipe": {"name": self.recipe.name} | vars(self.recipe),
             "model": self.model,
+            "start": start_marks(self.model),
             "from_scratch": self.from_scratch,
             "hold_out": list(self.hold_out),
             "processes": processes.count,
@@ -192,6 +194,12 @@ class Job:
             now = found.get("negatives", {})
             found["negatives"] = now | {"images": sorted({*before, *now.get("images", ())})}
         return found
+
+
+def _content(dataset: Dataset) -> dict[str, Any]:
+    """Which images a data set has, and hashes of what they and their labels are."""
+    marks = {"label values": labels_meant(dataset), "content": sample_marks(dataset)}
+    return identity(dataset) | {"drawn": getattr(beneath(dataset), "settings", None)} | marks
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from doubtmap.datasets import Dataset, Sample
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import write_atomically
 from doubtmap.models import load
-from doubtmap.models.backend import sha256_of
 from doubtmap.models.ensemble import Ensemble
+from doubtmap.models.folders import code_of
 from doubtmap.names import plain_name
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scores import member_spread, mutual_information
@@ -118,7 +118,7 @@ class Teachers:
     def identity(self) -> str:
         """A hash of what the teachers' predictions depend on, but the place where they lie.
 
-        Of networks that a Python file makes, that file counts too, though not what it imports.
+        Of networks that a Python file makes, that file counts too, and what it imports beside it.
 
         Raises:
             UsageError: for teachers whose weights are not one file.
@@ -151,13 +151,13 @@ def _recognised(names: Sequence[str], members: Sequence[Segmenter]) -> list[obje
 
 
 def _code_of(name: str) -> str | None:
-    """Hash of the Python file that makes a network, where one does."""
+    """Hash of the Python code that makes a network, where some does."""
     if not name.startswith("python:"):
         return None
     reference = name.removeprefix("python:")
     maker = reference.rpartition("@")[0]
-    file = (maker if ".py:" in maker else reference).rpartition(":")[0]
-    return sha256_of(Path(file))
+    called = (maker if ".py:" in maker else reference).partition("(")[0]
+    return code_of(Path(called.rpartition(":")[0]))
 
 
 def _check_names(names: Sequence[str]) -> None:

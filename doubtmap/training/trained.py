@@ -151,7 +151,7 @@ def train_one(
     validate = job.validation and Validation(job.validation, start, processes, settings.workers)
     batches = batches_of(job, targets, start, processes)
     recipe = job.recipe.fitted(job, start, batches.crop)
-    described = job.described(processes)
+    described = job.described(processes) if processes.first else {}
     holding = folder.held(described, resume=resume) if processes.first else nullcontext()
     cuda = [device] if device.type == "cuda" else []
     with holding, torch.random.fork_rng(devices=cuda):

@@ -27,8 +27,9 @@ from doubtmap.datasets.reading import scaled
 from doubtmap.engine.settings import bands_needed
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, write_atomically
+from doubtmap.files.naming import score_folders
 from doubtmap.prediction import Score, Segmenter, showing
-from doubtmap.scoring import folders_of, prepared, score_maps
+from doubtmap.scoring import prepared, score_maps
 from doubtmap.version import __version__
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -236,7 +237,7 @@ def write_volumes(
         UsageError: without nibabel.
         DataError: for a file that cannot be read, or a folder that cannot be written.
     """
-    folders = {"classes": "classes"} | folders_of(scores)
+    folders = {"classes": "classes"} | score_folders(scores)
     about: dict[str, Any] = {}
     notes: list[str] = []
     for path in paths:

@@ -74,8 +74,10 @@ def compare_weights(logits, p, label, variant, place=()):
     resized = kernels.resize_logits(logits.cpu().double(), *(place or (logits.shape[2:],)))
     expected = reference.log_weight_norm(resized, p, label, variant)
     if (label, variant) == ("uniform", "exact"):
-        # Near a uniform softmax float32 has no logarithm of the difference: compare norms.
-        close = torch.isclose(found.double().exp(), expected.exp(), rtol=1e-4, atol=1e-6)
+        # Near a uniform softmax float32 has no logarithm of the difference: compare norms. A small
+        # p takes a high power of sums that have lost digits.
+        rtol = 1e-4 / min(p, 1)
+        close = torch.isclose(found.double().exp(), expected.exp(), rtol=rtol, atol=1e-6)
         assert close.all()
     else:
         compare_norms(found, expected, p)
