@@ -17,7 +17,7 @@ from doubtmap.version import __version__
 USE, LEARN, STUDY = "Look at doubt", "Learn from images", "Look closer"
 VERBS = {
     "demo": (USE, "The whole job on the embedded network and scenes, in about a minute."),
-    "score": (USE, "Doubt maps, classes and overlays of images."),
+    "score": (USE, "Doubt maps, classes and overlays of images; of films and volumes, too."),
     "evaluate": (USE, "Figures of scores on a labelled data set: results.json and report.html."),
     "review": (
         USE,

@@ -31,19 +31,18 @@ Data = Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N."
 Images = Annotated[
     list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGES...")
 ]
+_KNOWN = (
+    f"Known: {', '.join(STATELESS)}; of several networks or passes: {', '.join(OF_MEMBERS)}; of "
+    f"networks that predict masks by queries: {', '.join(OF_QUERIES)}; fitted: doubt:FILE, "
+    f"density:FILE, mahalanobis:FILE, sum:FILE, wrong:FILE."
+)
+_SUCH = "Such as entropy,gradient(p=1,label=uniform), or all."
 Scores = Annotated[
     str | None,
-    option(
-        SCORES_GROUP,
-        f"Such as entropy,gradient(p=1,label=uniform), or all. Known: {', '.join(STATELESS)}; of "
-        f"several networks or passes: {', '.join(OF_MEMBERS)}; of networks that predict masks by "
-        f"queries: {', '.join(OF_QUERIES)}; fitted: doubt:FILE, density:FILE, mahalanobis:FILE, "
-        f"sum:FILE, wrong:FILE. Default: doubt; of networks with queries: rejected.",
-    ),
+    option(SCORES_GROUP, f"{_SUCH} {_KNOWN} Default: doubt; of networks with queries: rejected."),
 ]
 AllScores = Annotated[
-    str,
-    option(SCORES_GROUP, "As of doubtmap score; all: every one without fitting."),
+    str, option(SCORES_GROUP, f"{_SUCH} {_KNOWN} all: every one without fitting.")
 ]
 Unknown = Annotated[
     str, option(DATA, "Label classes that count as unknown objects, or 'rest'.", metavar="NAMES")

@@ -150,7 +150,5 @@ EXAMPLE = """
 doubtmap score demo photographs/ --out doubt
 doubtmap score demo 'frames/*.png' --scores entropy,gradient --format npy --limit 10
 doubtmap score MODEL mosaic.tif --tile 1024 --out doubt
-doubtmap score MODEL drive.mp4 --scores entropy --every 5 --out drive
-doubtmap score --config doubt/options.toml --out again
 """
 command = as_command("score", score, EXAMPLE)

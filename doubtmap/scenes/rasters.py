@@ -83,7 +83,7 @@ def _about(path: Path) -> tuple[tuple[int, int], bool] | None:
         with _quiet(), rasterio.open(path) as source:
             placed = bool(source.crs or source.gcps[0] or source.rpcs)
             return (source.height, source.width), placed
-    except rasterio.errors.RasterioError:
+    except (rasterio.errors.RasterioError, UnicodeError):  # GDAL takes names in UTF-8 only
         return None
 
 

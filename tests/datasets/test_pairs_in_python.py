@@ -124,6 +124,8 @@ def test_a_loader_is_evaluated_with_the_classes_of_the_network(segmenter):
 @pytest.mark.filterwarnings("ignore:Cannot (locate|pickle)")
 def test_a_hugging_face_data_set(tmp_path):
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    if not hasattr(datasets, "Features"):  # a folder of that name, of tests
+        pytest.skip("datasets is not installed")
     features = datasets.Features({"image": datasets.Image(), "annotation": datasets.Image()})
     entries = {
         "image": [Image.fromarray(painted(scene(n))) for n in range(3)],

@@ -37,7 +37,8 @@ def test_a_page_without_a_script_may_run_none():
     page = Page(framed("A", Markup("<p>a</p>")).decode())
     assert "script" not in page.tags
     assert policy(page) == {
-        "default-src": "'none'", "img-src": "data:", "style-src": "'unsafe-inline'"
+        "default-src": "'none'", "img-src": "data:", "style-src": "'unsafe-inline'",
+        "base-uri": "'none'", "form-action": "'none'",
     }  # fmt: skip
 
 
@@ -75,7 +76,9 @@ def test_an_analysis_is_such_a_page(tmp_path):
     row |= {"confidence_right": [0.2, 0.8], "confidence_wrong": [0.5, 0.5]}
     write_analysis("crop", {EVIL: row}, tmp_path / "page.html")
     page = Page((tmp_path / "page.html").read_text("utf-8"))
-    assert {"default-src", "img-src", "style-src"} == set(policy(page))
+    assert set(policy(page)) == {
+        *("default-src", "img-src", "style-src", "base-uri", "form-action")
+    }
     assert not {"script", "img"} & set(page.tags)
     assert page.tags.count("svg") == 2
     assert [cell in page.words for cell in ("0.1000", "0.5000", "ECE against mIoU")] == [True] * 3
