@@ -29,6 +29,7 @@ from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import DataError, UsageError
 
 RASTERS = ("geotiff", "cog")
+FORMATS = ("png", "npy", "tiff", "safetensors", *RASTERS)
 
 if TYPE_CHECKING:
     from doubtmap.prediction import Prediction, Segmenter
@@ -64,6 +65,8 @@ def score(
     """Doubt maps, classes and overlays of images; of films and volumes, too."""
     if range is not None and len(read_numbers("--range", range)) != 2:
         raise UsageError(f"--range: expected LOW,HIGH such as 0,4095, got {range}.")
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format}.")
     from doubtmap.films import write_films
     from doubtmap.progress import progress_bar
     from doubtmap.scenes import write_scenes
@@ -87,7 +90,8 @@ def score(
     with progress_bar() as progress:
         about["progress"] = progress
         if kind == "films":
-            summary = write_films(segmenter, images, asked, out, every=every, **about)
+            about |= {"every": every, "limit": limit}
+            summary = write_films(segmenter, images, asked, out, **about)
         elif kind == "volumes":
             files = [Path(name) for name in images]
             summary = write_volumes(segmenter, files, asked, out, axis=axis, range=span, **about)

@@ -33,6 +33,9 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM", "JPEG2000
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
 """What readers raise on damaged files."""
 
+_STILL = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
+"""Brands of pictures; other files of this container are films."""
+
 _ORIENTATION = 0x0112
 
 _BLACK_AND_WHITE = np.array([[0] * 3] + [[255] * 3] * 255, np.uint8)
@@ -184,14 +187,22 @@ def _unreadable(path: Path, error: Exception) -> str:
     start = path.read_bytes()[:64]
     if start.startswith(b"version https://git-lfs"):
         return f"{path}: expected an image, got a Git LFS pointer to one. Fetch it: git lfs pull."
+    if start[4:8] == b"ftyp" and start[8:12] not in _STILL:
+        return (
+            f"{path}: expected an image, got a film. Give films to doubtmap score, or take its "
+            "frames out first."
+        )
     if start[4:8] == b"ftyp":
         return (
             f"{path}: expected an image that Pillow can read here, got HEIC or AVIF, which it "
             "cannot. Install pillow-heif, or convert the file to JPEG or PNG."
         )
+    if not start:
+        return f"{path}: expected a readable image, got an empty file. Replace or remove it."
+    why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # names our buffer
     return (
         f"{path}: expected a readable image, got a damaged file or another format than "
-        f"{', '.join(_formats())} ({error}). Replace, convert or remove it."
+        f"{', '.join(_formats())}{why}. Replace, convert or remove it."
     )
 
 
