@@ -60,7 +60,7 @@ def _paired(root: Path) -> tuple[str, str, list[Path]]:
     if best is None:
         raise DataError(
             f"{root}: expected images and labels whose names go together, found none. Write a "
-            "doubtmap.toml with images, labels and [classes]."
+            'doubtmap.toml with images, labels and [classes]; of outlines, labels = "FILE.json".'
         )
     return best[2], best[3], best[4]
 
