@@ -48,10 +48,7 @@ AllScores = Annotated[
 Unknown = Annotated[
     str, option(DATA, "Label classes that count as unknown objects, or 'rest'.", metavar="NAMES")
 ]
-Limit = Annotated[
-    int | None,
-    option(DATA, "Look at the first N images, or frames of a film, only.", min=1, metavar="N"),
-]
+Limit = Annotated[int | None, option(DATA, "Look at the first N images only.", min=1, metavar="N")]
 Out = Annotated[Path, option(OUTPUT, "Folder for what is written.", metavar="DIR")]
 Json = Annotated[bool, option(OUTPUT, "Print the figures as JSON.", "--json")]
 Seed = Annotated[int, option(RUNNING, "Of everything random.", min=0)]

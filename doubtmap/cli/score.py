@@ -12,7 +12,6 @@ import typer
 from doubtmap.cli.commands import DATA, OUTPUT, as_command, command_line, option
 from doubtmap.cli.options import (
     Images,
-    Limit,
     Model,
     Network,
     Out,
@@ -57,7 +56,12 @@ def score(
     ] = None,
     every: Annotated[int, option(DATA, "Look at each N-th frame of films.", min=1)] = 1,
     axis: Annotated[int, option(DATA, "Across which volumes are cut: 0, 1 or 2.")] = 2,
-    limit: Limit = None,
+    limit: Annotated[
+        int | None,
+        option(
+            DATA, "Look at the first N images, or frames of each film, only.", min=1, metavar="N"
+        ),
+    ] = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
