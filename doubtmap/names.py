@@ -58,7 +58,8 @@ def in_options(message: str, flags: Mapping[str, str]) -> str:
     for name, flag in flags.items():
         alone = rf"(?<![\w./-]){name}(?![\w/-]|\.\w)"
         message = re.sub(rf"{alone}(=| )\((\w+), (\w+)\)", rf"{flag} \2x\3", message)
-        message = re.sub(rf"{alone}=(?!=)", f"{flag} ", message)
+        message = re.sub(rf"{alone}= ?\({flag}\)", flag, message)
+        message = re.sub(rf"{alone}= ?(?!=)", f"{flag} ", message)
         message = re.sub(rf"expected {alone}(?= to be | as )", f"expected {flag}", message)
         if "_" in name:
             message = re.sub(alone, flag, message)

@@ -185,6 +185,8 @@ def test_a_bar_is_drawn_on_a_terminal_only(capsys, monkeypatch):
         ("Pass input_size=(H, W), a size.", "Pass --input-size HxW, a size."),
         ("expected epochs to be at least 1, got 0.", "expected --epochs to be at least 1, got 0."),
         ("expected dropout to be a share", "expected --dropout-rate to be a share"),
+        ("Pass epochs= with 5 of them.", "Pass --epochs with 5 of them."),
+        ("Say others with epochs= (--epochs).", "Say others with --epochs."),
         ("/data/input_size/a.png: the epochs of input_sizes", None),
     ],
 )

@@ -62,3 +62,13 @@ def test_what_is_understood_of_saved_predictions(run, tmp_path, saved):
     code, said, wrong = run("info", saved, sorted((tmp_path / "images").iterdir())[0])
     assert code == 0, wrong
     assert "(saved)" in said
+
+
+def test_what_is_said_of_saved_predictions(run, tmp_path, saved):
+    image = next((tmp_path / "images").iterdir())
+    code, out, _ = run("info", saved, image)
+    assert code == 0 and "None" not in out and "saved predictions have no features" in out
+    code, _, said = run("info", saved)
+    assert code == 2 and "doubtmap info saved:FOLDER IMAGE" in said
+    code, _, said = run("score", saved, image, "--format", "gif")
+    assert code == 2 and "safetensors, geotiff, cog, got gif" in said

@@ -106,18 +106,22 @@ def _described(segmenter: Segmenter, prediction: Prediction) -> list[tuple[str, 
     told = segmenter.description
     grid = tuple(prediction.native_logits.shape[-2:])
     features = told.get("features")
-    rows: list[tuple[str, object]] = [
-        ("network", f"{told.get('source')} ({told.get('kind')})"),
-        ("classes", _classes(prediction)),
+    inputs: list[tuple[str, object]] = [
         ("normalisation", f"mean {told.get('mean')}, std {told.get('std')}"),
         ("", f"from: {told.get('normalisation')}; channels {told.get('channels')}"),
         ("input size", told.get("input_size")),
         ("padded to", told.get("divisor") or "as it is"),
+    ]
+    missing = told.get("features_missing") or prediction.features_missing
+    rows: list[tuple[str, object]] = [
+        ("network", f"{told.get('source')} ({told.get('kind')})"),
+        ("classes", _classes(prediction)),
+        *(inputs if told.get("mean") else []),
         ("output", f"{told.get('form')}, {told.get('output') or 'the only one'}"),
         ("grid", f"{grid[0]}x{grid[1]} for {prediction.size[0]}x{prediction.size[1]} pixels"),
         ("resizing", "corners aligned" if told.get("align_corners") else "bilinear"),
         ("classifier", told.get("classifier") or "none"),
-        ("features", features or f"none: {told.get('features_missing')}"),
+        ("features", features or f"none: {missing}"),
     ]
     notes = told.get("notes")
     return [*rows, *(("note", note) for note in (notes if isinstance(notes, list) else []))]

@@ -12,7 +12,6 @@ import typer
 from doubtmap.cli.commands import DATA, OUTPUT, as_command, command_line, option
 from doubtmap.cli.options import (
     Images,
-    Limit,
     Model,
     Network,
     Out,
@@ -30,6 +29,7 @@ from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import DataError, UsageError
 
 RASTERS = ("geotiff", "cog")
+FORMATS = ("png", "npy", "tiff", "safetensors", *RASTERS)
 
 if TYPE_CHECKING:
     from doubtmap.prediction import Prediction, Segmenter
@@ -52,13 +52,20 @@ def score(
     range: Range = None,
     every: Annotated[int, option(DATA, "Look at each N-th frame of films.", min=1)] = 1,
     axis: Annotated[int, option(DATA, "Across which volumes are cut: 0, 1 or 2.")] = 2,
-    limit: Limit = None,
+    limit: Annotated[
+        int | None,
+        option(
+            DATA, "Look at the first N images, or frames of each film, only.", min=1, metavar="N"
+        ),
+    ] = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
     """Doubt maps, classes and overlays of images; of films and volumes, too."""
     span = read_range(range)
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format}.")
     from doubtmap.films import write_films
     from doubtmap.progress import progress_bar
     from doubtmap.scenes import write_scenes
@@ -81,7 +88,8 @@ def score(
     with progress_bar() as progress:
         about["progress"] = progress
         if kind == "films":
-            summary = write_films(segmenter, images, asked, out, every=every, **about)
+            about |= {"every": every, "limit": limit}
+            summary = write_films(segmenter, images, asked, out, **about)
         elif kind == "volumes":
             files = [Path(name) for name in images]
             summary = write_volumes(segmenter, files, asked, out, axis=axis, range=span, **about)

@@ -84,8 +84,8 @@ def read_description(folder: Path) -> tuple[Path, Layout]:
     if not path.is_file():
         raise DataError(
             f"{path}: expected a description of the data set, found none. Write one with images, "
-            f"labels and [classes] (doubtmap check {folder} begins one), or name the layout that "
-            "the folder has."
+            f"labels and [classes] (doubtmap check {folder} begins one for masks), or name "
+            "the layout that the folder has."
         )
     try:
         if path.name == LABEL_MAP:

@@ -77,7 +77,7 @@ def _paired(root: Path) -> tuple[Pairs, str, int | None, list[str]]:
     if best is None:
         raise DataError(
             f"{root}: expected images and labels whose names go together, found none. Write a "
-            "doubtmap.toml with images, labels and [classes]."
+            'doubtmap.toml with images, labels and [classes]; of outlines, labels = "FILE.json".'
         )
     _, pairs, mark, one, two = best
     return _with_splits(root, folders, pairs, mark, one, two)

@@ -42,6 +42,9 @@ _BIG_TIFF = (b"II+\0", b"MM\0+")
 _TIFF = (b"II*\0", b"MM\0*", *_BIG_TIFF)
 """How such files begin; of the big ones Pillow misreads some tags."""
 
+_STILL = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
+"""Brands of pictures; other files of this container are films."""
+
 _ORIENTATION = 0x0112
 
 _SPREAD = {"L;2": 85, "L;4": 17}
@@ -178,28 +181,6 @@ def read_header(path: str | Path) -> Header:
             return Header(height, width, "TIFF", "TIFF", raster.orientation, deep=deep)
 
 
-def lossy_format(path: str | Path, format: str) -> bool:
-    """Whether a file that can be read was compressed in a way that changes values.
-
-    Args:
-        path: the file.
-        format: as its `Raster` says it.
-    """
-    if format == "WEBP":
-        return b"VP8L" not in Path(path).read_bytes()
-    if format == "JPEG2000":
-        content = Path(path).read_bytes()
-        # The last byte of its coding style tells the reversible transform from the other.
-        return content[content.find(b"\xff\x52") + 13] == 0
-    if format == "TIFF":
-        try:
-            with Image.open(path, formats=("TIFF",)) as image:
-                return image.tag_v2.get(259) in (6, 7)  # type: ignore[attr-defined]
-        except UnidentifiedImageError:
-            return False
-    return format in ("JPEG", "MPO", "AVIF", "HEIF")
-
-
 opening: ContextVar[Path | None] = ContextVar("opening", default=None)
 """The file that this thread decodes, for whoever is told what Pillow warns of."""
 
@@ -226,14 +207,22 @@ def _unreadable(path: Path, error: Exception) -> str:
     start = path.read_bytes()[:64]
     if start.startswith(b"version https://git-lfs"):
         return f"{path}: expected an image, got a Git LFS pointer to one. Fetch it: git lfs pull."
+    if start[4:8] == b"ftyp" and start[8:12] not in _STILL:
+        return (
+            f"{path}: expected an image, got a film. Give films to doubtmap score, or take its "
+            "frames out first."
+        )
     if start[4:8] == b"ftyp":
         return (
             f"{path}: expected an image that Pillow can read here, got HEIC or AVIF, which it "
             "cannot. Install pillow-heif, or convert the file to JPEG or PNG."
         )
+    if not start:
+        return f"{path}: expected a readable image, got an empty file. Replace or remove it."
+    why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # names our buffer
     return (
         f"{path}: expected a readable image, got a damaged file or another format than "
-        f"{', '.join(_formats())} ({error}). Replace, convert or remove it."
+        f"{', '.join(_formats())}{why}. Replace, convert or remove it."
     )
 
 

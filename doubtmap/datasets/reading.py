@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from doubtmap.datasets.patterns import IMAGE_SUFFIXES
-from doubtmap.datasets.rasters import Raster, lossy_format, read_header, read_raster
+from doubtmap.datasets.rasters import Raster, read_header, read_raster
 from doubtmap.errors import DataError
 
 AHEAD = 4
@@ -234,6 +235,28 @@ def read_label(path: str | Path, *, colours: bool = False, upright: bool = True)
     if bands < 3:
         return _whole(pixels[..., 0], path)
     return _colours(pixels[..., :3], path)
+
+
+def lossy_format(path: str | Path, format: str) -> bool:
+    """Whether a file that can be read was compressed in a way that changes values.
+
+    Args:
+        path: the file.
+        format: as its `Raster` says it.
+    """
+    if format == "WEBP":
+        return b"VP8L" not in Path(path).read_bytes()
+    if format == "JPEG2000":
+        content = Path(path).read_bytes()
+        # The last byte of its coding style tells the reversible transform from the other.
+        return content[content.find(b"\xff\x52") + 13] == 0
+    if format == "TIFF":
+        try:
+            with Image.open(path, formats=("TIFF",)) as image:
+                return image.tag_v2.get(259) in (6, 7)  # type: ignore[attr-defined]
+        except UnidentifiedImageError:
+            return False
+    return format in ("JPEG", "MPO", "AVIF", "HEIF")
 
 
 def _whole(values: NDArray[Any], path: str | Path) -> NDArray[Any]:

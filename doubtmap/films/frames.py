@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -104,7 +104,7 @@ class Film:
         """Let go of the file."""
         self._container.close()
 
-    def frames(self, every: int = 1) -> Iterator[Frame]:
+    def frames(self, every: int = 1) -> Generator[Frame, None, None]:
         """Each `every`-th frame, decoded by a thread that is a few ahead of their use.
 
         Raises:

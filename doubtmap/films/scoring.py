@@ -12,7 +12,7 @@ import itertools
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,11 @@ class ScoredFrame:
 
 
 def score_film(
-    segmenter: Segmenter, film: Film, scores: dict[str, Score], every: int = 1
+    segmenter: Segmenter,
+    film: Film,
+    scores: dict[str, Score],
+    every: int = 1,
+    limit: int | None = None,
 ) -> Iterator[ScoredFrame]:
     """Score a film frame by frame, in constant memory; the decoder runs beside the network.
 
@@ -76,18 +80,19 @@ def score_film(
         film: opened.
         scores: by name.
         every: how many frames to go on, from one to the next.
+        limit: how many frames to look at, at most.
     """
     segmenter = prepared(segmenter, scores)
-    for frame in film.frames(every):
-        with showing(f"{Path(film.name).name}, frame {frame.index}"):
-            image = torch.from_numpy(frame.pixels).permute(2, 0, 1)[None]
-            prediction = segmenter(image)
-        maps = {
-            name: values.cpu().numpy() for name, values in score_maps(prediction, scores).items()
-        }
-        wrong = float(prediction.statistics.max_softmax.mean())
-        yield ScoredFrame(frame, prediction.native_logits.shape[1], maps, wrong)
-        del prediction, image
+    with closing(film.frames(every)) as frames:
+        for frame in itertools.islice(frames, limit):
+            with showing(f"{Path(film.name).name}, frame {frame.index}"):
+                image = torch.from_numpy(frame.pixels).permute(2, 0, 1)[None]
+                prediction = segmenter(image)
+            found = score_maps(prediction, scores).items()
+            maps = {name: values.cpu().numpy() for name, values in found}
+            wrong = float(prediction.statistics.max_softmax.mean())
+            yield ScoredFrame(frame, prediction.native_logits.shape[1], maps, wrong)
+            del prediction, image, found
 
 
 @alone
@@ -98,6 +103,7 @@ def write_films(
     out: Path,
     *,
     every: int = 1,
+    limit: int | None = None,
     command: str = "",
     progress: Told | None = None,
 ) -> str:
@@ -111,6 +117,7 @@ def write_films(
         scores: by name; the first is laid over the frames.
         out: folder, made if it is not there.
         every: how many frames to go on, from one to the next.
+        limit: how many frames of each film to look at, at most.
         command: what to write as the origin.
         progress: told after each frame.
 
@@ -127,7 +134,9 @@ def write_films(
         film = Film(name)
         try:
             stem = _stem(name, about)
-            scale, count = _write(segmenter, film, scores, out / f"{stem}.mp4", every, progress)
+            scale, count = _write(
+                segmenter, film, scores, out / f"{stem}.mp4", every, limit, progress
+            )
         finally:
             film.close()
         about[stem] = {"film": name, "frames": count, "scale": scale, "every": every}
@@ -141,7 +150,8 @@ def write_films(
         "notes": [],
     }
     write_atomically(out / "score.json", json.dumps(facts, indent=1).encode())
-    return f"{total} frames of {len(about)} films scored: {out}"
+    films = "1 film" if len(about) == 1 else f"{len(about)} films"
+    return f"{total} frames of {films} scored: {out}"
 
 
 def _stem(name: str, taken: Mapping[str, object]) -> str:
@@ -159,15 +169,17 @@ def _write(
     scores: dict[str, Score],
     path: Path,
     every: int,
+    limit: int | None,
     progress: Told | None,
 ) -> tuple[tuple[float, float], int]:
     """Write one film and its table; its scale, and how many frames it has."""
-    looked = score_film(segmenter, film, scores, every)
+    looked = score_film(segmenter, film, scores, every, limit)
     first = list(itertools.islice(looked, FIRST))
     if not first:
         raise DataError(f"{film.name}: expected frames, got none. Leave it out.")
     scale = _scale(scores, first)
     total = -(-film.count // every) if film.count else 0
+    total = min(total, limit or total)
     count = 0
     with written(path, film.rate / every) as writer, _table(path.with_suffix(".csv")) as add:
         for scored in itertools.chain(first, looked):

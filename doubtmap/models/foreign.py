@@ -32,6 +32,7 @@ KERAS = "Export it with model.export(FILE, format='onnx'), or tf2onnx"
 LOAD = "Write a function that loads and returns it, if you trust it: python:FILE.py:FUNCTION"
 PICKLE = "a pickle, which runs any code when it is opened"
 KINDS = {
+    ".py": ("Python code", "Name its function that returns the network: python:FILE.py:FUNCTION"),
     ".engine": ("a TensorRT engine", TO_ONNX),
     ".plan": ("a TensorRT engine", TO_ONNX),
     ".trt": ("a TensorRT engine", TO_ONNX),

@@ -118,12 +118,16 @@ class SavedPredictions:
         if not name or len(images) != 1:
             raise NoNameError(
                 "saved: expected one image with a name, as score and evaluate give, got an image "
-                "without. Saved predictions cannot be made anew; use the network itself."
+                "without. Saved predictions cannot be made anew; name an image, as doubtmap info "
+                "saved:FOLDER IMAGE, or use the network itself."
             )
         for stem in (name, Path(name).stem, Path(name).stem.removesuffix("_0000")):
             if stem in self._files:
                 return self._files[stem]
-        raise DataError(f"{name}: expected a saved prediction in {self.folder}, found none.")
+        raise DataError(
+            f"expected a saved prediction for {name} in {self.folder}, found none. Save one under "
+            "this name, or leave the image out."
+        )
 
     def _told(self, path: Path, scores: Tensor) -> Form:
         if self._activation is not None:

@@ -185,3 +185,19 @@ def test_damaged_image_in_a_data_set(folder):
     dataset = open_dataset(f"smiyc:{folder.root}")
     with pytest.raises(DataError, match=r"images/a\.png"):
         dataset[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "got an empty file"),
+        (b"<html>", "got a damaged file"),
+        (b"\0\0\0\x20ftypisom" + bytes(40), "got a film. Give films to doubtmap score"),
+        (b"\0\0\0\x20ftypheic" + bytes(40), "HEIC|damaged"),
+    ],
+)
+def test_files_that_are_no_images_say_what_they_are(tmp_path, content, said):
+    (path := tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=said) as raised:
+        read_image(path)
+    assert "BytesIO" not in str(raised.value)

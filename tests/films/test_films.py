@@ -63,9 +63,15 @@ def test_doubt_is_that_of_the_frames_as_images(segmenter, film):
     assert scored.frame.index == 10
 
 
+def test_a_limit_counts_frames(segmenter, film, tmp_path):
+    said = write_films(segmenter, [str(film)], parse_scores("entropy"), tmp_path, every=3, limit=2)
+    assert said.startswith("2 frames of 1 film scored")
+    assert [row["frame"] for row in table(tmp_path / "drive.csv")] == ["0", "3"]
+
+
 def test_a_film_and_a_table_come_out(segmenter, film, tmp_path):
     said = write_films(segmenter, [str(film)], parse_scores("entropy"), tmp_path, every=3)
-    assert said.startswith("4 frames of 1 films scored")
+    assert said.startswith("4 frames of 1 film scored")
     rows = table(tmp_path / "drive.csv")
     assert [row["frame"] for row in rows] == ["0", "3", "6", "9"]
     out = Film(str(tmp_path / "drive.mp4"))
@@ -119,7 +125,7 @@ def test_the_command_takes_a_film(film, tmp_path, run):
     code, said, error = run(
         "score", "demo", film, "--scores", "entropy", "--every", "6", "--out", tmp_path / "o"
     )
-    assert (code, "2 frames of 1 films" in said) == (0, True), error
+    assert (code, "2 frames of 1 film" in said) == (0, True), error
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     code, _, error = run("score", "demo", film, tmp_path / "a.png", "--out", tmp_path / "o")
     assert (code, "expected films or other images, got both" in error) == (2, True)

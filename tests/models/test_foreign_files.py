@@ -50,6 +50,7 @@ def exported(tmp_path_factory):
         ("ckpt", "a checkpoint", "python:FILE.py:FUNCTION"),
         ("rknn", "compiled for a device", "to ONNX"),
         ("npz", "arrays", "saved:FOLDER"),
+        ("py", "Python code", "python:FILE.py:FUNCTION"),
         ("unheard", "a file of a kind that is not known", "to ONNX"),
     ],
 )
