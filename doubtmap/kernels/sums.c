@@ -53,6 +53,9 @@ static int64_t place_of(struct table *t, int64_t page, int64_t within) {
     int32_t *entry = t->directory + (((int64_t)t->row_of_page[page] << shift) | within);
     if (*entry >= 0) return *entry;
     if (t->used == t->capacity) return -1;
+    const int64_t bins = (int64_t)1 << t->block, start = t->used << t->block;
+    memset(t->counts + start * t->channels, 0, (size_t)(bins * t->channels) * sizeof(double));
+    for (int64_t bin = 0; bin < bins; bin++) t->only[start + bin] = EMPTY;
     t->blocks[t->used] = (page << shift) | within;
     *entry = (int32_t)t->used;
     return t->used++;
@@ -146,7 +149,7 @@ EXPORT int64_t doubtmap_absorb(struct table *to, const struct table *from, int64
 }
 
 /* Write the bins that hold anything, blocks in the given order: keys, counts (channels, n), and
- * whether they hold one number only. Their number; without `keys` only that. */
+ * whether they hold one number only. Their number, at most n. */
 EXPORT int64_t doubtmap_held(const struct table *t, const int64_t *order, int64_t n,
                              uint32_t *keys, double *counts, uint8_t *single) {
     const int64_t inside = (int64_t)1 << t->block;
@@ -155,16 +158,14 @@ EXPORT int64_t doubtmap_held(const struct table *t, const int64_t *order, int64_
         const int64_t place = order[i];
         for (int64_t bin = 0; bin < inside; bin++) {
             const int64_t at = (place << t->block) + bin;
+            if (t->only[at] == EMPTY) continue;
             const double *own = t->counts + at * t->channels;
             int any = 0;
             for (int64_t c = 0; c < t->channels; c++) any |= own[c] != 0.0;
             if (!any) continue;
-            if (keys) {
-                keys[held] = (uint32_t)(((t->blocks[place] << t->block) + bin)
-                                        << (FINEST - t->level));
-                single[held] = t->only[at] != MIXED;
-                for (int64_t c = 0; c < t->channels; c++) counts[c * n + held] = own[c];
-            }
+            keys[held] = (uint32_t)(((t->blocks[place] << t->block) + bin) << (FINEST - t->level));
+            single[held] = t->only[at] != MIXED;
+            for (int64_t c = 0; c < t->channels; c++) counts[c * n + held] = own[c];
             held++;
         }
     }
