@@ -90,10 +90,8 @@ def observe(
     """
     classes = prediction.classes[0]
     label = label.to(classes.device).long()
-    kind = torch.full_like(label, -1)
-    kind[label >= 0] = (classes != label)[label >= 0].long()
-    kind[label == KNOWN] = KNOWN_ONLY
-    kind[label == UNKNOWN] = IS_UNKNOWN
+    kind = torch.where(label >= 0, (classes != label).to(torch.int8), -1)
+    kind.masked_fill_(label == KNOWN, KNOWN_ONLY).masked_fill_(label == UNKNOWN, IS_UNKNOWN)
     counted = kind >= 0
     places = counted.reshape(-1).nonzero()[:, 0]
     arrays: dict[str, Array] = {"kind": _numpy(kind[counted].to(torch.uint8))}

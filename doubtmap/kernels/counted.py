@@ -225,9 +225,10 @@ class Table:
         """Have room for so many blocks."""
         if blocks <= len(self.blocks):
             return
-        room = min(max(blocks, 4 * len(self.blocks), 1024), max(blocks, len(self.directory)))
+        every = 1 << (max(blocks, len(self.directory)) - 1).bit_length()
+        room = min(every, 1024) if blocks <= 1024 else every
         bins, held = room << self.block, self.length
-        # Left as it comes: a block's own memory is made empty when the block is made.
+        # Left as it comes, so that it is not there before a block is made, and made empty.
         counts, only = np.empty((bins, self.channels)), np.empty(bins, np.int32)
         numbers = np.empty(room, np.int64)
         numbers[: self.used] = self.blocks[: self.used]

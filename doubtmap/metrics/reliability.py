@@ -136,13 +136,14 @@ class Reliability:
         log_p, truth, chosen = _select(logits, label, valid, classes, count)
         # Softmax, not exp of log_softmax: PyTorch's exp differs in the last bit from run to run.
         p, of_truth = log_p.softmax(0), log_p.gather(0, truth[None])[0].double()
-        doubt, wrong = p.scatter(0, chosen[None], 0.0).sum(0), chosen != truth
         right = p.gather(0, truth[None])[0].double()
-        brier = p.double().square().sum(0) - 2 * right + 1
-        told = wrong.cpu().numpy()
+        brier = p.double().square_().sum(0) - 2 * right + 1
+        told = (chosen != truth).cpu().numpy()
+        classwise = binned(p.cpu().numpy(), truth.cpu().numpy(), bins)
+        doubt = p.scatter_(0, chosen[None], 0.0).sum(0)
         sums = ReliabilitySums(
             binned((1 - doubt)[None].cpu().numpy(), told, bins)[0],
-            binned(p.cpu().numpy(), truth.cpu().numpy(), bins),
+            classwise,
             np.array([truth.numel(), float(brier.sum()), float(-of_truth.sum())]),
         )
         return sums, doubt.cpu().numpy(), told
@@ -232,7 +233,9 @@ def brier_score(logits: Tensor, label: Tensor) -> Tensor:
         `(B, H, W)` in [0, 2].
     """
     p = at_least_float32(logits).softmax(1)
-    return p.square().sum(1) - 2 * p.gather(1, label.long()[:, None])[:, 0] + 1
+    right = p.gather(1, label.long()[:, None])[:, 0]
+    squares = p.square() if p.requires_grad else p.square_()
+    return squares.sum(1) - 2 * right + 1
 
 
 def _select(
