@@ -34,6 +34,7 @@ from doubtmap.evaluation.examples import pick_examples
 from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.open_set import check_open_set, refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
+from doubtmap.evaluation.score_figures import measure_scores
 from doubtmap.evaluation.tally import Observation, Tally, join_states, observe, sub_state
 from doubtmap.files import alone
 from doubtmap.prediction import Prediction, Score, Segmenter
@@ -158,9 +159,11 @@ def evaluate(
         if not tally.images:
             lost = run.skipped.reasons if run.skipped else None
             raise DataError(f"{dataset.name}: {none_left(len(dataset), lost)}")
-        components = find_components(run, tally, sizes, journal, given, held, shelf)
+        measured = measure_scores(tally)
+        best = {name: one.best for name, one in measured.items()}
+        components = find_components(run, tally, best, sizes, journal, given, held, shelf)
         picked = list(pick_examples(run, tally, options.examples, shelf))
-        results = summarise(run, tally, components, sizes)
+        results = summarise(run, tally, measured, components, sizes)
         results.examples.extend(picked)
         if open_set is not None:
             opened = refused_figures(run, open_set, taken, replicates=replicates, seed=seed)
