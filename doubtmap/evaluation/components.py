@@ -12,7 +12,7 @@ from doubtmap.decisions.file import Threshold
 from doubtmap.engine.journal import Journal, understood
 from doubtmap.engine.run import Run, read_ahead
 from doubtmap.engine.shelf import Shelf
-from doubtmap.evaluation.tally import Observation, Tally, join_states, sub_state
+from doubtmap.evaluation.tally import Observation, Tally, sub_state
 from doubtmap.metrics import Components
 from doubtmap.metrics.accumulator import Array, to_numpy
 from doubtmap.metrics.bootstrap import BootstrapSums
@@ -62,8 +62,6 @@ def find_components(
             found[name] = ComponentTally(own, mode, Components(), replicates)
     if not found:
         return found
-    if journal and not held:
-        journal.save(join_states(tally=tally.state()))
 
     def take(seen: Observation) -> None:
         for name, tallied in found.items():
