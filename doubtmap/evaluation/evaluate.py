@@ -35,7 +35,7 @@ from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.open_set import check_open_set, refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.score_figures import measure_scores
-from doubtmap.evaluation.tally import Observation, Tally, join_states, observe, sub_state
+from doubtmap.evaluation.tally import VERSION, Observation, Tally, join_states, observe, sub_state
 from doubtmap.files import alone
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scoring import is_probability, prepared, score_maps
@@ -144,6 +144,7 @@ def evaluate(
     sizes = options.component_sizes or dataset.component_sizes or DEFAULT_SIZES
     claims = [name for name, score in run.scores.items() if is_probability(score)]
     settings = run.settings | {
+        "version of the sums": VERSION,
         "seed": seed,
         "replicates": replicates,
         "bins": options.bins,

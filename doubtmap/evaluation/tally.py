@@ -35,6 +35,9 @@ from doubtmap.metrics.patches import patch_accuracy, patch_scores
 from doubtmap.metrics.reliability import ReliabilitySums
 from doubtmap.prediction import Prediction
 
+VERSION = 2
+"""Of the observations and sums as a journal holds them: a run goes on only with its own."""
+
 RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)
 """Kinds of pixels. `KNOWN_ONLY`: labelled as known without a class, so neither right nor wrong."""
 

@@ -216,6 +216,18 @@ def test_a_process_that_lives_is_not_disturbed(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("older", [1, None])
+def test_a_run_of_another_version_of_the_sums_is_refused(segmenter, streets, tmp_path, older):
+    with pytest.raises(Killed):
+        dm.evaluate(segmenter, streets, "entropy", out=tmp_path, progress=killed_at("pixels", 1))
+    settings = tmp_path / ".progress" / "settings.json"
+    told = json.loads(settings.read_text())
+    del told["version of the sums"]
+    settings.write_text(json.dumps(told | ({"version of the sums": older} if older else {})))
+    with pytest.raises(dm.UsageError, match="but version of the sums differ"):
+        dm.evaluate(segmenter, streets, "entropy", out=tmp_path, resume=True)
+
+
 SMALL_STREETS = """
 import functools
 from doubtmap.streets import synthetic
