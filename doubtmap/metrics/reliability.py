@@ -258,16 +258,19 @@ def _select(
             f"Reliability: expected valid and labels of one shape, got {tuple(keep.shape)} and "
             f"{tuple(label.shape)}."
         )
-    truth = label[keep].long()
+    places = keep.reshape(-1).nonzero()[:, 0]
+    truth = label.reshape(-1).index_select(0, places).long()
     if truth.numel() and not 0 <= int(truth.min()) <= int(truth.max()) < count:
         raise UsageError(
             f"Reliability: expected labels in [0, {count}), got {int(truth.min())} to "
             f"{int(truth.max())}. Pass void pixels as valid=False."
         )
-    places = keep.reshape(-1).nonzero()[:, 0]
     selected = at_least_float32(logits.movedim(1, 0).flatten(1).index_select(1, places))
     # Of the logits: equal probabilities may have been different logits.
-    chosen = selected.argmax(0) if classes is None else classes[keep].long()
+    if classes is None:
+        chosen = selected.argmax(0)
+    else:
+        chosen = classes.reshape(-1).index_select(0, places).long()
     return selected.log_softmax(0), truth, chosen
 
 
