@@ -137,7 +137,7 @@ class Reliability:
         # Softmax, not exp of log_softmax: PyTorch's exp differs in the last bit from run to run.
         p, of_truth = log_p.softmax(0), log_p.gather(0, truth[None])[0].double()
         right = p.gather(0, truth[None])[0].double()
-        brier = p.double().square_().sum(0) - 2 * right + 1
+        brier = p.to(torch.float64, copy=True).square_().sum(0) - 2 * right + 1
         told = (chosen != truth).cpu().numpy()
         classwise = binned(p.cpu().numpy(), truth.cpu().numpy(), bins)
         doubt = p.scatter_(0, chosen[None], 0.0).sum(0)
