@@ -36,7 +36,7 @@ import doubtmap as dm
 from doubtmap.datasets import open_dataset
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.pasting import Part
-from doubtmap.evaluation.figures import score_figures
+from doubtmap.evaluation.score_figures import measure_scores
 from doubtmap.evaluation.tally import Tally, observe
 from doubtmap.metrics import Ranking, Reliability
 from doubtmap.prediction import Prediction
@@ -131,7 +131,7 @@ def growth(given: Namespace) -> Iterator[Row]:
         tally = Tally(list(maps), replicates)
         for index in range(4):
             tally.take(observe(index, "image", prediction, label, maps))
-        work: Work = {"figures": lambda tally=tally: score_figures(tally)}  # type: ignore[misc]
+        work: Work = {"figures": lambda tally=tally: measure_scores(tally)}  # type: ignore[misc]
         taken = best_of(work, given.rounds, time.process_time)["figures"]
         yield {"name": "replicates", "replicates": replicates, "seconds": taken}
 

@@ -12,7 +12,7 @@ from doubtmap.decisions.file import Threshold
 from doubtmap.engine.journal import Journal, understood
 from doubtmap.engine.run import Run, read_ahead
 from doubtmap.engine.shelf import Shelf
-from doubtmap.evaluation.tally import Observation, Tally, sub_state, unknown_curve
+from doubtmap.evaluation.tally import Observation, Tally, sub_state
 from doubtmap.metrics import Components
 from doubtmap.metrics.accumulator import Array, to_numpy
 from doubtmap.metrics.bootstrap import BootstrapSums
@@ -41,6 +41,7 @@ class ComponentTally:
 def find_components(
     run: Run,
     tally: Tally,
+    best: Mapping[str, float | None],
     sizes: ComponentSizes,
     journal: Journal | None,
     given: Mapping[str, Threshold],
@@ -49,18 +50,16 @@ def find_components(
 ) -> dict[str, ComponentTally]:
     """Second look: unknown objects as components, where the data have any.
 
-    The threshold is the given one, or that of the best pixel F1 on the same images, as the
-    benchmark has it: an oracle's.
+    The threshold is the given one, or the best one of `measure_scores`, that of the best pixel F1
+    on the same images, as the benchmark has it: an oracle's.
     """
     found = {}
-    for name, score in tally.scores.items():
-        curve = unknown_curve(score.pixels.view())
-        if curve.defined:
+    for name, oracle in best.items():
+        if oracle is not None:
             replicates = BootstrapSums(tally.weights.replicates)
-            own = given[name].threshold if name in given else curve.best_f1()[1]
+            own = given[name].threshold if name in given else oracle
             mode = "given" if name in given else "oracle"
             found[name] = ComponentTally(own, mode, Components(), replicates)
-        score.pixels.forget()
     if not found:
         return found
 

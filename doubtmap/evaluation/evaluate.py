@@ -35,7 +35,8 @@ from doubtmap.evaluation.examples import pick_examples
 from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.open_set import check_open_set, refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
-from doubtmap.evaluation.tally import Observation, Tally, join_states, observe, sub_state
+from doubtmap.evaluation.score_figures import measure_scores
+from doubtmap.evaluation.tally import VERSION, Observation, Tally, join_states, observe, sub_state
 from doubtmap.files import alone
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scoring import is_probability, prepared, score_maps
@@ -144,6 +145,7 @@ def evaluate(
     sizes = options.component_sizes or dataset.component_sizes or DEFAULT_SIZES
     claims = [name for name, score in run.scores.items() if is_probability(score)]
     asked = {
+        "version of the sums": VERSION,
         "seed": seed,
         "replicates": replicates,
         "bins": options.bins,
@@ -160,9 +162,11 @@ def evaluate(
         if not tally.images:
             lost = run.skipped.reasons if run.skipped else None
             raise DataError(f"{dataset.name}: {none_left(len(dataset), lost)}")
-        components = find_components(run, tally, sizes, journal, given, held, shelf)
+        measured = measure_scores(tally)
+        best = {name: one.best for name, one in measured.items()}
+        components = find_components(run, tally, best, sizes, journal, given, held, shelf)
         picked = list(pick_examples(run, tally, options.examples, shelf))
-        results = summarise(run, tally, components, sizes)
+        results = summarise(run, tally, measured, components, sizes)
         results.examples.extend(picked)
         if open_set is not None:
             opened = refused_figures(run, open_set, taken, replicates=replicates, seed=seed)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,55 +12,23 @@ from doubtmap.datasets.fingerprints import about_files
 from doubtmap.engine.run import Run
 from doubtmap.evaluation.components import ComponentTally
 from doubtmap.evaluation.results import Results
-from doubtmap.evaluation.tally import (
-    BRIER,
-    RIGHT,
-    WRONG,
-    ScoreTally,
-    Tally,
-    unknown_curve,
-    wrong_curve,
+from doubtmap.evaluation.score_figures import (
+    SHARE,
+    Figures,
+    Measured,
+    curves_of,
+    differences_of,
+    mean_of,
+    number,
 )
-from doubtmap.kernels.counted import curves as curves_of_rows
-from doubtmap.metrics import (
-    BinaryReliability,
-    Components,
-    Confusion,
-    Histogram,
-    Keeping,
-    area_under_sparsification_error,
-    sparsification,
-)
-from doubtmap.metrics.accumulator import Array, State
+from doubtmap.evaluation.tally import Tally
+from doubtmap.metrics import Components, Confusion
+from doubtmap.metrics.accumulator import State
 from doubtmap.metrics.bootstrap import BootstrapSums, interval
-from doubtmap.metrics.histogram import Bins
-from doubtmap.metrics.patches import (
-    PatchAreas,
-    patch_areas,
-    patch_curve,
-    patch_figures,
-    replicated_patches,
-)
 from doubtmap.metrics.reliability import ReliabilitySums
-from doubtmap.metrics.risk import areas_under_risk
 from doubtmap.version import __version__
 
-Figures = dict[str, Any]
-
-
-UNKNOWN_FIGURES = ("auprc", "auroc", "fpr95")
-
-
-WRONG_FIGURES = ("auprc", "auroc", "fpr95", "aurc")
-
-
-SHARE = (0.0, 1.0)
-
-
 LIMITS = {"brier": (0.0, 2.0), "nll": (0.0, np.inf)}
-
-
-PATCH_FIGURES = ("p_accurate_certain", "p_uncertain_inaccurate", "pavpu")
 
 
 def segmentation_figures(
@@ -110,44 +75,6 @@ def calibration_figures(tally: Tally) -> Figures:
     return figures | {"bins": tally.bins}
 
 
-COMPARED = ("unknown.auprc", "unknown.fpr95", "wrong.auprc", "wrong.fpr95")
-"""Figures of which the results have paired differences between scores."""
-
-
-def score_figures(tally: Tally) -> tuple[dict[str, Figures], list[Figures]]:
-    """Every score's figures, and the paired differences of some between all pairs of scores."""
-    figures: dict[str, Figures] = {}
-    replicates: dict[str, dict[str, Array]] = {}
-    tally.brier.view()
-    with ThreadPoolExecutor(2, thread_name_prefix="doubtmap-figures") as pool:
-        rows = {name: [row["scores"][name] for row in tally.images] for name in tally.scores}
-        made = {
-            name: pool.submit(_one_score, score, tally.brier, rows[name])
-            for name, score in tally.scores.items()
-        }
-        for name, one in made.items():
-            figures[name], replicates[name] = one.result()
-    differences = []
-    for figure in COMPARED:
-        kind, key = figure.split(".")
-        for a, b in itertools.combinations(figures, 2):
-            if figures[a][kind][key] is None or figures[b][kind][key] is None:
-                continue
-            difference = figures[a][kind][key] - figures[b][kind][key]
-            differences.append(
-                {
-                    "figure": figure,
-                    "scores": [a, b],
-                    "difference": difference,
-                    "interval": interval(
-                        difference,
-                        replicates[a][figure] - replicates[b][figure],
-                    ),
-                }
-            )
-    return figures, differences
-
-
 def component_figures(components: Components, replicates: BootstrapSums) -> Figures:
     """Component figures of one score, with intervals."""
     figures: Figures = {}
@@ -160,168 +87,20 @@ def component_figures(components: Components, replicates: BootstrapSums) -> Figu
     return figures
 
 
-def _one_score(
-    score: ScoreTally, brier: Histogram, rows: list[dict[str, Any]]
-) -> tuple[Figures, dict[str, Array]]:
-    bins = score.pixels.view()
-    figures: Figures = {"unknown": {}, "wrong": {}}
-    for kind, curve in (("unknown", unknown_curve(bins)), ("wrong", wrong_curve(bins))):
-        exact = (curve.average_precision(), curve.auroc(), curve.fpr_at_tpr())
-        for name, figure in zip(UNKNOWN_FIGURES, exact):
-            figures[kind][name] = number(figure)
-            figures[kind][f"{name}_bounds"] = list(figure.bounds) if curve.defined else None
-            per_image = mean_of([row.get(kind, {}).get(name) for row in rows])
-            figures[kind][f"{name}_per_image"] = per_image
-    figures["wrong"]["aurc"] = number(_keeping(bins, errors=bins.counts[WRONG]).area_under_risk())
-    sparse = _sparsification(score, brier)
-    figures["wrong"]["ause"] = number(area_under_sparsification_error(*sparse))
-    patches = score.patches.at_percentile(50)
-    figures["wrong"] |= {name: number(getattr(patches, name)) for name in PATCH_FIGURES}
-    figures["wrong"] |= _areas(score.patches.areas())
-    figures["wrong"]["per_pixel"] = _per_pixel(bins)
-    figures["wrong"] |= _claim(score)
-    drawn = replicated_patches(score.patch_replicates.view().counts)
-    for at, name in enumerate(PATCH_FIGURES):
-        figures["wrong"][f"{name}_interval"] = interval(figures["wrong"][name], drawn[:, at], SHARE)
-    drawn = _headline(score.replicates.view().counts)
-    names = [f"unknown.{n}" for n in UNKNOWN_FIGURES] + [f"wrong.{n}" for n in WRONG_FIGURES]
-    for at, name in enumerate(names):
-        kind, key = name.split(".")
-        value = figures[kind][key]
-        figures[kind][f"{key}_interval"] = interval(value, drawn[:, at], SHARE)
-    score.pixels.forget()
-    return figures, dict(zip(names, drawn.T))
-
-
-def _claim(score: ScoreTally) -> Figures:
-    """How far a score is the probability of wrong that it claims to be; empty if it claims none."""
-    figures: Figures = {}
-    for name in ("ece", "brier") if score.claim is not None else ():
-        figures[name] = number(getattr(score.claim, name))
-        values = score.claim_replicates.figures(
-            lambda state, name=name: getattr(BinaryReliability(**state), name)  # type: ignore[misc]
-        )
-        figures[f"{name}_interval"] = interval(figures[name], values, SHARE)
-    return figures
-
-
-def _headline(counts: Array) -> Array:
-    """`(R, 7)`: the figures that get intervals, in the order of the names above.
-
-    Args:
-        counts: `(R, kinds, n)` of the replicates.
-    """
-    right, wrong, known_only, unknown = (counts[:, kind] for kind in range(4))
-    pixels = right + wrong
-    return np.concatenate(
-        [
-            curves_of_rows(unknown, pixels + known_only),
-            curves_of_rows(wrong, right),
-            areas_under_risk(pixels, wrong)[:, None],
-        ],
-        axis=1,
-    )
-
-
-def _per_pixel(bins: Bins) -> Figures:
-    """The patch figures with patches of one pixel, straight from the histogram of pixels."""
-    counts = bins.counts[[WRONG, RIGHT]]
-    found = patch_figures(counts, 50)
-    figures = {name: number(getattr(found, name)) for name in PATCH_FIGURES}
-    return figures | _areas(patch_areas(counts))
-
-
-def _areas(areas: PatchAreas) -> Figures:
-    return {name: number(value) for name, value in asdict(areas).items()}
-
-
-def _keeping(bins: Bins, errors: Array) -> Keeping:
-    return Keeping(bins.counts[RIGHT] + bins.counts[WRONG], errors)
-
-
-def _sparsification(score: ScoreTally, brier: Histogram) -> tuple[Array, Array, Array]:
-    """Of the Brier score, against the order by the Brier score itself."""
-    bins, oracle = score.errors.view(), brier.view()
-    return sparsification(
-        _keeping(bins, errors=bins.counts[BRIER]), Keeping(oracle.counts[0], oracle.counts[1])
-    )
-
-
-def curves(tally: Tally) -> Figures:
-    """Curves for the report, thinned to a few hundred points."""
-    has_unknown = bool(tally.kinds[-1])
-    result: Figures = {"precision_recall": {}, "roc": {}}
-    if tally.reliability is not None:
-        result["reliability"] = _diagram(*tally.reliability.sums.diagram())
-        result["wrong_reliability"] = {
-            name: _diagram(*score.claim.diagram())
-            for name, score in tally.scores.items()
-            if score.claim is not None
-        }
-        result |= {"risk_coverage": {}, "sparsification": {}, "patches": {}, "pixels": {}}
-    for name, score in tally.scores.items():
-        bins = score.pixels.view()
-        curve = unknown_curve(bins) if has_unknown else wrong_curve(bins)
-        if curve.defined:
-            recall, precision = curve.precision_recall()
-            fpr, tpr = curve.roc()
-            result["precision_recall"][name] = _lists(recall=recall, precision=precision)
-            result["roc"][name] = _lists(fpr=fpr, tpr=tpr)
-        if tally.reliability is not None:
-            result["risk_coverage"][name] = _risk_coverage(bins)
-            removed, error, oracle = _sparsification(score, tally.brier)
-            if np.isfinite(error).all():
-                result["sparsification"][name] = _lists(removed=removed, error=error, oracle=oracle)
-            result["patches"][name] = _patch_curve(score.patches.histogram.view().counts)
-            result["pixels"][name] = _patch_curve(bins.counts[[WRONG, RIGHT]])
-        score.pixels.forget()
-    return result
-
-
-def _diagram(confidence: Array, accuracy: Array, share: Array) -> Figures:
-    columns = {"confidence": confidence, "accuracy": accuracy}
-    found = {name: [number(value) for value in values] for name, values in columns.items()}
-    return found | {"share": share.tolist()}
-
-
-def _risk_coverage(bins: Bins) -> Figures:
-    coverage = np.arange(1, 101) / 100
-    return _lists(coverage=coverage, risk=_keeping(bins, errors=bins.counts[WRONG]).risk(coverage))
-
-
-def _patch_curve(counts: Array) -> Figures:
-    percentiles = np.arange(5, 100, 5)
-    found = patch_curve(counts, percentiles)
-    columns = {name: [number(getattr(f, name)) for f in found] for name in PATCH_FIGURES}
-    return {"percentile": percentiles.tolist()} | columns
-
-
 def _reliability(state: State) -> ReliabilitySums:
     return ReliabilitySums(state["confidence"], state["classwise"], state["losses"])
 
 
-def _lists(**arrays: Array) -> Figures:
-    return {name: [float(f"{value:.5g}") for value in array] for name, array in arrays.items()}
-
-
-def number(value: float) -> float | None:
-    """A plain float, or None where it is not defined."""
-    return float(value) if np.isfinite(value) else None
-
-
-def mean_of(values: list[float | None]) -> float | None:
-    """Mean over the images that define a figure."""
-    defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if defined else None
-
-
 def summarise(
-    run: Run, tally: Tally, components: dict[str, ComponentTally], sizes: ComponentSizes
+    run: Run,
+    tally: Tally,
+    measured: dict[str, Measured],
+    components: dict[str, ComponentTally],
+    sizes: ComponentSizes,
 ) -> Results:
     """Figures and curves from the sums."""
     names = run.segmenter.class_names
-    tally.images.sort(key=lambda row: int(row["index"]))
-    scores, differences = score_figures(tally)
+    scores = {name: one.figures for name, one in measured.items()}
     for name, figures in scores.items():
         blank: dict[str, Any] = dict.fromkeys(("siou", "ppv", "f1"))
         if name in components:
@@ -349,14 +128,14 @@ def summarise(
         "segmentation": segmentation_figures(tally, names, labelled),
         "calibration": calibration_figures(tally),
         "scores": scores,
-        "differences": differences,
+        "differences": differences_of(measured),
         "images": tally.images,
         "seconds": {},
         "notes": list(_notes(run, tally, components, sizes)),
     }
     if run.skipped:
         figures["data"]["skipped"] = run.skipped.reasons
-    return Results(figures, curves(tally), names, [])
+    return Results(figures, curves_of(tally, measured), names, [])
 
 
 def with_both(tally: Tally) -> int:

@@ -20,7 +20,7 @@ from doubtmap.datasets.dataset import UNKNOWN, VOID, Dataset
 from doubtmap.datasets.pasting import Part, image_fields, parts_by
 from doubtmap.engine.run import Run, Skipped, check_request, read_ahead
 from doubtmap.errors import DataError, UsageError
-from doubtmap.evaluation.figures import SHARE, number
+from doubtmap.evaluation.score_figures import SHARE, number
 from doubtmap.metrics import Confusion, OpenSet, Ranking
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import BootstrapSums, Weights, interval

@@ -5,6 +5,7 @@ Names, notes and commands come from users and their data: the template escapes t
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from doubtmap.evaluation.catalogue import section
@@ -65,6 +66,15 @@ def write_report(results: Results, path: str | Path) -> None:
     Raises:
         DataError: for results that make no sense, or where the file cannot be written.
     """
+    context = _context(results)
+    body = _template().render(context)
+    title = " on ".join(context["title"])
+    page = framed(title, Markup(body), script=_text_of("report.js"), version=context["version"])
+    write_atomically(path, page)
+
+
+@functools.cache
+def _template() -> Template:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -74,11 +84,7 @@ def write_report(results: Results, path: str | Path) -> None:
         "seconds": seconds,
         "breakable": _breakable,
     }
-    context = _context(results)
-    body = environment.from_string(_text_of("report.html")).render(context)
-    title = " on ".join(context["title"])
-    page = framed(title, Markup(body), script=_text_of("report.js"), version=context["version"])
-    write_atomically(path, page)
+    return environment.from_string(_text_of("report.html"))
 
 
 def _text_of(name: str) -> str:

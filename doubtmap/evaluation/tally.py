@@ -35,6 +35,9 @@ from doubtmap.metrics.patches import patch_accuracy, patch_scores
 from doubtmap.metrics.reliability import ReliabilitySums
 from doubtmap.prediction import Prediction
 
+VERSION = 2
+"""Of the observations and sums as a journal holds them: a run goes on only with its own."""
+
 RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)
 """Kinds of pixels. `KNOWN_ONLY`: labelled as known without a class, so neither right nor wrong."""
 
@@ -90,10 +93,8 @@ def observe(
     """
     classes = prediction.classes[0]
     label = label.to(classes.device).long()
-    kind = torch.full_like(label, -1)
-    kind[label >= 0] = (classes != label)[label >= 0].long()
-    kind[label == KNOWN] = KNOWN_ONLY
-    kind[label == UNKNOWN] = IS_UNKNOWN
+    kind = torch.where(label >= 0, (classes != label).to(torch.int8), -1)
+    kind.masked_fill_(label == KNOWN, KNOWN_ONLY).masked_fill_(label == UNKNOWN, IS_UNKNOWN)
     counted = kind >= 0
     places = counted.reshape(-1).nonzero()[:, 0]
     arrays: dict[str, Array] = {"kind": _numpy(kind[counted].to(torch.uint8))}

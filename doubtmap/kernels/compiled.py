@@ -227,11 +227,12 @@ def held(
     table: SumsTable, order: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint32], NDArray[np.float64], NDArray[np.bool_]]:
     """Keys, counts `(channels, n)` and singleness of the bins that hold anything."""
-    place = ctypes.byref(table)
-    n = _library().doubtmap_held(place, _at(order), 0, None, None, None)
-    found = np.empty(n, np.uint32), np.empty((table.channels, n)), np.empty(n, bool)
-    _library().doubtmap_held(place, _at(order), n, *map(_at, found))
-    return found
+    n = table.used << table.block
+    keys, counts = np.empty(n, np.uint32), np.empty((table.channels, n))
+    single = np.empty(n, bool)
+    places = map(_at, (keys, counts, single))
+    held = _library().doubtmap_held(ctypes.byref(table), _at(order), n, *places)
+    return keys[:held], counts[:, :held], single[:held]
 
 
 def binned(p: NDArray[np.float32], truth: NDArray[np.int32], bins: int) -> NDArray[np.float64]:

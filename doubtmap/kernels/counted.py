@@ -97,6 +97,11 @@ class Table:
         """How many bins have memory that is in use."""
         return self.used << self.block
 
+    def relevel(self, level: int) -> None:
+        """Take another level while nothing is counted yet."""
+        self.level = level
+        self.directory = np.full(len(self.pages) << self.shift, -1, np.int32)
+
     def add_pages(self, new: Array) -> None:
         """Take pages that are not in use yet into use."""
         total = len(self.pages) + len(new)
@@ -110,6 +115,8 @@ class Table:
         self._reserve(self.used + len(blocks))
         end = self.used + len(blocks)
         self.blocks[self.used : end] = blocks
+        self.counts[self.length : end << self.block] = 0
+        self.only[self.length : end << self.block] = EMPTY
         self.directory[self._entry(blocks)] = np.arange(self.used, end)
         self.used = end
 
@@ -218,10 +225,12 @@ class Table:
         """Have room for so many blocks."""
         if blocks <= len(self.blocks):
             return
-        room = min(max(blocks, 2 * len(self.blocks), 1024), max(blocks, len(self.directory)))
+        every = 1 << (max(blocks, len(self.directory)) - 1).bit_length()
+        room = min(every, 1024) if blocks <= 1024 else every
         bins, held = room << self.block, self.length
-        counts, only = np.zeros((bins, self.channels)), np.full(bins, EMPTY, np.int32)
-        numbers = np.zeros(room, np.int64)
+        # Left as it comes, so that it is not there before a block is made, and made empty.
+        counts, only = np.empty((bins, self.channels)), np.empty(bins, np.int32)
+        numbers = np.empty(room, np.int64)
         numbers[: self.used] = self.blocks[: self.used]
         if held:
             counts[:held], only[:held] = self.counts[:held], self.only[:held]

@@ -53,6 +53,9 @@ static int64_t place_of(struct table *t, int64_t page, int64_t within) {
     int32_t *entry = t->directory + (((int64_t)t->row_of_page[page] << shift) | within);
     if (*entry >= 0) return *entry;
     if (t->used == t->capacity) return -1;
+    const int64_t bins = (int64_t)1 << t->block, start = t->used << t->block;
+    memset(t->counts + start * t->channels, 0, (size_t)(bins * t->channels) * sizeof(double));
+    for (int64_t bin = 0; bin < bins; bin++) t->only[start + bin] = EMPTY;
     t->blocks[t->used] = (page << shift) | within;
     *entry = (int32_t)t->used;
     return t->used++;
@@ -146,7 +149,7 @@ EXPORT int64_t doubtmap_absorb(struct table *to, const struct table *from, int64
 }
 
 /* Write the bins that hold anything, blocks in the given order: keys, counts (channels, n), and
- * whether they hold one number only. Their number; without `keys` only that. */
+ * whether they hold one number only. Their number, at most n. */
 EXPORT int64_t doubtmap_held(const struct table *t, const int64_t *order, int64_t n,
                              uint32_t *keys, double *counts, uint8_t *single) {
     const int64_t inside = (int64_t)1 << t->block;
@@ -155,16 +158,14 @@ EXPORT int64_t doubtmap_held(const struct table *t, const int64_t *order, int64_
         const int64_t place = order[i];
         for (int64_t bin = 0; bin < inside; bin++) {
             const int64_t at = (place << t->block) + bin;
+            if (t->only[at] == EMPTY) continue;
             const double *own = t->counts + at * t->channels;
             int any = 0;
             for (int64_t c = 0; c < t->channels; c++) any |= own[c] != 0.0;
             if (!any) continue;
-            if (keys) {
-                keys[held] = (uint32_t)(((t->blocks[place] << t->block) + bin)
-                                        << (FINEST - t->level));
-                single[held] = t->only[at] != MIXED;
-                for (int64_t c = 0; c < t->channels; c++) counts[c * n + held] = own[c];
-            }
+            keys[held] = (uint32_t)(((t->blocks[place] << t->block) + bin) << (FINEST - t->level));
+            single[held] = t->only[at] != MIXED;
+            for (int64_t c = 0; c < t->channels; c++) counts[c * n + held] = own[c];
             held++;
         }
     }
@@ -228,20 +229,31 @@ EXPORT void doubtmap_curves(const double *positives, const double *negatives, in
 }
 
 /* sums[k][bin]: pixels, those whose `truth` is k, and the sum of their p, of p (count, n); bins
- * `(m / bins, (m + 1) / bins]`, 0 in the first. */
+ * `(m / bins, (m + 1) / bins]`, 0 in the first. Two k at a time, whose sums do not wait for each
+ * other. */
+static int64_t bin_of(float p, int64_t bins) {
+    const float scaled = p * (float)bins;
+    int64_t at = (int64_t)scaled;
+    at -= (float)at == scaled; /* the ceiling less one */
+    return at < 0 ? 0 : at >= bins ? bins - 1 : at;
+}
+
 EXPORT void doubtmap_bins(const float *p, int64_t count, int64_t n, const int32_t *truth,
                           int64_t bins, double *sums) {
-    for (int64_t k = 0; k < count; k++) {
-        const float *own = p + k * n;
-        double *to = sums + k * bins * 3;
+    for (int64_t k = 0; k < count; k += 2) {
+        const float *own = p + k * n, *next = own + n;
+        double *to = sums + k * bins * 3, *beside = to + bins * 3;
+        const int both = k + 1 < count;
         for (int64_t i = 0; i < n; i++) {
-            const float scaled = own[i] * (float)bins;
-            int64_t at = (int64_t)scaled;
-            at -= (float)at == scaled; /* the ceiling less one */
-            at = at < 0 ? 0 : at >= bins ? bins - 1 : at;
-            to[at * 3] += 1.0;
-            to[at * 3 + 1] += truth[i] == k;
-            to[at * 3 + 2] += own[i];
+            double *sum = to + bin_of(own[i], bins) * 3;
+            sum[0] += 1.0;
+            sum[1] += truth[i] == k;
+            sum[2] += own[i];
+            if (!both) continue;
+            sum = beside + bin_of(next[i], bins) * 3;
+            sum[0] += 1.0;
+            sum[1] += truth[i] == k + 1;
+            sum[2] += next[i];
         }
     }
 }

@@ -212,7 +212,9 @@ class Histogram:
 
     def _set_level(self, level: int) -> None:
         self._seen = None
-        if level != self.level:
+        if level != self.level and not self._table.used:
+            self._table.relevel(level)
+        elif level != self.level:
             self._table = self._table.at_level(level)
 
 

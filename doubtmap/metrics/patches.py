@@ -11,7 +11,7 @@ Reference:
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -114,9 +114,13 @@ def patch_areas(counts: Array, steps: int = 100) -> PatchAreas:
         counts: `(2, n)`, inaccurate and accurate patches per bin of ascending score.
         steps: intervals between percentile 0 and 100.
     """
-    rows = patch_curve(counts, 100 * np.arange(steps + 1) / steps)
-    curves = np.array([astuple(row) for row in rows])
-    return PatchAreas(*((curves[1:] + curves[:-1]).sum(0) / 2 / steps).tolist())
+    return areas_under(patch_curve(counts, 100 * np.arange(steps + 1) / steps))
+
+
+def areas_under(rows: list[PatchFigures]) -> PatchAreas:
+    """Area under each figure's curve, from its values at even steps from percentile 0 to 100."""
+    curves = np.array([[r.p_accurate_certain, r.p_uncertain_inaccurate, r.pavpu] for r in rows])
+    return PatchAreas(*((curves[1:] + curves[:-1]).sum(0) / 2 / (len(rows) - 1)).tolist())
 
 
 def patch_figures(counts: Array, percentile: float) -> PatchFigures:

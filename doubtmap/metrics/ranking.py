@@ -68,14 +68,14 @@ class RankingCurve:
             return _undefined()
         total = tp[-1]
         tied = p * tp / (tp + fp)
-        best = np.divide(p * tp, tp + fp - self.negatives, out=np.zeros(len(p)), where=p > 0)
-        worst = p - fp * np.log1p(p / (tp - p + fp + 0.5))
-        worst = np.where(p <= 1, tied, worst)
-        return _figure(
-            tied.sum() / total,
-            np.where(self.single, tied, np.minimum(worst, tied)).sum() / total,
-            np.where(self.single, tied, np.maximum(best, tied)).sum() / total,
-        )
+        unsure = np.flatnonzero((p > 0) & ~self.single)
+        p, tp, fp, n = p[unsure], tp[unsure], fp[unsure], self.negatives[unsure]
+        best = p * tp / (tp + fp - n)
+        worst = np.where(p > 1, p - fp * np.log1p(p / (tp - p + fp + 0.5)), tied[unsure])
+        value, lower, upper = tied.sum() / total, tied.copy(), tied
+        lower[unsure] = np.minimum(worst, tied[unsure])
+        upper[unsure] = np.maximum(best, tied[unsure])
+        return _figure(value, lower.sum() / total, upper.sum() / total)
 
     def auroc(self) -> Figure:
         """Area under the ROC curve; ties count one half."""
@@ -85,7 +85,7 @@ class RankingCurve:
         pairs = self.true_positives[-1] * self.false_positives[-1]
         ordered = (n * (self.true_positives - p)).sum() / pairs
         within = p * n / pairs
-        unsure = np.where(self.single, 0, within).sum() / 2
+        unsure = (within * ~self.single).sum() / 2
         value = ordered + within.sum() / 2
         return _figure(value, value - unsure, value + unsure)
 

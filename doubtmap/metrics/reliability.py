@@ -136,13 +136,14 @@ class Reliability:
         log_p, truth, chosen = _select(logits, label, valid, classes, count)
         # Softmax, not exp of log_softmax: PyTorch's exp differs in the last bit from run to run.
         p, of_truth = log_p.softmax(0), log_p.gather(0, truth[None])[0].double()
-        doubt, wrong = p.scatter(0, chosen[None], 0.0).sum(0), chosen != truth
         right = p.gather(0, truth[None])[0].double()
-        brier = p.double().square().sum(0) - 2 * right + 1
-        told = wrong.cpu().numpy()
+        brier = p.to(torch.float64, copy=True).square_().sum(0) - 2 * right + 1
+        told = (chosen != truth).cpu().numpy()
+        classwise = binned(p.cpu().numpy(), truth.cpu().numpy(), bins)
+        doubt = p.scatter_(0, chosen[None], 0.0).sum(0)
         sums = ReliabilitySums(
             binned((1 - doubt)[None].cpu().numpy(), told, bins)[0],
-            binned(p.cpu().numpy(), truth.cpu().numpy(), bins),
+            classwise,
             np.array([truth.numel(), float(brier.sum()), float(-of_truth.sum())]),
         )
         return sums, doubt.cpu().numpy(), told
@@ -232,7 +233,9 @@ def brier_score(logits: Tensor, label: Tensor) -> Tensor:
         `(B, H, W)` in [0, 2].
     """
     p = at_least_float32(logits).softmax(1)
-    return p.square().sum(1) - 2 * p.gather(1, label.long()[:, None])[:, 0] + 1
+    right = p.gather(1, label.long()[:, None])[:, 0]
+    squares = p.square() if p.requires_grad else p.square_()
+    return squares.sum(1) - 2 * right + 1
 
 
 def _select(
@@ -255,16 +258,19 @@ def _select(
             f"Reliability: expected valid and labels of one shape, got {tuple(keep.shape)} and "
             f"{tuple(label.shape)}."
         )
-    truth = label[keep].long()
+    places = keep.reshape(-1).nonzero()[:, 0]
+    truth = label.reshape(-1).index_select(0, places).long()
     if truth.numel() and not 0 <= int(truth.min()) <= int(truth.max()) < count:
         raise UsageError(
             f"Reliability: expected labels in [0, {count}), got {int(truth.min())} to "
             f"{int(truth.max())}. Pass void pixels as valid=False."
         )
-    places = keep.reshape(-1).nonzero()[:, 0]
     selected = at_least_float32(logits.movedim(1, 0).flatten(1).index_select(1, places))
     # Of the logits: equal probabilities may have been different logits.
-    chosen = selected.argmax(0) if classes is None else classes[keep].long()
+    if classes is None:
+        chosen = selected.argmax(0)
+    else:
+        chosen = classes.reshape(-1).index_select(0, places).long()
     return selected.log_softmax(0), truth, chosen
 
 

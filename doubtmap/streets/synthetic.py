@@ -5,6 +5,8 @@ They need no download: the demo, the tests and the pictures in the docs come fro
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from doubtmap.datasets.dataset import ComponentSizes, Sample
@@ -12,6 +14,9 @@ from doubtmap.errors import UsageError
 from doubtmap.streets.materials import CLASS_NAMES
 from doubtmap.streets.scene import draw_scene
 from doubtmap.streets.weather import WEATHERS
+
+_drawn = functools.lru_cache(maxsize=8)(draw_scene)
+"""The last few scenes: a look at one again costs nothing."""
 
 SMALLEST = 64
 """Pixels of the smallest side that a scene can have."""
@@ -106,11 +111,11 @@ class SyntheticStreets:
     def __getitem__(self, index: int) -> Sample:
         """Draw one scene."""
         index = self._checked(index)
-        image, label = draw_scene(
+        image, label = _drawn(
             (self._seed, index), self._size, self._unknowns, self._weather, self._strength
         )
         channels_first = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-        return Sample(self.sample_name(index), channels_first, torch.from_numpy(label))
+        return Sample(self.sample_name(index), channels_first, torch.from_numpy(label.copy()))
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < self._count:

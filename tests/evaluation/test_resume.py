@@ -216,29 +216,44 @@ def test_a_process_that_lives_is_not_disturbed(tmp_path):
         pass
 
 
-def test_a_process_killed_outright_loses_nothing_that_was_done(tmp_path):
-    command = [
-        *(sys.executable, "-c", "from doubtmap.cli import main; main()"),
-        *("evaluate", "demo", "synthetic:4", "--scores", SCORES, "--replicates", "20"),
-    ]
+@pytest.mark.parametrize("older", [1, None])
+def test_a_run_of_another_version_of_the_sums_is_refused(segmenter, streets, tmp_path, older):
+    with pytest.raises(Killed):
+        dm.evaluate(segmenter, streets, "entropy", out=tmp_path, progress=killed_at("pixels", 1))
+    settings = tmp_path / ".progress" / "settings.json"
+    told = json.loads(settings.read_text())
+    del told["version of the sums"]
+    settings.write_text(json.dumps(told | ({"version of the sums": older} if older else {})))
+    with pytest.raises(dm.UsageError, match="but version of the sums differ"):
+        dm.evaluate(segmenter, streets, "entropy", out=tmp_path, resume=True)
 
-    def run(out, *more):
-        return subprocess.run(
-            [*command, "--out", str(out), *more], capture_output=True, text=True, timeout=200
-        )
 
-    assert run(tmp_path / "unbroken").returncode == 0
+SMALL_STREETS = """
+import functools
+from doubtmap.streets import synthetic
+synthetic.SyntheticStreets = functools.partial(synthetic.SyntheticStreets, size=(96, 144))
+from doubtmap.cli import main
+main()
+"""
+"""What the fixture `run` does, in a process of its own."""
+
+
+def test_a_process_killed_outright_loses_nothing_that_was_done(run, tmp_path):
+    words = ["evaluate", "demo", "synthetic:12", "--scores", SCORES, "--replicates", "20", "--out"]
+    assert run(*words, tmp_path / "unbroken")[0] == 0
     process = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "killed")], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SMALL_STREETS, *words, str(tmp_path / "killed")],
+        stderr=subprocess.DEVNULL,
     )
     written = tmp_path / "killed" / ".progress" / "journal"
-    while not (written.exists() and written.stat().st_size > 2 << 20):
+    while not (written.exists() and written.stat().st_size):
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    resumed = run(tmp_path / "killed", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    assert written.stat().st_size
+    code, _, err = run(*words, tmp_path / "killed", "--resume")
+    assert code == 0, err
     before, after = (
         read_results(tmp_path / name / "results.json") for name in ("unbroken", "killed")
     )

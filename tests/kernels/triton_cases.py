@@ -1,6 +1,7 @@
 """The Triton pass held to the reference: run by `test_triton.py` in a process of its own.
 
-On the CUDA device where there is one, else in Triton's interpreter, which is slow: images are tiny.
+On the CUDA device where there is one, else in Triton's interpreter, which is slow: images are tiny,
+and classes few, since each of them is one more turn of the same loop.
 """
 
 import math
@@ -22,6 +23,7 @@ from doubtmap.prediction import Prediction
 from doubtmap.scores import pixel_gradient_norm
 
 DEVICE = triton_pass.device_type()
+SOME, MANY = (5, 24) if triton_pass.interpreted() else (19, 200)
 PLACES = {
     "same grid": ((5, 7), None, False),
     "half a sample inside": ((11, 19), None, False),
@@ -46,7 +48,7 @@ def test_triton_serves():
 
 
 @places
-@pytest.mark.parametrize("classes", [2, 19])
+@pytest.mark.parametrize("classes", [2, SOME])
 def test_statistics(classes, place):
     compare_statistics(made(classes), place, temperature=2.0)
 
@@ -57,7 +59,7 @@ def test_statistics_at_other_temperatures(temperature):
 
 
 def test_statistics_of_many_classes():
-    x = made(200)
+    x = made(MANY)
     found = kernels.resized_statistics(x, *PLACES["padded"])
     expected = kernels.pixel_statistics(kernels.resize_logits(x.cpu().double(), *PLACES["padded"]))
     assert torch.equal(found.classes.cpu(), expected.classes)
@@ -66,14 +68,14 @@ def test_statistics_of_many_classes():
 
 
 def test_the_divergence_of_many_classes():
-    x = made(200)
+    x = made(MANY)
     found = kernels.resized_divergence(x, 2.0, (5, 7)).cpu().double()
     expected = reference.uniform_divergence(x.cpu().double(), 2.0)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_many_images_of_many_blocks():
-    compare_statistics(torch.randn(3, 3, 20, 13).to(DEVICE) * 4, ((60, 21), None, False))
+    compare_statistics(torch.randn(2, 3, 20, 13).to(DEVICE) * 4, ((60, 11), None, False))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -244,10 +244,15 @@ def test_the_promise_is_kept_on_exchangeable_images_and_hardly_more_than_kept(al
 def test_the_promise_takes_its_correction():
     """Thresholds that just keep the share among n images miss more of the next."""
     rng, promised, plain = np.random.default_rng(0), [], []
-    for _ in range(1500):
+    images, yes = 1 + rng.random((1500, 19), dtype=np.float32), np.ones(19, bool)
+    for number, row in enumerate(images):
         missed = Missed.empty()
-        for _ in range(19):
-            missed.update(1 + rng.random(1, dtype=np.float32), np.ones(1, bool))
+        missed.update(row, yes)
+        # Images of one pixel each, which are missed whole or not at all.
+        missed.shares, missed.images = missed.positives, np.array([19.0, 19.0])
+        if not number:
+            one_by_one = counted((row[k : k + 1], yes[:1]) for k in range(19))
+            assert all(map(np.array_equal, missed.state().values(), one_by_one.state().values()))
         # the next image's only pixel is missed with this probability
         promised.append(by_risk(missed, 0.14) - 1)
         plain.append(threshold_at(int(np.flatnonzero(missed.missed <= 0.14)[-1])) - 1)
