@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from doubtmap.kernels.recording import recording
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Half precision becomes float32; float32 and float64 stay."""
@@ -33,6 +35,8 @@ def resize(
     Returns:
         `(B, K, H, W)`.
     """
+    if covered is not None and recording(maps) and all(map(_is_whole, covered)):
+        return _whole(maps, covered, align_corners)[..., : size[0], : size[1]]
     if same_grid(maps, size, covered):
         return maps
     if covered is None or tuple(covered) == tuple(size):
@@ -46,6 +50,19 @@ def resize(
     grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1)
     grid = grid.to(maps).expand(maps.shape[0], -1, -1, -1)
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _is_whole(side: object) -> bool:
+    """Whether a length is a whole number of pixels, as a graph writes lengths down."""
+    of_tensor = isinstance(side, Tensor) and not side.is_floating_point()
+    return of_tensor or isinstance(side, int | torch.SymInt)
+
+
+def _whole(maps: Tensor, covered: tuple[float, float], align_corners: bool) -> Tensor:
+    """All of the area: in a graph the image may fill it for one size and not for another."""
+    if tuple(maps.shape[-2:]) == tuple(covered):
+        return maps
+    return F.interpolate(maps, covered, mode="bilinear", align_corners=align_corners)  # type: ignore[arg-type]
 
 
 def resize_logits(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import ModelError
+from doubtmap.kernels import recording
 from doubtmap.models.preprocessing import Preprocessing, mirrored, padded_to
 from doubtmap.prediction import PIXEL, Window
 
@@ -278,6 +279,10 @@ class Runner:
         """
         x = mirrored(x, self.margin)
         known = self.divisor or 1
+        if recording(x):
+            padded = padded_to(x, known)
+            output, calls = self.backend.run(padded, taps)
+            return Answer(padded, (output,), (calls,), len(padded))
         tried = [known] if self._given else [known, *(d for d in DIVISORS if d > known)]
         refusal: Exception | None = None
         shapes: set[torch.Size] = set()

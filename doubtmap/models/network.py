@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.kernels import at_least_float32
+from doubtmap.kernels import at_least_float32, recording
 from doubtmap.models.backend import Answer, Backend, LastLayer, Runner, Source, Tap
 from doubtmap.models.classifiers import best_fit, reproducing
 from doubtmap.models.forms import logarithm
@@ -262,7 +262,9 @@ class NetworkSegmenter:
         answer = self._runner(x, self.layers)
         classes, masks = queries_in(answer)
         scores, accepted = query_scores(classes, masks, answer.sides)
-        self._shape = Shape(max(1, round(answer.sides[0] / masks.shape[-2])), None, False)
+        if not recording(x):
+            stride = max(1, round(answer.sides[0] / masks.shape[-2]))
+            self._shape = Shape(stride, None, False)
         seen = (x.shape[-2], x.shape[-1])  # without the padding
         return answer, Prediction(
             logarithm(_resized(scores[..., : seen[0], : seen[1]], size)),
@@ -308,19 +310,20 @@ class NetworkSegmenter:
         self, reading: Reading, x: Tensor, size: tuple[int, int]
     ) -> tuple[Answer, Prediction]:
         answer, scores = answered(self._runner, reading, x, self._taps(reading))
-        if not reading.decided:
+        if not reading.decided and not recording(x):
             before, reading = reading, self._settled(reading, answer, scores, x)
             if self._taps(reading) != self._taps(before):
                 answer, scores = answered(self._runner, reading, x, self._taps(reading))
         margin = self._runner.margin
         sides = (answer.sides[0] - 2 * margin, answer.sides[1] - 2 * margin)
         native = self._native(reading, answer, scores, sides)
-        self._shape = Shape(
-            max(1, round(sides[0] / native.logits.shape[-2])),
-            None if native.features is None else native.features.shape[1],
-            native.align_corners,
-        )
-        whole = (x.shape[-2], x.shape[-1]) == sides
+        if not recording(x):
+            self._shape = Shape(
+                max(1, round(sides[0] / native.logits.shape[-2])),
+                None if native.features is None else native.features.shape[1],
+                native.align_corners,
+            )
+        whole = not recording(x) and (x.shape[-2], x.shape[-1]) == sides
         return answer, Prediction(
             native.logits,
             size,
@@ -406,5 +409,7 @@ def _check_finite(scores: Tensor) -> None:
 
 def _covered(sides: tuple[int, int], size: tuple[int, int], x: Tensor) -> tuple[float, float]:
     """Height and width, in image pixels, of what the network was given."""
+    if (x.shape[-2], x.shape[-1]) == size:
+        return sides
     height, width = (p * full / s for p, full, s in zip(sides, size, x.shape[-2:]))
     return height, width
