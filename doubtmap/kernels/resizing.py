@@ -76,7 +76,7 @@ def resize_logits(
     Classes masked with the lowest float must not become infinite by interpolation.
     """
     logits = at_least_float32(native_logits)
-    if not same_grid(logits, size, covered):
+    if recording(logits) or not same_grid(logits, size, covered):
         logits = logits.clamp(-1e37, 1e37)
     return resize(logits, size, covered, align_corners)
 

@@ -205,6 +205,8 @@ class Answer:
 
     def call(self, name: str) -> Tap | None:
         """What a layer saw and said of the batch: its last call, or those of one image each."""
+        if recording(self.given):
+            return next((tap for tap in reversed(self.calls[0]) if tap.name == name), None)
         taps = [_of_batch([c for c in run if c.name == name], self.at_once) for run in self.calls]
         found = [tap for tap in taps if tap is not None]
         if len(found) != len(taps) or not found:
@@ -282,7 +284,7 @@ class Runner:
         if recording(x):
             padded = padded_to(x, known)
             output, calls = self.backend.run(padded, taps)
-            return Answer(padded, (output,), (calls,), len(padded))
+            return Answer(padded, (output,), (calls,), padded.shape[0])
         tried = [known] if self._given else [known, *(d for d in DIVISORS if d > known)]
         refusal: Exception | None = None
         shapes: set[torch.Size] = set()

@@ -17,7 +17,7 @@ from doubtmap.models.classifiers import best_fit, reproducing
 from doubtmap.models.forms import logarithm
 from doubtmap.models.module import check_layer, output_of
 from doubtmap.models.outputs import queries_of, query_scores
-from doubtmap.models.preprocessing import Resize, checked_images
+from doubtmap.models.preprocessing import ImageSize, Resize, checked_images
 from doubtmap.models.studying import (
     NOT_FINITE,
     Asked,
@@ -323,11 +323,16 @@ class NetworkSegmenter:
                 None if native.features is None else native.features.shape[1],
                 native.align_corners,
             )
-        whole = not recording(x) and (x.shape[-2], x.shape[-1]) == sides
+        how = self.source.preprocessing.size
+        if recording(x):
+            whole = self._runner.divisor is None
+        else:
+            whole = (x.shape[-2], x.shape[-1]) == sides
+        area = sides if isinstance(how, ImageSize) else _covered(sides, size, x)
         return answer, Prediction(
             native.logits,
             size,
-            covered=None if whole else _covered(sides, size, x),
+            covered=None if whole else area,
             align_corners=native.align_corners,
             features=native.features,
             features_missing=native.missing,
@@ -409,7 +414,5 @@ def _check_finite(scores: Tensor) -> None:
 
 def _covered(sides: tuple[int, int], size: tuple[int, int], x: Tensor) -> tuple[float, float]:
     """Height and width, in image pixels, of what the network was given."""
-    if (x.shape[-2], x.shape[-1]) == size:
-        return sides
     height, width = (p * full / s for p, full, s in zip(sides, size, x.shape[-2:]))
     return height, width

@@ -180,6 +180,8 @@ def _followed(
 def _scores(reading: Reading, answer: Answer) -> Tensor:
     """The output that is taken, classes on axis 1, one for each image."""
     parts = [_taken(reading, part) for part in answer.parts]
+    if recording(answer.given):
+        return masked(parts[0])[0]
     if other := [len(part) for part in parts if len(part) != answer.at_once]:
         raise ModelError(
             f"network: expected one output for each of {answer.at_once} images, got {other[0]}. "

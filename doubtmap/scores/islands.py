@@ -91,7 +91,7 @@ def islands(probabilities: Tensor, sides: Sides) -> Tensor:
     """
     p, (height, width) = probabilities, map(int, probabilities.shape[-2:])
     other = 1 - p
-    best = p.new_zeros(len(p), height, width)
+    best = p.new_zeros(p.shape[0], height, width)
     for part in PARTS:
         reach = max(1, width // part)
         across, down = _ahead(width, reach, p), _ahead(height, reach, p)
