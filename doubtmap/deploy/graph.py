@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from doubtmap.deploy.suited import Calibrate, scored
+from doubtmap.models import NetworkSegmenter
+from doubtmap.models.exported import LOGITS
 from doubtmap.models.module import ModuleBackend
-from doubtmap.prediction import Prediction, Score, Segmenter
+from doubtmap.prediction import Prediction, Score
 
-CLASSES, LOGITS = "classes", "native_logits"
-"""Names of outputs; each doubt is called as its score."""
+CLASSES = "classes"
+"""Name of an output; each doubt is called as its score."""
 
 
 class Graph(nn.Module):
     """Images in; classes, doubts and, where they are wanted, native logits out.
 
     Args:
-        segmenter: one PyTorch network, which has seen an image.
+        network: a PyTorch network, which has seen an image.
         scores: by name.
         calibrator: applied to predictions before they are scored.
         logits: whether the native logits are an output, too; calibrated where there is a
@@ -27,43 +30,40 @@ class Graph(nn.Module):
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        network: NetworkSegmenter,
         scores: Mapping[str, Score],
-        calibrator: Callable[[Prediction], Prediction] | None = None,
+        calibrator: Calibrate | None = None,
         logits: bool = False,
     ) -> None:
         super().__init__()
-        self._segmenter, self._calibrator = segmenter, calibrator
+        self._segmenter, self._calibrator = network, calibrator
         self._scores, self._logits = dict(scores), logits
-        backend = getattr(getattr(segmenter, "source", None), "backend", None)
-        if isinstance(backend, ModuleBackend):
-            self.network = backend.module  # so that its weights are the graph's
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Their names, in order."""
-        return (CLASSES, *self._scores, *((LOGITS,) if self._logits else ()))
+        if isinstance(network.source.backend, ModuleBackend):
+            self.network = network.source.backend.module  # so that its weights are the graph's
 
     def predicted(self, images: Tensor) -> Prediction:
         """Predict, and calibrate where that was asked for."""
         prediction = self._segmenter(images)
         return prediction if self._calibrator is None else self._calibrator(prediction)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def said(self, prediction: Prediction) -> dict[str, Tensor]:
+        """The outputs that a prediction gives, by name, in order.
+
+        Returns:
+            Classes `(B, H, W)`, uint8, or int32 where there are more than 256; each doubt
+            `(B, H, W)` float32; native logits `(B, C, h, w)` float32.
+        """
+        kind = type_of(prediction.native_logits.shape[1])
+        found = {CLASSES: prediction.classes.to(kind), **scored(prediction, self._scores)}
+        return found | ({LOGITS: prediction.native_logits.float()} if self._logits else {})
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Score a batch of images.
 
         Args:
             images: `(B, 3, H, W)` RGB, float in [0, 1] or uint8.
-
-        Returns:
-            Classes `(B, H, W)`, uint8 or more where there are more than 256; each doubt
-            `(B, H, W)` float32; native logits `(B, C, h, w)`.
         """
-        prediction = self.predicted(images)
-        classes = prediction.classes.to(type_of(prediction.native_logits.shape[1]))
-        doubts = [score(prediction) for score in self._scores.values()]
-        extra = (prediction.native_logits.float(),) if self._logits else ()
-        return (classes, *doubts, *extra)
+        return self.said(self.predicted(images))
 
 
 def type_of(classes: int) -> torch.dtype:
