@@ -107,7 +107,7 @@ def batches(sizes: Sequence[tuple[int, int]], bytes: bool) -> Iterator[Tensor]:
 def _image(size: tuple[int, int], seed: int) -> Tensor:
     """`(3, H, W)` in [0, 1]: a drawn street for even seeds, else noise of several scales."""
     if seed % 2 == 0 and min(size) >= 64:
-        image: Tensor = SyntheticStreets(1, seed, size=size)[0].image
+        image: Tensor = SyntheticStreets(1, seed, size=size)[0].image / 255
         return image
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(1, 3, *size)
