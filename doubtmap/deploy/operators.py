@@ -39,7 +39,9 @@ def averaged_over_bins(input: Tensor, output_size: int | Sequence[int | None] | 
         input: `(B, C, H, W)`.
         output_size: bins along rows and columns; None: as many as there are.
     """
-    wanted = [output_size] * 2 if output_size is None or isinstance(output_size, int) else output_size
+    wanted = (
+        [output_size] * 2 if output_size is None or isinstance(output_size, int) else output_size
+    )
     height, width = (side if bins is None else bins for bins, side in zip(wanted, input.shape[-2:]))
     if all(isinstance(side, int) and side == 1 for side in (height, width)):
         return input.mean((-2, -1), keepdim=True)

@@ -25,7 +25,6 @@ from doubtmap.models.module import explained, window_of
 from doubtmap.models.preprocessing import FixedSize, Preprocessing
 from doubtmap.prediction import Window
 
-
 ABOUT, LOGITS = "doubtmap.json", "native_logits"
 """Of files of `doubtmap export`: what they say about themselves, and the output to score."""
 

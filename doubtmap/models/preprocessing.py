@@ -193,8 +193,7 @@ class Preprocessing:
         if self.resample == "nearest":
             return self._resized(images, size)
         down, across = (
-            shares(side, to, self.resample).to(images)
-            for side, to in zip(images.shape[-2:], size)
+            shares(side, to, self.resample).to(images) for side, to in zip(images.shape[-2:], size)
         )
         images = images @ across.T
         images = (images.clamp(0, 1) * 255).round() / 255 if self.levels else images
