@@ -1,0 +1,254 @@
+"""A network with its doubts in one file says what the library says, or there is no file."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from tiny_networks import Tiny
+from torch import nn
+
+import doubtmap as dm
+from doubtmap.calibration.linear import Vector
+from doubtmap.calibration.temperature import Temperature
+from doubtmap.deploy import parity
+from doubtmap.deploy.export import export
+from doubtmap.deploy.graph import type_of
+from doubtmap.deploy.operators import Pooled
+from doubtmap.errors import ModelError, UsageError
+from doubtmap.models import Ensemble, load
+from doubtmap.models.preprocessing import shares
+from doubtmap.scores.parsing import parse_scores
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+
+OF_LOGITS = "max_softmax,margin,entropy,max_logit,energy,divergence,gradient(p=1)"
+NONE = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+SEVEN_BY_NINE = (7, 9)
+
+
+class Padded(nn.Module):
+    """An encoder and a decoder that take sides of multiples of 8 only, as SMP's U-Net does."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.down = nn.ModuleList(nn.Conv2d(c, 8, 3, 2, 1) for c in (3, 8, 8))
+        self.up = nn.ModuleList(nn.Conv2d(c, 8, 3, 1, 1) for c in (16, 16))
+        self.head = nn.Conv2d(8, classes, 3, 1, 1)
+
+    def forward(self, x):
+        if x.shape[-2] % 8 or x.shape[-1] % 8:
+            raise RuntimeError("Wrong input shape")
+        seen = []
+        for layer in self.down:
+            x = layer(x).relu()
+            seen.append(x)
+        x = seen.pop()
+        for layer in self.up:
+            x = layer(torch.cat([self.twice(x), seen.pop()], 1)).relu()
+        return self.head(self.twice(x))
+
+    @staticmethod
+    def twice(x):
+        return nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class Pyramid(nn.Module):
+    """Bins of the whole image, whose number divides no side."""
+
+    def __init__(self):
+        super().__init__()
+        self.bins = nn.AdaptiveAvgPool2d(3)
+        self.classifier = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        pooled = nn.functional.interpolate(self.bins(x), x.shape[-2:], mode="bilinear")
+        return self.classifier(x + pooled)
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    """As many as show each size alone and in a pair."""
+    monkeypatch.setattr(parity, "IMAGES", 9)
+    torch.manual_seed(0)
+
+
+def networks(name):
+    return {
+        "quarter": partial(Tiny, align_corners=True),
+        "padded": partial(Padded, 5),
+        "binary": partial(Padded, 1),
+        "pyramid": Pyramid,
+    }[name]()
+
+
+def exported(tmp_path, network, scores, name="net.onnx", **options):
+    opened = load(network, **NONE) if isinstance(network, nn.Module) else network
+    export(opened, parse_scores(scores), tmp_path / name, **options)
+    return opened, tmp_path / name
+
+
+def said_by(path, images):
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    arrays = session.run(names, {"images": images.numpy()})
+    return {name: torch.from_numpy(array) for name, array in zip(names, arrays)}
+
+
+@pytest.mark.parametrize("name", ["quarter", "padded", "binary", "pyramid"])
+def test_the_file_gives_what_the_library_gives(tmp_path, name):
+    """At a size that neither the exporter nor the parity has seen, in a batch of three."""
+    segmenter, path = exported(tmp_path, networks(name), OF_LOGITS)
+    images = torch.rand(3, 3, 41, 118)
+    found, prediction = said_by(path, images), segmenter(images)
+    assert found["classes"].dtype == torch.uint8
+    assert torch.equal(found.pop("classes").long(), prediction.classes)
+    assert list(found) == list(parse_scores(OF_LOGITS))
+    for score, values in found.items():
+        wanted = parse_scores(score)[score](prediction)
+        torch.testing.assert_close(values, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_resizing_is_inside(tmp_path):
+    segmenter = load(Tiny(), input_size=(32, 48), **NONE)
+    _, path = exported(tmp_path, segmenter, "entropy")
+    for size in ((20, 31), (70, 200)):  # smaller and larger than the network's
+        images = torch.rand(1, 3, *size)
+        wanted = dm.scores.entropy(segmenter(images))
+        torch.testing.assert_close(said_by(path, images)["entropy"], wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("to", [(5, 4), (12, 9), SEVEN_BY_NINE])
+def test_products_resize_as_pytorch_does(resample, to):
+    image = torch.rand(1, 2, *SEVEN_BY_NINE, dtype=torch.float64)
+    wanted = nn.functional.interpolate(image, to, mode=resample, antialias=True)
+    found = shares(7, to[0], resample) @ image @ shares(9, to[1], resample).T
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("bins", [1, 3, (2, 5), (None, 4)])
+def test_bins_are_those_of_pytorch(bins):
+    image = torch.rand(2, 3, *SEVEN_BY_NINE)
+    with Pooled():
+        found = nn.functional.adaptive_avg_pool2d(image, bins)
+    torch.testing.assert_close(found, nn.functional.adaptive_avg_pool2d(image, bins))
+
+
+def test_bytes_go_in(tmp_path):
+    segmenter, path = exported(tmp_path, Tiny(), "entropy", input="uint8")
+    images = torch.randint(0, 256, (1, 3, 30, 52), dtype=torch.uint8)
+    found = said_by(path, images)["entropy"]
+    torch.testing.assert_close(found, dm.scores.entropy(segmenter(images)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [
+        Temperature(temperature=2.5),
+        Vector(weights=torch.linspace(0.5, 2, 5), offsets=torch.linspace(-1, 1, 5), channels=5),
+    ],
+    ids=["temperature", "vector"],
+)
+def test_the_calibrator_is_inside(tmp_path, calibrator):
+    segmenter, path = exported(tmp_path, Tiny(), "max_softmax", calibrator=calibrator)
+    images = torch.rand(1, 3, 36, 60)
+    raw = dm.scores.max_softmax(segmenter(images))
+    wanted = dm.scores.max_softmax(calibrator(segmenter(images)))
+    found = said_by(path, images)["max_softmax"]
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    assert not torch.allclose(found, raw, atol=1e-2)
+
+
+def test_doubt_follows_the_width_and_wants_a_size(tmp_path):
+    with pytest.raises(UsageError, match="--size HxW"):
+        exported(tmp_path, Tiny(), "entropy,doubt")
+    segmenter, path = exported(tmp_path, Tiny(), "entropy,doubt", size=(40, 64))
+    images = torch.rand(1, 3, 40, 64)
+    wanted = dm.scores.doubt(segmenter(images))
+    torch.testing.assert_close(said_by(path, images)["doubt"], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_file_knows_itself_and_is_opened_again(tmp_path):
+    segmenter = load(Tiny(), classes=["a", "b", "c", "d", "e"], mean=(0.4,) * 3, std=(0.2,) * 3)
+    _, path = exported(tmp_path, segmenter, "entropy", logits=True)
+    again = load(str(path))
+    assert again.class_names == segmenter.class_names
+    images = torch.rand(1, 3, 44, 72)
+    here, there = again(images), segmenter(images)
+    torch.testing.assert_close(here.native_logits, there.native_logits, rtol=0, atol=1e-5)
+    assert here.features is not None
+    about = {each.key: each.value for each in onnx.load(str(path)).metadata_props}
+    said = json.loads(about["doubtmap"])
+    assert said["version"] == dm.__version__ and said["network"]["mean"] == [0.4] * 3
+    assert said["outputs"] == ["classes", "entropy", "native_logits"]
+
+
+def test_a_program_of_torch_export_is_opened_again(tmp_path):
+    segmenter, path = exported(tmp_path, Tiny(), "entropy", "net.pt2", format="pt2", logits=True)
+    again = load(str(path), trust=True)
+    assert again.source.preprocessing.origin == "inside the file, by doubtmap export"
+    images = torch.rand(1, 3, 44, 72)
+    here, there = again(images), segmenter(images)
+    torch.testing.assert_close(here.native_logits, there.native_logits, rtol=0, atol=1e-5)
+
+
+def test_a_file_without_logits_says_what_it_lacks(tmp_path):
+    _, path = exported(tmp_path, Tiny(), "entropy")
+    with pytest.raises(ModelError, match=r"classes, entropy, of which .*--native-logits"):
+        load(str(path))
+
+
+def test_parity_is_written_beside_the_file(tmp_path):
+    _, path = exported(tmp_path, Tiny(), "entropy")
+    said = json.loads((tmp_path / "parity.json").read_text())
+    assert said["file"] == path.name and said["images"] == 9 and len(said["sizes"]) == 3
+    assert said["largest_difference"]["entropy"] <= said["tolerance"] == 1e-4
+
+
+class FollowsItsExample(nn.Module):
+    """A network that is another one for wide images, which a trace does not see."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        return self.classifier(x) * (1 if x.shape[-1] > 100 else 3)
+
+
+def test_where_the_file_differs_there_is_none(tmp_path):
+    with pytest.raises(ModelError, match=r"differs at \d+ of \d+ places .*--size HxW"):
+        exported(tmp_path, FollowsItsExample(), "entropy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tie_is_no_difference():
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[:, 1, 0] = 1e-6
+    prediction = dm.Prediction(logits, size=(2, 2))
+    graph = {"classes": prediction.classes.to(torch.uint8)}
+    found = parity.Parity()
+    parity._take(found, {"classes": torch.zeros(1, 2, 2, dtype=torch.uint8)}, graph, prediction)
+    assert found.ties == 2
+
+
+def test_many_classes_are_int32():
+    assert type_of(256) == torch.uint8 and type_of(257) == torch.int32
+
+
+def test_what_no_graph_holds_says_what_to_do(tmp_path):
+    several = Ensemble([load(Tiny(), **NONE), load(Tiny(), **NONE)])
+    with pytest.raises(UsageError, match=r"an ensemble.*Export one of them"):
+        exported(tmp_path, several, "entropy")
+    with pytest.raises(UsageError, match="mutual_information: needs several networks"):
+        exported(tmp_path, Tiny(), "mutual_information")
+    with pytest.raises(UsageError, match=r"--format: expected one of onnx, pt2, got xml"):
+        exported(tmp_path, Tiny(), "entropy", format="xml")
+
+
+def test_an_exported_file_is_not_exported_again(tmp_path):
+    _, path = exported(tmp_path, Tiny(), "entropy", logits=True)
+    with pytest.raises(UsageError, match="exported already"):
+        exported(tmp_path, load(str(path)), "entropy")
