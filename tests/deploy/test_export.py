@@ -147,7 +147,7 @@ def test_bytes_go_in(tmp_path):
     "calibrator",
     [
         Temperature(temperature=2.5),
-        Vector(weights=torch.linspace(0.5, 2, 5), offsets=torch.linspace(-1, 1, 5), channels=5),
+        Vector(factors=torch.linspace(0.5, 2, 5), offsets=torch.linspace(-1, 1, 5), channels=5),
     ],
     ids=["temperature", "vector"],
 )
