@@ -13,7 +13,7 @@ import torch
 from doubtmap.deploy.formats import IMAGES, OPSET, write_onnx, write_pt2
 from doubtmap.deploy.graph import Graph
 from doubtmap.deploy.parity import SIZES, Parity, batches, compared
-from doubtmap.deploy.suited import Calibrate, check_sizes, network_of, scored
+from doubtmap.deploy.suited import Calibrate, check_scores, check_sizes, network_of, scored
 from doubtmap.errors import UsageError
 from doubtmap.files import write_atomically
 from doubtmap.models import NetworkSegmenter
@@ -61,6 +61,7 @@ def export(
             the library.
     """
     _check(format, input)
+    check_scores(scores)
     network = network_of(prepared(network_of(segmenter), scores))
     if size is None:
         check_sizes(network, scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from doubtmap.models.backend import first_line
 from doubtmap.prediction import Prediction
 from doubtmap.streets.synthetic import SyntheticStreets
 
-IMAGES = 32
+IMAGES, STREETS = 32, 4
 SIZES = ((64, 96), (90, 122), (131, 75))
 """Height and width of the images, where the file takes any."""
 TOLERANCE = 1e-4
@@ -106,9 +107,9 @@ def batches(sizes: Sequence[tuple[int, int]], bytes: bool) -> Iterator[Tensor]:
 
 def _image(size: tuple[int, int], seed: int) -> Tensor:
     """`(3, H, W)` in [0, 1]: a drawn street for even seeds, else noise of several scales."""
-    if seed % 2 == 0 and min(size) >= 64:
-        image: Tensor = SyntheticStreets(1, seed, size=size)[0].image / 255
-        return image
+    if seed % 2 == 0:
+        moved = _streets()[seed // 2 % STREETS].roll(seed * 7, -1)
+        return F.interpolate(moved[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(1, 3, *size)
     for step in (1, 4, 16):
@@ -116,6 +117,13 @@ def _image(size: tuple[int, int], seed: int) -> Tensor:
         noise = torch.rand(1, 3, *grid, generator=generator)
         total += F.interpolate(noise, size, mode="bilinear") / 3
     return total[0]
+
+
+@functools.cache
+def _streets() -> tuple[Tensor, ...]:
+    """A few drawn streets `(3, 128, 256)` in [0, 1]; images are these, moved and resized."""
+    drawn = SyntheticStreets(STREETS, size=(128, 256))
+    return tuple(drawn[number].image.float() / 255 for number in range(STREETS))
 
 
 def _take(

@@ -13,7 +13,9 @@ from doubtmap.models.module import ModuleBackend
 from doubtmap.models.preprocessing import EdgeSize
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores.default import Doubt, doubt
+from doubtmap.scores.density import Density
 from doubtmap.scores.islands import island
+from doubtmap.scores.mahalanobis import Mahalanobis
 from doubtmap.scores.sums import Sum
 from doubtmap.scores.wrong import Wrong
 
@@ -76,6 +78,22 @@ def _follows_width(score: Score) -> bool:
         return _follows_width(score.func)
     inner = score.scores if isinstance(score, Sum | Wrong) else ()
     return score in (doubt, island) or isinstance(score, Doubt) or any(map(_follows_width, inner))
+
+
+def check_scores(scores: Mapping[str, Score]) -> None:
+    """Refuse scores that look at numbers to choose what to compute.
+
+    Raises:
+        UsageError: with what to take in their place.
+    """
+    for name, score in scores.items():
+        inner = score.scores if isinstance(score, Sum | Wrong) else (score,)
+        if any(isinstance(part, Density | Mahalanobis) for part in inner):
+            raise UsageError(
+                f"{name}: its Gaussians are chosen by the predicted classes, image by image, which "
+                f"no graph holds. Take doubt:FILE, which looks at inner features too, or leave "
+                f"{name} out."
+            )
 
 
 def scored(prediction: Prediction, scores: Mapping[str, Score]) -> dict[str, Tensor]:

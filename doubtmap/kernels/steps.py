@@ -7,6 +7,7 @@ float32 there are, whatever the range of a score.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,4 +66,4 @@ def number(key: int) -> float:
         -0.5
     """
     bits = key if key >= 0 else key ^ 0x7FFFFFFF
-    return torch.tensor(bits, dtype=torch.int32).view(torch.float32).item()
+    return float(np.array(bits, np.int32).view(np.float32))
