@@ -7,18 +7,23 @@ import pytest
 import torch
 from tiny_networks import Tiny
 from torch import nn
+from typer.testing import CliRunner
 
 import doubtmap as dm
 from doubtmap.calibration.linear import Vector
 from doubtmap.calibration.temperature import Temperature
+from doubtmap.cli.app import app
 from doubtmap.deploy import parity
 from doubtmap.deploy.export import export
 from doubtmap.deploy.graph import type_of
 from doubtmap.deploy.operators import Pooled
 from doubtmap.errors import ModelError, UsageError
+from doubtmap.kernels.steps import ordered
 from doubtmap.models import Ensemble, load
 from doubtmap.models.preprocessing import shares
+from doubtmap.scores import Density, Wrong
 from doubtmap.scores.parsing import parse_scores
+from doubtmap.scores.rising import Curve
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -246,6 +251,67 @@ def test_what_no_graph_holds_says_what_to_do(tmp_path):
         exported(tmp_path, Tiny(), "mutual_information")
     with pytest.raises(UsageError, match=r"--format: expected one of onnx, pt2, got xml"):
         exported(tmp_path, Tiny(), "entropy", format="xml")
+
+
+class Labelled(list):
+    """Predictions with labels that are sometimes right."""
+
+    @classmethod
+    def of(cls, segmenter, seed):
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.rand(4, 1, 3, 32, 48, generator=generator)
+        flips = torch.rand(4, 1, 32, 48, generator=generator) < 0.3
+        predictions = [segmenter(image) for image in images]
+        return cls((p, (p.classes + f.long()) % 5) for p, f in zip(predictions, flips))
+
+
+def test_fitted_scores_are_inside(tmp_path):
+    segmenter = load(Tiny(), **NONE)
+    scores = parse_scores("entropy,margin")
+    wrong = Wrong.fit(Labelled.of(segmenter, 0), Labelled.of(segmenter, 1), scores)
+    export(segmenter, {"wrong": wrong}, tmp_path / "net.onnx")
+    images = torch.rand(1, 3, 40, 56)
+    found = said_by(tmp_path / "net.onnx", images)["wrong"]
+    torch.testing.assert_close(found, wrong(segmenter(images)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("knots", [(-3.0, -1e-20, 0.0, 2.5, 40.0), (0.25, 0.5), (1e-6, 1.0, 3e38)])
+def test_a_curve_in_a_graph_is_the_curve(knots):
+    levels = torch.linspace(-2, 3, len(knots), dtype=torch.float64)
+    curve = Curve(ordered(torch.tensor(knots)), levels)
+    values = torch.cat(
+        [torch.randn(500), torch.randn(500).exp(), torch.tensor([*knots, 0.0, -0.0])]
+    )
+    torch.testing.assert_close(curve._recorded(values), curve(values), rtol=0, atol=1e-5)
+
+
+def test_density_says_what_to_take(tmp_path):
+    segmenter = load(Tiny(), **NONE)
+    density = Density.fit(Labelled.of(segmenter, 0))
+    with pytest.raises(UsageError, match=r"density: its Gaussians .* Take doubt:FILE"):
+        export(segmenter, {"density": density}, tmp_path / "net.onnx")
+
+
+def test_a_segformer(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(
+        num_labels=4, depths=[1] * 4, hidden_sizes=[8] * 4, decoder_hidden_size=8,
+        num_attention_heads=[1] * 4,
+    )  # fmt: skip
+    network = transformers.SegformerForSemanticSegmentation(config).eval()
+    segmenter, path = exported(tmp_path, network, "entropy,max_logit")
+    images = torch.rand(2, 3, 70, 110)
+    found, wanted = said_by(path, images), segmenter(images)
+    torch.testing.assert_close(found["entropy"], dm.scores.entropy(wanted), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found["max_logit"], dm.scores.max_logit(wanted), rtol=0, atol=1e-4)
+
+
+def test_the_command_says_how_far_the_file_is(tmp_path):
+    out = tmp_path / "net.onnx"
+    found = CliRunner().invoke(app, ["export", "demo", "--scores", "entropy", "--out", str(out)])
+    assert found.exit_code == 0, found.output
+    assert "9 images of 64x96, 90x122, 131x75 pixels" in found.output
+    assert out.is_file() and (tmp_path / "options.toml").exists() is False
 
 
 def test_an_exported_file_is_not_exported_again(tmp_path):
