@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -62,9 +62,11 @@ def export_command(
     check_place(out)
     opened = replace(network, calibrator=None).open(model, seed)
     calibrator = None
+    about: dict[str, Any] = {"command": command_line(), "calibrator": None}
     if network.calibrator is not None:
         calibrator = load_calibrator(network.calibrator)
-        Calibrated(opened, calibrator, str(network.calibrator))  # which compares class names
+        calibrated = Calibrated(opened, calibrator, str(network.calibrator))
+        about["calibrator"] = calibrated.description["calibrator"]
     form = format or ("pt2" if out.suffix == ".pt2" else "onnx")
     parity = export(
         opened,
@@ -75,10 +77,7 @@ def export_command(
         input=cast("Input", input),
         size=sides,
         logits=native_logits,
-        about={
-            "command": command_line(),
-            "calibrator": str(network.calibrator) if network.calibrator else None,
-        },
+        about=about,
     )
     typer.echo(json_text.dumps(parity.described(), indent=1) if json else parity.sentence())
     tell(f"Wrote {out}, and parity.json beside it.")

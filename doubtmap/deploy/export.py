@@ -18,7 +18,7 @@ from doubtmap.errors import UsageError
 from doubtmap.files import write_atomically
 from doubtmap.models import NetworkSegmenter
 from doubtmap.models.backend import sha256_of
-from doubtmap.prediction import Score, Segmenter
+from doubtmap.prediction import Score, Segmenter, digest_of
 from doubtmap.scoring import prepared
 from doubtmap.version import __version__
 
@@ -71,6 +71,7 @@ def export(
     prediction = graph.predicted(seen)
     scored(prediction, scores)
     known = _about(network, format, input, size) | dict(about or {})
+    known["scores"] = {name: {"digest": digest_of(score)} for name, score in scores.items()}
     known["outputs"] = list(graph.said(prediction))
     known["count"] = prediction.native_logits.shape[1]
     images = torch.cat([seen, seen.flip(-1)])
@@ -78,7 +79,8 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"network.{format}")
         run = WRITERS[format](graph, images, size is None, path, known)
-        parity = compared(run, graph, sizes, input == "uint8")
+        advice = _advice(size, calibrator)
+        parity = compared(run, graph, sizes, bytes=input == "uint8", advice=advice)
         write_atomically(out, path.read_bytes())
     report = {"file": Path(out).name, "sha256": sha256_of(Path(out)), **parity.described()}
     write_atomically(Path(out).parent / "parity.json", json.dumps(report, indent=1).encode())
@@ -90,6 +92,15 @@ def _check(format: str, input: str) -> None:
         raise UsageError(f"--format: expected one of {', '.join(WRITERS)}, got {format}.")
     if input not in ("float", "uint8"):
         raise UsageError(f"--input: expected float or uint8, got {input}.")
+
+
+def _advice(size: tuple[int, int] | None, calibrator: Calibrate | None) -> str:
+    """What to do where the file says something else than the library."""
+    sized = "Give --size HxW, for a file of one size, or leave" if size is None else "Leave"
+    steps = (
+        " A calibrator with steps can make a step of a difference in the last digit: take another."
+    )
+    return f"{sized} that output out.{steps if calibrator is not None else ''}"
 
 
 def _about(

@@ -57,7 +57,9 @@ class Parity:
         )
 
 
-def compared(run: Run, graph: Graph, sizes: Sequence[tuple[int, int]], bytes: bool) -> Parity:
+def compared(
+    run: Run, graph: Graph, sizes: Sequence[tuple[int, int]], *, bytes: bool, advice: str
+) -> Parity:
     """Run the file and the library on the same images.
 
     Args:
@@ -65,6 +67,7 @@ def compared(run: Run, graph: Graph, sizes: Sequence[tuple[int, int]], bytes: bo
         graph: that it was made of.
         sizes: height and width of the images.
         bytes: whether images are uint8.
+        advice: what to do where the file says something else.
 
     Returns:
         What was found, where nothing differs.
@@ -83,9 +86,10 @@ def compared(run: Run, graph: Graph, sizes: Sequence[tuple[int, int]], bytes: bo
             raise ModelError(
                 f"export: expected the file to run on {len(images)} images of "
                 f"{images.shape[-2]}x{images.shape[-1]}, but it said {first_line(error)}. "
-                f"Give --size HxW, for a file of one size."
+                f"{advice}"
             ) from error
-        _take(found, given, wanted, prediction)
+        if differing := _take(found, given, wanted, prediction):
+            raise ModelError(f"{differing} No file is written. {advice}")
     return found
 
 
@@ -128,17 +132,18 @@ def _streets() -> tuple[Tensor, ...]:
 
 def _take(
     found: Parity, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], said: Prediction
-) -> None:
+) -> str:
+    """Add a batch; returns what differs, if anything does."""
     found.images += len(said.native_logits)
     if said.size not in found.sizes:
         found.sizes.append(said.size)
     for name, there in wanted.items():
         here = given[name]
         if here.shape != there.shape or here.dtype != there.dtype:
-            raise ModelError(
+            return (
                 f"export: {name} is {tuple(here.shape)} {here.dtype} in the file and "
                 f"{tuple(there.shape)} {there.dtype} in the library, for images of "
-                f"{said.size[0]}x{said.size[1]}. Give --size HxW, for a file of one size."
+                f"{said.size[0]}x{said.size[1]}."
             )
         if name == CLASSES:
             off = (here != there) & ~_tied(said)
@@ -149,7 +154,8 @@ def _take(
             largest = torch.where(here == there, 0, far).max().item()
             found.largest[name] = max(found.largest.get(name, 0.0), largest)
         if bool(off.any()):
-            raise ModelError(_differing(name, here, there, off, found))
+            return _differing(name, here, there, off, found)
+    return ""
 
 
 def _tied(prediction: Prediction) -> Tensor:
@@ -164,6 +170,5 @@ def _differing(name: str, here: Tensor, there: Tensor, off: Tensor, found: Parit
     return (
         f"export: expected the file to say what the library says, but {name} differs at "
         f"{int(off.sum())} of {off.numel()} places of images of {size[0]}x{size[1]}: at "
-        f"{place} it is {here[place].item():.6g}, not {there[place].item():.6g}. No file is "
-        f"written. Give --size HxW, for a file of one size, or leave {name} out."
+        f"{place} it is {here[place].item():.6g}, not {there[place].item():.6g}."
     )
