@@ -47,7 +47,7 @@ def export_command(
     json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Write a network with its doubts into one file, once it says what the library says."""
+    """A network with its doubts in one file, ONNX or torch.export, held to the library."""
     import json as json_text
 
     from doubtmap.calibration import Calibrated, load_calibrator

@@ -55,7 +55,9 @@ def write_onnx(
             f"export: expected onnx and onnxruntime, found no {error.name}. Install with {INSTALL}."
         ) from error
     names = list(about["outputs"])
-    old = "dynamo" in inspect.signature(torch.onnx.export).parameters
+    # The older exporter, which takes a tenth of the time, and sizes that code computes with.
+    known = inspect.signature(torch.onnx.export).parameters
+    older: dict[str, Any] = {"dynamo": False} if "dynamo" in known else {}
     with _written_down("ONNX"), Pooled():
         torch.onnx.export(
             _Tuple(graph),
@@ -65,7 +67,7 @@ def write_onnx(
             output_names=names,
             dynamic_axes=_axes(names, free),
             opset_version=OPSET,
-            **({"dynamo": False} if old else {}),
+            **older,
         )
     model = onnx.load(str(path))
     model.producer_name, model.producer_version = "doubtmap", __version__

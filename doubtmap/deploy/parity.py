@@ -105,7 +105,7 @@ def batches(sizes: Sequence[tuple[int, int]], bytes: bool) -> Iterator[Tensor]:
         images = torch.stack([_image(size, 100 * seed + number) for number in range(count)])
         images = (images * 255).round() / 255
         given = (images * 255).round().byte() if bytes else images
-        yield from given[: count - 2].split(1)
+        yield from torch.split(given[: count - 2], 1)
         yield given[count - 2 :]
 
 

@@ -36,7 +36,8 @@ def resize(
         `(B, K, H, W)`.
     """
     if covered is not None and recording(maps) and all(map(_is_whole, covered)):
-        return _whole(maps, covered, align_corners)[..., : size[0], : size[1]]
+        part = _whole(maps, covered, align_corners)[..., : size[0], : size[1]]
+        return part.clone(memory_format=torch.contiguous_format)
     if same_grid(maps, size, covered):
         return maps
     if covered is None or tuple(covered) == tuple(size):

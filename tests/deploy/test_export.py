@@ -191,7 +191,8 @@ def test_the_file_knows_itself_and_is_opened_again(tmp_path):
 
 
 def test_a_program_of_torch_export_is_opened_again(tmp_path):
-    segmenter, path = exported(tmp_path, Tiny(), "entropy", "net.pt2", format="pt2", logits=True)
+    network = nn.Conv2d(3, 4, 1)
+    segmenter, path = exported(tmp_path, network, "max_logit", "n.pt2", format="pt2", logits=True)
     again = load(str(path), trust=True)
     assert again.source.preprocessing.origin == "inside the file, by doubtmap export"
     images = torch.rand(1, 3, 44, 72)
