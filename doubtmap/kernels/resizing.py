@@ -36,8 +36,7 @@ def resize(
         `(B, K, H, W)`.
     """
     if covered is not None and recording(maps) and all(map(_is_whole, covered)):
-        part = _whole(maps, covered, align_corners)[..., : size[0], : size[1]]
-        return part.clone(memory_format=torch.contiguous_format)
+        return _corner(_whole(maps, covered, align_corners), size)
     if same_grid(maps, size, covered):
         return maps
     if covered is None or tuple(covered) == tuple(size):
@@ -64,6 +63,17 @@ def _whole(maps: Tensor, covered: tuple[float, float], align_corners: bool) -> T
     if tuple(maps.shape[-2:]) == tuple(covered):
         return maps
     return F.interpolate(maps, covered, mode="bilinear", align_corners=align_corners)  # type: ignore[arg-type]
+
+
+def _corner(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """The top left of maps; for `torch.export` by choice, since of a view it asks for its strides.
+
+    Its program would then refuse images that fill the area.
+    """
+    if torch._C._get_tracing_state() is not None:
+        return maps[..., : size[0], : size[1]]
+    rows, columns = (torch.arange(side, device=maps.device) for side in size)
+    return maps.index_select(2, rows).index_select(3, columns)
 
 
 def resize_logits(

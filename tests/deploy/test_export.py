@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from tiny_networks import Tiny
+from tiny_networks import Queries, Tiny
 from torch import nn
 from typer.testing import CliRunner
 
@@ -85,6 +85,7 @@ def networks(name):
         "padded": partial(Padded, 5),
         "binary": partial(Padded, 1),
         "pyramid": Pyramid,
+        "queries": Queries,
     }[name]()
 
 
@@ -101,15 +102,16 @@ def said_by(path, images):
     return {name: torch.from_numpy(array) for name, array in zip(names, arrays)}
 
 
-@pytest.mark.parametrize("name", ["quarter", "padded", "binary", "pyramid"])
+@pytest.mark.parametrize("name", ["quarter", "padded", "binary", "pyramid", "queries"])
 def test_the_file_gives_what_the_library_gives(tmp_path, name):
     """At a size that neither the exporter nor the parity has seen, in a batch of three."""
-    segmenter, path = exported(tmp_path, networks(name), OF_LOGITS)
+    scores = "rejected,entropy" if name == "queries" else OF_LOGITS
+    segmenter, path = exported(tmp_path, networks(name), scores)
     images = torch.rand(3, 3, 41, 118)
     found, prediction = said_by(path, images), segmenter(images)
     assert found["classes"].dtype == torch.uint8
     assert torch.equal(found.pop("classes").long(), prediction.classes)
-    assert list(found) == list(parse_scores(OF_LOGITS))
+    assert list(found) == list(parse_scores(scores))
     for score, values in found.items():
         wanted = parse_scores(score)[score](prediction)
         torch.testing.assert_close(values, wanted, rtol=1e-4, atol=1e-4)
