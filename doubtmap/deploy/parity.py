@@ -94,7 +94,7 @@ def compared(
 
 
 def batches(sizes: Sequence[tuple[int, int]], bytes: bool) -> Iterator[Tensor]:
-    """32 images, drawn streets and noise, of each size in turn; the last of a size as a pair.
+    """32 images, drawn streets and noise, of each size in turn; the last three of a size together.
 
     Args:
         sizes: height and width in pixels.
@@ -105,8 +105,8 @@ def batches(sizes: Sequence[tuple[int, int]], bytes: bool) -> Iterator[Tensor]:
         images = torch.stack([_image(size, 100 * seed + number) for number in range(count)])
         images = (images * 255).round() / 255
         given = (images * 255).round().byte() if bytes else images
-        yield from torch.split(given[: count - 2], 1)
-        yield given[count - 2 :]
+        yield from torch.split(given[: max(0, count - 3)], 1)
+        yield given[-3:]
 
 
 def _image(size: tuple[int, int], seed: int) -> Tensor:

@@ -383,8 +383,11 @@ class NetworkSegmenter:
 def queries_in(answer: Answer) -> tuple[Tensor, Tensor]:
     """Class and mask logits of all images that a network was given."""
     pairs = [queries_of(part) for part in answer.parts]
-    both = [torch.cat(each)[: len(answer.given)] for each in zip(*(p for p in pairs if p))]
-    return both[0], both[1]
+    both = [torch.cat(each) for each in zip(*(p for p in pairs if p))]
+    if recording(answer.given):  # of one run, without filling
+        return both[0], both[1]
+    count = len(answer.given)
+    return both[0][:count], both[1][:count]
 
 
 def _own(reading: Reading, scores: Tensor) -> Native:
