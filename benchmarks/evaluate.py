@@ -87,7 +87,7 @@ def against_forward(given: Namespace) -> Iterator[Row]:
     given.conditions |= {"threads": torch.get_num_threads(), "rounds": given.rounds}
     for clock, seconds in (("wall", wall), ("processor", cpu)):
         ratio = seconds["evaluate"] / seconds["forward"]
-        yield {"name": clock, "images": len(images), **seconds, "ratio": ratio}
+        yield {"set": "CamVid", "name": clock, "images": len(images), **seconds, "ratio": ratio}
 
 
 def made(height: int, width: int, classes: int = 11) -> tuple[Prediction, torch.Tensor]:
@@ -121,10 +121,10 @@ def growth(given: Namespace) -> Iterator[Row]:
     names = SCORES.removesuffix(",gradient").split(",")
     for count in (1, 2, 4, 6):
         taken = into_sums(",".join(names[:count]), 360, 480, given.rounds)
-        yield {"name": "scores", "scores": count, "seconds": taken}
+        yield {"set": "growth", "name": "scores", "scores": count, "seconds": taken}
     for height, width in ((180, 240), (360, 480), (720, 960), (1024, 2048)):
         taken = into_sums("entropy", height, width, given.rounds)
-        yield {"name": "pixels", "pixels": height * width, "seconds": taken}
+        yield {"set": "growth", "name": "pixels", "pixels": height * width, "seconds": taken}
     prediction, label = made(360, 480)
     maps = score_maps(prediction, parse_scores("entropy"))
     for replicates in (20, 100, 300, 1000):
@@ -133,7 +133,7 @@ def growth(given: Namespace) -> Iterator[Row]:
             tally.take(observe(index, "image", prediction, label, maps))
         work: Work = {"figures": lambda tally=tally: measure_scores(tally)}  # type: ignore[misc]
         taken = best_of(work, given.rounds, time.process_time)["figures"]
-        yield {"name": "replicates", "replicates": replicates, "seconds": taken}
+        yield {"set": "growth", "name": "replicates", "replicates": replicates, "seconds": taken}
 
 
 def others(given: Namespace) -> Iterator[Row]:
@@ -187,7 +187,14 @@ def others(given: Namespace) -> Iterator[Row]:
     for name, call in work.items():
         figures = dict(zip(("auprc", "auroc", "fpr95", "ece"), call()))
         ratio = cpu[name] / cpu["doubtmap"]
-        yield {"name": name, "wall": wall[name], "processor": cpu[name], "ratio": ratio, **figures}
+        yield {
+            "set": "drawn",
+            "name": name,
+            "wall": wall[name],
+            "processor": cpu[name],
+            "ratio": ratio,
+            **figures,
+        }
 
 
 def same(file: Path, shared: Path = Path("../shared"), count: int = 6) -> None:

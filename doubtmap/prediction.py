@@ -189,7 +189,7 @@ class Prediction:
                 f"{tuple(self.features.shape)} and {shape}."
             )
         kept = self.classes_of
-        if kept is not None and (len(kept.native_logits), kept.size) != (shape[0], self.size):
+        if kept is not None and (kept.native_logits.shape[0], kept.size) != (shape[0], self.size):
             raise UsageError(
                 f"Prediction: expected to keep the classes of a prediction of {shape[0]} images of "
                 f"{self.size}, got {len(kept.native_logits)} of {kept.size}."

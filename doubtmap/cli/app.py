@@ -27,6 +27,10 @@ VERBS = {
         USE,
         "Unknown objects as things: COCO and GeoJSON files, a table, and pictures.",
     ),
+    "export": (
+        USE,
+        "A network with its doubts in one file, ONNX or torch.export, held to the library.",
+    ),
     "fit": (
         LEARN,
         "Fit to a network and images; then --scores SCORE:FILE, or review --segments FILE.",

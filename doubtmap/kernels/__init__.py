@@ -8,11 +8,11 @@ from doubtmap.kernels.fused import (
     available,
     log_feature_norm,
     log_weight_norm,
-    recording,
     resized_divergence,
     resized_statistics,
 )
 from doubtmap.kernels.labelled import edges_of, moments, segments_of, summed_probabilities
+from doubtmap.kernels.recording import recording
 from doubtmap.kernels.reference import Label, PixelStatistics, Variant, pixel_statistics
 from doubtmap.kernels.resizing import at_least_float32, resize, resize_logits
 

@@ -12,10 +12,10 @@ import os
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensor
 
 from doubtmap.errors import UsageError
 from doubtmap.kernels import compiled, reference, triton_pass
+from doubtmap.kernels.recording import recording
 from doubtmap.kernels.reference import Label, PixelStatistics, Variant
 from doubtmap.kernels.resizing import at_least_float32, resize, resize_logits, same_grid
 
@@ -218,21 +218,6 @@ def _for_triton(x: Tensor, size: tuple[int, int]) -> bool:
         and x.device.type == triton_pass.device_type()
         and available(x.device.type)["kernels"] == "triton"
         and size[0] * size[1] <= _MOST_PIXELS
-    )
-
-
-def recording(x: Tensor) -> bool:
-    """Whether the calls on a tensor are written down as a graph rather than answered.
-
-    While a graph is traced, exported or compiled, under `vmap` and for fake tensors there are no
-    numbers to look at, and what C writes into memory of its own is no part of the graph: PyTorch's
-    operators do the work then.
-    """
-    return (
-        torch._C._get_tracing_state() is not None
-        or torch.compiler.is_compiling()
-        or torch._C._functorch.is_functorch_wrapped_tensor(x)
-        or isinstance(x, FakeTensor)
     )
 
 

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from doubtmap.kernels.recording import recording
+
 Label = Literal["predicted", "uniform"]
 Variant = Literal["exact", "published"]
 
@@ -75,9 +77,16 @@ def uniform_divergence(logits: Tensor, temperature: float) -> Tensor:
     """
     log_p = (logits / temperature).log_softmax(1)
     log_u = -math.log(log_p.shape[1])
-    log_m = torch.logaddexp(log_p, torch.full_like(log_p[:1, :1, :1, :1], log_u)) - math.log(2)
+    log_m = _log_added(log_p, log_u) - math.log(2)
     to_mixture = (log_p.exp() * (log_p - log_m)).sum(1) + (log_u - log_m).mean(1)
     return (to_mixture / 2).clamp_min(0)
+
+
+def _log_added(x: Tensor, constant: float) -> Tensor:
+    """`log(exp(x) + exp(constant))`."""
+    if recording(x):  # ONNX has no such operator
+        return x.clamp_min(constant) + torch.log1p((-(x - constant).abs()).exp())
+    return torch.logaddexp(x, torch.full_like(x[:1, :1, :1, :1], constant))
 
 
 def log_weight_norm(logits: Tensor, p: float, label: Label, variant: Variant) -> Tensor:

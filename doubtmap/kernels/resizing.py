@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from doubtmap.kernels.recording import recording
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Half precision becomes float32; float32 and float64 stay."""
@@ -33,6 +35,8 @@ def resize(
     Returns:
         `(B, K, H, W)`.
     """
+    if covered is not None and recording(maps) and all(map(_is_whole, covered)):
+        return _corner(_whole(maps, covered, align_corners), size)
     if same_grid(maps, size, covered):
         return maps
     if covered is None or tuple(covered) == tuple(size):
@@ -48,6 +52,30 @@ def resize(
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def _is_whole(side: object) -> bool:
+    """Whether a length is a whole number of pixels, as a graph writes lengths down."""
+    of_tensor = isinstance(side, Tensor) and not side.is_floating_point()
+    return of_tensor or isinstance(side, int | torch.SymInt)
+
+
+def _whole(maps: Tensor, covered: tuple[float, float], align_corners: bool) -> Tensor:
+    """All of the area: in a graph the image may fill it for one size and not for another."""
+    if tuple(maps.shape[-2:]) == tuple(covered):
+        return maps
+    return F.interpolate(maps, covered, mode="bilinear", align_corners=align_corners)  # type: ignore[arg-type]
+
+
+def _corner(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """The top left of maps; for `torch.export` by choice, since of a view it asks for its strides.
+
+    Its program would then refuse images that fill the area.
+    """
+    if torch._C._get_tracing_state() is not None:
+        return maps[..., : size[0], : size[1]]
+    rows, columns = (torch.arange(side, device=maps.device) for side in size)
+    return maps.index_select(2, rows).index_select(3, columns)
+
+
 def resize_logits(
     native_logits: Tensor,
     size: tuple[int, int],
@@ -59,7 +87,7 @@ def resize_logits(
     Classes masked with the lowest float must not become infinite by interpolation.
     """
     logits = at_least_float32(native_logits)
-    if not same_grid(logits, size, covered):
+    if recording(logits) or not same_grid(logits, size, covered):
         logits = logits.clamp(-1e37, 1e37)
     return resize(logits, size, covered, align_corners)
 

@@ -7,6 +7,7 @@ float32 there are, whatever the range of a score.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,6 +55,15 @@ def top_of_step(step: int) -> float:
         True
     """
     key = ((step - STEPS // 2) << 16) | 0xFFFF
-    key -= key == -1  # that of -0.0, which is 0.0 here
+    return number(key - (key == -1))  # that of -0.0, which is 0.0 here
+
+
+def number(key: int) -> float:
+    """The float32 number of a whole number, as `ordered` gives it.
+
+    Example:
+        >>> number(int(ordered(torch.tensor(-0.5))))
+        -0.5
+    """
     bits = key if key >= 0 else key ^ 0x7FFFFFFF
-    return torch.tensor(bits, dtype=torch.int32).view(torch.float32).item()
+    return float(np.array(bits, np.int32).view(np.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import zipfile
@@ -23,6 +24,38 @@ from doubtmap.models.huggingface import INSTALL
 from doubtmap.models.module import explained, window_of
 from doubtmap.models.preprocessing import FixedSize, Preprocessing
 from doubtmap.prediction import Window
+
+ABOUT, LOGITS = "doubtmap.json", "native_logits"
+"""Of files of `doubtmap export`: what they say about themselves, and the output to score."""
+
+
+def of_doubtmap(text: str, path: Path, bands: int = 3) -> tuple[Preprocessing, tuple[str, ...]]:
+    """How images are given to a file of `doubtmap export`, and its class names.
+
+    Args:
+        text: what the file says about itself.
+        path: of the file.
+        bands: of its images.
+
+    Raises:
+        ModelError: for a file without native logits, with what can be done.
+    """
+    try:
+        said = json.loads(text)
+        outputs, names = said["outputs"], tuple(map(str, said["classes"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(
+            f"{path}: expected a file of doubtmap export, but what it says about itself cannot be "
+            f"read. Export it again."
+        ) from error
+    if LOGITS not in outputs:
+        raise ModelError(
+            f"{path}: expected {LOGITS} among the outputs of a file of doubtmap export, got "
+            f"{', '.join(map(str, outputs))}, of which no other score can be made. Run the file "
+            f"itself, or export it again with --native-logits."
+        )
+    origin = "inside the file, by doubtmap export"
+    return Preprocessing((0.0,) * bands, (1.0,) * bands, origin=origin), names
 
 
 def open_exported(
@@ -79,6 +112,8 @@ def exported_source(
     backend = ExportedBackend(program, path or Path("ExportedProgram"), device)
     fixed = backend.fixed_size
     told, names = beside(path) if path else (None, ())
+    if path and (about := _about(path)):
+        told, names = of_doubtmap(about, path)
     how = told or Preprocessing()
     if fixed:
         how = replace(how, size=FixedSize(*fixed), window=None)
@@ -222,6 +257,13 @@ def _user_inputs(program: torch.export.ExportedProgram) -> list[Tensor]:
     nodes = (n for n in program.graph.nodes if n.op == "placeholder" and n.name in names)
     values = (node.meta.get("val") for node in nodes)
     return [value for value in values if isinstance(value, Tensor)]
+
+
+def _about(path: Path) -> str:
+    """What a file of `doubtmap export` says about itself; nothing for any other."""
+    with zipfile.ZipFile(path) as archive:
+        found = [name for name in archive.namelist() if name.endswith(f"/extra/{ABOUT}")]
+        return archive.read(found[0]).decode("utf-8", "replace") if found else ""
 
 
 def _refuse_compiled(path: Path) -> None:

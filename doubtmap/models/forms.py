@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import ModelError
-from doubtmap.kernels import at_least_float32
+from doubtmap.kernels import at_least_float32, recording
 
 Kind = Literal["logits", "softmax", "log_softmax", "sigmoid", "queries", "unknown"]
 Activation = Literal["none", "softmax", "sigmoid"]
@@ -193,7 +193,11 @@ def masked(scores: Tensor) -> tuple[Tensor, int]:
     Returns:
         The scores, and how many classes are switched off.
     """
-    if not scores.is_floating_point() or math.isfinite(scores.sum().item()):
+    if not scores.is_floating_point():
+        return scores, 0
+    if recording(scores):
+        return scores.clamp_min(max(MASKED, torch.finfo(scores.dtype).min / 2)), 0
+    if math.isfinite(scores.sum().item()):
         return scores, 0
     off = (scores == -math.inf).all(3).all(2).all(0)
     if not bool(off.any()) or bool(off.all()):

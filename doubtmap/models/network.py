@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.kernels import at_least_float32
+from doubtmap.kernels import at_least_float32, recording
 from doubtmap.models.backend import Answer, Backend, LastLayer, Runner, Source, Tap, weights_of
 from doubtmap.models.classifiers import best_fit, reproducing
 from doubtmap.models.forms import logarithm
 from doubtmap.models.module import check_layer, output_of
 from doubtmap.models.outputs import queries_of, query_scores
-from doubtmap.models.preprocessing import Resize, checked_images
+from doubtmap.models.preprocessing import ImageSize, Resize, checked_images
 from doubtmap.models.studying import (
     NOT_FINITE,
     Asked,
@@ -268,7 +268,9 @@ class NetworkSegmenter:
         answer = self._runner(x, self.layers)
         classes, masks = queries_in(answer)
         scores, accepted = query_scores(classes, masks, answer.sides)
-        self._shape = Shape(max(1, round(answer.sides[0] / masks.shape[-2])), None, False)
+        if not recording(x):
+            stride = max(1, round(answer.sides[0] / masks.shape[-2]))
+            self._shape = Shape(stride, None, False)
         seen = (x.shape[-2], x.shape[-1])  # without the padding
         return answer, Prediction(
             logarithm(_resized(scores[..., : seen[0], : seen[1]], size)),
@@ -314,23 +316,29 @@ class NetworkSegmenter:
         self, reading: Reading, x: Tensor, size: tuple[int, int]
     ) -> tuple[Answer, Prediction]:
         answer, scores = answered(self._runner, reading, x, self._taps(reading))
-        if not reading.decided:
+        if not reading.decided and not recording(x):
             before, reading = reading, self._settled(reading, answer, scores, x)
             if self._taps(reading) != self._taps(before):
                 answer, scores = answered(self._runner, reading, x, self._taps(reading))
         margin = self._runner.margin
         sides = (answer.sides[0] - 2 * margin, answer.sides[1] - 2 * margin)
         native = self._native(reading, answer, scores, sides)
-        self._shape = Shape(
-            max(1, round(sides[0] / native.logits.shape[-2])),
-            None if native.features is None else native.features.shape[1],
-            native.align_corners,
-        )
-        whole = (x.shape[-2], x.shape[-1]) == sides
+        if not recording(x):
+            self._shape = Shape(
+                max(1, round(sides[0] / native.logits.shape[-2])),
+                None if native.features is None else native.features.shape[1],
+                native.align_corners,
+            )
+        how = self.source.preprocessing.size
+        if recording(x):
+            whole = self._runner.divisor is None
+        else:
+            whole = (x.shape[-2], x.shape[-1]) == sides
+        area = sides if isinstance(how, ImageSize) else _covered(sides, size, x)
         return answer, Prediction(
             native.logits,
             size,
-            covered=None if whole else _covered(sides, size, x),
+            covered=None if whole else area,
             align_corners=native.align_corners,
             features=native.features,
             features_missing=native.missing,
@@ -381,8 +389,11 @@ class NetworkSegmenter:
 def queries_in(answer: Answer) -> tuple[Tensor, Tensor]:
     """Class and mask logits of all images that a network was given."""
     pairs = [queries_of(part) for part in answer.parts]
-    both = [torch.cat(each)[: len(answer.given)] for each in zip(*(p for p in pairs if p))]
-    return both[0], both[1]
+    both = [torch.cat(each) for each in zip(*(p for p in pairs if p))]
+    if recording(answer.given):  # of one run, without filling
+        return both[0], both[1]
+    count = len(answer.given)
+    return both[0][:count], both[1][:count]
 
 
 def _own(reading: Reading, scores: Tensor) -> Native:

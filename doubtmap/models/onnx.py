@@ -22,6 +22,7 @@ from doubtmap.models.backend import (
     hash_of_files,
     sha256_of,
 )
+from doubtmap.models.exported import of_doubtmap
 from doubtmap.models.foreign import SEMANTIC, beside, names_of
 from doubtmap.models.module import window_of
 from doubtmap.models.preprocessing import FixedSize, Preprocessing
@@ -78,6 +79,8 @@ def open_onnx(path: Path, device: torch.device | str | None = None) -> Source:
     fixed = backend.fixed_size
     told, names = beside(path)
     how = _inside(model.graph, backend) or told or _of_ultralytics(model) or Preprocessing()
+    if about := next((p.value for p in model.metadata_props if p.key == "doubtmap"), ""):
+        how, names = of_doubtmap(about, path, backend.bands or 3)
     if fixed:
         how = replace(how, size=FixedSize(*fixed), window=None)
     notes = fixed_notes(fixed, backend.fixed_batch)

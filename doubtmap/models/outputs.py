@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.kernels import at_least_float32
+from doubtmap.kernels import at_least_float32, recording
 
 MAIN = ("out", "logits", "main", "output", "sem_seg", "seg_logits", "pred", "semantic", "seg")
 """Names of the output that is meant, where there are several."""
@@ -253,9 +253,13 @@ def query_scores(
         Kirillov, 2021), section 3.4, https://arxiv.org/abs/2107.06278
     """
     classes = at_least_float32(class_logits).softmax(-1)[..., :-1]
-    weights = torch.cat([classes, classes.amax(-1, keepdim=True)], -1).mT
+    weights = torch.cat([classes, classes.amax(-1, keepdim=True)], -1).transpose(1, 2)
     masks = at_least_float32(mask_logits)
     height, width = size or (masks.shape[-2], masks.shape[-1])
+    if recording(masks):
+        part = F.interpolate(masks, (height, width), mode="bilinear").sigmoid()
+        scores = (weights @ part.flatten(2)).view(masks.shape[0], -1, height, width)
+        return scores[:, :-1], scores[:, -1]
     whole = masks.new_empty(len(masks), weights.shape[1], height, width)
     step = max(1, BAND // (len(masks) * masks.shape[1] * width))
     for top in range(0, height, step):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import UsageError
+from doubtmap.kernels import recording
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -132,7 +133,9 @@ class Preprocessing:
         """
         images = self._banded(images)
         size = self.size((images.shape[-2], images.shape[-1]))
-        if size != tuple(images.shape[-2:]):
+        if recording(images) and not isinstance(self.size, ImageSize):
+            images = self._resized_by_products(images, size)
+        elif size != tuple(images.shape[-2:]):
             images = self._resized(images, size)
         if self.window is not None:
             bottom, right = (max(0, self.window - side) for side in images.shape[-2:])
@@ -185,6 +188,43 @@ class Preprocessing:
             images = (images.clamp(0, 1) * 255).round() / 255
         return images
 
+    def _resized_by_products(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """The same for a graph, whose operators know no antialiasing, or not the same one."""
+        if self.resample == "nearest":
+            return self._resized(images, size)
+        down, across = (
+            shares(side, to, self.resample).to(images) for side, to in zip(images.shape[-2:], size)
+        )
+        images = images @ across.T
+        images = (images.clamp(0, 1) * 255).round() / 255 if self.levels else images
+        images = (down @ images).clamp(0, 1)
+        return (images * 255).round() / 255 if self.levels else images
+
+
+def shares(side: int, to: int, resample: Resample) -> Tensor:
+    """What each pixel of an axis gives to each of its resized pixels, antialiased.
+
+    Args:
+        side: pixels of the axis.
+        to: pixels that it is resized to.
+        resample: `bilinear`, or `bicubic` with a = -0.5, as Pillow and PyTorch have it.
+
+    Returns:
+        `(to, side)` float64; rows sum to 1.
+    """
+    step = side / torch.tensor(to, dtype=torch.float64)
+    wide = step.clamp_min(1)
+    centre = (torch.arange(to, dtype=torch.float64) + 0.5) * step
+    pixel = torch.arange(side, dtype=torch.float64) + 0.5
+    away = ((pixel - centre[:, None]) / wide).abs()
+    if resample == "bilinear":
+        weights = (1 - away).clamp_min(0)
+    else:
+        near = (1.5 * away - 2.5) * away * away + 1
+        far = ((-0.5 * away + 2.5) * away - 4) * away + 2
+        weights = torch.where(away < 1, near, far) * (away < 2)
+    return weights / weights.sum(1, keepdim=True)
+
 
 def checked_images(images: Tensor, bands: int = 3) -> Tensor:
     """Check a batch at the door and bring it to floating point.
@@ -217,6 +257,8 @@ def checked_images(images: Tensor, bands: int = 3) -> Tensor:
             f"segmenter: expected float images in [0, 1] or uint8, got {images.dtype}. Convert "
             f"with images.to(torch.uint8)."
         )
+    if recording(images):
+        return images.float()
     low, high = (bound.item() for bound in images.aminmax())
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise UsageError(
@@ -244,5 +286,18 @@ def padded_to(x: Tensor, divisor: int) -> Tensor:
     Returns:
         `(B, 3, H', W')`, the image in its top left corner.
     """
+    if recording(x):
+        return _padded_by_choice(x, divisor)
     bottom, right = (math.ceil(side / divisor) * divisor - side for side in x.shape[-2:])
     return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
+
+
+def _padded_by_choice(x: Tensor, divisor: int) -> Tensor:
+    """The same for a graph, in which an image of another size may need no padding."""
+    if divisor == 1:
+        return x
+    for axis in (2, 3):
+        side = x.shape[axis]
+        places = torch.arange((side + divisor - 1) // divisor * divisor, device=x.device)
+        x = x.index_select(axis, places.clamp(max=side - 1))
+    return x

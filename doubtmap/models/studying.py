@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.kernels import recording
 from doubtmap.models.backend import Answer, LastLayer, Runner, Source, Tap
 from doubtmap.models.classifiers import Classifier, best_fit, find_classifier
 from doubtmap.models.forms import (
@@ -114,6 +115,8 @@ def answered(
     for _ in range(3):
         answer = runner(x, taps)
         scores = _scores(reading, answer)
+        if recording(x):  # of what was studied before
+            return answer, scores
         grid, sides = tuple(scores.shape[-2:]), answer.sides
         shown = (sides[0] - 2 * runner.margin, sides[1] - 2 * runner.margin)
         if fits(grid, shown) or (runner.stretched and not runner.margin):
@@ -177,6 +180,8 @@ def _followed(
 def _scores(reading: Reading, answer: Answer) -> Tensor:
     """The output that is taken, classes on axis 1, one for each image."""
     parts = [_taken(reading, part) for part in answer.parts]
+    if recording(answer.given):
+        return masked(parts[0])[0]
     if other := [len(part) for part in parts if len(part) != answer.at_once]:
         raise ModelError(
             f"network: expected one output for each of {answer.at_once} images, got {other[0]}. "

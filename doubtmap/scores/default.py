@@ -118,14 +118,14 @@ def terms(logits: Tensor, across: float = 0) -> tuple[Tensor, Tensor, Tensor]:
     p = log_p.exp()
     entropy = averaged(-(log_p * p).sum(1, keepdim=True), fine)[:, 0]
     p = averaged(p, fine)
-    unsure = 0.5 * (smoothed(entropy, max(1.0, 2 * p.shape[-1] / ACROSS)) + 1e-6).log()
+    unsure = 0.5 * (smoothed(entropy, max(1.0, 2 * float(p.shape[-1]) / ACROSS)) + 1e-6).log()
     squares = [samples(pixels, p.shape[-1], across) for pixels in SQUARES]
     return unsure, _log_islands(p, squares[0], "mean"), _log_islands(p, squares[1], "geometric")
 
 
 def fineness(maps: Tensor) -> int:
     """Samples that are averaged to one, so that about `ACROSS` are left in a row; 1: none."""
-    return max(1, round(maps.shape[-1] / ACROSS))
+    return max(1, round(float(maps.shape[-1]) / ACROSS))
 
 
 def _log_islands(p: Tensor, square: int, sides: Sides) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError
+from doubtmap.kernels import recording
 from doubtmap.prediction import Prediction
 from doubtmap.scores.inner_features import OUTSIDE, native_labels, probabilities_on
 from doubtmap.scores.smoothing import smoothed
@@ -186,7 +187,11 @@ def relative(strange: Tensor, inside: Tensor | None = None) -> Tensor:
         inside: `(h, w)`, what of it lies in the image, not in the padding; None: all.
     """
     seen = strange.flatten(1) if inside is None else strange[:, inside]
-    return strange - seen.median(1).values[:, None, None] / 2
+    if recording(strange):  # ONNX knows no median
+        middle = seen.sort(1).values[:, (int(seen.shape[1]) - 1) // 2]
+    else:
+        middle = seen.median(1).values
+    return strange - middle[:, None, None] / 2
 
 
 def in_image(prediction: Prediction, grid: tuple[int, ...]) -> Tensor | None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError
+from doubtmap.kernels import recording
 from doubtmap.kernels.resizing import nearest_pixels
 from doubtmap.prediction import Prediction
 
@@ -48,17 +49,16 @@ def inner_features(
         z = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     else:
         z = prediction.require_features(score).float()
-    if not bool(torch.isfinite(z.sum())) and not bool(torch.isfinite(z).all()):
+    if not recording(z) and not bool(torch.isfinite(z.sum())) and not bool(torch.isfinite(z).all()):
         raise DataError(
             f"{score}: expected finite features, got NaN or infinity. Run the network in float32."
         )
-    rows = z.flatten(
-        2
-    ).mT.contiguous()  # a pixel's features side by side, as all that follows reads
+    # A pixel's features side by side, as all that follows reads.
+    rows = z.flatten(2).transpose(1, 2).contiguous()
     if scale == "unit":
         length: Tensor = torch.linalg.vector_norm(rows, dim=2, keepdim=True)
         rows = rows / length.clamp_min(torch.finfo(z.dtype).tiny)
-    return rows.view(len(z), *z.shape[-2:], z.shape[1]).permute(0, 3, 1, 2)
+    return rows.view(z.shape[0], *z.shape[-2:], z.shape[1]).permute(0, 3, 1, 2)
 
 
 def native_labels(

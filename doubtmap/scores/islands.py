@@ -76,7 +76,7 @@ def samples(pixels: float, width: int, across: float) -> int:
         width: of the grid, in samples.
         across: of the grid, in pixels.
     """
-    return max(1, round(pixels * width / across))
+    return max(1, round(float(pixels * width / across)))
 
 
 def islands(probabilities: Tensor, sides: Sides) -> Tensor:
@@ -89,9 +89,9 @@ def islands(probabilities: Tensor, sides: Sides) -> Tensor:
     Returns:
         `(B, h, w)` in [0, 1].
     """
-    p, (height, width) = probabilities, probabilities.shape[-2:]
+    p, (height, width) = probabilities, map(int, probabilities.shape[-2:])
     other = 1 - p
-    best = p.new_zeros(len(p), height, width)
+    best = p.new_zeros(p.shape[0], height, width)
     for part in PARTS:
         reach = max(1, width // part)
         across, down = _ahead(width, reach, p), _ahead(height, reach, p)

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from doubtmap.kernels.steps import ordered
+from doubtmap.kernels import recording
+from doubtmap.kernels.steps import number, ordered
 
 CELLS = 1 << 14
 """Of the table, at most."""
@@ -72,6 +73,8 @@ class Curve:
         Returns:
             The same shape, float32.
         """
+        if recording(values):
+            return self._recorded(values)
         start, change = self._table(values.device)
         flat = values.contiguous().view(-1)
         result = torch.empty_like(flat)
@@ -83,6 +86,27 @@ class Curve:
             low, rise = start.index_select(0, cell), change.index_select(0, cell)
             torch.addcmul(low, within, rise, out=result[part])
         return result.view(values.shape)
+
+    def _recorded(self, values: Tensor) -> Tensor:
+        """The same for a graph, whose operators do not see bits: a search for the cell.
+
+        No cell is wider than an octave, within which keys are linear in the numbers.
+        """
+        start, change = self._table(values.device)
+        first = self._ends[0] >> self._shift
+        largest = torch.finfo(torch.float32).max
+        keys = [(first + cell) << self._shift for cell in range(len(start) + 1)]
+        edges = torch.tensor([number(key) for key in keys], device=values.device)
+        edges = edges.nan_to_num(nan=largest, posinf=largest, neginf=-largest)
+        values = values.clamp(*map(number, self._ends))
+        depth = len(start).bit_length()
+        beyond = torch.full((2**depth + 1 - len(edges),), torch.inf, device=values.device)
+        bounds = torch.cat([edges[:-1], beyond])
+        cell = torch.zeros_like(values, dtype=torch.int64)
+        for step in (2**bit for bit in reversed(range(depth))):
+            cell = torch.where(bounds[cell + step] <= values, cell + step, cell)
+        low, width = edges[cell], edges.diff()[cell]
+        return start[cell] + (values - low) / width * change[cell]
 
     def _keys(self, values: Tensor) -> Tensor:
         """Keys between the ends; those of numbers above 0 are their bits."""

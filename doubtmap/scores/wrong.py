@@ -22,6 +22,7 @@ from torch import Tensor
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Content, FileKind, Origin, Part, read, write
 from doubtmap.files.tables import TEXTS
+from doubtmap.kernels import recording
 from doubtmap.prediction import FittedScore, Prediction, Score, digest_of
 from doubtmap.scores.odds import CELLS, counted, middles
 from doubtmap.scores.rising import Additive, Curve, Numbers, fit_additive, rescaled
@@ -126,6 +127,8 @@ def finite(values: Tensor, name: str) -> Tensor:
         DataError: for NaN or infinities.
     """
     values = values.float()
+    if recording(values):
+        return values
     if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
         raise DataError(
             f"wrong: expected finite values of {name}, got NaN or infinity in "
@@ -240,8 +243,8 @@ class Wrong:
 
     def log_odds(self, prediction: Prediction) -> Tensor:
         """`(B, H, W)` float32, log p / (1 - p); rises exactly with every score."""
-        shape = (len(prediction.native_logits), *prediction.size)
         logits = prediction.native_logits
+        shape = (logits.shape[0], *prediction.size)
         total = torch.zeros(shape, dtype=torch.float32, device=logits.device)
         for text, score, curve in self.used:
             total += curve(finite(score(prediction), text))

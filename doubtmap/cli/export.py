@@ -1,0 +1,91 @@
+"""`doubtmap export`: a network with its doubts in one file that other programs run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from doubtmap.cli.commands import OUTPUT, as_command, command_line, option
+from doubtmap.cli.commands import SCORES as SCORES_GROUP
+from doubtmap.cli.options import Json, Model, Network, Seed, read_input_size, seeded
+from doubtmap.cli.telling import tell
+from doubtmap.errors import UsageError
+
+if TYPE_CHECKING:
+    from doubtmap.deploy.export import Format, Input
+
+
+def export_command(
+    model: Model,
+    network: Network,
+    scores: Annotated[
+        str, option(SCORES_GROUP, "As of doubtmap score; each becomes an output of the file.")
+    ] = "max_softmax,entropy",
+    out: Annotated[Path, option(OUTPUT, "The file to write.", metavar="FILE")] = Path("net.onnx"),
+    format: Annotated[
+        str | None, option(OUTPUT, "onnx or pt2. Default: as --out ends, else onnx.")
+    ] = None,
+    input: Annotated[
+        str, option(OUTPUT, "What images the file takes: float in [0, 1], or uint8.")
+    ] = "float",
+    size: Annotated[
+        str | None,
+        option(OUTPUT, "The one size of images that the file takes. Default: any.", metavar="HxW"),
+    ] = None,
+    native_logits: Annotated[
+        bool,
+        option(
+            OUTPUT,
+            "Give the logits at the network's own resolution, too, so that score and evaluate "
+            "can open the file.",
+            "--native-logits",
+        ),
+    ] = False,
+    json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """A network with its doubts in one file, ONNX or torch.export, held to the library."""
+    import json as json_text
+
+    from doubtmap.calibration import Calibrated, load_calibrator
+    from doubtmap.deploy.export import export
+    from doubtmap.files import check_place
+    from doubtmap.scores.parsing import parse_scores
+
+    seeded(seed)
+    sides = read_input_size("--size", size) if size is not None else None
+    if sides == "image":
+        raise UsageError("--size: expected HxW such as 512x1024, got image. Leave it out.")
+    check_place(out)
+    opened = replace(network, calibrator=None).open(model, seed)
+    calibrator = None
+    about: dict[str, Any] = {"command": command_line(), "calibrator": None}
+    if network.calibrator is not None:
+        calibrator = load_calibrator(network.calibrator)
+        calibrated = Calibrated(opened, calibrator, str(network.calibrator))
+        about["calibrator"] = calibrated.description["calibrator"]
+    form = format or ("pt2" if out.suffix == ".pt2" else "onnx")
+    parity = export(
+        opened,
+        parse_scores(scores),
+        out,
+        calibrator=calibrator,
+        format=cast("Format", form),
+        input=cast("Input", input),
+        size=sides,
+        logits=native_logits,
+        about=about,
+    )
+    typer.echo(json_text.dumps(parity.described(), indent=1) if json else parity.sentence())
+    tell(f"Wrote {out}, and parity.json beside it.")
+
+
+EXAMPLE = """
+doubtmap export demo --scores entropy,max_softmax --out net.onnx
+doubtmap export NETWORK --scores max_softmax --calibrator FILE --input uint8 --out net.onnx
+doubtmap export NETWORK --scores entropy,doubt --size 512x1024 --native-logits --out net.pt2
+"""
+command = as_command("export", export_command, EXAMPLE)

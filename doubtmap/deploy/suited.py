@@ -1,0 +1,111 @@
+"""What can be written down as a graph, and what to do about the rest."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from doubtmap.errors import ModelError, UsageError
+from doubtmap.models import Ensemble, MonteCarloDropout, NetworkSegmenter
+from doubtmap.models.module import ModuleBackend
+from doubtmap.models.preprocessing import EdgeSize
+from doubtmap.prediction import Prediction, Score, Segmenter
+from doubtmap.scores.default import Doubt, doubt
+from doubtmap.scores.density import Density
+from doubtmap.scores.islands import island
+from doubtmap.scores.mahalanobis import Mahalanobis
+from doubtmap.scores.sums import Sum
+from doubtmap.scores.wrong import Wrong
+
+Calibrate = Callable[[Prediction], Prediction]
+
+
+def network_of(segmenter: Segmenter) -> NetworkSegmenter:
+    """The one PyTorch network behind a segmenter.
+
+    Raises:
+        UsageError: for anything else, with what to do.
+    """
+    if isinstance(segmenter, Ensemble | MonteCarloDropout):
+        several = "an ensemble" if isinstance(segmenter, Ensemble) else "passes with dropout"
+        raise UsageError(
+            f"export: expected one network, got {several}, whose runs do not fit into one graph. "
+            f"Export one of them, or a student of them all (docs/dudes.md)."
+        )
+    if not isinstance(segmenter, NetworkSegmenter):
+        raise UsageError(
+            f"export: expected one network that sees its images whole, got "
+            f"{type(segmenter).__name__}. Leave out --tile, or name the network itself."
+        )
+    source = segmenter.source
+    if not isinstance(source.backend, ModuleBackend):
+        raise UsageError(
+            f"export: expected a PyTorch network, got {source.name}, which is exported already. "
+            f"Export from the network that the file was made of."
+        )
+    if source.preprocessing.window is not None:
+        raise UsageError(
+            f"export: expected a network that sees its images whole, but this one sees squares of "
+            f"{source.preprocessing.window} pixels. Give --input-size HxW."
+        )
+    return segmenter
+
+
+def check_sizes(network: NetworkSegmenter, scores: Mapping[str, Score]) -> None:
+    """Refuse what is another computation for each size, where sizes are to be free.
+
+    Raises:
+        UsageError: that asks for a size.
+    """
+    named = [name for name, score in scores.items() if _follows_width(score)]
+    if named:
+        raise UsageError(
+            f"{named[0]}: its squares follow the images' width, so the file can take one size "
+            f"only. Give --size HxW, or leave {named[0]} out."
+        )
+    if isinstance(network.source.preprocessing.size, EdgeSize):
+        raise UsageError(
+            "export: this network's images are resized by a rule over both sides, so the file can "
+            "take one size only. Give --size HxW of your images, or --input-size HxW or image."
+        )
+
+
+def _follows_width(score: Score) -> bool:
+    """Whether it, or a part of it, has squares or a blur that follow the image's width."""
+    if isinstance(score, functools.partial):
+        return _follows_width(score.func)
+    inner = score.scores if isinstance(score, Sum | Wrong) else ()
+    return score in (doubt, island) or isinstance(score, Doubt) or any(map(_follows_width, inner))
+
+
+def check_scores(scores: Mapping[str, Score]) -> None:
+    """Refuse scores that look at numbers to choose what to compute.
+
+    Raises:
+        UsageError: with what to take in their place.
+    """
+    for name, score in scores.items():
+        inner = score.scores if isinstance(score, Sum | Wrong) else (score,)
+        if any(isinstance(part, Density | Mahalanobis) for part in inner):
+            raise UsageError(
+                f"{name}: its Gaussians are chosen by the predicted classes, image by image, which "
+                f"no graph holds. Take doubt:FILE, which looks at inner features too, or leave "
+                f"{name} out."
+            )
+
+
+def scored(prediction: Prediction, scores: Mapping[str, Score]) -> dict[str, Tensor]:
+    """Each score of a prediction.
+
+    Raises:
+        UsageError: where the network has not what a score needs, with what to do.
+    """
+    found = {}
+    for name, score in scores.items():
+        try:
+            found[name] = score(prediction)
+        except ModelError as error:
+            raise UsageError(f"export: {error}") from error
+    return found
