@@ -74,6 +74,13 @@ def score(
     from doubtmap.volumes import write_volumes
 
     kind = kind_of(images)
+    useless = {"--format": format, "--resume": resume, "--skip-bad": skip_bad}
+    useless |= {"--range": range} if kind == "films" else {"--limit": limit}
+    if kind is not None and (given := [name for name, value in useless.items() if value]):
+        raise UsageError(
+            f"score: expected no {', '.join(given)} with {kind}, which have no use for it. Leave "
+            f"it out."
+        )
     seeded(seed)
     segmenter = network.open(model, seed)
     wanted = score_or_usual(scores, segmenter)

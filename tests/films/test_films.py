@@ -129,3 +129,9 @@ def test_the_command_takes_a_film(film, tmp_path, run):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     code, _, error = run("score", "demo", film, tmp_path / "a.png", "--out", tmp_path / "o")
     assert (code, "expected films or other images, got both" in error) == (2, True)
+
+
+def test_options_that_films_have_no_use_for_are_refused(film, tmp_path, run):
+    said = run("score", "demo", film, "--format", "npy", "--resume", "--out", tmp_path / "o")
+    assert (said[0], "expected no --format, --resume with films" in said[2]) == (2, True)
+    assert not (tmp_path / "o").exists()
