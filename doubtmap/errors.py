@@ -4,8 +4,8 @@
 DoubtmapError
 ├── UsageError   what was asked for makes no sense or is misspelt   (command line: exit 2)
 ├── DataError    an image, a label or a result file is not usable   (command line: exit 1)
-├── ModelError   a network cannot be loaded or cannot do what a score needs (exit 1)
-└── Stopped      the user stopped the command                        (exit 1)
+└── ModelError   a network cannot be loaded or cannot do what a score needs (exit 1)
+Stopped          the user stopped the command                        (exit 1)
 ```
 
 Each message is one sentence or two: what was expected, what came, and what to do next.
@@ -34,7 +34,7 @@ class ModelError(DoubtmapError):
     """A network cannot be loaded, or lacks what was asked of it."""
 
 
-class Stopped(DoubtmapError):
+class Stopped(BaseException):  # so that nothing takes it for an error and goes on
     """A signal has stopped a command; what it had done is kept."""
 
 

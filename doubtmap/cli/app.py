@@ -132,7 +132,7 @@ def main() -> None:
     }
     try:
         app(prog_name="doubtmap")
-    except DoubtmapError as error:
+    except (DoubtmapError, Stopped) as error:
         typer.echo(f"doubtmap: {' '.join(str(error).splitlines())}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except (OSError, MemoryError, RuntimeError, ImportError) as error:

@@ -26,7 +26,7 @@ from doubtmap.cli.options import (
     seeded,
 )
 from doubtmap.cli.telling import tell_notes
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError, DoubtmapError, UsageError
 
 RASTERS = ("geotiff", "cog")
 FORMATS = ("png", "npy", "tiff", "safetensors", *RASTERS)
@@ -66,15 +66,17 @@ def score(
     span = read_range(range)
     if format is not None and format not in FORMATS:
         raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format}.")
+    from doubtmap.engine.settings import bands_needed
     from doubtmap.films import write_films
+    from doubtmap.models.layers import probe_image
     from doubtmap.progress import progress_bar
     from doubtmap.scenes import write_scenes
     from doubtmap.scores.parsing import parse_asked
-    from doubtmap.scoring import score_images, write_scores
+    from doubtmap.scoring import write_scores
     from doubtmap.volumes import write_volumes
 
     kind = kind_of(images)
-    useless = {"--format": format, "--resume": resume, "--skip-bad": skip_bad}
+    useless: dict[str, Any] = {"--format": format, "--resume": resume, "--skip-bad": skip_bad}
     useless |= {"--range": range} if kind == "films" else {"--limit": limit}
     if kind is not None and (given := [name for name, value in useless.items() if value]):
         raise UsageError(
@@ -88,8 +90,9 @@ def score(
     paths = collected(images, limit) if kind is None else []
 
     def first() -> Prediction | None:
-        found = next(score_images(segmenter, paths, {}, {} if skip_bad else None), None)
-        return None if found is None else found.prediction
+        with suppress(DoubtmapError):  # a network that takes no such image tells when it is run
+            return segmenter(probe_image(bands_needed(segmenter)))
+        return None
 
     asked, notes = parse_asked(wanted, first)
     with progress_bar() as progress:

@@ -91,4 +91,6 @@ class Shelf:
             self._file = tempfile.TemporaryFile(prefix="doubtmap-", buffering=0)  # noqa: SIM115
         self._file.seek(self._end)
         for tensor in tensors:
-            self._file.write(np.ascontiguousarray(tensor.cpu().numpy()).data.cast("B"))
+            left = np.ascontiguousarray(tensor.cpu().numpy()).data.cast("B")
+            while left:  # a disk that is nearly full takes a part, then says so
+                left = left[self._file.write(left) :]

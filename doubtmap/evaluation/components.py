@@ -68,16 +68,18 @@ def find_components(
             frame = Components(**sub_state(seen.arrays, name))
             tallied.take(frame, tally.weights(seen.meta["index"]))
 
-    done = {seen.meta["index"] for seen in held}
+    thresholds = {name: tallied.threshold for name, tallied in found.items()}
+    done = set()
     if journal:
         with understood(journal.folder):
             for seen in held:
                 if missing := [n for n in found if f"{n}/labelled" not in seen.arrays]:
                     raise KeyError(missing[0])
-                take(seen)
+                if seen.meta["at"] == thresholds:  # else an image came that was left out before
+                    done.add(seen.meta["index"])
+                    take(seen)
     rows = sorted(tally.images, key=lambda row: int(row["index"]))
     todo = {int(row["index"]): str(row["image"]) for row in rows if row["index"] not in done}
-    thresholds = {name: tallied.threshold for name, tallied in found.items()}
     for index, label, maps in _second_look(run, list(todo), list(found), shelf):
         with run.timed("metrics"):
             seen = observe_components(index, todo[index], label, maps, thresholds, sizes)
@@ -122,4 +124,5 @@ def observe_components(
         frame = Components()
         frame.add(*meeting(things, above & valid, sizes.predicted))
         arrays |= {f"{score}/{key}": array for key, array in frame.state().items()}
-    return Observation({"stage": "components", "index": index, "name": name, "void": 0}, arrays)
+    about = {"stage": "components", "index": index, "name": name, "void": 0}
+    return Observation(about | {"at": dict(thresholds)}, arrays)

@@ -104,7 +104,12 @@ def thresholds_at(run: Run, tpr: float = TPR) -> dict[str, float]:
         if told is None:
             continue
         prediction, label = told
-        for name, values in score_maps(prediction, run.scores).items():
+        try:
+            maps = score_maps(prediction, run.scores)
+        except DataError as error:
+            run.leave_out(sample, error)
+            continue
+        for name, values in maps.items():
             rankings[name].update(values.cpu(), label == UNKNOWN, label != VOID)
         run.tell("threshold", done)
     thresholds = {name: ranking.curve.threshold_at_tpr(tpr) for name, ranking in rankings.items()}
@@ -204,7 +209,11 @@ def count_refused(run: Run, taken: Thresholds, replicates: int = 300, seed: int 
         if told is None:
             continue
         prediction, label = told
-        maps = score_maps(prediction, run.scores)
+        try:
+            maps = score_maps(prediction, run.scores)
+        except DataError as error:
+            run.leave_out(sample, error)
+            continue
         found.take(prediction, label, maps, weights(taken.numbers[index]))
         run.tell("open set", found.images)
     if not found.images:

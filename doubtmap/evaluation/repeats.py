@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets.dataset import Dataset
+from doubtmap.datasets.fingerprints import sample_marks
 from doubtmap.engine.journal import claim
 from doubtmap.engine.settings import data_settings, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.evaluation.evaluate import PLAIN, Options, evaluate
 from doubtmap.evaluation.results import Results
 from doubtmap.files import alone, write_atomically, writing_to
+from doubtmap.files.resuming import hold_samples
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.scores.parsing import parse_scores, split_names
 
@@ -75,6 +77,8 @@ def evaluate_passes(
     kept = Path(out) / ".passes" if out else None
     if kept is not None:
         claim(kept, _settings(segmenter, passes, scores, options, more), resume, kept.exists())
+        marks = sample_marks(passes[0])
+        hold_samples(kept / "settings.json", marks, marks if any(kept.glob("[0-9]*.json")) else [])
     others = [
         _done(segmenter, dataset, scores, kept and kept / str(at), options, more)
         for at, dataset in enumerate(passes[1:], 2)

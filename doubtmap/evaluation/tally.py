@@ -35,7 +35,7 @@ from doubtmap.metrics.patches import patch_accuracy, patch_scores
 from doubtmap.metrics.reliability import ReliabilitySums
 from doubtmap.prediction import Prediction
 
-VERSION = 2
+VERSION = 3
 """Of the observations and sums as a journal holds them: a run goes on only with its own."""
 
 RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)

@@ -126,7 +126,9 @@ class Film:
             for index, frame in enumerate(self._container.decode(self._stream)):
                 if index % every == 0:
                     seconds = float(index / self.rate) if frame.time is None else frame.time
-                    yield Frame(index, float(seconds), frame.to_ndarray(format="rgb24"))
+                    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # as the camera was held
+                    pixels = np.rot90(frame.to_ndarray(format="rgb24"), turns)
+                    yield Frame(index, float(seconds), np.ascontiguousarray(pixels))
         except self._av.FFmpegError as error:
             raise DataError(
                 f"{self.name}: cannot be read after frame {index}: {_cause(error)}."

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, write_atomically
 from doubtmap.films.frames import Film, FilmWriter, Frame, written
 from doubtmap.prediction import Score, Segmenter, showing
@@ -134,6 +134,7 @@ def write_films(
         film = Film(name)
         try:
             stem = _stem(name, about)
+            _spare(name, out / f"{stem}.mp4")
             scale, count = _write(
                 segmenter, film, scores, out / f"{stem}.mp4", every, limit, progress
             )
@@ -152,6 +153,14 @@ def write_films(
     write_atomically(out / "score.json", json.dumps(facts, indent=1).encode())
     films = "1 film" if len(about) == 1 else f"{len(about)} films"
     return f"{total} frames of {films} scored: {out}"
+
+
+def _spare(name: str, path: Path) -> None:
+    if path.exists() and path.resolve() == Path(name).resolve():
+        raise UsageError(
+            f"{name}: expected another folder for what is written than that of the film, which "
+            f"would be replaced. Choose another --out."
+        )
 
 
 def _stem(name: str, taken: Mapping[str, object]) -> str:

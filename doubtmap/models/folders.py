@@ -335,7 +335,7 @@ def start_marks(model: str) -> dict[str, str]:
         marks["code"] = code_of(Path(called.rpartition(":")[0]))
         reference = folder if ".py:" in maker else ""
     place = Path(reference)
-    if reference and place.is_dir():
+    if reference not in ("", "demo") and place.is_dir():
         kinds = ("*.json", "*.safetensors", "*.bin")
         marks["folder"] = hash_of_files(sorted(file for kind in kinds for file in place.glob(kind)))
     return marks

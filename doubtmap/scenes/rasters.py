@@ -156,6 +156,11 @@ class RasterScene:
         if self.rendering.range is not None:
             return self.rendering.range
         values = self._decimated(self.bands, masked=True).compressed()
+        if not values.size:
+            raise DataError(
+                f"{self.path}: expected pixels with data in an overview, got none. Say which are "
+                f"black and white with --range LOW,HIGH."
+            )
         return implied_range([brightness(values, None, self.path)], self.path)
 
     def read(self, rows: Range, columns: Range) -> Tensor | None:
@@ -319,7 +324,7 @@ def write_raster(
         path.parent.mkdir(parents=True, exist_ok=True)
         with _quiet():
             _write(rasterio, beside, size, parts, place, nodata, description, tags, colours)
-            _overviews(rasterio, beside, size, "average" if colours is None else "nearest")
+            _overviews(rasterio, beside, size, "average" if np.isnan(nodata) else "nearest")
             if cloud:
                 _as_cloud(beside)
         beside.replace(path)

@@ -42,7 +42,7 @@ from doubtmap.scenes.rasters import (
 from doubtmap.scoring import prepared, score_maps
 from doubtmap.version import __version__
 from doubtmap.windows import Windows
-from doubtmap.windows.blocks import Block, Key, Strips, blocks, panel_width
+from doubtmap.windows.blocks import PANEL_BYTES, Block, Key, Strips, blocks, panel_width
 from doubtmap.windows.canvas import Laying
 from doubtmap.windows.spans import STEP
 
@@ -111,16 +111,22 @@ def write_scenes(
     if not resume:
         (out / "settings.json").unlink(missing_ok=True)
         shutil.rmtree(out / ".strips", ignore_errors=True)
+        for name in names.values():  # so that no map of an earlier run counts as done
+            (out / "overlay" / f"{name}.jpg").unlink(missing_ok=True)
     settings = model_settings(windows) | score_settings(scores)
     settings |= {"cloud": cloud, "range": range}
     (out / "overlay").mkdir(parents=True, exist_ok=True)
     hold_to(out / "settings.json", settings)
-    hold_samples(out / "settings.json", file_marks(names), list(names.values()) if resume else [])
+    works = {
+        path: _Work(windows, path, scores, rendering, out, names[path], score_folders(scores))
+        for path in paths
+    }
+    begun = [work.name for work in works.values() if resume and work.begun]
+    hold_samples(out / "settings.json", file_marks(names), begun)
     folders = score_folders(scores)
     about: dict[str, Any] = {}
     skipped: dict[str, str] = {}
-    for path in paths:
-        work = _Work(windows, path, scores, rendering, out, names[path], folders)
+    for path, work in works.items():
         try:
             about[names[path]] = work.done(cloud, command, progress, resume=resume)
         except DataError as error:
@@ -177,6 +183,11 @@ class _Work:
         return self.out / "overlay" / f"{self.name}.jpg"
 
     @property
+    def begun(self) -> bool:
+        """Whether a run before has seen any of it."""
+        return self.waiting.exists() or self.finished
+
+    @property
     def finished(self) -> bool:
         """Whether all files are there."""
         return self.overlay.exists() and all(file.exists() for file in self.files.values())
@@ -201,7 +212,10 @@ class _Work:
         first = self._first()
         laying = self.windows.laying(first, features=needs_features(self.scores, first))
         context = context_of(self.scores, self.windows.tile)
-        width = panel_width(first, laying, self.windows.tile, context)
+        self.count = first.native_logits.shape[1]
+        tile = self.windows.tile
+        strip = PANEL_BYTES // (2 * tile * (2 + 4 * len(self.scores)))  # with its copy when written
+        width = max(2 * tile, min(panel_width(first, laying, tile, context), strip))
         self.strips = Strips(
             self.scene.size, self.windows.tile, self.windows.overlap, context, width
         )
@@ -274,7 +288,7 @@ class _Work:
 
     @cached_property
     def _void(self) -> int:
-        count = len(self.windows.class_names)
+        count = max(len(self.windows.class_names), self.count)
         return 255 if count < FEW else 65535
 
     def write(self, cloud: bool, command: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,7 +89,10 @@ class Volume:
         nibabel = _nibabel(self.path)
         try:
             return nibabel.load(self.path)
-        except (OSError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        except (
+            *(OSError, ValueError, EOFError, zlib.error),
+            *(nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError),
+        ) as error:
             raise DataError(f"{self.path}: cannot be read as NIfTI: {error}") from error
 
     @cached_property
@@ -100,7 +104,7 @@ class Volume:
         """
         try:
             values: NDArray[np.float32] = np.asarray(self._file.dataobj, np.float32)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, TypeError, EOFError, zlib.error) as error:
             raise DataError(f"{self.path}: cannot be read as NIfTI: {error}") from error
         if not np.isfinite(values).all():
             raise DataError(f"{self.path}: expected finite values, got NaN or infinity.")
@@ -167,7 +171,7 @@ def score_volume(
     """Score a volume slice by slice.
 
     Args:
-        segmenter: a network of images, whose classes are named or at most 255.
+        segmenter: a network of images.
         volume: opened.
         scores: by name.
         told: after each slice.
@@ -178,7 +182,7 @@ def score_volume(
     scores = dict(scores)
     segmenter = prepared(segmenter, scores)
     bands = _bands(segmenter, volume)
-    found: dict[str, NDArray[Any]] = {"classes": np.zeros(volume.shape, np.uint8)}
+    found: dict[str, NDArray[Any]] = {"classes": np.zeros(volume.shape, np.uint16)}
     found |= {name: np.zeros(volume.shape, np.float32) for name in scores}
     count = volume.shape[volume.axis]
     for index in range(count):
@@ -189,6 +193,8 @@ def score_volume(
             np.moveaxis(found[name], volume.axis, 0)[index] = values.cpu().numpy().T
         if told:
             told(index + 1, count)
+    if int(found["classes"].max(initial=0)) < 256:
+        found["classes"] = found["classes"].astype(np.uint8)
     return found
 
 
@@ -243,7 +249,9 @@ def write_volumes(
     for path in paths:
         volume = Volume(path, axis, range)
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
-        name = stem if stem not in about else f"{path.parent.name}_{stem}"
+        name, number = stem, 2
+        while name.casefold() in {each.casefold() for each in about}:
+            name, number = f"{path.parent.name}_{stem}_{number}", number + 1
 
         def told(done: int, total: int, name: str = name) -> None:
             if progress:
