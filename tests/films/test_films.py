@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import doubtmap as dm
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, UsageError
 from doubtmap.films import is_film
 from doubtmap.films.frames import Film, write_film
 from doubtmap.films.scoring import score_film, write_films
@@ -135,3 +135,10 @@ def test_options_that_films_have_no_use_for_are_refused(film, tmp_path, run):
     said = run("score", "demo", film, "--format", "npy", "--resume", "--out", tmp_path / "o")
     assert (said[0], "expected no --format, --resume with films" in said[2]) == (2, True)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_film_is_not_replaced_by_its_overlay(segmenter, film, tmp_path):
+    (copy := tmp_path / "drive.mp4").write_bytes(film.read_bytes())
+    with pytest.raises(UsageError, match="would be replaced"):
+        write_films(segmenter, [str(copy)], parse_scores("entropy"), tmp_path)
+    assert copy.read_bytes() == film.read_bytes()

@@ -195,3 +195,36 @@ def test_the_command_takes_a_geotiff_and_gives_one(pixels, tmp_path, run):
     assert read(out / "doubt/scene.tif").shape == (150, 300)
     code, _, error = run("score", "demo", path, "--tile", "100", "--out", out)
     assert (code, "Try 96" in error) == (2, True)
+
+
+def test_maps_of_an_earlier_run_do_not_count_as_done(segmenter, pixels, tmp_path):
+    out, scores = tmp_path / "out", parse_scores("entropy")
+    paths = [written(tmp_path / f"{name}.tif", pixels[:, :64, :64]) for name in "ab"]
+    write_scenes(Windows(segmenter, 64, 32), paths, scores, out)
+    old = read(out / "entropy/b.tif")
+    paths = [written(tmp_path / f"{name}.tif", 255 - pixels[:, :64, :64]) for name in "ab"]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_scenes(Windows(segmenter, 64, 32), paths, scores, out, progress=stop)
+    paths.append(written(tmp_path / "c.tif", pixels[:, :64, :64]))  # one more may come
+    write_scenes(Windows(segmenter, 64, 32), paths, scores, out, resume=True)
+    assert np.abs(read(out / "entropy/b.tif") - old).max() > 0.01
+    written(tmp_path / "a.tif", pixels[:, :64, :64])
+    with pytest.raises(UsageError, match="those of a are others now"):
+        write_scenes(Windows(segmenter, 64, 32), paths, scores, out, resume=True)
+
+
+def test_overviews_of_classes_hold_classes_only(tmp_path):
+    network = dm.load(torch.nn.Conv2d(3, 300, 1), mean=[0] * 3, std=[1] * 3)
+    path = written(
+        tmp_path / "s.tif", np.random.default_rng(0).integers(0, 255, (3, 600, 64)).astype(np.uint8)
+    )
+    scored(network, path, tmp_path / "out")
+    with rasterio.open(tmp_path / "out/classes/s.tif") as source:
+        assert source.dtypes == ("uint16",) and source.overviews(1)
+        whole = source.read(1)
+        small = source.read(1, out_shape=(150, 16))
+    assert set(np.unique(small)) <= set(np.unique(whole)) and whole.max() > 255

@@ -99,3 +99,13 @@ def test_the_command_takes_a_volume(scan, tmp_path, run):
     code, said, error = run("score", "demo", path, "--scores", "entropy", "--out", tmp_path / "o")
     assert (code, "1 of 1 volumes scored" in said) == (0, True), error
     assert "--range" in error
+
+
+def test_volumes_of_one_name_have_places_of_their_own(segmenter, tmp_path):
+    paths = []
+    for subject in "abc":
+        (tmp_path / subject / "anat").mkdir(parents=True)
+        values = np.zeros((6, 5, 2), np.float32)
+        paths.append(written(tmp_path / subject / "anat/T1w.nii.gz", values))
+    said = write_volumes(segmenter, paths, parse_scores("entropy"), tmp_path / "o", range=(0, 1))
+    assert said.startswith("3 of 3") and len(list((tmp_path / "o/entropy").iterdir())) == 3
