@@ -9,10 +9,9 @@ References:
 from __future__ import annotations
 
 import os
-import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from doubtmap.datasets.reading import Rendering, brightness, implied_range, read_image, scaled
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files import beside
 
 Range = tuple[int, int]
 CACHE = "256"
@@ -319,21 +319,16 @@ def write_raster(
         DataError: where it cannot be written.
     """
     rasterio = _rasterio(path)
-    beside = path.with_name(f".{secrets.token_hex(8)}.part.tif")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _quiet():
-            _write(rasterio, beside, size, parts, place, nodata, description, tags, colours)
-            _overviews(rasterio, beside, size, "average" if np.isnan(nodata) else "nearest")
+        with beside(path) as file, _quiet():
+            part = Path(file.name)
+            _write(rasterio, part, size, parts, place, nodata, description, tags, colours)
+            _overviews(rasterio, part, size, "average" if np.isnan(nodata) else "nearest")
             if cloud:
-                _as_cloud(beside)
-        beside.replace(path)
+                _as_cloud(part)
     except (OSError, rasterio.errors.RasterioError) as error:
         raise DataError(f"{path}: cannot be written ({error}). Choose another --out.") from error
-    finally:
-        for left in (beside, beside.with_suffix(".cog")):
-            with suppress(OSError):
-                left.unlink()
 
 
 def _write(
@@ -380,9 +375,9 @@ def _overviews(rasterio: Any, path: Path, size: tuple[int, int], how: str) -> No
 def _as_cloud(path: Path) -> None:
     from rasterio.shutil import copy
 
-    beside = path.with_suffix(".cog")
-    copy(path, beside, driver="COG", compress="deflate", predictor="YES", num_threads="ALL_CPUS")
-    beside.replace(path)
+    how = {"compress": "deflate", "predictor": "YES", "num_threads": "ALL_CPUS"}
+    with beside(path) as file:
+        copy(path, file.name, driver="COG", **how)
 
 
 @contextmanager

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from safetensors import numpy as safetensors
 
 from doubtmap.datasets.fingerprints import file_marks
-from doubtmap.datasets.reading import Rendering, left_out
+from doubtmap.datasets.reading import Rendering, left_out, none_left
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError
-from doubtmap.files import alone, write_atomically
+from doubtmap.files import alone, sweep, write_atomically
 from doubtmap.files.naming import outside, score_folders, unique_names
 from doubtmap.files.resuming import hold_samples, hold_to
 from doubtmap.prediction import Prediction, Score, Segmenter, showing
@@ -117,13 +117,14 @@ def write_scenes(
     settings |= {"cloud": cloud, "range": range}
     (out / "overlay").mkdir(parents=True, exist_ok=True)
     hold_to(out / "settings.json", settings)
+    folders = score_folders(scores)
+    for folder in ("classes", "overlay", *folders.values()):
+        sweep(out / folder)
     works = {
-        path: _Work(windows, path, scores, rendering, out, names[path], score_folders(scores))
-        for path in paths
+        path: _Work(windows, path, scores, rendering, out, names[path], folders) for path in paths
     }
     begun = [work.name for work in works.values() if resume and work.begun]
     hold_samples(out / "settings.json", file_marks(names), begun)
-    folders = score_folders(scores)
     about: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     for path, work in works.items():
@@ -134,7 +135,7 @@ def write_scenes(
                 raise
             skipped[str(path)] = str(error)
     if not about:
-        raise DataError(f"none of the {len(paths)} images could be read, such as {paths[0]}.")
+        raise DataError(none_left(len(paths), skipped))
     facts = {
         "doubtmap": __version__,
         "command": command,
@@ -205,7 +206,13 @@ class _Work:
             self.look(progress)
             self.write(cloud, command)
         shutil.rmtree(self.waiting, ignore_errors=True)
-        return {"path": str(self.path), "size": self.scene.size, "range": self.scene.range}
+        about: dict[str, object] = {
+            "path": str(self.path),
+            "size": self.scene.size,
+            "range": self.scene.range,
+        }
+        del self.scene  # with its pixels, or its open file
+        return about
 
     def look(self, progress: Callable[[str, int, int], None] | None) -> None:
         """Let the network see every window, and keep what it said strip by strip."""

@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.errors import DataError, UsageError
 from doubtmap.files import Content, FileKind, Origin, Part, read, write
 from doubtmap.files.tables import TEXTS
-from doubtmap.prediction import FittedScore, Prediction, Score, digest_of
-from doubtmap.scores.wrong import Opener, finite
+from doubtmap.prediction import Prediction, Score, digest_of
+from doubtmap.scores.wrong import Opener, finite, layers_of, logits_of
 
 FILE = FileKind(
     "sum",
@@ -83,8 +83,7 @@ class Sum:
     @property
     def layers(self) -> tuple[str, ...]:
         """Inner layers that predictions must carry: those of the scores."""
-        fitted = (score for score in self.scores if isinstance(score, FittedScore))
-        return tuple(dict.fromkeys(layer for score in fitted for layer in score.layers))
+        return layers_of(self.scores)
 
     def features(self, prediction: Prediction) -> Tensor:
         """`(B, C, h, w)`, by whose mean over a probe image the network is recognised.
@@ -92,13 +91,7 @@ class Sum:
         Raises:
             ModelError: for another number of classes than in the fit.
         """
-        expected, found = len(self.origin.fingerprint), prediction.native_logits.shape[1]
-        if expected not in (0, found):
-            raise ModelError(
-                f"sum: expected a network of {expected} classes, as in the fit, got {found}. "
-                f"Fit again for this network."
-            )
-        return prediction.native_logits.float()
+        return logits_of(prediction, self.origin, self.name)
 
     def __call__(self, prediction: Prediction) -> Tensor:
         """Score a prediction.

@@ -10,7 +10,7 @@ The pixels that a fusion of scores learns from: a sample for its curves, all for
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -212,8 +212,7 @@ class Wrong:
     @property
     def layers(self) -> tuple[str, ...]:
         """Inner layers that predictions must carry: those of the scores."""
-        fitted = (score for _, score, _ in self.used if isinstance(score, FittedScore))
-        return tuple(dict.fromkeys(layer for score in fitted for layer in score.layers))
+        return layers_of(score for _, score, _ in self.used)
 
     def features(self, prediction: Prediction) -> Tensor:
         """`(B, C, h, w)`, by whose mean over a probe image the network is recognised.
@@ -221,13 +220,7 @@ class Wrong:
         Raises:
             ModelError: for another number of classes than in the fit.
         """
-        expected, found = len(self.origin.fingerprint), prediction.native_logits.shape[1]
-        if expected not in (0, found):
-            raise ModelError(
-                f"wrong: expected a network of {expected} classes, as in the fit, got {found}. "
-                f"Fit again for this network."
-            )
-        return prediction.native_logits.float()
+        return logits_of(prediction, self.origin, self.name)
 
     def __call__(self, prediction: Prediction) -> Tensor:
         """Score a prediction.
@@ -357,3 +350,24 @@ def _parts(
     if not len(texts) == len(digests) == len(curves):
         raise ValueError(f"{len(texts)} scores and {len(curves)} curves")
     return texts, digests, Additive(curves, content.tensors["bias"].item()), content.origin, notes
+
+
+def layers_of(scores: Iterable[Score]) -> tuple[str, ...]:
+    """Inner layers that predictions must carry for any of the scores."""
+    fitted = (score for score in scores if isinstance(score, FittedScore))
+    return tuple(dict.fromkeys(layer for score in fitted for layer in score.layers))
+
+
+def logits_of(prediction: Prediction, origin: Origin, name: str) -> Tensor:
+    """Native logits of a network with as many classes as something was fitted to.
+
+    Raises:
+        ModelError: for another number of classes.
+    """
+    expected, found = len(origin.fingerprint), prediction.native_logits.shape[1]
+    if expected not in (0, found):
+        raise ModelError(
+            f"{name}: expected a network of {expected} classes, as in the fit, got {found}. "
+            f"Fit again for this network."
+        )
+    return prediction.native_logits.float()

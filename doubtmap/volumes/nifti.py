@@ -9,11 +9,10 @@ All have the volume's own affine, so that viewers lay them over it.
 
 from __future__ import annotations
 
+import gzip
 import json
-import secrets
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -148,18 +147,7 @@ class Volume:
         made.header["descrip"] = about.encode("ascii", "replace")[:79]
         for code in ("sform", "qform"):
             getattr(made, f"set_{code}")(self._file.affine, int(self._file.header[f"{code}_code"]))
-        beside = path.with_name(f".{secrets.token_hex(8)}.part.nii.gz")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            nibabel.save(made, beside)
-            beside.replace(path)
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be written ({error.strerror}). Choose another --out."
-            ) from error
-        finally:
-            with suppress(OSError):
-                beside.unlink()
+        write_atomically(path, gzip.compress(made.to_bytes(), 1, mtime=0))
 
 
 def score_volume(
