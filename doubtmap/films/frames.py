@@ -149,7 +149,7 @@ class FilmWriter:
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         self._av = _av(str(path))
-        self._container = self._av.open(str(path), "w")
+        self._container = self._av.open(str(path), "w", format="mp4")
         codec = next(name for name in CODECS if name in self._av.codecs_available)
         self._stream = self._container.add_stream(codec, rate=rate.limit_denominator(1001))
         self._stream.pix_fmt = "yuv420p"
@@ -181,7 +181,7 @@ def written(path: Path, rate: Fraction) -> Iterator[FilmWriter]:
     Raises:
         DataError: where it cannot be written.
     """
-    beside = path.with_name(f".{secrets.token_hex(8)}.part.mp4")
+    beside = path.with_name(f".{secrets.token_hex(8)}.part")  # for `sweep`
     av = _av(str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

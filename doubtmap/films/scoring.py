@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.files import alone, write_atomically
+from doubtmap.files import alone, sweep, write_atomically
 from doubtmap.films.frames import Film, FilmWriter, Frame, written
 from doubtmap.prediction import Score, Segmenter, showing
 from doubtmap.reports.colours import robust_limits
@@ -130,6 +130,7 @@ def write_films(
     """
     about: dict[str, Any] = {}
     total = 0
+    sweep(out)
     for name in names:
         film = Film(name)
         try:
