@@ -147,15 +147,14 @@ class TooLargeError(DataError):
     """An image has more pixels than may be decoded, as its header says."""
 
 
-def raster_of(content: bytes, name: str, most: int) -> Raster:
+def raster_of(content: bytes, name: Path, most: int) -> Raster:
     """Read the numbers of an image that somebody sent, of a kind that Pillow reads whole.
 
     Raises:
         TooLargeError: for more than `most` pixels; seen before any is decoded.
         DataError: as `read_raster`; also for a TIFF of several pages, planes or unusual depth.
     """
-    path = Path(name)
-    with _sentences(path, content), _opened(io.BytesIO(content), path, most) as image:
+    with _sentences(name, content), _opened(io.BytesIO(content), name, most) as image:
         tags = getattr(image, "tag_v2", None)
         if image.format == "TIFF" and (tags is None or tags.next or not is_usual(image)):
             raise DataError(f"{name}: expected a TIFF of one page of grey or RGB. Save it as PNG.")
