@@ -74,6 +74,7 @@ function begin(file, picture, found) {
   canvas.height = height;
   find("stage").hidden = false;
   find("drop").classList.add("small");
+  find("invitation").textContent = "Drop another image";
   find("readout").textContent = "Point at a pixel, or focus the image and use the arrow keys.";
   photograph();
   choose();
@@ -145,7 +146,7 @@ function draw() {
   }
   context.putImageData(laid, 0, 0);
   mark();
-  find("opacity-said").textContent = percent(cover);
+  find("opacity-said").textContent = `${find("opacity").value} %`;
   find("threshold-said").textContent = limit === -Infinity ? "none" : `above ${number(limit)}`;
   find("scale").hidden = kind !== "doubt";
   figures(limit === -Infinity ? null : above / values.length);
