@@ -44,9 +44,9 @@ class Limits:
         for name in ("megabytes", "megapixels", "seconds", "queue", "batch"):
             value = getattr(self, name)
             if value is not None and not (0 < value < math.inf):
-                raise UsageError(f"{name}: expected a number above 0, got {value}. Correct it.")
+                raise UsageError(f"expected {name} to be above 0, got {value}. Correct it.")
         if not 0 <= self.wait < math.inf:
-            raise UsageError(f"wait: expected 0 or more milliseconds, got {self.wait}. Correct it.")
+            raise UsageError(f"expected wait to be 0 ms or more, got {self.wait}. Correct it.")
 
     def on(self, *, gpu: bool) -> Limits:
         """The same, with the batch decided: a CPU gains nothing by larger ones."""

@@ -260,9 +260,15 @@ def _always(status: int, sentence: str) -> Callable[[Request, Exception], Awaita
 class _Server(uvicorn.Server):
     """Stops when it is told to: who is inside is answered, who comes hears 503 until then."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        ready: Callable[[], None],
+        stop: Callable[[], bool],
+    ) -> None:
         super().__init__(config)
-        self._service, self._ready = service, ready
+        self._service, self._ready, self._stop = service, ready, stop
         self._told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -277,13 +283,19 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether all is done."""
-        if self._told:
+        if self._told or self._stop():
             self._service.queue.stop()
             self.should_exit = self.should_exit or not self._service.queue.inside
         return await super().on_tick(counter)
 
 
-def serve(service: Service, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(
+    service: Service,
+    host: str,
+    port: int,
+    ready: Callable[[str], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Listen until SIGTERM or SIGINT; then answer who is inside, and return.
 
     Args:
@@ -291,6 +303,7 @@ def serve(service: Service, host: str, port: int, ready: Callable[[str], None]) 
         host: address to listen at.
         port: of it; 0 takes a free one.
         ready: told the address, once requests are taken.
+        stop: asked ten times a second whether to end as on SIGTERM, which the main thread hears.
 
     Raises:
         UsageError: for an address that cannot be listened at.
@@ -309,7 +322,7 @@ def serve(service: Service, host: str, port: int, ready: Callable[[str], None]) 
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=max(1, round(service.limits.seconds)),
     )
-    server = _Server(config, service, lambda: ready(address))
+    server = _Server(config, service, lambda: ready(address), stop)
     with listening:
         asyncio.run(server.serve([listening]))
     service.queue.join(service.limits.seconds)

@@ -200,12 +200,12 @@ def test_many_threads_put_and_all_are_answered():
 @pytest.mark.parametrize("name", ["megabytes", "megapixels", "seconds", "queue", "batch"])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_limits_that_cannot_be_are_refused(name, value):
-    with pytest.raises(UsageError, match=f"{name}: expected a number above 0"):
+    with pytest.raises(UsageError, match=f"expected {name} to be above 0"):
         Limits(**{name: value})
 
 
 def test_a_cpu_takes_images_alone_and_a_gpu_several():
     assert Limits().on(gpu=False).batch == 1 and Limits().on(gpu=True).batch == 8
     assert Limits(batch=3).on(gpu=False).batch == 3
-    with pytest.raises(UsageError, match="wait: expected 0 or more"):
+    with pytest.raises(UsageError, match="expected wait to be 0 ms or more"):
         Limits(wait=-1)
