@@ -188,11 +188,13 @@ class Service:
         """The bytes of a request, as far as they are few and come in time.
 
         Raises:
-            Refusal: 408, 413, 429 or 503.
+            Refusal: 408, 413, 415, 429 or 503.
         """
         said = request.headers.get("content-length", "")
         try:
             self.queue.check_room()
+            if request.headers.get("content-encoding", "identity").lower() != "identity":
+                raise Refusal(415, "expected a body as it is, got a compressed one. Send it plain.")
             if said.isdecimal() and int(said[:20]) > self.limits.bytes:
                 raise too_many_bytes(self.limits)
         except Refusal:

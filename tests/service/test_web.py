@@ -265,6 +265,13 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(ask, service, name):
     assert ask("POST", "/doubt", content=png()).status_code == 200
 
 
+def test_what_is_compressed_is_refused_and_not_unpacked(ask):
+    packed = zlib.compress(bytes(50_000_000))
+    for path in ("/doubt", "/v2/models/tiny/infer"):
+        response = ask("POST", path, content=packed, headers={"Content-Encoding": "deflate"})
+        assert response.status_code == 415 and "compressed" in response.json()["error"]
+
+
 def test_two_files_are_refused(ask):
     files = [("a", ("a.png", png())), ("b", ("b.png", png()))]
     response = ask("POST", "/doubt", files=files)
