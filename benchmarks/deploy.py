@@ -120,7 +120,7 @@ def service(given: Namespace) -> Iterable[Row]:
     base = np.median(seconds["network alone"][1:])
     for name, (_, *own) in seconds.items():
         ratio = float(np.median(own) / base)
-        yield {"name": name, "set": SET, **figures(own, ratio=ratio)}
+        yield {"name": name, "set": SET, **figures(own), "x network": ratio}
     for batch in ("1", "4"):
         with serving(given, "--batch", batch) as server:
             begun = time.perf_counter()

@@ -76,7 +76,7 @@ def test_clients_say_what_the_library_says(demo, address, place, capsys):
         exec(recipe(*words).replace("127.0.0.1:8000", here), known)
     first, second = capsys.readouterr().out.splitlines()
     assert np.array_equal(known["maps"]["entropy"], entropy)
-    assert first == f"(48, 64) {entropy.mean()}"
+    assert first == f"(48, 64) {entropy.mean():.4f}"
     assert second.startswith("[1, 2, 2] [")
 
 
