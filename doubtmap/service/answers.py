@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ from doubtmap.models.saved import NoNameError
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.reports.scales import natural_scale
 from doubtmap.scoring import is_probability, prepared, score_batch
+from doubtmap.windows import TILE, Windows
+from doubtmap.windows.blended import BYTES, free_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +32,22 @@ class Answer:
     Args:
         classes: `(H, W)` uint8; int32 with more than 256 classes.
         doubts: `(H, W)` float32 by score, higher = more doubt.
+        notes: what a user must know of this answer.
     """
 
     classes: NDArray[np.uint8] | NDArray[np.int32]
     doubts: dict[str, NDArray[np.float32]]
+    notes: tuple[str, ...] = ()
+
+
+_LITTLE = "it was too large for the memory that was free when the service began."
 
 
 class Answering:
     """A network with its scores; they are tried on a probe image when it is made.
+
+    Images too large for the memory that is free then are seen through windows, as by
+    `doubtmap score`.
 
     Args:
         name: by which it is served.
@@ -58,6 +69,10 @@ class Answering:
         threshold: Threshold | None = None,
         range: tuple[float, float] | None = None,
     ) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not name.strip("."):
+            raise UsageError(
+                f"serve: expected --name of letters, digits, '_', '-' and '.', got {name!r}."
+            )
         self.name, self.scores, self.threshold = name, scores, threshold
         self.segmenter = prepared(segmenter, scores)
         self.rendering = Rendering(range, every=self.bands)
@@ -73,6 +88,8 @@ class Answering:
             ) from error
         score_batch(prediction, scores)
         self.classes = prediction.native_logits.shape[1]
+        device = getattr(self.segmenter, "device", torch.device("cpu"))
+        self.whole = free_memory(device) / BYTES
 
     def __call__(self, images: Tensor) -> list[Answer]:
         """Answer a batch `(B, K, H, W)` of RGB, or all bands, uint8 or float in [0, 1].
@@ -80,14 +97,22 @@ class Answering:
         Raises:
             DoubtmapError: for images that the network or a score cannot take.
         """
-        with torch.no_grad(), within_memory(images.shape[-2:]):
-            prediction = self.segmenter(images)
+        height, width = images.shape[-2:]
+        if len(images) > 1 and len(images) * height * width > self.whole:
+            return [answer for image in images for answer in self(image[None])]
+        notes: tuple[str, ...] = ()
+        segmenter = self.segmenter
+        if height * width > self.whole and not isinstance(segmenter, Windows):
+            segmenter = Windows(segmenter)
+            notes = (f"the image was looked at through windows of {TILE} pixels: {_LITTLE}",)
+        with torch.no_grad(), within_memory((height, width)):
+            prediction = segmenter(images)
             maps = score_batch(prediction, self.scores)
             doubts = {name: values.cpu().numpy() for name, values in maps.items()}
             kind = torch.uint8 if self.classes <= 256 else torch.int32
             classes = prediction.classes.to(kind).cpu().numpy()
         return [
-            Answer(classes[index], {name: values[index] for name, values in doubts.items()})
+            Answer(classes[index], {name: values[index] for name, values in doubts.items()}, notes)
             for index in range(len(classes))
         ]
 

@@ -9,6 +9,8 @@ from typing import Annotated
 from doubtmap.errors import UsageError
 from doubtmap.option import Option
 
+_IMAGES, _SIDE = 64, 32
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -85,10 +87,19 @@ def too_many_bytes(limits: Limits) -> Refusal:
     )
 
 
-def too_many_pixels(limits: Limits, got: str) -> Refusal:
-    """More pixels than a request may have."""
-    return Refusal(
-        413,
-        f"expected at most {limits.megapixels:g} million pixels, got {got}. Send smaller images, "
-        f"or fewer.",
-    )
+def check_images(limits: Limits, count: int, height: int, width: int) -> None:
+    """Refuse images that are too many or too large.
+
+    A side counts as 32 pixels at least: networks pad what is smaller.
+
+    Raises:
+        Refusal: 413.
+    """
+    if count > _IMAGES:
+        raise Refusal(413, f"expected at most {_IMAGES} images at a time, got {count}.")
+    if count * max(height, _SIDE) * max(width, _SIDE) > limits.pixels:
+        raise Refusal(
+            413,
+            f"expected at most {limits.megapixels:g} million pixels, got {count} x {width} x "
+            f"{height}. Send smaller images, or fewer.",
+        )

@@ -133,7 +133,7 @@ def _told(answer: Answer, wanted: Wanted, answering: Answering) -> dict[str, Any
     elif wanted.coding == "png":
         said["classes"] = {"png": _text(classes_png(answer.classes, names))}
     said["scores"] = {name: _figures(name, answer, wanted, answering) for name in answer.doubts}
-    said["notes"] = answering.notes
+    said["notes"] = [*answering.notes, *answer.notes]
     return said
 
 

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from doubtmap.service.answers import Answer, Answering
-from doubtmap.service.limits import Limits, Refusal, too_many_pixels
+from doubtmap.service.limits import Limits, Refusal, check_images
 from doubtmap.version import __version__
 
 Json = dict[str, Any]
 HEADER = "Inference-Header-Content-Length"
 """Says how long the JSON is, where tensors follow it as bytes."""
+_JSON = 10_000_000
+"""Bytes; read into Python's lists, JSON can take thirty times as many."""
 INPUT = "images"
 VERSION = "1"
 _KINDS: dict[str, type[np.generic]] = {"UINT8": np.uint8, "FP32": np.float32}
@@ -87,6 +89,12 @@ def read_request(
         Refusal: 400 for what cannot be read, 413 for too many pixels.
     """
     length = _length(content, header_length)
+    if length > _JSON:
+        raise Refusal(
+            413,
+            f"expected at most {_JSON / 1e6:g} MB of JSON, got more. Send tensors as bytes behind "
+            f"it (binary_data_size).",
+        )
     asked = _json(content[:length])
     outputs = _outputs(asked, answering)
     inputs = asked.get("inputs")
@@ -208,8 +216,7 @@ def _shape(said: object, bands: int, limits: Limits) -> tuple[int, ...]:
     if not all(type(side) is int and 0 < side < 2**31 for side in said) or said[1] != bands:
         _refuse(f"expected {INPUT} of shape {order}, got {said!s:.60}")
     count, _, height, width = said
-    if count * height * width > limits.pixels:
-        raise too_many_pixels(limits, f"{count} of {width} x {height}")
+    check_images(limits, count, height, width)
     return tuple(said)
 
 

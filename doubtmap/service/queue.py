@@ -21,6 +21,8 @@ from doubtmap.service.limits import Limits, Refusal
 T = TypeVar("T")
 _KEPT = 0.9
 """Share of what is known of the time for an image that a new image leaves."""
+_IN_TIME = 0.5
+"""Share of the time for an answer that all who are inside may be expected to take."""
 _TRIMMED = 32
 """Batches after which freed memory is given back."""
 
@@ -88,10 +90,13 @@ class Queue(Generic[T]):
         """
         if self._stopping:
             raise Refusal(503, "the service is stopping. Try again.", self.again)
-        if self._inside >= self.limits.queue:
+        most = self.limits.queue
+        if self._seconds:  # what would come to its turn too late only keeps others waiting
+            most = min(most, max(1, int(_IN_TIME * self.limits.seconds / self._seconds)))
+        if self._inside >= most:
             raise Refusal(
                 429,
-                f"expected at most {self.limits.queue} requests at a time, got more. Try again in "
+                f"expected at most {most} at a time, got more requests. Try again in "
                 f"{self.again} s.",
                 self.again,
             )

@@ -10,7 +10,7 @@ from torch import Tensor
 from doubtmap.datasets.rasters import TooLargeError, raster_of
 from doubtmap.datasets.reading import Rendering, rendered
 from doubtmap.errors import DataError
-from doubtmap.service.limits import Limits, Refusal
+from doubtmap.service.limits import Limits, Refusal, check_images
 
 NAME = Path("image")
 """What messages call an image that was sent; names that come with one are not looked at."""
@@ -38,11 +38,13 @@ def image_of(content: bytes, rendering: Rendering, limits: Limits) -> Tensor:
         Refusal: 413 for too many pixels, 400 for what cannot be read.
     """
     try:
-        return rendered(raster_of(content, NAME, limits.pixels), NAME, rendering)
+        image = rendered(raster_of(content, NAME, limits.pixels), NAME, rendering)
     except TooLargeError as error:
         raise Refusal(413, str(error)) from error
     except DataError as error:
         raise Refusal(400, str(error)) from error
+    check_images(limits, 1, *image.shape[-2:])
+    return image
 
 
 def file_in(content: bytes, kind: str) -> bytes:

@@ -36,7 +36,7 @@ _RECEIVED = 8
 """Times the bytes of a request, that all requests being received may have."""
 _LINGER = 2.0
 """Seconds in which a client that is refused may finish what it sends."""
-_CONNECTIONS = 1024
+_CONNECTIONS = 512
 """Connections at a time; more hear 503."""
 _STRAY = {
     404: "expected a path of this service, such as /doubt or /v2, got another.",

@@ -190,6 +190,16 @@ def test_too_many_pixels_are_refused_before_their_numbers_are_looked_at():
     assert refused.value.status == 413
 
 
+def test_too_many_images_and_too_much_json_are_refused():
+    images = np.zeros((65, 3, 1, 1), np.uint8)
+    with pytest.raises(Refusal, match="at most 64 images") as refused:
+        read(*packed(images))
+    assert refused.value.status == 413
+    with pytest.raises(Refusal, match="10 MB of JSON") as refused:
+        read(b"[" + b"[]," * 4_000_000)
+    assert refused.value.status == 413
+
+
 def test_the_model_says_what_it_takes_and_gives():
     said = protocol.model(Tiny)
     assert said["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, 3, -1, -1]}]

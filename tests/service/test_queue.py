@@ -93,7 +93,7 @@ def test_more_requests_than_fit_are_refused_until_one_leaves(queue_of):
     with queue.admitted():
         with queue.admitted():
             assert queue.inside == 2
-            with pytest.raises(Refusal, match="at most 2 requests at a time") as refused:
+            with pytest.raises(Refusal, match="at most 2 at a time") as refused:
                 queue.admitted().__enter__()
             assert (refused.value.status, refused.value.again) == (429, 1)
         with queue.admitted():
@@ -171,6 +171,31 @@ def test_when_to_come_again_follows_from_the_time_for_an_image(queue_of):
         assert queue.again == 1
         assert queue.put(image(1))[0].result(10) == 4
         assert queue.again == 4  # half of the 8 s that an image took, for one that is inside
+
+
+def test_no_more_are_let_in_than_can_be_answered_in_time(queue_of):
+    ticks = iter(range(0, 1000, 8))
+    queue, held = queue_of(clock=lambda: float(next(ticks)), seconds=40)
+    held.open.set()
+    assert queue.put(image(1))[0].result(10) == 4  # it took 8 s; two such are half of 40 s
+    with queue.admitted(), queue.admitted():
+        with pytest.raises(Refusal, match="at most 2 at a time") as refused:
+            queue.check_room()
+        assert (refused.value.status, refused.value.again) == (429, 8)
+
+
+def test_one_is_let_in_however_slow_the_network_was(queue_of):
+    now = [0.0]
+
+    def work(images):
+        now[0] += 100
+        return sums(images)
+
+    queue, held = queue_of(work, clock=lambda: now[0], seconds=9)
+    held.open.set()
+    assert queue.put(image(1))[0].result(10) == 4
+    with queue.admitted(), pytest.raises(Refusal, match="at most 1 at a time"):
+        queue.check_room()
 
 
 def test_what_is_run_is_told(gate):

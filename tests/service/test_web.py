@@ -21,6 +21,7 @@ from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.scoring import write_scores
 from doubtmap.service.answers import Answering
 from doubtmap.service.page import page
+from doubtmap.service.web import Service
 
 SCORES = {"entropy": dm.scores.entropy, "energy": dm.scores.energy}
 
@@ -144,6 +145,28 @@ def test_images_of_other_formats_are_read_as_score_reads_them(ask, scored, form)
     response = ask("POST", "/doubt?answer=doubt", content=content)
     assert response.status_code == 200, response.text
     assert response.content == (scored("png", content) / "entropy/a.png").read_bytes()
+
+
+def test_images_too_large_for_memory_go_through_windows_as_in_score(
+    segmenter, served, ask, tmp_path, monkeypatch
+):
+    from doubtmap.windows import blended
+
+    monkeypatch.setattr(blended, "free_memory", lambda device: 2048.0 * 40_000)
+    monkeypatch.setattr("doubtmap.service.answers.free_memory", blended.free_memory)
+    about = Answering("tiny", segmenter, SCORES)
+    content = png(40, 1100)
+    (tmp_path / "a.png").write_bytes(content)
+    through, note = blended.for_images(segmenter, [(40, 1100)])
+    assert note is not None
+    write_scores(through, [tmp_path / "a.png"], SCORES, tmp_path / "out")
+    service = Service(about, served().limits)
+    pictures = ask("POST", "/doubt?answer=doubt", service, content=content)
+    assert pictures.content == (tmp_path / "out/entropy/a.png").read_bytes()
+    assert pictures.content != ask("POST", "/doubt?answer=doubt", content=content).content
+    said = ask("POST", "/doubt", service, content=content).json()["notes"]
+    assert any("through windows of 1024" in each for each in said)
+    assert service.queue.join(10)
 
 
 def test_photographs_are_turned_upright(ask):
@@ -285,6 +308,11 @@ def test_two_files_are_refused(ask):
 def test_queries_that_are_not_known_are_refused(ask, query):
     response = ask("POST", f"/doubt?{query}", content=png())
     assert response.status_code == 400 and "expected" in response.json()["error"]
+
+
+def test_narrow_images_count_as_networks_pad_them(served, ask):
+    response = ask("POST", "/doubt", served(megapixels=0.1), content=png(1, 5000))
+    assert response.status_code == 413 and "1 x 5000 x 1" in response.json()["error"]
 
 
 def test_more_bytes_than_may_be_are_refused(served, ask):
@@ -476,9 +504,9 @@ def test_names_in_the_page_are_escaped(segmenter, served):
         def __call__(self, images):
             return segmenter(images)
 
-    about = Answering("<b>", Named(), SCORES)
+    about = Answering("tiny", Named(), SCORES | {"<b>": dm.scores.margin})
     content = page(about, served().limits)[0].decode()
-    assert content.count("<script>") == 1 and "<b>," not in content
+    assert content.count("<script>") == 1 and ", <b>:" not in content
 
 
 def test_nothing_that_was_sent_is_written(ask, tmp_path, monkeypatch):
@@ -501,6 +529,9 @@ def test_a_threshold_belongs_to_its_score(segmenter, streets, served):
     chosen = choose_threshold(segmenter, streets, "entropy", of="wrong", by="f1")
     about = Answering("tiny", segmenter, SCORES, chosen)
     assert about.thresholds == {"entropy": chosen.threshold}
+    for name in ("a/b", "", "..", "a b"):
+        with pytest.raises(UsageError, match="expected --name of letters"):
+            Answering(name, segmenter, SCORES)
     with pytest.raises(UsageError, match="expected entropy among the scores"):
         Answering("tiny", segmenter, {"energy": dm.scores.energy}, chosen)
     torch.manual_seed(5)
