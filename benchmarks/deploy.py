@@ -4,8 +4,8 @@
 
 `service` starts `doubtmap serve` and asks it for CamVid's test images, in turns with the bare
 network in this process on the same images; then as fast as some clients at once can, with batches
-and without, in turns. `overload` sends ten times as many requests a second as were answered before, for a
-minute: each must be answered with 200, 429 or 503, and memory must stay what it was.
+and without, in turns. `overload` sends ten times as many requests a second as were answered before,
+for a minute: each must be answered with 200, 429 or 503, and memory must stay what it was.
 """
 
 from __future__ import annotations
