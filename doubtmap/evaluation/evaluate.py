@@ -36,7 +36,15 @@ from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.open_set import check_open_set, refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.score_figures import measure_scores
-from doubtmap.evaluation.tally import VERSION, Observation, Tally, join_states, observe, sub_state
+from doubtmap.evaluation.tally import (
+    VERSION,
+    Observation,
+    Tally,
+    join_states,
+    observe,
+    sub_state,
+    threads_for,
+)
 from doubtmap.files import alone
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scoring import is_probability, prepared, score_maps
@@ -223,7 +231,10 @@ def tally_pixels(
     done = {row["index"] for row in tally.images}
     todo = [index for index in range(len(run.dataset)) if index not in done]
     run.tell("pixels", len(done))
-    with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside:
+    with (
+        threads_for(tally.scores) as each,
+        ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside,
+    ):
         summing: Future[None] | None = None
         for index, sample in read_ahead(run.dataset, todo, run.skipped):
             told = run.attempt(sample)
@@ -239,7 +250,7 @@ def tally_pixels(
             if summing is not None:
                 summing.result()
             look = _Look(index, sample.name, *told, maps)
-            summing = beside.submit(_sum, run, tally, look, journal, shelf)
+            summing = beside.submit(_sum, run, tally, look, each.map, journal, shelf)
             del told, maps, look
         if summing is not None:
             summing.result()
@@ -257,7 +268,14 @@ class _Look:
     maps: dict[str, Tensor]
 
 
-def _sum(run: Run, tally: Tally, look: _Look, journal: Journal | None, shelf: Shelf | None) -> None:
+def _sum(
+    run: Run,
+    tally: Tally,
+    look: _Look,
+    each: Callable[..., Iterator[Any]],
+    journal: Journal | None,
+    shelf: Shelf | None,
+) -> None:
     """Take an image into the sums, and keep what later passes look at."""
     with run.timed("metrics"), torch.inference_mode():
         prediction, label, maps = look.prediction, look.label, look.maps
@@ -266,7 +284,7 @@ def _sum(run: Run, tally: Tally, look: _Look, journal: Journal | None, shelf: Sh
             journal.append(seen.to_bytes())
         if shelf is not None:
             shelf.put(look.index, label, prediction.classes[0], maps)
-        tally.take(seen)
+        tally.take(seen, each)
         if journal and journal.full:
             journal.save(join_states(tally=tally.state()))
     run.tell("pixels", len(tally.images))
