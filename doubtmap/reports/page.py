@@ -35,13 +35,20 @@ _FRAME = Markup("""<!doctype html>
 </html>
 """)
 
-_POLICY = (
+POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
     "style-src 'unsafe-inline'"
 )
 
 
-def framed(title: str, *parts: Markup, script: str = "", version: str = __version__) -> bytes:
+def framed(
+    title: str,
+    *parts: Markup,
+    script: str = "",
+    style: str = "",
+    policy: str = POLICY,
+    version: str = __version__,
+) -> bytes:
     """A whole page.
 
     Args:
@@ -49,6 +56,8 @@ def framed(title: str, *parts: Markup, script: str = "", version: str = __versio
         parts: its header and what follows, one below the other.
         script: run at the end of the page, the only one that may run; the page must be readable
             without.
+        style: CSS of its own, after that of all pages.
+        policy: what it may load, but for the script.
         version: of what made it.
 
     Returns:
@@ -56,10 +65,10 @@ def framed(title: str, *parts: Markup, script: str = "", version: str = __versio
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = _FRAME.format(
-        policy=f"{_POLICY}; script-src 'sha256-{digest}'" if script else _POLICY,
+        policy=f"{policy}; script-src 'sha256-{digest}'" if script else policy,
         version=version,
         title=title,
-        style=Markup(_style("chart.css") + _style("page.css")),
+        style=Markup(_style("chart.css") + _style("page.css") + style),
         body=Markup("").join(part + "\n" for part in parts),
         script=Markup("<script>{}</script>\n").format(Markup(script)) if script else "",
     )
