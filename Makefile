@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+docs: .venv/docs
+	$(BIN)/python -m mkdocs build
+
 demo: .venv/demo
 	$(BIN)/doubtmap demo --out demo
 

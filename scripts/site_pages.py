@@ -1,17 +1,20 @@
-"""What the site is made of beside the pages of `docs/`: hooks of MkDocs, see `mkdocs.yml`.
+"""Lay out the pages of the site in `build/docs`, from which `mkdocs.yml` builds it.
 
-The reference of the commands comes from their help, that of Python from the docstrings, tutorials
-are run and shown with what they said, and the pages of the repository's root come along.
+    python scripts/site_pages.py
+
+The pages of `docs/` come along, and those of the repository's root. The reference of the commands is made
+of their help, that of Python of the docstrings; tutorials are run and shown with what they gave, formulas
+become MathML.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import click
 import typer
@@ -23,13 +26,14 @@ from notebook import as_ipynb, run, shown  # noqa: E402
 
 from doubtmap.cli import app  # noqa: E402
 
+OUT = ROOT / "build" / "docs"
 OF_THE_ROOT = {
+    "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
-    "README.md": "index.md",
 }
-"""Pages of the repository's root, as the site calls them; README is the home page's other half."""
+"""Pages of the repository's root, as the site calls them."""
 PACKAGES = (
     "doubtmap",
     "doubtmap.scores",
@@ -45,62 +49,47 @@ PACKAGES = (
     "doubtmap.reports",
 )
 """Whose public names the reference of Python holds."""
-UNLISTED = ("main_job.md",)
-"""Pages that are kept for their addresses, and are in no menu."""
 
 
-def formula(source: str, *_: Any, **__: Any) -> str:
-    """A formula as MathML, which browsers draw by themselves."""
-    return f'<div class="formula">{convert(source, display="block")}</div>'
-
-
-def on_config(config: Any) -> Any:
-    """Put the generated references into the menu."""
-    (reference,) = (part["Reference"] for part in config["nav"] if "Reference" in part)
-    commands = [f"reference/{name}.md" for name in sorted(commands_by_name())]
-    reference[:0] = [
-        {"Commands": ["reference/commands.md", *commands]},
-        {"Python": [{name: f"reference/{name}.md"} for name in PACKAGES]},
-    ]
-    return config
-
-
-def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that no file of `docs/` holds."""
-    from mkdocs.structure.files import File, InclusionLevel
-
-    pages = {to: of_the_root(name) for name, to in OF_THE_ROOT.items() if to != "index.md"}
-    pages |= {f"reference/{name}.md": text for name, text in reference().items()}
-    for path, text in pages.items():
-        files.append(File.generated(config, path, content=text))
-    for path in sorted((ROOT / "docs" / "tutorials").glob("*.md")):
+def main() -> None:
+    """Write all pages anew."""
+    shutil.rmtree(OUT, ignore_errors=True)
+    shutil.copytree(ROOT / "docs", OUT)
+    for name, to in OF_THE_ROOT.items():
+        (OUT / to).write_text(of_the_root((ROOT / name).read_text()))
+    for path in (ROOT / "docs" / "tutorials").glob("*.md"):
         if path.name != "index.md":
-            text = as_ipynb(cells_of(path))
-            files.append(File.generated(config, f"tutorials/{path.stem}.ipynb", content=text))
-    for name in UNLISTED:
-        files.get_file_from_path(name).inclusion = InclusionLevel.NOT_IN_NAV
-    return files
+            lay_out_tutorial(path)
+    for path in OUT.rglob("*.md"):
+        path.write_text(as_the_site_has_it(path.read_text(), str(path.relative_to(OUT))))
+    (OUT / "reference").mkdir()
+    for name, text in reference().items():
+        (OUT / "reference" / f"{name}.md").write_text(text)
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Leave out marks of the tables, lead to pages of the root, run tutorials."""
-    path = page.file.src_uri
-    if path.startswith("tutorials/") and path != "tutorials/index.md":
-        markdown = shown(cells_of(ROOT / "docs" / path))
-        markdown += f"\n\n[Download as a notebook]({page.file.name}.ipynb){{ .md-button }}\n"
-    markdown = re.sub(r"^<!--.*?-->\n", "", markdown, flags=re.DOTALL | re.MULTILINE)
+def lay_out_tutorial(path: Path) -> None:
+    """Run a tutorial, and write it with its outputs, also as a notebook."""
+    cells = run(path.read_text())
+    to = OUT / "tutorials" / path.name
+    (to.with_suffix(".ipynb")).write_text(as_ipynb(cells))
+    link = f"[Download as a notebook]({path.stem}.ipynb){{ .md-button }}"
+    to.write_text(f"{shown(cells)}\n\n{link}\n")
+
+
+def as_the_site_has_it(text: str, page: str) -> str:
+    """Leave out marks of tables and figures, draw formulas, lead to pages of the root."""
+    text = re.sub(r"^<!--.*?-->\n", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"```math\n(.*?)```", lambda found: formula(found[1]), text, flags=re.DOTALL)
     return re.sub(
-        r"\]\(((?:\.\./)+)([A-Z]+\.md)(#[^)]*)?\)",
-        lambda link: f"]({relative(OF_THE_ROOT[link[2]], path)}{link[3] or ''})",
-        markdown,
+        r"\]\((?:\.\./)+([A-Z]+\.md)(#[^)]*)?\)",
+        lambda link: f"]({relative(OF_THE_ROOT[link[1]], page)}{link[2] or ''})",
+        text,
     )
 
 
-def cells_of(path: Path, ran: dict[Path, Any] = {}) -> Any:  # noqa: B006
-    """The cells of a tutorial with what they gave; each tutorial is run once a build."""
-    if path not in ran:
-        ran[path] = run(path.read_text())
-    return ran[path]
+def formula(source: str) -> str:
+    """A formula as MathML, which browsers draw by themselves."""
+    return f'<div class="formula">{convert(source.strip(), display="block")}</div>'
 
 
 def relative(target: str, page: str) -> str:
@@ -108,11 +97,12 @@ def relative(target: str, page: str) -> str:
     return posixpath.relpath(target, posixpath.dirname(page) or ".")
 
 
-def of_the_root(name: str) -> str:
-    """A page of the root as the site has it: links lead into `docs/`, or to other such pages."""
-    text = (ROOT / name).read_text()
+def of_the_root(text: str) -> str:
+    """A page of the root: links lead into `docs/`, or to other such pages; no badge of a host."""
+    text = re.sub(r"^\[!\[tests\].*\n", "", text, flags=re.MULTILINE)
     for other, to in OF_THE_ROOT.items():
         text = text.replace(f"]({other}", f"]({to}")
+    text = re.sub(r"\[([^]]+)\]\((?:CITATION\.cff|LICENSE)\)", r"`\1`", text)
     return text.replace("](docs/", "](")
 
 
@@ -133,7 +123,14 @@ def reference() -> dict[str, str]:
     ]
     pages = {"commands": "# Commands\n\n| command | |\n|---|---|\n" + "\n".join(rows) + "\n"}
     pages |= {name: command_page(name, command) for name, command in commands.items()}
+    rows = [f"| [`{name}`]({name}.md) | {first_line(name)} |" for name in PACKAGES]
+    pages["python"] = "# Python\n\n| package | |\n|---|---|\n" + "\n".join(rows) + "\n"
     return pages | {name: package_page(name) for name in PACKAGES}
+
+
+def first_line(name: str) -> str:
+    """The first line of a package's docstring."""
+    return (import_module(name).__doc__ or "").strip().partition("\n")[0]
 
 
 def first_sentence(text: str | None) -> str:
@@ -143,13 +140,13 @@ def first_sentence(text: str | None) -> str:
 
 def command_page(name: str, command: click.Command) -> str:
     """Usage, help and options of one command, options in the groups of its help."""
-    usage = " ".join(command.collect_usage_pieces(click.Context(command, info_name=name)))
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    usage = " ".join(("[OPTIONS]", *(metavar(each) for each in arguments)))
     parts = [f"# doubtmap {name}", f"    doubtmap {name} {usage}", help_text(command)]
     groups: dict[str, list[str]] = {}
     for option in command.params:
-        panel = getattr(option, "rich_help_panel", None) or (
-            "Arguments" if option.param_type_name == "argument" else "Options"
-        )
+        panel = getattr(option, "rich_help_panel", None)
+        panel = panel or ("Arguments" if option in arguments else "Options")
         if not getattr(option, "hidden", False):
             groups.setdefault(panel, []).append(option_row(option))
     for panel, rows in groups.items():
@@ -158,28 +155,27 @@ def command_page(name: str, command: click.Command) -> str:
 
 
 def help_text(command: click.Command) -> str:
-    """The help of a command as Markdown: lines that begin with the program are for the shell."""
-    lines = (command.help or "").replace("\b", "").splitlines()
-    text = "\n".join(line.strip() for line in lines)
-    return re.sub(r"^(doubtmap .*)$", r"    \1", escaped(text), flags=re.MULTILINE)
+    """Help and examples of a command; lines that begin with the program are for the shell."""
+    told = f"{command.help or ''}\n\n{getattr(command, 'epilog', '') or ''}".replace("\b", "")
+    lines = (line.strip() for line in told.splitlines())
+    return "\n".join(f"    {line}" if line.startswith("doubtmap ") else line for line in lines)
+
+
+def metavar(option: click.Parameter) -> str:
+    """How the help calls an argument, or what an option takes."""
+    return option.metavar or (option.name or "").upper()
 
 
 def option_row(option: click.Parameter) -> str:
-    """An option, what it takes, what it does, and its default."""
-    if option.param_type_name == "argument":
-        name = option.human_readable_name.upper()
-    else:
-        name = ", ".join((*option.opts, *option.secondary_opts))
+    """An option, what it does, and its default."""
+    argument = option.param_type_name == "argument"
+    name = metavar(option) if argument else ", ".join((*option.opts, *option.secondary_opts))
     told = " ".join(str(getattr(option, "help", "") or "").split())
     default = option.default
-    if default not in (None, False, (), [], "") and not callable(default):
+    if isinstance(default, (str, int, float, Path)) and default not in ("", False):
         told += f" Default: `{default}`."
-    return f"| `{name}` | {escaped(told)} |".replace("\n", " ")
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown is to leave as it is."""
-    return re.sub(r"(?<!`)([<*_|])(?!`)", r"\\\1", text)
+    cells = (f"`{name}`", told)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def package_page(name: str) -> str:
@@ -189,3 +185,7 @@ def package_page(name: str) -> str:
     packages = {each.rpartition(".")[2] for each in PACKAGES}
     names = [each for each in module.__all__ if each not in packages and each[0] != "_"]
     return f"# {name}\n\n{told}\n\n" + "\n\n".join(f"::: {name}.{each}" for each in names) + "\n"
+
+
+if __name__ == "__main__":
+    main()
