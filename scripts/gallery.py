@@ -25,14 +25,15 @@ from doubtmap.decisions.threshold import pixels_of
 from doubtmap.fitting import fit_score
 from doubtmap.metrics import Missed, Ranking, Reliability
 from doubtmap.metrics.missed import threshold_at
+from doubtmap.reports import overlay
 from doubtmap.reports.charts import ChartLine, Plane, guide, line_chart, reliability_chart
 from doubtmap.reports.colours import colour_doubt, colour_labels, robust_limits
 from doubtmap.scoring import prepared
 from doubtmap.streets.synthetic import SyntheticStreets
 
 Tiles = dict[str, np.ndarray]
-SHOWN = 1
-"""The street of `synthetic:24` that most pictures show."""
+SHOWN = 15
+"""The street of `synthetic:24` that most pictures show: one on which the default score does well."""
 
 
 def demo(streets: dm.datasets.Dataset, index: int) -> tuple[dm.Prediction, Tiles]:
@@ -48,6 +49,22 @@ def tinted(values: torch.Tensor, limits: tuple[float, float] | None = None) -> n
     """A map in colours."""
     doubt = values[0].numpy()
     return colour_doubt(doubt, limits or robust_limits(doubt))
+
+
+def laid_over(image: np.ndarray, values: torch.Tensor) -> np.ndarray:
+    """A map over its image, up to its highest thousandth."""
+    doubt = values[0].numpy()
+    return overlay(image, doubt, (0.0, float(np.quantile(doubt, 0.999))))
+
+
+def hero() -> None:
+    """Image, prediction and doubt of one street."""
+    prediction, tiles = demo(dm.open_dataset("synthetic:24"), SHOWN)
+    names = dm.load("demo").class_names
+    classes = colour_labels(prediction.classes[0].numpy().astype(np.int16), names)
+    row = {"an image": tiles["image"], "what a network says": classes}
+    row["where to doubt it"] = laid_over(tiles["image"], dm.scores.doubt(prediction))
+    sheet([row], (400, 200)).save(PICTURES / "hero.png", optimize=True)
 
 
 def two_kinds() -> None:
@@ -90,7 +107,7 @@ def weather() -> None:
         streets = SyntheticStreets(24, weather=kind, strength=None if kind == "clear" else 0.8)
         prediction, tiles = demo(streets, SHOWN)
         tops[kind] = tiles["image"]
-        feet[kind] = tinted(dm.scores.doubt(prediction), (0, 0.25))
+        feet[kind] = laid_over(tiles["image"], dm.scores.doubt(prediction))
     sheet([tops, feet]).save(PICTURES / "weather.png", optimize=True)
 
 
@@ -170,7 +187,9 @@ def ranking() -> None:
         curve = each.curve
         precision = curve.true_positives / (curve.true_positives + curve.false_positives)
         recall = curve.true_positives / curve.true_positives[-1]
-        keep = np.unique(np.searchsorted(recall, np.linspace(0.005, 1, 200)).clip(0, len(recall) - 1))
+        keep = np.unique(
+            np.searchsorted(recall, np.linspace(0.005, 1, 200)).clip(0, len(recall) - 1)
+        )
         points = np.column_stack([recall, precision.clip(0, 0.6)])[keep]
         lines.append(ChartLine(name, name, points, style))
         entries.append((f"{name}, AUPRC {each.average_precision():.3f}", HUES[style]))
@@ -199,6 +218,7 @@ def badges() -> None:
 
 
 DRAWN: tuple[Callable[[], None], ...] = (
+    hero,
     two_kinds,
     native,
     scores,

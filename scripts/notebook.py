@@ -80,7 +80,9 @@ def shown(made: list[Cell]) -> str:
             parts.append(f'<pre class="said">{html.escape(cell.said.rstrip())}</pre>')
         for picture in cell.pictures:
             data = base64.b64encode(picture).decode()
-            parts.append(f'<img class="said" alt="What the cell shows" src="data:image/png;base64,{data}">')
+            parts.append(
+                f'<img class="said" alt="What the cell shows" src="data:image/png;base64,{data}">'
+            )
     return "\n\n".join(parts) + "\n"
 
 
