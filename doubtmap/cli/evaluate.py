@@ -20,6 +20,7 @@ from doubtmap.cli.options import (
     names,
     opened,
     seeded,
+    windowed,
 )
 from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
@@ -98,6 +99,8 @@ def evaluate_command(
     segmenter = network.open(model, seed)
     notes: list[str] = []
     dataset = opened(data, seed, limit, notes)
+    kept = [out / folder / "settings.json" for folder in (".passes", ".progress")]
+    segmenter, of_windows = windowed(segmenter, dataset, *(kept if resume else ()))
     other = open_dataset(open_set, seed=seed + 1) if open_set and ":" in open_set else open_set
     passes, of_pasting = _passes(
         segmenter, dataset, names(unknown), paste, names(paste_only), seed, repeats
@@ -119,7 +122,7 @@ def evaluate_command(
                 component_sizes=ComponentSizes(*numbers) if numbers else None,
                 thresholds=[load_threshold(file) for file in threshold or ()],
                 segments=MetaModel.load(segments) if segments else None,
-                notes=[*notes, *of_pasting],
+                notes=[*notes, *of_windows, *of_pasting],
                 command=command_line(),
                 save=lambda results: write_evaluation(results, out),
             ),

@@ -23,6 +23,7 @@ from doubtmap.cli.options import (
     read_range,
     score_or_usual,
     seeded,
+    windowed,
 )
 from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
@@ -83,10 +84,12 @@ def objects_command(
     segmenter = network.open(model, seed)
     scored, above, chosen = _score_and_threshold(segmenter, score, threshold)
     places = class_indices(names(on), segmenter.class_names)
+    paths = collected(images, limit)
+    segmenter, notes = windowed(segmenter, paths)
     with progress_bar() as progress:
         found = write_objects(
             segmenter,
-            collected(images, limit),
+            paths,
             scored,
             ObjectRule(above, smallest, smallest_share, fill_holes, places, on_share),
             out,
@@ -98,7 +101,7 @@ def objects_command(
             about={"threshold": chosen, "seed": seed, "command": command_line()},
             progress=progress,
         )
-    tell_notes(found["notes"])
+    tell_notes(notes + found["notes"])
     skipped = left_out(found["skipped"])
     sentence = f"{found['objects']} objects in {found['images']} images{skipped}: {out}"
     typer.echo(json_text.dumps(found, indent=1) if json else sentence)

@@ -280,6 +280,29 @@ def opened(
     return Part(dataset, range(limit), f"{dataset.name} (first {limit})")
 
 
+def windowed(
+    segmenter: Segmenter, images: Dataset | list[Path], *runs: Path
+) -> tuple[Segmenter, list[str]]:
+    """The network, through windows where images are too large for the memory, and what to note.
+
+    Args:
+        segmenter: the network.
+        images: all that it will see.
+        runs: where the settings of a run may be that goes on, whose windows are then taken.
+    """
+    from doubtmap.datasets.reading import read_size
+    from doubtmap.scenes import raster_size
+    from doubtmap.windows import for_images, sizes_of
+
+    def size_of(path: Path) -> tuple[int, int]:
+        return raster_size(path) or read_size(path)
+
+    earlier = next((run for run in runs if run.exists()), None)
+    sizes = sizes_of(images, size_of if isinstance(images, list) else read_size)
+    found, note = for_images(segmenter, sizes, earlier)
+    return found, [note] if note else []
+
+
 def collected(images: list[str], limit: int | None) -> list[Path]:
     """The images' files, or the first of them where there is a limit, which a note says."""
     from doubtmap.datasets import collect_images

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files.afar import is_afar
 from doubtmap.metrics.accumulator import Array
 
 SCALE, TIEPOINTS, TRANSFORMATION, GEO_KEYS, ORIENTATION = 33550, 33922, 34264, 34735, 274
@@ -83,11 +84,11 @@ def read_georeference(path: Path) -> Georeference | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata that does not matter here
-            with Image.open(path) as image:
+            with path.open("rb") as file, Image.open(file) as image:
                 size = (image.height, image.width)
                 tags = dict(getattr(image, "tag_v2", {}))
                 orientation = tags.get(ORIENTATION) or image.getexif().get(ORIENTATION, 1)
-    except DAMAGE:
+    except (*DAMAGE, DataError):
         return None
     world = _world_file(path)
     if TRANSFORMATION in tags or (SCALE in tags and TIEPOINTS in tags):
@@ -156,6 +157,9 @@ def _crs(keys: Mapping[int, int]) -> str | None:
 
 
 def _world_file(path: Path) -> Path | None:
+    """Beside it; not looked for afar, where each question is a request."""
+    if is_afar(path):
+        return None
     suffix = path.suffix.lstrip(".")
     names = [f"{suffix[:1]}{suffix[-1:]}w", f"{suffix}w", "wld"] if suffix else ["wld"]
     for name in names:

@@ -27,6 +27,7 @@ from doubtmap.datasets.reading import scaled
 from doubtmap.engine.settings import bands_needed
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, write_atomically
+from doubtmap.files.afar import is_afar
 from doubtmap.files.naming import score_folders
 from doubtmap.prediction import Score, Segmenter, showing
 from doubtmap.scoring import prepared, score_maps
@@ -85,6 +86,8 @@ class Volume:
 
     @cached_property
     def _file(self) -> Any:
+        if is_afar(self.path):
+            raise UsageError(f"{self.path}: expected a volume on this disk. Fetch it first.")
         nibabel = _nibabel(self.path)
         try:
             return nibabel.load(self.path)
