@@ -65,6 +65,9 @@ def objects_command(
     crs: Annotated[
         str | None, option(OUTPUT, "Of georeferences that name none, such as EPSG:4326.")
     ] = None,
+    to: Annotated[
+        str, option(OUTPUT, "Of the map: geojson, gpkg, or both as geojson,gpkg.")
+    ] = "geojson",
     range: Range = None,
     out: Out = Path("objects"),
     json: Annotated[bool, option(OUTPUT, "Print what was found as JSON.", "--json")] = False,
@@ -77,9 +80,10 @@ def objects_command(
     from doubtmap.datasets.reading import left_out
     from doubtmap.objects import ObjectRule
     from doubtmap.objects.find import class_indices
-    from doubtmap.objects.writing import write_objects
+    from doubtmap.objects.writing import Form, write_objects
     from doubtmap.progress import progress_bar
 
+    form = Form(simplify, encoding, crs, tuple(names(to)))
     seeded(seed)
     segmenter = network.open(model, seed)
     scored, above, chosen = _score_and_threshold(segmenter, score, threshold)
@@ -93,9 +97,7 @@ def objects_command(
             scored,
             ObjectRule(above, smallest, smallest_share, fill_holes, places, on_share),
             out,
-            simplify=simplify,
-            encoding=encoding,
-            crs=crs,
+            form=form,
             skip_bad=skip_bad,
             range=read_range(range),
             about={"threshold": chosen, "seed": seed, "command": command_line()},

@@ -91,6 +91,33 @@ def _about(path: Path) -> tuple[tuple[int, int], bool] | None:
         return None
 
 
+def lies_at(
+    path: Path,
+) -> tuple[tuple[float, float, float, float, float, float], str, tuple[int, int]] | None:
+    """Where a raster lies, or None where it does not say, or cannot be opened.
+
+    Returns:
+        a, b, c, d, e, f with `X = a x + b y + c` and `Y = d x + e y + f`, x and y in pixels; the
+        reference system, by its EPSG code where it has one, else as WKT; height and width.
+    """
+    if not rasters_are_read():
+        return None
+    rasterio = _rasterio(path)
+    try:
+        with _quiet(), rasterio.open(for_gdal(path)) as source:
+            ground, system = source.gcps
+            where = rasterio.transform.from_gcps(ground) if ground else source.transform
+            system = system if ground else source.crs
+            if not system:
+                return None
+            code = system.to_epsg()
+            name = f"EPSG:{code}" if code else system.to_wkt()
+            a, b, c, d, e, f = tuple(where)[:6]
+            return (a, b, c, d, e, f), name, (source.height, source.width)
+    except (rasterio.errors.RasterioError, UnicodeError):
+        return None
+
+
 def scene_of(path: Path, rendering: Rendering) -> Scene:
     """The image: on its disk where it has a place on earth or is large, else in memory."""
     height, width = raster_size(path) or (0, 0)
