@@ -27,7 +27,12 @@ Model = Annotated[
         metavar="MODEL",
     ),
 ]
-Data = Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N.", metavar="DATA")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="LAYOUT:PATH[:SPLIT], volumes:PATH[:SPLIT], or synthetic:N.", metavar="DATA"
+    ),
+]
 Images = Annotated[
     list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGES...")
 ]
@@ -267,8 +272,13 @@ def opened(
     """
     from doubtmap.datasets import open_dataset, open_images
     from doubtmap.datasets.pasting import Part
+    from doubtmap.volumes.labelled import is_labelled, open_volumes
 
-    dataset = (open_images if unlabelled else open_dataset)(data, seed=seed)
+    dataset: Dataset
+    if (place := is_labelled(data)) is not None:
+        dataset = open_volumes(place)
+    else:
+        dataset = (open_images if unlabelled else open_dataset)(data, seed=seed)
     log.info("data %s: %d images", dataset.name, len(dataset))
     if limit is None or limit >= len(dataset):
         return dataset
