@@ -30,6 +30,7 @@ from doubtmap.engine.settings import with_bands_of
 from doubtmap.engine.shelf import Shelf
 from doubtmap.errors import DataError, within_memory
 from doubtmap.evaluation.asking import scores_asked
+from doubtmap.evaluation.cases import Cases
 from doubtmap.evaluation.components import DEFAULT_SIZES, find_components
 from doubtmap.evaluation.examples import pick_examples
 from doubtmap.evaluation.figures import summarise
@@ -67,6 +68,7 @@ class Options:
         segments: of `fit_segments` on other images: adds what a review without labels would have
             shown first, and how well it foresaw the images.
         notes: what to write into the results, before all other notes.
+        cases: groups of images whose figures are given one by one.
         command: what to write into the results as their origin.
         save: called with the results before the journal is removed, to write them.
     """
@@ -77,6 +79,7 @@ class Options:
     thresholds: Sequence[Threshold] = ()
     segments: MetaModel | None = None
     notes: Iterable[str] = ()
+    cases: Cases | None = None
     command: str = ""
     save: Callable[[Results], None] | None = None
 
@@ -164,9 +167,11 @@ def evaluate(
     taken = take_thresholds(run, open_set) if open_set is not None else []
     folder = Path(out) / ".progress" if out else None
     settings = run.settings | asked if out else {}
+    if options.cases is not None:
+        options.cases.begin(run)
     with closing(Shelf()) as shelf, journalled(folder, settings, resume) as journal:
         tally = Tally(list(run.scores), replicates, seed, options.bins, claims)
-        tally, held = tally_pixels(run, tally, journal, shelf)
+        tally, held = tally_pixels(run, tally, journal, shelf, options.cases)
         if not tally.images:
             lost = run.skipped.reasons if run.skipped else None
             raise DataError(f"{dataset.name}: {none_left(len(dataset), lost)}")
@@ -180,6 +185,8 @@ def evaluate(
             opened = refused_figures(run, open_set, taken, replicates=replicates, seed=seed)
             results.figures["open_set"] = opened
             results.figures["notes"].append(sentence(opened))
+        if options.cases is not None:
+            results.figures["by"] = options.cases.finish(run)
         if options.segments is not None:
             results = _reviewed(run, results, options.segments)
         run.seconds["total"] = time.perf_counter() - start
@@ -216,7 +223,11 @@ def _other_unknown(given: Mapping[str, Threshold], unknown: tuple[str, ...]) -> 
 
 
 def tally_pixels(
-    run: Run, tally: Tally, journal: Journal | None, shelf: Shelf | None = None
+    run: Run,
+    tally: Tally,
+    journal: Journal | None,
+    shelf: Shelf | None = None,
+    cases: Cases | None = None,
 ) -> tuple[Tally, list[Observation]]:
     """First pass: every pixel of every image into the sums.
 
@@ -250,7 +261,7 @@ def tally_pixels(
             if summing is not None:
                 summing.result()
             look = _Look(index, sample.name, *told, maps)
-            summing = beside.submit(_sum, run, tally, look, each.map, journal, shelf)
+            summing = beside.submit(_sum, run, tally, look, each.map, journal, shelf, cases)
             del told, maps, look
         if summing is not None:
             summing.result()
@@ -275,6 +286,7 @@ def _sum(
     each: Callable[..., Iterator[Any]],
     journal: Journal | None,
     shelf: Shelf | None,
+    cases: Cases | None,
 ) -> None:
     """Take an image into the sums, and keep what later passes look at."""
     with run.timed("metrics"), torch.inference_mode():
@@ -285,6 +297,8 @@ def _sum(
         if shelf is not None:
             shelf.put(look.index, label, prediction.classes[0], maps)
         tally.take(seen, each)
+        if cases is not None:
+            cases.take(look.index, label, prediction.classes[0], maps)
         if journal and journal.full:
             journal.save(join_states(tally=tally.state()))
     run.tell("pixels", len(tally.images))
