@@ -27,7 +27,13 @@ Model = Annotated[
         metavar="MODEL",
     ),
 ]
-Data = Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N.", metavar="DATA")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="LAYOUT:PATH[:SPLIT], volumes:PATH[:SPLIT], film:FILM[:LABELS], or synthetic:N.",
+        metavar="DATA",
+    ),
+]
 Images = Annotated[
     list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGES...")
 ]
@@ -268,7 +274,8 @@ def opened(
     from doubtmap.datasets import open_dataset, open_images
     from doubtmap.datasets.pasting import Part
 
-    dataset = (open_images if unlabelled else open_dataset)(data, seed=seed)
+    other = _of_slices_or_frames(data)
+    dataset = other or (open_images if unlabelled else open_dataset)(data, seed=seed)
     log.info("data %s: %d images", dataset.name, len(dataset))
     if limit is None or limit >= len(dataset):
         return dataset
@@ -278,6 +285,47 @@ def opened(
     else:
         notes += said
     return Part(dataset, range(limit), f"{dataset.name} (first {limit})")
+
+
+def _of_slices_or_frames(data: str) -> Dataset | None:
+    """Labelled volumes or a labelled film; None for other data sets.
+
+    Raises:
+        UsageError: where no place is named.
+    """
+    kind, _, place = data.partition(":")
+    if kind not in ("volumes", "film"):
+        return None
+    if not place:
+        form = "volumes:PATH or volumes:PATH:SPLIT" if kind == "volumes" else "film:FILM[:LABELS]"
+        raise UsageError(f"Expected {form}, got {data}.")
+    from doubtmap.films.labelled import open_film
+    from doubtmap.volumes.labelled import open_volumes
+
+    return open_volumes(place) if kind == "volumes" else open_film(place)
+
+
+def windowed(
+    segmenter: Segmenter, images: Dataset | list[Path], *runs: Path
+) -> tuple[Segmenter, list[str]]:
+    """The network, through windows where images are too large for the memory, and what to note.
+
+    Args:
+        segmenter: the network.
+        images: all that it will see.
+        runs: where the settings of a run may be that goes on, whose windows are then taken.
+    """
+    from doubtmap.datasets.reading import read_size
+    from doubtmap.scenes import raster_size
+    from doubtmap.windows import for_images, sizes_of
+
+    def size_of(path: Path) -> tuple[int, int]:
+        return raster_size(path) or read_size(path)
+
+    earlier = next((run for run in runs if run.exists()), None)
+    sizes = sizes_of(images, size_of if isinstance(images, list) else read_size)
+    found, note = for_images(segmenter, sizes, earlier)
+    return found, [note] if note else []
 
 
 def collected(images: list[str], limit: int | None) -> list[Path]:

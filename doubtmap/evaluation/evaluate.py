@@ -30,13 +30,22 @@ from doubtmap.engine.settings import with_bands_of
 from doubtmap.engine.shelf import Shelf
 from doubtmap.errors import DataError, within_memory
 from doubtmap.evaluation.asking import scores_asked
+from doubtmap.evaluation.cases import Cases
 from doubtmap.evaluation.components import DEFAULT_SIZES, find_components
 from doubtmap.evaluation.examples import pick_examples
 from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.open_set import check_open_set, refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.score_figures import measure_scores
-from doubtmap.evaluation.tally import VERSION, Observation, Tally, join_states, observe, sub_state
+from doubtmap.evaluation.tally import (
+    VERSION,
+    Observation,
+    Tally,
+    join_states,
+    observe,
+    sub_state,
+    threads_for,
+)
 from doubtmap.files import alone
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scoring import is_probability, prepared, score_maps
@@ -59,6 +68,7 @@ class Options:
         segments: of `fit_segments` on other images: adds what a review without labels would have
             shown first, and how well it foresaw the images.
         notes: what to write into the results, before all other notes.
+        cases: groups of images whose figures are given one by one.
         command: what to write into the results as their origin.
         save: called with the results before the journal is removed, to write them.
     """
@@ -69,6 +79,7 @@ class Options:
     thresholds: Sequence[Threshold] = ()
     segments: MetaModel | None = None
     notes: Iterable[str] = ()
+    cases: Cases | None = None
     command: str = ""
     save: Callable[[Results], None] | None = None
 
@@ -156,9 +167,11 @@ def evaluate(
     taken = take_thresholds(run, open_set) if open_set is not None else []
     folder = Path(out) / ".progress" if out else None
     settings = run.settings | asked if out else {}
+    if options.cases is not None:
+        options.cases.begin(run)
     with closing(Shelf()) as shelf, journalled(folder, settings, resume) as journal:
         tally = Tally(list(run.scores), replicates, seed, options.bins, claims)
-        tally, held = tally_pixels(run, tally, journal, shelf)
+        tally, held = tally_pixels(run, tally, journal, shelf, options.cases)
         if not tally.images:
             lost = run.skipped.reasons if run.skipped else None
             raise DataError(f"{dataset.name}: {none_left(len(dataset), lost)}")
@@ -172,6 +185,8 @@ def evaluate(
             opened = refused_figures(run, open_set, taken, replicates=replicates, seed=seed)
             results.figures["open_set"] = opened
             results.figures["notes"].append(sentence(opened))
+        if options.cases is not None:
+            results.figures["by"] = options.cases.finish(run)
         if options.segments is not None:
             results = _reviewed(run, results, options.segments)
         run.seconds["total"] = time.perf_counter() - start
@@ -208,7 +223,11 @@ def _other_unknown(given: Mapping[str, Threshold], unknown: tuple[str, ...]) -> 
 
 
 def tally_pixels(
-    run: Run, tally: Tally, journal: Journal | None, shelf: Shelf | None = None
+    run: Run,
+    tally: Tally,
+    journal: Journal | None,
+    shelf: Shelf | None = None,
+    cases: Cases | None = None,
 ) -> tuple[Tally, list[Observation]]:
     """First pass: every pixel of every image into the sums.
 
@@ -223,7 +242,10 @@ def tally_pixels(
     done = {row["index"] for row in tally.images}
     todo = [index for index in range(len(run.dataset)) if index not in done]
     run.tell("pixels", len(done))
-    with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside:
+    with (
+        threads_for(tally.scores) as each,
+        ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside,
+    ):
         summing: Future[None] | None = None
         for index, sample in read_ahead(run.dataset, todo, run.skipped):
             told = run.attempt(sample)
@@ -239,7 +261,7 @@ def tally_pixels(
             if summing is not None:
                 summing.result()
             look = _Look(index, sample.name, *told, maps)
-            summing = beside.submit(_sum, run, tally, look, journal, shelf)
+            summing = beside.submit(_sum, run, tally, look, each.map, journal, shelf, cases)
             del told, maps, look
         if summing is not None:
             summing.result()
@@ -257,7 +279,15 @@ class _Look:
     maps: dict[str, Tensor]
 
 
-def _sum(run: Run, tally: Tally, look: _Look, journal: Journal | None, shelf: Shelf | None) -> None:
+def _sum(
+    run: Run,
+    tally: Tally,
+    look: _Look,
+    each: Callable[..., Iterator[Any]],
+    journal: Journal | None,
+    shelf: Shelf | None,
+    cases: Cases | None,
+) -> None:
     """Take an image into the sums, and keep what later passes look at."""
     with run.timed("metrics"), torch.inference_mode():
         prediction, label, maps = look.prediction, look.label, look.maps
@@ -266,7 +296,9 @@ def _sum(run: Run, tally: Tally, look: _Look, journal: Journal | None, shelf: Sh
             journal.append(seen.to_bytes())
         if shelf is not None:
             shelf.put(look.index, label, prediction.classes[0], maps)
-        tally.take(seen)
+        tally.take(seen, each)
+        if cases is not None:
+            cases.take(look.index, label, prediction.classes[0], maps)
         if journal and journal.full:
             journal.save(join_states(tally=tally.state()))
     run.tell("pixels", len(tally.images))
