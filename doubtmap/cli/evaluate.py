@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from doubtmap.cli.commands import DATA, OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
@@ -13,6 +13,7 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    PartText,
     Resume,
     Seed,
     SkipBad,
@@ -21,11 +22,12 @@ from doubtmap.cli.options import (
     opened,
     seeded,
 )
-from doubtmap.cli.telling import tell_notes
+from doubtmap.cli.telling import tell, tell_notes
 from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
     from doubtmap.datasets import Dataset
+    from doubtmap.engine.places import Place
     from doubtmap.prediction import Segmenter
 
 FIGURES = "Figures"
@@ -77,6 +79,7 @@ def evaluate_command(
         ),
     ] = None,
     limit: Limit = None,
+    part: PartText = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
@@ -85,9 +88,11 @@ def evaluate_command(
     numbers = _numbers(component_sizes)
     if paste is None and (paste_only or repeats != 1):
         raise UsageError("--paste-only, --repeats: expected --paste with them. Add it.")
+    place = _place(part, open_set, segments, repeats)
     from doubtmap.datasets import ComponentSizes, open_dataset
     from doubtmap.decisions.file import load_threshold
-    from doubtmap.evaluation.evaluate import Options
+    from doubtmap.evaluation.asking import Options, asked_of
+    from doubtmap.evaluation.parts import evaluate_part
     from doubtmap.evaluation.repeats import evaluate_passes
     from doubtmap.evaluation.report import write_evaluation
     from doubtmap.evaluation.table import print_figures
@@ -102,31 +107,53 @@ def evaluate_command(
     passes, of_pasting = _passes(
         segmenter, dataset, names(unknown), paste, names(paste_only), seed, repeats
     )
+    options = Options(
+        bins=bins,
+        component_sizes=ComponentSizes(*numbers) if numbers else None,
+        thresholds=[load_threshold(file) for file in threshold or ()],
+        segments=MetaModel.load(segments) if segments else None,
+        notes=[*notes, *of_pasting],
+        command=command_line(),
+        save=lambda results: write_evaluation(results, out),
+        place=place,
+    )
     with progress_bar() as progress:
+        wanted: dict[str, Any] = {
+            "unknown": names(unknown),
+            "skip_bad": skip_bad,
+            "seed": seed,
+            "replicates": replicates,
+            "options": options,
+            "progress": progress,
+        }
+        if place.part:
+            tell(
+                evaluate_part(asked_of(segmenter, passes[0], scores, **wanted), out, resume=resume)
+            )
+            return
         results = evaluate_passes(
-            segmenter,
-            passes,
-            scores,
-            unknown=names(unknown),
-            open_set=other or None,
-            out=out,
-            resume=resume,
-            skip_bad=skip_bad,
-            seed=seed,
-            replicates=replicates,
-            options=Options(
-                bins=bins,
-                component_sizes=ComponentSizes(*numbers) if numbers else None,
-                thresholds=[load_threshold(file) for file in threshold or ()],
-                segments=MetaModel.load(segments) if segments else None,
-                notes=[*notes, *of_pasting],
-                command=command_line(),
-                save=lambda results: write_evaluation(results, out),
-            ),
-            progress=progress,
+            segmenter, passes, scores, open_set=other or None, out=out, resume=resume, **wanted
         )
     tell_notes(results.figures["notes"])
     print_figures(results.figures, style="json" if json else "csv" if csv else "table")
+
+
+def _place(
+    part: str | None,
+    open_set: str | None,
+    segments: Path | None,
+    repeats: int,
+) -> Place:
+    """Where the images are looked at, as far as that goes with what else is asked for."""
+    from doubtmap.engine.places import Place, read_part
+
+    others = {"--open-set": open_set, "--segments": segments, "--repeats": repeats > 1}
+    if part is not None and (apart := [flag for flag, given in others.items() if given]):
+        raise UsageError(
+            f"--part: expected without {' and '.join(apart)}, which look at all images. Leave "
+            f"them out, or evaluate without parts."
+        )
+    return Place(part=None if part is None else read_part(part))
 
 
 def _passes(

@@ -59,6 +59,17 @@ Device = Annotated[str | None, option(RUNNING, "Such as cpu or cuda:0.")]
 Resume = Annotated[bool, option(RUNNING, "Go on where a run in --out stopped.", "--resume")]
 SkipBad = Annotated[bool, option(RUNNING, "Count unreadable images and go on.", "--skip-bad")]
 
+PartText = Annotated[
+    str | None,
+    option(
+        RUNNING,
+        "I/N: look at the I-th of N parts only; auto: as torchrun, SLURM or Kubernetes says. "
+        "Then doubtmap merge.",
+        "--part",
+        metavar="I/N",
+    ),
+]
+
 
 def read_numbers(flag: str, text: str) -> tuple[float, ...]:
     """Numbers separated by commas, one for each band.

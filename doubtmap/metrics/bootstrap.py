@@ -199,7 +199,6 @@ class BootstrapHistogram:
         self._waiting.clear()
 
 
-
 def _coarser(numbers: Array, sums: Array, steps: int) -> tuple[Array, Array]:
     """Sum bins that have become one."""
     if not steps or not len(numbers):

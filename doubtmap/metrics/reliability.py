@@ -20,7 +20,6 @@ from doubtmap.metrics.accumulator import Array, ArrayLike, State, Sums, same_sha
 from doubtmap.metrics.bootstrap import BootstrapSums
 from doubtmap.metrics.histogram import Histogram, keyed
 
-
 ONCE = np.ones(1)
 
 

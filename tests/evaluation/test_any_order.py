@@ -1,5 +1,7 @@
 """Sums do not depend on the order of the images, nor on how they were parted: to the last bit."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,7 @@ def said(tally):
 @settings(max_examples=12, deadline=None)
 def test_any_split_and_any_order_give_the_same(seen, order, cuts):
     edges = [0, *sorted(cuts), IMAGES]
-    parts = [summed(seen, order[a:b]) for a, b in zip(edges, edges[1:])]
+    parts = [summed(seen, order[a:b]) for a, b in itertools.pairwise(edges)]
     whole = Tally(["wide", "claim"], replicates=20, claims=CLAIMS)
     for part in reversed(parts):
         whole.absorb(Tally.from_state(part.state()))

@@ -11,7 +11,7 @@ import doubtmap as dm
 from doubtmap.calibration import METHODS, parse_method
 from doubtmap.datasets import KNOWN, Sample
 from doubtmap.engine import journal as journal_module
-from doubtmap.evaluation.evaluate import Options
+from doubtmap.evaluation.asking import Options
 from doubtmap.evaluation.tally import Tally, observe
 from doubtmap.fitting import fit_score
 from doubtmap.metrics import BinaryReliability, Reliability
