@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,7 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
-    PartText,
+    Places,
     Resume,
     Seed,
     SkipBad,
@@ -27,7 +29,6 @@ from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
     from doubtmap.datasets import Dataset
-    from doubtmap.engine.places import Place
     from doubtmap.prediction import Segmenter
 
 FIGURES = "Figures"
@@ -37,6 +38,7 @@ def evaluate_command(
     model: Model,
     data: Data,
     network: Network,
+    places: Places,
     scores: AllScores = "all",
     unknown: Unknown = "",
     out: Out = Path("results"),
@@ -79,7 +81,6 @@ def evaluate_command(
         ),
     ] = None,
     limit: Limit = None,
-    part: PartText = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
@@ -88,7 +89,9 @@ def evaluate_command(
     numbers = _numbers(component_sizes)
     if paste is None and (paste_only or repeats != 1):
         raise UsageError("--paste-only, --repeats: expected --paste with them. Add it.")
-    place = _place(part, open_set, segments, repeats)
+    place = places.place(functools.partial(network.open, model, seed))
+    if place.part:
+        _check_part({"--open-set": open_set, "--segments": segments, "--repeats": repeats > 1})
     from doubtmap.datasets import ComponentSizes, open_dataset
     from doubtmap.decisions.file import load_threshold
     from doubtmap.evaluation.asking import Options, asked_of
@@ -138,22 +141,13 @@ def evaluate_command(
     print_figures(results.figures, style="json" if json else "csv" if csv else "table")
 
 
-def _place(
-    part: str | None,
-    open_set: str | None,
-    segments: Path | None,
-    repeats: int,
-) -> Place:
-    """Where the images are looked at, as far as that goes with what else is asked for."""
-    from doubtmap.engine.places import Place, read_part
-
-    others = {"--open-set": open_set, "--segments": segments, "--repeats": repeats > 1}
-    if part is not None and (apart := [flag for flag, given in others.items() if given]):
+def _check_part(others: Mapping[str, object]) -> None:
+    """Refuse what looks at all images."""
+    if apart := [flag for flag, given in others.items() if given]:
         raise UsageError(
             f"--part: expected without {' and '.join(apart)}, which look at all images. Leave "
             f"them out, or evaluate without parts."
         )
-    return Place(part=None if part is None else read_part(part))
 
 
 def _passes(

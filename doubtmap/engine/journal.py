@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from doubtmap.errors import DataError, DoubtmapError, UsageError
 from doubtmap.files import beside, sweep, writing_to
+from doubtmap.files.locking import wait_for
 from doubtmap.files.resuming import hold_samples, hold_to
 from doubtmap.metrics.accumulator import State
 
@@ -50,6 +51,7 @@ class Journal:
         claim(folder, settings, resume, self._holds_work())
         with writing_to(folder):
             self._file = (folder / "journal").open("ab", buffering=0)
+            wait_for(self._file)
 
     def _holds_work(self) -> bool:
         journal = self.folder / "journal"

@@ -6,12 +6,15 @@ set; schedulers say in the environment which one is meant.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
+from doubtmap.engine.pool import Done, Work, by_workers
 from doubtmap.errors import UsageError
 from doubtmap.files.resuming import listed
+from doubtmap.prediction import Segmenter
 
 
 @dataclass(frozen=True)
@@ -160,9 +163,72 @@ class Place:
 
     Args:
         part: which of the images; None: all.
+        workers: processes that look at images; 0: this one does.
+        engine: `local`, for processes of this machine; `ray`, or `ray:ADDRESS` for a cluster.
+        gpus: how many devices each worker has to itself; below 1: how much of one.
+        network: opens the network in each worker; without it the network is sent to them.
     """
 
     part: PartNumber | None = None
+    workers: int = 0
+    engine: str = "local"
+    gpus: float = 0
+    network: Callable[[], Segmenter] | None = None
+
+    def __post_init__(self) -> None:
+        kind, colon, address = self.engine.partition(":")
+        if kind not in ("local", "ray") or (kind == "local" and colon) or (colon and not address):
+            raise UsageError(
+                f"--engine: expected local, ray, or ray:ADDRESS such as ray:10.0.0.1:6379, got "
+                f"{self.engine}."
+            )
+        if self.gpus and not self.elsewhere:
+            raise UsageError("--gpus-per-worker: expected --workers with it. Add --workers 2.")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other processes look at the images."""
+        return self.workers > 0 or self.engine != "local"
+
+    @property
+    def one_machine(self) -> bool:
+        """Whether workers and this process have the same files."""
+        return self.engine == "local"
+
+    def opening(self, segmenter: Segmenter) -> Callable[[], Segmenter]:
+        """How a worker opens a network."""
+        return self.network or functools.partial(_itself, segmenter)
+
+    def look(
+        self, work: Work, numbers: Sequence[int], done: Done
+    ) -> Generator[tuple[list[int], bytes]]:
+        """Let workers look at images.
+
+        Args:
+            work: what they do; it must bear to be pickled.
+            numbers: of the images.
+            done: told of each image as it is done; more than once where a worker has died.
+
+        Yields:
+            Numbers of images and what was made of them, in any order.
+
+        Raises:
+            UsageError: for work that cannot be sent, or a cluster that is not there.
+            DataError: where a worker dies, and the one after it at the same image.
+        """
+        if not numbers:
+            return
+        if self.engine == "local":
+            yield from by_workers(work, numbers, self.workers, self.gpus, done)
+            return
+        from doubtmap.engine.cluster import by_ray
+
+        address = self.engine.partition(":")[2]
+        yield from by_ray(work, numbers, address, self.workers, self.gpus, done)
+
+
+def _itself(segmenter: Segmenter) -> Segmenter:
+    return segmenter
 
 
 HERE = Place()

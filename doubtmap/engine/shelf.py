@@ -23,6 +23,9 @@ from torch import Tensor
 MOST = 1 << 32
 """Bytes that are kept at most, and never more than a quarter of what is free."""
 
+ENOUGH = 1 << 62
+"""Bytes for as many images as there is room for."""
+
 
 @dataclass(frozen=True, eq=False)
 class Looked:
@@ -131,6 +134,30 @@ class Shelf:
             left = np.ascontiguousarray(tensor.cpu().numpy()).data.cast("B")
             while left:  # a disk that is nearly full takes a part, then says so
                 left = left[self._file.write(left) :]
+
+
+class Shelves(Shelf):
+    """What several processes of this machine have kept, each in a file of a folder.
+
+    Args:
+        folder: with the files; it need not be there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(0)
+        self._shelves = [Shelf(0, path) for path in folder.glob("[0-9]*") if not path.suffix]
+
+    def __contains__(self, index: int) -> bool:
+        return any(index in shelf for shelf in self._shelves)
+
+    def get(self, index: int) -> Looked:
+        """An image that is kept."""
+        return next(shelf for shelf in self._shelves if index in shelf).get(index)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for shelf in self._shelves:
+            shelf.close()
 
 
 def list_of(path: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,9 @@ def evaluate(
     taken = take_thresholds(run, open_set) if open_set is not None else []
     folder = Path(out) / ".progress" if out else None
     settings = asked.settings if out else {}
-    with closing(Shelf()) as shelf, journalled(folder, settings, resume) as journal:
-        tally, held = tally_pixels(run, asked.tally(), journal, shelf)
+    with journalled(folder, settings, resume) as journal, ExitStack() as closed:
+        tally, held, shelf = tally_pixels(asked, journal)
+        closed.callback(shelf.close)
         if run.matching is None and tally.images:  # a resumed run that had seen all images
             run.predict(run.dataset[tally.images[0]["index"]])
         results = figures_of(asked, tally, about_files(run.dataset), held, journal, shelf)

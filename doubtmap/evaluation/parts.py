@@ -2,7 +2,7 @@
 
 OUT/part.json           what was asked for, and what was seen of network and data; written last
 OUT/sums.safetensors    the sums over the part's images
-OUT/maps, maps.list     labels and score maps of each image, where the thresholds of the components
+OUT/maps/               labels and score maps of each image, where the thresholds of the components
                         follow from the images of all parts
 OUT/components          else the components of each image, at the thresholds that were given
 OUT/examples/N          the part's images that may be worth looking at
@@ -17,7 +17,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Never
@@ -34,7 +34,7 @@ from doubtmap.datasets.pasting import Pasted
 from doubtmap.engine.journal import journalled, records_in, understood, write_records
 from doubtmap.engine.places import PartNumber, all_parts
 from doubtmap.engine.run import Run, Skipped, read_ahead
-from doubtmap.engine.shelf import Looked, Shelf
+from doubtmap.engine.shelf import ENOUGH, Looked, Shelf, Shelves
 from doubtmap.errors import DataError, UsageError
 from doubtmap.evaluation.asking import PLAIN, Asked, Options
 from doubtmap.evaluation.components import find_components
@@ -48,9 +48,6 @@ from doubtmap.files.resuming import differing
 from doubtmap.prediction import Prediction
 from doubtmap.scoring import score_maps
 from doubtmap.version import __version__
-
-ENOUGH = 1 << 62
-"""Bytes of maps that a part keeps at most: as many as there is room for."""
 
 
 @alone
@@ -76,9 +73,13 @@ def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
     with journalled(out / ".progress", settings, resume) as journal:
         if not resume:
             _clear(out)
-        with closing(Shelf(ENOUGH, out / "maps") if unknown and not given else Shelf()) as shelf:
+        with ExitStack() as closed:
+            maps = out / "maps" if unknown and not given else None
+            if maps:
+                maps.mkdir(exist_ok=True)
             numbers = part.numbers(len(run.dataset))
-            tally, held = tally_pixels(run, asked.tally(), journal, shelf, numbers)
+            tally, held, shelf = tally_pixels(asked, journal, maps, numbers)
+            closed.callback(shelf.close)
             own = sorted(int(row["index"]) for row in tally.images)
             if run.matching is None and own:  # a resumed run that had seen all images
                 run.predict(run.dataset[own[0]])
@@ -89,8 +90,10 @@ def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
                     keep=found.append,
                 )
                 write_records(out / "components", (seen.to_bytes() for seen in found))
-            elif unknown:
-                _fill(run, shelf, own)
+            elif maps:
+                missing = [index for index in own if index not in shelf]
+                _fill(run, Shelf(ENOUGH, maps / "999"), missing)
+                shelf = Shelves(maps)
             for index in sorted(telling(run, tally, asked.options.examples)):
                 _keep_example(run, index, shelf, out / "examples" / str(index))
             arrays = {name: np.ascontiguousarray(array) for name, array in tally.state().items()}
@@ -119,22 +122,24 @@ def may_be_unknown(run: Run) -> bool:
 def _clear(out: Path) -> None:
     """Remove what an earlier part has left."""
     with writing_to(out):
-        for name in ("part.json", "sums.safetensors", "components", "maps", "maps.list"):
+        for name in ("part.json", "sums.safetensors", "components"):
             (out / name).unlink(missing_ok=True)
-        if (out / "examples").is_dir():
-            shutil.rmtree(out / "examples")
+        for name in ("maps", "examples"):
+            if (out / name).is_dir():
+                shutil.rmtree(out / name)
 
 
 def _fill(run: Run, shelf: Shelf, numbers: Sequence[int]) -> None:
-    """Put images on the shelf that it lacks, as after a kill."""
-    for index, sample in read_ahead(run.dataset, [n for n in numbers if n not in shelf]):
-        prediction, label = run.predict(sample)
-        shelf.put(index, label, prediction.classes[0], score_maps(prediction, run.scores))
-        if index not in shelf:
-            raise DataError(
-                f"{sample.name}: expected room for its score maps on the disk of --out. Make room, "
-                f"take more parts, or give the thresholds of all scores with --threshold."
-            )
+    """Put images on a shelf that others lack, as after a kill."""
+    with closing(shelf):
+        for index, sample in read_ahead(run.dataset, [n for n in numbers if n not in shelf]):
+            prediction, label = run.predict(sample)
+            shelf.put(index, label, prediction.classes[0], score_maps(prediction, run.scores))
+            if index not in shelf:
+                raise DataError(
+                    f"{sample.name}: expected room for its score maps on the disk of --out. Make "
+                    f"room, take more parts, or give the thresholds of all scores with --threshold."
+                )
 
 
 def _keep_example(run: Run, index: int, shelf: Shelf, path: Path) -> None:
@@ -210,7 +215,7 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
             del state
     hashes = [about["data"]["hashes"] for about in abouts]
     every = None if hashes[0] is None else [each for own in hashes for each in own]
-    shelf = _Shelves(folders, abouts)
+    shelf = _Kept(folders, abouts)
     results = figures_of(
         asked,
         tally,
@@ -318,23 +323,22 @@ class _DataTold:
         return Sample(self.sample_name(index), tensors["image"], tensors["label"])
 
 
-class _Shelves(Shelf):
+class _Kept(Shelf):
     """The images that all parts have kept."""
 
     def __init__(self, folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(0)
-        self._of: dict[int, Shelf] = {}
+        self._shelves = [Shelves(folder / "maps") for folder in folders]
+        pairs = zip(self._shelves, abouts)
+        self._of = {index: shelf for shelf, about in pairs for index in about["images"]}
         self._examples = examples_in(folders)
-        self._shelves = [Shelf(0, folder / "maps") for folder in folders]
-        for shelf, about in zip(self._shelves, abouts):
-            self._of |= {index: shelf for index in about["images"] if index in shelf}
 
     def __contains__(self, index: int) -> bool:
-        return index in self._of or index in self._examples
+        return index in self._examples or index in self._of[index]
 
     def get(self, index: int) -> Looked:
         """An image that is kept."""
-        if index in self._of:
+        if index in self._of[index]:
             return self._of[index].get(index)
         tensors = _tensors(self._examples[index])
         maps = {n.removeprefix("map/"): t for n, t in tensors.items() if n.startswith("map/")}
