@@ -52,7 +52,7 @@ def by_ray(
         Looking,
         fn_constructor_args=(sendable(work), __version__),
         batch_size=1,
-        concurrency=(1, workers or _room(ray, gpus)),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers or _room(ray, gpus)),
         num_cpus=1,
         num_gpus=gpus or None,
     )
@@ -132,6 +132,8 @@ def _connected(address: str) -> Any:
             ) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    for name in ("ray.data", "ray.data._internal"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return ray
 
 

@@ -120,6 +120,9 @@ class Shelf:
         self._open(path)
 
     def _open(self, path: Path) -> None:
+        if not self._most:  # to read only
+            self._file = path.open("rb", buffering=0)
+            return
         self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
         self._list = list_of(path).open("a")
 
@@ -145,7 +148,7 @@ class Shelves(Shelf):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(0)
-        self._shelves = [Shelf(0, path) for path in folder.glob("[0-9]*") if not path.suffix]
+        self._shelves = [Shelf(0, path) for path in folder.glob("*") if not path.suffix]
 
     def __contains__(self, index: int) -> bool:
         return any(index in shelf for shelf in self._shelves)

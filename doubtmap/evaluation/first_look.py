@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,10 @@ def tally_pixels(
         kept = _by_workers(asked, tally, journal, shelf, todo, done)
     else:
         kept = Shelf() if shelf is None else Shelf(ENOUGH, shelf / "0")
-        look(run, tally, todo, journal, kept, lambda _: run.tell("pixels", len(tally.images)))
+        with ExitStack() as failing:
+            failing.callback(kept.close)
+            look(run, tally, todo, journal, kept, lambda _: run.tell("pixels", len(tally.images)))
+            failing.pop_all()
     if run.skipped and run.skipped.reasons:
         names = (run.dataset.sample_name(index) for index in range(len(run.dataset)))
         reasons = run.skipped.reasons

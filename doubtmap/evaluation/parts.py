@@ -92,8 +92,9 @@ def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
                 write_records(out / "components", (seen.to_bytes() for seen in found))
             elif maps:
                 missing = [index for index in own if index not in shelf]
-                _fill(run, Shelf(ENOUGH, maps / "999"), missing)
+                _fill(run, Shelf(ENOUGH, maps / "more"), missing)
                 shelf = Shelves(maps)
+                closed.callback(shelf.close)
             for index in sorted(telling(run, tally, asked.options.examples)):
                 _keep_example(run, index, shelf, out / "examples" / str(index))
             arrays = {name: np.ascontiguousarray(array) for name, array in tally.state().items()}
