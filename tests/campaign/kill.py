@@ -145,7 +145,11 @@ def launch(words: list[str], folder: Path) -> int:
         os.dup2(said, 2)
         for line in in_parts(words) if words[0] == "parts" else [words]:
             sys.argv = ["doubtmap", *line]
-            doubtmap()
+            try:
+                doubtmap()
+            except SystemExit as end:
+                if end.code:
+                    raise
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
