@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,7 +32,12 @@ Model = Annotated[
         metavar="MODEL",
     ),
 ]
-Data = Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N.", metavar="DATA")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="LAYOUT:PATH[:SPLIT], volumes:PATH[:SPLIT], or synthetic:N.", metavar="DATA"
+    ),
+]
 Images = Annotated[
     list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGES...")
 ]
@@ -224,6 +231,16 @@ class NetworkOptions:
 Network = Annotated[NetworkOptions, MODEL]
 
 
+def opening(
+    network: NetworkOptions, model: str, seed: int, segmenter: Segmenter
+) -> Callable[[], Segmenter]:
+    """Opens the network in another process, through the windows that were chosen here."""
+    windows = segmenter.description.get("windows")
+    if isinstance(windows, Mapping):
+        network = replace(network, tile=windows["tile"], overlap=windows["overlap"])
+    return functools.partial(network.open, model, seed)
+
+
 @dataclass(frozen=True)
 class PlaceOptions:
     """Where images are looked at."""
@@ -312,8 +329,13 @@ def opened(
     """
     from doubtmap.datasets import open_dataset, open_images
     from doubtmap.datasets.pasting import Part
+    from doubtmap.volumes.labelled import is_labelled, open_volumes
 
-    dataset = (open_images if unlabelled else open_dataset)(data, seed=seed)
+    dataset: Dataset
+    if (place := is_labelled(data)) is not None:
+        dataset = open_volumes(place)
+    else:
+        dataset = (open_images if unlabelled else open_dataset)(data, seed=seed)
     log.info("data %s: %d images", dataset.name, len(dataset))
     if limit is None or limit >= len(dataset):
         return dataset
@@ -323,6 +345,29 @@ def opened(
     else:
         notes += said
     return Part(dataset, range(limit), f"{dataset.name} (first {limit})")
+
+
+def windowed(
+    segmenter: Segmenter, images: Dataset | list[Path], *runs: Path
+) -> tuple[Segmenter, list[str]]:
+    """The network, through windows where images are too large for the memory, and what to note.
+
+    Args:
+        segmenter: the network.
+        images: all that it will see.
+        runs: where the settings of a run may be that goes on, whose windows are then taken.
+    """
+    from doubtmap.datasets.reading import read_size
+    from doubtmap.scenes import raster_size
+    from doubtmap.windows import for_images, sizes_of
+
+    def size_of(path: Path) -> tuple[int, int]:
+        return raster_size(path) or read_size(path)
+
+    earlier = next((run for run in runs if run.exists()), None)
+    sizes = sizes_of(images, size_of if isinstance(images, list) else read_size)
+    found, note = for_images(segmenter, sizes, earlier)
+    return found, [note] if note else []
 
 
 def collected(images: list[str], limit: int | None) -> list[Path]:

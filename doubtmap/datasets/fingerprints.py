@@ -16,7 +16,8 @@ from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.opening import Photographs
 from doubtmap.datasets.pasting import Part, Pasted
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, DoubtmapError
+from doubtmap.files.afar import is_afar, mark_of
 
 
 def fingerprints(dataset: Dataset, indices: Iterable[int] | None = None) -> tuple[str, ...]:
@@ -97,6 +98,8 @@ def sample_marks(dataset: Dataset) -> dict[str, str]:
 def file_marks(paths: Mapping[Path, str | None]) -> dict[Any, str]:
     """Hashes of files that can be read, by what the files are called; several are read at once.
 
+    Of files afar, what their keeper says of them counts, not their bytes.
+
     Args:
         paths: the files, and their names; None: their paths.
     """
@@ -111,8 +114,8 @@ READERS = 4
 
 def _mark(path: Path) -> str:
     try:
-        return fingerprint_of(path)
-    except DataError:
+        return mark_of(path) if is_afar(path) else fingerprint_of(path)
+    except DoubtmapError:
         return ""  # who needs the file says so
 
 

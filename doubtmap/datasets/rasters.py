@@ -25,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from doubtmap.datasets.tiff import band_names, is_usual, read_tiff, said_white
 from doubtmap.errors import DataError, is_out_of_memory
+from doubtmap.files.afar import path_of
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused; it is the limit at which Pillow refuses too."""
@@ -126,7 +127,7 @@ def read_raster(path: str | Path) -> Raster:
     Raises:
         DataError: the file is missing, damaged, too large, or of another format.
     """
-    path = Path(path)
+    path = path_of(path)
     content = _content(path)
     with _sentences(path):
         if content.startswith(b"\x93NUMPY"):
@@ -149,7 +150,7 @@ def read_header(path: str | Path) -> Header:
     Raises:
         DataError: as `read_raster`.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         _content(path)
     with _sentences(path), path.open("rb") as file:

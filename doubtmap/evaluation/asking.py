@@ -13,6 +13,7 @@ from doubtmap.engine.places import HERE, Place
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
 from doubtmap.engine.seen import who_has_seen
 from doubtmap.engine.settings import with_bands_of
+from doubtmap.evaluation.cases import Cases
 from doubtmap.evaluation.components import DEFAULT_SIZES
 from doubtmap.evaluation.open_set import check_open_set
 from doubtmap.evaluation.results import Results
@@ -38,6 +39,7 @@ class Options:
         segments: of `fit_segments` on other images: adds what a review without labels would have
             shown first, and how well it foresaw the images.
         notes: what to write into the results, before all other notes.
+        cases: groups of images whose figures are given one by one.
         command: what to write into the results as their origin.
         save: called with the results before the journal is removed, to write them.
         place: where the images are looked at.
@@ -49,6 +51,7 @@ class Options:
     thresholds: Sequence[Threshold] = ()
     segments: MetaModel | None = None
     notes: Iterable[str] = ()
+    cases: Cases | None = None
     command: str = ""
     save: Callable[[Results], None] | None = None
     place: Place = HERE

@@ -100,6 +100,8 @@ def evaluate(
     taken = take_thresholds(run, open_set) if open_set is not None else []
     folder = Path(out) / ".progress" if out else None
     settings = asked.settings if out else {}
+    if options.cases is not None:
+        options.cases.begin(run)
     with journalled(folder, settings, resume) as journal, ExitStack() as closed:
         tally, held, shelf = tally_pixels(asked, journal)
         closed.callback(shelf.close)
@@ -110,6 +112,8 @@ def evaluate(
             opened = refused_figures(run, open_set, taken, replicates=replicates, seed=seed)
             results.figures["open_set"] = opened
             results.figures["notes"].append(sentence(opened))
+        if options.cases is not None:
+            results.figures["by"] = options.cases.finish(run)
         if options.segments is not None:
             results = _reviewed(run, results, options.segments)
         run.seconds["total"] = time.perf_counter() - start

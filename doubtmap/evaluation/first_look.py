@@ -23,12 +23,12 @@ from torch import Tensor
 from doubtmap.datasets.fingerprints import sample_marks
 from doubtmap.datasets.pasting import Part
 from doubtmap.engine.journal import Journal, understood
-from doubtmap.engine.places import HERE
 from doubtmap.engine.pool import Done, Looker
 from doubtmap.engine.run import Run, Skipped, read_ahead
 from doubtmap.engine.shelf import ENOUGH, MOST, Shelf, Shelves
 from doubtmap.errors import DataError, within_memory
 from doubtmap.evaluation.asking import Asked
+from doubtmap.evaluation.cases import Cases
 from doubtmap.evaluation.tally import Observation, Tally, join_states, observe, sub_state
 from doubtmap.files import writing_to
 from doubtmap.prediction import Prediction, Segmenter
@@ -71,13 +71,18 @@ def tally_pixels(
         kept = Shelf() if shelf is None else Shelf(ENOUGH, shelf / "0")
         with ExitStack() as failing:
             failing.callback(kept.close)
-            look(run, tally, todo, journal, kept, lambda _: run.tell("pixels", len(tally.images)))
+            cases = asked.options.cases
+            look(run, tally, todo, journal, kept, _told(run, tally), cases)
             failing.pop_all()
     if run.skipped and run.skipped.reasons:
         names = (run.dataset.sample_name(index) for index in range(len(run.dataset)))
         reasons = run.skipped.reasons
         run.skipped.reasons = {name: reasons[name] for name in names if name in reasons}
     return tally, held, kept
+
+
+def _told(run: Run, tally: Tally) -> Done:
+    return lambda number: run.tell("pixels", len(tally.images))
 
 
 def _of_workers(folder: Path) -> Iterator[Journal]:
@@ -159,7 +164,7 @@ class FirstLook:
         """All but the network, the progress bar, and what is done with the results."""
         run = copy.copy(self.asked.run)
         run.segmenter, run.progress, run.notes = None, None, []  # type: ignore[assignment]
-        options = replace(self.asked.options, save=None, place=HERE, segments=None, notes=())
+        options = Options(bins=self.asked.options.bins)
         asked = replace(self.asked, run=run, options=options)
         return {**vars(self), "asked": asked}
 
@@ -207,6 +212,7 @@ def look(
     journal: Journal | None,
     shelf: Shelf | None,
     done: Done,
+    cases: Cases | None = None,
 ) -> None:
     """Look at images, one after the other, and take them into the sums."""
     with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside:
@@ -225,7 +231,7 @@ def look(
             if summing is not None:
                 summing.result()
             looked = _Look(index, sample.name, *told, maps)
-            summing = beside.submit(_sum, run, tally, looked, journal, shelf, done)
+            summing = beside.submit(_sum, run, tally, looked, journal, shelf, done, cases)
             del told, maps, looked
         if summing is not None:
             summing.result()
@@ -249,6 +255,7 @@ def _sum(
     journal: Journal | None,
     shelf: Shelf | None,
     done: Done,
+    cases: Cases | None,
 ) -> None:
     """Take an image into the sums, and keep what later passes look at."""
     with run.timed("metrics"), torch.inference_mode():
@@ -259,6 +266,8 @@ def _sum(
         if shelf is not None:
             shelf.put(look.index, label, prediction.classes[0], maps)
         tally.take(seen)
+        if cases is not None:
+            cases.take(look.index, label, prediction.classes[0], maps)
         if journal and journal.full:
             journal.save(join_states(tally=tally.state()))
     done(look.index)

@@ -45,14 +45,17 @@ def main() -> None:
     start = time.monotonic()
     one = dm.evaluate(segmenter, dataset, SCORES, unknown=unknown, replicates=100).figures
     print(f"one process: {time.monotonic() - start:.0f} s", flush=True)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    node = cluster.add_node(num_cpus=1)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     killed = []
 
     def kill(stage: str, done: int, total: int) -> None:
         if stage == "pixels" and done >= total // 4 and not killed:
             killed.append(done)
-            cluster.remove_node(node, allow_graceful=False)
+            try:
+                cluster.remove_node(nodes[1], allow_graceful=False)
+            except ValueError:  # it is the one through which this process speaks to the cluster
+                cluster.remove_node(nodes[0], allow_graceful=False)
             print(f"node killed after {done} of {total} images", flush=True)
 
     place = Place(engine=f"ray:{cluster.address}", workers=2)
