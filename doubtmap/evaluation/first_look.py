@@ -27,7 +27,7 @@ from doubtmap.engine.pool import Done, Looker
 from doubtmap.engine.run import Run, Skipped, read_ahead
 from doubtmap.engine.shelf import ENOUGH, MOST, Shelf, Shelves
 from doubtmap.errors import DataError, within_memory
-from doubtmap.evaluation.asking import Asked
+from doubtmap.evaluation.asking import Asked, Options
 from doubtmap.evaluation.cases import Cases
 from doubtmap.evaluation.tally import Observation, Tally, join_states, observe, sub_state
 from doubtmap.files import writing_to
