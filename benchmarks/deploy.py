@@ -4,8 +4,8 @@
 
 `service` starts `doubtmap serve` and asks it for CamVid's test images, in turns with the bare
 network in this process on the same images; then as fast as some clients at once can, with batches
-and without. `overload` sends ten times as many requests a second as were answered before, for a
-minute: each must be answered with 200, 429 or 503, and memory must stay what it was.
+and without, in turns. `overload` sends ten times as many requests a second as were answered before,
+for a minute: each must be answered with 200, 429 or 503, and memory must stay what it was.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DEPLOY = Topic(
 )
 SCORES = "entropy,max_softmax"
 SET = "CamVid test, 480 x 360"
-CLIENTS, TIMES = 4, 10
+CLIENTS, TIMES, ROUNDS = 4, 10, 6
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,27 @@ def service(given: Namespace) -> Iterable[Row]:
     for name, (_, *own) in seconds.items():
         ratio = float(np.median(own) / base)
         yield {"name": name, "set": SET, **figures(own), "x network": ratio}
-    for batch in ("1", "4"):
-        with serving(given, "--batch", batch) as server:
+    with serving(given, "--batch", "1") as alone, serving(given, "--batch", "4") as together:
+        yield from in_turns({"1": alone, "4": together}, contents, given.seconds)
+
+
+def in_turns(servers: dict[str, Server], contents: Sequence[bytes], seconds: float) -> list[Row]:
+    """As many requests as several clients get answered, of one service and the other in turns."""
+    taken: dict[str, list[float]] = {batch: [] for batch in servers}
+    spent = dict.fromkeys(servers, 0.0)
+    for _ in range(ROUNDS):
+        for batch, server in servers.items():
             begun = time.perf_counter()
-            answered = asyncio.run(closed(server, contents, given.seconds / 3))
-            rate = len(answered) / (time.perf_counter() - begun)
-        name = f"{CLIENTS} clients at once, --batch {batch}"
-        yield {"name": name, "set": SET, **figures(answered, requests_per_second=rate)}
+            taken[batch] += asyncio.run(closed(server, contents, seconds / 2 / ROUNDS))
+            spent[batch] += time.perf_counter() - begun
+    return [
+        {
+            "name": f"{CLIENTS} clients at once, --batch {batch}",
+            "set": SET,
+            **figures(own, requests_per_second=len(own) / spent[batch]),
+        }
+        for batch, own in taken.items()
+    ]
 
 
 async def closed(server: Server, contents: Sequence[bytes], seconds: float) -> list[float]:

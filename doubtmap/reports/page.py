@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Collection, Sequence
 from importlib import resources
 
@@ -63,9 +64,8 @@ def framed(
     Returns:
         HTML in UTF-8.
     """
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = _FRAME.format(
-        policy=f"{policy}; script-src 'sha256-{digest}'" if script else policy,
+        policy=f"{policy}; script-src {_digest(script)}" if script else policy,
         version=version,
         title=title,
         style=Markup(_style("chart.css") + _style("page.css") + style),
@@ -73,6 +73,22 @@ def framed(
         script=Markup("<script>{}</script>\n").format(Markup(script)) if script else "",
     )
     return page.encode("utf-8", "backslashreplace")
+
+
+def by_hash(page: bytes) -> str:
+    """What a server may say of a page's own style and script: these, and no others.
+
+    Args:
+        page: as `framed` gives it, with a script.
+    """
+    (style,) = re.findall(r"<style>(.*?)</style>", page.decode(), re.DOTALL)
+    (script,) = re.findall(r"<script>(.*?)</script>", page.decode(), re.DOTALL)
+    return f"style-src {_digest(style)}; script-src {_digest(script)}"
+
+
+def _digest(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 def header(command: str, heading: str, *paragraphs: str) -> Markup:

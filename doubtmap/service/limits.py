@@ -51,7 +51,7 @@ class Limits:
             raise UsageError(f"expected wait to be 0 ms or more, got {self.wait}. Correct it.")
 
     def on(self, *, gpu: bool) -> Limits:
-        """The same, with the batch decided: a CPU gains nothing by larger ones."""
+        """The same, with the batch decided: a CPU gains little by larger ones."""
         return self if self.batch else replace(self, batch=8 if gpu else 1)
 
     @property

@@ -72,6 +72,7 @@ function begin(file, picture, found) {
   point = null;
   canvas.width = width;
   canvas.height = height;
+  canvas.style.width = `min(100%, ${(78 * width) / height}vh)`;
   find("stage").hidden = false;
   find("drop").classList.add("small");
   find("invitation").textContent = "Drop another image";
@@ -81,22 +82,26 @@ function begin(file, picture, found) {
   legend();
 }
 
+const packed = ([red, green, blue]) => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+const ramp = Uint32Array.from(about.ramp, packed), colours = Uint32Array.from(about.colours, packed);
+
+function surface(width, height) {
+  return Object.assign(document.createElement("canvas"), { width, height });
+}
+
 function photograph() {
   const { picture, width, height } = shown;
-  const own = document.createElement("canvas");
-  own.width = width;
-  own.height = height;
-  const pen = own.getContext("2d");
+  shown.photograph = surface(width, height);
+  const pen = shown.photograph.getContext("2d");
   pen.fillStyle = "#808080";
   pen.fillRect(0, 0, width, height);
   if (picture) pen.drawImage(picture, 0, 0, width, height);
-  shown.pixels = pen.getImageData(0, 0, width, height).data;
-  shown.laid = context.createImageData(width, height);
+  shown.layer = surface(width, height);
+  shown.laid = new ImageData(width, height);
+  shown.words = new Uint32Array(shown.laid.data.buffer);
 }
 
-function limits(values) {
-  const natural = about.scales[score()];
-  if (natural) return natural;
+function extremes(values) {
   let low = Infinity, high = -Infinity;
   for (const value of values) {
     if (value < low) low = value;
@@ -105,18 +110,28 @@ function limits(values) {
   return [low, high];
 }
 
+function robust(values) {
+  // as reports do: limits that a few extreme pixels do not move
+  const step = Math.max(1, Math.floor(values.length / 50000)), some = [];
+  for (let index = 0; index < values.length; index += step) some.push(values[index]);
+  const sorted = Float32Array.from(some).sort(), at = (share) => sorted[Math.round(share * (sorted.length - 1))];
+  return at(0.995) > at(0.01) ? [at(0.01), at(0.995)] : extremes(values);
+}
+
 function choose() {
-  const values = shown.doubts.get(score()).values;
-  shown.limits = limits(values);
-  const [low, high] = shown.limits, limit = about.thresholds[score()];
+  const values = shown.doubts.get(score()).values, natural = about.scales[score()];
+  shown.limits = natural || extremes(values);
+  const [low, high] = shown.limits, [dark, bright] = natural || robust(values), limit = about.thresholds[score()];
   const place = limit === undefined || high <= low ? 0 : (1000 * (limit - low)) / (high - low);
   find("threshold").value = Math.round(Math.min(1000, Math.max(0, place)));
   shown.exact = limit === undefined ? null : limit;
-  find("low").textContent = number(low);
-  find("high").textContent = number(high);
+  find("low").textContent = number(dark);
+  find("high").textContent = number(bright);
   let sum = 0;
   for (const value of values) sum += value;
   shown.mean = sum / values.length;
+  const scale = bright > dark ? 255 / (bright - dark) : 0;
+  shown.places = Uint8ClampedArray.from(values, (value) => (value - dark) * scale);
   draw();
 }
 
@@ -128,23 +143,23 @@ function threshold() {
 
 function draw() {
   if (!shown) return;
-  const { pixels, laid, classes, limits: [low, high] } = shown;
+  const { words, classes, places } = shown;
   const values = shown.doubts.get(score()).values, kind = layer(), limit = threshold();
-  const cover = Number(find("opacity").value) / 100, out = laid.data;
-  const scale = high > low ? 255 / (high - low) : 0;
   let above = 0;
-  for (let index = 0, place = 0; index < values.length; index++, place += 4) {
+  if (kind === "classes") for (let index = 0; index < values.length; index++) words[index] = colours[classes[index]];
+  for (let index = 0; index < values.length; index++) {
     const over = values[index] > limit;
     above += over;
-    let colour = null;
-    if (kind === "classes") colour = about.colours[classes[index]];
-    else if (kind === "doubt" && over) colour = about.ramp[Math.max(0, Math.min(255, Math.round((values[index] - low) * scale)))];
-    const share = colour ? cover : 0;
-    for (let channel = 0; channel < 3; channel++)
-      out[place + channel] = pixels[place + channel] * (1 - share) + (colour ? colour[channel] * share : 0);
-    out[place + 3] = 255;
+    if (kind === "doubt") words[index] = over ? ramp[places[index]] : 0;
   }
-  context.putImageData(laid, 0, 0);
+  context.globalAlpha = 1;
+  context.drawImage(shown.photograph, 0, 0);
+  if (kind !== "image") {
+    shown.layer.getContext("2d").putImageData(shown.laid, 0, 0);
+    context.globalAlpha = Number(find("opacity").value) / 100;
+    context.drawImage(shown.layer, 0, 0);
+    context.globalAlpha = 1;
+  }
   mark();
   find("opacity-said").textContent = `${find("opacity").value} %`;
   find("threshold-said").textContent = limit === -Infinity ? "none" : `above ${number(limit)}`;

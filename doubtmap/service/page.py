@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import re
 from importlib import resources
 
 from markupsafe import Markup
 
 from doubtmap.reports.colours import class_colours, ramp
-from doubtmap.reports.page import framed, header
+from doubtmap.reports.page import by_hash, framed, header
 from doubtmap.service.answers import Answering
 from doubtmap.service.limits import Limits
 
@@ -53,22 +50,8 @@ def page(answering: Answering, limits: Limits) -> tuple[bytes, str]:
         style=_file("page.css"),
         policy=_POLICY,
     )
-    return content, _strict(content.decode())
-
-
-def _strict(content: str) -> str:
-    """The policy for the header: one style and one script, by their hashes, and no frame around."""
-    (style,) = re.findall(r"<style>(.*?)</style>", content, re.DOTALL)
-    (script,) = re.findall(r"<script>(.*?)</script>", content, re.DOTALL)
-    plain = _POLICY.partition("; style-src")[0]
-    return (
-        f"{plain}; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        f"frame-ancestors 'none'"
-    )
-
-
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+    loads = _POLICY.partition("; style-src")[0]
+    return content, f"{loads}; {by_hash(content)}; frame-ancestors 'none'"
 
 
 def _file(name: str) -> str:

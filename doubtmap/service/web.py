@@ -17,6 +17,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from doubtmap.errors import DoubtmapError, UsageError, is_out_of_memory
 from doubtmap.service.answers import Answer, Answering
@@ -36,6 +37,8 @@ _RECEIVED = 8
 """Times the bytes of a request, that all requests being received may have."""
 _LINGER = 2.0
 """Seconds in which a client that is refused may finish what it sends."""
+_PART, _SENDING = 1_000_000, 60.0
+"""Bytes of an answer that are sent at a time, and seconds in which all of it must be read."""
 _CONNECTIONS = 512
 """Connections at a time; more hear 503."""
 _STRAY = {
@@ -47,6 +50,36 @@ _SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+
+
+class _Answer(Response):
+    """Sent in parts, so that a client which does not read holds neither memory nor a task.
+
+    Args:
+        content: the body.
+        status: of HTTP.
+        headers: all of them.
+        seconds: until it must have been read.
+    """
+
+    def __init__(
+        self, content: bytes, status: int, headers: dict[str, str], seconds: float = _SENDING
+    ) -> None:
+        super().__init__(content, status, headers)
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; what is not read in time is dropped, and the connection with it."""
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        try:
+            async with asyncio.timeout(self.seconds):
+                for at in range(0, len(self.body), _PART):
+                    part = self.body[at : at + _PART]
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            log.info("an answer was not read within %g s", self.seconds)
 
 
 class Service:
@@ -236,7 +269,7 @@ def _response(
     content: bytes, kind: str, headers: dict[str, str] | None = None, status: int = 200
 ) -> Response:
     every = {"Content-Type": kind, **_SAFE, **(headers or {})}
-    return Response(content, status, every)
+    return _Answer(content, status, every)
 
 
 def _json(

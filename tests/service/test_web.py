@@ -21,7 +21,7 @@ from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.scoring import write_scores
 from doubtmap.service.answers import Answering
 from doubtmap.service.page import page
-from doubtmap.service.web import Service
+from doubtmap.service.web import Service, _Answer
 
 SCORES = {"entropy": dm.scores.entropy, "energy": dm.scores.energy}
 
@@ -381,6 +381,22 @@ def test_who_goes_away_leaves_nothing_behind(service):
     asyncio.run(service.app(scope, receive, send))
     assert sent[0]["status"] == 400
     assert (service.queue.inside, service._received) == (0, 0)
+
+
+def test_who_does_not_read_the_answer_is_let_go():
+    parts = []
+
+    async def send(message):
+        parts.append(message)
+        if len(parts) > 2:  # as a socket whose client reads no more
+            await asyncio.sleep(60)
+
+    response = _Answer(bytes(5_000_000), 200, {}, seconds=0.05)
+    begun = time.monotonic()
+    asyncio.run(response({"type": "http"}, None, send))
+    assert time.monotonic() - begun < 5
+    assert [part["type"] for part in parts] == ["http.response.start"] + ["http.response.body"] * 2
+    assert all(len(part["body"]) <= 1_000_000 for part in parts[1:])
 
 
 @pytest.fixture
