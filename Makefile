@@ -8,7 +8,7 @@ demo: .venv/demo
 # The site, in build/site: look at it with `python -m http.server -d build/site`.
 docs: .venv/docs
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/site_pages.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --config-file build/mkdocs.yml
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ from doubtmap.streets.synthetic import SyntheticStreets
 
 Tiles = dict[str, np.ndarray]
 SHOWN = 15
-"""The street of `synthetic:24` that most pictures show: one on which the default score does well."""
+"""The street of `synthetic:24` that most pictures show; the default score does well on it."""
 
 
 def demo(streets: dm.datasets.Dataset, index: int) -> tuple[dm.Prediction, Tiles]:

@@ -12,7 +12,6 @@ import contextlib
 import html
 import io
 import json
-import os
 import re
 import tempfile
 from dataclasses import dataclass, field
@@ -42,15 +41,11 @@ def run(text: str) -> list[Cell]:
 
     What is printed is kept, and the value of a last expression: pictures as PNG, others as text.
     """
-    made, known, before = cells(text), {"__name__": "__main__"}, os.getcwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            for cell in made:
-                if cell.kind == "code":
-                    run_cell(cell, known)
-        finally:
-            os.chdir(before)
+    made, known = cells(text), {"__name__": "__main__"}
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for cell in made:
+            if cell.kind == "code":
+                run_cell(cell, known)
     return made
 
 

@@ -1,10 +1,10 @@
-"""Lay out the pages of the site in `build/docs`, from which `mkdocs.yml` builds it.
+"""Lay out the pages of the site in `build/docs`, and its settings in `build/mkdocs.yml`.
 
     python scripts/site_pages.py
 
-The pages of `docs/` come along, and those of the repository's root. The reference of the commands is made
-of their help, that of Python of the docstrings; tutorials are run and shown with what they gave, formulas
-become MathML.
+The pages of `docs/` come along, and those of the repository's root. The reference of the commands
+is made of their help, that of Python of the docstrings; tutorials are run and shown with what they
+gave, and formulas become MathML.
 """
 
 from __future__ import annotations
@@ -49,6 +49,19 @@ PACKAGES = (
     "doubtmap.reports",
 )
 """Whose public names the reference of Python holds."""
+MENU_PLACE = "      # commands and packages\n"
+
+
+def menu() -> str:
+    """The entries of `mkdocs.yml` for all commands and packages."""
+    lines = []
+    for title, page, names in (
+        ("Commands", "commands", sorted(commands_by_name())),
+        ("Python", "python", PACKAGES),
+    ):
+        lines += [f"      - {title}:", f"          - reference/{page}.md"]
+        lines += [f"          - {name}: reference/{name}.md" for name in names]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -65,6 +78,8 @@ def main() -> None:
     (OUT / "reference").mkdir()
     for name, text in reference().items():
         (OUT / "reference" / f"{name}.md").write_text(text)
+    settings = (ROOT / "mkdocs.yml").read_text()
+    (OUT.parent / "mkdocs.yml").write_text(settings.replace(MENU_PLACE, menu()))
 
 
 def lay_out_tutorial(path: Path) -> None:

@@ -52,7 +52,7 @@ READERS = (
     "start.md",
     "how_to/find_unknown.md",
 )
-"""Pages whose lines run here; those of others need real images, train for hours, or stand here, too."""
+"""Pages whose lines run here; others need real images, train for hours, or repeat these."""
 
 
 @pytest.mark.parametrize("name", TABLES["PAGES"])

@@ -6,11 +6,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 
 from doubtmap import __version__
-from doubtmap.cli import app
 
 ROOT = Path(__file__).parents[1]
 FIGURES = runpy.run_path(str(ROOT / "scripts" / "figures.py"))
@@ -80,17 +78,16 @@ def pages_of(entries):
             yield from pages_of(value) if isinstance(value, list) else [value]
 
 
-def test_the_menu_has_every_page_command_and_package():
-    menu = list(pages_of(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+def test_the_menu_has_every_page():
+    text = (ROOT / "mkdocs.yml").read_text()
+    assert (
+        text.count("      # commands and packages\n") == 1
+    )  # scripts/site_pages.py puts them there
+    menu = list(pages_of(yaml.safe_load(text)["nav"]))
     assert len(menu) == len(set(menu))
     docs = ROOT / "docs"
     written = {str(path.relative_to(docs)) for path in docs.rglob("*.md")} - {"main_job.md"}
-    commands = typer.main.get_command(app).list_commands(None)
-    made = {f"reference/{name}.md" for name in (*commands, "commands", "python")}
-    known = written | made | {"index.md", "changelog.md", "contributing.md", "security.md"}
-    packages = {page for page in menu if page.startswith("reference/doubtmap")}
-    assert set(menu) == known | packages
-    assert f"{packages}".count("doubtmap.") == len(packages) - 1
+    assert set(menu) == written | {"index.md", "changelog.md", "contributing.md", "security.md"}
 
 
 def test_assistants_are_led_to_pages_that_exist():

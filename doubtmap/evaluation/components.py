@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from doubtmap.datasets.dataset import UNKNOWN, VOID, ComponentSizes
-from doubtmap.decisions.file import Threshold
 from doubtmap.engine.journal import Journal, understood
 from doubtmap.engine.run import Run, read_ahead
 from doubtmap.engine.shelf import Shelf
@@ -50,40 +50,42 @@ def find_components(
     best: Mapping[str, float | None],
     sizes: ComponentSizes,
     journal: Journal | None,
-    given: Mapping[str, Threshold],
+    given: Mapping[str, float],
     held: Sequence[Observation] = (),
     shelf: Shelf | None = None,
+    keep: Callable[[Observation], None] | None = None,
 ) -> dict[str, ComponentTally]:
     """Second look: unknown objects as components, where the data have any.
 
     The threshold is the given one, or the best one of `measure_scores`, that of the best pixel F1
-    on the same images, as the benchmark has it: an oracle's.
+    on the same images, as the benchmark has it: an oracle's. `keep` is told of each image.
     """
     found = {}
     for name, oracle in best.items():
         if oracle is not None:
             replicates = BootstrapSums(tally.weights.replicates)
-            own = given[name].threshold if name in given else oracle
+            own = given.get(name, oracle)
             mode = "given" if name in given else "oracle"
             found[name] = ComponentTally(own, mode, Components(), replicates)
     if not found:
         return found
 
     def take(seen: Observation) -> None:
+        if keep:
+            keep(seen)
         for name, tallied in found.items():
             frame = Components(**sub_state(seen.arrays, name))
             tallied.take(frame, tally.weights(seen.meta["index"]))
 
     thresholds = {name: tallied.threshold for name, tallied in found.items()}
     done = set()
-    if journal:
-        with understood(journal.folder):
-            for seen in held:
-                if missing := [n for n in found if f"{n}/labelled" not in seen.arrays]:
-                    raise KeyError(missing[0])
-                if seen.meta["at"] == thresholds:  # else an image came that was left out before
-                    done.add(seen.meta["index"])
-                    take(seen)
+    with understood(journal.folder if journal else Path("components")):
+        for seen in held:
+            if missing := [n for n in found if f"{n}/labelled" not in seen.arrays]:
+                raise KeyError(missing[0])
+            if seen.meta["at"] == thresholds:  # else an image came that was left out before
+                done.add(seen.meta["index"])
+                take(seen)
     rows = sorted(tally.images, key=lambda row: int(row["index"]))
     todo = {int(row["index"]): str(row["image"]) for row in rows if row["index"] not in done}
     looked = _second_look(run, list(todo), list(found), shelf)

@@ -42,7 +42,7 @@ class Answer:
 class Answering:
     """A network with its scores; they are tried on a probe image when it is made.
 
-    Images too large for the device's memory are seen through windows, as by `doubtmap score`.
+    Images too large for half of the memory are seen through windows, as by `doubtmap score`.
 
     Args:
         name: by which it is served.
