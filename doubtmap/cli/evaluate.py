@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from doubtmap.cli.commands import DATA, OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
@@ -13,12 +14,14 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    Places,
     Resume,
     Seed,
     SkipBad,
     Unknown,
     names,
     opened,
+    opening,
     seeded,
     windowed,
 )
@@ -37,6 +40,7 @@ def evaluate_command(
     model: Model,
     data: Data,
     network: Network,
+    places: Places,
     scores: AllScores = "all",
     unknown: Unknown = "",
     out: Out = Path("results"),
@@ -97,8 +101,9 @@ def evaluate_command(
         raise UsageError("--paste-only, --repeats: expected --paste with them. Add it.")
     from doubtmap.datasets import ComponentSizes, open_dataset
     from doubtmap.decisions.file import load_threshold
+    from doubtmap.evaluation.asking import Options, asked_of
     from doubtmap.evaluation.cases import Cases, cases_text, write_cases
-    from doubtmap.evaluation.evaluate import Options
+    from doubtmap.evaluation.parts import evaluate_part
     from doubtmap.evaluation.repeats import evaluate_passes
     from doubtmap.evaluation.report import write_evaluation
     from doubtmap.evaluation.table import print_figures
@@ -121,38 +126,56 @@ def evaluate_command(
     dataset = opened(data, seed, limit, notes)
     kept = [out / folder / "settings.json" for folder in (".passes", ".progress")]
     segmenter, of_windows = windowed(segmenter, dataset, *(kept if resume else ()))
+    place = places.place(opening(network, model, seed, segmenter))
+    if place.part:
+        _check_part({"--open-set": open_set, "--segments": segments, "--repeats": repeats > 1})
+    if by and (place.part or place.elsewhere):
+        raise UsageError("--by: expected without --part, --workers and --engine. Leave one out.")
     other = open_dataset(open_set, seed=seed + 1) if open_set and ":" in open_set else open_set
     passes, of_pasting = _passes(
         segmenter, dataset, names(unknown), paste, names(paste_only), seed, repeats
     )
+    options = Options(
+        bins=bins,
+        component_sizes=ComponentSizes(*numbers) if numbers else None,
+        thresholds=[load_threshold(file) for file in threshold or ()],
+        segments=MetaModel.load(segments) if segments else None,
+        cases=Cases(by, tolerance) if by else None,
+        notes=[*notes, *of_windows, *of_pasting],
+        command=command_line(),
+        save=lambda results: write_all(results, out),
+        place=place,
+    )
     with progress_bar() as progress:
+        wanted: dict[str, Any] = {
+            "unknown": names(unknown),
+            "skip_bad": skip_bad,
+            "seed": seed,
+            "replicates": replicates,
+            "options": options,
+            "progress": progress,
+        }
+        if place.part:
+            tell(
+                evaluate_part(asked_of(segmenter, passes[0], scores, **wanted), out, resume=resume)
+            )
+            return
         results = evaluate_passes(
-            segmenter,
-            passes,
-            scores,
-            unknown=names(unknown),
-            open_set=other or None,
-            out=out,
-            resume=resume,
-            skip_bad=skip_bad,
-            seed=seed,
-            replicates=replicates,
-            options=Options(
-                bins=bins,
-                component_sizes=ComponentSizes(*numbers) if numbers else None,
-                thresholds=[load_threshold(file) for file in threshold or ()],
-                segments=MetaModel.load(segments) if segments else None,
-                cases=Cases(by, tolerance) if by else None,
-                notes=[*notes, *of_windows, *of_pasting],
-                command=command_line(),
-                save=lambda results: write_all(results, out),
-            ),
-            progress=progress,
+            segmenter, passes, scores, open_set=other or None, out=out, resume=resume, **wanted
         )
     tell_notes(results.figures["notes"])
     if by and not json and not csv:
         tell(cases_text(results.figures["by"]))
     print_figures(results.figures, style="json" if json else "csv" if csv else "table")
+
+
+def _check_part(others: Mapping[str, object]) -> None:
+    """Refuse what looks at all images."""
+    if apart := [flag for flag, given in others.items() if given]:
+        raise UsageError(
+            f"--part: expected without {' and '.join(apart)}, which look at all images. Leave "
+            f"them out, or evaluate without parts."
+        )
 
 
 def _passes(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,7 +18,10 @@ from doubtmap.option import Option, read_names
 from doubtmap.scores import DEFAULT, OF_MEMBERS, OF_QUERIES, STATELESS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from doubtmap.datasets import Dataset
+    from doubtmap.engine.places import Place
     from doubtmap.prediction import Segmenter
 
 Model = Annotated[
@@ -225,6 +230,58 @@ class NetworkOptions:
 
 
 Network = Annotated[NetworkOptions, MODEL]
+
+
+def opening(
+    network: NetworkOptions, model: str, seed: int, segmenter: Segmenter
+) -> Callable[[], Segmenter]:
+    """Opens the network in another process, through the windows that were chosen here."""
+    windows = segmenter.description.get("windows")
+    if isinstance(windows, Mapping):
+        network = replace(network, tile=windows["tile"], overlap=windows["overlap"])
+    return functools.partial(network.open, model, seed)
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where images are looked at."""
+
+    part: Annotated[
+        str | None,
+        Option(
+            "I/N: look at the I-th of N parts only, then doubtmap merge; auto: as torchrun, SLURM "
+            "or Kubernetes says.",
+            group=RUNNING,
+        ),
+    ] = None
+    workers: Annotated[
+        int, Option("Processes that look at images, each with a network.", group=RUNNING)
+    ] = 0
+    engine: Annotated[
+        str, Option("Where they are: local, ray, or ray:ADDRESS of a cluster.", group=RUNNING)
+    ] = "local"
+    gpus_per_worker: Annotated[
+        float, Option("Devices of each worker's own, or its share of one.", group=RUNNING)
+    ] = 0.0
+
+    def place(self, network: Callable[[], Segmenter]) -> Place:
+        """The place that is meant, whose workers open the network so.
+
+        Raises:
+            UsageError: for what is no part or no engine, or numbers below 0.
+        """
+        from doubtmap.engine.places import Place, read_part
+
+        if self.workers < 0 or self.gpus_per_worker < 0:
+            raise UsageError(
+                f"--workers, --gpus-per-worker: expected 0 or more, got {self.workers} and "
+                f"{self.gpus_per_worker:g}."
+            )
+        part = None if self.part is None else read_part(self.part)
+        return Place(part, self.workers, self.engine, self.gpus_per_worker, network)
+
+
+Places = Annotated[PlaceOptions, RUNNING]
 
 
 def score_or_usual(score: str | None, segmenter: Segmenter) -> str:

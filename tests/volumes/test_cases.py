@@ -10,8 +10,8 @@ import torch
 import doubtmap as dm
 from doubtmap.datasets.dataset import VOID
 from doubtmap.errors import DataError, UsageError
+from doubtmap.evaluation.asking import Options
 from doubtmap.evaluation.cases import Cases
-from doubtmap.evaluation.evaluate import Options
 from doubtmap.volumes.labelled import open_volumes
 from doubtmap.volumes.surfaces import surface_figures
 
