@@ -76,6 +76,10 @@ def evaluate_command(
             metavar="FILE",
         ),
     ] = None,
+    maps: Annotated[
+        bool,
+        option(OUTPUT, "Keep classes, labels and doubt maps in OUT, for doubtmap view.", "--maps"),
+    ] = False,
     limit: Limit = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
@@ -121,6 +125,7 @@ def evaluate_command(
                 segments=MetaModel.load(segments) if segments else None,
                 notes=[*notes, *of_pasting],
                 command=command_line(),
+                maps=out if maps else None,
                 save=lambda results: write_evaluation(results, out),
             ),
             progress=progress,

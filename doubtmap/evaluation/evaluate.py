@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from doubtmap.datasets import open_dataset
-from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
+from doubtmap.datasets.dataset import ComponentSizes, Dataset, Sample, notes_of
 from doubtmap.datasets.fingerprints import sample_marks
 from doubtmap.datasets.reading import none_left
 from doubtmap.decisions.file import Threshold, thresholds_by_score
@@ -33,6 +33,7 @@ from doubtmap.evaluation.asking import scores_asked
 from doubtmap.evaluation.components import DEFAULT_SIZES, find_components
 from doubtmap.evaluation.examples import pick_examples
 from doubtmap.evaluation.figures import summarise
+from doubtmap.evaluation.keeping import Keeping
 from doubtmap.evaluation.open_set import check_open_set, refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.score_figures import measure_scores
@@ -60,6 +61,7 @@ class Options:
             shown first, and how well it foresaw the images.
         notes: what to write into the results, before all other notes.
         command: what to write into the results as their origin.
+        maps: folder in which to keep classes, labels and doubt maps, for `doubtmap view`.
         save: called with the results before the journal is removed, to write them.
     """
 
@@ -70,6 +72,7 @@ class Options:
     segments: MetaModel | None = None
     notes: Iterable[str] = ()
     command: str = ""
+    maps: Path | None = None
     save: Callable[[Results], None] | None = None
 
 
@@ -146,6 +149,7 @@ def evaluate(
     claims = [name for name, score in run.scores.items() if is_probability(score)]
     asked = {
         "version of the sums": VERSION,
+        "maps": options.maps is not None,
         "seed": seed,
         "replicates": replicates,
         "bins": options.bins,
@@ -158,7 +162,8 @@ def evaluate(
     settings = run.settings | asked if out else {}
     with closing(Shelf()) as shelf, journalled(folder, settings, resume) as journal:
         tally = Tally(list(run.scores), replicates, seed, options.bins, claims)
-        tally, held = tally_pixels(run, tally, journal, shelf)
+        keeping = Keeping.into(options.maps, dataset, [*run.scores]) if options.maps else None
+        tally, held = tally_pixels(run, tally, journal, shelf, keeping)
         if not tally.images:
             lost = run.skipped.reasons if run.skipped else None
             raise DataError(f"{dataset.name}: {none_left(len(dataset), lost)}")
@@ -168,6 +173,8 @@ def evaluate(
         picked = list(pick_examples(run, tally, options.examples, shelf))
         results = summarise(run, tally, measured, components, sizes)
         results.examples.extend(picked)
+        if keeping is not None:
+            results.figures["maps"] = dict(keeping.folders)
         if open_set is not None:
             opened = refused_figures(run, open_set, taken, replicates=replicates, seed=seed)
             results.figures["open_set"] = opened
@@ -208,7 +215,11 @@ def _other_unknown(given: Mapping[str, Threshold], unknown: tuple[str, ...]) -> 
 
 
 def tally_pixels(
-    run: Run, tally: Tally, journal: Journal | None, shelf: Shelf | None = None
+    run: Run,
+    tally: Tally,
+    journal: Journal | None,
+    shelf: Shelf | None = None,
+    keeping: Keeping | None = None,
 ) -> tuple[Tally, list[Observation]]:
     """First pass: every pixel of every image into the sums.
 
@@ -238,8 +249,8 @@ def tally_pixels(
                 continue
             if summing is not None:
                 summing.result()
-            look = _Look(index, sample.name, *told, maps)
-            summing = beside.submit(_sum, run, tally, look, journal, shelf)
+            look = _Look(index, sample, *told, maps)
+            summing = beside.submit(_sum, run, tally, look, journal, shelf, keeping)
             del told, maps, look
         if summing is not None:
             summing.result()
@@ -251,17 +262,26 @@ class _Look:
     """One image as the network and the scores left it."""
 
     index: int
-    name: str
+    sample: Sample
     prediction: Prediction
     label: Tensor
     maps: dict[str, Tensor]
 
 
-def _sum(run: Run, tally: Tally, look: _Look, journal: Journal | None, shelf: Shelf | None) -> None:
+def _sum(
+    run: Run,
+    tally: Tally,
+    look: _Look,
+    journal: Journal | None,
+    shelf: Shelf | None,
+    keeping: Keeping | None,
+) -> None:
     """Take an image into the sums, and keep what later passes look at."""
     with run.timed("metrics"), torch.inference_mode():
         prediction, label, maps = look.prediction, look.label, look.maps
-        seen = observe(look.index, look.name, prediction, label, maps, tally.bins)
+        if keeping is not None:  # before the journal, which says that the image is done
+            keeping.keep(look.index, look.sample, prediction, label, maps)
+        seen = observe(look.index, look.sample.name, prediction, label, maps, tally.bins)
         if journal:
             journal.append(seen.to_bytes())
         if shelf is not None:

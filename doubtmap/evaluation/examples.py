@@ -11,8 +11,9 @@ from doubtmap.datasets.dataset import Sample
 from doubtmap.datasets.reading import in_colour
 from doubtmap.engine.run import Run
 from doubtmap.engine.shelf import Looked, Shelf
+from doubtmap.engine.splitting import sequences_of
 from doubtmap.evaluation.results import Example
-from doubtmap.evaluation.tally import Tally
+from doubtmap.evaluation.tally import Row, Tally
 from doubtmap.scoring import score_maps
 
 EPISTEMIC = ("density", "mahalanobis", "mutual_information", "distilled", "member_spread")
@@ -38,11 +39,19 @@ def pick_examples(
     ):
         rows = [row for row in tally.images if row["scores"][score].get(key) is not None]
         rows.sort(key=lambda row, key=key: -float(row["scores"][score][key]))  # type: ignore[misc]
-        picked = [row for row in rows if row["index"] not in taken][:count]
+        picked = _apart([row for row in rows if row["index"] not in taken], count)
         taken |= {row["index"] for row in picked}
         for row in picked:
             text = detail.format(score=score, value=row["scores"][score][key])
             yield _example(run, row["index"], score, epistemic, reason, text, shelf)
+
+
+def _apart(rows: list[Row], count: int) -> list[Row]:
+    """The first `count` rows, one of each sequence of images as far as there are sequences."""
+    sequences = sequences_of([row["image"] for row in rows])
+    firsts = sorted(indices[0] for indices in sequences)
+    others = sorted(set(range(len(rows))) - set(firsts))
+    return [rows[index] for index in [*firsts, *others][:count]]
 
 
 def _epistemic(run: Run, shown: str) -> str | None:

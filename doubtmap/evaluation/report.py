@@ -26,7 +26,13 @@ from doubtmap.evaluation.report_tables import (
     figure_list,
     score_tables,
 )
-from doubtmap.evaluation.results import Example, Results, strict_figures, write_results
+from doubtmap.evaluation.results import (
+    Example,
+    Results,
+    strict_figures,
+    write_curves,
+    write_results,
+)
 from doubtmap.evaluation.summary import reading
 from doubtmap.files import alone, write_atomically
 from doubtmap.reports.charts import reliability_chart
@@ -51,7 +57,8 @@ class _Shown:
 
 @alone
 def write_evaluation(results: Results, out: Path) -> None:
-    """Write `results.json` and `report.html` of an evaluation into a folder."""
+    """Write `results.json`, `curves.json` and `report.html` of an evaluation into a folder."""
+    write_curves(results, out / "curves.json")
     write_results(results, out / "results.json")
     write_report(results, out / "report.html")
 

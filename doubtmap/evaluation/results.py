@@ -67,6 +67,9 @@ class Results:
             `patches` `{SCORE: {percentile, p_accurate_certain, p_uncertain_inaccurate, pavpu}}`,
             percentiles in [0, 100] or [0, 1]; `pixels`, the same with patches of one pixel;
             `reliability` `{confidence, accuracy, share}`, one entry for each bin, None where empty;
+            `confusion` `[[pixels]]`, labelled classes down, predicted ones across;
+            `thresholds` `{SCORE: {KIND: {threshold, recall, precision}}}`, of `unknown` and `wrong`
+            pixels, for `score >= threshold`;
             `wrong_reliability` `{SCORE: {confidence, accuracy, share}}`, the same of each score
             that claims to be the probability of wrong, the confidence being one minus the score.
         class_names: the model's classes in the order of their indices, or empty.
@@ -95,6 +98,20 @@ def write_results(results: Results, path: str | Path) -> None:
     """
     text = json.dumps(strict_figures(results.figures), indent=2, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
+def write_curves(results: Results, path: str | Path) -> None:
+    """Write the curves and the names of the classes as JSON that any parser takes.
+
+    Args:
+        results: the evaluation.
+        path: the file, written atomically.
+
+    Raises:
+        DataError: for a number that JSON cannot hold, or where the file cannot be written.
+    """
+    held = {"class_names": list(results.class_names), **results.curves}
+    write_atomically(path, json.dumps(strict_figures(held), ensure_ascii=False).encode())
 
 
 def read_results(path: str | Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from doubtmap.metrics.patches import patch_accuracy, patch_scores
 from doubtmap.metrics.reliability import ReliabilitySums
 from doubtmap.prediction import Prediction
 
-VERSION = 3
+VERSION = 4
 """Of the observations and sums as a journal holds them: a run goes on only with its own."""
 
 RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)
@@ -286,7 +286,9 @@ class Tally:
         self.reliability.add(sums, arrays["doubt"], arrays["wrong"])
         self.brier.update(arrays["brier"], more=(1, arrays["brier"].astype(np.float64)))
         self.segmentation.add({"counts": confusion.counts} | sums.state(), weights)
-        return {"miou": confusion.miou, "accuracy": confusion.accuracy, "ece": sums.ece}
+        iou = [None if np.isnan(each) else round(float(each), 4) for each in confusion.iou]
+        found = {"miou": confusion.miou, "accuracy": confusion.accuracy, "ece": sums.ece}
+        return found | {"iou": iou}
 
     def state(self) -> State:
         """The sums as named arrays."""
