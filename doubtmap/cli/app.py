@@ -27,6 +27,10 @@ VERBS = {
         USE,
         "Unknown objects as things: COCO and GeoJSON files, a table, and pictures.",
     ),
+    "view": (
+        USE,
+        "Runs in the browser: a grid, maps with a threshold, runs side by side, verdicts.",
+    ),
     "export": (
         USE,
         "A network with its doubts in one file, ONNX or torch.export, held to the library.",

@@ -1,7 +1,7 @@
 """What an evaluation keeps of each image for `doubtmap view`, where it is asked to.
 
 OUT/classes/NAME.png   predicted classes, a palette picture
-OUT/labels/NAME.png    labels in the model's classes, 16 bits: 65535 unknown, 65534 void, 65533 known
+OUT/labels/NAME.png    labels, 16 bits: classes; 65535 unknown, 65534 void, 65533 known
 OUT/SCORE/NAME.png     a doubt map for each score
 OUT/images/NAME.jpg    the image, where it lies in no file of its own
 """
