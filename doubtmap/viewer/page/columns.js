@@ -27,7 +27,8 @@ export class Columns {
   /** The values that a column of texts has, where they are few. */
   choices(title) {
     if (title === "verdict") return ["", "label wrong", "network wrong", "unknown", "fine"];
-    const found = new Set(title === "name" ? [] : this.byTitle.get(title));
+    if (title === "name" || !this.isText(title)) return [];
+    const found = new Set(this.byTitle.get(title));
     return found.size && found.size <= 300 ? [...found].map((v) => v ?? "").sort() : [];
   }
 
