@@ -1,4 +1,4 @@
-"""The images worth looking at: those with the most doubt, and those with the most missed pixels."""
+"""The images worth looking at: those with the most missed pixels, and those with the most doubt."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ EPISTEMIC = ("density", "mahalanobis", "mutual_information", "distilled", "membe
 def pick_examples(
     run: Run, tally: Tally, count: int, shelf: Shelf | None = None
 ) -> Iterator[Example]:
-    """Third look: the images with the most doubt, and those with the most missed pixels."""
+    """Third look: the images with the most missed pixels, and those with the most doubt."""
     score = "entropy" if "entropy" in run.scores else next(iter(run.scores))
     if "member_entropy" in run.scores and "mutual_information" in run.scores:
         score = "member_entropy"
     epistemic = _epistemic(run, score)
     taken: set[int] = set()
     for key, reason, detail in (
-        ("mean", "most doubt", "mean {score} {value:.3g}"),
         (
             "missed",
             "most missed",
             "{value:.1%} of the pixels are bad and outside the most doubtful fifth by {score}",
         ),
+        ("mean", "most doubt", "mean {score} {value:.3g}"),
     ):
         rows = [row for row in tally.images if row["scores"][score].get(key) is not None]
         rows.sort(key=lambda row, key=key: -float(row["scores"][score][key]))  # type: ignore[misc]

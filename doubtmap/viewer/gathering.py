@@ -89,8 +89,9 @@ class Gathered:
                 found.append({"title": name, "values": own})
         by_title = {column["title"]: column["values"] for column in found}
         for title in shared if len(self.runs) == 2 else ():
-            values = map(_minus, by_title[f"{title} (A)"], by_title[f"{title} (B)"])
-            found.append({"title": f"{title}: B - A", "values": [*values]})
+            change = [*map(_minus, by_title[f"{title} (A)"], by_title[f"{title} (B)"])]
+            if any(value is not None for value in change):
+                found.append({"title": f"{title}: B - A", "values": change})
         return found
 
     def _sequences(self) -> list[str] | None:
