@@ -28,11 +28,12 @@ def network(seed):
     return dm.load(nn.Sequential(body, up), classes=[*CLASSES])
 
 
-def evaluated(seed, out):
+def evaluated(seed, out, resume=False):
     streets = SyntheticStreets(4, seed=3, size=(64, 96))
     options = Options(maps=out, save=lambda results: write_evaluation(results, out), examples=1)
     scores = {"entropy": entropy, "margin": margin}
-    evaluate(network(seed), streets, scores, unknown="rest", replicates=20, options=options)
+    more = {"out": out, "resume": resume, "options": options}
+    evaluate(network(seed), streets, scores, unknown="rest", replicates=20, **more)
     return out
 
 

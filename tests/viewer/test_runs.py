@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
-from runs_to_look_at import CLASSES, FORMULA, HOSTILE
+from runs_to_look_at import CLASSES, FORMULA, HOSTILE, evaluated
 
 from doubtmap.errors import DataError, UsageError
+from doubtmap.evaluation.keeping import Keeping
 from doubtmap.evaluation.results import read_results
 from doubtmap.reports.maps import read_figures, read_map
 from doubtmap.version import __version__
@@ -327,3 +328,23 @@ def test_the_command_writes_a_folder_and_tells_what_it_lacks(run, runs, tmp_path
     assert code == 0 and "3 images" in out
     code, _, error = run("view", tmp_path / "nothing")
     assert code == 1 and "expected a folder" in error and "Traceback" not in error
+
+
+def test_a_killed_evaluation_that_goes_on_has_all_maps(tmp_path, monkeypatch):
+    """An image whose maps were not written does not count as done."""
+    keep = Keeping.keep
+
+    def die(self, index, *rest):
+        if index == 1:
+            raise DataError("the disk is full")
+        keep(self, index, *rest)
+
+    with monkeypatch.context() as patched, pytest.raises(DataError, match="disk is full"):
+        patched.setattr(Keeping, "keep", die)
+        evaluated(0, tmp_path)
+    with pytest.raises(DataError, match="has not ended"):
+        open_run(tmp_path)
+    evaluated(0, tmp_path, resume=True)
+    gathered = gather([tmp_path])
+    asked = [address for image in range(4) for address in addresses(gathered, image)]
+    assert all(image_content(gathered, address) for address in asked)
