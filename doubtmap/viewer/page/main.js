@@ -150,17 +150,19 @@ async function look() {
   if (order[place + 1] !== undefined) readAhead(panes, order[place + 1]);
 }
 
-function paint() {
-  panes.forEach((pane, at) => pane.paint(panes[1 - at]));
+function paint(moving = false) {
+  panes.forEach((pane, at) => pane.paint(panes[1 - at], moving));
   side.painted();
 }
 
-let waiting = 0;
+let waiting = 0, settling = 0;
 function paintSoon() {
   writeAddress();
+  clearTimeout(settling);
+  settling = setTimeout(paint, 200);
   waiting ||= requestAnimationFrame(() => {
     waiting = 0;
-    paint();
+    paint(true);
   });
 }
 

@@ -123,15 +123,26 @@ export class Pane {
     return (layer && layer.scale) || (map && [map.low, map.high]) || [0, 1];
   }
 
-  /** Paint the layer that is looked at; `other` is the pane beside, where there is one. */
-  paint(other) {
+  /** How many pixels of the layer fall on one of the screen. */
+  get crowd() {
+    const map = this.held[state.layer];
+    if (!map || !this.shown) return 1;
+    const across = this.shown.scale * this.size[0] * devicePixelRatio;
+    return Math.max(1, Math.floor(map.width / across));
+  }
+
+  /** Paint the layer that is looked at; `other` is the pane beside, where there is one. While a
+      slider moves, only as many pixels of doubt as the screen has. */
+  paint(other, moving = false) {
     const layer = state.layer, map = this.held[layer === "changed" ? "classes" : layer];
     const beside = other && other.held.classes;
     const ready = layer === "right" ? this.states : layer === "changed" ? map && beside : map;
     this.canvas.hidden = !ready;
     this.things.style.display = state.objects ? "" : "none";
     if (!ready) return;
-    const { width, height } = layer === "right" ? this.held.labels : map;
+    const doubt = layer.startsWith("doubt:"), step = doubt && moving ? this.crowd : 1;
+    const whole = layer === "right" ? this.held.labels : map;
+    const width = Math.ceil(whole.width / step), height = Math.ceil(whole.height / step);
     if (this.canvas.width !== width || this.canvas.height !== height) {
       this.canvas.width = width;
       this.canvas.height = height;
@@ -139,9 +150,9 @@ export class Pane {
       this.data = this.context.createImageData(width, height);
       this.out = new Uint32Array(this.data.data.buffer);
     }
-    const doubt = layer.startsWith("doubt:");
     this.canvas.style.opacity = doubt ? 1 : state.opacity;
-    if (doubt) paintDoubt(this.out, map, this.scale, state.threshold, state.opacity, this.index.ramp);
+    const { scale, index: { ramp } } = this, { threshold, opacity } = state;
+    if (doubt) paintDoubt(this.out, map, { scale, threshold, opacity, ramp, step });
     else if (layer === "right") paintStates(this.out, this.states);
     else if (layer === "changed") {
       const [first, second] = this.run < other.run ? [map, beside] : [beside, map];

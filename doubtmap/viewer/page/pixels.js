@@ -48,8 +48,9 @@ function packed(hex, alpha = 255) {
 
 const table = new Uint32Array(LEVELS);
 
-/** Paint doubt: the greater, the less of the image shows; below the threshold all of it does. */
-export function paintDoubt(out, map, scale, threshold, opacity, ramp) {
+/** Paint doubt, each `step`-th pixel of each `step`-th row: the greater it is, the less of the
+    image shows; below the threshold all of it does. */
+export function paintDoubt(out, map, { scale, threshold, opacity, ramp, step }) {
   const [low, high] = scale || [map.low, map.high];
   const stretch = high > low ? 1 / (high - low) : 0;
   const level = levelOf(map, threshold);
@@ -64,8 +65,11 @@ export function paintDoubt(out, map, scale, threshold, opacity, ramp) {
     const place = Math.round((ramp.length - 1) * (doubtOf(map, pixel) - low) * stretch);
     table[pixel] = colours[place < 0 ? 0 : place >= ramp.length ? ramp.length - 1 : place];
   }
-  const { pixels } = map;
-  for (let at = 0; at < out.length; at++) out[at] = table[pixels[at]];
+  const { pixels, width, height } = map;
+  for (let row = 0, to = 0; row < height; row += step) {
+    const end = (row + 1) * width;
+    for (let at = row * width; at < end; at += step) out[to++] = table[pixels[at]];
+  }
 }
 
 /** Paint classes and codes in their colours. */
