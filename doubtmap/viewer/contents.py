@@ -6,11 +6,17 @@ Addresses hold numbers alone, never names or paths: nothing can be asked for tha
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from importlib import resources
+from typing import Any
+
+import numpy as np
 
 from doubtmap.errors import DataError
 from doubtmap.files import utf8
+from doubtmap.objects import outlines
 from doubtmap.viewer.gathering import Gathered
 from doubtmap.viewer.pixels import map_bytes, photograph_bytes, thumbnail_bytes
 
@@ -76,8 +82,24 @@ def image_content(gathered: Gathered, address: str) -> bytes | None:
     if kind == "maps" and len(numbers) == 3 and numbers[1] < len(run.layers):
         return map_bytes(run, run.layers[numbers[1]].key, place)
     if kind == "objects" and len(numbers) == 2:
-        return utf8(json.dumps(run.objects.get(place, [])))
+        return utf8(json.dumps([_drawn(each) for each in run.objects.get(place, [])]))
     return None
+
+
+def _drawn(annotation: Mapping[str, Any]) -> dict[str, Any]:
+    """An object as the page draws it: lines along its edges, those of holes too."""
+    shape, (left, top, width, height) = annotation["segmentation"], annotation["bbox"]
+    lines = shape
+    if isinstance(shape, dict):
+        counts = np.array(shape["counts"], np.int64)
+        on = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+        whole = np.zeros(math.prod(shape["size"]), bool)
+        whole[: len(on)] = on[: len(whole)]
+        mask = whole.reshape(shape["size"][::-1]).T[top : top + height, left : left + width]
+        found = outlines(mask, (left, top))
+        lines = [line[:-1].reshape(-1).tolist() for p in found for line in (p.outer, *p.holes)]
+    words = ("predicted_class", "area", "score")
+    return {"lines": lines, **{word: annotation.get(word) for word in words}}
 
 
 def addresses(gathered: Gathered, image: int) -> list[str]:

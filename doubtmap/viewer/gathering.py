@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,12 +124,14 @@ def gather(folders: Sequence[str | Path]) -> Gathered:
     if not 1 <= len(folders) <= len(LETTERS):
         raise UsageError(f"view: expected 1 to {len(LETTERS)} runs, got {len(folders)}.")
     runs = [open_run(folder) for folder in folders]
+    resolved = functools.cache(os.path.realpath)
     where: dict[str, int] = {}
     names: list[str] = []
     places: list[list[int]] = [[] for _ in runs]
     for run, own in zip(runs, places):
         for place, (name, file) in enumerate(zip(run.names, run.files)):
-            key = str(file.resolve()) if file is not None else name
+            # the folder alone is resolved: of 100,000 files each would take its time
+            key = name if file is None else f"{resolved(file.parent)}/{file.name}"
             if key not in where:
                 where[key] = len(names)
                 names.append(_shown(name, file, run))

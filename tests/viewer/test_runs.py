@@ -11,16 +11,19 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from runs_to_look_at import CLASSES, FORMULA, HOSTILE, evaluated
 
 from doubtmap.errors import DataError, UsageError
 from doubtmap.evaluation.keeping import Keeping
 from doubtmap.evaluation.results import read_results
+from doubtmap.objects import ObjectRule, find_objects, outlines
+from doubtmap.objects.coco import annotation
 from doubtmap.reports.maps import read_figures, read_map
 from doubtmap.version import __version__
 from doubtmap.viewer import gather, open_run, write_static
-from doubtmap.viewer.contents import addresses, image_content, page_files
+from doubtmap.viewer.contents import _drawn, addresses, image_content, page_files
 from doubtmap.viewer.pixels import code_bytes, doubt_bytes
 from doubtmap.viewer.server import make_server
 from doubtmap.viewer.verdicts import Verdicts
@@ -126,6 +129,22 @@ def test_images_of_one_file_are_one_image_of_two_runs(runs):
     assert sum(column["values"]) == len(held["annotations"]) > 0
     found = json.loads(image_content(gathered, "objects/1/2.json"))
     assert len(found) == column["values"][2]
+
+
+@pytest.mark.parametrize("encoding", ["polygon", "rle"])
+def test_objects_are_drawn_along_their_pixels(encoding):
+    """Shoelace areas of the lines, holes turning the other way, add up to the object's area."""
+    doubt = torch.rand(40, 60, generator=torch.Generator().manual_seed(0))
+    things = find_objects(doubt, torch.zeros(40, 60, dtype=torch.int64), ObjectRule(threshold=0.3))
+    thing = max(things, key=lambda each: each.area)
+    shape = outlines(thing.mask, thing.box[:2])
+    drawn = _drawn(annotation(thing, shape, (40, 60), encoding=encoding))
+    assert len(drawn["lines"]) > 10
+    total = 0.0
+    for line in drawn["lines"]:
+        x, y = np.array(line, float).reshape(-1, 2).T
+        total += (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2
+    assert total == thing.area == drawn["area"]
 
 
 def test_what_changed_between_two_runs_is_a_column(runs):

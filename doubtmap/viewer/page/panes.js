@@ -102,18 +102,13 @@ export class Pane {
     if (this.image !== image) return;
     this.things.setAttribute("viewBox", `0 0 ${this.size.join(" ")}`);
     for (const each of objects) {
-      const [left, top, width, height] = each.bbox;
-      const outlines = Array.isArray(each.segmentation)
-        ? each.segmentation.map((line) => ["polygon", { points: line.join(" ") }])
-        : [["rect", { x: left, y: top, width, height, "stroke-dasharray": "6 4" }]];
-      for (const [tag, attributes] of outlines) {
-        const drawn = document.createElementNS(SVG, tag);
-        for (const [name, value] of Object.entries(attributes)) drawn.setAttribute(name, value);
-        const title = document.createElementNS(SVG, "title");
-        title.textContent = `${each.predicted_class}, ${each.area} pixels, score ${digits(each.score)}`;
-        drawn.append(title);
-        this.things.append(drawn);
-      }
+      const drawn = document.createElementNS(SVG, "path");
+      const paths = each.lines.map((line) => `M${line.slice(0, 2)}L${line.slice(2)}Z`);
+      drawn.setAttribute("d", paths.join(""));
+      const title = document.createElementNS(SVG, "title");
+      title.textContent = `${each.predicted_class}, ${each.area} pixels, score ${digits(each.score)}`;
+      drawn.append(title);
+      this.things.append(drawn);
     }
   }
 
