@@ -23,6 +23,7 @@ from doubtmap.cli.options import (
     read_range,
     score_or_usual,
     seeded,
+    windowed,
 )
 from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
@@ -64,6 +65,9 @@ def objects_command(
     crs: Annotated[
         str | None, option(OUTPUT, "Of georeferences that name none, such as EPSG:4326.")
     ] = None,
+    to: Annotated[
+        str, option(OUTPUT, "Of the map: geojson, gpkg, or both as geojson,gpkg.")
+    ] = "geojson",
     range: Range = None,
     out: Out = Path("objects"),
     json: Annotated[bool, option(OUTPUT, "Print what was found as JSON.", "--json")] = False,
@@ -76,29 +80,30 @@ def objects_command(
     from doubtmap.datasets.reading import left_out
     from doubtmap.objects import ObjectRule
     from doubtmap.objects.find import class_indices
-    from doubtmap.objects.writing import write_objects
+    from doubtmap.objects.writing import Form, write_objects
     from doubtmap.progress import progress_bar
 
+    form = Form(simplify, encoding, crs, tuple(names(to)))
     seeded(seed)
     segmenter = network.open(model, seed)
     scored, above, chosen = _score_and_threshold(segmenter, score, threshold)
     places = class_indices(names(on), segmenter.class_names)
+    paths = collected(images, limit)
+    segmenter, notes = windowed(segmenter, paths)
     with progress_bar() as progress:
         found = write_objects(
             segmenter,
-            collected(images, limit),
+            paths,
             scored,
             ObjectRule(above, smallest, smallest_share, fill_holes, places, on_share),
             out,
-            simplify=simplify,
-            encoding=encoding,
-            crs=crs,
+            form=form,
             skip_bad=skip_bad,
             range=read_range(range),
             about={"threshold": chosen, "seed": seed, "command": command_line()},
             progress=progress,
         )
-    tell_notes(found["notes"])
+    tell_notes(notes + found["notes"])
     skipped = left_out(found["skipped"])
     sentence = f"{found['objects']} objects in {found['images']} images{skipped}: {out}"
     typer.echo(json_text.dumps(found, indent=1) if json else sentence)

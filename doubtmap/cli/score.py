@@ -24,9 +24,10 @@ from doubtmap.cli.options import (
     read_range,
     score_or_usual,
     seeded,
+    windowed,
 )
 from doubtmap.cli.telling import tell_notes
-from doubtmap.errors import DataError, DoubtmapError, UsageError
+from doubtmap.errors import DoubtmapError, UsageError
 
 RASTERS = ("geotiff", "cog")
 FORMATS = ("png", "npy", "tiff", "safetensors", *RASTERS)
@@ -104,7 +105,8 @@ def score(
             files = [Path(name) for name in images]
             summary = write_volumes(segmenter, files, asked, out, axis=axis, range=span, **about)
         else:
-            segmenter, format = _windowed(segmenter, paths, format)
+            segmenter, format, said = _windowed(segmenter, paths, format, out if resume else None)
+            notes += said
             about |= {"resume": resume, "skip_bad": skip_bad, "range": span}
             if format in RASTERS:
                 cloud = format == "cog"
@@ -136,32 +138,25 @@ def kind_of(names: list[str]) -> str | None:
     return None
 
 
-def _windowed(segmenter: Segmenter, paths: list[Path], format: str | None) -> tuple[Segmenter, str]:
-    """The network, through windows where images are too large; and the format of the maps."""
+def _windowed(
+    segmenter: Segmenter, paths: list[Path], format: str | None, run: Path | None
+) -> tuple[Segmenter, str, list[str]]:
+    """The network, through windows where images are too large, the format of the maps, and notes.
+
+    Windows are those of a `run` that goes on.
+    """
     from doubtmap.objects.georeference import read_georeference
     from doubtmap.scenes import is_georeferenced, rasters_are_read
-    from doubtmap.windows import for_images
 
+    notes: list[str] = []
     tiffs = [path for path in paths if path.suffix.lower() in (".tif", ".tiff")]
     if format is None and not rasters_are_read() and any(map(read_georeference, tiffs)):
-        tell_notes(["maps lose their place on earth: pip install 'doubtmap[geo]' keeps it."])
+        notes = ["maps lose their place on earth: pip install 'doubtmap[geo]' keeps it."]
     placed = format is None and any(map(is_georeferenced, paths))
-    segmenter, note = for_images(segmenter, _sizes(paths))
-    tell_notes([note] if note else [])
-    large = format is None and note is not None and rasters_are_read()
-    return segmenter, format or ("geotiff" if placed or large else "png")
-
-
-def _sizes(paths: list[Path]) -> list[tuple[int, int]]:
-    """Heights and widths of those that can be opened."""
-    from doubtmap.datasets.reading import read_size
-    from doubtmap.scenes import raster_size
-
-    found = []
-    for path in paths:
-        with suppress(DataError):  # told when it is read
-            found.append(raster_size(path) or read_size(path))
-    return found or [(1, 1)]
+    earlier = [run / "settings.json"] if run is not None else []
+    segmenter, said = windowed(segmenter, paths, *earlier)
+    large = format is None and bool(said) and rasters_are_read()
+    return segmenter, format or ("geotiff" if placed or large else "png"), notes + said
 
 
 EXAMPLE = """

@@ -26,7 +26,7 @@ def table(
 ) -> None:
     """The scores of several runs in one table, with intervals, the best in bold."""
     from doubtmap.evaluation.results import read_results
-    from doubtmap.evaluation.runs_table import runs_table
+    from doubtmap.evaluation.table import runs_table
 
     files = [run if run.suffix == ".json" else run / "results.json" for run in runs]
     found = {_called(file, files): read_results(file) for file in files}

@@ -18,14 +18,18 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from doubtmap.datasets.dataset import Dataset, Sample
+from doubtmap.datasets.dataset import Sample
 from doubtmap.datasets.fingerprints import image_files
 from doubtmap.datasets.reading import in_colour
+from doubtmap.engine.run import Run
 from doubtmap.files import sweep, write_atomically, writing_to
 from doubtmap.files.naming import score_folders
 from doubtmap.prediction import Prediction
 from doubtmap.reports.maps import write_classes, write_map
 from doubtmap.reports.scales import natural_scale
+
+TAKEN = ("classes", "labels", "images")
+"""Folders that hold something else than doubt."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,24 @@ class Keeping:
     files: Sequence[Path | None]
 
     @classmethod
-    def into(cls, out: Path, dataset: Dataset, scores: Sequence[str]) -> Self:
-        """Make the folders.
+    def of(cls, out: Path | None, run: Run) -> Self | None:
+        """Make the folders, where maps are to be kept.
+
+        Args:
+            out: folder of the evaluation; None: nothing is kept.
+            run: its images and scores.
 
         Raises:
             DataError: where they cannot be made.
         """
-        folders = score_folders([*scores], taken=("classes", "labels", "images"))
-        for folder in ("classes", "labels", "images", *folders.values()):
+        if out is None:
+            return None
+        folders = score_folders(run.scores, taken=TAKEN)
+        for folder in (*TAKEN, *folders.values()):
             with writing_to(out):
                 (out / folder).mkdir(parents=True, exist_ok=True)
             sweep(out / folder)
-        return cls(out, folders, image_files(dataset))
+        return cls(out, folders, image_files(run.dataset))
 
     def keep(
         self,

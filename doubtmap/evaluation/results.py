@@ -108,7 +108,7 @@ class Results(Shown):
             style: `markdown`, `latex`, `html` or `csv`.
             figures: such as `unknown.auprc`; default: the headline figures.
         """
-        found: str = later("doubtmap.evaluation.runs_table", "runs_table")(
+        found: str = later("doubtmap.evaluation.table", "runs_table")(
             {"": self.figures}, style, figures
         )
         return found

@@ -1,13 +1,14 @@
 """What the report says of classes and images."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from made_up_results import CLASSES, curves, example, figures
 from PIL import Image
 
-from doubtmap.evaluation.examples import _apart
+from doubtmap.evaluation.examples import _apart, telling
 from doubtmap.evaluation.report import write_report
 from doubtmap.evaluation.report_images import (
     MOST_CLASSES,
@@ -25,6 +26,13 @@ IMAGES = [
     {"image": "a", "accuracy": 0.9, "miou": 0.8, "iou": [0.5, 0.1, None], "scores": {}},
     {"image": HOSTILE, "accuracy": 0.2, "miou": 0.1, "iou": [0.9, 0.3, None], "scores": {}},
 ]
+
+
+class Named(list):
+    """A data set of which names alone are asked."""
+
+    def sample_name(self, index):
+        return self[index]
 
 
 def test_a_confusion_matrix_is_shares_of_labelled_classes():
@@ -98,6 +106,28 @@ def test_pixels_are_painted_by_what_became_of_them():
 
 def test_examples_are_of_different_sequences_first():
     names = ["a_01", "a_02", "a_03", "b_01", "b_02"]
-    rows = [{"image": name} for name in names]
-    assert [row["image"] for row in _apart(rows, 3)] == ["a_01", "b_01", "a_02"]
-    assert len(_apart(rows, 9)) == 5
+    run = SimpleNamespace(dataset=Named(names))
+    rows = [{"index": index} for index in (1, 0, 2, 4, 3)]
+    assert [row["index"] for row in _apart(run, rows)] == [1, 4, 0, 2, 3]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_parts_keep_whatever_may_be_picked(count):
+    """Of any two parts, what is picked among all images is among what each would keep."""
+    random = np.random.default_rng(count)
+    names = [f"{sequence}_{frame:02}" for sequence in "abc" for frame in range(4)]
+    run = SimpleNamespace(dataset=Named(names), scores={"entropy": None})
+    for _ in range(30):
+        figures = random.permutation(12), random.permutation(12)
+        rows = [
+            {"index": at, "scores": {"entropy": {"missed": int(m), "mean": int(d)}}}
+            for at, (m, d) in enumerate(zip(*figures))
+        ]
+        missed = _apart(run, sorted(rows, key=lambda r: -r["scores"]["entropy"]["missed"]))[:count]
+        taken = {row["index"] for row in missed}
+        doubt = sorted(rows, key=lambda row: -row["scores"]["entropy"]["mean"])
+        picked = taken | {r["index"] for r in [r for r in doubt if r["index"] not in taken][:count]}
+        half = random.random(12) < 0.5
+        parts = ([r for r in rows if half[r["index"]] == side] for side in (True, False))
+        kept = set().union(*(telling(run, SimpleNamespace(images=part), count) for part in parts))
+        assert picked <= kept

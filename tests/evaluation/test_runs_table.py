@@ -9,7 +9,7 @@ from made_up_results import SCORES, figures
 
 import doubtmap as dm
 from doubtmap.evaluation.results import Results
-from doubtmap.evaluation.runs_table import runs_table
+from doubtmap.evaluation.table import runs_table
 
 
 def run_of(name, auprc, miou=0.5):
