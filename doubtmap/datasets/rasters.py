@@ -45,9 +45,7 @@ _TIFF = (b"II*\0", b"MM\0*", *_BIG_TIFF)
 
 _STILL = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 """Brands of pictures; other files of this container are films."""
-
 _ORIENTATION = 0x0112
-
 _SPREAD = {"L;2": 85, "L;4": 17}
 """By what greys of two and four bits are multiplied to be shown."""
 

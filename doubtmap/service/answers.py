@@ -22,7 +22,7 @@ from doubtmap.prediction import Score, Segmenter
 from doubtmap.reports.scales import natural_scale
 from doubtmap.scoring import is_probability, prepared, score_batch
 from doubtmap.windows import TILE, Windows
-from doubtmap.windows.blended import BYTES, free_memory
+from doubtmap.windows.automatic import BYTES, SHARE, device_of, memory_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +40,13 @@ class Answer:
     notes: tuple[str, ...] = ()
 
 
-_LITTLE = "it was too large for the memory that was free when the service began."
+_LITTLE = "half of the memory would not take it whole."
 
 
 class Answering:
     """A network with its scores; they are tried on a probe image when it is made.
 
-    Images too large for the memory that is free then are seen through windows, as by
+    Images too large for half of the memory are seen through windows, as by
     `doubtmap score`.
 
     Args:
@@ -88,8 +88,7 @@ class Answering:
             ) from error
         score_batch(prediction, scores)
         self.classes = prediction.native_logits.shape[1]
-        device = getattr(self.segmenter, "device", torch.device("cpu"))
-        self.whole = free_memory(device) / BYTES
+        self.whole = SHARE * memory_of(device_of(self.segmenter)) / BYTES
 
     def __call__(self, images: Tensor) -> list[Answer]:
         """Answer a batch `(B, K, H, W)` of RGB, or all bands, uint8 or float in [0, 1].
