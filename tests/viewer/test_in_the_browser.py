@@ -20,6 +20,7 @@ from doubtmap.viewer.pixels import read_codes
 from doubtmap.viewer.server import make_server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+playwright.expect.set_options(timeout=20_000)
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
 
@@ -63,7 +64,7 @@ def look(browser):
     def open_page(address, **kind):
         contexts.append(browser.new_context(viewport={"width": 1000, "height": 700}, **kind))
         page = contexts[-1].new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(address)
