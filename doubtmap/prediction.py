@@ -30,6 +30,7 @@ from doubtmap.kernels import (
     resized_divergence,
     resized_statistics,
 )
+from doubtmap.shown import Shown, later
 
 __all__ = [
     "Fitted",
@@ -105,7 +106,7 @@ class Queries:
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class Prediction(Shown):
     """What a network said about a batch of images, at its own resolution.
 
     Full-size maps are computed on demand and kept, so that ten scores of one prediction cost
@@ -194,6 +195,24 @@ class Prediction:
                 f"Prediction: expected to keep the classes of a prediction of {shape[0]} images of "
                 f"{self.size}, got {len(kept.native_logits)} of {kept.size}."
             )
+
+    def _facts(self) -> Mapping[str, object]:
+        count, classes, height, width = self.native_logits.shape
+        features = {} if self.features is None else {"features": self.features.shape[1]}
+        members = {} if self.members is None else {"members": self.members.count}
+        return {
+            **{"images": count, "of": f"{self.size[0]} x {self.size[1]}", "classes": classes},
+            **{"on a grid of": f"{height} x {width}", **features, **members},
+        }
+
+    def show(self, score: str | Score = "entropy", images: Tensor | None = None) -> object:
+        """Pictures of what is predicted and of a score, for notebooks: `Pictures`, with `save`.
+
+        Args:
+            score: its name, such as `entropy`, or the score itself.
+            images: `(B, 3, H, W)`, to show beside.
+        """
+        return later("doubtmap.notebooks", "pictures_of")(self, score, images)
 
     def to_size(self, maps: Tensor) -> Tensor:
         """Resize maps from the native grid to the image, as the network resizes its logits.

@@ -40,6 +40,7 @@ from doubtmap.scores.inner_features import (
     probabilities_on,
 )
 from doubtmap.scores.smoothing import smoothed
+from doubtmap.shown import ShownFit
 
 At = Literal["predicted", "any"]
 Labels = Literal["given", "predicted"]
@@ -71,7 +72,7 @@ FILE = FileKind(
 
 
 @dataclass(frozen=True, eq=False)
-class Density:
+class Density(ShownFit):
     """`-log q(z)` of the features z under class-wise Gaussians, in nats.
 
     Departs from the paper, each as measured in `docs/density.md` and each to be undone by an

@@ -15,10 +15,11 @@ from doubtmap.prediction import Prediction
 from doubtmap.scores.density import Density
 from doubtmap.scores.gaussians import Full, shrink, tiles
 from doubtmap.scores.smoothing import smoothed
+from doubtmap.shown import ShownFit
 
 
 @dataclass(frozen=True, eq=False)
-class Mahalanobis:
+class Mahalanobis(ShownFit):
     """The smallest squared Mahalanobis distance of a pixel's features to a class mean.
 
     It reads the file of a fitted density. Departs from Lee et al. in that the features are those
