@@ -51,7 +51,7 @@ def by_workers(given: Namespace) -> Iterator[Row]:
         seconds = time.perf_counter() - start
         yield {
             "set": "CamVid",
-            "name": "workers",
+            "name": f"{workers} workers" if workers else "this process",
             "workers": workers,
             "images": len(dataset),
             "seconds": seconds,
@@ -80,7 +80,7 @@ def by_the_driver(given: Namespace) -> Iterator[Row]:
             rows = len(json.dumps(tally.images)) / 1e6
             yield {
                 "set": "driver",
-                "name": "images",
+                "name": f"{index + 1} images",
                 "images": index + 1,
                 "seconds_an_image": taken,
                 "resident_mb": resident(),
@@ -104,7 +104,7 @@ def by_the_merge(given: Namespace) -> Iterator[Row]:
             if count in (1, 10, 20, 100, 1000):
                 yield {
                     "set": "merge",
-                    "name": "parts",
+                    "name": f"{len(maps)} scores, {count} parts",
                     "scores": len(maps),
                     "parts": count,
                     "megabytes_a_part": len(data) / 1e6,
@@ -126,7 +126,7 @@ def foreseen(given: Namespace) -> Iterator[Row]:
         merge = parts * part["seconds_a_part"]
         yield {
             "set": "forecast",
-            "name": "parts",
+            "name": f"{parts} parts",
             "gpus": GPUS,
             "images": images,
             "images_a_second_and_gpu": PER_GPU,
