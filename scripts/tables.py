@@ -68,6 +68,18 @@ COLUMNS = {
     "found_area": "found",
     "bits": "bits per dimension",
     "milliseconds": "ms",
+    "p50": "p50, ms",
+    "p99": "p99, ms",
+    "requests_per_second": "answered a second",
+    "asked_per_second": "asked a second",
+    "requests": "requests",
+    "answered": "answered: 200",
+    "busy": "told to come again: 429",
+    "late": "too late: 503",
+    "lost": "lost",
+    "megabytes_before": "MB before",
+    "megabytes_highest": "MB at most",
+    "megabytes_after": "MB after",
     "ratio": "x plain",
     "ratio_to_copy": "x copy",
     "speedup_over_textbook": "x faster than textbook",
@@ -113,11 +125,12 @@ PAGES = {
     "speed.md": "speed",
     "large.md": "large",
     "many_machines.md": "many",
+    "service.md": "deploy",
     "calibration.md": "calibration",
     "bring_your_network.md": "networks",
 }
 """Each page of docs/measured with the results that its tables show."""
-TIMED = ("speed", "large", "many")
+TIMED = ("speed", "large", "deploy", "many")
 """Results whose rows are pieces of work, not scores."""
 
 

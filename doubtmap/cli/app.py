@@ -32,6 +32,10 @@ VERBS = {
         USE,
         "A network with its doubts in one file, ONNX or torch.export, held to the library.",
     ),
+    "serve": (
+        USE,
+        "A network behind an address: images in, classes and doubts out; with a page to look at.",
+    ),
     "fit": (
         LEARN,
         "Fit to a network and images; then --scores SCORE:FILE, or review --segments FILE.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,8 +55,9 @@ def objects_command(
         str, option(OBJECTS, "Keep objects that lie on these classes, such as road,pavement.")
     ] = "",
     on_share: Annotated[
-        float, option(OBJECTS, "Of the ring around an object that must be of these classes.")
-    ] = 0.2,
+        float | None,
+        option(OBJECTS, "Of the ring around an object that must be of these. Default: 0.2."),
+    ] = None,
     simplify: Annotated[
         float, option(OUTPUT, "How far outlines may be off, in pixels; 0: exact.")
     ] = 0.0,
@@ -77,6 +79,8 @@ def objects_command(
 ) -> None:
     """Unknown objects as things: COCO and GeoJSON files, a table, and pictures."""
     _check(threshold)
+    if on_share is not None and not on:
+        raise UsageError("--on-share: expected --on with it, which says of which classes. Add it.")
     from doubtmap.datasets.reading import left_out
     from doubtmap.objects import ObjectRule
     from doubtmap.objects.find import class_indices
@@ -90,12 +94,14 @@ def objects_command(
     places = class_indices(names(on), segmenter.class_names)
     paths = collected(images, limit)
     segmenter, notes = windowed(segmenter, paths)
+    rule = ObjectRule(above, smallest, smallest_share, fill_holes, places)
+    rule = rule if on_share is None else replace(rule, on_share=on_share)
     with progress_bar() as progress:
         found = write_objects(
             segmenter,
             paths,
             scored,
-            ObjectRule(above, smallest, smallest_share, fill_holes, places, on_share),
+            rule,
             out,
             form=form,
             skip_bad=skip_bad,

@@ -35,7 +35,8 @@ Model = Annotated[
 Data = Annotated[
     str,
     typer.Argument(
-        help="LAYOUT:PATH[:SPLIT], volumes:PATH[:SPLIT], or synthetic:N.", metavar="DATA"
+        help="LAYOUT:PATH[:SPLIT], volumes:PATH[:SPLIT], film:FILM[:LABELS], or synthetic:N.",
+        metavar="DATA",
     ),
 ]
 Images = Annotated[
@@ -329,13 +330,9 @@ def opened(
     """
     from doubtmap.datasets import open_dataset, open_images
     from doubtmap.datasets.pasting import Part
-    from doubtmap.volumes.labelled import is_labelled, open_volumes
 
-    dataset: Dataset
-    if (place := is_labelled(data)) is not None:
-        dataset = open_volumes(place)
-    else:
-        dataset = (open_images if unlabelled else open_dataset)(data, seed=seed)
+    other = _of_slices_or_frames(data)
+    dataset = other or (open_images if unlabelled else open_dataset)(data, seed=seed)
     log.info("data %s: %d images", dataset.name, len(dataset))
     if limit is None or limit >= len(dataset):
         return dataset
@@ -345,6 +342,24 @@ def opened(
     else:
         notes += said
     return Part(dataset, range(limit), f"{dataset.name} (first {limit})")
+
+
+def _of_slices_or_frames(data: str) -> Dataset | None:
+    """Labelled volumes or a labelled film; None for other data sets.
+
+    Raises:
+        UsageError: where no place is named.
+    """
+    kind, _, place = data.partition(":")
+    if kind not in ("volumes", "film"):
+        return None
+    if not place:
+        form = "volumes:PATH or volumes:PATH:SPLIT" if kind == "volumes" else "film:FILM[:LABELS]"
+        raise UsageError(f"Expected {form}, got {data}.")
+    from doubtmap.films.labelled import open_film
+    from doubtmap.volumes.labelled import open_volumes
+
+    return open_volumes(place) if kind == "volumes" else open_film(place)
 
 
 def windowed(

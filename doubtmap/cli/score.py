@@ -51,8 +51,13 @@ def score(
         ),
     ] = None,
     range: Range = None,
-    every: Annotated[int, option(DATA, "Look at each N-th frame of films.", min=1)] = 1,
-    axis: Annotated[int, option(DATA, "Across which volumes are cut: 0, 1 or 2.")] = 2,
+    every: Annotated[
+        int | None,
+        option(DATA, "Look at each N-th frame of films. Default: 1.", min=1, metavar="N"),
+    ] = None,
+    axis: Annotated[
+        int | None, option(DATA, "Across which volumes are cut: 0, 1 or 2. Default: 2.")
+    ] = None,
     limit: Annotated[
         int | None,
         option(
@@ -77,12 +82,16 @@ def score(
     from doubtmap.volumes import write_volumes
 
     kind = kind_of(images)
-    useless: dict[str, Any] = {"--format": format, "--resume": resume, "--skip-bad": skip_bad}
-    useless |= {"--range": range} if kind == "films" else {"--limit": limit}
-    if kind is not None and (given := [name for name, value in useless.items() if value]):
+    of_images: dict[str, Any] = {"--format": format, "--resume": resume, "--skip-bad": skip_bad}
+    useless: dict[str, Any] = {
+        None: {"--every": every, "--axis": axis},
+        "films": {**of_images, "--range": range, "--axis": axis},
+        "volumes": {**of_images, "--limit": limit, "--every": every},
+    }[kind]
+    if given := [name for name, value in useless.items() if value not in (None, False)]:
         raise UsageError(
-            f"score: expected no {', '.join(given)} with {kind}, which have no use for it. Leave "
-            f"it out."
+            f"score: expected no {', '.join(given)} with {kind or 'images'}, which have no use for "
+            f"it. Leave it out."
         )
     seeded(seed)
     segmenter = network.open(model, seed)
@@ -99,11 +108,12 @@ def score(
     with progress_bar() as progress:
         about["progress"] = progress
         if kind == "films":
-            about |= {"every": every, "limit": limit}
+            about |= {"every": every or 1, "limit": limit}
             summary = write_films(segmenter, images, asked, out, **about)
         elif kind == "volumes":
             files = [Path(name) for name in images]
-            summary = write_volumes(segmenter, files, asked, out, axis=axis, range=span, **about)
+            about["axis"] = 2 if axis is None else axis
+            summary = write_volumes(segmenter, files, asked, out, range=span, **about)
         else:
             segmenter, format, said = _windowed(segmenter, paths, format, out if resume else None)
             notes += said

@@ -66,8 +66,11 @@ def read_image(path: str | Path, rendering: Rendering | None = None) -> Tensor:
     Raises:
         DataError: the file is missing, damaged, too large, without the bands, or no image.
     """
-    rendering = rendering or Rendering()
-    raster = read_raster(path)
+    return rendered(read_raster(path), path, rendering or Rendering())
+
+
+def rendered(raster: Raster, path: str | Path, rendering: Rendering) -> Tensor:
+    """What a file holds as an image, see `read_image`; `path` names it in messages."""
     if rendering.upright:
         raster = raster.upright
     pixels = raster.coloured

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,15 @@ from doubtmap.datasets.dataset import UNKNOWN, VOID, ComponentSizes
 from doubtmap.engine.journal import Journal, understood
 from doubtmap.engine.run import Run, read_ahead
 from doubtmap.engine.shelf import Shelf
-from doubtmap.evaluation.tally import Observation, Tally, sub_state
+from doubtmap.evaluation.tally import (
+    Observation,
+    Tally,
+    join_states,
+    sub_state,
+    threads_for,
+)
 from doubtmap.metrics import Components
-from doubtmap.metrics.accumulator import Array, to_numpy
+from doubtmap.metrics.accumulator import Array, State, to_numpy
 from doubtmap.metrics.bootstrap import BootstrapSums
 from doubtmap.metrics.components import labelled_things, meeting
 from doubtmap.scoring import score_maps
@@ -82,14 +88,17 @@ def find_components(
                 take(seen)
     rows = sorted(tally.images, key=lambda row: int(row["index"]))
     todo = {int(row["index"]): str(row["image"]) for row in rows if row["index"] not in done}
-    for index, label, maps in _second_look(run, list(todo), list(found), shelf):
-        with run.timed("metrics"):
-            seen = observe_components(index, todo[index], label, maps, thresholds, sizes)
-            if journal:
-                journal.append(seen.to_bytes())
-            take(seen)
-        done.add(index)
-        run.tell("components", len(done))
+    looked = _second_look(run, list(todo), list(found), shelf)
+    with threads_for(found) as each:
+        for index, label, maps in looked:
+            with run.timed("metrics"):
+                about = index, todo[index]
+                seen = observe_components(*about, label, maps, thresholds, sizes, each.map)
+                if journal:
+                    journal.append(seen.to_bytes())
+                take(seen)
+            done.add(index)
+            run.tell("components", len(done))
     return found
 
 
@@ -116,15 +125,18 @@ def observe_components(
     maps: dict[str, Tensor],
     thresholds: dict[str, float],
     sizes: ComponentSizes,
+    each: Callable[..., Iterable[State]] = map,
 ) -> Observation:
     """Find the components of unknown objects in one image, for each score at its threshold."""
-    arrays: dict[str, Array] = {}
     valid = to_numpy(label != VOID)
     things = labelled_things(to_numpy(label == UNKNOWN), sizes.labelled)
-    for score, values in maps.items():
-        above = to_numpy(values > thresholds[score])
+
+    def found(score: str) -> State:
+        above = to_numpy(maps[score] > thresholds[score])
         frame = Components()
         frame.add(*meeting(things, above & valid, sizes.predicted))
-        arrays |= {f"{score}/{key}": array for key, array in frame.state().items()}
+        return frame.state()
+
+    arrays = join_states(**dict(zip(maps, each(found, list(maps)))))
     about = {"stage": "components", "index": index, "name": name, "void": 0}
     return Observation(about | {"at": dict(thresholds)}, arrays)

@@ -29,7 +29,14 @@ from doubtmap.engine.shelf import ENOUGH, MOST, Shelf, Shelves
 from doubtmap.errors import DataError, within_memory
 from doubtmap.evaluation.asking import Asked, Options
 from doubtmap.evaluation.cases import Cases
-from doubtmap.evaluation.tally import Observation, Tally, join_states, observe, sub_state
+from doubtmap.evaluation.tally import (
+    Observation,
+    Tally,
+    join_states,
+    observe,
+    sub_state,
+    threads_for,
+)
 from doubtmap.files import writing_to
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scoring import prepared, score_maps
@@ -215,8 +222,12 @@ def look(
     cases: Cases | None = None,
 ) -> None:
     """Look at images, one after the other, and take them into the sums."""
-    with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside:
+    with (
+        threads_for(tally.scores) as each,
+        ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside,
+    ):
         summing: Future[None] | None = None
+        rest = journal, shelf, done, cases
         for index, sample in read_ahead(run.dataset, numbers, run.skipped):
             told = run.attempt(sample)
             if told is None:
@@ -231,7 +242,7 @@ def look(
             if summing is not None:
                 summing.result()
             looked = _Look(index, sample.name, *told, maps)
-            summing = beside.submit(_sum, run, tally, looked, journal, shelf, done, cases)
+            summing = beside.submit(_sum, run, tally, looked, each.map, *rest)
             del told, maps, looked
         if summing is not None:
             summing.result()
@@ -252,6 +263,7 @@ def _sum(
     run: Run,
     tally: Tally,
     look: _Look,
+    each: Callable[..., Iterator[Any]],
     journal: Journal | None,
     shelf: Shelf | None,
     done: Done,
@@ -265,7 +277,7 @@ def _sum(
             journal.append(seen.to_bytes())
         if shelf is not None:
             shelf.put(look.index, label, prediction.classes[0], maps)
-        tally.take(seen)
+        tally.take(seen, each)
         if cases is not None:
             cases.take(look.index, label, prediction.classes[0], maps)
         if journal and journal.full:

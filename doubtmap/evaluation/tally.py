@@ -8,7 +8,8 @@ go on: observations are journaled first, and replayed exactly.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sized
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -249,6 +250,12 @@ class ScoreTally:
         return tally
 
 
+def threads_for(scores: Sized) -> ThreadPoolExecutor:
+    """As many as PyTorch has and one more, at most one a score: scores share no sums."""
+    threads = max(1, min(len(scores), torch.get_num_threads() + 1))
+    return ThreadPoolExecutor(threads, thread_name_prefix="doubtmap-scores")
+
+
 class Tally:
     """All sums over the pixels of a data set.
 
@@ -280,8 +287,8 @@ class Tally:
         self.void = 0
         self.images: list[Row] = []
 
-    def take(self, seen: Observation) -> None:
-        """Take an image into all sums."""
+    def take(self, seen: Observation, each: Callable[..., Iterable[Row]] = map) -> None:
+        """Take an image into all sums; `each` maps over the scores, which share none."""
         arrays, meta = seen.arrays, seen.meta
         weights = self.weights(meta["index"])
         self.kinds += np.bincount(arrays["kind"], minlength=4)
@@ -293,9 +300,9 @@ class Tally:
         if "brier" in arrays:
             brier = np.zeros(len(arrays["kind"]))
             brier[arrays["kind"] <= WRONG] = arrays["brier"]
-        row["scores"] = {
-            name: score.take(name, arrays, brier, weights) for name, score in self.scores.items()
-        }
+        names = list(self.scores)
+        rows = each(lambda name: self.scores[name].take(name, arrays, brier, weights), names)
+        row["scores"] = dict(zip(names, rows))
         self.images.append(row)
 
     def absorb(self, other: Tally) -> None:

@@ -198,6 +198,13 @@ def keys(values: NDArray[np.float32], found: NDArray[np.uint32], pages: NDArray[
     return bad
 
 
+def means(values: NDArray[np.float32], size: int, whole: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Means of those squares of a map `(H, W)` that are `whole`, `(H // size, W // size)`."""
+    found = np.empty(whole.size, np.float32)
+    count = _library().doubtmap_means(_at(values), *values.shape, size, _at(whole), _at(found))
+    return found[:count]
+
+
 def count(
     table: SumsTable,
     found: NDArray[np.uint32],
@@ -303,7 +310,9 @@ def _library() -> ctypes.CDLL:
     if file is None:
         raise OSError("it was not built when doubtmap was installed (no C compiler?)")
     library = ctypes.CDLL(str(file))
-    same = library.doubtmap_job_bytes() == ctypes.sizeof(_Job) and hasattr(library, "doubtmap_keys")
+    same = library.doubtmap_job_bytes() == ctypes.sizeof(_Job) and hasattr(
+        library, "doubtmap_means"
+    )
     if not same or library.doubtmap_table_bytes() != ctypes.sizeof(SumsTable):
         raise OSError(f"{file.name} was built from another version of doubtmap")
     library.doubtmap_instructions.argtypes = [ctypes.c_char_p]
@@ -334,6 +343,7 @@ def _declare_sums(library: ctypes.CDLL) -> None:
             *(table, pointer, number, number, pointer, number),
             *(ctypes.c_double, pointer, number),
         ),
+        "means": (pointer, number, number, number, pointer, pointer),
         "absorb": (table, table, number),
         "held": (table, pointer, number, pointer, pointer, pointer),
         "curves": (

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from doubtmap.datasets.dataset import VOID, ComponentSizes, Sample
 from doubtmap.datasets.fingerprints import file_marks
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError
 from doubtmap.volumes.nifti import Volume, is_volume
 
 SPLITS = ("", "Tr", "Ts")
@@ -172,8 +172,8 @@ def open_volumes(place: str, *, axis: int = 2, range: tuple[float, float] | None
         range: the values that become black and white; default: by each volume.
 
     Raises:
-        UsageError: for a split that is not there, or without nibabel.
-        DataError: for a folder without images, labels or names.
+        UsageError: without nibabel.
+        DataError: for a folder without the split, images, labels or names.
     """
     path, colon, split = place.rpartition(":")
     if not colon or Path(place).exists():
@@ -230,17 +230,3 @@ def _named_values(root: Path) -> dict[int, str]:
             f'{{"labels": {{"background": 0, "liver": 1}}}}, found none ({error}). Write it, or '
             f"classes.txt with one name a line."
         ) from error
-
-
-def is_labelled(data: str) -> str | None:
-    """What follows `volumes:`; None for other data sets.
-
-    Raises:
-        UsageError: where nothing follows.
-    """
-    name, colon, place = data.partition(":")
-    if name != "volumes":
-        return None
-    if not colon or not place:
-        raise UsageError(f"Expected volumes:PATH or volumes:PATH:SPLIT, got {data}.")
-    return place
