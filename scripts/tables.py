@@ -98,6 +98,17 @@ COLUMNS = {
     "pairs": "pairs",
     "fpr95_difference": "FPR95, change",
     "worst_fpr95_difference": "worst change",
+    "images_a_second": "images a second",
+    "seconds_an_image": "seconds an image",
+    "megabytes_a_part": "megabytes a part",
+    "seconds_a_part": "seconds a part",
+    "resident_mb": "resident, MB",
+    "rows_mb": "rows of images, MB",
+    "run_seconds": "run, s",
+    "merge_seconds": "merge, s",
+    "merge_share": "merge, share of the run",
+    "sums_gb": "sums of all parts, GB",
+    "rows_of_images_gb": "rows of images, GB",
     "wrong_auprc": "wrong AUPRC",
     "wrong_auprc_ratio": "wrong, x max softmax",
 }
@@ -113,12 +124,13 @@ PAGES = {
     "decisions.md": "wrong",
     "speed.md": "speed",
     "large.md": "large",
+    "many_machines.md": "many",
     "service.md": "deploy",
     "calibration.md": "calibration",
     "bring_your_network.md": "networks",
 }
 """Each page of docs/measured with the results that its tables show."""
-TIMED = ("speed", "large", "deploy")
+TIMED = ("speed", "large", "deploy", "many")
 """Results whose rows are pieces of work, not scores."""
 
 

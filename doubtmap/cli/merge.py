@@ -19,7 +19,7 @@ def merge_command(
     json: Annotated[bool, option(OUTPUT, "Print results.json to stdout.", "--json")] = False,
     csv: Annotated[bool, option(OUTPUT, "Print the table as CSV.", "--csv")] = False,
 ) -> None:
-    """The parts of an evaluation to results.json and report.html, as of one process."""
+    """Parts of an evaluation, made with --part on several machines, as one."""
     from doubtmap.evaluation.asking import Options
     from doubtmap.evaluation.parts import merge_parts
     from doubtmap.evaluation.report import write_evaluation

@@ -18,7 +18,7 @@ from doubtmap.datasets.dataset import VOID, ComponentSizes, Dataset, Sample
 from doubtmap.datasets.description import FILE_NAME, LABEL_MAP, read_description
 from doubtmap.datasets.labelled_folder import NotThereError, open_folder, splits_of
 from doubtmap.datasets.layouts import LAYOUTS
-from doubtmap.datasets.pairs import is_saved, open_saved, pair_images
+from doubtmap.datasets.pairs import is_saved, open_saved, open_table, pair_images
 from doubtmap.datasets.reading import Rendering, collect_images, read_image
 from doubtmap.datasets.survey import survey
 from doubtmap.errors import DataError, UsageError
@@ -37,7 +37,8 @@ def open_dataset(
     Args:
         text: `LAYOUT:PATH` or `LAYOUT:PATH:SPLIT` with a name of `LAYOUTS`; `folder:PATH[:SPLIT]`
             for a folder with a `doubtmap.toml`, or one that `save_to_disk` of Hugging Face's
-            datasets wrote; `synthetic:N` for N drawn streets. Or a data set in
+            datasets wrote; `table:FILE` for a table of paths, `.csv` or `.parquet`, with the
+            columns image and label; `synthetic:N` for N drawn streets. Or a data set in
             Python: a torch `Dataset` or `DataLoader`, a Hugging Face data set, a list of pairs.
         seed: of the drawn streets.
         classes: of a data set in Python, in the order of the numbers in its masks.
@@ -59,6 +60,8 @@ def open_dataset(
         raise UsageError(_unknown_layout(name, text))
     if not colon or not rest:
         raise UsageError(f"Expected {_form(name)}, got {text}.")
+    if name == "table":
+        return open_table(rest, classes, void)
     if name == "synthetic":
         return _synthetic(rest, text, seed)
     path, split = path_and_split(rest)
@@ -126,11 +129,12 @@ def path_and_split(rest: str) -> tuple[str, str | None]:
 
 
 def _form(name: str) -> str:
-    return "synthetic:N" if name == "synthetic" else f"{name}:PATH or {name}:PATH:SPLIT"
+    own = {"synthetic": "synthetic:N", "table": "table:FILE.csv or table:FILE.parquet"}
+    return own.get(name, f"{name}:PATH or {name}:PATH:SPLIT")
 
 
 def _names() -> list[str]:
-    return sorted((*LAYOUTS, "folder", "synthetic"))
+    return sorted((*LAYOUTS, "folder", "synthetic", "table"))
 
 
 def _unknown_layout(name: str, text: str) -> str:

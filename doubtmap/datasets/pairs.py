@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import threading
@@ -23,6 +24,7 @@ from doubtmap.datasets.rasters import turn
 from doubtmap.datasets.reading import Rendering, read_image, read_label
 from doubtmap.datasets.survey import Survey, survey
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files.afar import is_afar, path_of
 from doubtmap.shown import ShownDataset
 
 INSTALL = "pip install pyarrow"
@@ -178,7 +180,7 @@ def _files(pairs: Sequence[Any]) -> list[tuple[Path, Path | None]]:
     for index, entry in enumerate(pairs):
         image, mask = _pair(entry, f"pairs[{index}]")
         if isinstance(image, str | Path):
-            found.append((Path(image), Path(mask) if isinstance(mask, str | Path) else None))
+            found.append((path_of(image), path_of(mask) if isinstance(mask, str | Path) else None))
     return found
 
 
@@ -262,6 +264,70 @@ def open_saved(
         )
     found = pair_images(_Rows(table), classes, void)
     return replace(found, name=f"{root.name}:{place.name}" if place != root else root.name)
+
+
+def open_table(text: str, classes: Sequence[str], void: int | Sequence[int]) -> PairedImages:
+    """A table of paths, `.csv` or `.parquet`, with the columns `image` and `label`.
+
+    Args:
+        text: the table, here or afar; its paths may be addresses, or relative to its folder.
+        classes: names in the order of the numbers in the masks; default: `classes.txt` beside the
+            table, one a line.
+        void: numbers that count for nothing.
+
+    Raises:
+        UsageError: without class names.
+        DataError: for a table that cannot be read, or has no such columns, or no rows.
+    """
+    table = path_of(text if is_afar(text) else Path(text).expanduser())
+    columns = _columns(table)
+    image, mask = (next((n for n in known if n in columns), None) for known in (_IMAGES, _MASKS))
+    if image is None or mask is None or not columns[image]:
+        raise DataError(
+            f"{table}: expected rows with the columns image and label, got "
+            f"{len(next(iter(columns.values()), []))} rows of {', '.join(columns) or 'nothing'}."
+        )
+    folder = str(table).rpartition("/")[0]
+    names = path_of(f"{folder}/classes.txt" if folder else "classes.txt")
+    if not classes and names.is_file():
+        listed = names.read_bytes().decode().splitlines()
+        classes = [line.strip() for line in listed if line.strip()]
+    if not classes:
+        raise UsageError(
+            f"{table}: expected class names, which a table does not say. Write them into {names}, "
+            f"one a line in the order of the numbers in the masks."
+        )
+    pairs = [(_below(folder, a), _below(folder, b)) for a, b in zip(columns[image], columns[mask])]
+    return replace(pair_images(pairs, classes, void), name=f"table:{table.name}")
+
+
+def _columns(table: Path) -> dict[str, list[str]]:
+    """The columns of a table by name."""
+    try:
+        content = table.read_bytes()
+        if table.suffix.lower() == ".csv":
+            header, *rows = csv.reader(io.StringIO(content.decode("utf-8-sig")))
+            return {name: [row[at] for row in rows if row] for at, name in enumerate(header)}
+        import pyarrow.parquet
+
+        found = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
+        return {name: list(map(str, found[name].to_pylist())) for name in found.column_names}
+    except ImportError as error:
+        raise DataError(
+            f"{table}: expected pyarrow, which reads Parquet, found none. Install it with: "
+            f"{INSTALL}."
+        ) from error
+    except (OSError, ValueError, IndexError) as error:
+        raise DataError(
+            f"{table}: expected a table of paths, .csv or .parquet, but it cannot be read "
+            f"({error}). Check the path."
+        ) from error
+
+
+def _below(folder: str, path: str) -> Path:
+    """A path of a table in this folder."""
+    whole = is_afar(path) or Path(path).is_absolute() or not folder
+    return path_of(path if whole else f"{folder}/{path}")
 
 
 def saved_splits(root: Path) -> list[str]:

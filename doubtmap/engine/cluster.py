@@ -60,10 +60,10 @@ def by_ray(
         for row in found.iter_rows():
             if row.get("error"):
                 raise pickle.loads(row["error"])  # what our own worker has sent
-            covered = pickle.loads(row["numbers"])
-            for number in covered:
-                done(number)
-            yield covered, row["result"]
+            for covered, result in pickle.loads(row["results"]):
+                for number in covered:
+                    done(number)
+                yield covered, result
     except ray.exceptions.RayError as error:
         raise _translated(error) from error
 
@@ -101,14 +101,14 @@ class Looking:
             if self._error:
                 raise pickle.loads(self._error)
             numbers: list[int] = pickle.loads(batch["chunk"][0])
-            ((covered, result),) = self._look(iter(numbers), lambda number: None)
+            found = list(self._look(iter(numbers), lambda number: None))
         except DoubtmapError as error:
-            return _row([], b"", pickle.dumps(error))
-        return _row(covered, result, b"")
+            return _row([], pickle.dumps(error))
+        return _row(found, b"")
 
 
-def _row(numbers: list[int], result: bytes, error: bytes) -> dict[str, Any]:
-    columns = {"numbers": pickle.dumps(numbers), "result": result, "error": error}
+def _row(results: list[tuple[list[int], bytes]], error: bytes) -> dict[str, Any]:
+    columns = {"results": pickle.dumps(results), "error": error}
     return {name: np.array([value], object) for name, value in columns.items()}
 
 

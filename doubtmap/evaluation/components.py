@@ -28,6 +28,9 @@ from doubtmap.scoring import score_maps
 DEFAULT_SIZES = ComponentSizes(predicted=50, labelled=10)
 """Of data sets without published ones: those of SegmentMeIfYouCan's obstacle track."""
 
+Elsewhere = Callable[[Sequence[int], Mapping[str, float]], Iterator[Observation]]
+"""Looks at images by their numbers, for components at a threshold of each score."""
+
 
 @dataclass
 class ComponentTally:
@@ -54,11 +57,13 @@ def find_components(
     held: Sequence[Observation] = (),
     shelf: Shelf | None = None,
     keep: Callable[[Observation], None] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, ComponentTally]:
     """Second look: unknown objects as components, where the data have any.
 
     The threshold is the given one, or the best one of `measure_scores`, that of the best pixel F1
-    on the same images, as the benchmark has it: an oracle's. `keep` is told of each image.
+    on the same images, as the benchmark has it: an oracle's. `keep` is told of each image;
+    `elsewhere` looks at those that are not on the shelf.
     """
     found = {}
     for name, oracle in best.items():
@@ -88,6 +93,14 @@ def find_components(
                 take(seen)
     rows = sorted(tally.images, key=lambda row: int(row["index"]))
     todo = {int(row["index"]): str(row["image"]) for row in rows if row["index"] not in done}
+    if elsewhere:
+        far = [index for index in todo if not shelf or index not in shelf]
+        for seen in elsewhere(far, thresholds):
+            if journal:
+                journal.append(seen.to_bytes())
+            take(seen)
+        done |= set(far)
+        todo = {index: name for index, name in todo.items() if index not in done}
     looked = _second_look(run, list(todo), list(found), shelf)
     with threads_for(found) as each:
         for index, label, maps in looked:

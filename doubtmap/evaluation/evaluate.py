@@ -25,7 +25,7 @@ from doubtmap.evaluation.asking import PLAIN, Asked, Options, asked_of
 from doubtmap.evaluation.components import find_components
 from doubtmap.evaluation.examples import pick_examples
 from doubtmap.evaluation.figures import summarise
-from doubtmap.evaluation.first_look import tally_pixels
+from doubtmap.evaluation.first_look import components_elsewhere, tally_pixels
 from doubtmap.evaluation.keeping import TAKEN
 from doubtmap.evaluation.open_set import refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
@@ -154,7 +154,10 @@ def figures_of(
         raise DataError(f"{run.dataset.name}: {none_left(len(run.dataset), lost)}")
     measured = measure_scores(tally)
     best = {name: one.best for name, one in measured.items()}
-    components = find_components(run, tally, best, sizes, journal, asked.given, held, shelf)
+    components = find_components(
+        *(run, tally, best, sizes, journal, asked.given, held, shelf),
+        elsewhere=components_elsewhere(asked),
+    )
     picked = list(pick_examples(run, tally, asked.options.examples, shelf))
     results = summarise(run, tally, measured, components, sizes, files)
     results.examples.extend(picked)

@@ -10,10 +10,10 @@ import copy
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from doubtmap.engine.shelf import ENOUGH, MOST, Shelf, Shelves
 from doubtmap.errors import DataError, within_memory
 from doubtmap.evaluation.asking import Asked, Options
 from doubtmap.evaluation.cases import Cases
+from doubtmap.evaluation.components import Elsewhere, observe_components
 from doubtmap.evaluation.keeping import Keeping
 from doubtmap.evaluation.tally import (
     Observation,
@@ -213,6 +214,44 @@ class FirstLook:
         skipped = run.skipped.reasons if run.skipped else {}
         meta = {"stage": "sums", "seconds": run.seconds, "skipped": skipped}
         yield given, Observation(meta, tally.state()).to_bytes()
+
+
+@dataclass(frozen=True, eq=False)
+class SecondLook(FirstLook):
+    """What workers do in the second pass, where nothing was kept of the first.
+
+    Args:
+        thresholds: of the components, by score.
+    """
+
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def _look(
+        self, asked: Asked, worker: int, numbers: Iterable[int], done: Done
+    ) -> Iterator[tuple[list[int], bytes]]:
+        run, at = asked.run, dict(self.thresholds)
+        for index, sample in read_ahead(run.dataset, numbers):
+            prediction, label = run.predict(sample)
+            maps = score_maps(prediction, {name: run.scores[name] for name in at})
+            seen = observe_components(index, sample.name, label, maps, at, asked.sizes)
+            yield [index], seen.to_bytes()
+            done(index)
+
+
+def components_elsewhere(asked: Asked) -> Elsewhere | None:
+    """The second look by workers that are on other machines; None where there are none."""
+    run, place = asked.run, asked.options.place
+    if not place.elsewhere or place.one_machine:
+        return None
+
+    def again(numbers: Sequence[int], thresholds: Mapping[str, float]) -> Iterator[Observation]:
+        opening = place.opening(run.segmenter)
+        work = SecondLook(asked, opening, None, 0, None, 0, thresholds)
+        with closing(place.look(work, numbers, lambda _: None)) as found:
+            for _, data in found:
+                yield Observation.from_bytes(data)
+
+    return again
 
 
 def look(

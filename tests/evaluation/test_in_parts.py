@@ -1,5 +1,6 @@
 """Parts of an evaluation, and workers: the figures of one process, to the last bit."""
 
+import copy
 import itertools
 import json
 import multiprocessing
@@ -176,6 +177,30 @@ def test_damaged_parts_are_a_sentence(three, tmp_path):
     (tmp_path / "sums.safetensors").write_bytes(b"damaged")
     with pytest.raises(dm.DataError, match="cannot be used"):
         merge_parts(tmp_path / "out", [tmp_path, *three[1:]])
+
+
+def test_chunks_of_a_cluster_are_the_whole_and_go_on(tiny, whole, tmp_path, monkeypatch):
+    """What Ray does with the work, in this process: chunk by chunk, nothing kept between them."""
+
+    def look(place, work, numbers, done):
+        for at in range(0, len(numbers), 2):
+            chunk = numbers[at : at + 2]
+            yield from list(copy.copy(work).open(0)(iter(chunk), lambda _: None))
+            for number in chunk:
+                done(number)
+
+    def kill(stage, done, total):
+        if done == 4:
+            raise Killed
+
+    monkeypatch.setattr(Place, "look", look)
+    options = Options(examples=1, place=Place(engine="ray"))
+    assert plain(dm.evaluate(tiny, streets(), SCORES, **wanted(options=options))) == whole
+    asked = wanted(options=options, progress=kill)
+    with pytest.raises(Killed):
+        dm.evaluate(tiny, streets(), SCORES, out=tmp_path, **asked)
+    asked = wanted(options=options)
+    assert plain(dm.evaluate(tiny, streets(), SCORES, out=tmp_path, resume=True, **asked)) == whole
 
 
 def test_workers_one_killed_give_the_figures_of_one_process(tmp_path):

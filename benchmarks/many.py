@@ -1,0 +1,156 @@
+"""What evaluating on many machines costs: workers, the driver, the merge, and a forecast.
+
+    python benchmarks/many.py [--images 48] [--parts 1000] [--stages workers,driver,merge,forecast]
+
+All stages write `benchmarks/results/many.json`. `workers`: CamVid's validation images, `camvid9`,
+by this process alone and by 1 and 2 workers, by wall clock; the rest is processor time of one
+thread, since the machine may be shared. `driver`: made-up images, small, into the sums as of one
+process: what each costs, and resident memory as they become more. `merge`: the sums of parts of
+made-up images as they lie in files, read and added: what each costs, to so many parts. `forecast`:
+from these rows, 64 GPUs and 10 million images; see docs/measured/many_machines.md.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+import safetensors.numpy
+import torch
+from evaluate import first, made
+from stages import HELD_OUT, RESULTS, Row, Stage, Topic, run
+
+import doubtmap as dm
+from doubtmap.engine.places import Place
+from doubtmap.evaluation.asking import Options
+from doubtmap.evaluation.tally import Tally, observe
+from doubtmap.memory import give_back
+from doubtmap.scores.parsing import parse_scores
+from doubtmap.scoring import score_maps
+
+SCORES = "max_softmax,entropy,max_logit,gradient"
+TOPIC = Topic("many", "python benchmarks/many.py")
+GPUS, MILLIONS = 64, 10
+PER_GPU = 20.0
+"""Images a second of one GPU that the forecast takes for granted."""
+
+
+def by_workers(given: Namespace) -> Iterator[Row]:
+    """Images a second by one process, and by workers."""
+    segmenter = dm.load(str(given.shared / "models/camvid9"))
+    dataset = first(f"camvid:{given.shared}/data/camvid:val", given.images)
+    for workers in (0, 1, 2):
+        start = time.perf_counter()
+        options = Options(place=Place(workers=workers), examples=0)
+        found = dm.evaluate(
+            segmenter, dataset, SCORES, unknown=HELD_OUT, replicates=100, options=options
+        )
+        seconds = time.perf_counter() - start
+        yield {
+            "set": "CamVid",
+            "name": f"{workers} workers" if workers else "this process",
+            "workers": workers,
+            "images": len(dataset),
+            "seconds": seconds,
+            "images_a_second": len(dataset) / seconds,
+            "miou": found.figures["segmentation"]["miou"],
+        }
+
+
+def resident() -> float:
+    """Megabytes that this process holds."""
+    give_back()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def by_the_driver(given: Namespace) -> Iterator[Row]:
+    """What a small image costs the process that sums it, as images become more."""
+    prediction, label = made(48, 64)
+    maps = score_maps(prediction, parse_scores("max_softmax,entropy"))
+    tally, begun = Tally(list(maps), 20), time.process_time()
+    seen = observe(0, "image", prediction, label, maps)
+    for index in range(10_000):
+        seen.meta["index"] = index
+        tally.take(seen)
+        if index + 1 in (1_000, 5_000, 10_000):
+            taken = (time.process_time() - begun) / (index + 1)
+            rows = len(json.dumps(tally.images)) / 1e6
+            yield {
+                "set": "driver",
+                "name": f"{index + 1} images",
+                "images": index + 1,
+                "seconds_an_image": taken,
+                "resident_mb": resident(),
+                "rows_mb": rows,
+            }
+
+
+def by_the_merge(given: Namespace) -> Iterator[Row]:
+    """What a part costs the merge."""
+    prediction, label = made(360, 480)
+    for names in ("entropy", SCORES.removesuffix(",gradient")):
+        maps = score_maps(prediction, parse_scores(names))
+        part = Tally(list(maps), 300)
+        for index in range(8):
+            part.take(observe(index, "image", prediction, label, maps))
+        data = safetensors.numpy.save(part.state())
+        whole, begun = Tally(list(maps), 300), time.process_time()
+        for count in range(1, given.parts + 1):
+            whole.absorb(Tally.from_state(safetensors.numpy.load(data)))
+            whole.images.clear()
+            if count in (1, 10, 20, 100, 1000):
+                yield {
+                    "set": "merge",
+                    "name": f"{len(maps)} scores, {count} parts",
+                    "scores": len(maps),
+                    "parts": count,
+                    "megabytes_a_part": len(data) / 1e6,
+                    "seconds_a_part": (time.process_time() - begun) / count,
+                    "resident_mb": resident(),
+                }
+
+
+def foreseen(given: Namespace) -> Iterator[Row]:
+    """64 GPUs and 10 million images, from the rows that were measured."""
+    rows = json.loads((RESULTS / "many.json").read_text())["rows"]
+    merged = [row for row in rows if row["set"] == "merge"]
+    driver = max(row["images"] for row in rows if row["set"] == "driver")
+    per_image = next(r["rows_mb"] for r in rows if r.get("images") == driver) / driver
+    part = max(merged, key=lambda row: (row["scores"], row["parts"]))
+    images = MILLIONS * 1_000_000
+    run_seconds = images / (GPUS * PER_GPU)
+    for parts in (GPUS, 1_000):
+        merge = parts * part["seconds_a_part"]
+        yield {
+            "set": "forecast",
+            "name": f"{parts} parts",
+            "gpus": GPUS,
+            "images": images,
+            "images_a_second_and_gpu": PER_GPU,
+            "parts": parts,
+            "run_seconds": run_seconds,
+            "merge_seconds": merge,
+            "merge_share": merge / run_seconds,
+            "sums_gb": parts * part["megabytes_a_part"] / 1e3,
+            "rows_of_images_gb": images * per_image / 1e3,
+        }
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    run(
+        __doc__,
+        {
+            "workers": Stage(TOPIC, by_workers),
+            "driver": Stage(TOPIC, by_the_driver, threads=1),
+            "merge": Stage(TOPIC, by_the_merge, threads=1),
+            "forecast": Stage(TOPIC, foreseen, threads=1),
+        },
+        {
+            "--images": {"type": int, "default": 48},
+            "--parts": {"type": int, "default": 1000},
+        },
+    )
