@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +29,7 @@ from doubtmap.kernels import (
     resized_divergence,
     resized_statistics,
 )
+from doubtmap.lazy import kept
 
 __all__ = [
     "Fitted",
@@ -67,8 +67,7 @@ class Members:
     spread: Tensor
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """What the last layer sees for one pixel: `rows` x `columns` of its input, centred.
 
     Args:
@@ -211,12 +210,12 @@ class Prediction:
         """How the native grid lies on the image: `size`, `covered` and `align_corners`."""
         return self.size, self.covered, self.align_corners
 
-    @cached_property
+    @kept
     def logits(self) -> Tensor:
         """`(B, C, H, W)`, full size, at least float32."""
         return resize_logits(self.native_logits, *self.placement)
 
-    @cached_property
+    @kept
     def statistics(self) -> PixelStatistics:
         """Predicted class and scores of the logits, each `(B, H, W)`, in one pass.
 
@@ -244,7 +243,7 @@ class Prediction:
                 self.__dict__["statistics"] = both._replace(divergence=None)
         return kept[temperature]
 
-    @cached_property
+    @kept
     def _divergences(self) -> dict[float, Tensor]:
         return {}
 
@@ -254,7 +253,7 @@ class Prediction:
         kept = self.classes_of
         return self.statistics.classes if kept is None else kept.classes
 
-    @cached_property
+    @kept
     def probabilities(self) -> Tensor:
         """`(B, C, H, W)` in [0, 1], softmax of the full-size logits."""
         return self.logits.softmax(1)
