@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from doubtmap.deploy import repository
+from doubtmap.deploy import repository, tensorrt
 from doubtmap.deploy.graph import CLASSES, Graph
 from doubtmap.deploy.operators import Pooled
 from doubtmap.deploy.parity import Run
@@ -79,7 +79,8 @@ def write_onnx(
         )
     model = onnx.load(str(path))
     model.producer_name, model.producer_version = "doubtmap", __version__
-    entries = {"doubtmap": json.dumps(about)}
+    refused = tensorrt.refused(onnx.shape_inference.infer_shapes(model))
+    entries = {"doubtmap": json.dumps({**about, "tensorrt": refused})}
     if about["classes"]:
         entries["names"] = repr(dict(enumerate(about["classes"])))
     onnx.helper.set_model_props(model, entries)

@@ -110,8 +110,10 @@ def batches(sizes: Sequence[tuple[int, int]], bytes: bool) -> Iterator[Tensor]:
         images = torch.stack([_image(size, 100 * seed + number) for number in range(count)])
         images = (images * 255).round() / 255
         given = (images * 255).round().byte() if bytes else images
-        yield from torch.split(given[: max(0, count - 3)], 1)
-        yield given[-3:]
+        if count > 3:
+            yield from torch.split(given[:-3], 1)
+        if count:
+            yield given[-3:]
 
 
 def _image(size: tuple[int, int], seed: int) -> Tensor:

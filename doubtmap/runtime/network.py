@@ -101,9 +101,15 @@ class Network:
             DataError: for logits that are not finite.
         """
         given = self._given(images)
-        said = dict(zip(self._names, self._session.run(self._names, {"images": given})))
-        native = self.about.get("native")
+        said, native = self._run(given), self.about.get("native")
         return said if native is None else self._finished(said[LOGITS], given.shape[-2:], native)
+
+    def outputs(self, images: Array) -> dict[str, Array]:
+        """What the file itself gives, by name: the same, or native logits `(B, C, h, w)` alone."""
+        return self._run(self._given(images))
+
+    def _run(self, given: Array) -> dict[str, Array]:
+        return dict(zip(self._names, self._session.run(self._names, {"images": given})))
 
     def scale(self, name: str) -> tuple[float, float]:
         """What the bytes of a doubt stand for: `low` and `step` of `low + step * byte`.
