@@ -1,9 +1,14 @@
-.PHONY: demo test lint format bench fuzz kill sanitize clean
+.PHONY: demo docs test lint format bench fuzz kill sanitize clean
 PYTHON ?= python3
 BIN := .venv/bin
 
 demo: .venv/demo
 	$(BIN)/doubtmap demo --out demo
+
+# The site, in build/site: look at it with `python -m http.server -d build/site`.
+docs: .venv/docs
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/site_pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --config-file build/mkdocs.yml
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
@@ -35,6 +40,10 @@ sanitize: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements-demo.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/docs: .venv/demo requirements-docs.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-docs.txt
 	touch $@
 
 .venv/ready: .venv/demo requirements-dev.txt

@@ -47,7 +47,7 @@ from torch import Tensor
 import doubtmap as dm
 from doubtmap.datasets import Dataset, Sample, open_dataset, open_images
 from doubtmap.datasets.dataset import Derived
-from doubtmap.evaluation.evaluate import Options
+from doubtmap.evaluation.asking import Options
 from doubtmap.fitting import fit_score
 from doubtmap.prediction import Prediction, Score, Segmenter, at_least_float32
 from doubtmap.scores import STATELESS

@@ -39,7 +39,7 @@ from doubtmap.datasets import UNKNOWN, VOID, ComponentSizes, Dataset, pasted_pas
 from doubtmap.decisions.threshold import choose_threshold
 from doubtmap.engine import Pairs
 from doubtmap.engine.run import Run
-from doubtmap.evaluation.evaluate import Options
+from doubtmap.evaluation.asking import Options
 from doubtmap.evaluation.open_set import refused_figures, take_thresholds
 from doubtmap.evaluation.repeats import evaluate_passes
 from doubtmap.metrics import Components, Ranking

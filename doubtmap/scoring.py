@@ -297,17 +297,30 @@ def score_maps(prediction: Prediction, scores: dict[str, Score]) -> dict[str, Te
         `(H, W)` float32 by name.
 
     Raises:
+        DataError: as `score_batch`.
+    """
+    return {name: values[0] for name, values in score_batch(prediction, scores).items()}
+
+
+def score_batch(prediction: Prediction, scores: Mapping[str, Score]) -> dict[str, Tensor]:
+    """Apply scores to the prediction of a batch.
+
+    Returns:
+        `(B, H, W)` float32 by name.
+
+    Raises:
         DataError: for a score of another shape, with NaN or infinities, or outside of [0, 1] where
             it claims to be a probability.
     """
+    shape = (len(prediction.native_logits), *prediction.size)
     maps = {}
     # The divergence first: asked for before the others, it shares their pass.
     for name in sorted(scores, key=lambda name: not name.startswith("divergence")):
         values = scores[name](prediction)
-        if tuple(values.shape) != (1, *prediction.size):
+        if tuple(values.shape) != shape:
             raise DataError(
-                f"{name}: expected a map of shape {(1, *prediction.size)}, got "
-                f"{tuple(values.shape)}. A score returns one number per image pixel."
+                f"{name}: expected a map of shape {shape}, got {tuple(values.shape)}. A score "
+                f"returns one number per image pixel."
             )
         # A finite sum has finite terms, and is quicker to have.
         if not (math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())):
@@ -320,7 +333,7 @@ def score_maps(prediction: Prediction, scores: dict[str, Score]) -> dict[str, Te
         if values.dtype != torch.float32:
             limit = torch.finfo(torch.float32).max
             values = values.clamp(-limit, limit).float()
-        maps[name] = values[0]
+        maps[name] = values
     return {name: maps[name] for name in scores}
 
 

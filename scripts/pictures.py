@@ -324,17 +324,17 @@ def tiles(scene: int, teachers: dm.Segmenter, student: dm.Segmenter) -> dict[str
     }
 
 
-def sheet(rows: list[dict[str, np.ndarray]]) -> Image.Image:
+def sheet(rows: list[dict[str, np.ndarray]], tile: tuple[int, int] = TILE) -> Image.Image:
     """The tiles of each street in a row, with a title above each column."""
-    width, height = TILE
+    width, height = tile
     size = GAP + len(rows[0]) * (width + GAP), LINE + len(rows) * (height + GAP)
     picture = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
     for row, columns in enumerate(rows):
         for place, (title, pixels) in enumerate(columns.items()):
             left = GAP + place * (width + GAP)
-            tile = Image.fromarray(pixels).resize(TILE, Image.Resampling.BOX)
-            picture.paste(tile, (left, LINE + row * (height + GAP)))
+            drawn = Image.fromarray(pixels).resize(tile, Image.Resampling.BOX)
+            picture.paste(drawn, (left, LINE + row * (height + GAP)))
             draw.text((left, 4), title, fill=(34, 34, 38), font=font)
     return picture.quantize(200, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 

@@ -8,7 +8,7 @@ import doubtmap as dm
 from doubtmap.datasets import fingerprints
 from doubtmap.engine.settings import model_settings, origin_of
 from doubtmap.errors import DataError
-from doubtmap.evaluation.evaluate import Options
+from doubtmap.evaluation.asking import Options
 from doubtmap.fitting import Unlabelled, fit_score
 from doubtmap.prediction import shown
 from doubtmap.scoring import before_last_activation, prepared

@@ -19,6 +19,7 @@ VERBS = {
     "demo": (USE, "The whole job on the embedded network and scenes, in about a minute."),
     "score": (USE, "Doubt maps, classes and overlays of images; of films and volumes, too."),
     "evaluate": (USE, "Figures of scores on a labelled data set: results.json and report.html."),
+    "merge": (USE, "Parts of an evaluation, made with --part on several machines, as one."),
     "review": (
         USE,
         "Rank images by the mistakes expected in them, and show the segments to distrust.",
@@ -30,6 +31,10 @@ VERBS = {
     "export": (
         USE,
         "A network with its doubts in one file, ONNX or torch.export, held to the library.",
+    ),
+    "serve": (
+        USE,
+        "A network behind an address: images in, classes and doubts out; with a page to look at.",
     ),
     "fit": (
         LEARN,

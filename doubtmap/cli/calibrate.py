@@ -20,6 +20,7 @@ from doubtmap.cli.options import (
     names,
     opened,
     seeded,
+    windowed,
 )
 from doubtmap.cli.telling import tell, tell_notes
 from doubtmap.errors import UsageError
@@ -77,10 +78,12 @@ def calibrate_command(
     seeded(seed)
     for place in filter(None, (out, report)):
         check_place(place)
+    dataset = opened(data, seed, limit)
+    segmenter, notes = windowed(network.open(model, seed), dataset)
     with progress_bar() as progress:
         found = calibrate(
-            network.open(model, seed),
-            opened(data, seed, limit),
+            segmenter,
+            dataset,
             method,
             candidates=split_methods(candidates),
             unknown=names(unknown),
@@ -95,7 +98,7 @@ def calibrate_command(
         write_calibration_report(found, report)
     figures = {name: found.comparison.figures(name) for name in found.comparison.names}
     typer.echo(json_text.dumps(figures, indent=1) if json else comparison_table(figures))
-    tell_notes(found.notes)
+    tell_notes([*notes, *found.notes])
     tell(f"Wrote {out}. Use it with --calibrator {out}.")
 
 

@@ -11,7 +11,8 @@ from doubtmap.cli.telling import tell
 
 def demo(out: Out = Path("demo"), limit: Limit = None, seed: Seed = 0) -> None:
     """The whole job on the embedded network and scenes, in about a minute."""
-    from doubtmap.evaluation.evaluate import Options, evaluate
+    from doubtmap.evaluation.asking import Options
+    from doubtmap.evaluation.evaluate import evaluate
     from doubtmap.evaluation.report import write_evaluation
     from doubtmap.evaluation.table import print_figures
     from doubtmap.models import load

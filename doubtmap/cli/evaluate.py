@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from doubtmap.cli.commands import DATA, OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
@@ -13,19 +14,23 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    Places,
     Resume,
     Seed,
     SkipBad,
     Unknown,
     names,
     opened,
+    opening,
     seeded,
+    windowed,
 )
-from doubtmap.cli.telling import tell_notes
+from doubtmap.cli.telling import tell, tell_notes
 from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
     from doubtmap.datasets import Dataset
+    from doubtmap.evaluation.results import Results
     from doubtmap.prediction import Segmenter
 
 FIGURES = "Figures"
@@ -35,6 +40,7 @@ def evaluate_command(
     model: Model,
     data: Data,
     network: Network,
+    places: Places,
     scores: AllScores = "all",
     unknown: Unknown = "",
     out: Out = Path("results"),
@@ -76,6 +82,14 @@ def evaluate_command(
             metavar="FILE",
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        option(FIGURES, "A field of the images, such as case of volumes: figures of each value."),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        option(FIGURES, "Of --by case: within which surfaces are one, mostly in mm.", min=0),
+    ] = 1.0,
     limit: Limit = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
@@ -87,46 +101,81 @@ def evaluate_command(
         raise UsageError("--paste-only, --repeats: expected --paste with them. Add it.")
     from doubtmap.datasets import ComponentSizes, open_dataset
     from doubtmap.decisions.file import load_threshold
-    from doubtmap.evaluation.evaluate import Options
+    from doubtmap.evaluation.asking import Options, asked_of
+    from doubtmap.evaluation.cases import Cases, cases_text, write_cases
+    from doubtmap.evaluation.parts import evaluate_part
     from doubtmap.evaluation.repeats import evaluate_passes
     from doubtmap.evaluation.report import write_evaluation
     from doubtmap.evaluation.table import print_figures
     from doubtmap.progress import progress_bar
     from doubtmap.segments import MetaModel
 
+    if by is None and tolerance != 1:
+        raise UsageError("--tolerance: expected --by case with it. Add it.")
+    if by is not None and repeats != 1:
+        raise UsageError("--by: expected one pass, got --repeats. Leave one of them out.")
+
+    def write_all(results: Results, out: Path) -> None:
+        write_evaluation(results, out)
+        if by:
+            write_cases(results.figures["by"], out / "cases.csv")
+
     seeded(seed)
     segmenter = network.open(model, seed)
     notes: list[str] = []
     dataset = opened(data, seed, limit, notes)
+    kept = [out / folder / "settings.json" for folder in (".passes", ".progress")]
+    segmenter, of_windows = windowed(segmenter, dataset, *(kept if resume else ()))
+    place = places.place(opening(network, model, seed, segmenter))
+    if place.part:
+        _check_part({"--open-set": open_set, "--segments": segments, "--repeats": repeats > 1})
+    if by and (place.part or place.elsewhere):
+        raise UsageError("--by: expected without --part, --workers and --engine. Leave one out.")
     other = open_dataset(open_set, seed=seed + 1) if open_set and ":" in open_set else open_set
     passes, of_pasting = _passes(
         segmenter, dataset, names(unknown), paste, names(paste_only), seed, repeats
     )
+    options = Options(
+        bins=bins,
+        component_sizes=ComponentSizes(*numbers) if numbers else None,
+        thresholds=[load_threshold(file) for file in threshold or ()],
+        segments=MetaModel.load(segments) if segments else None,
+        cases=Cases(by, tolerance) if by else None,
+        notes=[*notes, *of_windows, *of_pasting],
+        command=command_line(),
+        save=lambda results: write_all(results, out),
+        place=place,
+    )
     with progress_bar() as progress:
+        wanted: dict[str, Any] = {
+            "unknown": names(unknown),
+            "skip_bad": skip_bad,
+            "seed": seed,
+            "replicates": replicates,
+            "options": options,
+            "progress": progress,
+        }
+        if place.part:
+            tell(
+                evaluate_part(asked_of(segmenter, passes[0], scores, **wanted), out, resume=resume)
+            )
+            return
         results = evaluate_passes(
-            segmenter,
-            passes,
-            scores,
-            unknown=names(unknown),
-            open_set=other or None,
-            out=out,
-            resume=resume,
-            skip_bad=skip_bad,
-            seed=seed,
-            replicates=replicates,
-            options=Options(
-                bins=bins,
-                component_sizes=ComponentSizes(*numbers) if numbers else None,
-                thresholds=[load_threshold(file) for file in threshold or ()],
-                segments=MetaModel.load(segments) if segments else None,
-                notes=[*notes, *of_pasting],
-                command=command_line(),
-                save=lambda results: write_evaluation(results, out),
-            ),
-            progress=progress,
+            segmenter, passes, scores, open_set=other or None, out=out, resume=resume, **wanted
         )
     tell_notes(results.figures["notes"])
+    if by and not json and not csv:
+        tell(cases_text(results.figures["by"]))
     print_figures(results.figures, style="json" if json else "csv" if csv else "table")
+
+
+def _check_part(others: Mapping[str, object]) -> None:
+    """Refuse what looks at all images."""
+    if apart := [flag for flag, given in others.items() if given]:
+        raise UsageError(
+            f"--part: expected without {' and '.join(apart)}, which look at all images. Leave "
+            f"them out, or evaluate without parts."
+        )
 
 
 def _passes(

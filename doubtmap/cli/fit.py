@@ -18,6 +18,7 @@ from doubtmap.cli.options import (
     names,
     opened,
     seeded,
+    windowed,
 )
 from doubtmap.cli.telling import tell, tell_notes
 
@@ -63,13 +64,17 @@ def fit(
     segmenter = network.open(model, seed)
     if kind is not None:
         dataset = opened(data, seed, limit)
+        segmenter, notes = windowed(segmenter, dataset)
+        tell_notes(notes)
         _fit_segments(segmenter, dataset, scores, kind, unknown, out, seed)
         return
+    dataset = opened(data, seed, limit, unlabelled=not needs_labels(score))
+    segmenter, notes = windowed(segmenter, dataset)
     with progress_bar() as progress:
         fitted = fit_score(
             score,
             segmenter,
-            opened(data, seed, limit, unlabelled=not needs_labels(score)),
+            dataset,
             scores=scores,
             unknown=names(unknown),
             seed=seed,
@@ -77,7 +82,7 @@ def fit(
             command=command_line(),
             progress=progress,
         )
-    tell_notes(fitted.notes)
+    tell_notes([*notes, *fitted.notes])
     typer.echo(f"{out}: {_summary(fitted)}; use it with --scores {fitted.name}:{out}")
 
 

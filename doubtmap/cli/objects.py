@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ from doubtmap.cli.options import (
     read_range,
     score_or_usual,
     seeded,
+    windowed,
 )
 from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
@@ -53,8 +55,9 @@ def objects_command(
         str, option(OBJECTS, "Keep objects that lie on these classes, such as road,pavement.")
     ] = "",
     on_share: Annotated[
-        float, option(OBJECTS, "Of the ring around an object that must be of these classes.")
-    ] = 0.2,
+        float | None,
+        option(OBJECTS, "Of the ring around an object that must be of these. Default: 0.2."),
+    ] = None,
     simplify: Annotated[
         float, option(OUTPUT, "How far outlines may be off, in pixels; 0: exact.")
     ] = 0.0,
@@ -64,6 +67,9 @@ def objects_command(
     crs: Annotated[
         str | None, option(OUTPUT, "Of georeferences that name none, such as EPSG:4326.")
     ] = None,
+    to: Annotated[
+        str, option(OUTPUT, "Of the map: geojson, gpkg, or both as geojson,gpkg.")
+    ] = "geojson",
     range: Range = None,
     out: Out = Path("objects"),
     json: Annotated[bool, option(OUTPUT, "Print what was found as JSON.", "--json")] = False,
@@ -73,32 +79,37 @@ def objects_command(
 ) -> None:
     """Unknown objects as things: COCO and GeoJSON files, a table, and pictures."""
     _check(threshold)
+    if on_share is not None and not on:
+        raise UsageError("--on-share: expected --on with it, which says of which classes. Add it.")
     from doubtmap.datasets.reading import left_out
     from doubtmap.objects import ObjectRule
     from doubtmap.objects.find import class_indices
-    from doubtmap.objects.writing import write_objects
+    from doubtmap.objects.writing import Form, write_objects
     from doubtmap.progress import progress_bar
 
+    form = Form(simplify, encoding, crs, tuple(names(to)))
     seeded(seed)
     segmenter = network.open(model, seed)
     scored, above, chosen = _score_and_threshold(segmenter, score, threshold)
     places = class_indices(names(on), segmenter.class_names)
+    paths = collected(images, limit)
+    segmenter, notes = windowed(segmenter, paths)
+    rule = ObjectRule(above, smallest, smallest_share, fill_holes, places)
+    rule = rule if on_share is None else replace(rule, on_share=on_share)
     with progress_bar() as progress:
         found = write_objects(
             segmenter,
-            collected(images, limit),
+            paths,
             scored,
-            ObjectRule(above, smallest, smallest_share, fill_holes, places, on_share),
+            rule,
             out,
-            simplify=simplify,
-            encoding=encoding,
-            crs=crs,
+            form=form,
             skip_bad=skip_bad,
             range=read_range(range),
             about={"threshold": chosen, "seed": seed, "command": command_line()},
             progress=progress,
         )
-    tell_notes(found["notes"])
+    tell_notes(notes + found["notes"])
     skipped = left_out(found["skipped"])
     sentence = f"{found['objects']} objects in {found['images']} images{skipped}: {out}"
     typer.echo(json_text.dumps(found, indent=1) if json else sentence)

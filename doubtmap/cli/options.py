@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,7 +18,10 @@ from doubtmap.option import Option, read_names
 from doubtmap.scores import DEFAULT, OF_MEMBERS, OF_QUERIES, STATELESS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from doubtmap.datasets import Dataset
+    from doubtmap.engine.places import Place
     from doubtmap.prediction import Segmenter
 
 Model = Annotated[
@@ -27,7 +32,13 @@ Model = Annotated[
         metavar="MODEL",
     ),
 ]
-Data = Annotated[str, typer.Argument(help="LAYOUT:PATH[:SPLIT], or synthetic:N.", metavar="DATA")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="LAYOUT:PATH[:SPLIT], volumes:PATH[:SPLIT], film:FILM[:LABELS], or synthetic:N.",
+        metavar="DATA",
+    ),
+]
 Images = Annotated[
     list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGES...")
 ]
@@ -221,6 +232,58 @@ class NetworkOptions:
 Network = Annotated[NetworkOptions, MODEL]
 
 
+def opening(
+    network: NetworkOptions, model: str, seed: int, segmenter: Segmenter
+) -> Callable[[], Segmenter]:
+    """Opens the network in another process, through the windows that were chosen here."""
+    windows = segmenter.description.get("windows")
+    if isinstance(windows, Mapping):
+        network = replace(network, tile=windows["tile"], overlap=windows["overlap"])
+    return functools.partial(network.open, model, seed)
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where images are looked at."""
+
+    part: Annotated[
+        str | None,
+        Option(
+            "I/N: look at the I-th of N parts only, then doubtmap merge; auto: as torchrun, SLURM "
+            "or Kubernetes says.",
+            group=RUNNING,
+        ),
+    ] = None
+    workers: Annotated[
+        int, Option("Processes that look at images, each with a network.", group=RUNNING)
+    ] = 0
+    engine: Annotated[
+        str, Option("Where they are: local, ray, or ray:ADDRESS of a cluster.", group=RUNNING)
+    ] = "local"
+    gpus_per_worker: Annotated[
+        float, Option("Devices of each worker's own, or its share of one.", group=RUNNING)
+    ] = 0.0
+
+    def place(self, network: Callable[[], Segmenter]) -> Place:
+        """The place that is meant, whose workers open the network so.
+
+        Raises:
+            UsageError: for what is no part or no engine, or numbers below 0.
+        """
+        from doubtmap.engine.places import Place, read_part
+
+        if self.workers < 0 or self.gpus_per_worker < 0:
+            raise UsageError(
+                f"--workers, --gpus-per-worker: expected 0 or more, got {self.workers} and "
+                f"{self.gpus_per_worker:g}."
+            )
+        part = None if self.part is None else read_part(self.part)
+        return Place(part, self.workers, self.engine, self.gpus_per_worker, network)
+
+
+Places = Annotated[PlaceOptions, RUNNING]
+
+
 def score_or_usual(score: str | None, segmenter: Segmenter) -> str:
     """The score that was named, else the one that suits the kind of network, which is then told.
 
@@ -268,7 +331,8 @@ def opened(
     from doubtmap.datasets import open_dataset, open_images
     from doubtmap.datasets.pasting import Part
 
-    dataset = (open_images if unlabelled else open_dataset)(data, seed=seed)
+    other = _of_slices_or_frames(data)
+    dataset = other or (open_images if unlabelled else open_dataset)(data, seed=seed)
     log.info("data %s: %d images", dataset.name, len(dataset))
     if limit is None or limit >= len(dataset):
         return dataset
@@ -278,6 +342,47 @@ def opened(
     else:
         notes += said
     return Part(dataset, range(limit), f"{dataset.name} (first {limit})")
+
+
+def _of_slices_or_frames(data: str) -> Dataset | None:
+    """Labelled volumes or a labelled film; None for other data sets.
+
+    Raises:
+        UsageError: where no place is named.
+    """
+    kind, _, place = data.partition(":")
+    if kind not in ("volumes", "film"):
+        return None
+    if not place:
+        form = "volumes:PATH or volumes:PATH:SPLIT" if kind == "volumes" else "film:FILM[:LABELS]"
+        raise UsageError(f"Expected {form}, got {data}.")
+    from doubtmap.films.labelled import open_film
+    from doubtmap.volumes.labelled import open_volumes
+
+    return open_volumes(place) if kind == "volumes" else open_film(place)
+
+
+def windowed(
+    segmenter: Segmenter, images: Dataset | list[Path], *runs: Path
+) -> tuple[Segmenter, list[str]]:
+    """The network, through windows where images are too large for the memory, and what to note.
+
+    Args:
+        segmenter: the network.
+        images: all that it will see.
+        runs: where the settings of a run may be that goes on, whose windows are then taken.
+    """
+    from doubtmap.datasets.reading import read_size
+    from doubtmap.scenes import raster_size
+    from doubtmap.windows import for_images, sizes_of
+
+    def size_of(path: Path) -> tuple[int, int]:
+        return raster_size(path) or read_size(path)
+
+    earlier = next((run for run in runs if run.exists()), None)
+    sizes = sizes_of(images, size_of if isinstance(images, list) else read_size)
+    found, note = for_images(segmenter, sizes, earlier)
+    return found, [note] if note else []
 
 
 def collected(images: list[str], limit: int | None) -> list[Path]:

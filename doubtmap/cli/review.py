@@ -21,6 +21,7 @@ from doubtmap.cli.options import (
     collected,
     read_range,
     seeded,
+    windowed,
 )
 from doubtmap.cli.telling import tell_notes
 
@@ -47,10 +48,12 @@ def review_command(
     from doubtmap.segments.page import write_review
 
     seeded(seed)
+    paths = collected(images, limit)
+    segmenter, notes = windowed(network.open(model, seed), paths)
     with progress_bar() as progress:
         summary = write_review(
-            network.open(model, seed),
-            collected(images, limit),
+            segmenter,
+            paths,
             MetaModel.load(segments),
             out,
             first=first,
@@ -60,7 +63,7 @@ def review_command(
             command=command_line(),
             progress=progress,
         )
-    tell_notes(json.loads((out / "review.json").read_text())["notes"])
+    tell_notes(notes + json.loads((out / "review.json").read_text())["notes"])
     typer.echo(summary)
 
 

@@ -24,9 +24,10 @@ from doubtmap.cli.options import (
     read_range,
     score_or_usual,
     seeded,
+    windowed,
 )
 from doubtmap.cli.telling import tell_notes
-from doubtmap.errors import DataError, DoubtmapError, UsageError
+from doubtmap.errors import DoubtmapError, UsageError
 
 RASTERS = ("geotiff", "cog")
 FORMATS = ("png", "npy", "tiff", "safetensors", *RASTERS)
@@ -50,8 +51,13 @@ def score(
         ),
     ] = None,
     range: Range = None,
-    every: Annotated[int, option(DATA, "Look at each N-th frame of films.", min=1)] = 1,
-    axis: Annotated[int, option(DATA, "Across which volumes are cut: 0, 1 or 2.")] = 2,
+    every: Annotated[
+        int | None,
+        option(DATA, "Look at each N-th frame of films. Default: 1.", min=1, metavar="N"),
+    ] = None,
+    axis: Annotated[
+        int | None, option(DATA, "Across which volumes are cut: 0, 1 or 2. Default: 2.")
+    ] = None,
     limit: Annotated[
         int | None,
         option(
@@ -76,12 +82,16 @@ def score(
     from doubtmap.volumes import write_volumes
 
     kind = kind_of(images)
-    useless: dict[str, Any] = {"--format": format, "--resume": resume, "--skip-bad": skip_bad}
-    useless |= {"--range": range} if kind == "films" else {"--limit": limit}
-    if kind is not None and (given := [name for name, value in useless.items() if value]):
+    of_images: dict[str, Any] = {"--format": format, "--resume": resume, "--skip-bad": skip_bad}
+    useless: dict[str, Any] = {
+        None: {"--every": every, "--axis": axis},
+        "films": {**of_images, "--range": range, "--axis": axis},
+        "volumes": {**of_images, "--limit": limit, "--every": every},
+    }[kind]
+    if given := [name for name, value in useless.items() if value not in (None, False)]:
         raise UsageError(
-            f"score: expected no {', '.join(given)} with {kind}, which have no use for it. Leave "
-            f"it out."
+            f"score: expected no {', '.join(given)} with {kind or 'images'}, which have no use for "
+            f"it. Leave it out."
         )
     seeded(seed)
     segmenter = network.open(model, seed)
@@ -98,13 +108,15 @@ def score(
     with progress_bar() as progress:
         about["progress"] = progress
         if kind == "films":
-            about |= {"every": every, "limit": limit}
+            about |= {"every": every or 1, "limit": limit}
             summary = write_films(segmenter, images, asked, out, **about)
         elif kind == "volumes":
             files = [Path(name) for name in images]
-            summary = write_volumes(segmenter, files, asked, out, axis=axis, range=span, **about)
+            about["axis"] = 2 if axis is None else axis
+            summary = write_volumes(segmenter, files, asked, out, range=span, **about)
         else:
-            segmenter, format = _windowed(segmenter, paths, format)
+            segmenter, format, said = _windowed(segmenter, paths, format, out if resume else None)
+            notes += said
             about |= {"resume": resume, "skip_bad": skip_bad, "range": span}
             if format in RASTERS:
                 cloud = format == "cog"
@@ -136,32 +148,25 @@ def kind_of(names: list[str]) -> str | None:
     return None
 
 
-def _windowed(segmenter: Segmenter, paths: list[Path], format: str | None) -> tuple[Segmenter, str]:
-    """The network, through windows where images are too large; and the format of the maps."""
+def _windowed(
+    segmenter: Segmenter, paths: list[Path], format: str | None, run: Path | None
+) -> tuple[Segmenter, str, list[str]]:
+    """The network, through windows where images are too large, the format of the maps, and notes.
+
+    Windows are those of a `run` that goes on.
+    """
     from doubtmap.objects.georeference import read_georeference
     from doubtmap.scenes import is_georeferenced, rasters_are_read
-    from doubtmap.windows import for_images
 
+    notes: list[str] = []
     tiffs = [path for path in paths if path.suffix.lower() in (".tif", ".tiff")]
     if format is None and not rasters_are_read() and any(map(read_georeference, tiffs)):
-        tell_notes(["maps lose their place on earth: pip install 'doubtmap[geo]' keeps it."])
+        notes = ["maps lose their place on earth: pip install 'doubtmap[geo]' keeps it."]
     placed = format is None and any(map(is_georeferenced, paths))
-    segmenter, note = for_images(segmenter, _sizes(paths))
-    tell_notes([note] if note else [])
-    large = format is None and note is not None and rasters_are_read()
-    return segmenter, format or ("geotiff" if placed or large else "png")
-
-
-def _sizes(paths: list[Path]) -> list[tuple[int, int]]:
-    """Heights and widths of those that can be opened."""
-    from doubtmap.datasets.reading import read_size
-    from doubtmap.scenes import raster_size
-
-    found = []
-    for path in paths:
-        with suppress(DataError):  # told when it is read
-            found.append(raster_size(path) or read_size(path))
-    return found or [(1, 1)]
+    earlier = [run / "settings.json"] if run is not None else []
+    segmenter, said = windowed(segmenter, paths, *earlier)
+    large = format is None and bool(said) and rasters_are_read()
+    return segmenter, format or ("geotiff" if placed or large else "png"), notes + said
 
 
 EXAMPLE = """

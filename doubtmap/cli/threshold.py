@@ -20,6 +20,7 @@ from doubtmap.cli.options import (
     names,
     opened,
     seeded,
+    windowed,
 )
 from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
@@ -68,7 +69,10 @@ def threshold_command(
         from doubtmap.decisions.file import load_threshold
 
         seeded(seed)
-        _check(network.open(model, seed), opened(data, seed, limit), load_threshold(check))
+        dataset = opened(data, seed, limit)
+        segmenter, notes = windowed(network.open(model, seed), dataset)
+        tell_notes(notes)
+        _check(segmenter, dataset, load_threshold(check))
         return
     if not (score and of and by and out):
         raise UsageError(
@@ -83,10 +87,12 @@ def threshold_command(
 
     seeded(seed)
     check_place(out)
+    dataset = opened(data, seed, limit)
+    segmenter, notes = windowed(network.open(model, seed), dataset)
     with progress_bar() as progress:
         chosen = choose_threshold(
-            network.open(model, seed),
-            opened(data, seed, limit),
+            segmenter,
+            dataset,
             score,
             of=cast("Of", of),
             by=cast("By", by),
@@ -97,7 +103,7 @@ def threshold_command(
             progress=progress,
         )
     save_threshold(chosen, out)
-    tell_notes(chosen.notes)
+    tell_notes([*notes, *chosen.notes])
     typer.echo(f"{out}: {_summary(chosen)}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.opening import Photographs
 from doubtmap.datasets.pasting import Part, Pasted
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, DoubtmapError
+from doubtmap.files.afar import is_afar, mark_of
 
 
 def fingerprints(dataset: Dataset, indices: Iterable[int] | None = None) -> tuple[str, ...]:
@@ -97,6 +98,8 @@ def sample_marks(dataset: Dataset) -> dict[str, str]:
 def file_marks(paths: Mapping[Path, str | None]) -> dict[Any, str]:
     """Hashes of files that can be read, by what the files are called; several are read at once.
 
+    Of files afar, what their keeper says of them counts, not their bytes.
+
     Args:
         paths: the files, and their names; None: their paths.
     """
@@ -111,8 +114,8 @@ READERS = 4
 
 def _mark(path: Path) -> str:
     try:
-        return fingerprint_of(path)
-    except DataError:
+        return mark_of(path) if is_afar(path) else fingerprint_of(path)
+    except DoubtmapError:
         return ""  # who needs the file says so
 
 
@@ -156,15 +159,43 @@ def about_files(dataset: Dataset) -> dict[str, Any]:
     Raises:
         DataError: for a file that cannot be read.
     """
-    folder = beneath(dataset)
-    if not isinstance(folder, LabelledFolder):
+    return told_of_files(file_hashes(dataset, 0, 1), range_of(dataset))
+
+
+def told_of_files(hashes: Iterable[str] | None, span: Sequence[float] | None) -> dict[str, Any]:
+    """`about_files`, of the hashes of all files in order, and what is black and white."""
+    if hashes is None:
         return {}
     whole = hashlib.blake2b(digest_size=8)
-    files = dict.fromkeys(path for pair in folder.files for path in pair if path is not None)
-    for path in files:
-        whole.update(fingerprint_of(path).encode())
-    span = folder.looked_at.rendering.range
+    for each in hashes:
+        whole.update(each.encode())
     return {"hash": whole.hexdigest()} | ({"range": list(span)} if span else {})
+
+
+def file_hashes(dataset: Dataset, part: int, parts: int) -> list[str] | None:
+    """Hashes of the files of a data set, in order, or of one of several shares; None without files.
+
+    Args:
+        dataset: any.
+        part: which share, from 0 on.
+        parts: how many.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    folder = beneath(dataset)
+    if not isinstance(folder, LabelledFolder):
+        return None
+    files = list(dict.fromkeys(path for pair in folder.files for path in pair if path is not None))
+    own = files[len(files) * part // parts : len(files) * (part + 1) // parts]
+    return [fingerprint_of(path) for path in own]
+
+
+def range_of(dataset: Dataset) -> list[float] | None:
+    """What is black and white in images of more than 8 bits, where a data set's files have them."""
+    folder = beneath(dataset)
+    span = folder.looked_at.rendering.range if isinstance(folder, LabelledFolder) else None
+    return list(span) if span else None
 
 
 def beneath(dataset: Dataset) -> Dataset:

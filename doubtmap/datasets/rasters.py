@@ -25,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from doubtmap.datasets.tiff import band_names, is_usual, read_tiff, said_white
 from doubtmap.errors import DataError, is_out_of_memory
+from doubtmap.files.afar import path_of
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused; it is the limit at which Pillow refuses too."""
@@ -44,9 +45,7 @@ _TIFF = (b"II*\0", b"MM\0*", *_BIG_TIFF)
 
 _STILL = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 """Brands of pictures; other files of this container are films."""
-
 _ORIENTATION = 0x0112
-
 _SPREAD = {"L;2": 85, "L;4": 17}
 """By what greys of two and four bits are multiplied to be shown."""
 
@@ -126,7 +125,7 @@ def read_raster(path: str | Path) -> Raster:
     Raises:
         DataError: the file is missing, damaged, too large, or of another format.
     """
-    path = Path(path)
+    path = path_of(path)
     content = _content(path)
     with _sentences(path):
         if content.startswith(b"\x93NUMPY"):
@@ -143,13 +142,31 @@ def read_raster(path: str | Path) -> Raster:
         return _of_tiff(content, path)
 
 
+class TooLargeError(DataError):
+    """An image has more pixels than may be decoded, as its header says."""
+
+
+def raster_of(content: bytes, name: Path, most: int) -> Raster:
+    """Read the numbers of an image that somebody sent, of a kind that Pillow reads whole.
+
+    Raises:
+        TooLargeError: for more than `most` pixels; seen before any is decoded.
+        DataError: as `read_raster`; also for a TIFF of several pages, planes or unusual depth.
+    """
+    with _sentences(name, content), _opened(io.BytesIO(content), name, most) as image:
+        tags = getattr(image, "tag_v2", None)
+        if image.format == "TIFF" and (tags is None or tags.next or not is_usual(image)):
+            raise DataError(f"{name}: expected a TIFF of one page of grey or RGB. Save it as PNG.")
+        return _of_image(image, content)
+
+
 def read_header(path: str | Path) -> Header:
     """Read what a file says of itself, without decoding its pixels.
 
     Raises:
         DataError: as `read_raster`.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         _content(path)
     with _sentences(path), path.open("rb") as file:
@@ -186,25 +203,25 @@ opening: ContextVar[Path | None] = ContextVar("opening", default=None)
 
 
 @contextmanager
-def _sentences(path: Path) -> Iterator[None]:
+def _sentences(path: Path, held: bytes | None = None) -> Iterator[None]:
     before = opening.set(path)
     try:
         yield
     except Image.DecompressionBombError as error:
-        raise DataError(_too_large(path, "more")) from error
+        raise _too_large(path, "more") from error
     except (MemoryError, *_DAMAGE, zlib.error) as error:
+        content = path.read_bytes() if held is None else held
         if is_out_of_memory(error):
             raise DataError(
-                f"{path}: out of memory while it was read ({path.stat().st_size / 1e6:.0f} MB). "
+                f"{path}: out of memory while it was read ({len(content) / 1e6:.0f} MB). "
                 "Cut the image into tiles first."
             ) from error
-        raise DataError(_unreadable(path, error)) from error
+        raise DataError(_unreadable(path, content[:64], error)) from error
     finally:
         opening.reset(before)
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    start = path.read_bytes()[:64]
+def _unreadable(path: Path, start: bytes, error: Exception) -> str:
     if start.startswith(b"version https://git-lfs"):
         return f"{path}: expected an image, got a Git LFS pointer to one. Fetch it: git lfs pull."
     if start[4:8] == b"ftyp" and start[8:12] not in _STILL:
@@ -248,21 +265,21 @@ def _content(path: Path) -> bytes:
 
 
 @contextmanager
-def _opened(file: Any, path: Path) -> Iterator[Image.Image]:
+def _opened(file: Any, path: Path, most: int | None = None) -> Iterator[Image.Image]:
     with Image.open(file, formats=_formats()) as image:
-        _check_size(path, image.height, image.width)
+        _check_size(path, image.height, image.width, most)
         yield image
 
 
-def _check_size(path: Path, height: int, width: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise DataError(_too_large(path, f"{width} x {height}"))
+def _check_size(path: Path, height: int, width: int, most: int | None = None) -> None:
+    if width * height > (most or MAX_PIXELS):
+        raise _too_large(path, f"{width} x {height}", most)
 
 
-def _too_large(path: Path, size: str) -> str:
-    return (
-        f"{path}: expected at most {MAX_PIXELS / 1e6:.0f} million pixels, got {size}. "
-        "Cut the image into tiles first."
+def _too_large(path: Path, size: str, most: int | None = None) -> TooLargeError:
+    millions = f"{(most or MAX_PIXELS) / 1e6:.3g} million pixels"
+    return TooLargeError(
+        f"{path}: expected at most {millions}, got {size}. Cut the image into tiles first."
     )
 
 

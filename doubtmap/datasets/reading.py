@@ -22,6 +22,7 @@ from torch import Tensor
 from doubtmap.datasets.patterns import IMAGE_SUFFIXES
 from doubtmap.datasets.rasters import Raster, read_header, read_raster
 from doubtmap.errors import DataError
+from doubtmap.files.afar import is_afar, listed, path_of
 
 AHEAD = 4
 """Images that each reading thread may be ahead."""
@@ -65,8 +66,11 @@ def read_image(path: str | Path, rendering: Rendering | None = None) -> Tensor:
     Raises:
         DataError: the file is missing, damaged, too large, without the bands, or no image.
     """
-    rendering = rendering or Rendering()
-    raster = read_raster(path)
+    return rendered(read_raster(path), path, rendering or Rendering())
+
+
+def rendered(raster: Raster, path: str | Path, rendering: Rendering) -> Tensor:
+    """What a file holds as an image, see `read_image`; `path` names it in messages."""
     if rendering.upright:
         raster = raster.upright
     pixels = raster.coloured
@@ -245,14 +249,14 @@ def lossy_format(path: str | Path, format: str) -> bool:
         format: as its `Raster` says it.
     """
     if format == "WEBP":
-        return b"VP8L" not in Path(path).read_bytes()
+        return b"VP8L" not in path_of(path).read_bytes()
     if format == "JPEG2000":
-        content = Path(path).read_bytes()
+        content = path_of(path).read_bytes()
         # The last byte of its coding style tells the reversible transform from the other.
         return content[content.find(b"\xff\x52") + 13] == 0
     if format == "TIFF":
         try:
-            with Image.open(path, formats=("TIFF",)) as image:
+            with path_of(path).open("rb") as file, Image.open(file, formats=("TIFF",)) as image:
                 return image.tag_v2.get(259) in (6, 7)  # type: ignore[attr-defined]
         except UnidentifiedImageError:
             return False
@@ -304,7 +308,8 @@ def collect_images(paths: Sequence[str | Path]) -> list[Path]:
     """Find the images that files, folders and shell patterns stand for.
 
     A file is taken as it is. Folders (searched to the bottom) and patterns give the files with an
-    image suffix, hidden ones left out. Nothing is opened: the content is checked on reading.
+    image suffix, hidden ones left out; addresses do likewise, see `doubtmap.files.afar`. Nothing is
+    opened: the content is checked on reading.
 
     Args:
         paths: files, folders, or patterns such as `scenes/*.png` or `scenes/**/front_*`.
@@ -328,7 +333,10 @@ def collect_images(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def _images(path: str | Path) -> Iterator[Path]:
-    if Path(path).is_dir():
+    if is_afar(path):
+        found = listed(path, IMAGE_SUFFIXES)
+        yield from (each for each in found if _looks_like_image(each) or each == path_of(path))
+    elif Path(path).is_dir():
         yield from _below(Path(path))
     elif Path(path).exists():
         yield Path(path)

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from doubtmap.errors import DataError, DoubtmapError, UsageError
 from doubtmap.files import beside, sweep, writing_to
+from doubtmap.files.locking import wait_for
 from doubtmap.files.resuming import hold_samples, hold_to
 from doubtmap.metrics.accumulator import State
 
@@ -50,6 +51,7 @@ class Journal:
         claim(folder, settings, resume, self._holds_work())
         with writing_to(folder):
             self._file = (folder / "journal").open("ab", buffering=0)
+            wait_for(self._file)
 
     def _holds_work(self) -> bool:
         journal = self.folder / "journal"
@@ -70,18 +72,10 @@ class Journal:
 
     def records(self) -> Iterator[bytes]:
         """What was appended since; a torn last record is cut off."""
-        path = self.folder / "journal"
-        good, size = 0, path.stat().st_size
-        with path.open("rb") as file:
-            while len(header := file.read(_HEADER.size)) == _HEADER.size:
-                length, checksum = _HEADER.unpack(header)
-                if not 0 < length <= size - file.tell():  # no record is empty, as zeros seem to be
-                    break
-                data = file.read(length)
-                if zlib.crc32(data) != checksum:
-                    break
-                good += _HEADER.size + length
-                yield data
+        good = 0
+        for data in records_in(self.folder / "journal"):
+            good += _HEADER.size + len(data)
+            yield data
         self._file.truncate(good)
 
     def hold(self, marks: Mapping[str, str], done: Iterable[str]) -> None:
@@ -91,7 +85,7 @@ class Journal:
     def append(self, data: bytes) -> None:
         """Add a record; once this returns, a killed process does not lose it."""
         with self._writing():
-            left = memoryview(_HEADER.pack(len(data), zlib.crc32(data)) + data)
+            left = memoryview(_record(data))
             while left:  # a disk that is nearly full takes a part
                 left = left[self._file.write(left) :]
 
@@ -131,6 +125,31 @@ class Journal:
     def close(self) -> None:
         """Leave the folder for a later run."""
         self._file.close()
+
+
+def records_in(path: Path) -> Iterator[bytes]:
+    """The records of a file, up to the first that is torn."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while len(header := file.read(_HEADER.size)) == _HEADER.size:
+            length, checksum = _HEADER.unpack(header)
+            if not 0 < length <= size - file.tell():  # no record is empty, as zeros seem to be
+                return
+            data = file.read(length)
+            if zlib.crc32(data) != checksum:
+                return
+            yield data
+
+
+def write_records(path: Path, records: Iterable[bytes]) -> None:
+    """Write records into a file that appears whole."""
+    with writing_to(path), beside(path) as file:
+        for data in records:
+            file.write(_record(data))
+
+
+def _record(data: bytes) -> bytes:
+    return _HEADER.pack(len(data), zlib.crc32(data)) + data
 
 
 @contextmanager

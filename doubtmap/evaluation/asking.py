@@ -1,12 +1,174 @@
-"""Which scores a request means: names, functions, or all that a network can give."""
+"""What an evaluation was asked for, checked before anything is run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from doubtmap.engine.run import Run, read_ahead
-from doubtmap.prediction import Prediction, Score
+from doubtmap.datasets import open_dataset
+from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
+from doubtmap.decisions.file import Threshold, thresholds_by_score
+from doubtmap.engine.places import HERE, Place
+from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
+from doubtmap.engine.seen import who_has_seen
+from doubtmap.engine.settings import with_bands_of
+from doubtmap.evaluation.cases import Cases
+from doubtmap.evaluation.components import DEFAULT_SIZES
+from doubtmap.evaluation.open_set import check_open_set
+from doubtmap.evaluation.results import Results
+from doubtmap.evaluation.tally import VERSION, Tally
+from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores.parsing import parse_asked
+from doubtmap.scoring import is_probability, prepared
+from doubtmap.segments import MetaModel
+from doubtmap.segments.review import check_network
+
+
+@dataclass(frozen=True)
+class Options:
+    """What few evaluations ask for.
+
+    Args:
+        bins: of the reliability diagrams: of the softmax, and of each score that claims to be the
+            probability that a pixel is wrong, by an attribute `probability_of_wrong`.
+        component_sizes: smallest components that count; default: the data set's published ones.
+        examples: how many images of most doubt, and as many of most missed pixels, to keep.
+        thresholds: of unknown objects, chosen on other images, for the component figures of their
+            scores; without one a score's threshold is that of the best pixel F1 on these images.
+        segments: of `fit_segments` on other images: adds what a review without labels would have
+            shown first, and how well it foresaw the images.
+        notes: what to write into the results, before all other notes.
+        cases: groups of images whose figures are given one by one.
+        command: what to write into the results as their origin.
+        save: called with the results before the journal is removed, to write them.
+        place: where the images are looked at.
+    """
+
+    bins: int = 15
+    component_sizes: ComponentSizes | None = None
+    examples: int = 3
+    thresholds: Sequence[Threshold] = ()
+    segments: MetaModel | None = None
+    notes: Iterable[str] = ()
+    cases: Cases | None = None
+    command: str = ""
+    save: Callable[[Results], None] | None = None
+    place: Place = HERE
+
+
+PLAIN = Options()
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """An evaluation as it was asked for.
+
+    Args:
+        run: network, images, scores and what is unknown.
+        given: thresholds of unknown objects, by score.
+        sizes: smallest components that count.
+        replicates: of the bootstrap over images.
+        seed: of the bootstrap.
+        options: the rest.
+    """
+
+    run: Run
+    given: dict[str, float]
+    sizes: ComponentSizes
+    replicates: int
+    seed: int
+    options: Options
+
+    @property
+    def claims(self) -> list[str]:
+        """Scores that claim to be the probability that a pixel is wrong."""
+        return [name for name, score in self.run.scores.items() if is_probability(score)]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for a run to go on, or for parts to belong together."""
+        return self.run.settings | {
+            "version of the sums": VERSION,
+            "seed": self.seed,
+            "replicates": self.replicates,
+            "bins": self.options.bins,
+            "claims": self.claims,
+            "component_sizes": [self.sizes.predicted, self.sizes.labelled],
+            "thresholds": self.given,
+        }
+
+    def tally(self) -> Tally:
+        """The sums before the first image."""
+        names = list(self.run.scores)
+        return Tally(names, self.replicates, self.seed, self.options.bins, self.claims)
+
+
+def asked_of(
+    segmenter: Segmenter,
+    dataset: Any,
+    scores: str | Iterable[str | Score] | Mapping[str, Score],
+    *,
+    unknown: str | Sequence[str] = (),
+    open_set: Dataset | str | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    replicates: int = 300,
+    options: Options = PLAIN,
+    progress: Progress | None = None,
+) -> Asked:
+    """What `evaluate` is asked for by its arguments.
+
+    Raises:
+        UsageError, DataError, ModelError: for what cannot work.
+    """
+    unknown = (unknown,) if isinstance(unknown, str) else tuple(unknown)
+    if isinstance(segmenter, Segmenter):
+        dataset = open_dataset(dataset, seed=seed, classes=segmenter.class_names)
+    check_request(segmenter, dataset, unknown)
+    dataset = with_bands_of(segmenter, dataset)
+    if open_set is not None:
+        check_open_set(segmenter, dataset, open_set, unknown)
+    run = Run(segmenter, dataset, {}, unknown, progress, Skipped() if skip_bad else None)
+    run.notes.extend(options.notes)
+    run.notes.extend(notes_of(dataset))
+    run.scores = scores_asked(run, scores)
+    run.segmenter = prepared(segmenter, run.scores)
+    given = thresholds_by_score(options.thresholds, run.scores, segmenter)
+    if options.segments is not None:
+        check_network(run.segmenter, options.segments)
+    run.notes.extend(_other_unknown(given, unknown))
+    parts = _parts(run.scores, given, options.segments, open_set)
+    run.notes.extend(who_has_seen(dataset, segmenter, parts))
+    sizes = options.component_sizes or dataset.component_sizes or DEFAULT_SIZES
+    chosen = {name: threshold.threshold for name, threshold in given.items()}
+    return Asked(run, chosen, sizes, replicates, seed, options)
+
+
+def _parts(
+    scores: Mapping[str, Score],
+    given: Mapping[str, Threshold],
+    segments: MetaModel | None,
+    open_set: Dataset | str | None,
+) -> dict[str, object]:
+    """What takes part in an evaluation beside the network, by what a note calls it."""
+    learnt: dict[str, object] = {**scores, "segments": segments}
+    return {
+        **{f"the threshold of {name}": threshold for name, threshold in given.items()},
+        **{f"the fit of {name}": part for name, part in learnt.items()},
+        "the thresholds of the open set": open_set,
+    }
+
+
+def _other_unknown(given: Mapping[str, Threshold], unknown: tuple[str, ...]) -> Iterator[str]:
+    """A sentence for each threshold that was chosen with other unknown classes."""
+    for name, threshold in given.items():
+        if set(threshold.unknown) != set(unknown):
+            there, here = ", ".join(threshold.unknown), ", ".join(unknown)
+            yield (
+                f"{name}: its threshold was chosen with {there or 'no class'} unknown, here "
+                f"{here or 'none'} is."
+            )
 
 
 def scores_asked(

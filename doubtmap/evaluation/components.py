@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from doubtmap.datasets.dataset import UNKNOWN, VOID, ComponentSizes
-from doubtmap.decisions.file import Threshold
 from doubtmap.engine.journal import Journal, understood
 from doubtmap.engine.run import Run, read_ahead
 from doubtmap.engine.shelf import Shelf
-from doubtmap.evaluation.tally import Observation, Tally, sub_state
+from doubtmap.evaluation.tally import (
+    Observation,
+    Tally,
+    join_states,
+    sub_state,
+    threads_for,
+)
 from doubtmap.metrics import Components
-from doubtmap.metrics.accumulator import Array, to_numpy
+from doubtmap.metrics.accumulator import Array, State, to_numpy
 from doubtmap.metrics.bootstrap import BootstrapSums
 from doubtmap.metrics.components import labelled_things, meeting
 from doubtmap.scoring import score_maps
@@ -44,50 +50,55 @@ def find_components(
     best: Mapping[str, float | None],
     sizes: ComponentSizes,
     journal: Journal | None,
-    given: Mapping[str, Threshold],
+    given: Mapping[str, float],
     held: Sequence[Observation] = (),
     shelf: Shelf | None = None,
+    keep: Callable[[Observation], None] | None = None,
 ) -> dict[str, ComponentTally]:
     """Second look: unknown objects as components, where the data have any.
 
     The threshold is the given one, or the best one of `measure_scores`, that of the best pixel F1
-    on the same images, as the benchmark has it: an oracle's.
+    on the same images, as the benchmark has it: an oracle's. `keep` is told of each image.
     """
     found = {}
     for name, oracle in best.items():
         if oracle is not None:
             replicates = BootstrapSums(tally.weights.replicates)
-            own = given[name].threshold if name in given else oracle
+            own = given.get(name, oracle)
             mode = "given" if name in given else "oracle"
             found[name] = ComponentTally(own, mode, Components(), replicates)
     if not found:
         return found
 
     def take(seen: Observation) -> None:
+        if keep:
+            keep(seen)
         for name, tallied in found.items():
             frame = Components(**sub_state(seen.arrays, name))
             tallied.take(frame, tally.weights(seen.meta["index"]))
 
     thresholds = {name: tallied.threshold for name, tallied in found.items()}
     done = set()
-    if journal:
-        with understood(journal.folder):
-            for seen in held:
-                if missing := [n for n in found if f"{n}/labelled" not in seen.arrays]:
-                    raise KeyError(missing[0])
-                if seen.meta["at"] == thresholds:  # else an image came that was left out before
-                    done.add(seen.meta["index"])
-                    take(seen)
+    with understood(journal.folder if journal else Path("components")):
+        for seen in held:
+            if missing := [n for n in found if f"{n}/labelled" not in seen.arrays]:
+                raise KeyError(missing[0])
+            if seen.meta["at"] == thresholds:  # else an image came that was left out before
+                done.add(seen.meta["index"])
+                take(seen)
     rows = sorted(tally.images, key=lambda row: int(row["index"]))
     todo = {int(row["index"]): str(row["image"]) for row in rows if row["index"] not in done}
-    for index, label, maps in _second_look(run, list(todo), list(found), shelf):
-        with run.timed("metrics"):
-            seen = observe_components(index, todo[index], label, maps, thresholds, sizes)
-            if journal:
-                journal.append(seen.to_bytes())
-            take(seen)
-        done.add(index)
-        run.tell("components", len(done))
+    looked = _second_look(run, list(todo), list(found), shelf)
+    with threads_for(found) as each:
+        for index, label, maps in looked:
+            with run.timed("metrics"):
+                about = index, todo[index]
+                seen = observe_components(*about, label, maps, thresholds, sizes, each.map)
+                if journal:
+                    journal.append(seen.to_bytes())
+                take(seen)
+            done.add(index)
+            run.tell("components", len(done))
     return found
 
 
@@ -114,15 +125,18 @@ def observe_components(
     maps: dict[str, Tensor],
     thresholds: dict[str, float],
     sizes: ComponentSizes,
+    each: Callable[..., Iterable[State]] = map,
 ) -> Observation:
     """Find the components of unknown objects in one image, for each score at its threshold."""
-    arrays: dict[str, Array] = {}
     valid = to_numpy(label != VOID)
     things = labelled_things(to_numpy(label == UNKNOWN), sizes.labelled)
-    for score, values in maps.items():
-        above = to_numpy(values > thresholds[score])
+
+    def found(score: str) -> State:
+        above = to_numpy(maps[score] > thresholds[score])
         frame = Components()
         frame.add(*meeting(things, above & valid, sizes.predicted))
-        arrays |= {f"{score}/{key}": array for key, array in frame.state().items()}
+        return frame.state()
+
+    arrays = join_states(**dict(zip(maps, each(found, list(maps)))))
     about = {"stage": "components", "index": index, "name": name, "void": 0}
     return Observation(about | {"at": dict(thresholds)}, arrays)

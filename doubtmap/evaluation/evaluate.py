@@ -1,79 +1,39 @@
 """The main job: a network, a data set, some scores; out come figures that hold up.
 
-Read it from top to bottom. Pixels are tallied in one pass over the images, the sums of one image
-beside the network's run on the next. A second look, at maps that the pass has kept, finds
-components at the threshold that it gave; a third is at a few telling images.
+Read it from top to bottom. Pixels are tallied in one pass over the images. A second look, at maps
+that the pass has kept, finds components at the threshold that it gave; a third is at a few telling
+images.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from doubtmap.datasets import open_dataset
-from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
-from doubtmap.datasets.fingerprints import sample_marks
+from doubtmap.datasets.dataset import Dataset
+from doubtmap.datasets.fingerprints import about_files
 from doubtmap.datasets.reading import none_left
-from doubtmap.decisions.file import Threshold, thresholds_by_score
-from doubtmap.engine.journal import Journal, journalled, understood
-from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
-from doubtmap.engine.seen import who_has_seen
-from doubtmap.engine.settings import with_bands_of
+from doubtmap.engine.journal import Journal, journalled
+from doubtmap.engine.run import Progress, Run
 from doubtmap.engine.shelf import Shelf
-from doubtmap.errors import DataError, within_memory
-from doubtmap.evaluation.asking import scores_asked
-from doubtmap.evaluation.components import DEFAULT_SIZES, find_components
+from doubtmap.errors import DataError
+from doubtmap.evaluation.asking import PLAIN, Asked, Options, asked_of
+from doubtmap.evaluation.components import find_components
 from doubtmap.evaluation.examples import pick_examples
 from doubtmap.evaluation.figures import summarise
-from doubtmap.evaluation.open_set import check_open_set, refused_figures, sentence, take_thresholds
+from doubtmap.evaluation.first_look import tally_pixels
+from doubtmap.evaluation.open_set import refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.score_figures import measure_scores
-from doubtmap.evaluation.tally import VERSION, Observation, Tally, join_states, observe, sub_state
+from doubtmap.evaluation.tally import Observation, Tally
 from doubtmap.files import alone
-from doubtmap.prediction import Prediction, Score, Segmenter
-from doubtmap.scoring import is_probability, prepared, score_maps
+from doubtmap.prediction import Score, Segmenter
 from doubtmap.segments import MetaModel
 from doubtmap.segments.look_first import look_first
-from doubtmap.segments.review import check_network
-
-
-@dataclass(frozen=True)
-class Options:
-    """What few evaluations ask for.
-
-    Args:
-        bins: of the reliability diagrams: of the softmax, and of each score that claims to be the
-            probability that a pixel is wrong, by an attribute `probability_of_wrong`.
-        component_sizes: smallest components that count; default: the data set's published ones.
-        examples: how many images of most doubt, and as many of most missed pixels, to keep.
-        thresholds: of unknown objects, chosen on other images, for the component figures of their
-            scores; without one a score's threshold is that of the best pixel F1 on these images.
-        segments: of `fit_segments` on other images: adds what a review without labels would have
-            shown first, and how well it foresaw the images.
-        notes: what to write into the results, before all other notes.
-        command: what to write into the results as their origin.
-        save: called with the results before the journal is removed, to write them.
-    """
-
-    bins: int = 15
-    component_sizes: ComponentSizes | None = None
-    examples: int = 3
-    thresholds: Sequence[Threshold] = ()
-    segments: MetaModel | None = None
-    notes: Iterable[str] = ()
-    command: str = ""
-    save: Callable[[Results], None] | None = None
-
-
-PLAIN = Options()
 
 
 @alone
@@ -123,55 +83,37 @@ def evaluate(
     Raises:
         UsageError, DataError, ModelError: each with one sentence that says what to do.
     """
-    unknown = (unknown,) if isinstance(unknown, str) else tuple(unknown)
-    if isinstance(segmenter, Segmenter):
-        dataset = open_dataset(dataset, seed=seed, classes=segmenter.class_names)
-    check_request(segmenter, dataset, unknown)
-    dataset = with_bands_of(segmenter, dataset)
-    if open_set is not None:
-        check_open_set(segmenter, dataset, open_set, unknown)
     start = time.perf_counter()
-    run = Run(segmenter, dataset, {}, unknown, progress, Skipped() if skip_bad else None)
-    run.notes.extend(options.notes)
-    run.notes.extend(notes_of(dataset))
-    run.scores = scores_asked(run, scores)
-    run.segmenter = prepared(segmenter, run.scores)
-    given = thresholds_by_score(options.thresholds, run.scores, segmenter)
-    if options.segments is not None:
-        check_network(run.segmenter, options.segments)
-    run.notes.extend(_other_unknown(given, unknown))
-    parts = _parts(run.scores, given, options.segments, open_set)
-    run.notes.extend(who_has_seen(dataset, segmenter, parts))
-    sizes = options.component_sizes or dataset.component_sizes or DEFAULT_SIZES
-    claims = [name for name, score in run.scores.items() if is_probability(score)]
-    asked = {
-        "version of the sums": VERSION,
-        "seed": seed,
-        "replicates": replicates,
-        "bins": options.bins,
-        "claims": claims,
-        "component_sizes": [sizes.predicted, sizes.labelled],
-        "thresholds": {name: threshold.threshold for name, threshold in given.items()},
-    }
+    asked = asked_of(
+        segmenter,
+        dataset,
+        scores,
+        unknown=unknown,
+        open_set=open_set,
+        skip_bad=skip_bad,
+        seed=seed,
+        replicates=replicates,
+        options=options,
+        progress=progress,
+    )
+    run = asked.run
     taken = take_thresholds(run, open_set) if open_set is not None else []
     folder = Path(out) / ".progress" if out else None
-    settings = run.settings | asked if out else {}
-    with closing(Shelf()) as shelf, journalled(folder, settings, resume) as journal:
-        tally = Tally(list(run.scores), replicates, seed, options.bins, claims)
-        tally, held = tally_pixels(run, tally, journal, shelf)
-        if not tally.images:
-            lost = run.skipped.reasons if run.skipped else None
-            raise DataError(f"{dataset.name}: {none_left(len(dataset), lost)}")
-        measured = measure_scores(tally)
-        best = {name: one.best for name, one in measured.items()}
-        components = find_components(run, tally, best, sizes, journal, given, held, shelf)
-        picked = list(pick_examples(run, tally, options.examples, shelf))
-        results = summarise(run, tally, measured, components, sizes)
-        results.examples.extend(picked)
+    settings = asked.settings if out else {}
+    if options.cases is not None:
+        options.cases.begin(run)
+    with journalled(folder, settings, resume) as journal, ExitStack() as closed:
+        tally, held, shelf = tally_pixels(asked, journal)
+        closed.callback(shelf.close)
+        if run.matching is None and tally.images:  # a resumed run that had seen all images
+            run.predict(run.dataset[tally.images[0]["index"]])
+        results = figures_of(asked, tally, about_files(run.dataset), held, journal, shelf)
         if open_set is not None:
             opened = refused_figures(run, open_set, taken, replicates=replicates, seed=seed)
             results.figures["open_set"] = opened
             results.figures["notes"].append(sentence(opened))
+        if options.cases is not None:
+            results.figures["by"] = options.cases.finish(run)
         if options.segments is not None:
             results = _reviewed(run, results, options.segments)
         run.seconds["total"] = time.perf_counter() - start
@@ -181,119 +123,38 @@ def evaluate(
     return results
 
 
-def _parts(
-    scores: Mapping[str, Score],
-    given: Mapping[str, Threshold],
-    segments: MetaModel | None,
-    open_set: Dataset | str | None,
-) -> dict[str, object]:
-    """What takes part in an evaluation beside the network, by what a note calls it."""
-    learnt: dict[str, object] = {**scores, "segments": segments}
-    return {
-        **{f"the threshold of {name}": threshold for name, threshold in given.items()},
-        **{f"the fit of {name}": part for name, part in learnt.items()},
-        "the thresholds of the open set": open_set,
-    }
+def figures_of(
+    asked: Asked,
+    tally: Tally,
+    files: Mapping[str, Any],
+    held: Sequence[Observation],
+    journal: Journal | None,
+    shelf: Shelf,
+) -> Results:
+    """What follows from the sums, with the second look and the third.
 
+    Args:
+        asked: what was asked for.
+        tally: of all images.
+        files: what the results say of the data set's files.
+        held: components that were found already.
+        journal: of a run that can be killed.
+        shelf: what the first look has kept.
 
-def _other_unknown(given: Mapping[str, Threshold], unknown: tuple[str, ...]) -> Iterator[str]:
-    """A sentence for each threshold that was chosen with other unknown classes."""
-    for name, threshold in given.items():
-        if set(threshold.unknown) != set(unknown):
-            there, here = ", ".join(threshold.unknown), ", ".join(unknown)
-            yield (
-                f"{name}: its threshold was chosen with {there or 'no class'} unknown, here "
-                f"{here or 'none'} is."
-            )
-
-
-def tally_pixels(
-    run: Run, tally: Tally, journal: Journal | None, shelf: Shelf | None = None
-) -> tuple[Tally, list[Observation]]:
-    """First pass: every pixel of every image into the sums.
-
-    Returns:
-        The sums, and the components that a killed run had found already.
+    Raises:
+        DataError: where no image could be used.
     """
-    held: list[Observation] = []
-    if journal:
-        with understood(journal.folder):
-            tally, held = _replay(run, tally, journal)
-        journal.hold(sample_marks(run.dataset), [row["image"] for row in tally.images])
-    done = {row["index"] for row in tally.images}
-    todo = [index for index in range(len(run.dataset)) if index not in done]
-    run.tell("pixels", len(done))
-    with ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside:
-        summing: Future[None] | None = None
-        for index, sample in read_ahead(run.dataset, todo, run.skipped):
-            told = run.attempt(sample)
-            if told is None:
-                continue
-            try:
-                enough = within_memory(sample.image.shape[-2:], sample.name)
-                with enough, run.timed("scores"):
-                    maps = score_maps(told[0], run.scores)
-            except DataError as error:
-                run.leave_out(sample, error)
-                continue
-            if summing is not None:
-                summing.result()
-            look = _Look(index, sample.name, *told, maps)
-            summing = beside.submit(_sum, run, tally, look, journal, shelf)
-            del told, maps, look
-        if summing is not None:
-            summing.result()
-    return tally, held
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """One image as the network and the scores left it."""
-
-    index: int
-    name: str
-    prediction: Prediction
-    label: Tensor
-    maps: dict[str, Tensor]
-
-
-def _sum(run: Run, tally: Tally, look: _Look, journal: Journal | None, shelf: Shelf | None) -> None:
-    """Take an image into the sums, and keep what later passes look at."""
-    with run.timed("metrics"), torch.inference_mode():
-        prediction, label, maps = look.prediction, look.label, look.maps
-        seen = observe(look.index, look.name, prediction, label, maps, tally.bins)
-        if journal:
-            journal.append(seen.to_bytes())
-        if shelf is not None:
-            shelf.put(look.index, label, prediction.classes[0], maps)
-        tally.take(seen)
-        if journal and journal.full:
-            journal.save(join_states(tally=tally.state()))
-    run.tell("pixels", len(tally.images))
-
-
-def _replay(run: Run, tally: Tally, journal: Journal) -> tuple[Tally, list[Observation]]:
-    """The tally as a killed run left it, and the components that it had found."""
-    components = []
-    saved = journal.checkpoint()
-    if saved is not None:
-        tally = Tally.from_state(sub_state(saved, "tally"))
-    for row in tally.images:
-        _check_image(run, row["index"], row["image"])
-    held = {row["index"] for row in tally.images}
-    for record in journal.records():
-        seen = Observation.from_bytes(record)
-        _check_image(run, seen.meta["index"], seen.meta["name"])
-        if seen.meta["stage"] == "components":
-            components.append(seen)
-        elif seen.meta["index"] not in held:
-            tally.take(seen)
-    return tally, components
-
-
-def _check_image(run: Run, index: int, name: str) -> None:
-    if not 0 <= index < len(run.dataset) or run.dataset.sample_name(index) != name:
-        raise ValueError(f"{name[:60]} is not image {index} of {run.dataset.name}")
+    run, sizes = asked.run, asked.sizes
+    if not tally.images:
+        lost = run.skipped.reasons if run.skipped else None
+        raise DataError(f"{run.dataset.name}: {none_left(len(run.dataset), lost)}")
+    measured = measure_scores(tally)
+    best = {name: one.best for name, one in measured.items()}
+    components = find_components(run, tally, best, sizes, journal, asked.given, held, shelf)
+    picked = list(pick_examples(run, tally, asked.options.examples, shelf))
+    results = summarise(run, tally, measured, components, sizes, files)
+    results.examples.extend(picked)
+    return results
 
 
 def _reviewed(run: Run, results: Results, segments: MetaModel) -> Results:

@@ -12,37 +12,56 @@ from doubtmap.datasets.reading import in_colour
 from doubtmap.engine.run import Run
 from doubtmap.engine.shelf import Looked, Shelf
 from doubtmap.evaluation.results import Example
-from doubtmap.evaluation.tally import Tally
+from doubtmap.evaluation.tally import Row, Tally
 from doubtmap.scoring import score_maps
 
 EPISTEMIC = ("density", "mahalanobis", "mutual_information", "distilled", "member_spread")
 """Scores of what the network does not know, best first."""
 
 
+WORTH = {
+    "mean": ("most doubt", "mean {score} {value:.3g}"),
+    "missed": (
+        "most missed",
+        "{value:.1%} of the pixels are bad and outside the most doubtful fifth by {score}",
+    ),
+}
+"""By the figure of an image's row: why it is worth a look, and how that is said."""
+
+
 def pick_examples(
     run: Run, tally: Tally, count: int, shelf: Shelf | None = None
 ) -> Iterator[Example]:
     """Third look: the images with the most doubt, and those with the most missed pixels."""
-    score = "entropy" if "entropy" in run.scores else next(iter(run.scores))
-    if "member_entropy" in run.scores and "mutual_information" in run.scores:
-        score = "member_entropy"
+    score = _shown(run)
     epistemic = _epistemic(run, score)
     taken: set[int] = set()
-    for key, reason, detail in (
-        ("mean", "most doubt", "mean {score} {value:.3g}"),
-        (
-            "missed",
-            "most missed",
-            "{value:.1%} of the pixels are bad and outside the most doubtful fifth by {score}",
-        ),
-    ):
-        rows = [row for row in tally.images if row["scores"][score].get(key) is not None]
-        rows.sort(key=lambda row, key=key: -float(row["scores"][score][key]))  # type: ignore[misc]
-        picked = [row for row in rows if row["index"] not in taken][:count]
+    for key, (reason, detail) in WORTH.items():
+        picked = [row for row in _by(tally, score, key) if row["index"] not in taken][:count]
         taken |= {row["index"] for row in picked}
         for row in picked:
             text = detail.format(score=score, value=row["scores"][score][key])
-            yield _example(run, row["index"], score, epistemic, reason, text, shelf)
+            yield _example(run, row, score, epistemic, reason, text, shelf)
+
+
+def telling(run: Run, tally: Tally, count: int) -> set[int]:
+    """Of a part of the images those that may be picked, whatever the other parts hold."""
+    score = _shown(run)
+    first, then = (_by(tally, score, key) for key in WORTH)
+    return {int(row["index"]) for row in (*first[:count], *then[: 2 * count])}
+
+
+def _shown(run: Run) -> str:
+    """The score that is shown."""
+    if "member_entropy" in run.scores and "mutual_information" in run.scores:
+        return "member_entropy"
+    return "entropy" if "entropy" in run.scores else next(iter(run.scores))
+
+
+def _by(tally: Tally, score: str, key: str) -> list[Row]:
+    """The rows that have a figure, the largest first; of equals the first image."""
+    rows = [row for row in tally.images if row["scores"][score].get(key) is not None]
+    return sorted(rows, key=lambda row: (-float(row["scores"][score][key]), int(row["index"])))
 
 
 def _epistemic(run: Run, shown: str) -> str | None:
@@ -54,20 +73,21 @@ def _epistemic(run: Run, shown: str) -> str | None:
 
 def _example(
     run: Run,
-    index: int,
+    row: Row,
     score: str,
     epistemic: str | None,
     reason: str,
     detail: str,
     shelf: Shelf | None,
 ) -> Example:
+    index = int(row["index"])
     sample = run.dataset[index]
     wanted = [score] if epistemic is None else [score, epistemic]
     looked = shelf.get(index) if shelf and index in shelf else _look(run, sample, wanted)
     maps = {name: looked.maps[name] for name in wanted}
     doubt, *other = (values.cpu().numpy().astype(np.float32) for values in maps.values())
     return Example(
-        name=sample.name,
+        name=row["image"],
         reason=reason,
         detail=detail,
         image=in_colour(sample.image),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from doubtmap.datasets.dataset import ComponentSizes
-from doubtmap.datasets.fingerprints import about_files
 from doubtmap.engine.run import Run
 from doubtmap.evaluation.components import ComponentTally
 from doubtmap.evaluation.results import Results
@@ -97,8 +96,9 @@ def summarise(
     measured: dict[str, Measured],
     components: dict[str, ComponentTally],
     sizes: ComponentSizes,
+    files: Mapping[str, Any],
 ) -> Results:
-    """Figures and curves from the sums."""
+    """Figures and curves from the sums; `files` is what is said of the data set's."""
     names = run.segmenter.class_names
     scores = {name: one.figures for name, one in measured.items()}
     for name, figures in scores.items():
@@ -108,8 +108,6 @@ def summarise(
             blank = component_figures(found.components, found.replicates)
             blank |= {"threshold": found.threshold, "threshold_mode": found.mode}
         figures["unknown"] |= blank
-    if run.matching is None:  # a resumed run that had seen all images
-        run.predict(run.dataset[tally.images[0]["index"]])
     labelled = sorted({c for c in run.matching.targets if c >= 0} if run.matching else set())
     right, wrong, known_only, unknown = (int(count) for count in tally.kinds)
     known = right + wrong + known_only
@@ -123,7 +121,7 @@ def summarise(
             "images": len(tally.images),
             "images_with_both": with_both(tally),
             "pixels": {"known": known, "unknown": unknown, "void": tally.void},
-            **about_files(run.dataset),
+            **files,
         },
         "segmentation": segmentation_figures(tally, names, labelled),
         "calibration": calibration_figures(tally),

@@ -21,7 +21,8 @@ from doubtmap.datasets.fingerprints import sample_marks
 from doubtmap.engine.journal import claim
 from doubtmap.engine.settings import data_settings, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
-from doubtmap.evaluation.evaluate import PLAIN, Options, evaluate
+from doubtmap.evaluation.asking import PLAIN, Options
+from doubtmap.evaluation.evaluate import evaluate
 from doubtmap.evaluation.results import Results
 from doubtmap.files import alone, write_atomically, writing_to
 from doubtmap.files.resuming import hold_samples

@@ -8,7 +8,8 @@ go on: observations are journaled first, and replayed exactly.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sized
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -32,10 +33,10 @@ from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
 from doubtmap.metrics.histogram import Bins, keyed
 from doubtmap.metrics.patches import patch_accuracy, patch_scores
-from doubtmap.metrics.reliability import ReliabilitySums
+from doubtmap.metrics.reliability import ONCE, ReliabilitySums
 from doubtmap.prediction import Prediction
 
-VERSION = 3
+VERSION = 4
 """Of the observations and sums as a journal holds them: a run goes on only with its own."""
 
 RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)
@@ -43,6 +44,9 @@ RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)
 
 
 PATCH = 4
+
+EXACT = float(1 << 24)
+"""Steps of a Brier score between 0 and 1: float64 sums of half a thousand million are exact."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +130,8 @@ def _observe_classes(
     brier = brier_score(prediction.logits, label.clamp_min(0)[None])[0]
     arrays = {f"reliability/{name}": array for name, array in sums.state().items()}
     arrays |= {"confusion": confusion.counts, "doubt": doubt, "wrong": wrong.astype(np.uint8)}
-    arrays["brier"] = _numpy(brier[valid].float())
+    # In steps whose sums are exact, whatever their order.
+    arrays["brier"] = _numpy((brier[valid].double() * EXACT).round_().div_(EXACT).float())
     whole, accurate = patch_accuracy((classes == label)[None], valid[None], PATCH)
     arrays["accurate"] = _numpy(accurate[whole].to(torch.uint8))
     for score, values in maps.items():
@@ -169,8 +174,27 @@ class ScoreTally:
         self.patches = Patches(bins=PATCH_BINS)
         self.replicates = BootstrapHistogram(replicates, channels=4)
         self.patch_replicates = BootstrapHistogram(replicates, channels=2)
-        self.claim = None if bins is None else BinaryReliability.empty(bins)
+        self.bins = bins
+        self.claim_sums = BootstrapSums(1)
         self.claim_replicates = BootstrapSums(replicates)
+
+    @property
+    def claim(self) -> BinaryReliability | None:
+        """Of a score that claims to be a probability: how often it came true."""
+        if self.bins is None:
+            return None
+        sums = BinaryReliability.empty(self.bins).state()
+        return BinaryReliability(**(sums | next(self.claim_sums.each())))
+
+    def absorb(self, other: ScoreTally) -> None:
+        """Add what another has summed."""
+        self.pixels.absorb(other.pixels)
+        self.errors.absorb(other.errors)
+        self.patches.histogram.absorb(other.patches.histogram)
+        self.replicates.absorb(other.replicates)
+        self.patch_replicates.absorb(other.patch_replicates)
+        self.claim_sums.absorb(other.claim_sums)
+        self.claim_replicates.absorb(other.claim_replicates)
 
     def take(self, name: str, arrays: dict[str, Array], brier: Array | None, weights: Array) -> Row:
         """Take an image; returns its own figures. `brier` is of all its pixels, or None."""
@@ -184,19 +208,19 @@ class ScoreTally:
             patches.add(arrays[f"patch/{name}"], arrays["accurate"])
             self.patches.histogram.absorb(patches.histogram)
             self.patch_replicates.add(patches.histogram, weights)
-        if self.claim is not None:
-            self.claim += self._claimed(values, kind, weights)
+        if self.bins is not None:
+            self._claimed(values, kind, weights)
         self.errors.absorb(image)
         self.replicates.add(image, weights)
         return image_figures(image.view(), values, kind)
 
-    def _claimed(self, values: Array, kind: Array, weights: Array) -> BinaryReliability:
-        """An image's probabilities of wrong, and how often they came true."""
-        assert self.claim is not None
-        image = BinaryReliability.empty(len(self.claim.confidence))
+    def _claimed(self, values: Array, kind: Array, weights: Array) -> None:
+        """Take an image's probabilities of wrong, and how often they came true."""
+        assert self.bins is not None
+        image = BinaryReliability.empty(self.bins)
         image.update(values, kind == WRONG, kind <= WRONG)
+        self.claim_sums.add(image.state(), ONCE)
         self.claim_replicates.add(image.state(), weights)
-        return image
 
     def state(self) -> State:
         """The sums as named arrays."""
@@ -206,25 +230,30 @@ class ScoreTally:
             patches=self.patches.state(),
             replicates=self.replicates.state(),
             patch_replicates=self.patch_replicates.state(),
-            claim={} if self.claim is None else self.claim.state(),
+            claim=self.claim_sums.state(),
             claim_replicates=self.claim_replicates.state(),
         )
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
-        """The sums whose `state()` this was."""
-        tally = cls(1)
+    def from_state(cls, state: State, bins: int | None = None) -> Self:
+        """The sums whose `state()` this was, with the bins of a claim."""
+        tally = cls(1, bins)
         tally.pixels = Histogram.from_state(sub_state(state, "pixels"))
         tally.errors = Histogram.from_state(sub_state(state, "errors"))
         tally.patches = Patches.from_state(sub_state(state, "patches"))
         tally.replicates = BootstrapHistogram.from_state(sub_state(state, "replicates"))
         tally.patch_replicates = BootstrapHistogram.from_state(sub_state(state, "patch_replicates"))
-        if claim := sub_state(state, "claim"):
-            tally.claim = BinaryReliability(**{name: sums.copy() for name, sums in claim.items()})
+        tally.claim_sums = BootstrapSums.from_state(sub_state(state, "claim"), 1)
         tally.claim_replicates = BootstrapSums.from_state(
             sub_state(state, "claim_replicates"), tally.replicates.replicates
         )
         return tally
+
+
+def threads_for(scores: Sized) -> ThreadPoolExecutor:
+    """As many as PyTorch has and one more, at most one a score: scores share no sums."""
+    threads = max(1, min(len(scores), torch.get_num_threads() + 1))
+    return ThreadPoolExecutor(threads, thread_name_prefix="doubtmap-scores")
 
 
 class Tally:
@@ -258,8 +287,8 @@ class Tally:
         self.void = 0
         self.images: list[Row] = []
 
-    def take(self, seen: Observation) -> None:
-        """Take an image into all sums."""
+    def take(self, seen: Observation, each: Callable[..., Iterable[Row]] = map) -> None:
+        """Take an image into all sums; `each` maps over the scores, which share none."""
         arrays, meta = seen.arrays, seen.meta
         weights = self.weights(meta["index"])
         self.kinds += np.bincount(arrays["kind"], minlength=4)
@@ -271,22 +300,41 @@ class Tally:
         if "brier" in arrays:
             brier = np.zeros(len(arrays["kind"]))
             brier[arrays["kind"] <= WRONG] = arrays["brier"]
-        row["scores"] = {
-            name: score.take(name, arrays, brier, weights) for name, score in self.scores.items()
-        }
+        names = list(self.scores)
+        rows = each(lambda name: self.scores[name].take(name, arrays, brier, weights), names)
+        row["scores"] = dict(zip(names, rows))
         self.images.append(row)
+
+    def absorb(self, other: Tally) -> None:
+        """Add what another has summed over other images: the same as to have taken these."""
+        self.kinds += other.kinds
+        self.void += other.void
+        self.images.extend(other.images)
+        self.brier.absorb(other.brier)
+        self.segmentation.absorb(other.segmentation)
+        for name, score in self.scores.items():
+            score.absorb(other.scores[name])
+        if other.confusion is not None and other.reliability is not None:
+            confusion, reliability = self._of_classes(len(other.confusion.counts))
+            self.confusion = confusion + other.confusion
+            reliability.absorb(other.reliability)
 
     def _take_classes(self, arrays: dict[str, Array], weights: Array) -> Row:
         confusion = Confusion(arrays["confusion"])
         sums = ReliabilitySums(**sub_state(arrays, "reliability"))
-        if self.confusion is None or self.reliability is None:
-            self.confusion = Confusion.empty(len(confusion.counts))
-            self.reliability = Reliability(len(confusion.counts), self.bins)
-        self.confusion += confusion
-        self.reliability.add(sums, arrays["doubt"], arrays["wrong"])
+        before, reliability = self._of_classes(len(confusion.counts))
+        self.confusion = before + confusion
+        reliability.add(sums, arrays["doubt"], arrays["wrong"])
         self.brier.update(arrays["brier"], more=(1, arrays["brier"].astype(np.float64)))
         self.segmentation.add({"counts": confusion.counts} | sums.state(), weights)
         return {"miou": confusion.miou, "accuracy": confusion.accuracy, "ece": sums.ece}
+
+    def _of_classes(self, count: int) -> tuple[Confusion, Reliability]:
+        """The sums that need labels that are classes, made where there are none yet."""
+        if self.confusion is None or self.reliability is None:
+            self.confusion = Confusion.empty(count)
+            self.reliability = Reliability(count, self.bins)
+        return self.confusion, self.reliability
 
     def state(self) -> State:
         """The sums as named arrays."""
@@ -304,6 +352,7 @@ class Tally:
             "seed": self.weights.seed,
             "bins": self.bins,
             "scores": list(self.scores),
+            "claims": [name for name, score in self.scores.items() if score.bins is not None],
             "void": self.void,
             "images": self.images,
         }
@@ -315,7 +364,8 @@ class Tally:
     def from_state(cls, state: State) -> Self:
         """The sums whose `state()` this was."""
         settings = json.loads(state["settings"].tobytes())
-        tally = cls(settings["scores"], settings["replicates"], settings["seed"], settings["bins"])
+        own = ("scores", "replicates", "seed", "bins", "claims")
+        tally = cls(*(settings[key] for key in own))
         tally.void, tally.images = settings["void"], settings["images"]
         tally.kinds = state["kinds"].copy()
         tally.brier = Histogram.from_state(sub_state(state, "brier"))
@@ -323,7 +373,8 @@ class Tally:
             sub_state(state, "segmentation"), settings["replicates"]
         )
         for name in tally.scores:
-            tally.scores[name] = ScoreTally.from_state(sub_state(state, f"score/{name}"))
+            bins = tally.scores[name].bins
+            tally.scores[name] = ScoreTally.from_state(sub_state(state, f"score/{name}"), bins)
         if "confusion/counts" in state:
             tally.confusion = Confusion(state["confusion/counts"].copy())
             tally.reliability = Reliability.from_state(sub_state(state, "reliability"))

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import IO, ParamSpec, TypeVar
 
 from doubtmap.errors import DataError, UsageError
 
@@ -71,6 +71,13 @@ def alone(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return run
+
+
+def wait_for(file: IO[bytes]) -> None:
+    """Wait until no other process has a file that is open here, as one that is about to end."""
+    if fcntl is not None:
+        with suppress(OSError):  # a disk that knows no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _locked(place: Path, said: Path) -> int:

@@ -10,16 +10,21 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
+from doubtmap.datasets.patterns import IMAGE_SUFFIXES
 from doubtmap.errors import DataError, UsageError
 
 SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"),
     ".ogv",
 )
+WEB = ("http", "https")
+OF_IMAGES = {f".{suffix}" for suffix in (*IMAGE_SUFFIXES, "vrt", "nii", "gz")}
+"""Of what web addresses name that is no film."""
 CODECS = ("libx264", "libopenh264", "mpeg4")
 """That films are written with: the first that is there."""
 AHEAD = 4
@@ -43,10 +48,14 @@ class Frame:
 
 def is_film(name: str) -> bool:
     """Whether a name is that of a film, a stream (`rtsp://...`) or a camera (`/dev/video0`)."""
+    scheme = name.partition("://")[0]
+    if scheme in WEB:
+        suffix = Path(urlsplit(name).path).suffix.lower()
+        return suffix not in OF_IMAGES
     return (
         Path(name).suffix.lower() in SUFFIXES
         or name.startswith("/dev/video")
-        or name.partition("://")[0] in ("rtsp", "rtmp", "udp", "srt", "http", "https", "tcp")
+        or scheme in ("rtsp", "rtmp", "udp", "srt", "tcp")
     )
 
 

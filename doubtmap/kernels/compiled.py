@@ -22,7 +22,7 @@ from doubtmap.kernels.resizing import neighbours
 
 _SCORES = ("max_softmax", "margin", "entropy", "max_logit", "energy")
 _MAPS = (*_SCORES, "divergence", "log_norm")
-BUILD = 2
+BUILD = 3
 """`BUILD` of pixels.h: a library with another number was compiled from other sources."""
 _STATISTICS, _NORM, _WEIGHT, _SHARES = range(4)
 _SMALL = 1 << 15
@@ -215,6 +215,13 @@ def keys(values: NDArray[np.float32], found: NDArray[np.uint32], pages: NDArray[
     return bad
 
 
+def means(values: NDArray[np.float32], size: int, whole: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Means of those squares of a map `(H, W)` that are `whole`, `(H // size, W // size)`."""
+    found = np.empty(whole.size, np.float32)
+    count = _library().doubtmap_means(_at(values), *values.shape, size, _at(whole), _at(found))
+    return found[:count]
+
+
 def count(
     table: SumsTable,
     found: NDArray[np.uint32],
@@ -376,6 +383,7 @@ def _declare_sums(library: ctypes.CDLL) -> None:
             *(table, pointer, number, number, pointer, number),
             *(ctypes.c_double, pointer, number),
         ),
+        "means": (pointer, number, number, number, pointer, pointer),
         "absorb": (table, table, number),
         "held": (table, pointer, number, pointer, pointer, pointer),
         "curves": (

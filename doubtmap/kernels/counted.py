@@ -56,6 +56,27 @@ def keys_of(values: Array) -> Keys:
     return Keys(keys, np.flatnonzero(seen), infinite)
 
 
+def means(values: Array, size: int, whole: Array) -> Array:
+    """Mean of each square of a map that is `whole`, in float32.
+
+    Args:
+        values: `(H, W)` float32.
+        size: of the squares, in pixels.
+        whole: `(H // size, W // size)` bool.
+
+    Returns:
+        `(n,)` float32, in reading order.
+    """
+    if _compiled() and whole.size:
+        arrays = np.ascontiguousarray(values), size, np.ascontiguousarray(whole)
+        return compiled.means(*arrays)
+    rows, columns = whole.shape
+    inside = values[: rows * size, : columns * size].reshape(rows, size, columns, size)
+    squares = inside.transpose(0, 2, 1, 3).reshape(rows, columns, size * size)
+    sums = np.cumsum(squares, -1, dtype=np.float32)[whole, -1]  # one after the other
+    return np.asarray(sums / np.float32(size * size))
+
+
 @dataclass(eq=False)
 class Table:
     """Sums by bin, for the blocks that hold anything.
@@ -176,6 +197,9 @@ class Table:
         coarse, steps = Table(level, self.channels), self.level - level
         coarse.add_pages(self.pages)
         if not self.used:
+            return coarse
+        if steps <= self.block and _compiled():
+            coarse.absorb(self)
             return coarse
         wide = steps + coarse.block
         finer = self.numbers()

@@ -258,6 +258,22 @@ EXPORT void doubtmap_bins(const float *p, int64_t count, int64_t n, const int32_
     }
 }
 
+/* means[y][x] of the whole squares of a map (rows, columns), `size` pixels wide, in float32 as
+ * PyTorch's average pooling has them, where `whole` says so; one after the other. Their number. */
+EXPORT int64_t doubtmap_means(const float *map, int64_t rows, int64_t columns, int64_t size,
+                              const uint8_t *whole, float *means) {
+    int64_t found = 0;
+    for (int64_t y = 0; y + size <= rows; y += size)
+        for (int64_t x = 0; x + size <= columns; x += size) {
+            if (!*whole++) continue;
+            float sum = 0.0f;
+            for (int64_t row = y; row < y + size; row++)
+                for (int64_t at = x; at < x + size; at++) sum += map[row * columns + at];
+            means[found++] = sum / (float)(size * size);
+        }
+    return found;
+}
+
 static int32_t root(int32_t *parent, int32_t label) {
     while (parent[label] != label) {
         parent[label] = parent[parent[label]];

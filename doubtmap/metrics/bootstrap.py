@@ -37,24 +37,49 @@ class Weights:
         return generator.poisson(1.0, self.replicates).astype(np.float64)
 
 
+STEPS = float(1 << 44)
+"""Into how many steps of 1 an image's fractions are rounded."""
+
+
 class BootstrapSums:
-    """The replicates of named sums: `state[name]` with a leading axis R."""
+    """The replicates of named sums: `state[name]` with a leading axis R.
+
+    Whole numbers and fractions, these in steps of `2 ** -44`, are summed apart, both without
+    rounding up to 9e15: the sums do not depend on the order of the images, nor on how they were
+    parted, to the last bit.
+    """
 
     def __init__(self, replicates: int) -> None:
         self.replicates = replicates
-        self.sums: State = {}
+        self._whole: State = {}
+        self._steps: State = {}
 
     def add(self, state: State, weights: Array) -> None:
         """Add one image's sums."""
         for name, array in state.items():
-            if name not in self.sums:
-                self.sums[name] = np.zeros((self.replicates, *array.shape))
-            self.sums[name] += weights.reshape(-1, *[1] * array.ndim) * array
+            whole = np.floor(array)
+            steps = np.rint((array - whole) * STEPS)
+            by_image = weights.reshape(-1, *[1] * array.ndim)
+            self._add(name, by_image * whole, by_image * steps if steps.any() else None)
+
+    def absorb(self, other: BootstrapSums) -> None:
+        """Add what another has summed."""
+        for name, whole in other._whole.items():
+            self._add(name, whole, other._steps.get(name))
+
+    @property
+    def sums(self) -> State:
+        """The sums by name, `(R, ...)`."""
+        return {
+            name: whole + self._steps[name] / STEPS if name in self._steps else whole
+            for name, whole in self._whole.items()
+        }
 
     def each(self) -> Iterator[State]:
         """The sums of every replicate."""
+        sums = self.sums
         for replicate in range(self.replicates):
-            yield {name: array[replicate] for name, array in self.sums.items()}
+            yield {name: array[replicate] for name, array in sums.items()}
 
     def figures(self, figure: Callable[[State], float]) -> Array:
         """`(R,)`: a figure of every replicate."""
@@ -62,14 +87,25 @@ class BootstrapSums:
 
     def state(self) -> State:
         """The sums as named arrays."""
-        return dict(self.sums)
+        steps = {f"{name}.steps": array for name, array in self._steps.items()}
+        return dict(self._whole) | steps
 
     @classmethod
     def from_state(cls, state: State, replicates: int) -> Self:
         """The replicates whose `state()` this was."""
         bootstrap = cls(replicates)
-        bootstrap.sums = {name: array.copy() for name, array in state.items()}
+        for name, array in state.items():
+            into = bootstrap._steps if name.endswith(".steps") else bootstrap._whole
+            into[name.removesuffix(".steps")] = array.copy()
         return bootstrap
+
+    def _add(self, name: str, whole: Array, steps: Array | None) -> None:
+        self._whole[name] = self._whole[name] + whole if name in self._whole else whole.copy()
+        if steps is not None:
+            steps = self._steps[name] + steps if name in self._steps else steps.copy()
+            carried = np.floor(steps / STEPS)
+            self._whole[name] += carried
+            self._steps[name] = steps - carried * STEPS
 
 
 class BootstrapHistogram:
@@ -100,6 +136,20 @@ class BootstrapHistogram:
         self._waiting.append((coarse, weights))
         if len(self._waiting) == self.TOGETHER:
             self._settle()
+
+    def absorb(self, other: BootstrapHistogram) -> None:
+        """Add what another has summed."""
+        self._settle()
+        other._settle()
+        levels = self.total.level, other.total.level
+        self.total.absorb(other.total)
+        mine = _coarser(self._numbers, self._sums, levels[0] - self.total.level)
+        theirs = _coarser(other._numbers, other._sums, levels[1] - self.total.level)
+        numbers = np.union1d(mine[0], theirs[0])
+        sums = np.zeros((*self._sums.shape[:2], len(numbers)))
+        for held, counts in (mine, theirs):
+            sums[..., np.searchsorted(numbers, held)] += counts
+        self._numbers, self._sums = numbers, sums
 
     def figures(self, figure: Callable[[Bins], float | list[float]]) -> Array:
         """`(R,)` or `(R, k)`: figures of every replicate, from bins with counts `(channels, n)`."""
@@ -136,7 +186,7 @@ class BootstrapHistogram:
         for image, _ in self._waiting:
             self.total.absorb(image)
         level = self.total.level
-        self._coarsen(before - level)
+        self._numbers, self._sums = _coarser(self._numbers, self._sums, before - level)
         found = [image.numbered(level) for image, _ in self._waiting]
         numbers = np.unique(np.concatenate([self._numbers, *(own for own, _ in found)]))
         counts = np.zeros((len(found), channels, len(numbers)))
@@ -148,11 +198,13 @@ class BootstrapHistogram:
         self._numbers, self._sums = numbers, sums
         self._waiting.clear()
 
-    def _coarsen(self, steps: int) -> None:
-        """Sum bins that have become one."""
-        if steps and len(self._numbers):
-            self._numbers, first = np.unique(self._numbers >> steps, return_index=True)
-            self._sums = np.add.reduceat(self._sums, first, axis=-1)
+
+def _coarser(numbers: Array, sums: Array, steps: int) -> tuple[Array, Array]:
+    """Sum bins that have become one."""
+    if not steps or not len(numbers):
+        return numbers, sums
+    numbers, first = np.unique(numbers >> steps, return_index=True)
+    return numbers, np.add.reduceat(sums, first, axis=-1)
 
 
 def interval(

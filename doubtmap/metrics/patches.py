@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.errors import UsageError
-from doubtmap.metrics.accumulator import Array, State
+from doubtmap.kernels.counted import means
+from doubtmap.metrics.accumulator import Array, State, to_numpy
 from doubtmap.metrics.histogram import Histogram
 
 INACCURATE, ACCURATE = 0, 1
@@ -196,7 +197,8 @@ def patch_accuracy(right: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Ten
 
 def patch_scores(score: Tensor, whole: Tensor, size: int) -> Array:
     """Mean score of the patches that `patch_accuracy` calls whole, `(n,)` float32."""
-    return np.asarray(_means(score, size)[whole].float().cpu().numpy())
+    maps = zip(to_numpy(score.float()), to_numpy(whole))
+    return np.concatenate([means(own, size, those) for own, those in maps])
 
 
 def _means(maps: Tensor, size: int) -> Tensor:

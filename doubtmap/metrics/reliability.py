@@ -17,7 +17,10 @@ from doubtmap.errors import DataError, UsageError
 from doubtmap.kernels import at_least_float32
 from doubtmap.kernels.counted import binned
 from doubtmap.metrics.accumulator import Array, ArrayLike, State, Sums, same_shape, to_numpy
+from doubtmap.metrics.bootstrap import BootstrapSums
 from doubtmap.metrics.histogram import Histogram, keyed
+
+ONCE = np.ones(1)
 
 
 @dataclass
@@ -98,9 +101,15 @@ class Reliability:
     """
 
     def __init__(self, classes: int, bins: int = 15) -> None:
-        self.sums = ReliabilitySums.empty(classes, bins)
+        self._sums = BootstrapSums(1)
+        self._sums.add(ReliabilitySums.empty(classes, bins).state(), ONCE)
         self.doubts = Histogram(shape=(3,))
         """Of 1 - confidence: right pixels, wrong pixels, sum of 1 - confidence."""
+
+    @property
+    def sums(self) -> ReliabilitySums:
+        """The sums of all frames, whatever their order was."""
+        return ReliabilitySums(**next(self._sums.each()))
 
     def update(
         self,
@@ -151,13 +160,19 @@ class Reliability:
     def add(self, sums: ReliabilitySums, doubt: Array, wrong: Array) -> None:
         """Take a frame, as `measure` returns it."""
         keys = keyed(doubt)
-        self.sums += sums
+        self._sums.add(sums.state(), ONCE)
         self.doubts.update(keys, wrong, more=(2, doubt.astype(np.float64)))
 
     def __add__(self, other: Self) -> Self:
         total = type(self)(*self.sums.classwise.shape[:2])
-        total.sums, total.doubts = self.sums + other.sums, self.doubts + other.doubts
+        for one in (self, other):
+            total.absorb(one)
         return total
+
+    def absorb(self, other: Reliability) -> None:
+        """Add what another has summed."""
+        self._sums.absorb(other._sums)
+        self.doubts.absorb(other.doubts)
 
     @property
     def ece(self) -> float:
@@ -202,14 +217,14 @@ class Reliability:
     def state(self) -> State:
         """The sums as named arrays."""
         fine = {f"doubts.{name}": array for name, array in self.doubts.state().items()}
-        return self.sums.state() | fine
+        return self._sums.state() | fine
 
     @classmethod
     def from_state(cls, state: State) -> Self:
         """The accumulator whose `state()` this was."""
-        reliability = cls(*state["classwise"].shape[:2])
-        names = reliability.sums.state()
-        reliability.sums = ReliabilitySums(**{name: state[name].copy() for name in names})
+        reliability = cls(*state["classwise"].shape[1:3])
+        plain = {name: array for name, array in state.items() if not name.startswith("doubts.")}
+        reliability._sums = BootstrapSums.from_state(plain, 1)
         fine = {n.removeprefix("doubts."): a for n, a in state.items() if n.startswith("doubts.")}
         reliability.doubts = Histogram.from_state(fine)
         return reliability

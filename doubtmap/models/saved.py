@@ -1,12 +1,15 @@
 """`saved:FOLDER`: predictions that any other framework wrote, one file for each image.
 
 They give every score that needs logits only, the figures, calibration and decisions. A file belongs
-to the image of its name: `a/b.png` to `b.npz`, `b.npy`, `b.safetensors` or `b.tif`.
+to the image of its name: `a/b.png` to `b.npz`, `b.npy`, `b.safetensors` or `b.tif`. To slices of a
+volume, `b_slice012`, belongs what was saved of the whole: `b.npz` of `(C, slices, rows, columns)`,
+as nnU-Net has it, or, where only that fits, `(C, columns, rows, slices)` as nibabel has it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,6 +28,11 @@ KEYS = ("logits", "probabilities", "softmax", "arr_0")
 """Names under which files of several arrays hold the scores; nnU-Net says `probabilities`."""
 INSTALL_TIFF = "pip install rasterio"
 LEVEL_LOST = "the saved predictions are probabilities, whose free energy is 0 everywhere"
+
+
+SLICE = re.compile(r"(?P<case>.+)_slice(?P<at>[0-9]+)")
+"""Names of slices of volumes."""
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 
 class NoNameError(UsageError):
@@ -61,6 +69,7 @@ class SavedPredictions:
         self._files = _by_stem(folder, found)
         self._names = tuple(classes) if classes is not None else _names(folder)
         self._form: Form | None = None
+        self._held: dict[Path, Array] = {}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -100,8 +109,10 @@ class SavedPredictions:
             ModelError: for numbers that could be several things.
         """
         size = (images.shape[-2], images.shape[-1])
-        path = self._file(images)
-        scores = _scores(path, size, len(self._names) or None)
+        path, at = self._file(images)
+        array = self._array(path)
+        array = array if at is None else _cut(path, array, at, size)
+        scores = _scores(path, array, size, len(self._names) or None)
         if self._form is None:
             self._form = self._told(path, scores)
         probabilities = self._form.kind in ("softmax", "log_softmax")
@@ -113,7 +124,17 @@ class SavedPredictions:
             energy_missing=LEVEL_LOST if probabilities else "",
         )
 
-    def _file(self, images: Tensor) -> Path:
+    def _array(self, path: Path) -> Array:
+        """What a file holds; of volumes the last is held."""
+        if path not in self._held:
+            array = _read(path)
+            if array.ndim < 4:
+                return array
+            self._held = {path: array}
+        return self._held[path]
+
+    def _file(self, images: Tensor) -> tuple[Path, int | None]:
+        """The file, and the slice of a volume that is looked at."""
         name = Path(shown()).name
         if not name or len(images) != 1:
             raise NoNameError(
@@ -123,7 +144,10 @@ class SavedPredictions:
             )
         for stem in (name, Path(name).stem, Path(name).stem.removesuffix("_0000")):
             if stem in self._files:
-                return self._files[stem]
+                return self._files[stem], None
+        volume = SLICE.fullmatch(name)
+        if volume is not None and volume["case"] in self._files:
+            return self._files[volume["case"]], int(volume["at"])
         raise DataError(
             f"expected a saved prediction for {name} in {self.folder}, found none. Save one under "
             "this name, or leave the image out."
@@ -155,14 +179,32 @@ def _by_stem(folder: Path, found: Sequence[Path]) -> dict[str, Path]:
     return files
 
 
-def _scores(path: Path, size: tuple[int, int], classes: int | None) -> Tensor:
-    """`(1, C, h, w)` of a file, on a grid that is the image stretched."""
+def _read(path: Path) -> Array:
     try:
-        array = READERS[path.suffix.lower()](path)
+        return READERS[path.suffix.lower()](path)
     except ModelError:
         raise
     except Exception as error:  # whatever a reader makes of a damaged file
         raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
+
+
+def _cut(path: Path, volume: Array, at: int, size: tuple[int, int]) -> Array:
+    """`(C, H, W)` of a slice of a volume, whichever of its axes goes across slices."""
+    if volume.ndim == 4:
+        for turned in (False, True):
+            for axis in (3, 2, 1) if turned else (1, 2, 3):
+                shape = [side for each, side in enumerate(volume.shape) if each not in (0, axis)]
+                if tuple(shape[::-1] if turned else shape) == size and at < volume.shape[axis]:
+                    found: Array = np.take(volume, at, axis)
+                    return found.swapaxes(1, 2) if turned else found
+    raise DataError(
+        f"{path}: expected scores (C, slices, {size[0]}, {size[1]}) of more than {at} slices, got "
+        f"{volume.shape}. Save the whole volume as the network saw it."
+    )
+
+
+def _scores(path: Path, array: Array, size: tuple[int, int], classes: int | None) -> Tensor:
+    """`(1, C, h, w)` of a file, on a grid that is the image stretched."""
     x = torch.from_numpy(np.ascontiguousarray(array))
     x = x.float() if not x.is_floating_point() else x
     for axis in (0, 1):
@@ -179,26 +221,26 @@ def _scores(path: Path, size: tuple[int, int], classes: int | None) -> Tensor:
     return x[None]
 
 
-def _npz(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def _npz(path: Path) -> Array:
     with np.load(path, allow_pickle=False) as archive:
         name = next((key for key in KEYS if key in archive), archive.files[0])
-        found: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = archive[name]
+        found: Array = archive[name]
         return found
 
 
-def _npy(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    found: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = np.load(path, allow_pickle=False)
+def _npy(path: Path) -> Array:
+    found: Array = np.load(path, allow_pickle=False)
     return found
 
 
-def _safetensors(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def _safetensors(path: Path) -> Array:
     tensors = load(path.read_bytes())
     name = next((key for key in KEYS if key in tensors), next(iter(tensors)))
-    found: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = tensors[name].float().numpy()
+    found: Array = tensors[name].float().numpy()
     return found
 
 
-def _tiff(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def _tiff(path: Path) -> Array:
     try:
         import rasterio
     except ImportError as error:
@@ -207,11 +249,11 @@ def _tiff(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
             f"{INSTALL_TIFF}."
         ) from error
     with rasterio.open(path) as opened:
-        found: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = opened.read()
+        found: Array = opened.read()
         return found
 
 
-READERS: dict[str, Callable[[Path], np.ndarray[tuple[int, ...], np.dtype[np.generic]]]] = {
+READERS: dict[str, Callable[[Path], Array]] = {
     ".npz": _npz,
     ".npy": _npy,
     ".safetensors": _safetensors,

@@ -7,8 +7,8 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Map:
 
     Args:
         places: from pixels to the map's coordinates, for each image that has them.
+        own: from pixels to the images' own coordinates, whose reference system is known.
         crs: None for longitude and latitude as RFC 7946 wants them, else the reference system.
         notes: what a reader of the file, or who misses it, should know.
     """
@@ -47,6 +48,7 @@ class Map:
     places: dict[Path, ToMap]
     crs: str | None = None
     notes: tuple[str, ...] = ()
+    own: Mapping[Path, Georeference] = field(default_factory=dict)
 
 
 def plan_map(found: dict[Path, Georeference], images: int, crs: str | None = None) -> Map:
@@ -81,7 +83,7 @@ def plan_map(found: dict[Path, Georeference], images: int, crs: str | None = Non
             turn = turns[place.crs or ""]
             assert turn is not None
             check_degrees(turn(corners(place)), str(path), str(place.crs))
-        return Map(places, None, tuple(notes))
+        return Map(places, None, tuple(notes), known)
     lacking = sorted(system for system, turn in turns.items() if turn is None)
     if len(systems) > 1:
         raise UsageError(
@@ -92,7 +94,8 @@ def plan_map(found: dict[Path, Georeference], images: int, crs: str | None = Non
         f"GeoJSON: the coordinates are those of {lacking[0]}, which RFC 7946 does not provide for; "
         f"for longitude and latitude: {INSTALL}."
     )
-    return Map(dict(known), lacking[0], tuple(notes))
+    notes.append(f"Areas in square metres are missing: {INSTALL}.")
+    return Map(dict(known), lacking[0], tuple(notes), known)
 
 
 def _named(

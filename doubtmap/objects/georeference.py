@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ import numpy as np
 from PIL import Image
 
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files.afar import is_afar
 from doubtmap.metrics.accumulator import Array
+from doubtmap.objects.polygons import Polygon
+from doubtmap.scenes.rasters import lies_at
 
 SCALE, TIEPOINTS, TRANSFORMATION, GEO_KEYS, ORIENTATION = 33550, 33922, 34264, 34735, 274
 """TIFF tags."""
@@ -83,11 +86,11 @@ def read_georeference(path: Path) -> Georeference | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata that does not matter here
-            with Image.open(path) as image:
+            with path.open("rb") as file, Image.open(file) as image:
                 size = (image.height, image.width)
                 tags = dict(getattr(image, "tag_v2", {}))
                 orientation = tags.get(ORIENTATION) or image.getexif().get(ORIENTATION, 1)
-    except DAMAGE:
+    except (*DAMAGE, DataError):
         return None
     world = _world_file(path)
     if TRANSFORMATION in tags or (SCALE in tags and TIEPOINTS in tags):
@@ -103,6 +106,33 @@ def read_georeference(path: Path) -> Georeference | None:
             f"{orientation}. Turn its pixels, or remove that tag."
         )
     return _checked(found, path)
+
+
+def place_of(path: Path) -> Georeference | None:
+    """Where an image lies, as its tags or a world file say, else as rasterio does.
+
+    By rasterio come ground control points, by the affine map that fits them best, and reference
+    systems without a code. Files afar are asked by rasterio first, which reads no more than tags.
+
+    Raises:
+        DataError: see `read_georeference`.
+    """
+    far = is_afar(path)
+    found = None if far else read_georeference(path)
+    if found is not None and found.crs is not None:
+        return found
+    said = lies_at(path)
+    if said is not None and (said[1].startswith("EPSG:") or _has_pyproj()):
+        return _checked(Georeference(*said), path)
+    return read_georeference(path) if far else found
+
+
+def _has_pyproj() -> bool:
+    try:
+        import pyproj  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _from_tags(
@@ -156,6 +186,9 @@ def _crs(keys: Mapping[int, int]) -> str | None:
 
 
 def _world_file(path: Path) -> Path | None:
+    """Beside it; not looked for afar, where each question is a request."""
+    if is_afar(path):
+        return None
     suffix = path.suffix.lstrip(".")
     names = [f"{suffix[:1]}{suffix[-1:]}w", f"{suffix}w", "wld"] if suffix else ["wld"]
     for name in names:
@@ -249,6 +282,34 @@ def to_degrees(crs: str) -> Callable[[Array], Array] | None:
         return np.stack([np.asarray(longitude), np.asarray(latitude)], 1).astype(np.float64)
 
     return transformed
+
+
+def square_metres(shape: Sequence[Polygon], place: ToMap) -> float | None:
+    """The area of outlines on the ellipsoid of WGS84, with geodesics between their corners.
+
+    So it is the same whatever reference system the image has, also one that stretches areas.
+
+    Args:
+        shape: of one object.
+        place: from pixels to longitude and latitude.
+
+    Returns:
+        None without pyproj.
+
+    Reference:
+        Algorithms for geodesics (Karney, 2013), https://doi.org/10.1007/s00190-012-0578-z
+    """
+    try:
+        from pyproj import Geod
+    except ImportError:
+        return None
+    ellipsoid = Geod(ellps="WGS84")
+
+    def of(ring: Array) -> float:
+        area, _ = ellipsoid.polygon_area_perimeter(*place(ring[:-1]).T)
+        return abs(float(area))
+
+    return sum(of(polygon.outer) - sum(map(of, polygon.holes)) for polygon in shape)
 
 
 def check_degrees(points: Array, of: str, crs: str) -> None:

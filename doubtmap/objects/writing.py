@@ -2,7 +2,8 @@
 
 OUT/objects.json        COCO: images, annotations, and in `info` how all this was made
 OUT/objects.csv         one row for each object
-OUT/objects.geojson     the objects of georeferenced images
+OUT/objects.geojson     the objects of georeferenced images, in longitude and latitude
+OUT/objects.gpkg        the same in the images' own coordinates, where that is asked for
 OUT/overlay/NAME.png    each image with its objects
 """
 
@@ -17,10 +18,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from doubtmap.datasets.reading import Rendering, in_colour, none_left
 from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import bands_needed
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, cell, sweep, utf8, write_atomically
 from doubtmap.files.naming import outside, unique_names
 from doubtmap.objects import (
@@ -29,22 +33,58 @@ from doubtmap.objects import (
     UnknownObject,
     find_objects,
     outlines,
-    read_georeference,
     simplified,
 )
-from doubtmap.objects.coco import CATEGORY, Encoding, annotation, check_encoding
+from doubtmap.objects.coco import CATEGORY, annotation, check_encoding
 from doubtmap.objects.geojson import Map, feature, feature_collection, plan_map
+from doubtmap.objects.geopackage import Layer, check_library, multipolygon, write_geopackage
+from doubtmap.objects.georeference import place_of, square_metres
 from doubtmap.objects.overlay import write_object_picture
 from doubtmap.objects.simplify import check_tolerance
 from doubtmap.prediction import Score, Segmenter
+from doubtmap.scenes import is_georeferenced
+from doubtmap.scenes.rasters import RasterScene
 from doubtmap.scoring import ScoredImage, score_images
 from doubtmap.version import __version__
 
 COLUMNS = (
     *("image", "object", "score", "score_max", "left", "top", "width", "height", "area"),
-    *("share_of_image", "predicted_class", "predicted_share"),
+    *("share_of_image", "predicted_class", "predicted_share", "area_m2"),
 )
 """Of the CSV; `object` is the annotation's id in the JSON."""
+
+
+MAPS = ("geojson", "gpkg")
+"""Forms of what has a place on earth."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How objects are written.
+
+    Args:
+        simplify: tolerance of the outlines in pixels; 0: along the pixels' edges.
+        encoding: of the masks in the JSON, `polygon` (run lengths where there are holes) or `rle`.
+        crs: what the user says of georeferences that name no reference system.
+        to: forms of the map, of `MAPS`.
+
+    Raises:
+        UsageError: for what cannot be, or without the library that writes it.
+    """
+
+    simplify: float = 0.0
+    encoding: str = "polygon"
+    crs: str | None = None
+    to: tuple[str, ...] = ("geojson",)
+
+    def __post_init__(self) -> None:
+        check_tolerance(self.simplify)
+        check_encoding(self.encoding)
+        wrong = [form for form in self.to if form not in MAPS]
+        if wrong or not self.to:
+            raise UsageError(f"--to: expected {' or '.join(MAPS)}, got {', '.join(wrong)}.")
+        if "gpkg" in self.to:
+            check_library()
 
 
 @dataclass
@@ -54,7 +94,11 @@ class Found:
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     features: list[dict[str, Any]] = field(default_factory=list)
+    layers: dict[str, Layer] = field(default_factory=dict)
     rows: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+PLAIN = Form()
 
 
 @alone
@@ -65,9 +109,7 @@ def write_objects(
     rule: ObjectRule,
     out: Path,
     *,
-    simplify: float = 0.0,
-    encoding: str = "polygon",
-    crs: str | None = None,
+    form: Form = PLAIN,
     skip_bad: bool = False,
     range: tuple[float, float] | None = None,
     about: dict[str, Any] | None = None,
@@ -81,9 +123,7 @@ def write_objects(
         score: its name, and the score itself.
         rule: threshold, and which objects are kept.
         out: folder, made if it is not there.
-        simplify: tolerance of the outlines in pixels; 0: along the pixels' edges.
-        encoding: of the masks in the JSON, `polygon` (run lengths where there are holes) or `rle`.
-        crs: what the user says of georeferences that name no reference system.
+        form: how they are written.
         skip_bad: count images that cannot be read, and go on.
         range: values that are black and white in images of more than 8 bits; default: by the bits
             that all images of the run use.
@@ -98,11 +138,9 @@ def write_objects(
         DataError: for an image or a georeference that cannot be read, or a folder that cannot be
             written.
     """
-    check_tolerance(simplify)
-    masks = check_encoding(encoding)
     paths = outside(paths, out)
     skipped: dict[Path, str] | None = {} if skip_bad else None
-    earth = _earth(paths, crs, skipped)
+    earth = _earth(paths, form.crs, skipped)
     names, found = unique_names(paths), Found()
     sweep(out)
     sweep(out / "overlay")
@@ -110,16 +148,18 @@ def write_objects(
     known = Rendering(range, every=bands_needed(segmenter))
     seen = survey([(path, None) for path in todo], known)
     for scored in score_images(segmenter, todo, dict([score]), skipped, seen.rendering):
-        things = find_objects(scored.maps[score[0]], scored.prediction.classes[0], rule)
-        shapes = [simplified(outlines(thing.mask, thing.box[:2]), simplify) for thing in things]
-        _take(found, scored, things, shapes, earth, masks)
+        doubt = _with_data(scored, scored.maps[score[0]], seen.rendering)
+        things = find_objects(doubt, scored.prediction.classes[0], rule)
+        exact = [outlines(thing.mask, thing.box[:2]) for thing in things]
+        shapes = [simplified(shape, form.simplify) for shape in exact]
+        _take(found, scored, [*zip(things, exact, shapes)], earth, form)
         image = in_colour(scored.image)
         write_object_picture(out / "overlay" / f"{names[scored.path]}.png", image, things, shapes)
         if progress:
             progress("objects", len(found.images) + len(skipped or ()), len(paths))
     if not found.images:
         raise DataError(none_left(len(paths), skipped))
-    settings = {"simplify": simplify, "encoding": encoding, "crs": crs}
+    settings: dict[str, Any] = {**asdict(form)}
     settings |= {"range": seen.rendering.range, "notes": [*earth.notes, *seen.notes]}
     info = {
         "description": "Unknown objects",
@@ -132,7 +172,7 @@ def write_objects(
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
         **(about or {}),
     }
-    files = _write(found, info, earth, out)
+    files = _write(found, info, earth, out, form)
     counts = {image["file_name"]: image["objects"] for image in found.images}
     return {
         **{"images": len(counts), "objects": len(found.annotations), "per_image": counts},
@@ -146,7 +186,7 @@ def _earth(paths: Sequence[Path], crs: str | None, skipped: dict[Path, str] | No
     found = {}
     for path in paths:
         try:
-            place = read_georeference(path)
+            place = place_of(path)
         except DataError as error:
             if skipped is None:
                 raise
@@ -157,15 +197,23 @@ def _earth(paths: Sequence[Path], crs: str | None, skipped: dict[Path, str] | No
     return plan_map(found, len(paths) - len(skipped or ()), crs)
 
 
+def _with_data(scored: ScoredImage, doubt: Tensor, rendering: Rendering) -> Tensor:
+    """A map that is nowhere above a threshold where a raster has no data."""
+    if not is_georeferenced(scored.path):
+        return doubt
+    height, width = doubt.shape
+    valid = torch.from_numpy(RasterScene(scored.path, rendering).valid((0, height), (0, width)))
+    return torch.where(valid.to(doubt.device), doubt, torch.finfo(doubt.dtype).min)
+
+
 def _take(
     found: Found,
     scored: ScoredImage,
-    things: Sequence[UnknownObject],
-    shapes: Sequence[Sequence[Polygon]],
+    things: Sequence[tuple[UnknownObject, Sequence[Polygon], Sequence[Polygon]]],
     earth: Map,
-    encoding: Encoding,
+    form: Form,
 ) -> None:
-    """Take the objects of one image."""
+    """Take the objects of one image, each with its exact outlines and those that are written."""
     size, names = scored.prediction.size, scored.prediction.class_names
     file, number = str(scored.path), len(found.images) + 1
     found.images.append(
@@ -177,22 +225,29 @@ def _take(
             "objects": len(things),
         }
     )
-    for thing, shape in zip(things, shapes):
+    for thing, exact, shape in things:
         key = {"id": len(found.annotations) + 1, "image_id": number}
-        said = annotation(thing, shape, size, names, encoding)
+        said = annotation(thing, shape, size, names, check_encoding(form.encoding))
         found.annotations.append(key | said)
         figures = (key["id"], said["score"], said["score_max"], *thing.box, thing.area)
         share = thing.area / (size[0] * size[1])
         rest = (share, said["predicted_class"], said["predicted_share"])
-        found.rows.append((file, *figures, *rest))
+        area = None
         if scored.path in earth.places:
-            of = {"image": file, "object": key["id"]}
             place = earth.places[scored.path]
+            area = None if earth.crs else square_metres(exact, place)
+            of = {"image": file, "object": key["id"], "area_m2": area}
             found.features.append(feature(thing, shape, place, of, names))
+            if "gpkg" in form.to:
+                own = earth.own[scored.path]
+                layer = found.layers.setdefault(str(own.crs), Layer(str(own.crs)))
+                layer.shapes.append(multipolygon(shape, own))
+                layer.properties.append(found.features[-1]["properties"])
+        found.rows.append((file, *figures, *rest, area))
 
 
-def _write(found: Found, info: dict[str, Any], earth: Map, out: Path) -> list[Path]:
-    """All files but the pictures; a GeoJSON of an earlier run that is none of this one goes."""
+def _write(found: Found, info: dict[str, Any], earth: Map, out: Path, form: Form) -> list[Path]:
+    """All files but the pictures; a map of an earlier run that is none of this one goes."""
     coco = {
         "info": info,
         "licenses": [],
@@ -201,13 +256,19 @@ def _write(found: Found, info: dict[str, Any], earth: Map, out: Path) -> list[Pa
         "annotations": found.annotations,
     }
     texts = {"objects.json": json.dumps(coco), "objects.csv": _table(found.rows)}
-    if earth.places:
+    for name in MAPS:
+        (out / f"objects.{name}").unlink(missing_ok=True)
+    if earth.places and "geojson" in form.to:
         texts["objects.geojson"] = json.dumps(feature_collection(found.features, earth.crs))
-    else:
-        (out / "objects.geojson").unlink(missing_ok=True)
     for name, text in texts.items():
         write_atomically(out / name, utf8(text))
-    return [out / name for name in texts]
+    files = [out / name for name in texts]
+    if earth.places and "gpkg" in form.to:
+        first = next(iter(earth.own.values()))
+        layers = [*found.layers.values()] or [Layer(str(first.crs))]
+        write_geopackage(out / "objects.gpkg", layers)
+        files.append(out / "objects.gpkg")
+    return files
 
 
 def _table(rows: Sequence[tuple[Any, ...]]) -> str:

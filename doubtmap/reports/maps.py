@@ -123,7 +123,7 @@ def write_map(
     """
     values = _checked(doubt, path)
     if format == "png":
-        content = _png(values, name, scale, path)
+        content = doubt_png(values, name, scale, path)
     elif format == "npy":
         content = _npy(values)
     elif format == "tiff":
@@ -182,6 +182,19 @@ def write_classes(
     Raises:
         DataError: for anything but `(H, W)` integers in 0 ... 65535.
     """
+    write_atomically(path, classes_png(classes, class_names, path))
+
+
+def classes_png(
+    classes: NDArray[np.integer[Any]],
+    class_names: Sequence[str] = (),
+    path: str | Path = "classes",
+) -> bytes:
+    """The content of the PNG that `write_classes` writes.
+
+    Raises:
+        DataError: as `write_classes`.
+    """
     indices = np.asarray(classes)
     if indices.ndim != 2 or indices.size == 0 or not np.issubdtype(indices.dtype, np.integer):
         raise DataError(
@@ -198,7 +211,7 @@ def write_classes(
         image = Image.fromarray(indices.astype(np.uint16))
     text = PngInfo()
     text.add_text("doubtmap:classes", json.dumps(list(class_names)))
-    write_atomically(path, _encoded(image, "PNG", pnginfo=text, compress_level=1))
+    return _encoded(image, "PNG", pnginfo=text, compress_level=1)
 
 
 def _checked(doubt: NDArray[Any], path: str | Path) -> NDArray[np.float32]:
@@ -230,12 +243,17 @@ def read_scale(path: str | Path) -> tuple[float, float]:
         raise DataError(f"{path}: is not a PNG doubt map of doubtmap ({error}).") from error
 
 
-def _png(
+def doubt_png(
     values: NDArray[np.float32],
     name: str,
-    limits: tuple[float, float] | None,
-    path: str | Path,
+    limits: tuple[float, float] | None = None,
+    path: str | Path = "map",
 ) -> bytes:
+    """The content of the PNG that `write_map` writes.
+
+    Raises:
+        DataError: for values beyond the scale.
+    """
     minimum, maximum = limits or (float(values.min()), float(values.max()))
     slack = _SLACK * max(maximum - minimum, 1e-6)
     if float(values.min()) < minimum - slack or float(values.max()) > maximum + slack:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Collection, Sequence
 from importlib import resources
 
@@ -35,13 +36,20 @@ _FRAME = Markup("""<!doctype html>
 </html>
 """)
 
-_POLICY = (
+POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
     "style-src 'unsafe-inline'"
 )
 
 
-def framed(title: str, *parts: Markup, script: str = "", version: str = __version__) -> bytes:
+def framed(
+    title: str,
+    *parts: Markup,
+    script: str = "",
+    style: str = "",
+    policy: str = POLICY,
+    version: str = __version__,
+) -> bytes:
     """A whole page.
 
     Args:
@@ -49,21 +57,38 @@ def framed(title: str, *parts: Markup, script: str = "", version: str = __versio
         parts: its header and what follows, one below the other.
         script: run at the end of the page, the only one that may run; the page must be readable
             without.
+        style: CSS of its own, after that of all pages.
+        policy: what it may load, but for the script.
         version: of what made it.
 
     Returns:
         HTML in UTF-8.
     """
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = _FRAME.format(
-        policy=f"{_POLICY}; script-src 'sha256-{digest}'" if script else _POLICY,
+        policy=f"{policy}; script-src {_digest(script)}" if script else policy,
         version=version,
         title=title,
-        style=Markup(_style("chart.css") + _style("page.css")),
+        style=Markup(_style("chart.css") + _style("page.css") + style),
         body=Markup("").join(part + "\n" for part in parts),
         script=Markup("<script>{}</script>\n").format(Markup(script)) if script else "",
     )
     return page.encode("utf-8", "backslashreplace")
+
+
+def by_hash(page: bytes) -> str:
+    """What a server may say of a page's own style and script: these, and no others.
+
+    Args:
+        page: as `framed` gives it, with a script.
+    """
+    (style,) = re.findall(r"<style>(.*?)</style>", page.decode(), re.DOTALL)
+    (script,) = re.findall(r"<script>(.*?)</script>", page.decode(), re.DOTALL)
+    return f"style-src {_digest(style)}; script-src {_digest(script)}"
+
+
+def _digest(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 def header(command: str, heading: str, *paragraphs: str) -> Markup:

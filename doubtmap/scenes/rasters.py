@@ -26,6 +26,7 @@ from torch import Tensor
 from doubtmap.datasets.reading import Rendering, brightness, implied_range, read_image, scaled
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import beside
+from doubtmap.files.afar import for_gdal, is_afar, sentence, settings_for_gdal, why
 
 Range = tuple[int, int]
 CACHE = "256"
@@ -53,6 +54,8 @@ def rasters_are_read() -> bool:
 
 def _rasterio(path: object) -> Any:
     os.environ.setdefault("GDAL_CACHEMAX", CACHE)  # read once, at the first block
+    if is_afar(str(path)):
+        settings_for_gdal()
     try:
         import rasterio
     except ImportError as error:
@@ -65,7 +68,8 @@ def _rasterio(path: object) -> Any:
 
 def is_georeferenced(path: Path) -> bool:
     """Whether a raster says where on earth it lies; False for what cannot be opened."""
-    about = _about(path) if path.suffix.lower() in (".tif", ".tiff", ".vrt", ".jp2") else None
+    may = is_afar(path) or path.suffix.lower() in (".tif", ".tiff", ".vrt", ".jp2")
+    about = _about(path) if may else None
     return about is not None and about[1]
 
 
@@ -80,16 +84,45 @@ def _about(path: Path) -> tuple[tuple[int, int], bool] | None:
         return None
     rasterio = _rasterio(path)
     try:
-        with _quiet(), rasterio.open(path) as source:
+        with _quiet(), rasterio.open(for_gdal(path)) as source:
             placed = bool(source.crs or source.gcps[0] or source.rpcs)
             return (source.height, source.width), placed
     except (rasterio.errors.RasterioError, UnicodeError):  # GDAL takes names in UTF-8 only
         return None
 
 
+def lies_at(
+    path: Path,
+) -> tuple[tuple[float, float, float, float, float, float], str, tuple[int, int]] | None:
+    """Where a raster lies, or None where it does not say, or cannot be opened.
+
+    Returns:
+        a, b, c, d, e, f with `X = a x + b y + c` and `Y = d x + e y + f`, x and y in pixels; the
+        reference system, by its EPSG code where it has one, else as WKT; height and width.
+    """
+    if not rasters_are_read():
+        return None
+    rasterio = _rasterio(path)
+    try:
+        with _quiet(), rasterio.open(for_gdal(path)) as source:
+            ground, system = source.gcps
+            where = rasterio.transform.from_gcps(ground) if ground else source.transform
+            system = system if ground else source.crs
+            if not system:
+                return None
+            code = system.to_epsg()
+            name = f"EPSG:{code}" if code else system.to_wkt()
+            a, b, c, d, e, f = tuple(where)[:6]
+            return (a, b, c, d, e, f), name, (source.height, source.width)
+    except (rasterio.errors.RasterioError, UnicodeError):
+        return None
+
+
 def scene_of(path: Path, rendering: Rendering) -> Scene:
     """The image: on its disk where it has a place on earth or is large, else in memory."""
     height, width = raster_size(path) or (0, 0)
+    if not height and is_afar(path) and rasters_are_read():
+        return RasterScene(path, rendering)  # which tells why it cannot be opened
     if is_georeferenced(path) or height * width > LARGE:
         return RasterScene(path, rendering)
     return ImageScene(path, rendering)
@@ -116,8 +149,10 @@ class RasterScene:
         rasterio = _rasterio(self.path)
         try:
             with _quiet():
-                return rasterio.open(self.path)
+                return rasterio.open(for_gdal(self.path))
         except rasterio.errors.RasterioError as error:
+            if is_afar(self.path):
+                raise DataError(why(self.path, error)) from error
             raise DataError(f"{self.path}: cannot be opened as a raster: {error}.") from error
 
     @property
@@ -192,7 +227,7 @@ class RasterScene:
 
     def small(self, path: Path) -> NDArray[np.float32]:
         """A map of this image, `(h, w)` of the thumbnail's size; NaN without data."""
-        with _rasterio(path).open(path) as source:
+        with _quiet(), _rasterio(path).open(path) as source:
             values: NDArray[np.float32] = source.read(1, out_shape=self._small_size)
         return values
 
@@ -230,8 +265,10 @@ class RasterScene:
             with _quiet():
                 return read()
         except _rasterio(self.path).errors.RasterioError as error:
-            cause = error.__cause__ or error
-            raise DataError(f"{self.path}: {where} cannot be read: {cause}.") from error
+            cause = f"{error.__cause__ or error}"
+            if is_afar(self.path):
+                cause = sentence(where, _said(error)).partition("cannot be read: ")[2] or cause
+            raise DataError(f"{self.path}: {where} cannot be read: {cause.rstrip('.')}.") from error
 
     def _shown(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         if self.range is not None:
@@ -277,7 +314,7 @@ class ImageScene:
     def small(self, path: Path) -> NDArray[np.float32]:
         """A map of this image, `(h, w)` of the thumbnail's size."""
         by = -(-max(self.size) // THUMBNAIL)
-        with _rasterio(path).open(path) as source:
+        with _quiet(), _rasterio(path).open(path) as source:
             values: NDArray[np.float32] = source.read(1)[::by, ::by]
         return values
 
@@ -378,6 +415,15 @@ def _as_cloud(path: Path) -> None:
     how = {"compress": "deflate", "predictor": "YES", "num_threads": "ALL_CPUS"}
     with beside(path) as file:
         copy(path, file.name, driver="COG", **how)
+
+
+def _said(error: BaseException) -> str:
+    """What GDAL said, down to its first cause."""
+    said, cause = [str(error)], error.__cause__
+    while cause is not None:
+        said.append(str(cause))
+        cause = cause.__cause__
+    return " ".join(said)
 
 
 @contextmanager

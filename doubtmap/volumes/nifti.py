@@ -27,6 +27,7 @@ from doubtmap.datasets.reading import scaled
 from doubtmap.engine.settings import bands_needed
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, write_atomically
+from doubtmap.files.afar import is_afar
 from doubtmap.files.naming import score_folders
 from doubtmap.prediction import Score, Segmenter, showing
 from doubtmap.scoring import prepared, score_maps
@@ -77,14 +78,16 @@ class Volume:
     def __post_init__(self) -> None:
         if self.axis not in (0, 1, 2):
             raise UsageError(f"--axis: expected 0, 1 or 2, got {self.axis}.")
-        if len(self.values.shape) not in (3, 4):
+        if len(self._file.shape) not in (3, 4):
             raise DataError(
                 f"{self.path}: expected a volume of three axes, or four with one for each band, "
-                f"got {self.values.shape}."
+                f"got {self._file.shape}."
             )
 
     @cached_property
     def _file(self) -> Any:
+        if is_afar(self.path):
+            raise UsageError(f"{self.path}: expected a volume on this disk. Fetch it first.")
         nibabel = _nibabel(self.path)
         try:
             return nibabel.load(self.path)
@@ -122,6 +125,45 @@ class Volume:
             return self.range
         low, high = np.percentile(self.values, PERCENTILES)
         return float(low), float(max(high, low + 1e-6))
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """`(4, 4)`, from voxels to the patient or scanner."""
+        found: NDArray[np.float64] = self._file.affine
+        return found
+
+    @property
+    def length(self) -> int:
+        """Slices; known without reading the voxels."""
+        return int(self._file.shape[self.axis])
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Between slices, rows and columns, in the units of the file, mostly millimetres."""
+        zooms = [float(each) for each in self._file.header.get_zooms()[:3]]
+        slices = zooms.pop(self.axis)
+        return slices, zooms[1], zooms[0]
+
+    def slice(self, index: int) -> NDArray[np.float32]:
+        """`(H, W)`, the values of a slice of a volume of three axes."""
+        found: NDArray[np.float32] = np.take(self.values, index, self.axis).T
+        return found
+
+    def bands(self, needed: int) -> Sequence[int]:
+        """All, where a network takes others than RGB; else three, or the one three times.
+
+        Raises:
+            DataError: where there are fewer than are needed.
+        """
+        given = self.values.shape[3] if self.values.ndim == 4 else 1
+        if needed > given:
+            raise DataError(
+                f"{self.path}: expected {needed} bands or more, as the network takes, got {given}. "
+                f"Correct --bands."
+            )
+        if needed:
+            return tuple(range(1, given + 1))
+        return (1, 2, 3) if given > 2 else (1, 1, 1)
 
     def image(self, index: int, bands: Sequence[int]) -> Tensor:
         """`(bands, H, W)` uint8 of a slice.
@@ -169,7 +211,7 @@ def score_volume(
     """
     scores = dict(scores)
     segmenter = prepared(segmenter, scores)
-    bands = _bands(segmenter, volume)
+    bands = volume.bands(bands_needed(segmenter))
     found: dict[str, NDArray[Any]] = {"classes": np.zeros(volume.shape, np.uint16)}
     found |= {name: np.zeros(volume.shape, np.float32) for name in scores}
     count = volume.shape[volume.axis]
@@ -184,20 +226,6 @@ def score_volume(
     if int(found["classes"].max(initial=0)) < 256:
         found["classes"] = found["classes"].astype(np.uint8)
     return found
-
-
-def _bands(segmenter: Segmenter, volume: Volume) -> Sequence[int]:
-    """All, where the network takes others than RGB; else three, or the one three times."""
-    given = volume.values.shape[3] if volume.values.ndim == 4 else 1
-    needed = bands_needed(segmenter)
-    if needed > given:
-        raise DataError(
-            f"{volume.path}: expected {needed} bands or more, as the network takes, got {given}. "
-            f"Correct --bands."
-        )
-    if needed:
-        return tuple(range(1, given + 1))
-    return (1, 2, 3) if given > 2 else (1, 1, 1)
 
 
 @alone

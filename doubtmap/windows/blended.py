@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from doubtmap.prediction import Prediction, Segmenter, listening_to
@@ -96,42 +94,3 @@ def _room(height: int, width: int) -> tuple[int, int]:
 def without_windows(segmenter: Segmenter) -> Segmenter:
     """The network behind windows, where there are any."""
     return segmenter.segmenter if isinstance(segmenter, Windows) else segmenter
-
-
-BYTES = 2048
-"""That a network takes for each pixel of an image, at most: networks with 64 channels at full size
-take about 1,000, those that halve the image at once 300 to 700."""
-
-
-def for_images(
-    segmenter: Segmenter, sizes: Iterable[tuple[int, int]]
-) -> tuple[Segmenter, str | None]:
-    """The network, looking through windows where images are too large for the memory that is free.
-
-    Args:
-        segmenter: the network.
-        sizes: heights and widths of the images.
-
-    Returns:
-        It, and what a user must know of it.
-    """
-    height, width = max(sizes, key=lambda size: size[0] * size[1])
-    free = free_memory(getattr(segmenter, "device", torch.device("cpu")))
-    if isinstance(segmenter, Windows) or height * width * BYTES <= free:
-        return segmenter, None
-    return Windows(segmenter), (
-        f"images of up to {width} x {height} pixels are looked at through windows of {TILE}, since "
-        f"{free / 1e9:.1f} GB of memory are free. Give --tile and --overlap to choose."
-    )
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that are free; infinite where nobody says."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return float("inf")
-    free = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return 1024.0 * int(free[0]) if free else float("inf")

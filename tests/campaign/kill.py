@@ -5,7 +5,8 @@
 A process that has imported everything forks for each run, so that kills fall into the work, not
 into imports. A run is killed up to four times; commands that have `--resume` then go on, others
 start again; what they write must be, byte for byte but for times, what an unbroken run wrote, and
-nothing else may lie there.
+nothing else may lie there. Of runs with workers, one of these may be killed instead. What workers
+write, and what is merged of parts, must be what one process writes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,16 @@ def commands(folder: Path) -> dict[str, tuple[list[str], bool, str]]:
             True,
             "out",
         ),
+        "evaluate, workers": (
+            ["evaluate", network, data, *CLASSES, *unknown, *scored, *few, "--workers", "2"],
+            True,
+            "out",
+        ),
+        "evaluate, parts": (
+            [*("parts", network, data, *CLASSES), *unknown, *scored, *few],
+            False,
+            "out",
+        ),
         "score": (["score", network, images, *CLASSES, *scored], True, "out"),
         "train": ([*training, "--epochs", "3"], True, "out"),
         "train, ensemble": (
@@ -131,14 +143,46 @@ def launch(words: list[str], folder: Path) -> int:
         said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(said, 1)
         os.dup2(said, 2)
-        sys.argv = ["doubtmap", *words]
-        doubtmap()
+        for line in in_parts(words) if words[0] == "parts" else [words]:
+            sys.argv = ["doubtmap", *line]
+            try:
+                doubtmap()
+            except SystemExit as end:
+                if end.code:
+                    raise
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+PARTS = 3
+
+
+def in_parts(words: list[str]) -> Iterator[list[str]]:
+    """The command lines of an evaluation in parts, of which those that are done stay done."""
+    *asked, _, out = words
+    parts = [Path(f"part{number}") for number in range(1, PARTS + 1)]
+    for number, part in enumerate(parts, 1):
+        if not (part / "part.json").exists():
+            going = ["--resume"] if (part / ".progress").exists() else []
+            line = ["evaluate", *asked[1:], "--part", f"{number}/{PARTS}", "--out", str(part)]
+            yield [*line, *going]
+    yield ["merge", out, *map(str, reversed(parts))]
+    for part in parts:
+        shutil.rmtree(part)
+
+
+def workers_of(process: int) -> list[int]:
+    """The workers of a run."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        lines = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    except OSError:
+        return []
+    return [int(child) for child, line in lines.items() if b"spawn_main" in line]
 
 
 def ended(process: int, within: float) -> int | None:
@@ -192,6 +236,10 @@ def broken(
         begun = resumes and (folder / out).exists()
         process = launch([*words, "--out", out, *(["--resume"] if at and begun else [])], folder)
         code = ended(process, draw.uniform(0, lasts) * (0.6**at))
+        if code is None and (workers := workers_of(process)) and draw.random() < 0.5:
+            os.kill(draw.choice(workers), signal.SIGKILL)
+            kills += 1
+            code = ended(process, draw.uniform(0, lasts))
         if code is None:
             os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
@@ -222,13 +270,22 @@ def differing(found: dict[str, object], whole: dict[str, object]) -> list[str]:
 
 
 def campaign(name: str, made: tuple[list[str], bool, str], count: int, seed: int, base: Path):
-    """Kill one command `count` times; its row and what failed."""
+    """Kill one command `count` times; its row and what failed.
+
+    What it must write is what it writes unbroken, by one process where it has several.
+    """
     words, resumes, out = made
     draw, counts, failures = random.Random(f"{seed}/{name}"), Counter(), []
     whole = Path(tempfile.mkdtemp(dir=base))
     start = time.monotonic()
     assert ended(launch([*words, "--out", out], whole), LONGEST) == 0, (whole / "said").read_text()
     lasts, expected = time.monotonic() - start, written(whole)
+    if "--workers" in words or words[0] == "parts":
+        at = words.index("--workers") if "--workers" in words else len(words)
+        one = Path(tempfile.mkdtemp(dir=base))
+        single = ["evaluate", *words[1:at], "--out", out]
+        assert ended(launch(single, one), LONGEST) == 0, (one / "said").read_text()
+        assert not (other := differing(expected, written(one))), f"not as one process: {other}"
     while counts["kills"] < count and counts["runs"] < 3 * count:
         folder = Path(tempfile.mkdtemp(dir=base))
         counts["runs"] += 1

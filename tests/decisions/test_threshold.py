@@ -16,7 +16,7 @@ from doubtmap.decisions.file import save_threshold as save
 from doubtmap.decisions.threshold import choose_threshold
 from doubtmap.engine import Pairs
 from doubtmap.engine.seen import notes_of_seen
-from doubtmap.evaluation.evaluate import Options
+from doubtmap.evaluation.asking import Options
 from doubtmap.fitting import fit_score
 from doubtmap.metrics.missed import Missed
 from doubtmap.scores.parsing import open_scores, parse_scores

@@ -8,8 +8,7 @@ from sklearn.metrics import average_precision_score, jaccard_score, roc_auc_scor
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Sample
 from doubtmap.engine.run import Run
-from doubtmap.evaluation.asking import scores_asked
-from doubtmap.evaluation.evaluate import Options
+from doubtmap.evaluation.asking import Options, scores_asked
 
 SCORES = "max_softmax,entropy,gradient(p=1)"
 

@@ -9,7 +9,7 @@ from photographs import box, photograph
 import doubtmap as dm
 from doubtmap.datasets import Pasted, Sample, open_outlines
 from doubtmap.engine.settings import data_settings
-from doubtmap.evaluation.evaluate import Options
+from doubtmap.evaluation.asking import Options
 from doubtmap.evaluation.repeats import evaluate_passes, summarised
 
 SCORES = "entropy,max_logit"

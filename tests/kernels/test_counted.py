@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubtmap.kernels import available
-from doubtmap.kernels.counted import Table, binned, curves, keys_of, label_mask
+from doubtmap.kernels.counted import Table, binned, curves, keys_of, label_mask, means
 from doubtmap.metrics import Histogram, RankingCurve
 
 pytestmark = pytest.mark.skipif(
@@ -54,9 +56,26 @@ def test_counting_and_widening(seed, n, level):
         missing = np.setdiff1d(fine.pages, wide.pages)
         wide.add_pages(missing)
         wide.absorb(fine)
-        return *fine.held(), *wide.held()
+        return *fine.held(), *wide.held(), *fine.at_level(coarser).held()
 
     assert_same(both(make))
+
+
+@some
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    size=st.integers(1, 7),
+)
+def test_means_of_squares_are_those_of_average_pooling(seed, shape, size):
+    rng = np.random.default_rng(seed)
+    values = (rng.standard_normal(shape) * 1e3).astype(np.float32)
+    whole = rng.random((shape[0] // size, shape[1] // size)) < 0.7
+    pair = both(lambda: (means(values, size, whole),))
+    assert_same(pair)
+    if whole.size:
+        pooled = F.avg_pool2d(torch.from_numpy(values)[None], size)[0].numpy()
+        np.testing.assert_array_equal(pair[0][0], pooled[whole])
 
 
 @some

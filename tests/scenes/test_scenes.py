@@ -1,13 +1,14 @@
 """Rasters of any size: right values, at the right place, whatever stops the run."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
 import torch
 
 import doubtmap as dm
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError, DoubtmapError, UsageError
 from doubtmap.scenes import is_georeferenced, write_scenes
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.windows import Windows
@@ -228,3 +229,123 @@ def test_overviews_of_classes_hold_classes_only(tmp_path):
         whole = source.read(1)
         small = source.read(1, out_shape=(150, 16))
     assert set(np.unique(small)) <= set(np.unique(whole)) and whole.max() > 255
+
+
+class Counting:
+    """A network that counts its windows."""
+
+    def __init__(self, segmenter):
+        self.segmenter, self.seen = segmenter, 0
+
+    def __getattr__(self, name):
+        return getattr(self.segmenter, name)
+
+    def __call__(self, images):
+        self.seen += 1
+        return self.segmenter(images)
+
+
+def test_windows_without_data_are_not_looked_at_nor_when_a_run_goes_on(segmenter, pixels, tmp_path):
+    tall = np.tile(pixels, (1, 4, 1)).clip(1)
+    full = written(tmp_path / "full.tif", tall)
+    tall[:, 60:500] = 0
+    path = written(tmp_path / "scene.tif", tall, nodata=0)
+    every, some, rest = (Counting(segmenter) for _ in range(3))
+    scored(every, full, tmp_path / "full")
+    scored(some, path, tmp_path / "whole")
+    assert 0 < some.seen < every.seen / 2
+
+    def stop(_, done, total):
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scored(segmenter, path, tmp_path / "out", progress=stop)
+    scored(rest, path, tmp_path / "out", resume=True)
+    assert 0 < rest.seen < some.seen
+    whole, out = (read(tmp_path / f"{name}/entropy/scene.tif") for name in ("whole", "out"))
+    np.testing.assert_array_equal(whole, out)
+    np.testing.assert_array_equal(np.isnan(out), (tall == 0).any(0))
+
+
+@pytest.mark.parametrize("limit", [3_000, 60_000])
+def test_a_full_disk_is_named_and_the_run_goes_on(segmenter, pixels, tmp_path, limit, tiny_disk):
+    """The smaller limit stops at a strip, the larger one at the map that is made of them."""
+    path = written(tmp_path / "scene.tif", np.tile(pixels, (1, 2, 1)))
+    scored(segmenter, path, tmp_path / "whole", "entropy")
+    tiny_disk(limit)
+    with pytest.raises(DataError, match=r"cannot be written.*--out|full|File too large"):
+        scored(segmenter, path, tmp_path / "out", "entropy")
+    assert not list((tmp_path / "out").rglob("*.part"))
+    assert (limit > 10_000) == bool(list((tmp_path / "out").rglob("*.safetensors")))
+    tiny_disk(2**30)
+    scored(segmenter, path, tmp_path / "out", "entropy", resume=True)
+    whole, out = (read(tmp_path / f"{name}/entropy/scene.tif") for name in ("whole", "out"))
+    np.testing.assert_array_equal(whole, out)
+
+
+@pytest.fixture
+def tiny_disk():
+    """Files can be so large and no larger, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_broken_block_leaves_what_was_done_before_it(segmenter, pixels, tmp_path):
+    path = written(tmp_path / "scene.tif", np.tile(pixels, (1, 3, 1)), compress="deflate")
+    content = path.read_bytes()
+    torn = bytearray(content)
+    torn[len(torn) * 3 // 4 : len(torn) * 3 // 4 + 3000] = bytes(3000)
+    path.write_bytes(torn)
+    with pytest.raises(DataError, match=r"rows \d+ to \d+, columns .* cannot be read"):
+        scored(segmenter, path, tmp_path / "out")
+    assert list((tmp_path / "out/.strips/scene").glob("*.safetensors"))
+    with pytest.raises(DataError, match="cannot be read"):  # again, and not from the start
+        scored(Counting(segmenter), path, tmp_path / "out", resume=True)
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="are others now"):  # mended: not the file that was seen
+        scored(segmenter, path, tmp_path / "out", resume=True)
+
+
+def test_images_in_several_reference_systems_keep_their_own(segmenter, pixels, tmp_path):
+    systems = {"a": "EPSG:32640", "b": "EPSG:3857"}
+    paths = [written(tmp_path / f"{name}.tif", pixels, crs=crs) for name, crs in systems.items()]
+    write_scenes(Windows(segmenter, 64, 32), paths, parse_scores("entropy"), tmp_path / "out")
+    for name, crs in systems.items():
+        with rasterio.open(tmp_path / f"out/entropy/{name}.tif") as source:
+            assert source.crs == crs
+
+
+def test_tiles_that_a_network_cannot_take_are_one_sentence(pixels, tmp_path):
+    class Fixed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.place = torch.nn.Parameter(torch.randn(1, 3, 100, 300))
+
+        def forward(self, x):
+            return 50 * x - self.place
+
+    network = dm.load(Fixed(), mean=[0] * 3, std=[1] * 3)
+    path = written(tmp_path / "scene.tif", pixels)
+    with pytest.raises(DoubtmapError, match="refused an image of 64x64 pixels"):
+        scored(network, path, tmp_path / "out")
+
+
+def test_options_without_a_use_are_refused(pixels, tmp_path, run):
+    path = written(tmp_path / "scene.tif", pixels)
+    for option in ("--every", "--axis"):
+        code, _, error = run("score", "demo", path, option, "1", "--out", tmp_path / "out")
+        assert (code, f"expected no {option} with images" in error) == (2, True)
+    for film, option in (("a.mp4", "--axis"), ("a.nii", "--every")):
+        code, _, error = run("score", "demo", film, option, "1", "--out", tmp_path / "out")
+        assert (code, f"expected no {option} with" in error) == (2, True)
+    words = ("objects", "demo", path, "--threshold", "1", "--out", tmp_path / "out")
+    code, _, error = run(*words, "--on-share", "0.2")
+    assert (code, "expected --on with it" in error) == (2, True)
+    code, _, error = run("score", "demo", path, "--tile", "64", "--overlap", "96")
+    assert (code, "half of --tile, 32, got 96" in " ".join(error.split())) == (2, True)

@@ -11,7 +11,7 @@ from PIL import Image
 import doubtmap
 from doubtmap import DataError, ModelError, Prediction, UsageError
 from doubtmap.engine.splitting import folds_of
-from doubtmap.evaluation.evaluate import Options
+from doubtmap.evaluation.asking import Options
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.segments import MetaModel, expected_figures
 from doubtmap.segments.fitting import fit_segments, labelled_segments

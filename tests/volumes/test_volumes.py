@@ -88,7 +88,7 @@ def test_what_is_no_volume_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="expected a volume of three axes"):
         Volume(written(tmp_path / "flat.nii", np.zeros((4, 4), np.float32)))
     with pytest.raises(DataError, match="expected finite values"):
-        Volume(written(tmp_path / "nan.nii", np.full((4, 4, 2), np.nan, np.float32)))
+        Volume(written(tmp_path / "nan.nii", np.full((4, 4, 2), np.nan, np.float32))).image(0, (1,))
     with pytest.raises(UsageError, match="--axis"):
         Volume(written(tmp_path / "ok.nii", np.zeros((4, 4, 2), np.float32)), axis=3)
     assert is_volume("a/B.NII.GZ") and not is_volume("a.png")

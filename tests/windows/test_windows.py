@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -9,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import doubtmap as dm
+from doubtmap.datasets import open_dataset
 from doubtmap.errors import UsageError
 from doubtmap.prediction import Members, Prediction, Queries
 from doubtmap.windows import Windows, for_images
+from doubtmap.windows.automatic import device_of, memory_of
 from doubtmap.windows.blocks import Strips, blocks
 from doubtmap.windows.spans import spans
 
@@ -211,8 +215,74 @@ def test_parts_without_data_count_for_nothing(network):
 
 
 def test_windows_come_by_themselves_where_memory_is_short(network, monkeypatch):
-    monkeypatch.setattr("doubtmap.windows.blended.free_memory", lambda device: 2048.0 * 10_000)
+    monkeypatch.setattr("doubtmap.windows.automatic.memory_of", lambda device: 2048.0 * 20_000)
     assert for_images(network, [(100, 100)]) == (network, None)
     found, note = for_images(network, [(10, 10), (200, 100)])
     assert isinstance(found, Windows)
     assert "200" in note and "--tile" in note
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """So short that streets of 96 x 144 pixels do not fit."""
+    monkeypatch.setattr("doubtmap.windows.automatic.memory_of", lambda device: 2048.0 * 10_000)
+
+
+def test_windows_do_not_depend_on_what_others_take_at_the_moment(network):
+    before = memory_of(torch.device("cpu"))
+    taken = torch.zeros(2**24)
+    assert memory_of(torch.device("cpu")) == before > taken.nbytes
+
+
+def test_a_run_that_goes_on_keeps_its_windows(network, tmp_path, short_of_memory):
+    run = tmp_path / "settings.json"
+    run.write_text(json.dumps({"model": {"windows": {"tile": 96, "overlap": 32}}}))
+    found, note = for_images(network, [(10, 10)], run)
+    assert (found.tile, found.overlap) == (96, 32) and "goes on" in note
+    run.write_text(json.dumps({"model": {"windows": None}}))
+    assert for_images(network, [(9000, 9000)], run) == (network, None)
+
+
+def test_the_device_of_a_network_is_found_behind_what_stands_before_it(network):
+    ensemble = dm.models.Ensemble([network, network])
+    assert device_of(ensemble) == device_of(Windows(ensemble)) == network.device
+
+
+def test_every_command_looks_through_windows_where_memory_is_short(
+    run, tmp_path, short_of_memory, monkeypatch
+):
+    monkeypatch.setattr("doubtmap.windows.automatic.TILE", 64)
+    monkeypatch.setattr(Windows.__init__, "__defaults__", (64, 32))
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    streets = open_dataset("synthetic:2")
+    for index in range(2):
+        sample = streets[index]
+        Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(
+            tmp_path / f"images/{index}.png"
+        )
+        label = sample.label.numpy()
+        Image.fromarray(np.where(label < 0, 255, label).astype(np.uint8)).save(
+            tmp_path / f"labels/{index}.png"
+        )
+    names = "".join(f"{name} = {at}\n" for at, name in enumerate(streets.class_names))
+    (tmp_path / "doubtmap.toml").write_text(
+        'images = "images/{frame}.png"\nlabels = "labels/{frame}.png"\nother = "void"\n[classes]\n'
+        + names
+    )
+    data, out = f"folder:{tmp_path}", tmp_path / "out"
+    choice = ("--score", "entropy", "--of", "wrong", "--by", "f1")
+    for line in (
+        ("evaluate", "demo", data, "--scores", "entropy", "--out", out),
+        ("objects", "demo", tmp_path / "images", "--threshold", "9", "--out", out),
+        ("fit", "segments", "demo", data, "--scores", "entropy", "--out", tmp_path / "s"),
+        ("review", "demo", tmp_path / "images", "--segments", tmp_path / "s", "--out", out),
+        ("calibrate", "demo", data, "--method", "temperature", "--out", tmp_path / "c"),
+        ("threshold", "demo", data, *choice, "--out", tmp_path / "t"),
+        ("score", "demo", tmp_path / "images", "--scores", "entropy", "--out", out),
+    ):
+        code, _, said = run(*line)
+        assert code == 0, (line, said)
+        assert "looked at through windows of 64" in " ".join(said.split()), line
+    about = json.loads((out / "score.json").read_text())
+    assert about["model"]["windows"] == {"tile": 64, "overlap": 32}

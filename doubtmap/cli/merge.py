@@ -1,0 +1,39 @@
+"""`doubtmap merge`: the parts of an evaluation, as one process would have done it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from doubtmap.cli.commands import OUTPUT, as_command, command_line, option
+from doubtmap.cli.telling import tell_notes
+
+
+def merge_command(
+    out: Annotated[Path, typer.Argument(help="Folder for the results.", metavar="OUT")],
+    parts: Annotated[
+        list[Path], typer.Argument(help="Folders of all parts, in any order.", metavar="PART...")
+    ],
+    json: Annotated[bool, option(OUTPUT, "Print results.json to stdout.", "--json")] = False,
+    csv: Annotated[bool, option(OUTPUT, "Print the table as CSV.", "--csv")] = False,
+) -> None:
+    """The parts of an evaluation to results.json and report.html, as of one process."""
+    from doubtmap.evaluation.asking import Options
+    from doubtmap.evaluation.parts import merge_parts
+    from doubtmap.evaluation.report import write_evaluation
+    from doubtmap.evaluation.table import print_figures
+
+    options = Options(command=command_line(), save=lambda results: write_evaluation(results, out))
+    results = merge_parts(out, parts, options)
+    tell_notes(results.figures["notes"])
+    print_figures(results.figures, style="json" if json else "csv" if csv else "table")
+
+
+EXAMPLE = """
+doubtmap evaluate demo synthetic:24 --unknown rest --part 1/2 --out part1
+doubtmap evaluate demo synthetic:24 --unknown rest --part 2/2 --out part2
+doubtmap merge results part1 part2
+"""
+command = as_command("merge", merge_command, EXAMPLE)

@@ -1,0 +1,153 @@
+"""Workers on the machines of a Ray cluster, by Ray Data.
+
+Images go out in chunks, through `map_batches` over a pool of actors of which each opens the
+network once. Ray starts actors again that have died, and chunks whose results are lost; what comes
+back is streamed, with back-pressure, to this process.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from doubtmap.engine.pool import Done, Work, sendable
+from doubtmap.errors import DoubtmapError, UsageError
+from doubtmap.version import __version__
+
+CHUNK = 256
+"""Images whose sums come back as one, at most."""
+SHARES = 4
+"""Chunks for each worker, at least, so that a slow one holds nobody up."""
+
+
+def by_ray(
+    work: Work, numbers: Sequence[int], address: str, workers: int, gpus: float, done: Done
+) -> Generator[tuple[list[int], bytes]]:
+    """Let the workers of a cluster look at images.
+
+    Args:
+        work: what they do; it must bear to be pickled.
+        numbers: of the images.
+        address: of the cluster; empty: the one of the environment, or one on this machine.
+        workers: how many at most; 0: as many as there is room for.
+        gpus: how many devices each has to itself; below 1: how much of one.
+        done: told of each image, as its chunk comes back.
+
+    Yields:
+        Numbers of images and what was made of them, in any order.
+
+    Raises:
+        UsageError: without Ray, or for a cluster that is not there.
+        DataError: where a chunk fails again and again.
+    """
+    ray = _connected(address)
+    size = min(CHUNK, max(1, len(numbers) // (SHARES * max(1, workers))))
+    chunks = [[*numbers[at : at + size]] for at in range(0, len(numbers), size)]
+    rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
+    found = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        Looking,
+        fn_constructor_args=(sendable(work), __version__),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers or _room(ray, gpus)),
+        num_cpus=1,
+        num_gpus=gpus or None,
+    )
+    try:
+        for row in found.iter_rows():
+            if row.get("error"):
+                raise pickle.loads(row["error"])  # what our own worker has sent
+            covered = pickle.loads(row["numbers"])
+            for number in covered:
+                done(number)
+            yield covered, row["result"]
+    except ray.exceptions.RayError as error:
+        raise _translated(error) from error
+
+
+class Looking:
+    """An actor that looks at the images of one chunk after the other.
+
+    Args:
+        work: pickled.
+        version: of doubtmap, where it comes from.
+    """
+
+    def __init__(self, work: bytes, version: str) -> None:
+        self._error: bytes | None = None
+        try:
+            if version != __version__:
+                raise UsageError(
+                    f"--engine ray: expected doubtmap {version} on all machines, got {__version__} "
+                    f"on one. Install the same everywhere."
+                )
+            self._look = pickle.loads(work).open(0)  # what the driver has sent
+        except DoubtmapError as error:
+            self._error = pickle.dumps(error)
+        except (ImportError, OSError) as error:
+            self._error = pickle.dumps(
+                UsageError(
+                    f"--engine ray: a machine of the cluster cannot use what was sent ({error}). "
+                    f"Give it the same packages and files, at the same paths."
+                )
+            )
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Look at a chunk."""
+        try:
+            if self._error:
+                raise pickle.loads(self._error)
+            numbers: list[int] = pickle.loads(batch["chunk"][0])
+            ((covered, result),) = self._look(iter(numbers), lambda number: None)
+        except DoubtmapError as error:
+            return _row([], b"", pickle.dumps(error))
+        return _row(covered, result, b"")
+
+
+def _row(numbers: list[int], result: bytes, error: bytes) -> dict[str, Any]:
+    columns = {"numbers": pickle.dumps(numbers), "result": result, "error": error}
+    return {name: np.array([value], object) for name, value in columns.items()}
+
+
+def _connected(address: str) -> Any:
+    """Ray, with a cluster."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UsageError(
+            "--engine ray: expected Ray, which is not installed. Install it with: "
+            "pip install 'doubtmap[ray]'"
+        ) from error
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise UsageError(
+                f"--engine ray: expected a cluster at {address or 'this machine'}, found none "
+                f"({str(error).splitlines()[0][:200]}). Start one with: ray start --head"
+            ) from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    for name in ("ray.data", "ray.data._internal"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return ray
+
+
+def _room(ray: Any, gpus: float) -> int:
+    """How many workers the cluster has room for."""
+    there = ray.cluster_resources()
+    return max(1, int(there.get("GPU", 0) / gpus) if gpus else int(there.get("CPU", 1)))
+
+
+def _translated(error: Exception) -> DoubtmapError:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DoubtmapError):
+            return cause
+        cause = cause.__cause__
+    said = str(error).strip().splitlines()
+    return UsageError(f"--engine ray: the cluster gave up: {said[-1][:300] if said else error!r}")

@@ -1,0 +1,310 @@
+"""The first look of an evaluation: every pixel of every image into the sums.
+
+The sums of one image are made beside the network's run on the next.
+"""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from doubtmap.datasets.fingerprints import sample_marks
+from doubtmap.datasets.pasting import Part
+from doubtmap.engine.journal import Journal, understood
+from doubtmap.engine.pool import Done, Looker
+from doubtmap.engine.run import Run, Skipped, read_ahead
+from doubtmap.engine.shelf import ENOUGH, MOST, Shelf, Shelves
+from doubtmap.errors import DataError, within_memory
+from doubtmap.evaluation.asking import Asked, Options
+from doubtmap.evaluation.cases import Cases
+from doubtmap.evaluation.tally import (
+    Observation,
+    Tally,
+    join_states,
+    observe,
+    sub_state,
+    threads_for,
+)
+from doubtmap.files import writing_to
+from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.scoring import prepared, score_maps
+
+
+def tally_pixels(
+    asked: Asked,
+    journal: Journal | None,
+    shelf: Path | None = None,
+    numbers: Sequence[int] | None = None,
+) -> tuple[Tally, list[Observation], Shelf]:
+    """First pass: every pixel of every image into the sums, here or by workers.
+
+    Args:
+        asked: network, images, scores, and where the images are looked at.
+        journal: of a run that can be killed.
+        shelf: folder for what later passes look at; without it that goes with the process.
+        numbers: of the images; default: all.
+
+    Returns:
+        The sums, the components that a killed run had found already, and what later passes look at.
+    """
+    run, place, tally = asked.run, asked.options.place, asked.tally()
+    held: list[Observation] = []
+    own = range(len(run.dataset)) if numbers is None else numbers
+    if journal:
+        with understood(journal.folder):
+            for each in (journal, *_of_workers(journal.folder)):
+                _replay(run, tally, held, each)
+        marks = sample_marks(Part(run.dataset, own, run.dataset.name))
+        journal.hold(marks, [row["image"] for row in tally.images])
+    done = {row["index"] for row in tally.images}
+    todo = [index for index in own if index not in done]
+    run.tell("pixels", len(done))
+    kept: Shelf
+    if place.elsewhere:
+        kept = _by_workers(asked, tally, journal, shelf, todo, done)
+    else:
+        kept = Shelf() if shelf is None else Shelf(ENOUGH, shelf / "0")
+        with ExitStack() as failing:
+            failing.callback(kept.close)
+            cases = asked.options.cases
+            look(run, tally, todo, journal, kept, _told(run, tally), cases)
+            failing.pop_all()
+    if run.skipped and run.skipped.reasons:
+        names = (run.dataset.sample_name(index) for index in range(len(run.dataset)))
+        reasons = run.skipped.reasons
+        run.skipped.reasons = {name: reasons[name] for name in names if name in reasons}
+    return tally, held, kept
+
+
+def _told(run: Run, tally: Tally) -> Done:
+    return lambda number: run.tell("pixels", len(tally.images))
+
+
+def _of_workers(folder: Path) -> Iterator[Journal]:
+    """The journals that workers of a killed run have left."""
+    for each in sorted(folder.glob("worker-*")):
+        yield Journal(each, {}, resume=True)
+
+
+def _by_workers(
+    asked: Asked,
+    tally: Tally,
+    journal: Journal | None,
+    shelf: Path | None,
+    todo: Sequence[int],
+    done: set[int],
+) -> Shelf:
+    """Take what workers have summed; what they keep for later passes lies in files."""
+    run, place = asked.run, asked.options.place
+    most = MOST // max(1, place.workers) if shelf is None else ENOUGH
+    if shelf is None and place.one_machine:
+        shelf = _going(journal.folder / "shelf" if journal else None)
+    first = 0 if journal is None else len([*journal.folder.glob("worker-*")])
+    own = journal.folder if journal and place.one_machine else None
+    work = FirstLook(asked, place.opening(run.segmenter), own, first, shelf, most)
+
+    def tell(number: int) -> None:
+        done.add(number)
+        run.tell("pixels", len(done))
+
+    with closing(place.look(work, todo, tell)) as found:
+        for _, data in found:
+            take_sums(run, tally, Observation.from_bytes(data))
+            if journal and own is None:
+                journal.append(data)
+    return Shelf() if shelf is None else Shelves(shelf)
+
+
+def _going(folder: Path | None) -> Path:
+    """A folder that goes with this process, or with the journal that it lies in."""
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        return folder
+    with writing_to(Path(tempfile.gettempdir()), "temporary folder with TMPDIR"):
+        made = Path(tempfile.mkdtemp(prefix="doubtmap-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+def take_sums(run: Run, tally: Tally, sums: Observation) -> None:
+    """Take what a worker has summed, its times, and the images that it could not use."""
+    tally.absorb(Tally.from_state(sums.arrays))
+    for key, taken in sums.meta["seconds"].items():
+        run.seconds[key] += taken
+    if run.skipped is not None:
+        run.skipped.reasons |= sums.meta["skipped"]
+
+
+@dataclass(frozen=True, eq=False)
+class FirstLook:
+    """What workers do in the first pass.
+
+    Args:
+        asked: network apart.
+        network: opens it.
+        journals: folder of those of the workers; None: what a worker that dies has summed is lost.
+        first: number of the first of them.
+        shelf: folder for what later passes look at, or None.
+        most: bytes of it that each worker keeps.
+    """
+
+    asked: Asked
+    network: Callable[[], Segmenter]
+    journals: Path | None
+    first: int
+    shelf: Path | None
+    most: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the network, the progress bar, and what is done with the results."""
+        run = copy.copy(self.asked.run)
+        run.segmenter, run.progress, run.notes = None, None, []  # type: ignore[assignment]
+        options = Options(bins=self.asked.options.bins)
+        asked = replace(self.asked, run=run, options=options)
+        return {**vars(self), "asked": asked}
+
+    def open(self, worker: int) -> Looker:
+        """Open the network."""
+        run = self.asked.run
+        run = replace(run, segmenter=prepared(self.network(), run.scores))
+        return functools.partial(self._look, replace(self.asked, run=run), worker)
+
+    def _look(
+        self, asked: Asked, worker: int, numbers: Iterable[int], done: Done
+    ) -> Iterator[tuple[list[int], bytes]]:
+        run, tally = asked.run, asked.tally()
+        run.seconds = dict.fromkeys(run.seconds, 0.0)
+        run.skipped = None if run.skipped is None else Skipped()
+        given: list[int] = []
+        own = self.journals and self.journals / f"worker-{self.first + worker:03d}"
+        journal = Journal(own, {}, resume=True) if own else None
+        path = self.shelf / str(self.first + worker) if self.shelf else None
+        with closing(Shelf(self.most, path) if path else Shelf(0)) as shelf:
+            if journal:
+                _replay(run, tally, [], journal)
+            have = {row["index"] for row in tally.images}
+
+            def missing() -> Iterator[int]:
+                for number in numbers:
+                    given.append(number)
+                    if number not in have:
+                        yield number
+                    else:
+                        done(number)
+
+            look(run, tally, missing(), journal, shelf, done)
+        if journal:
+            journal.close()
+        skipped = run.skipped.reasons if run.skipped else {}
+        meta = {"stage": "sums", "seconds": run.seconds, "skipped": skipped}
+        yield given, Observation(meta, tally.state()).to_bytes()
+
+
+def look(
+    run: Run,
+    tally: Tally,
+    numbers: Iterable[int],
+    journal: Journal | None,
+    shelf: Shelf | None,
+    done: Done,
+    cases: Cases | None = None,
+) -> None:
+    """Look at images, one after the other, and take them into the sums."""
+    with (
+        threads_for(tally.scores) as each,
+        ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside,
+    ):
+        summing: Future[None] | None = None
+        rest = journal, shelf, done, cases
+        for index, sample in read_ahead(run.dataset, numbers, run.skipped):
+            told = run.attempt(sample)
+            if told is None:
+                continue
+            try:
+                enough = within_memory(sample.image.shape[-2:], sample.name)
+                with enough, run.timed("scores"):
+                    maps = score_maps(told[0], run.scores)
+            except DataError as error:
+                run.leave_out(sample, error)
+                continue
+            if summing is not None:
+                summing.result()
+            looked = _Look(index, sample.name, *told, maps)
+            summing = beside.submit(_sum, run, tally, looked, each.map, *rest)
+            del told, maps, looked
+        if summing is not None:
+            summing.result()
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """One image as the network and the scores left it."""
+
+    index: int
+    name: str
+    prediction: Prediction
+    label: Tensor
+    maps: dict[str, Tensor]
+
+
+def _sum(
+    run: Run,
+    tally: Tally,
+    look: _Look,
+    each: Callable[..., Iterator[Any]],
+    journal: Journal | None,
+    shelf: Shelf | None,
+    done: Done,
+    cases: Cases | None,
+) -> None:
+    """Take an image into the sums, and keep what later passes look at."""
+    with run.timed("metrics"), torch.inference_mode():
+        prediction, label, maps = look.prediction, look.label, look.maps
+        seen = observe(look.index, look.name, prediction, label, maps, tally.bins)
+        if journal:
+            journal.append(seen.to_bytes())
+        if shelf is not None:
+            shelf.put(look.index, label, prediction.classes[0], maps)
+        tally.take(seen, each)
+        if cases is not None:
+            cases.take(look.index, label, prediction.classes[0], maps)
+        if journal and journal.full:
+            journal.save(join_states(tally=tally.state()))
+    done(look.index)
+
+
+def _replay(run: Run, tally: Tally, held: list[Observation], journal: Journal) -> None:
+    """Take what a killed run left into the tally, and the components that it had found."""
+    saved = journal.checkpoint()
+    if saved is not None:
+        tally.absorb(Tally.from_state(sub_state(saved, "tally")))
+    for row in tally.images:
+        _check_image(run, row["index"], row["image"])
+    have = {row["index"] for row in tally.images}
+    for record in journal.records():
+        seen = Observation.from_bytes(record)
+        if seen.meta["stage"] == "sums":
+            take_sums(run, tally, seen)
+            continue
+        _check_image(run, seen.meta["index"], seen.meta["name"])
+        if seen.meta["stage"] == "components":
+            held.append(seen)
+        elif seen.meta["index"] not in have:
+            tally.take(seen)
+
+
+def _check_image(run: Run, index: int, name: str) -> None:
+    if not 0 <= index < len(run.dataset) or run.dataset.sample_name(index) != name:
+        raise ValueError(f"{name[:60]} is not image {index} of {run.dataset.name}")

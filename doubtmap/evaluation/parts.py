@@ -1,0 +1,411 @@
+"""One part of an evaluation as files, and all parts as the evaluation that one process would do.
+
+OUT/part.json           what was asked for, and what was seen of network and data; written last
+OUT/sums.safetensors    the sums over the part's images
+OUT/maps/               labels and score maps of each image, where the thresholds of the components
+                        follow from the images of all parts
+OUT/components          else the components of each image, at the thresholds that were given
+OUT/examples/N          the part's images that may be worth looking at
+
+The sums do not depend on how the images were parted, so that the merge has the figures of one
+process to the last bit.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Never
+
+import numpy as np
+import safetensors.numpy
+import safetensors.torch
+
+from doubtmap.datasets.dataset import UNKNOWN, ComponentSizes, Dataset, Sample
+from doubtmap.datasets.fingerprints import beneath, file_hashes, range_of, told_of_files
+from doubtmap.datasets.labelled_folder import LabelledFolder
+from doubtmap.datasets.labels import Matching
+from doubtmap.datasets.pasting import Pasted
+from doubtmap.engine.journal import journalled, records_in, understood, write_records
+from doubtmap.engine.places import PartNumber, all_parts
+from doubtmap.engine.run import Run, Skipped, read_ahead
+from doubtmap.engine.shelf import ENOUGH, Looked, Shelf, Shelves
+from doubtmap.errors import DataError, UsageError
+from doubtmap.evaluation.asking import PLAIN, Asked, Options
+from doubtmap.evaluation.components import find_components
+from doubtmap.evaluation.evaluate import figures_of
+from doubtmap.evaluation.examples import telling
+from doubtmap.evaluation.first_look import tally_pixels
+from doubtmap.evaluation.results import Results, strict_figures
+from doubtmap.evaluation.tally import Observation, Tally
+from doubtmap.files import alone, write_atomically, writing_to
+from doubtmap.files.resuming import differing
+from doubtmap.prediction import Prediction
+from doubtmap.scoring import score_maps
+from doubtmap.version import __version__
+
+
+@alone
+def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
+    """Look at one part of the images and write what the merge needs.
+
+    Args:
+        asked: what was asked for; its place says which part.
+        out: folder for it.
+        resume: go on with what a killed run has left there.
+
+    Returns:
+        One sentence about what was written.
+
+    Raises:
+        UsageError, DataError, ModelError: as `evaluate`.
+    """
+    start, run, part = time.perf_counter(), asked.run, asked.options.place.part
+    assert part is not None
+    settings = asked.settings | {"part": str(part)}
+    unknown = may_be_unknown(run)
+    given = unknown and all(name in asked.given for name in run.scores)
+    with journalled(out / ".progress", settings, resume) as journal:
+        if not resume:
+            _clear(out)
+        with ExitStack() as closed:
+            maps = out / "maps" if unknown and not given else None
+            if maps:
+                maps.mkdir(exist_ok=True)
+            numbers = part.numbers(len(run.dataset))
+            tally, held, shelf = tally_pixels(asked, journal, maps, numbers)
+            closed.callback(shelf.close)
+            own = sorted(int(row["index"]) for row in tally.images)
+            if run.matching is None and own:  # a resumed run that had seen all images
+                run.predict(run.dataset[own[0]])
+            if given:
+                found: list[Observation] = []
+                find_components(
+                    *(run, tally, asked.given, asked.sizes, journal, asked.given, held, shelf),
+                    keep=found.append,
+                )
+                write_records(out / "components", (seen.to_bytes() for seen in found))
+            elif maps:
+                missing = [index for index in own if index not in shelf]
+                _fill(run, Shelf(ENOUGH, maps / "more"), missing)
+                shelf = Shelves(maps)
+                closed.callback(shelf.close)
+            for index in sorted(telling(run, tally, asked.options.examples)):
+                _keep_example(run, index, shelf, out / "examples" / str(index))
+            arrays = {name: np.ascontiguousarray(array) for name, array in tally.state().items()}
+            write_atomically(out / "sums.safetensors", safetensors.numpy.save(arrays))
+            run.seconds["total"] = time.perf_counter() - start
+            about = strict_figures(_about(asked, part, own))
+            write_atomically(out / "part.json", json.dumps(about, indent=1).encode())
+    return (
+        f"Part {part} of {run.dataset.name}, {len(own)} images: {out}. Once all parts are there: "
+        f"doubtmap merge OUT {' '.join(f'PART{number}' for number in range(1, part.of + 1)[:3])}"
+        f"{' ...' if part.of > 3 else ''}"
+    )
+
+
+def may_be_unknown(run: Run) -> bool:
+    """Whether any pixel may count as unknown, as far as the meaning of the labels says."""
+    folder = beneath(run.dataset)
+    if run.unknown or not run.dataset.class_names or not isinstance(folder, LabelledFolder):
+        return bool(run.unknown or not run.dataset.class_names or not hasattr(folder, "settings"))
+    dataset, values = run.dataset, folder.layout.values
+    while dataset is not folder and not isinstance(dataset, Pasted):
+        dataset = dataset.dataset  # type: ignore[attr-defined]
+    return isinstance(dataset, Pasted) or bool(values.unknown) or values.other == UNKNOWN
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier part has left."""
+    with writing_to(out):
+        for name in ("part.json", "sums.safetensors", "components"):
+            (out / name).unlink(missing_ok=True)
+        for name in ("maps", "examples"):
+            if (out / name).is_dir():
+                shutil.rmtree(out / name)
+
+
+def _fill(run: Run, shelf: Shelf, numbers: Sequence[int]) -> None:
+    """Put images on a shelf that others lack, as after a kill."""
+    with closing(shelf):
+        for index, sample in read_ahead(run.dataset, [n for n in numbers if n not in shelf]):
+            prediction, label = run.predict(sample)
+            shelf.put(index, label, prediction.classes[0], score_maps(prediction, run.scores))
+            if index not in shelf:
+                raise DataError(
+                    f"{sample.name}: expected room for its score maps on the disk of --out. Make "
+                    f"room, take more parts, or give the thresholds of all scores with --threshold."
+                )
+
+
+def _keep_example(run: Run, index: int, shelf: Shelf, path: Path) -> None:
+    """Keep an image with all that is shown of it."""
+    sample = run.dataset[index]
+    if index in shelf:
+        looked = shelf.get(index)
+    else:
+        prediction, label = run.predict(sample)
+        maps = score_maps(prediction, run.scores)
+        looked = Looked(label.cpu(), prediction.classes[0].cpu(), maps)
+    tensors = {f"map/{name}": values.cpu().contiguous() for name, values in looked.maps.items()}
+    tensors |= {"image": sample.image, "label": looked.label, "classes": looked.classes}
+    write_atomically(path, safetensors.torch.save({n: t.contiguous() for n, t in tensors.items()}))
+
+
+def _about(asked: Asked, part: PartNumber, own: Sequence[int]) -> dict[str, Any]:
+    """What the merge must know beside the sums."""
+    run = asked.run
+    dataset, matching, skipped = run.dataset, run.matching, run.skipped
+    numbers = part.numbers(len(dataset))
+    mine = {dataset.sample_name(index) for index in numbers} if skipped else set()
+    sizes = dataset.component_sizes
+    return {
+        "doubtmap": __version__,
+        "part": [part.number, part.of],
+        "settings": asked.settings,
+        "images": own,
+        "model": run.segmenter.description,
+        "class_names": list(run.segmenter.class_names),
+        "matching": matching and {"targets": matching.targets, "notes": matching.notes},
+        "data": {
+            "name": dataset.name,
+            "images": len(dataset),
+            "class_names": list(dataset.class_names),
+            "component_sizes": sizes and [sizes.predicted, sizes.labelled],
+            "hashes": file_hashes(dataset, part.number - 1, part.of),
+            "range": range_of(dataset),
+        },
+        "examples": asked.options.examples,
+        "unknown": list(run.unknown),
+        "skipped": skipped and {n: why for n, why in skipped.reasons.items() if n in mine},
+        "seconds": run.seconds,
+        "notes": run.notes,
+    }
+
+
+@alone
+def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> Results:
+    """The evaluation whose parts these are, as one process would have done it.
+
+    Args:
+        out: folder for the report.
+        parts: folders of the parts, in any order.
+        options: of which only `command` and `save` count.
+
+    Raises:
+        UsageError: for parts that do not belong together, are there twice, or are missing.
+        DataError: for a folder without a part, or one that is damaged.
+    """
+    start = time.perf_counter()
+    told = [_read(folder) for folder in parts]
+    order = all_parts([PartNumber(*about["part"]) for about in told], parts)
+    folders = [parts[at] for at in order]
+    abouts = [told[at] for at in order]
+    _check_alike(abouts, folders)
+    asked = _asked(abouts, folders, options)
+    tally = asked.tally()
+    for folder in folders:
+        with understood(folder):
+            state = safetensors.numpy.load_file(folder / "sums.safetensors")
+            tally.absorb(Tally.from_state(state))
+            del state
+    hashes = [about["data"]["hashes"] for about in abouts]
+    every = None if hashes[0] is None else [each for own in hashes for each in own]
+    shelf = _Kept(folders, abouts)
+    results = figures_of(
+        asked,
+        tally,
+        told_of_files(every, abouts[0]["data"]["range"]),
+        held=[Observation.from_bytes(data) for folder in folders for data in _components(folder)],
+        journal=None,
+        shelf=shelf,
+    )
+    shelf.close()
+    seconds = {key: sum(about["seconds"][key] for about in abouts) for key in abouts[0]["seconds"]}
+    seconds["metrics"] += time.perf_counter() - start
+    seconds["total"] += time.perf_counter() - start
+    seed = abouts[0]["settings"]["seed"]
+    results.figures.update(command=options.command, seed=seed, seconds=seconds)
+    if options.save:
+        options.save(results)
+    return results
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """What a part says of itself."""
+    file = folder / "part.json"
+    if (folder / ".progress").exists() and not file.exists():
+        raise DataError(
+            f"{folder}: expected a part that is finished, found one that was stopped. Go on with "
+            f"the same command and --resume."
+        )
+    try:
+        about: dict[str, Any] = json.loads(file.read_text())
+        PartNumber(*about["part"])
+        [about[key] for key in ("settings", "images", "data", "seconds")]
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder}: expected a part of an evaluation, found none. Make it with: doubtmap "
+            f"evaluate MODEL DATA --part I/N --out {folder}."
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{file}: cannot be used ({error}). Make the part again.") from error
+    return about
+
+
+def _check_alike(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:
+    """Refuse parts of different settings, networks, data or versions; the folder may differ."""
+    first = _compared(abouts[0])
+    for about, folder in zip(abouts, folders):
+        changed = differing(first, _compared(about))
+        if changed:
+            raise UsageError(
+                f"merge: expected parts of one evaluation, but {', '.join(changed)} differ between "
+                f"{folders[0]} and {folder}. Make the parts anew with the same options, network, "
+                f"data and version."
+            )
+
+
+def _compared(about: Mapping[str, Any]) -> dict[str, Any]:
+    settings = dict(about["settings"])
+    version = settings.pop("doubtmap", None)
+    settings.pop("folder", None)  # machines may have the same data in different places
+    return settings | {"version of doubtmap": version, "examples": about["examples"]}
+
+
+class _Told:
+    """A network as parts have told of it; it is not here."""
+
+    def __init__(self, about: Mapping[str, Any]) -> None:
+        self.class_names = tuple(about["class_names"])
+        self.description: dict[str, object] = about["model"]
+
+    def __call__(self, images: object) -> Prediction:
+        """Refuse to predict.
+
+        Raises:
+            DataError: always.
+        """
+        _not_kept()
+
+
+def _not_kept(*_: object) -> Never:
+    raise DataError(
+        "merge: expected the score maps of all images in the parts, since some pixels are unknown, "
+        "but a part has none. Make the parts with --unknown, or with --threshold for every score."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _DataTold:
+    """A data set as parts have told of it: of its images, those that are examples are here."""
+
+    name: str
+    class_names: tuple[str, ...]
+    component_sizes: ComponentSizes | None
+    count: int
+    examples: Mapping[int, Path]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def sample_name(self, index: int) -> str:
+        """Not known, and not needed."""
+        return str(index)
+
+    def __getitem__(self, index: int) -> Sample:
+        """An example."""
+        tensors = _tensors(self.examples.get(index))
+        return Sample(self.sample_name(index), tensors["image"], tensors["label"])
+
+
+class _Kept(Shelf):
+    """The images that all parts have kept."""
+
+    def __init__(self, folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(0)
+        self._shelves = [Shelves(folder / "maps") for folder in folders]
+        pairs = zip(self._shelves, abouts)
+        self._of = {index: shelf for shelf, about in pairs for index in about["images"]}
+        self._examples = examples_in(folders)
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._examples or index in self._of[index]
+
+    def get(self, index: int) -> Looked:
+        """An image that is kept."""
+        if index in self._of[index]:
+            return self._of[index].get(index)
+        tensors = _tensors(self._examples[index])
+        maps = {n.removeprefix("map/"): t for n, t in tensors.items() if n.startswith("map/")}
+        return Looked(tensors["label"], tensors["classes"], maps)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for shelf in self._shelves:
+            shelf.close()
+
+
+def examples_in(folders: Sequence[Path]) -> dict[int, Path]:
+    """The examples of all parts, by number of the image."""
+    return {int(path.name): path for folder in folders for path in (folder / "examples").glob("*")}
+
+
+def _tensors(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        _not_kept()
+    with understood(path.parent.parent):
+        return dict(safetensors.torch.load_file(path))
+
+
+def _components(folder: Path) -> Iterator[bytes]:
+    path = folder / "components"
+    return records_in(path) if path.exists() else iter(())
+
+
+def _asked(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path], options: Options) -> Asked:
+    """What the parts were asked for, with stand-ins for network and data."""
+    first = next((about for about in abouts if about["matching"]), abouts[0])
+    data, settings = first["data"], first["settings"]
+    sizes = data["component_sizes"]
+    dataset: Dataset = _DataTold(
+        data["name"],
+        tuple(data["class_names"]),
+        ComponentSizes(*sizes) if sizes else None,
+        data["images"],
+        examples_in(folders),
+    )
+    skipped = None
+    if first["skipped"] is not None:
+        skipped = Skipped({n: why for each in abouts for n, why in each["skipped"].items()})
+    scores = dict.fromkeys(settings["scores"], _not_kept)
+    run = Run(_Told(first), dataset, scores, tuple(first["unknown"]), None, skipped)  # type: ignore[arg-type]
+    matching = first["matching"]
+    run.matching = matching and Matching(tuple(matching["targets"]), tuple(matching["notes"]))
+    run.notes.extend(abouts[0]["notes"])
+    return _Merged(
+        run,
+        settings["thresholds"],
+        ComponentSizes(*settings["component_sizes"]),
+        settings["replicates"],
+        settings["seed"],
+        replace(options, bins=settings["bins"], examples=first["examples"]),
+        settings["claims"],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Merged(Asked):
+    """What the parts were asked for."""
+
+    told_claims: Sequence[str] = ()
+
+    @property
+    def claims(self) -> list[str]:
+        """As the parts say."""
+        return list(self.told_claims)

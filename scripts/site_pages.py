@@ -1,0 +1,206 @@
+"""Lay out the pages of the site in `build/docs`, and its settings in `build/mkdocs.yml`.
+
+    python scripts/site_pages.py
+
+The pages of `docs/` come along, and those of the repository's root. The reference of the commands
+is made of their help, that of Python of the docstrings; tutorials are run and shown with what they
+gave, and formulas become MathML.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+import typer
+from latex2mathml.converter import convert
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+from notebook import as_ipynb, run, shown  # noqa: E402
+
+from doubtmap.cli import app  # noqa: E402
+
+OUT = ROOT / "build" / "docs"
+OF_THE_ROOT = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
+"""Pages of the repository's root, as the site calls them."""
+PACKAGES = (
+    "doubtmap",
+    "doubtmap.scores",
+    "doubtmap.metrics",
+    "doubtmap.models",
+    "doubtmap.datasets",
+    "doubtmap.evaluation",
+    "doubtmap.calibration",
+    "doubtmap.decisions",
+    "doubtmap.segments",
+    "doubtmap.objects",
+    "doubtmap.training",
+    "doubtmap.reports",
+)
+"""Whose public names the reference of Python holds."""
+MENU_PLACE = "      # commands and packages\n"
+
+
+def menu() -> str:
+    """The entries of `mkdocs.yml` for all commands and packages."""
+    lines = []
+    for title, page, names in (
+        ("Commands", "commands", sorted(commands_by_name())),
+        ("Python", "python", PACKAGES),
+    ):
+        lines += [f"      - {title}:", f"          - reference/{page}.md"]
+        lines += [f"          - {name}: reference/{name}.md" for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write all pages anew."""
+    shutil.rmtree(OUT, ignore_errors=True)
+    shutil.copytree(ROOT / "docs", OUT)
+    for name, to in OF_THE_ROOT.items():
+        (OUT / to).write_text(of_the_root((ROOT / name).read_text()))
+    for path in (ROOT / "docs" / "tutorials").glob("*.md"):
+        if path.name != "index.md":
+            lay_out_tutorial(path)
+    for path in OUT.rglob("*.md"):
+        path.write_text(as_the_site_has_it(path.read_text(), str(path.relative_to(OUT))))
+    (OUT / "reference").mkdir()
+    for name, text in reference().items():
+        (OUT / "reference" / f"{name}.md").write_text(text)
+    settings = (ROOT / "mkdocs.yml").read_text()
+    (OUT.parent / "mkdocs.yml").write_text(settings.replace(MENU_PLACE, menu()))
+
+
+def lay_out_tutorial(path: Path) -> None:
+    """Run a tutorial, and write it with its outputs, also as a notebook."""
+    cells = run(path.read_text())
+    to = OUT / "tutorials" / path.name
+    (to.with_suffix(".ipynb")).write_text(as_ipynb(cells))
+    link = f"[Download as a notebook]({path.stem}.ipynb){{ .md-button }}"
+    to.write_text(f"{shown(cells)}\n\n{link}\n")
+
+
+def as_the_site_has_it(text: str, page: str) -> str:
+    """Leave out marks of tables and figures, draw formulas, lead to pages of the root."""
+    text = re.sub(r"^<!--.*?-->\n", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"```math\n(.*?)```", lambda found: formula(found[1]), text, flags=re.DOTALL)
+    return re.sub(
+        r"\]\((?:\.\./)+([A-Z]+\.md)(#[^)]*)?\)",
+        lambda link: f"]({relative(OF_THE_ROOT[link[1]], page)}{link[2] or ''})",
+        text,
+    )
+
+
+def formula(source: str) -> str:
+    """A formula as MathML, which browsers draw by themselves."""
+    return f'<div class="formula">{convert(source.strip(), display="block")}</div>'
+
+
+def relative(target: str, page: str) -> str:
+    """The way from a page to another."""
+    return posixpath.relpath(target, posixpath.dirname(page) or ".")
+
+
+def of_the_root(text: str) -> str:
+    """A page of the root: links lead into `docs/`, or to other such pages; no badge of a host."""
+    text = re.sub(r"^\[!\[tests\].*\n", "", text, flags=re.MULTILINE)
+    for other, to in OF_THE_ROOT.items():
+        text = text.replace(f"]({other}", f"]({to}")
+    text = re.sub(r"\[([^]]+)\]\((?:CITATION\.cff|LICENSE)\)", r"`\1`", text)
+    return text.replace("](docs/", "](")
+
+
+def commands_by_name() -> dict[str, click.Command]:
+    """Every command of the command line."""
+    group = typer.main.get_command(app)
+    context = click.Context(group)
+    names = group.list_commands(context)  # type: ignore[attr-defined]
+    return {name: group.resolve_command(context, [name])[1] for name in names}  # type: ignore[attr-defined]
+
+
+def reference() -> dict[str, str]:
+    """The pages of the reference, by name."""
+    commands = commands_by_name()
+    rows = [
+        f"| [`{name}`]({name}.md) | {first_sentence(command.help)} |"
+        for name, command in commands.items()
+    ]
+    pages = {"commands": "# Commands\n\n| command | |\n|---|---|\n" + "\n".join(rows) + "\n"}
+    pages |= {name: command_page(name, command) for name, command in commands.items()}
+    rows = [f"| [`{name}`]({name}.md) | {first_line(name)} |" for name in PACKAGES]
+    pages["python"] = "# Python\n\n| package | |\n|---|---|\n" + "\n".join(rows) + "\n"
+    return pages | {name: package_page(name) for name in PACKAGES}
+
+
+def first_line(name: str) -> str:
+    """The first line of a package's docstring."""
+    return (import_module(name).__doc__ or "").strip().partition("\n")[0]
+
+
+def first_sentence(text: str | None) -> str:
+    """The first sentence of a help, on one line."""
+    return re.split(r"(?<=\.)\s", " ".join((text or "").split()), maxsplit=1)[0]
+
+
+def command_page(name: str, command: click.Command) -> str:
+    """Usage, help and options of one command, options in the groups of its help."""
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    usage = " ".join(("[OPTIONS]", *(metavar(each) for each in arguments)))
+    parts = [f"# doubtmap {name}", f"    doubtmap {name} {usage}", help_text(command)]
+    groups: dict[str, list[str]] = {}
+    for option in command.params:
+        panel = getattr(option, "rich_help_panel", None)
+        panel = panel or ("Arguments" if option in arguments else "Options")
+        if not getattr(option, "hidden", False):
+            groups.setdefault(panel, []).append(option_row(option))
+    for panel, rows in groups.items():
+        parts.append(f"## {panel}\n\n| | |\n|---|---|\n" + "\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def help_text(command: click.Command) -> str:
+    """Help and examples of a command; lines that begin with the program are for the shell."""
+    told = f"{command.help or ''}\n\n{getattr(command, 'epilog', '') or ''}".replace("\b", "")
+    lines = (line.strip() for line in told.splitlines())
+    return "\n".join(f"    {line}" if line.startswith("doubtmap ") else line for line in lines)
+
+
+def metavar(option: click.Parameter) -> str:
+    """How the help calls an argument, or what an option takes."""
+    return option.metavar or (option.name or "").upper()
+
+
+def option_row(option: click.Parameter) -> str:
+    """An option, what it does, and its default."""
+    argument = option.param_type_name == "argument"
+    name = metavar(option) if argument else ", ".join((*option.opts, *option.secondary_opts))
+    told = " ".join(str(getattr(option, "help", "") or "").split())
+    default = option.default
+    if isinstance(default, (str, int, float, Path)) and default not in ("", False):
+        told += f" Default: `{default}`."
+    cells = (f"`{name}`", told)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def package_page(name: str) -> str:
+    """The public names of a package; mkdocstrings fills them in."""
+    module = import_module(name)
+    told = (module.__doc__ or "").strip()
+    packages = {each.rpartition(".")[2] for each in PACKAGES}
+    names = [each for each in module.__all__ if each not in packages and each[0] != "_"]
+    return f"# {name}\n\n{told}\n\n" + "\n\n".join(f"::: {name}.{each}" for each in names) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Parts of an evaluation, and workers: the figures of one process, to the last bit."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import doubtmap as dm
+from doubtmap.decisions.file import Threshold
+from doubtmap.engine.places import PartNumber, Place
+from doubtmap.evaluation.asking import Options, asked_of
+from doubtmap.evaluation.parts import evaluate_part, merge_parts
+from doubtmap.evaluation.results import strict_figures
+from doubtmap.streets.synthetic import SyntheticStreets
+
+SCORES = "entropy,max_logit"
+IMAGES = 5
+CLASSES = ("road", "sky", "building", "vehicle")
+
+
+def streets(seed=3):
+    return SyntheticStreets(IMAGES, seed=seed, size=(64, 96))
+
+
+def plain(results):
+    """Figures and examples as text of all digits, without times."""
+    figures = {k: v for k, v in strict_figures(results.figures).items() if k != "seconds"}
+    shown = [
+        (e.name, e.reason, e.detail, e.image.tobytes(), e.label.tobytes(), e.doubt.tobytes())
+        for e in results.examples
+    ]
+    return json.dumps([figures, results.curves, list(results.class_names)]) + repr(shown)
+
+
+def wanted(**more):
+    options = more.pop("options", Options(examples=1))
+    return {"unknown": "rest", "replicates": 20, "options": options, **more}
+
+
+def part(network, number, of, out, scores=SCORES, dataset=None, **more):
+    place = Place(part=PartNumber(number, of))
+    asked = wanted(options=Options(examples=1, place=place), **more)
+    evaluate_part(asked_of(network, dataset or streets(), scores, **asked), out)
+    return out
+
+
+class Tiny(nn.Module):
+    """Two convolutions, at a quarter of the size."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Conv2d(3, 8, 5, 4, 2)
+        self.head = nn.Conv2d(8, len(CLASSES), 1)
+
+    def forward(self, x):
+        return nn.functional.interpolate(self.head(self.body(x).relu()), x.shape[-2:])
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return dm.load(Tiny(), classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny):
+    return plain(dm.evaluate(tiny, streets(), SCORES, **wanted()))
+
+
+@pytest.fixture(scope="module")
+def three(tiny, tmp_path_factory):
+    base = tmp_path_factory.mktemp("parts")
+    return [part(tiny, number, 3, base / str(number)) for number in (1, 2, 3)]
+
+
+def test_parts_in_any_order_are_the_whole(three, whole, tmp_path):
+    for order in itertools.permutations(three):
+        assert plain(merge_parts(tmp_path / "out", order)) == whole
+
+
+@pytest.mark.parametrize("of", [1, 7])
+def test_any_number_of_parts_is_the_whole(tiny, whole, tmp_path, of):
+    """Of seven parts of five images two have none."""
+    parts = [part(tiny, number, of, tmp_path / str(number)) for number in range(1, of + 1)]
+    assert plain(merge_parts(tmp_path / "out", parts)) == whole
+
+
+def test_thresholds_that_are_given_need_no_maps(tiny, tmp_path):
+    chosen = {"entropy": 1.25, "max_logit": 0.0}
+    given = [Threshold(name, at, "unknown", "f1") for name, at in chosen.items()]
+    options = Options(examples=1, thresholds=given)
+    one = dm.evaluate(tiny, streets(), SCORES, **wanted(options=options))
+    assert one.figures["scores"]["entropy"]["unknown"]["threshold_mode"] == "given"
+    parts = []
+    for number in (1, 2):
+        asked = wanted(options=replace(options, place=Place(part=PartNumber(number, 2))))
+        parts.append(tmp_path / str(number))
+        evaluate_part(asked_of(tiny, streets(), SCORES, **asked), parts[-1])
+        assert not (parts[-1] / "maps").exists() and (parts[-1] / "components").exists()
+    assert plain(merge_parts(tmp_path / "out", parts)) == plain(one)
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def test_a_part_that_was_killed_is_named_and_goes_on(tiny, three, whole, tmp_path):
+    def kill(stage, done, total):
+        if done:
+            raise Killed
+
+    place = Place(part=PartNumber(2, 3))
+    options = Options(examples=1, place=place)
+    asked = asked_of(tiny, streets(), SCORES, **wanted(options=options, progress=kill))
+    with pytest.raises(Killed):
+        evaluate_part(asked, tmp_path / "2")
+    with pytest.raises(dm.DataError, match=r"one that was stopped\. Go on with the same command"):
+        merge_parts(tmp_path / "out", [three[0], tmp_path / "2", three[2]])
+    asked = asked_of(tiny, streets(), SCORES, **wanted(options=options))
+    evaluate_part(asked, tmp_path / "2", resume=True)
+    assert plain(merge_parts(tmp_path / "out", [three[0], tmp_path / "2", three[2]])) == whole
+
+
+def test_parts_that_are_missing_or_twice_there_are_named(three, tmp_path):
+    with pytest.raises(dm.UsageError, match="expected 3 parts, got 1: 1, 3 of 3 are missing"):
+        merge_parts(tmp_path / "out", three[1:2])
+    with pytest.raises(dm.UsageError, match="part 2/3 is there twice"):
+        merge_parts(tmp_path / "out", [*three, three[1]])
+    with pytest.raises(dm.DataError, match="expected a part of an evaluation, found none"):
+        merge_parts(tmp_path / "out", [*three[:2], tmp_path])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"seed": 1}, "seed differ"),
+        ({"scores": "entropy"}, "scores differ"),
+        ({"unknown": ()}, "unknown differ"),
+        ({"replicates": 30}, "replicates differ"),
+        ({"dataset": streets(4)}, "drawn .*differ"),
+    ],
+    ids=["seed", "scores", "unknown", "replicates", "data"],
+)
+def test_parts_that_do_not_belong_together_are_refused(tiny, three, tmp_path, more, told):
+    other = part(tiny, 1, 3, tmp_path / "1", **more)
+    with pytest.raises(dm.UsageError, match=told):
+        merge_parts(tmp_path / "out", [other, *three[1:]])
+
+
+def test_parts_of_another_network_or_version_are_refused(three, tmp_path):
+    about = json.loads((three[0] / "part.json").read_text())
+    for change, told in (
+        ({"doubtmap": "0.0.1"}, "version of doubtmap differ"),
+        ({"model": about["settings"]["model"] | {"sha256": "other"}}, r"model \(sha256\) differ"),
+    ):
+        other = tmp_path / next(iter(change))
+        other.mkdir()
+        changed = about | {"settings": about["settings"] | change}
+        (other / "part.json").write_text(json.dumps(changed))
+        with pytest.raises(dm.UsageError, match=told):
+            merge_parts(tmp_path / "out", [other, *three[1:]])
+
+
+def test_damaged_parts_are_a_sentence(three, tmp_path):
+    (tmp_path / "part.json").write_text("{")
+    with pytest.raises(dm.DataError, match="cannot be used"):
+        merge_parts(tmp_path / "out", [tmp_path, *three[1:]])
+    (tmp_path / "part.json").write_text((three[0] / "part.json").read_text())
+    (tmp_path / "sums.safetensors").write_bytes(b"damaged")
+    with pytest.raises(dm.DataError, match="cannot be used"):
+        merge_parts(tmp_path / "out", [tmp_path, *three[1:]])
+
+
+def test_workers_one_killed_give_the_figures_of_one_process(tmp_path):
+    """Real processes: two workers, the first of which is killed once it has done an image."""
+    killed, network = [], dm.load("demo")
+
+    def kill(stage, done, total):
+        if done and not killed:
+            killed.append(multiprocessing.active_children()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    options = Options(examples=1, place=Place(workers=2))
+    asked = wanted(options=options, progress=kill)
+    found = dm.evaluate(network, streets(), "entropy", out=tmp_path, **asked)
+    assert killed and plain(found) == plain(dm.evaluate(network, streets(), "entropy", **wanted()))
+    assert not (tmp_path / ".progress").exists() and not multiprocessing.active_children()
