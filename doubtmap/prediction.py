@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +29,7 @@ from doubtmap.kernels import (
     resized_divergence,
     resized_statistics,
 )
+from doubtmap.lazy import kept
 from doubtmap.shown import Shown, later
 
 __all__ = [
@@ -68,8 +68,7 @@ class Members:
     spread: Tensor
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """What the last layer sees for one pixel: `rows` x `columns` of its input, centred.
 
     Args:
@@ -230,12 +229,12 @@ class Prediction(Shown):
         """How the native grid lies on the image: `size`, `covered` and `align_corners`."""
         return self.size, self.covered, self.align_corners
 
-    @cached_property
+    @kept
     def logits(self) -> Tensor:
         """`(B, C, H, W)`, full size, at least float32."""
         return resize_logits(self.native_logits, *self.placement)
 
-    @cached_property
+    @kept
     def statistics(self) -> PixelStatistics:
         """Predicted class and scores of the logits, each `(B, H, W)`, in one pass.
 
@@ -263,7 +262,7 @@ class Prediction(Shown):
                 self.__dict__["statistics"] = both._replace(divergence=None)
         return kept[temperature]
 
-    @cached_property
+    @kept
     def _divergences(self) -> dict[float, Tensor]:
         return {}
 
@@ -273,7 +272,7 @@ class Prediction(Shown):
         kept = self.classes_of
         return self.statistics.classes if kept is None else kept.classes
 
-    @cached_property
+    @kept
     def probabilities(self) -> Tensor:
         """`(B, C, H, W)` in [0, 1], softmax of the full-size logits."""
         return self.logits.softmax(1)
