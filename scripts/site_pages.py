@@ -165,15 +165,16 @@ def command_page(name: str, command: click.Command) -> str:
         if not getattr(option, "hidden", False):
             groups.setdefault(panel, []).append(option_row(option))
     for panel, rows in groups.items():
-        parts.append(f"## {panel}\n\n| | |\n|---|---|\n" + "\n".join(rows))
+        title = "argument" if panel == "Arguments" else "option"
+        parts.append(f"## {panel}\n\n| {title} | |\n|---|---|\n" + "\n".join(rows))
     return "\n\n".join(parts) + "\n"
 
 
 def help_text(command: click.Command) -> str:
     """Help and examples of a command; lines that begin with the program are for the shell."""
     told = f"{command.help or ''}\n\n{getattr(command, 'epilog', '') or ''}".replace("\b", "")
-    lines = (line.strip() for line in told.splitlines())
-    return "\n".join(f"    {line}" if line.startswith("doubtmap ") else line for line in lines)
+    lines = "\n".join(line.strip() for line in told.splitlines())
+    return re.sub(r"((?:^doubtmap .*\n?)+)", r"\n```sh\n\1\n```\n", lines, flags=re.MULTILINE)
 
 
 def metavar(option: click.Parameter) -> str:

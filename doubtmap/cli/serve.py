@@ -49,13 +49,12 @@ def serve_command(
     seed: Seed = 0,
 ) -> None:
     """A network behind an address: images in, classes and doubts out; with a page to look at."""
-    import torch
-
     from doubtmap.decisions import load_threshold
     from doubtmap.engine.settings import bands_needed
     from doubtmap.models.layers import probe_image
     from doubtmap.scores.parsing import parse_asked
     from doubtmap.service.answers import Answering
+    from doubtmap.windows.automatic import device_of
 
     web = _web()
     span = read_range(range)
@@ -69,7 +68,7 @@ def serve_command(
 
     asked, notes = parse_asked(wanted, first)
     answering = Answering(name or name_of(model), segmenter, asked, chosen, span)
-    on_gpu = getattr(segmenter, "device", torch.device("cpu")).type != "cpu"
+    on_gpu = device_of(segmenter).type != "cpu"
     service = web.Service(answering, limits.on(gpu=on_gpu))
     tell_notes([*notes, *answering.notes, *_to_the_world(host)])
     web.serve(service, host, port, lambda address: tell(_ready(address, answering.name)))

@@ -154,8 +154,7 @@ def raster_of(content: bytes, name: Path, most: int) -> Raster:
         DataError: as `read_raster`; also for a TIFF of several pages, planes or unusual depth.
     """
     with _sentences(name, content), _opened(io.BytesIO(content), name, most) as image:
-        tags = getattr(image, "tag_v2", None)
-        if image.format == "TIFF" and (tags is None or tags.next or not is_usual(image)):
+        if (tags := getattr(image, "tag_v2", None)) and (tags.next or not is_usual(image)):
             raise DataError(f"{name}: expected a TIFF of one page of grey or RGB. Save it as PNG.")
         return _of_image(image, content)
 

@@ -21,8 +21,7 @@ from doubtmap.models.saved import NoNameError
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.reports.scales import natural_scale
 from doubtmap.scoring import is_probability, prepared, score_batch
-from doubtmap.windows import TILE, Windows
-from doubtmap.windows.automatic import BYTES, SHARE, device_of, memory_of
+from doubtmap.windows import for_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +39,10 @@ class Answer:
     notes: tuple[str, ...] = ()
 
 
-_LITTLE = "half of the memory would not take it whole."
-
-
 class Answering:
     """A network with its scores; they are tried on a probe image when it is made.
 
-    Images too large for half of the memory are seen through windows, as by
-    `doubtmap score`.
+    Images too large for half of the memory are seen through windows, as by `doubtmap score`.
 
     Args:
         name: by which it is served.
@@ -88,7 +83,6 @@ class Answering:
             ) from error
         score_batch(prediction, scores)
         self.classes = prediction.native_logits.shape[1]
-        self.whole = SHARE * memory_of(device_of(self.segmenter)) / BYTES
 
     def __call__(self, images: Tensor) -> list[Answer]:
         """Answer a batch `(B, K, H, W)` of RGB, or all bands, uint8 or float in [0, 1].
@@ -97,13 +91,10 @@ class Answering:
             DoubtmapError: for images that the network or a score cannot take.
         """
         height, width = images.shape[-2:]
-        if len(images) > 1 and len(images) * height * width > self.whole:
+        if len(images) > 1 and for_images(self.segmenter, [(len(images) * height, width)])[1]:
             return [answer for image in images for answer in self(image[None])]
-        notes: tuple[str, ...] = ()
-        segmenter = self.segmenter
-        if height * width > self.whole and not isinstance(segmenter, Windows):
-            segmenter = Windows(segmenter)
-            notes = (f"the image was looked at through windows of {TILE} pixels: {_LITTLE}",)
+        segmenter, note = for_images(self.segmenter, [(height, width)])
+        notes = (note,) if note else ()
         with torch.no_grad(), within_memory((height, width)):
             prediction = segmenter(images)
             maps = score_batch(prediction, self.scores)
