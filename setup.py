@@ -7,6 +7,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
+SOURCES = ("pixels", "doubtmap_pixels", "segments", "sums")
+HEADERS = ("pixels", "pixels_tile", "doubtmap_pixels")
 FAST = [
     "-std=c11",
     "-O3",
@@ -28,6 +30,7 @@ class BuildPixels(build_ext):
         """Build one extension."""
         unix = self.compiler.compiler_type in ("unix", "mingw32", "cygwin")
         ext.extra_compile_args = FAST if unix else ["/O2", "/fp:fast"]
+        ext.libraries = ["m"] if self.compiler.compiler_type in ("unix", "cygwin") else []
         openmp = ["-fopenmp"] if unix else ["/openmp:experimental"]
         try:
             self._build_with(ext, openmp, openmp if unix else [])
@@ -52,8 +55,8 @@ setup(
     ext_modules=[
         Extension(
             "doubtmap.kernels.pixels",
-            ["doubtmap/kernels/pixels.c", "doubtmap/kernels/segments.c", "doubtmap/kernels/sums.c"],
-            depends=["doubtmap/kernels/pixels_tile.h"],
+            [f"doubtmap/kernels/{name}.c" for name in SOURCES],
+            depends=[f"doubtmap/kernels/{name}.h" for name in HEADERS],
             optional=True,
         )
     ],

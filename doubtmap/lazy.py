@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+Value = TypeVar("Value")
 
 
 def lazily(
@@ -38,3 +40,15 @@ def lazily(
         return sorted({*vars(sys.modules[room]), *home_of, *rooms})
 
     return find, names
+
+
+class kept(Generic[Value]):
+    """As `functools.cached_property`, without the lock that `torch.compile` cannot follow."""
+
+    def __init__(self, made: Callable[[Any], Value]) -> None:
+        self.made, self.__doc__ = made, made.__doc__
+
+    def __get__(self, owner: Any, of: type | None = None) -> Value:
+        """The value, made at the first call; then it lies in the object and is found there."""
+        value = owner.__dict__[self.made.__name__] = self.made(owner)
+        return value

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +29,8 @@ from doubtmap.kernels import (
     resized_divergence,
     resized_statistics,
 )
+from doubtmap.lazy import kept
+from doubtmap.shown import Shown, later
 
 __all__ = [
     "Fitted",
@@ -67,8 +68,7 @@ class Members:
     spread: Tensor
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """What the last layer sees for one pixel: `rows` x `columns` of its input, centred.
 
     Args:
@@ -105,7 +105,7 @@ class Queries:
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class Prediction(Shown):
     """What a network said about a batch of images, at its own resolution.
 
     Full-size maps are computed on demand and kept, so that ten scores of one prediction cost
@@ -195,6 +195,24 @@ class Prediction:
                 f"{self.size}, got {len(kept.native_logits)} of {kept.size}."
             )
 
+    def _facts(self) -> Mapping[str, object]:
+        count, classes, height, width = self.native_logits.shape
+        features = {} if self.features is None else {"features": self.features.shape[1]}
+        members = {} if self.members is None else {"members": self.members.count}
+        return {
+            **{"images": count, "of": f"{self.size[0]} x {self.size[1]}", "classes": classes},
+            **{"on a grid of": f"{height} x {width}", **features, **members},
+        }
+
+    def show(self, score: str | Score = "entropy", images: Tensor | None = None) -> object:
+        """Pictures of what is predicted and of a score, for notebooks: `Pictures`, with `save`.
+
+        Args:
+            score: its name, such as `entropy`, or the score itself.
+            images: `(B, 3, H, W)`, to show beside.
+        """
+        return later("doubtmap.notebooks", "pictures_of")(self, score, images)
+
     def to_size(self, maps: Tensor) -> Tensor:
         """Resize maps from the native grid to the image, as the network resizes its logits.
 
@@ -211,12 +229,12 @@ class Prediction:
         """How the native grid lies on the image: `size`, `covered` and `align_corners`."""
         return self.size, self.covered, self.align_corners
 
-    @cached_property
+    @kept
     def logits(self) -> Tensor:
         """`(B, C, H, W)`, full size, at least float32."""
         return resize_logits(self.native_logits, *self.placement)
 
-    @cached_property
+    @kept
     def statistics(self) -> PixelStatistics:
         """Predicted class and scores of the logits, each `(B, H, W)`, in one pass.
 
@@ -244,7 +262,7 @@ class Prediction:
                 self.__dict__["statistics"] = both._replace(divergence=None)
         return kept[temperature]
 
-    @cached_property
+    @kept
     def _divergences(self) -> dict[float, Tensor]:
         return {}
 
@@ -254,7 +272,7 @@ class Prediction:
         kept = self.classes_of
         return self.statistics.classes if kept is None else kept.classes
 
-    @cached_property
+    @kept
     def probabilities(self) -> Tensor:
         """`(B, C, H, W)` in [0, 1], softmax of the full-size logits."""
         return self.logits.softmax(1)

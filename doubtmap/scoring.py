@@ -3,6 +3,7 @@
 OUT/classes/NAME.png    predicted classes, a palette picture
 OUT/SCORE/NAME.png      a doubt map for each score
 OUT/overlay/NAME.jpg    the first score laid over the image; written last
+OUT/images.csv          a row for each image: its doubt, and the share of each class
 OUT/score.json          how all this was made
 """
 
@@ -35,7 +36,7 @@ from doubtmap.datasets.survey import survey
 from doubtmap.engine.run import TRIMMED
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError, UsageError, within_memory
-from doubtmap.files import alone, sweep, write_atomically, writing_to
+from doubtmap.files import alone, sweep, utf8, write_atomically, writing_to
 from doubtmap.files.naming import files_of, outside, score_folders, unique_names
 from doubtmap.files.resuming import hold_samples, hold_to
 from doubtmap.memory import give_back
@@ -52,7 +53,7 @@ from doubtmap.prediction import (
     listening_to,
     showing,
 )
-from doubtmap.reports.maps import MapFormat, write_classes, write_map
+from doubtmap.reports.maps import MapFormat, image_table, read_figures, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
 from doubtmap.reports.scales import Waiting, natural_scale
 from doubtmap.version import __version__
@@ -226,6 +227,8 @@ def write_scores(
         raise DataError(none_left(len(paths), skipped))
     pictures = {path: functools.partial(_picture, path, seen.rendering) for path in every}
     scales = waiting.finish([(*every[path],) for path in every], list(scores), pictures.values())
+    rows = {str(path): read_figures(files[0]) for path, files in every.items() if files[0].exists()}
+    write_atomically(out / "images.csv", utf8(image_table(rows)))
     about = {
         "doubtmap": __version__,
         "command": command,
@@ -235,6 +238,7 @@ def write_scores(
         "scales": scales,
         "range": seen.rendering.range,
         "notes": list(seen.notes),
+        "directory": str(Path.cwd()),
         "images": {names[path]: str(path) for path in paths},
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
@@ -275,7 +279,7 @@ def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
 
 def _write(what: _Written, files: list[Path], format: str, waiting: Waiting) -> None:
     classes, *maps, overlay = files
-    write_classes(classes, what.classes, what.class_names)
+    write_classes(classes, what.classes, what.class_names, _figures_of(what))
     for path, (score, values) in zip(maps, what.maps.items()):
         if format == "png" and what.scales[score] is None:
             path.unlink(missing_ok=True)
@@ -288,6 +292,18 @@ def _write(what: _Written, files: list[Path], format: str, waiting: Waiting) -> 
         waiting.keep_overlay(overlay, doubt)
     else:
         write_overlay(overlay, what.image, doubt, limits, bar=True)
+
+
+def _figures_of(what: _Written) -> dict[str, float]:
+    """What the table of images says of one: its doubt, and the share of each class it has."""
+    found = {}
+    for score, values in what.maps.items():
+        found[f"mean {score}"] = float(values.mean(dtype=np.float64))
+        found[f"highest {score}"] = float(values.max())
+    names = what.class_names or tuple(str(index) for index in range(int(what.classes.max()) + 1))
+    share = np.bincount(what.classes.reshape(-1), minlength=len(names)) / what.classes.size
+    found |= {f"share {name}": float(part) for name, part in zip(names, share)}
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
 
 
 def score_maps(prediction: Prediction, scores: dict[str, Score]) -> dict[str, Tensor]:

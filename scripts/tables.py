@@ -27,6 +27,17 @@ COLUMNS = {
     "x network": "x network",
     "x network, processor": "x network, processor time",
     "peak GB": "peak memory, GB",
+    "processor_milliseconds": "processor time, ms",
+    "x argmax": "x argmax in the graph",
+    "largest difference": "largest difference",
+    "ties": "ties, pixels",
+    "notes": "why there is none",
+    "file megabytes": "file, MB",
+    **{
+        f"{kind} AUROC, {score}": f"{kind} AUROC, {score}"
+        for kind in ("wrong", "unknown")
+        for score in ("max_softmax", "entropy", "doubt")
+    },
     "miou": "mIoU",
     "open_miou": "open mIoU",
     "unknown.auprc": "unknown AUPRC",
@@ -125,6 +136,7 @@ PAGES = {
     "speed.md": "speed",
     "large.md": "large",
     "many_machines.md": "many",
+    "deploy.md": "deploy",
     "service.md": "deploy",
     "calibration.md": "calibration",
     "bring_your_network.md": "networks",
@@ -179,8 +191,10 @@ def cell(row: Row, key: str) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
-def digits(value: float | None) -> str:
+def digits(value: float | str | None) -> str:
     """Three digits: timings have no more."""
+    if isinstance(value, str):
+        return value
     return "-" if value is None else f"{float(f'{value:.3g}'):g}"
 
 

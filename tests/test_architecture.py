@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import doubtmap
+from doubtmap.cli.app import VERBS
 
 ROOT = Path(doubtmap.__file__).parent
 MAP = (ROOT.parent / "docs" / "architecture.md").read_text()
@@ -85,10 +86,12 @@ def test_files_that_contributing_names_are_there():
 
 
 def test_no_room_is_crowded():
+    """Commands do not count: each has a file of its own."""
+    files = [path for path in FILES if not (room_of(path) == "cli" and path.stem in VERBS)]
     crowded = {
         room: count
         for room in LEVEL
-        if (count := sum(room_of(path) == room for path in FILES)) > MOST_FILES
+        if (count := sum(room_of(path) == room for path in files)) > MOST_FILES
     }
     assert not crowded
 

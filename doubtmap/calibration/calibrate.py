@@ -160,12 +160,38 @@ def choose(
     raw, now = comparison.ece(RAW), comparison.ece(taken)
     if taken == RAW:
         notes.append(
-            f"No method improves on the raw network, whose ECE is {raw:.4f}: the calibrator "
+            _unproven(comparison, [name for name in able if name != RAW], by)
+            or f"No method improves on the raw network, whose ECE is {raw:.4f}: the calibrator "
             f"written leaves predictions as they are."
         )
     else:
         notes.append(f"{taken}: ECE {raw:.4f} before, {now:.4f} after, on images kept apart.")
     return taken, tuple(notes)
+
+
+FIGURES = {"ece": "ECE", "brier": "Brier score", "nll": "negative log-likelihood"}
+"""What the criteria are called in sentences."""
+
+
+def _unproven(comparison: Comparison, names: Sequence[str], by: Criterion) -> str:
+    """What to say where a method looks better than the raw network and may not be; else nothing."""
+    found = {name: comparison.difference(name, RAW, by) for name in names}
+    unsure = {
+        name: (value, bounds)
+        for name, (value, bounds) in found.items()
+        if value < 0 and bounds is not None and bounds[0] <= 0 <= bounds[1]
+    }
+    if not unsure:
+        return ""
+    name = min(unsure, key=lambda each: unsure[each][0])
+    value, bounds = unsure[name]
+    raw = getattr(comparison, by)(RAW)
+    return (
+        f"Improvement on the raw network: none that {len(comparison.sums)} images can prove. The "
+        f"{FIGURES[by]} of {name} is {raw + value:.4f}, that of the raw network {raw:.4f}, and the "
+        f"95 % interval of the difference, {bounds[0]:.4f} to {bounds[1]:.4f}, contains zero. The "
+        f"calibrator written leaves predictions as they are."
+    )
 
 
 def beats(
@@ -181,6 +207,11 @@ def _warnings(comparison: Comparison, method: str) -> tuple[str, ...]:
     sentence = f"{method}: ECE {raw:.4f} before, {now:.4f} after, on images kept apart."
     if beats(comparison, RAW, method, margin=0.0):
         return (f"{sentence} It makes this network worse. Take --method auto, which would not.",)
+    difference, bounds = comparison.difference(method, RAW)
+    if difference < 0 and bounds is not None and bounds[1] >= 0:
+        proof = f"It is an improvement that {len(comparison.sums)} images cannot prove: the 95 %"
+        ends = f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+        return (f"{sentence} {proof} interval of the difference, {ends}, contains zero.",)
     return (sentence,)
 
 

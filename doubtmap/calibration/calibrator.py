@@ -12,6 +12,7 @@ from torch import Tensor
 from doubtmap.errors import UsageError
 from doubtmap.files import Entry, Origin, Part
 from doubtmap.prediction import Prediction
+from doubtmap.shown import ShownFit
 
 Pairs: TypeAlias = Iterable[tuple[Prediction, Tensor]]
 """`(prediction, label)` of held-out images, one at a time, gone through as often as asked.
@@ -27,7 +28,7 @@ LEVEL_LOST = (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Calibrator(ABC):
+class Calibrator(ShownFit, ABC):
     """A fitted map from predictions to predictions.
 
     Args:

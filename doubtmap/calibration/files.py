@@ -21,6 +21,7 @@ from doubtmap.errors import ModelError, UsageError
 from doubtmap.files import Content, Entry, FileKind, Origin, Part, read, write
 from doubtmap.files.tables import TABLE, hold_entries, hold_parts, optional, whole
 from doubtmap.prediction import Prediction, Segmenter, listening_to
+from doubtmap.shown import ShownSegmenter
 
 FILE = FileKind(
     "calibrator",
@@ -152,7 +153,7 @@ def _hold(kind: type[Calibrator], found: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Calibrated:
+class Calibrated(ShownSegmenter):
     """A segmenter whose predictions are calibrated; implements `Segmenter`.
 
     Args:

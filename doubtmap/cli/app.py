@@ -28,6 +28,11 @@ VERBS = {
         USE,
         "Unknown objects as things: COCO and GeoJSON files, a table, and pictures.",
     ),
+    "view": (
+        USE,
+        "Runs in the browser: a grid, maps with a threshold, runs side by side, verdicts.",
+    ),
+    "table": (USE, "The scores of several runs in one table, the best in bold: LaTeX and others."),
     "export": (
         USE,
         "A network with its doubts in one file, ONNX or torch.export, held to the library.",

@@ -82,6 +82,10 @@ def evaluate_command(
             metavar="FILE",
         ),
     ] = None,
+    maps: Annotated[
+        bool,
+        option(OUTPUT, "Keep classes, labels and doubt maps in OUT, for doubtmap view.", "--maps"),
+    ] = False,
     by: Annotated[
         str | None,
         option(FIGURES, "A field of the images, such as case of volumes: figures of each value."),
@@ -129,6 +133,8 @@ def evaluate_command(
     place = places.place(opening(network, model, seed, segmenter))
     if place.part:
         _check_part({"--open-set": open_set, "--segments": segments, "--repeats": repeats > 1})
+        if maps:
+            raise UsageError("--maps: expected without --part, whose maps are not merged. Omit it.")
     if by and (place.part or place.elsewhere):
         raise UsageError("--by: expected without --part, --workers and --engine. Leave one out.")
     other = open_dataset(open_set, seed=seed + 1) if open_set and ":" in open_set else open_set
@@ -143,6 +149,7 @@ def evaluate_command(
         cases=Cases(by, tolerance) if by else None,
         notes=[*notes, *of_windows, *of_pasting],
         command=command_line(),
+        maps=out if maps else None,
         save=lambda results: write_all(results, out),
         place=place,
     )

@@ -15,6 +15,7 @@ from doubtmap.cli.telling import tell
 from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
+    from doubtmap.deploy.doubts import Doubts
     from doubtmap.deploy.export import Format, Input
 
 
@@ -26,7 +27,12 @@ def export_command(
     ] = "max_softmax,entropy",
     out: Annotated[Path, option(OUTPUT, "The file to write.", metavar="FILE")] = Path("net.onnx"),
     format: Annotated[
-        str | None, option(OUTPUT, "onnx or pt2. Default: as --out ends, else onnx.")
+        str | None,
+        option(
+            OUTPUT,
+            "onnx, pt2, openvino (.xml and .bin), or triton, a folder of its model repository. "
+            "Default: as --out ends, else onnx.",
+        ),
     ] = None,
     input: Annotated[
         str, option(OUTPUT, "What images the file takes: float in [0, 1], or uint8.")
@@ -35,6 +41,24 @@ def export_command(
         str | None,
         option(OUTPUT, "The one size of images that the file takes. Default: any.", metavar="HxW"),
     ] = None,
+    doubts: Annotated[
+        str, option(OUTPUT, "How doubts are written: float, or uint8 with its scale.")
+    ] = "float",
+    threshold: Annotated[
+        Path | None,
+        option(
+            OUTPUT, "A file of doubtmap threshold: pixels above it are flagged.", metavar="FILE"
+        ),
+    ] = None,
+    native: Annotated[
+        bool,
+        option(
+            OUTPUT,
+            "Write native logits alone, of which doubtmap.runtime or doubtmap_pixels.h make the "
+            "rest: the quickest on a CPU.",
+            "--native",
+        ),
+    ] = False,
     native_logits: Annotated[
         bool,
         option(
@@ -51,7 +75,8 @@ def export_command(
     import json as json_text
 
     from doubtmap.calibration import Calibrated, load_calibrator
-    from doubtmap.deploy.export import export
+    from doubtmap.decisions import load_threshold
+    from doubtmap.deploy.export import Form, export
     from doubtmap.files import check_place
     from doubtmap.scores.parsing import parse_scores
 
@@ -59,7 +84,7 @@ def export_command(
     sides = read_input_size("--size", size) if size is not None else None
     if sides == "image":
         raise UsageError("--size: expected HxW such as 512x1024, got image. Leave it out.")
-    check_place(out)
+    check_place(out / "config.pbtxt" if format == "triton" else out)
     opened = replace(network, calibrator=None).open(model, seed)
     calibrator = None
     about: dict[str, Any] = {"command": command_line(), "calibrator": None}
@@ -67,25 +92,34 @@ def export_command(
         calibrator = load_calibrator(network.calibrator)
         calibrated = Calibrated(opened, calibrator, str(network.calibrator))
         about["calibrator"] = calibrated.description["calibrator"]
-    form = format or ("pt2" if out.suffix == ".pt2" else "onnx")
+    ends = {".pt2": "pt2", ".xml": "openvino"}
+    form = Form(
+        cast("Format", format or ends.get(out.suffix, "onnx")),
+        cast("Input", input),
+        sides,
+        cast("Doubts", doubts),
+        logits=native_logits,
+        native=native,
+    )
     parity = export(
         opened,
         parse_scores(scores),
         out,
+        form,
         calibrator=calibrator,
-        format=cast("Format", form),
-        input=cast("Input", input),
-        size=sides,
-        logits=native_logits,
+        threshold=load_threshold(threshold) if threshold is not None else None,
         about=about,
     )
     typer.echo(json_text.dumps(parity.described(), indent=1) if json else parity.sentence())
-    tell(f"Wrote {out}, and parity.json beside it.")
+    inside = "in" if form.format == "triton" else "beside"
+    tell(f"Wrote {out}, and parity.json {inside} it.")
 
 
 EXAMPLE = """
 doubtmap export demo --scores entropy,max_softmax --out net.onnx
 doubtmap export NETWORK --scores max_softmax --calibrator FILE --input uint8 --out net.onnx
+doubtmap export NETWORK --scores entropy,max_softmax --doubts uint8 --threshold FILE --native
+doubtmap export NETWORK --format triton --out models/net
 doubtmap export NETWORK --scores entropy,doubt --size 512x1024 --native-logits --out net.pt2
 """
 command = as_command("export", export_command, EXAMPLE)

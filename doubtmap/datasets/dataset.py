@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from doubtmap.shown import ShownDataset
+
 KNOWN = -3
 """Label of a pixel that is known to be of the model's world, its class not said."""
 VOID = -2
@@ -72,7 +74,7 @@ class Dataset(Protocol):
         ...
 
 
-class Derived:
+class Derived(ShownDataset):
     """What data sets that are made of another have in common with it."""
 
     dataset: Dataset

@@ -41,6 +41,18 @@ def fingerprints(dataset: Dataset, indices: Iterable[int] | None = None) -> tupl
     return tuple(_hash(dataset, index) for index in chosen)
 
 
+def image_files(dataset: Dataset) -> list[Path | None]:
+    """The file of each image as it is; None for images that are drawn, pasted into or corrupted."""
+    chosen = [*range(len(dataset))]
+    while isinstance(dataset, Part):
+        chosen, dataset = [dataset.indices[index] for index in chosen], dataset.dataset
+    if isinstance(dataset, LabelledFolder):
+        return [dataset.files[index][0] for index in chosen]
+    if isinstance(dataset, Photographs):
+        return [dataset.files[index] for index in chosen]
+    return [None] * len(chosen)
+
+
 def _hash(dataset: Dataset, index: int) -> str:
     if isinstance(dataset, LabelledFolder):
         return fingerprint_of(dataset.files[index][0])

@@ -22,6 +22,7 @@ from doubtmap.datasets.polygons import read_shapes
 from doubtmap.datasets.reading import Rendering, read_image, read_label
 from doubtmap.datasets.survey import Survey, left_beside, survey
 from doubtmap.errors import DataError, UsageError
+from doubtmap.shown import ShownDataset
 
 
 class NotThereError(DataError):
@@ -33,7 +34,7 @@ _LOOKING = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledFolder:
+class LabelledFolder(ShownDataset):
     """Images and labels in a folder; implements `Dataset`.
 
     Args:

@@ -22,6 +22,7 @@ from doubtmap.datasets.pairs import is_saved, open_saved, open_table, pair_image
 from doubtmap.datasets.reading import Rendering, collect_images, read_image
 from doubtmap.datasets.survey import survey
 from doubtmap.errors import DataError, UsageError
+from doubtmap.shown import ShownDataset
 
 
 def open_dataset(
@@ -146,7 +147,7 @@ def _unknown_layout(name: str, text: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Photographs:
+class Photographs(ShownDataset):
     """Images whose every pixel is void; implements `Dataset`.
 
     Args:

@@ -25,6 +25,7 @@ from doubtmap.datasets.reading import Rendering, read_image, read_label
 from doubtmap.datasets.survey import Survey, survey
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files.afar import is_afar, path_of
+from doubtmap.shown import ShownDataset
 
 INSTALL = "pip install pyarrow"
 
@@ -34,7 +35,7 @@ _MASKS = ("mask", "label", "labels", "annotation", "semantic_segmentation", "seg
 
 
 @dataclass(frozen=True, eq=False)
-class PairedImages:
+class PairedImages(ShownDataset):
     """A data set of (image, mask); implements `Dataset`.
 
     An image is a file, a PIL image, an array `(H, W, 3)`, or a tensor `(3, H, W)` of uint8 or of

@@ -18,6 +18,7 @@ from doubtmap.files.tables import FLAG, TEXT, TEXTS, one_of, optional, within
 from doubtmap.prediction import Score, Segmenter, digest_of
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.scoring import probe_logits, same_network
+from doubtmap.shown import ShownFit
 
 Of = Literal["wrong", "unknown"]
 
@@ -49,7 +50,7 @@ FILE = FileKind(
 
 
 @dataclass(frozen=True)
-class Threshold:
+class Threshold(ShownFit):
     """From which score on a pixel is flagged, chosen on data of its own.
 
     Args:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from doubtmap.deploy.formats import IMAGES, OPSET, write_onnx, write_pt2
+from doubtmap.calibration import Calibrated, Calibrator
+from doubtmap.decisions import Threshold
+from doubtmap.deploy.doubts import Doubts, check_native, described, written
+from doubtmap.deploy.formats import IMAGES, OPSET, WRITERS
 from doubtmap.deploy.graph import Graph
 from doubtmap.deploy.parity import SIZES, Parity, batches, compared
-from doubtmap.deploy.suited import Calibrate, check_scores, check_sizes, network_of, scored
+from doubtmap.deploy.suited import check_sizes, network_of, placement, scored
 from doubtmap.errors import UsageError
 from doubtmap.files import write_atomically
 from doubtmap.models import NetworkSegmenter
@@ -22,21 +26,54 @@ from doubtmap.prediction import Score, Segmenter, digest_of
 from doubtmap.scoring import prepared
 from doubtmap.version import __version__
 
-Format = Literal["onnx", "pt2"]
+Format = Literal["onnx", "pt2", "openvino", "triton"]
 Input = Literal["float", "uint8"]
-WRITERS = {"onnx": write_onnx, "pt2": write_pt2}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is written.
+
+    Args:
+        format: `onnx`; `pt2` for `torch.export.load`; `openvino`, an `.xml` and a `.bin`;
+            `triton`, a folder of a model repository.
+        input: type of the images: float in [0, 1], or uint8.
+        size: `(H, W)`, the only size that the file takes; None: any.
+        doubts: whether doubts are numbers or bytes.
+        logits: whether the native logits are an output, too.
+        native: whether they are the only one; `doubtmap.runtime` computes the rest.
+
+    Raises:
+        UsageError: for what there is not.
+    """
+
+    format: Format = "onnx"
+    input: Input = "float"
+    size: tuple[int, int] | None = None
+    doubts: Doubts = "float"
+    logits: bool = False
+    native: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in WRITERS:
+            raise UsageError(f"--format: expected one of {', '.join(WRITERS)}, got {self.format}.")
+        if self.input not in ("float", "uint8"):
+            raise UsageError(f"--input: expected float or uint8, got {self.input}.")
+        if self.native and self.format not in ("onnx", "triton"):
+            raise UsageError(
+                f"--native: expected --format onnx, which doubtmap.runtime reads, got "
+                f"{self.format}. Give --native-logits for native logits in any format."
+            )
 
 
 def export(
     segmenter: Segmenter,
     scores: Mapping[str, Score],
     out: str | Path,
+    form: Form = Form(),
     *,
-    calibrator: Calibrate | None = None,
-    format: Format = "onnx",
-    input: Input = "float",
-    size: tuple[int, int] | None = None,
-    logits: bool = False,
+    calibrator: Calibrator | None = None,
+    threshold: Threshold | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Parity:
     """Write a file that takes images and gives classes and doubts, and `parity.json` beside it.
@@ -44,12 +81,10 @@ def export(
     Args:
         segmenter: one PyTorch network.
         scores: by name; each becomes an output of that name.
-        out: the file.
+        out: the file, or the folder of Triton.
+        form: what is written.
         calibrator: applied before scoring.
-        format: `onnx`, or `pt2` for `torch.export.load`.
-        input: type of the images: float in [0, 1], or uint8.
-        size: `(H, W)`, the only size that the file takes; None: any.
-        logits: whether the native logits are an output, too.
+        threshold: of one of the scores; pixels above it are flagged in an output `flags`.
         about: what else the file shall say about itself; JSON values.
 
     Returns:
@@ -58,43 +93,55 @@ def export(
     Raises:
         UsageError: for what cannot be in one graph, with what to do.
         ModelError: where the network cannot be written down, or the file says something else than
-            the library.
+            the library; for a threshold or a calibrator of another network.
     """
-    _check(format, input)
-    check_scores(scores)
+    out = Path(out)
     network = network_of(prepared(network_of(segmenter), scores))
-    if size is None:
+    if form.size is None:
         check_sizes(network, scores)
-    sizes = SIZES if size is None else (size,)
-    graph = Graph(network, scores, calibrator, logits).eval()
+    if form.native:
+        check_native(scores)
+    sizes = SIZES if form.size is None else (form.size,)
+    if calibrator is not None:
+        Calibrated(network, calibrator)  # which refuses one of other classes
+    graph = Graph(network, scores, calibrator, form.logits, form.native).eval()
+    if threshold is not None:
+        whole = network if calibrator is None else Calibrated(network, calibrator)
+        threshold.check_network(whole)
     seen = next(batches(sizes[1:2] or sizes, bytes=False))
     prediction = graph.predicted(seen)
     scored(prediction, scores)
-    known = _about(network, format, input, size) | dict(about or {})
+    classes = prediction.native_logits.shape[1]
+    graph.doubts = written(scores, classes, form.doubts, threshold)
+    known = _about(network, form) | dict(about or {}) | {"name": out.stem, "count": classes}
     known["scores"] = {name: {"digest": digest_of(score)} for name, score in scores.items()}
-    known["outputs"] = list(graph.said(prediction))
-    known["count"] = prediction.native_logits.shape[1]
+    known["doubts"] = described(graph.doubts)
+    known["native"] = placement(network, prediction) if form.native else None
+    known["outputs"] = list(graph.outputs(prediction))
     images = torch.cat([seen, seen.flip(-1)])
-    images = (images * 255).round().byte() if input == "uint8" else images
+    images = (images * 255).round().byte() if form.input == "uint8" else images
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"network.{format}")
-        run = WRITERS[format](graph, images, size is None, path, known)
-        advice = _advice(size, calibrator)
-        parity = compared(run, graph, sizes, bytes=input == "uint8", advice=advice)
-        write_atomically(out, path.read_bytes())
-    report = {"file": Path(out).name, "sha256": sha256_of(Path(out)), **parity.described()}
-    write_atomically(Path(out).parent / "parity.json", json.dumps(report, indent=1).encode())
+        path = Path(folder, "network")
+        run, files = WRITERS[form.format](graph, images, form.size is None, path, known)
+        advice = _advice(form.size, calibrator)
+        parity = compared(run, graph, sizes, bytes=form.input == "uint8", advice=advice)
+        places = [_place(out, form, end) for end in files]
+        for place, file in zip(places, files.values()):
+            write_atomically(place, file.read_bytes())
+    report = {"file": places[-1].name, "sha256": sha256_of(places[-1]), **parity.described()}
+    beside = out if form.format == "triton" else out.parent
+    write_atomically(beside / "parity.json", json.dumps(report, indent=1).encode())
     return parity
 
 
-def _check(format: str, input: str) -> None:
-    if format not in WRITERS:
-        raise UsageError(f"--format: expected one of {', '.join(WRITERS)}, got {format}.")
-    if input not in ("float", "uint8"):
-        raise UsageError(f"--input: expected float or uint8, got {input}.")
+def _place(out: Path, form: Form, end: str) -> Path:
+    """Where a part of what was written goes."""
+    if form.format == "triton":
+        return out / end
+    return out.with_suffix(end) if end else out
 
 
-def _advice(size: tuple[int, int] | None, calibrator: Calibrate | None) -> str:
+def _advice(size: tuple[int, int] | None, calibrator: Calibrator | None) -> str:
     """What to do where the file says something else than the library."""
     sized = "Give --size HxW, for a file of one size, or leave" if size is None else "Leave"
     steps = (
@@ -103,18 +150,17 @@ def _advice(size: tuple[int, int] | None, calibrator: Calibrate | None) -> str:
     return f"{sized} that output out.{steps if calibrator is not None else ''}"
 
 
-def _about(
-    network: NetworkSegmenter, format: Format, input: Input, size: tuple[int, int] | None
-) -> dict[str, Any]:
+def _about(network: NetworkSegmenter, form: Form) -> dict[str, Any]:
     """What the file says about itself."""
     told = network.description
     kept = ("source", "sha256", "mean", "std", "normalisation", "channels", "input_size")
+    most = 255 if form.input == "uint8" else 1
     return {
         "version": __version__,
         "torch": torch.__version__,
-        **({"opset": OPSET} if format == "onnx" else {}),
-        "input": {"name": IMAGES, "type": input, "range": [0, 255 if input == "uint8" else 1]},
-        "size": list(size) if size else None,
+        **({} if form.format == "pt2" else {"opset": OPSET}),
+        "input": {"name": IMAGES, "type": form.input, "range": [0, most]},
+        "size": list(form.size) if form.size else None,
         "network": {name: told.get(name) for name in kept},
         "classes": list(network.class_names),
     }

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from doubtmap.deploy.graph import CLASSES, Graph
+from doubtmap.deploy.graph import CLASSES, FLAGS, Graph
 from doubtmap.errors import ModelError
 from doubtmap.models.backend import first_line
 from doubtmap.prediction import Prediction
@@ -32,8 +32,10 @@ class Parity:
     Attributes:
         images: seen so far.
         sizes: height and width of them.
-        ties: pixels of two equally likely classes, of which each names another.
-        largest: by output, the largest difference; of numbers above 1 relative to them.
+        ties: pixels of two equally likely classes, of which each names another, or of a doubt at
+            its threshold, which one flags.
+        largest: by output, the largest difference: of bytes in steps, an int; of numbers above 1
+            relative to them.
     """
 
     images: int = 0
@@ -50,10 +52,13 @@ class Parity:
     def sentence(self) -> str:
         """For people."""
         sizes = ", ".join(f"{height}x{width}" for height, width in self.sizes)
-        largest = max(self.largest.values(), default=0.0)
+        numbers = [value for value in self.largest.values() if isinstance(value, float)]
+        steps = [value for value in self.largest.values() if isinstance(value, int)]
+        differ = [f"its numbers differ by at most {max(numbers):.1g}"] if numbers else []
+        differ += [f"its bytes by at most {max(steps)} of 255"] if steps else []
         return (
             f"{self.images} images of {sizes} pixels: the file's classes are the library's (ties: "
-            f"{self.ties} pixels), its numbers differ by at most {largest:.1g}."
+            f"{self.ties} pixels), {', '.join(differ)}."
         )
 
 
@@ -88,7 +93,7 @@ def compared(
                 f"{images.shape[-2]}x{images.shape[-1]}, but it said {first_line(error)}. "
                 f"{advice}"
             ) from error
-        if differing := _take(found, given, wanted, prediction):
+        if differing := _take(found, given, wanted, prediction, graph):
             raise ModelError(f"{differing} No file is written. {advice}")
     return found
 
@@ -105,8 +110,10 @@ def batches(sizes: Sequence[tuple[int, int]], bytes: bool) -> Iterator[Tensor]:
         images = torch.stack([_image(size, 100 * seed + number) for number in range(count)])
         images = (images * 255).round() / 255
         given = (images * 255).round().byte() if bytes else images
-        yield from torch.split(given[: max(0, count - 3)], 1)
-        yield given[-3:]
+        if count > 3:
+            yield from torch.split(given[:-3], 1)
+        if count:
+            yield given[-3:]
 
 
 def _image(size: tuple[int, int], seed: int) -> Tensor:
@@ -131,7 +138,11 @@ def _streets() -> tuple[Tensor, ...]:
 
 
 def _take(
-    found: Parity, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], said: Prediction
+    found: Parity,
+    given: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    said: Prediction,
+    graph: Graph,
 ) -> str:
     """Add a batch; returns what differs, if anything does."""
     found.images += len(said.native_logits)
@@ -145,17 +156,37 @@ def _take(
                 f"{tuple(there.shape)} {there.dtype} in the library, for images of "
                 f"{said.size[0]}x{said.size[1]}."
             )
-        if name == CLASSES:
-            off = (here != there) & ~_tied(said)
-            found.ties += int((here != there).sum()) - int(off.sum())
-        else:
-            far = (here - there).abs() / there.abs().clamp_min(1)
-            off = ~((far <= TOLERANCE) | (here == there))
-            largest = torch.where(here == there, 0, far).max().item()
-            found.largest[name] = max(found.largest.get(name, 0.0), largest)
+        off = _off(name, here, there, found, said, graph)
         if bool(off.any()):
             return _differing(name, here, there, off, found)
     return ""
+
+
+def _off(
+    name: str, here: Tensor, there: Tensor, found: Parity, said: Prediction, graph: Graph
+) -> Tensor:
+    """Where an output of the file is not what the library says."""
+    differs = here != there
+    if name in (CLASSES, FLAGS):
+        off = differs & ~(_tied(said) if name == CLASSES else _at_threshold(said, graph))
+        found.ties += int(differs.sum()) - int(off.sum())
+        return off
+    if here.dtype == torch.uint8:
+        far, most = (here.int() - there.int()).abs(), 1.0
+    else:
+        far, most = (here - there).abs() / there.abs().clamp_min(1), TOLERANCE
+    largest = torch.where(differs, far, 0).max().item()
+    found.largest[name] = max(found.largest.get(name, 0), largest)
+    return differs & ~(far <= most)
+
+
+def _at_threshold(prediction: Prediction, graph: Graph) -> Tensor:
+    """`(B, H, W)`: where the flagged score is as good as equal to its threshold."""
+    ((name, limit),) = (
+        (n, d.threshold) for n, d in graph.doubts.items() if d.threshold is not None
+    )
+    values = graph.scored(prediction)[name]
+    return (values - limit).abs() <= TOLERANCE * max(1.0, abs(limit))
 
 
 def _tied(prediction: Prediction) -> Tensor:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models import Ensemble, MonteCarloDropout, NetworkSegmenter
 from doubtmap.models.module import ModuleBackend
-from doubtmap.models.preprocessing import EdgeSize
+from doubtmap.models.preprocessing import EdgeSize, ImageSize
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores.default import Doubt, doubt
-from doubtmap.scores.density import Density
 from doubtmap.scores.islands import island
-from doubtmap.scores.mahalanobis import Mahalanobis
 from doubtmap.scores.sums import Sum
 from doubtmap.scores.wrong import Wrong
-
-Calibrate = Callable[[Prediction], Prediction]
 
 
 def network_of(segmenter: Segmenter) -> NetworkSegmenter:
@@ -80,22 +76,6 @@ def _follows_width(score: Score) -> bool:
     return score in (doubt, island) or isinstance(score, Doubt) or any(map(_follows_width, inner))
 
 
-def check_scores(scores: Mapping[str, Score]) -> None:
-    """Refuse scores that look at numbers to choose what to compute.
-
-    Raises:
-        UsageError: with what to take in their place.
-    """
-    for name, score in scores.items():
-        inner = score.scores if isinstance(score, Sum | Wrong) else (score,)
-        if any(isinstance(part, Density | Mahalanobis) for part in inner):
-            raise UsageError(
-                f"{name}: its Gaussians are chosen by the predicted classes, image by image, which "
-                f"no graph holds. Take doubt:FILE, which looks at inner features too, or leave "
-                f"{name} out."
-            )
-
-
 def scored(prediction: Prediction, scores: Mapping[str, Score]) -> dict[str, Tensor]:
     """Each score of a prediction.
 
@@ -109,3 +89,19 @@ def scored(prediction: Prediction, scores: Mapping[str, Score]) -> dict[str, Ten
         except ModelError as error:
             raise UsageError(f"export: {error}") from error
     return found
+
+
+def placement(network: NetworkSegmenter, prediction: Prediction) -> dict[str, object]:
+    """Where native logits lie on images of any size, as `doubtmap.runtime` reads it.
+
+    Args:
+        network: that is exported.
+        prediction: of its, of any image.
+    """
+    how, told = network.source.preprocessing.size, network.description
+    inner = None if isinstance(how, ImageSize) else list(how(prediction.size))
+    divisor = told["divisor"]
+    if told["form"] == "queries":  # brought to the image's size by the network itself
+        inner, divisor = None, None
+    corners = bool(prediction.align_corners)
+    return {"input": inner, "divisor": divisor, "align_corners": corners}

@@ -41,7 +41,7 @@ def split_images(names: Sequence[str]) -> tuple[list[int], list[int]]:
             f"calibrate: expected at least 2 images, to fit on some and compare on others, got "
             f"{len(names)}."
         )
-    groups = _sequences(names)
+    groups = sequences_of(names)
     parts: tuple[list[int], list[int]] = ([], [])
     if len(groups) < RUNS or max(map(len, groups)) > MOST * len(names):
         for place, run in enumerate(run for group in groups for run in _runs(group)):
@@ -79,7 +79,7 @@ def folds_of(names: Sequence[str], count: int) -> tuple[list[list[int]], bool]:
             f"split: expected at least 2 images, to fit on some and judge on others, got "
             f"{len(names)}."
         )
-    groups = _sequences(names)
+    groups = sequences_of(names)
     whole = len(groups) >= count and max(map(len, groups)) <= MOST * len(names)
     folds: list[list[int]] = [[] for _ in range(count)]
     for group in sorted(groups, key=len, reverse=True):
@@ -92,7 +92,7 @@ def folds_of(names: Sequence[str], count: int) -> tuple[list[list[int]], bool]:
     return [sorted(fold) for fold in folds], whole
 
 
-def _sequences(names: Sequence[str]) -> list[list[int]]:
+def sequences_of(names: Sequence[str]) -> list[list[int]]:
     """Indices of the images of each sequence, in order."""
     patterns: dict[str, list[int]] = {}
     for index, name in enumerate(names):

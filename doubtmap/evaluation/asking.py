@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets import open_dataset
@@ -41,6 +42,7 @@ class Options:
         notes: what to write into the results, before all other notes.
         cases: groups of images whose figures are given one by one.
         command: what to write into the results as their origin.
+        maps: folder in which to keep classes, labels and doubt maps, for `doubtmap view`.
         save: called with the results before the journal is removed, to write them.
         place: where the images are looked at.
     """
@@ -53,6 +55,7 @@ class Options:
     notes: Iterable[str] = ()
     cases: Cases | None = None
     command: str = ""
+    maps: Path | None = None
     save: Callable[[Results], None] | None = None
     place: Place = HERE
 
@@ -89,6 +92,7 @@ class Asked:
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on, or for parts to belong together."""
         return self.run.settings | {
+            "maps": self.options.maps is not None,
             "version of the sums": VERSION,
             "seed": self.seed,
             "replicates": self.replicates,

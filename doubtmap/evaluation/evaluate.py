@@ -26,11 +26,13 @@ from doubtmap.evaluation.components import find_components
 from doubtmap.evaluation.examples import pick_examples
 from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.first_look import components_elsewhere, tally_pixels
+from doubtmap.evaluation.keeping import TAKEN
 from doubtmap.evaluation.open_set import refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.score_figures import measure_scores
 from doubtmap.evaluation.tally import Observation, Tally
 from doubtmap.files import alone
+from doubtmap.files.naming import score_folders
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.segments import MetaModel
 from doubtmap.segments.look_first import look_first
@@ -108,6 +110,8 @@ def evaluate(
         if run.matching is None and tally.images:  # a resumed run that had seen all images
             run.predict(run.dataset[tally.images[0]["index"]])
         results = figures_of(asked, tally, about_files(run.dataset), held, journal, shelf)
+        if options.maps is not None:
+            results.figures["maps"] = score_folders(run.scores, taken=TAKEN)
         if open_set is not None:
             opened = refused_figures(run, open_set, taken, replicates=replicates, seed=seed)
             results.figures["open_set"] = opened

@@ -1,4 +1,4 @@
-"""The images worth looking at: those with the most doubt, and those with the most missed pixels."""
+"""The images worth looking at: those with the most missed pixels, and those with the most doubt."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from doubtmap.datasets.dataset import Sample
 from doubtmap.datasets.reading import in_colour
 from doubtmap.engine.run import Run
 from doubtmap.engine.shelf import Looked, Shelf
+from doubtmap.engine.splitting import sequences_of
 from doubtmap.evaluation.results import Example
 from doubtmap.evaluation.tally import Row, Tally
 from doubtmap.scoring import score_maps
@@ -20,11 +21,11 @@ EPISTEMIC = ("density", "mahalanobis", "mutual_information", "distilled", "membe
 
 
 WORTH = {
-    "mean": ("most doubt", "mean {score} {value:.3g}"),
     "missed": (
         "most missed",
         "{value:.1%} of the pixels are bad and outside the most doubtful fifth by {score}",
     ),
+    "mean": ("most doubt", "mean {score} {value:.3g}"),
 }
 """By the figure of an image's row: why it is worth a look, and how that is said."""
 
@@ -32,12 +33,13 @@ WORTH = {
 def pick_examples(
     run: Run, tally: Tally, count: int, shelf: Shelf | None = None
 ) -> Iterator[Example]:
-    """Third look: the images with the most doubt, and those with the most missed pixels."""
+    """Third look: the images with the most missed pixels, and those with the most doubt."""
     score = _shown(run)
     epistemic = _epistemic(run, score)
     taken: set[int] = set()
     for key, (reason, detail) in WORTH.items():
-        picked = [row for row in _by(tally, score, key) if row["index"] not in taken][:count]
+        rows = [row for row in _by(tally, score, key) if row["index"] not in taken]
+        picked = (_apart(run, rows) if key == "missed" else rows)[:count]
         taken |= {row["index"] for row in picked}
         for row in picked:
             text = detail.format(score=score, value=row["scores"][score][key])
@@ -47,8 +49,21 @@ def pick_examples(
 def telling(run: Run, tally: Tally, count: int) -> set[int]:
     """Of a part of the images those that may be picked, whatever the other parts hold."""
     score = _shown(run)
-    first, then = (_by(tally, score, key) for key in WORTH)
-    return {int(row["index"]) for row in (*first[:count], *then[: 2 * count])}
+    missed, doubt = (_by(tally, score, key) for key in WORTH)
+    # whichever comes early among all images comes as early among a part of them
+    rows = (*_apart(run, missed)[:count], *doubt[: 2 * count])
+    return {int(row["index"]) for row in rows}
+
+
+def _apart(run: Run, rows: list[Row]) -> list[Row]:
+    """The rows, those first that are the first of their sequence of images."""
+    names = [run.dataset.sample_name(index) for index in range(len(run.dataset))]
+    of = {at: number for number, group in enumerate(sequences_of(names)) for at in group}
+    firsts: dict[int, Row] = {}
+    for row in rows:
+        firsts.setdefault(of[int(row["index"])], row)
+    leading = {int(row["index"]) for row in firsts.values()}
+    return [*firsts.values(), *(row for row in rows if int(row["index"]) not in leading)]
 
 
 def _shown(run: Run) -> str:

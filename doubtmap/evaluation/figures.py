@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from doubtmap.datasets.dataset import ComponentSizes
+from doubtmap.datasets.fingerprints import image_files
 from doubtmap.engine.run import Run
 from doubtmap.evaluation.components import ComponentTally
 from doubtmap.evaluation.results import Results
@@ -115,6 +117,7 @@ def summarise(
         "doubtmap": __version__,
         "command": "",
         "seed": 0,
+        "directory": str(Path.cwd()),
         "model": run.segmenter.description,
         "data": {
             "name": run.dataset.name,
@@ -127,13 +130,20 @@ def summarise(
         "calibration": calibration_figures(tally),
         "scores": scores,
         "differences": differences_of(measured),
-        "images": tally.images,
+        "images": _rows(run, tally),
         "seconds": {},
         "notes": list(_notes(run, tally, components, sizes)),
     }
     if run.skipped:
         figures["data"]["skipped"] = run.skipped.reasons
     return Results(figures, curves_of(tally, measured), names, [])
+
+
+def _rows(run: Run, tally: Tally) -> list[dict[str, Any]]:
+    """The table of images, each with its file where it has one of its own."""
+    files = image_files(run.dataset)
+    found = {index: {"file": str(file)} for index, file in enumerate(files) if file is not None}
+    return [row | found.get(row["index"], {}) for row in tally.images]
 
 
 def with_both(tally: Tally) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from doubtmap.datasets.dataset import Sample
 from doubtmap.datasets.fingerprints import sample_marks
 from doubtmap.datasets.pasting import Part
 from doubtmap.engine.journal import Journal, understood
@@ -30,6 +31,7 @@ from doubtmap.errors import DataError, within_memory
 from doubtmap.evaluation.asking import Asked, Options
 from doubtmap.evaluation.cases import Cases
 from doubtmap.evaluation.components import Elsewhere, observe_components
+from doubtmap.evaluation.keeping import Keeping
 from doubtmap.evaluation.tally import (
     Observation,
     Tally,
@@ -79,8 +81,8 @@ def tally_pixels(
         kept = Shelf() if shelf is None else Shelf(ENOUGH, shelf / "0")
         with ExitStack() as failing:
             failing.callback(kept.close)
-            cases = asked.options.cases
-            look(run, tally, todo, journal, kept, _told(run, tally), cases)
+            more = asked.options.cases, Keeping.of(asked.options.maps, run)
+            look(run, tally, todo, journal, kept, _told(run, tally), *more)
             failing.pop_all()
     if run.skipped and run.skipped.reasons:
         names = (run.dataset.sample_name(index) for index in range(len(run.dataset)))
@@ -172,7 +174,7 @@ class FirstLook:
         """All but the network, the progress bar, and what is done with the results."""
         run = copy.copy(self.asked.run)
         run.segmenter, run.progress, run.notes = None, None, []  # type: ignore[assignment]
-        options = Options(bins=self.asked.options.bins)
+        options = Options(bins=self.asked.options.bins, maps=self.asked.options.maps)
         asked = replace(self.asked, run=run, options=options)
         return {**vars(self), "asked": asked}
 
@@ -205,7 +207,8 @@ class FirstLook:
                     else:
                         done(number)
 
-            look(run, tally, missing(), journal, shelf, done)
+            keeping = Keeping.of(asked.options.maps, run)
+            look(run, tally, missing(), journal, shelf, done, keeping=keeping)
         if journal:
             journal.close()
         skipped = run.skipped.reasons if run.skipped else {}
@@ -259,6 +262,7 @@ def look(
     shelf: Shelf | None,
     done: Done,
     cases: Cases | None = None,
+    keeping: Keeping | None = None,
 ) -> None:
     """Look at images, one after the other, and take them into the sums."""
     with (
@@ -266,7 +270,7 @@ def look(
         ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside,
     ):
         summing: Future[None] | None = None
-        rest = journal, shelf, done, cases
+        rest = journal, shelf, done, cases, keeping
         for index, sample in read_ahead(run.dataset, numbers, run.skipped):
             told = run.attempt(sample)
             if told is None:
@@ -280,7 +284,7 @@ def look(
                 continue
             if summing is not None:
                 summing.result()
-            looked = _Look(index, sample.name, *told, maps)
+            looked = _Look(index, sample, *told, maps)
             summing = beside.submit(_sum, run, tally, looked, each.map, *rest)
             del told, maps, looked
         if summing is not None:
@@ -292,7 +296,7 @@ class _Look:
     """One image as the network and the scores left it."""
 
     index: int
-    name: str
+    sample: Sample
     prediction: Prediction
     label: Tensor
     maps: dict[str, Tensor]
@@ -307,11 +311,14 @@ def _sum(
     shelf: Shelf | None,
     done: Done,
     cases: Cases | None,
+    keeping: Keeping | None,
 ) -> None:
     """Take an image into the sums, and keep what later passes look at."""
     with run.timed("metrics"), torch.inference_mode():
         prediction, label, maps = look.prediction, look.label, look.maps
-        seen = observe(look.index, look.name, prediction, label, maps, tally.bins)
+        if keeping is not None:  # before the journal, which says that the image is done
+            keeping.keep(look.index, look.sample, prediction, label, maps)
+        seen = observe(look.index, look.sample.name, prediction, label, maps, tally.bins)
         if journal:
             journal.append(seen.to_bytes())
         if shelf is not None:

@@ -191,7 +191,7 @@ def _done(
         scores,
         out=place,
         resume=True,
-        options=replace(options, examples=0, save=save),
+        options=replace(options, examples=0, maps=None, save=save),
         **more,
     )
     return results.figures

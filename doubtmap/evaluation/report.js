@@ -24,6 +24,18 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+for (const table of document.querySelectorAll("table.filtered")) {
+  const box = document.createElement("input");
+  box.type = "search";
+  box.placeholder = "filter by name";
+  box.setAttribute("aria-label", "Filter the table by name");
+  box.addEventListener("input", () => {
+    const wanted = box.value.toLowerCase();
+    for (const row of table.tBodies[0].rows)
+      row.hidden = !row.cells[0].dataset.sort.toLowerCase().includes(wanted);
+  });
+  table.closest(".scroll").before(box);
+}
 const curves = document.querySelector("#curves");
 if (curves) {
   const mark = (style) => {

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from doubtmap.evaluation.catalogue import section
 from doubtmap.evaluation.curves import curve_charts
+from doubtmap.evaluation.report_images import confusions, image_rows, worst_images
 from doubtmap.evaluation.report_tables import (
     claims,
     class_bars,
@@ -26,14 +27,27 @@ from doubtmap.evaluation.report_tables import (
     figure_list,
     score_tables,
 )
-from doubtmap.evaluation.results import Example, Results, strict_figures, write_results
+from doubtmap.evaluation.results import (
+    Example,
+    Results,
+    strict_figures,
+    write_curves,
+    write_results,
+)
 from doubtmap.evaluation.summary import reading
 from doubtmap.files import alone, write_atomically
 from doubtmap.reports.charts import reliability_chart
 from doubtmap.reports.colours import labels_present, robust_limits
 from doubtmap.reports.digits import count, digits, seconds
 from doubtmap.reports.page import framed
-from doubtmap.reports.pictures import doubt_picture, label_picture, photograph, ramp_picture
+from doubtmap.reports.pictures import (
+    STATE_COLOURS,
+    doubt_picture,
+    label_picture,
+    photograph,
+    ramp_picture,
+    state_picture,
+)
 from doubtmap.segments.cards import look_first_part
 from doubtmap.version import __version__
 
@@ -51,7 +65,8 @@ class _Shown:
 
 @alone
 def write_evaluation(results: Results, out: Path) -> None:
-    """Write `results.json` and `report.html` of an evaluation into a folder."""
+    """Write `results.json`, `curves.json` and `report.html` of an evaluation into a folder."""
+    write_curves(results, out / "curves.json")
     write_results(results, out / "results.json")
     write_report(results, out / "report.html")
 
@@ -96,6 +111,7 @@ def _context(results: Results) -> dict[str, Any]:
     groups = (("unknown", "Unknown objects"), ("wrong", "Wrong pixels"))
     tables = [(key, title, score_tables(figures, key)) for key, title in groups]
     reliability = results.curves.get("reliability")
+    images = [row for row in figures.get("images") or () if isinstance(row, Mapping)]
     return {
         "title": _title(figures),
         "reading": reading(figures),
@@ -111,6 +127,11 @@ def _context(results: Results) -> dict[str, Any]:
         "charts": curve_charts(results.curves, figures),
         "differences": difference_tables(figures),
         "examples": _examples(results),
+        "states": {name: "#" + bytes(colour).hex() for name, colour in STATE_COLOURS.items()},
+        "confusions": confusions(results.curves.get("confusion"), results.class_names),
+        "worst": worst_images(images, results.class_names),
+        "image_table": image_rows(images),
+        "maps": "maps" in figures,
         "look_first": look_first_part(results.look_first) if results.look_first else None,
         "ramp": ramp_picture(),
         "notes": [str(note) for note in figures.get("notes") or []],
@@ -162,6 +183,7 @@ def _shown(example: Example, class_names: tuple[str, ...]) -> _Shown:
         ("image", photograph(example.image)),
         ("label", label_picture(example.label, class_names)),
         ("prediction", label_picture(example.predicted, class_names)),
+        ("right or wrong", state_picture(example.label, example.predicted)),
         (f"doubt: {example.score}", doubt_picture(example.doubt, limits)),
     ]
     if example.epistemic is not None:

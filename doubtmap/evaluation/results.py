@@ -6,8 +6,10 @@ strict JSON.
 
 from __future__ import annotations
 
+import html
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, UsageError
+from doubtmap.evaluation.catalogue import section
 from doubtmap.files import write_atomically
+from doubtmap.reports.digits import digits, number
 from doubtmap.segments.look_first import LookFirst
+from doubtmap.shown import Shown, later, listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +56,7 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
-class Results:
+class Results(Shown):
     """Figures, curves and examples of one evaluation.
 
     Args:
@@ -67,6 +72,9 @@ class Results:
             `patches` `{SCORE: {percentile, p_accurate_certain, p_uncertain_inaccurate, pavpu}}`,
             percentiles in [0, 100] or [0, 1]; `pixels`, the same with patches of one pixel;
             `reliability` `{confidence, accuracy, share}`, one entry for each bin, None where empty;
+            `confusion` `[[pixels]]`, labelled classes down, predicted ones across;
+            `thresholds` `{SCORE: {KIND: {threshold, recall, precision}}}`, of `unknown` and `wrong`
+            pixels, for `score >= threshold`;
             `wrong_reliability` `{SCORE: {confidence, accuracy, share}}`, the same of each score
             that claims to be the probability of wrong, the confidence being one minus the score.
         class_names: the model's classes in the order of their indices, or empty.
@@ -79,6 +87,63 @@ class Results:
     class_names: tuple[str, ...] = ()
     examples: list[Example] = field(default_factory=list)
     look_first: LookFirst | None = None
+
+    def _facts(self) -> dict[str, object]:
+        data, segmentation = section(self.figures, "data"), section(self.figures, "segmentation")
+        facts = {"on": data.get("name"), "images": data.get("images")}
+        facts |= {"scores": listed([*section(self.figures, "scores")])}
+        if number(segmentation.get("miou")) is not None:
+            facts["mIoU"] = digits(segmentation["miou"])
+        return facts
+
+    def _repr_html_(self) -> str:
+        """The headline figures, and how they read."""
+        said = later("doubtmap.evaluation.summary", "reading")(self.figures)
+        return f"<p>{html.escape(said)}</p>{self.table('html')}"
+
+    def table(self, style: str = "markdown", figures: Sequence[str] = ()) -> str:
+        """The scores and their figures as a text, the best in bold: `runs_table` of this run.
+
+        Args:
+            style: `markdown`, `latex`, `html` or `csv`.
+            figures: such as `unknown.auprc`; default: the headline figures.
+        """
+        found: str = later("doubtmap.evaluation.table", "runs_table")(
+            {"": self.figures}, style, figures
+        )
+        return found
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` of all figures of the scores: a row each, columns `GROUP.FIGURE`.
+
+        Raises:
+            UsageError: without pandas.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise UsageError(
+                "to_pandas: expected pandas, which is not installed: pip install "
+                "'doubtmap[notebook]'."
+            ) from error
+        rows = {
+            score: {
+                f"{group}.{key}": value
+                for group in ("unknown", "wrong")
+                for key, value in section(found, group).items()
+                if value is None or number(value) is not None
+            }
+            for score, found in section(self.figures, "scores").items()
+        }
+        return pandas.DataFrame.from_dict(rows, orient="index", dtype=float)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `results.json`, `curves.json` and `report.html` into a folder.
+
+        Raises:
+            DataError: where it cannot be written.
+        """
+        later("doubtmap.evaluation.report", "write_evaluation")(self, Path(folder))
 
 
 def write_results(results: Results, path: str | Path) -> None:
@@ -95,6 +160,20 @@ def write_results(results: Results, path: str | Path) -> None:
     """
     text = json.dumps(strict_figures(results.figures), indent=2, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
+def write_curves(results: Results, path: str | Path) -> None:
+    """Write the curves and the names of the classes as JSON that any parser takes.
+
+    Args:
+        results: the evaluation.
+        path: the file, written atomically.
+
+    Raises:
+        DataError: for a number that JSON cannot hold, or where the file cannot be written.
+    """
+    held = {"class_names": list(results.class_names), **results.curves}
+    write_atomically(path, json.dumps(strict_figures(held), ensure_ascii=False).encode())
 
 
 def read_results(path: str | Path) -> dict[str, Any]:

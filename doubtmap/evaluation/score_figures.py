@@ -124,6 +124,7 @@ def _measure(tally: Tally, name: str) -> Measured:
     replicates = _add_intervals(figures, score)
     curve = ranked["unknown"] if tally.kinds[-1] else ranked["wrong"]
     curves = _ranking_curves(curve) if curve.defined else {}
+    curves["thresholds"] = _operating_points(ranked)
     if tally.reliability is not None:
         curves |= _curves_of_wrong(bins, sparse, by_percentile)
     best = ranked["unknown"].best_f1()[1] if ranked["unknown"].defined else None
@@ -211,8 +212,10 @@ def _sparsification(score: ScoreTally, brier: Histogram) -> tuple[Array, Array, 
 
 def curves_of(tally: Tally, measured: dict[str, Measured]) -> Figures:
     """Curves for the report, thinned to a few hundred points."""
-    kinds = ["precision_recall", "roc"]
+    kinds = ["precision_recall", "roc", "thresholds"]
     result: Figures = {}
+    if tally.confusion is not None:
+        result["confusion"] = tally.confusion.counts.tolist()
     if tally.reliability is not None:
         result["reliability"] = _diagram(*tally.reliability.sums.diagram())
         result["wrong_reliability"] = {
@@ -221,7 +224,7 @@ def curves_of(tally: Tally, measured: dict[str, Measured]) -> Figures:
             if score.claim is not None
         }
         kinds += ["risk_coverage", "sparsification", "patches", "pixels"]
-    return {kind: {} for kind in kinds[:2]} | result | _by_kind(kinds, measured.items())
+    return {kind: {} for kind in kinds[:3]} | result | _by_kind(kinds, measured.items())
 
 
 def _by_kind(kinds: list[str], measured: Iterable[tuple[str, Measured]]) -> Figures:
@@ -235,6 +238,15 @@ def _ranking_curves(curve: RankingCurve) -> dict[str, Figures]:
     return {
         "precision_recall": _lists(recall=recall, precision=precision),
         "roc": _lists(fpr=fpr, tpr=tpr),
+    }
+
+
+def _operating_points(ranked: dict[str, RankingCurve]) -> Figures:
+    """Of the unknown and of the wrong, where there are such, what each threshold would find."""
+    return {
+        kind: _lists(**dict(zip(("threshold", "recall", "precision"), curve.operating_points(200))))
+        for kind, curve in ranked.items()
+        if curve.defined
     }
 
 

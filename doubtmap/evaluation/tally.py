@@ -327,7 +327,9 @@ class Tally:
         reliability.add(sums, arrays["doubt"], arrays["wrong"])
         self.brier.update(arrays["brier"], more=(1, arrays["brier"].astype(np.float64)))
         self.segmentation.add({"counts": confusion.counts} | sums.state(), weights)
-        return {"miou": confusion.miou, "accuracy": confusion.accuracy, "ece": sums.ece}
+        iou = [None if np.isnan(each) else round(float(each), 4) for each in confusion.iou]
+        found = {"miou": confusion.miou, "accuracy": confusion.accuracy, "ece": sums.ece}
+        return found | {"iou": iou}
 
     def _of_classes(self, count: int) -> tuple[Confusion, Reliability]:
         """The sums that need labels that are classes, made where there are none yet."""

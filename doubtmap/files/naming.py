@@ -10,14 +10,20 @@ from pathlib import Path
 from doubtmap.errors import DataError
 
 
-def score_folders(scores: Iterable[str]) -> dict[str, str]:
+def score_folders(
+    scores: Iterable[str], taken: Iterable[str] = ("classes", "overlay")
+) -> dict[str, str]:
     """The folder of each score's maps: its name without special characters, and no other's.
+
+    Args:
+        scores: their names.
+        taken: folders that hold something else.
 
     Example:
         >>> score_folders(["entropy", "density:a+b", "density:a@b"])
         {'entropy': 'entropy', 'density:a+b': 'density_a_b', 'density:a@b': 'density_a_b_2'}
     """
-    taken, folders = {"classes", "overlay"}, {}
+    taken, folders = set(taken), {}
     for score in scores:
         name = folder = re.sub(r"[^\w.=-]+", "_", score).strip("_.") or "score"
         number = 2

@@ -22,13 +22,15 @@ from doubtmap.kernels.resizing import neighbours
 
 _SCORES = ("max_softmax", "margin", "entropy", "max_logit", "energy")
 _MAPS = (*_SCORES, "divergence", "log_norm")
+BUILD = 3
+"""`BUILD` of pixels.h: a library with another number was compiled from other sources."""
 _STATISTICS, _NORM, _WEIGHT, _SHARES = range(4)
 _SMALL = 1 << 15
 """Numbers for which waking other threads costs more than they bring."""
 
 
 class _Job(ctypes.Structure):
-    """`struct job` of pixels.c."""
+    """`struct job` of pixels.h."""
 
     _fields_ = (
         ("values", ctypes.c_void_p),
@@ -46,14 +48,24 @@ class _Job(ctypes.Structure):
         ("column_weight", ctypes.c_void_p),
         ("class_map", ctypes.c_void_p),
         ("maps", ctypes.c_void_p * len(_MAPS)),
+        ("bytes", ctypes.c_void_p * len(_MAPS)),
+        ("flags", ctypes.c_void_p * len(_MAPS)),
+        ("low", ctypes.c_float * len(_MAPS)),
+        ("steps", ctypes.c_float * len(_MAPS)),
+        ("limit", ctypes.c_float * len(_MAPS)),
         ("segments", ctypes.c_void_p),
         ("sums", ctypes.c_void_p),
+        ("instructions", ctypes.c_char_p),
+        ("factor", ctypes.c_float),
         ("inverse_temperature", ctypes.c_float),
         ("p", ctypes.c_float),
+        ("sign", ctypes.c_float),
         ("operation", ctypes.c_int32),
+        ("scores", ctypes.c_int32),
         ("uniform", ctypes.c_int32),
         ("published", ctypes.c_int32),
         ("channels", ctypes.c_int32),
+        ("class_bytes", ctypes.c_int32),
         ("threads", ctypes.c_int32),
     )
 
@@ -107,6 +119,10 @@ class Grid:
             row_stride=self.values.stride(2),
             height=height,
             width=width,
+            instructions=_asked.name,
+            factor=1.0,
+            sign=1.0,
+            class_bytes=8,
             threads=torch.get_num_threads() if channels * images * height * width > _SMALL else 1,
         )
         if size is not None:
@@ -127,6 +143,7 @@ def statistics(
         grid.job.class_map = maps["classes"].data_ptr()
     for name in (*wanted, *(("divergence",) if temperature is not None else ())):
         maps[name] = _new_map(grid, name)
+    grid.job.scores = bool(wanted)
     grid.job.inverse_temperature = 1 / temperature if temperature is not None else 0.0
     _run(grid, _STATISTICS)
     return maps
@@ -270,12 +287,24 @@ def label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     return labels, found
 
 
+class _Asked:
+    """Which of the processor's instructions the pass uses; None: the widest."""
+
+    name: bytes | None = None
+
+
+_asked = _Asked()
+
+
 def instructions(wanted: str | None = None) -> str | None:
     """Name of the processor's instructions in use, after choosing those `wanted`.
 
     `avx512`, `avx2` or `baseline`; None where the processor does not have those wanted.
     """
-    name: bytes | None = _library().doubtmap_instructions(wanted.encode() if wanted else None)
+    asked = wanted.encode() if wanted else _asked.name
+    name: bytes | None = _library().doubtmap_instructions(asked)
+    if name is not None:
+        _asked.name = asked
     return name.decode() if name else None
 
 
@@ -288,7 +317,9 @@ def exponential_and_logarithm(x: Tensor) -> tuple[Tensor, Tensor]:
     """The pass's own approximations, of float32 numbers."""
     x = x.contiguous()
     results = torch.empty_like(x), torch.empty_like(x)
-    _library().doubtmap_functions(x.data_ptr(), x.numel(), *(r.data_ptr() for r in results))
+    _library().doubtmap_functions(
+        _asked.name, x.data_ptr(), x.numel(), *(r.data_ptr() for r in results)
+    )
     return results
 
 
@@ -310,16 +341,25 @@ def _library() -> ctypes.CDLL:
     if file is None:
         raise OSError("it was not built when doubtmap was installed (no C compiler?)")
     library = ctypes.CDLL(str(file))
-    same = library.doubtmap_job_bytes() == ctypes.sizeof(_Job) and hasattr(
-        library, "doubtmap_means"
-    )
+    built = library.doubtmap_build() if hasattr(library, "doubtmap_build") else "none"
+    same = built == BUILD and library.doubtmap_job_bytes() == ctypes.sizeof(_Job)
     if not same or library.doubtmap_table_bytes() != ctypes.sizeof(SumsTable):
-        raise OSError(f"{file.name} was built from another version of doubtmap")
+        raise OSError(
+            f"{file.name} was built from another version of doubtmap (build {built}, expected "
+            f"{BUILD}); build it again with: pip install --force-reinstall --no-deps doubtmap, or, "
+            f"in its sources, python setup.py build_ext --inplace"
+        )
     library.doubtmap_instructions.argtypes = [ctypes.c_char_p]
     library.doubtmap_instructions.restype = ctypes.c_char_p
     library.doubtmap_run.argtypes = [ctypes.POINTER(_Job)]
     pointer = ctypes.c_void_p
-    library.doubtmap_functions.argtypes = [pointer, ctypes.c_int64, pointer, pointer]
+    library.doubtmap_functions.argtypes = [
+        ctypes.c_char_p,
+        pointer,
+        ctypes.c_int64,
+        pointer,
+        pointer,
+    ]
     library.doubtmap_functions.restype = None
     sides = [ctypes.c_int64, ctypes.c_int64]
     library.doubtmap_components.argtypes = [pointer, *sides, pointer]

@@ -7,6 +7,8 @@ PyTorch, which is also the reference. The environment variable `DOUBTMAP_KERNELS
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 import os
 
@@ -64,7 +66,21 @@ def available(device: str = "cpu") -> dict[str, str]:
 
 
 def _why_not_compiled(device: str) -> str | None:
-    return compiled.missing() if device == "cpu" else f"no pass is written for {device}"
+    return _missing() if device == "cpu" else f"no pass is written for {device}"
+
+
+def _missing() -> str | None:
+    """Why the compiled pass cannot be used; the first time, it is told."""
+    reason = compiled.missing()
+    if reason is not None:
+        _tell(f"the compiled pass is missing: {reason}. PyTorch serves, some 20 times slower")
+    return reason
+
+
+@functools.cache
+def _tell(sentence: str) -> None:
+    """Log it once."""
+    logging.getLogger("doubtmap").warning(sentence)
 
 
 def _served(kernels: str, reason: str | None, wanted: str) -> dict[str, str]:

@@ -13,49 +13,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef _WIN32
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
+#include "pixels.h"
 
 #define SIMD _Pragma("omp simd")
 
 #define TILE 1024 /* most pixels of a tile */
 #define CHUNK 32  /* output rows for which a thread keeps its resampled source rows */
+#define OWN ((MAPS + 1) * TILE) /* a tile of every map, and of classes */
 #define TILE_STRIDE(n) (((n) + 15) & ~15)
 
-enum { MAX_SOFTMAX, MARGIN, ENTROPY, MAX_LOGIT, ENERGY, DIVERGENCE, LOG_NORM, MAPS };
-enum { STATISTICS, NORM, WEIGHT, SHARES };
-
-/* What to do; compiled.py has the same structure. */
-struct job {
-    const float *values; /* values[image][channel][row][column], columns adjacent */
-    int64_t images, rows, columns;
-    int64_t image_stride, channel_stride, row_stride;
-    int64_t height, width; /* of the maps */
-    /* Where the maps' rows and columns lie on the native grid; NULL: they are the same grid. */
-    const int32_t *row_below, *column_below;
-    const float *row_weight, *column_weight;
-    int64_t *class_map;
-    float *maps[MAPS]; /* NULL: not asked for */
-    /* Sums of probabilities: segment of every pixel of the maps, below 0 for none, and 2^32 times
-     * the sums[segment][channel], integers so that the order of threads does not matter. */
-    const int32_t *segments;
-    int64_t *sums;
-    float inverse_temperature, p; /* p: 0 stands for infinity */
-    int32_t operation, uniform, published, channels, threads;
+/* Where a tile's results go: into the maps themselves, or into memory of the thread's own. */
+struct tile {
+    float *maps[MAPS];
+    int32_t *classes;
 };
 
 typedef void tile_function(const struct job *, const float *, ptrdiff_t, int, ptrdiff_t,
-                           float *restrict);
+                           const struct tile *, float *restrict);
 
 struct instructions {
     const char *name;
     tile_function *statistics, *norm, *weight, *shares;
     void (*resample_row)(const float *restrict, ptrdiff_t, const int32_t *restrict,
-                         const float *restrict, int, float *restrict, float *restrict);
+                         const float *restrict, int, float, float *restrict, float *restrict);
     void (*blend_rows)(const float *, const float *, float, ptrdiff_t, int, int, float *restrict);
+    void (*store)(const struct job *, const struct tile *, int, ptrdiff_t);
     void (*functions)(const float *, int64_t, float *restrict, float *restrict);
 };
 
@@ -126,17 +108,14 @@ static const struct instructions *choose(const char *name) {
     return !name || !strcmp(name, "baseline") ? &instructions_any : NULL;
 }
 
-static const struct instructions *chosen_instructions;
-
-/* Name of the instructions in use. `name` chooses others; NULL leaves them, unknown gives NULL. */
+/* Name of the instructions that serve where `name` is asked for (NULL: the widest), or NULL. */
 EXPORT const char *doubtmap_instructions(const char *name) {
-    const struct instructions *wanted = name || !chosen_instructions ? choose(name) : NULL;
-    if (wanted) chosen_instructions = wanted;
-    else if (name) return NULL;
-    return chosen_instructions->name;
+    const struct instructions *found = choose(name);
+    return found ? found->name : NULL;
 }
 
-/* So that compiled.py never hands its structure to a library of another version. */
+/* So that compiled.py never hands its structure to a library of other sources. */
+EXPORT int64_t doubtmap_build(void) { return BUILD; }
 EXPORT int64_t doubtmap_job_bytes(void) { return sizeof(struct job); }
 
 /* 1 where several threads can be used. */
@@ -155,20 +134,44 @@ static int tile_of(const struct job *job, int resized) {
     return pixels < 64 ? 64 : pixels > TILE ? TILE : (int)pixels;
 }
 
+/* The pass of one thread: what it was asked for, its instructions, and memory of its own. */
+struct pass {
+    const struct job *job;
+    const struct instructions *use;
+    tile_function *function;
+    int tile;
+    float *scratch, *own; /* of the tiles' values, and of results that are not kept as they are */
+};
+
+/* Compute one tile, and write what was asked for. */
+static void one_tile(const struct pass *pass, const float *values, ptrdiff_t stride, int n,
+                     ptrdiff_t pixel) {
+    const struct job *job = pass->job;
+    struct tile to;
+    for (int map = 0; map < MAPS; map++)
+        to.maps[map] = job->maps[map] ? job->maps[map] + pixel : pass->own + (map + 1) * TILE;
+    to.classes = (int32_t *)(void *)pass->own;
+    pass->function(job, values, stride, n, pixel, &to, pass->scratch);
+    if (job->operation == STATISTICS) pass->use->store(job, &to, n, pixel);
+}
+
 /* One tile straight from the input. */
-static void same_grid(const struct job *job, tile_function *function, int tile, int64_t item,
-                      float *scratch) {
-    const int64_t tiles = parts(job->width, tile);
-    const int64_t x = item % tiles * tile, y = item / tiles % job->height;
+static void same_grid(const struct pass *pass, int64_t item) {
+    const struct job *job = pass->job;
+    const int64_t tiles = parts(job->width, pass->tile);
+    const int64_t x = item % tiles * pass->tile, y = item / tiles % job->height;
     const int64_t image = item / tiles / job->height;
     const float *values = job->values + image * job->image_stride + y * job->row_stride + x;
-    function(job, values, (ptrdiff_t)job->channel_stride, (int)least(tile, job->width - x),
-             (ptrdiff_t)((image * job->height + y) * job->width + x), scratch);
+    one_tile(pass, values, (ptrdiff_t)job->channel_stride, (int)least(pass->tile, job->width - x),
+             (ptrdiff_t)((image * job->height + y) * job->width + x));
 }
 
 /* One column of tiles, CHUNK rows high. Source rows are resampled once and kept while needed. */
-static void other_grid(const struct job *job, const struct instructions *use,
-                       tile_function *function, int tile, int64_t item, float *scratch) {
+static void other_grid(const struct pass *pass, int64_t item) {
+    const struct job *job = pass->job;
+    const struct instructions *use = pass->use;
+    const int tile = pass->tile;
+    float *scratch = pass->scratch;
     const int64_t tiles = parts(job->width, tile), chunks = parts(job->height, CHUNK);
     const int64_t x = item % tiles * tile, start = item / tiles % chunks * CHUNK;
     const int64_t image = item / tiles / chunks;
@@ -186,24 +189,23 @@ static void other_grid(const struct job *job, const struct instructions *use,
             const float *from = job->values + image * job->image_stride + row * job->row_stride;
             for (int k = 0; k < job->channels; k++)
                 use->resample_row(from + k * job->channel_stride, job->columns,
-                                  job->column_below + x, job->column_weight + x, n, samples,
-                                  kept[row & 1] + k * stride);
+                                  job->column_below + x, job->column_weight + x, n, job->factor,
+                                  samples, kept[row & 1] + k * stride);
         }
         const float *tile_values = kept[job->row_below[y] & 1];
         if (weight > 0.0f) {
             use->blend_rows(tile_values, kept[last & 1], weight, stride, job->channels, n, blended);
             tile_values = blended;
         }
-        function(job, tile_values, stride, n,
-                 (ptrdiff_t)((image * job->height + y) * job->width + x), scratch);
+        one_tile(pass, tile_values, stride, n,
+                 (ptrdiff_t)((image * job->height + y) * job->width + x));
     }
 }
 
-/* Do the job; 0, or 1 where memory ran out. */
 EXPORT int doubtmap_run(const struct job *given) {
     struct job job = *given;
-    doubtmap_instructions(NULL);
-    const struct instructions *use = chosen_instructions;
+    const struct instructions *use = choose(job.instructions);
+    if (!use) use = choose(NULL);
     tile_function *function = job.operation == STATISTICS ? use->statistics
                               : job.operation == NORM     ? use->norm
                               : job.operation == WEIGHT   ? use->weight
@@ -222,7 +224,7 @@ EXPORT int doubtmap_run(const struct job *given) {
 #pragma omp parallel num_threads(job.threads) reduction(| : failed)
 #endif
     {
-        float *scratch = malloc((floats + 32) * sizeof(float));
+        float *scratch = malloc((floats + OWN + 32) * sizeof(float));
         failed = scratch == NULL;
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic, resized ? 1 : 8)
@@ -230,8 +232,9 @@ EXPORT int doubtmap_run(const struct job *given) {
         for (int64_t item = 0; item < items; item++) {
             if (!scratch) continue;
             float *aligned = scratch + (16 - ((uintptr_t)scratch / sizeof(float)) % 16) % 16;
-            if (resized) other_grid(&job, use, function, tile, item, aligned);
-            else same_grid(&job, function, tile, item, aligned);
+            const struct pass pass = {&job, use, function, tile, aligned + OWN, aligned};
+            if (resized) other_grid(&pass, item);
+            else same_grid(&pass, item);
         }
         free(scratch);
     }
@@ -239,7 +242,6 @@ EXPORT int doubtmap_run(const struct job *given) {
 }
 
 /* exp and log of n numbers by the pass's own approximations, for the tests. */
-EXPORT void doubtmap_functions(const float *x, int64_t n, float *exponentials, float *logarithms) {
-    doubtmap_instructions(NULL);
-    chosen_instructions->functions(x, n, exponentials, logarithms);
+EXPORT void doubtmap_functions(const char *name, const float *x, int64_t n, float *exponentials, float *logarithms) {
+    choose(name)->functions(x, n, exponentials, logarithms);
 }

@@ -105,15 +105,16 @@ static TARGET void VARIANT(two_largest)(const float *values, ptrdiff_t stride, i
 /* Class and stateless scores; the divergence to uniform where a temperature is given. */
 static TARGET void VARIANT(statistics_tile)(const struct job *job, const float *values,
                                             ptrdiff_t stride, int n, ptrdiff_t pixel,
-                                            float *restrict block) {
+                                            const struct tile *to, float *restrict block) {
     float first[TILE], second[TILE], rest[TILE], weighted[TILE], sum[TILE];
-    int32_t chosen[TILE];
+    int32_t *restrict chosen = to->classes;
     const int classes = job->channels;
+    (void)pixel;
     VARIANT(two_largest)(values, stride, classes, n, first, second, chosen);
     const float inverse = job->inverse_temperature;
     /* At temperature 2, the paper's, the tempered odds are the roots that the pass has anyway. */
-    const int shared = job->maps[ENTROPY] && job->maps[DIVERGENCE] && inverse == 0.5f;
-    if (job->maps[ENTROPY]) {
+    const int shared = job->scores && inverse == 0.5f;
+    if (job->scores) {
         EACH_PIXEL rest[x] = weighted[x] = sum[x] = 0.0f;
         EACH_CLASS {
             const float *a = values + k * stride;
@@ -128,11 +129,9 @@ static TARGET void VARIANT(statistics_tile)(const struct job *job, const float *
                 odds[x] = root;
             }
         }
-        int64_t *to_class = job->class_map + pixel;
-        float *to_max_softmax = job->maps[MAX_SOFTMAX] + pixel;
-        float *to_margin = job->maps[MARGIN] + pixel, *to_entropy = job->maps[ENTROPY] + pixel;
-        float *to_max_logit = job->maps[MAX_LOGIT] + pixel, *to_energy = job->maps[ENERGY] + pixel;
-        EACH_PIXEL to_class[x] = chosen[x];
+        float *to_max_softmax = to->maps[MAX_SOFTMAX], *to_margin = to->maps[MARGIN];
+        float *to_entropy = to->maps[ENTROPY], *to_max_logit = to->maps[MAX_LOGIT];
+        float *to_energy = to->maps[ENERGY];
         EACH_PIXEL {
             float all = 1.0f + rest[x];
             float log_sum = VARIANT(logarithm_1p)(rest[x]);
@@ -144,7 +143,7 @@ static TARGET void VARIANT(statistics_tile)(const struct job *job, const float *
             to_energy[x] = -(first[x] + log_sum);
         }
     }
-    if (!job->maps[DIVERGENCE]) return;
+    if (inverse <= 0.0f) return;
     /* With the ratios a = C softmax(x / T) to uniform, z = log a:
      * JS = 1 / (2 C) sum_k a z - (1 + a) log((1 + a) / 2). */
     if (!shared) {
@@ -159,7 +158,7 @@ static TARGET void VARIANT(statistics_tile)(const struct job *job, const float *
         }
     }
     float *restrict log_scale = weighted;
-    float *restrict scale = second, *restrict total = job->maps[DIVERGENCE] + pixel;
+    float *restrict scale = second, *restrict total = to->maps[DIVERGENCE];
     EACH_PIXEL {
         scale[x] = (float)classes / sum[x];
         log_scale[x] = VARIANT(logarithm_of_normal)(scale[x]);
@@ -176,20 +175,20 @@ static TARGET void VARIANT(statistics_tile)(const struct job *job, const float *
         }
     }
     const float share = 0.5f / (float)classes;
-    EACH_PIXEL total[x] = fmax_(total[x] * share, 0.0f);
+    EACH_PIXEL total[x] = fmax_(total[x] * share, 0.0f) * job->sign;
 }
 
 /* log of the p-norm over the channels; -inf where all are 0, inf or NaN where one is.
  * This file is compiled for finite numbers, so that infinities go by their bits. */
 static TARGET void VARIANT(norm_tile)(const struct job *job, const float *values,
                                       ptrdiff_t stride, int n, ptrdiff_t pixel,
-                                      float *restrict block) {
+                                      const struct tile *to, float *restrict block) {
     uint32_t largest[TILE];
     float scale[TILE], sum[TILE];
     const int classes = job->channels;
     const float p = job->p;
-    float *restrict out = job->maps[LOG_NORM] + pixel;
-    (void)block;
+    float *restrict out = to->maps[LOG_NORM];
+    (void)block, (void)pixel;
     EACH_PIXEL largest[x] = 0;
     EACH_CLASS { /* as integers, so that infinity and NaN come out on top */
         const float *a = values + k * stride;
@@ -245,13 +244,13 @@ static TARGET void VARIANT(norm_tile)(const struct job *job, const float *values
 /* log of || S - y ||_p, or of the authors' || S (1 - y) ||_p. */
 static TARGET void VARIANT(weight_tile)(const struct job *job, const float *values,
                                         ptrdiff_t stride, int n, ptrdiff_t pixel,
-                                        float *restrict block) {
+                                        const struct tile *to, float *restrict block) {
     float first[TILE], second[TILE], rest[TILE], powered[TILE];
     int32_t chosen[TILE];
     const int classes = job->channels;
     const float p = job->p == 0.0f ? 1.0f : job->p;
     const float root = job->p == 0.0f ? 0.0f : 1.0f / job->p;
-    float *restrict out = job->maps[LOG_NORM] + pixel;
+    float *restrict out = to->maps[LOG_NORM];
     VARIANT(two_largest)(values, stride, classes, n, first, second, chosen);
     /* Odds against the likeliest other class for the predicted label, against the predicted
      * class for the uniform one: the largest is then 1, and no sum underflows. */
@@ -289,7 +288,7 @@ static TARGET void VARIANT(weight_tile)(const struct job *job, const float *valu
             float *restrict odds = block + k * TILE_STRIDE(n);
             EACH_PIXEL odds[x] = odds[x] * first[x] - 1.0f;
         }
-        VARIANT(norm_tile)(job, block, TILE_STRIDE(n), n, pixel, NULL);
+        VARIANT(norm_tile)(job, block, TILE_STRIDE(n), n, pixel, to, NULL);
         const float factor = logf((float)classes);
         EACH_PIXEL out[x] -= factor;
     }
@@ -298,10 +297,11 @@ static TARGET void VARIANT(weight_tile)(const struct job *job, const float *valu
 /* Probabilities, added to the sums of the segments that the pixels lie in. */
 static TARGET void VARIANT(shares_tile)(const struct job *job, const float *values,
                                         ptrdiff_t stride, int n, ptrdiff_t pixel,
-                                        float *restrict block) {
+                                        const struct tile *to, float *restrict block) {
     float first[TILE], total[TILE];
     const int classes = job->channels;
     const int32_t *segments = job->segments + pixel;
+    (void)to;
     EACH_PIXEL {
         first[x] = values[x];
         total[x] = 0.0f;
@@ -329,7 +329,9 @@ static TARGET void VARIANT(shares_tile)(const struct job *job, const float *valu
 #pragma omp simd reduction(+ : sum)
             for (int x = start; x < end; x++) sum += odds[x] * total[x];
             const int64_t share = (int64_t)((double)sum * 4294967296.0 + 0.5);
+#ifdef _OPENMP
 #pragma omp atomic
+#endif
             sums[k] += share;
         }
     }
@@ -339,12 +341,13 @@ static TARGET void VARIANT(shares_tile)(const struct job *job, const float *valu
  * tile needs, its end repeated, and masks (the lowest float) made interpolable. */
 static TARGET void VARIANT(resample_row)(const float *restrict row, ptrdiff_t columns,
                                          const int32_t *restrict lower,
-                                         const float *restrict weight, int n,
+                                         const float *restrict weight, int n, float factor,
                                          float *restrict samples, float *restrict out) {
     const int start = lower[0];
     const int count = (int)least(lower[n - 1] + 2, columns) - start;
     SIMD for (int i = 0; i < count; i++) {
-        samples[i] = fmin_(fmax_(row[start + i], -1e37f), 1e37f);
+        float sample = fmin_(fmax_(row[start + i], -1e37f), 1e37f) * factor;
+        samples[i] = fmin_(fmax_(sample, -1e37f), 1e37f);
     }
     for (int i = count; i < count + 16; i++) samples[i] = samples[count - 1];
     int done = 0;
@@ -381,6 +384,40 @@ static TARGET void VARIANT(blend_rows)(const float *above, const float *below, f
     }
 }
 
+/* Classes as the type that was asked for, and of the maps bytes and flags. */
+static TARGET void VARIANT(store)(const struct job *job, const struct tile *from, int n,
+                                  ptrdiff_t pixel) {
+    const int32_t *restrict chosen = from->classes;
+    if (job->class_map && job->class_bytes == 8) {
+        int64_t *restrict to = (int64_t *)job->class_map + pixel;
+        EACH_PIXEL to[x] = chosen[x];
+    } else if (job->class_map && job->class_bytes == 4) {
+        memcpy((int32_t *)job->class_map + pixel, chosen, (size_t)n * sizeof *chosen);
+    } else if (job->class_map && job->class_bytes == 2) {
+        uint16_t *restrict to = (uint16_t *)job->class_map + pixel;
+        EACH_PIXEL to[x] = (uint16_t)chosen[x];
+    } else if (job->class_map) {
+        uint8_t *restrict to = (uint8_t *)job->class_map + pixel;
+        EACH_PIXEL to[x] = (uint8_t)chosen[x];
+    }
+    for (int map = 0; map < MAPS; map++) {
+        const float *restrict values = from->maps[map];
+        if (job->bytes[map]) {
+            uint8_t *restrict to = job->bytes[map] + pixel;
+            const float low = job->low[map], steps = job->steps[map];
+            EACH_PIXEL {
+                float step = fmin_(fmax_((values[x] - low) * steps, 0.0f), 255.0f);
+                to[x] = (uint8_t)(int32_t)(step + 0.5f);
+            }
+        }
+        if (job->flags[map]) {
+            uint8_t *restrict to = job->flags[map] + pixel;
+            const float limit = job->limit[map];
+            EACH_PIXEL to[x] = values[x] > limit;
+        }
+    }
+}
+
 static TARGET void VARIANT(functions)(const float *x, int64_t n, float *restrict exponentials,
                                       float *restrict logarithms) {
     SIMD for (int64_t i = 0; i < n; i++) {
@@ -397,6 +434,7 @@ static const struct instructions VARIANT(instructions) = {
     VARIANT(shares_tile),
     VARIANT(resample_row),
     VARIANT(blend_rows),
+    VARIANT(store),
     VARIANT(functions),
 };
 

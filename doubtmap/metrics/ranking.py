@@ -137,6 +137,12 @@ class RankingCurve:
         at = _thin(recall, points)
         return recall[at], tp[at] / np.maximum(tp[at] + fp[at], 1)
 
+    def operating_points(self, points: int = 400) -> tuple[Array, Array, Array]:
+        """Thresholds from the highest down, and the recall and precision of `score >= it`."""
+        recall, precision = self.precision_recall(points)
+        held = self.true_positives / max(self.positives.sum(), 1)
+        return self.lowest[_thin(held, points)], recall, precision
+
     def roc(self, points: int = 400) -> tuple[Array, Array]:
         """False- and true-positive rates from the highest score down, thinned."""
         tpr = self.true_positives / max(self.positives.sum(), 1)

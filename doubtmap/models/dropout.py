@@ -19,9 +19,10 @@ from doubtmap.models.module import ModuleBackend
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.preprocessing import checked_images
 from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.shown import ShownSegmenter
 
 
-class MonteCarloDropout:
+class MonteCarloDropout(ShownSegmenter):
     """A network whose dropout layers stay switched on, run several times.
 
     Only dropout layers are in training mode; normalisation layers keep their statistics. The masks

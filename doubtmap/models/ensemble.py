@@ -16,6 +16,7 @@ from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.preprocessing import Resize
 from doubtmap.names import plain_name
 from doubtmap.prediction import Members, Prediction, Segmenter
+from doubtmap.shown import ShownSegmenter
 
 
 class MemberSums:
@@ -74,7 +75,7 @@ class MemberSums:
         )
 
 
-class Ensemble:
+class Ensemble(ShownSegmenter):
     """Networks with the same classes, run one after the other into running sums.
 
     Never more than one member's output is held beside the sums. Members may differ in everything

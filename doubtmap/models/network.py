@@ -27,6 +27,7 @@ from doubtmap.models.studying import (
     unknown_classifier,
 )
 from doubtmap.prediction import PIXEL, Prediction, Queries, Window
+from doubtmap.shown import ShownSegmenter
 
 LEVEL_LOST = "the network returns probabilities, whose free energy is 0 everywhere"
 
@@ -67,7 +68,7 @@ class Native:
     energy_missing: str = ""
 
 
-class NetworkSegmenter:
+class NetworkSegmenter(ShownSegmenter):
     """A network behind one call: `prediction = segmenter(images)`.
 
     On the first image the network's classifier is searched for; when a last layer reproduces the

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
+from doubtmap.models.exported import of_doubtmap
 from doubtmap.models.foreign import beside
 from doubtmap.models.module import window_of
 from doubtmap.models.preprocessing import FixedSize, Preprocessing
@@ -65,6 +66,9 @@ def open_openvino(path: Path, device: torch.device | str | None = None) -> Sourc
     backend = OpenVinoBackend(model, path, core)
     how, names = beside(path)
     how = _inside(backend) or how or Preprocessing()
+    if model.has_rt_info(["doubtmap"]):
+        said = model.get_rt_info(["doubtmap"]).astype(str)
+        how, names = of_doubtmap(said, path, backend.bands or 3)
     if backend.fixed_size:
         how = replace(how, size=FixedSize(*backend.fixed_size), window=None)
     notes = fixed_notes(backend.fixed_size, backend.fixed_batch)

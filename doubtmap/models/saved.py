@@ -23,6 +23,7 @@ from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.models.backend import first_line
 from doubtmap.models.forms import Activation, Form, fits, form_of, given_form
 from doubtmap.prediction import Prediction, shown
+from doubtmap.shown import ShownSegmenter
 
 KEYS = ("logits", "probabilities", "softmax", "arr_0")
 """Names under which files of several arrays hold the scores; nnU-Net says `probabilities`."""
@@ -39,7 +40,7 @@ class NoNameError(UsageError):
     """Of an image that no file was saved for, since it has no name, such as the probe image."""
 
 
-class SavedPredictions:
+class SavedPredictions(ShownSegmenter):
     """A segmenter that reads what was predicted, by the name of the image that is looked at.
 
     Args:

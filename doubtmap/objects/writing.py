@@ -164,6 +164,7 @@ def write_objects(
     info = {
         "description": "Unknown objects",
         "doubtmap": __version__,
+        "directory": str(Path.cwd()),
         "model": segmenter.description,
         "class_names": list(segmenter.class_names),
         "score": score[0],

@@ -14,6 +14,7 @@ Reference:
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import struct
@@ -33,7 +34,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.files import write_atomically
+from doubtmap.files import cell, write_atomically
 from doubtmap.reports.colours import class_colours
 
 _GREY, _STORED = 0, 0
@@ -167,7 +168,10 @@ def read_map(path: str | Path) -> NDArray[np.float32]:
 
 
 def write_classes(
-    path: str | Path, classes: NDArray[np.integer[Any]], class_names: Sequence[str] = ()
+    path: str | Path,
+    classes: NDArray[np.integer[Any]],
+    class_names: Sequence[str] = (),
+    figures: Mapping[str, float] | None = None,
 ) -> None:
     """Write predicted classes as PNG whose pixel values are the class indices.
 
@@ -178,17 +182,19 @@ def write_classes(
         path: the file.
         classes: `(H, W)` integers, from 0.
         class_names: in the order of the indices, or empty.
+        figures: of the image, for `read_figures`; kept as `doubtmap:figures`, a JSON object.
 
     Raises:
         DataError: for anything but `(H, W)` integers in 0 ... 65535.
     """
-    write_atomically(path, classes_png(classes, class_names, path))
+    write_atomically(path, classes_png(classes, class_names, path, figures))
 
 
 def classes_png(
     classes: NDArray[np.integer[Any]],
     class_names: Sequence[str] = (),
     path: str | Path = "classes",
+    figures: Mapping[str, float] | None = None,
 ) -> bytes:
     """The content of the PNG that `write_classes` writes.
 
@@ -211,7 +217,36 @@ def classes_png(
         image = Image.fromarray(indices.astype(np.uint16))
     text = PngInfo()
     text.add_text("doubtmap:classes", json.dumps(list(class_names)))
+    if figures is not None:
+        text.add_text("doubtmap:figures", json.dumps(figures))
     return _encoded(image, "PNG", pnginfo=text, compress_level=1)
+
+
+def read_figures(path: str | Path) -> dict[str, float]:
+    """The figures of an image that its class map carries; empty where it carries none.
+
+    Raises:
+        DataError: where the file is no picture.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return dict(json.loads(image.info.get("doubtmap:figures", "{}")))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{path}: is not a class map of doubtmap ({error}).") from error
+
+
+def image_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """CSV of images and their figures, safe from formulas; a figure that lacks is an empty field.
+
+    Args:
+        rows: figures by image.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    writer.writerow(["image", *map(cell, columns)])
+    writer.writerows([cell(name), *(row.get(c, "") for c in columns)] for name, row in rows.items())
+    return stream.getvalue()
 
 
 def _checked(doubt: NDArray[Any], path: str | Path) -> NDArray[np.float32]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from doubtmap.reports.colours import colour_labels, ramp, ramp_index
+from doubtmap.datasets.dataset import KNOWN, UNKNOWN, VOID
+from doubtmap.reports.colours import CODE_COLOURS, colour_labels, ramp, ramp_index
 
 _WIDEST = 760
 """Pixels; enough for a quarter of a wide page on a fine screen."""
@@ -28,6 +29,27 @@ def label_picture(labels: NDArray[np.int16], class_names: tuple[str, ...]) -> st
         Image.fromarray(labels.astype(np.int32)).resize(_size(labels), Image.Resampling.NEAREST)
     )
     picture = Image.fromarray(colour_labels(small.astype(np.int16), class_names))
+    return _address(picture, "PNG", optimize=True)
+
+
+STATE_COLOURS = {
+    "right": (61, 143, 209),
+    "wrong": (200, 36, 140),
+    "unknown": CODE_COLOURS[UNKNOWN],
+    "void": CODE_COLOURS[VOID],
+    "known": CODE_COLOURS[KNOWN],
+}
+"""Of pixels by what the network makes of their labels."""
+
+
+def state_picture(labels: NDArray[np.int16], predicted: NDArray[np.int16]) -> str:
+    """Which pixels are right and which are wrong, as PNG without smoothing."""
+    states = np.where(labels >= 0, (labels != predicted).astype(np.int16), 0)
+    for code, state in ((UNKNOWN, 2), (VOID, 3), (KNOWN, 4)):
+        states[labels == code] = state
+    whole = Image.fromarray(states.astype(np.uint8))
+    picture = whole.resize(_size(labels), Image.Resampling.NEAREST)
+    picture.putpalette([part for colour in STATE_COLOURS.values() for part in colour])
     return _address(picture, "PNG", optimize=True)
 
 

@@ -29,6 +29,7 @@ from doubtmap.scores.diagonal import (
 )
 from doubtmap.scores.islands import Sides, islands, pixels_across, samples
 from doubtmap.scores.smoothing import averaged, smoothed, spread_out
+from doubtmap.shown import ShownFit
 
 FLOOR = 0.2
 """Added to islands, so that what is no island can be doubted too."""
@@ -141,7 +142,7 @@ def on_image(prediction: Prediction, log_maps: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Doubt:
+class Doubt(ShownFit):
     """`doubt` with an eye on the network's deepest features, fitted to a few ordinary images.
 
         doubt  exp(w tanh(z)),    z = (A - median(A) / 2 - mean) / deviation

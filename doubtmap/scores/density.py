@@ -20,6 +20,7 @@ from torch import Tensor
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Content, FileKind, Origin, Part, read, write
 from doubtmap.files.tables import FLAG, TEXT, one_of, whole, within
+from doubtmap.kernels import recording
 from doubtmap.prediction import Prediction
 from doubtmap.scores.gaussians import (
     Covariance,
@@ -40,6 +41,7 @@ from doubtmap.scores.inner_features import (
     probabilities_on,
 )
 from doubtmap.scores.smoothing import smoothed
+from doubtmap.shown import ShownFit
 
 At = Literal["predicted", "any"]
 Labels = Literal["given", "predicted"]
@@ -71,7 +73,7 @@ FILE = FileKind(
 
 
 @dataclass(frozen=True, eq=False)
-class Density:
+class Density(ShownFit):
     """`-log q(z)` of the features z under class-wise Gaussians, in nats.
 
     Departs from the paper, each as measured in `docs/density.md` and each to be undone by an
@@ -206,12 +208,14 @@ class Density:
         """
         features = self.features(prediction)
         grid, z = tuple(features.shape[-2:]), features.permute(0, 2, 3, 1).flatten(1, 2)
-        if self.at == "any":
+        if recording(z):
+            log_density = self._of_all(z, predicted_on(prediction, grid).flatten())
+        elif self.at == "any":
             log_density = torch.stack([self._of_any(image) for image in z])
         else:
             chosen = predicted_on(prediction, grid).flatten(1)
             log_density = torch.stack([self._of_class(*pair) for pair in zip(z, chosen)])
-        maps = -log_density.reshape(len(z), *grid)
+        maps = -log_density.reshape(z.shape[0], *grid)
         maps = smoothed(maps, self.smooth) if self.smooth else maps
         return prediction.to_size(maps[:, None])[:, 0].float()
 
@@ -283,6 +287,24 @@ class Density:
             each = [self._log_density(tile, number) for number in seen]
             parts.append(torch.stack(each).logsumexp(0))
         return torch.cat(parts)
+
+    def _of_all(self, z: Tensor, chosen: Tensor) -> Tensor:
+        """Both of the above for a graph, which computes every class everywhere, then chooses.
+
+        Args:
+            z: `(B, N, D)`.
+            chosen: `(B N,)`.
+        """
+        rows, present = z.flatten(0, 1), self.gaussians.present
+        seen = present.nonzero()[:, 0].tolist()
+        each = torch.stack([self._log_density(rows, number) for number in seen])
+        any_class = each.logsumexp(0)
+        if self.at == "any":
+            return any_class
+        place = torch.full((len(present),), len(seen))  # of classes that were not seen: any
+        place[present] = torch.arange(len(seen))
+        at = place.to(z.device)[chosen]
+        return torch.cat([each, any_class[None]]).gather(0, at[None])[0]
 
     @classmethod
     def fit(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from doubtmap.errors import DataError
+from doubtmap.kernels import recording
 
 Covariance = Literal["full", "tied"]
 
@@ -228,7 +229,10 @@ TILE = 2048
 
 
 def tiles(rows: Tensor) -> Iterator[Tensor]:
-    """Pieces of at most `TILE` along the first axis."""
+    """Pieces of at most `TILE` along the first axis; in a graph, whose sizes are free, one."""
+    if recording(rows):
+        yield rows
+        return
     for start in range(0, len(rows), TILE):
         yield rows[start : start + TILE]
 
@@ -280,12 +284,10 @@ class Full:
         """See `Distances`."""
         factor = self.factors[number]
         size = len(factor)
-        total = centred.new_zeros(len(centred))
-        for start in range(
-            0, size, BLOCK
-        ):  # the factor is triangular: each block needs its columns
+        total = centred.new_zeros(())
+        for start in range(0, size, BLOCK):  # the factor is triangular: a block needs its columns
             stop = min(start + BLOCK, size)
-            total += _squared_length(centred[:, :stop] @ factor[start:stop, :stop].T)
+            total = total + _squared_length(centred[:, :stop] @ factor[start:stop, :stop].T)
         return total
 
 

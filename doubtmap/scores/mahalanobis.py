@@ -15,10 +15,11 @@ from doubtmap.prediction import Prediction
 from doubtmap.scores.density import Density
 from doubtmap.scores.gaussians import Full, shrink, tiles
 from doubtmap.scores.smoothing import smoothed
+from doubtmap.shown import ShownFit
 
 
 @dataclass(frozen=True, eq=False)
-class Mahalanobis:
+class Mahalanobis(ShownFit):
     """The smallest squared Mahalanobis distance of a pixel's features to a class mean.
 
     It reads the file of a fitted density. Departs from Lee et al. in that the features are those
@@ -81,8 +82,8 @@ class Mahalanobis:
         """
         features = self.features(prediction)
         z = features.permute(0, 2, 3, 1).flatten(1, 2)
-        distances = [torch.cat([self._distance(tile) for tile in tiles(image)]) for image in z]
-        maps = torch.stack(distances).reshape(len(z), *features.shape[-2:])
+        distances = torch.cat([self._distance(tile) for tile in tiles(z.flatten(0, 1))])
+        maps = distances.reshape(z.shape[0], *features.shape[-2:])
         maps = smoothed(maps, self.density.smooth) if self.density.smooth else maps
         maps = maps[:, None]
         return prediction.to_size(maps)[:, 0].float()
@@ -90,7 +91,7 @@ class Mahalanobis:
     def _distance(self, z: Tensor) -> Tensor:
         """`(N,)` of features `(N, D)`."""
         gaussians, (classes, centre, background) = self.density.gaussians, self._on(z.device)
-        nearest = z.new_full((len(z),), torch.inf)
+        nearest = z.new_full((), torch.inf)
         for number in gaussians.present.nonzero()[:, 0].tolist():
             mean = gaussians.mean[number].float().to(z.device)
             nearest = torch.minimum(nearest, classes.squared(z - mean, number))

@@ -17,6 +17,7 @@ from doubtmap.files import Content, FileKind, Origin, Part, read, write
 from doubtmap.files.tables import TEXTS
 from doubtmap.prediction import Prediction, Score, digest_of
 from doubtmap.scores.wrong import Opener, finite, layers_of, logits_of
+from doubtmap.shown import ShownFit
 
 FILE = FileKind(
     "sum",
@@ -31,7 +32,7 @@ FILE = FileKind(
 
 
 @dataclass(frozen=True, eq=False)
-class Sum:
+class Sum(ShownFit):
     """Scores added up, each in deviations from its mean on ordinary images.
 
         sum_s f((score_s - mean_s) / deviation_s),    f(z) = bound tanh(z / bound), or z

@@ -26,6 +26,7 @@ from doubtmap.kernels import recording
 from doubtmap.prediction import FittedScore, Prediction, Score, digest_of
 from doubtmap.scores.odds import CELLS, counted, middles
 from doubtmap.scores.rising import Additive, Curve, Numbers, fit_additive, rescaled
+from doubtmap.shown import ShownFit
 
 SAMPLE = 1 << 18
 """Pixels in all, but for the least that each image gives."""
@@ -154,7 +155,7 @@ Opener = Callable[[Sequence[str], Path], Mapping[str, Score]]
 
 
 @dataclass(frozen=True, eq=False)
-class Wrong:
+class Wrong(ShownFit):
     """The probability that a pixel's predicted class is not its label, if it is of a known class.
 
         log p / (1 - p) = bias + sum_s curve_s(score_s)

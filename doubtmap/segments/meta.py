@@ -31,6 +31,7 @@ from doubtmap.prediction import Score, digest_of
 from doubtmap.scores.parsing import parse_scores, relocated
 from doubtmap.segments.estimators import Estimator, Kind, Line, Trees, fit_classifier, fit_regressor
 from doubtmap.segments.table import SegmentTable
+from doubtmap.shown import ShownFit
 
 PARTS = ("touches", "iou")
 """The estimators of a meta model."""
@@ -90,7 +91,7 @@ def inputs(table: SegmentTable, names: Sequence[str]) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class MetaModel:
+class MetaModel(ShownFit):
     """Says of every segment whether it touches its class at all, and what its IoU would be.
 
     Args:

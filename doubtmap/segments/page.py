@@ -106,6 +106,7 @@ def write_review(
         "ranked_by": by,
         "range": seen.rendering.range,
         "notes": list(seen.notes),
+        "directory": str(Path.cwd()),
         "images": {names[Path(name)]: name for name in found.names},
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }

@@ -11,6 +11,7 @@ import torch
 
 from doubtmap.datasets.dataset import ComponentSizes, Sample
 from doubtmap.errors import UsageError
+from doubtmap.shown import ShownDataset
 from doubtmap.streets.materials import CLASS_NAMES
 from doubtmap.streets.scene import draw_scene
 from doubtmap.streets.weather import WEATHERS
@@ -22,7 +23,7 @@ SMALLEST = 64
 """Pixels of the smallest side that a scene can have."""
 
 
-class SyntheticStreets:
+class SyntheticStreets(ShownDataset):
     """Drawn street scenes with unknown things on the road.
 
     Scene `i` depends on `seed` and `i` alone. Weather changes the image and never the label: the

@@ -9,7 +9,7 @@ from worlds import honest_pairs, lying_pairs
 
 import doubtmap as dm
 from doubtmap.calibration import Identity, Temperature
-from doubtmap.calibration.calibrate import beats, choose
+from doubtmap.calibration.calibrate import _warnings, beats, choose
 from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.engine.splitting import split_images
 from doubtmap.metrics import Reliability
@@ -81,6 +81,38 @@ def test_calibrated_networks_are_left_alone():
     assert "No method improves" in notes[-1]
     fitted = {"identity": Identity(), "temperature": Temperature.fit(fit)}
     assert choose(compare(other, fitted, block=1))[0] == "identity"
+
+
+def of_images(sure_raw, sure_other, images=20):
+    """A comparison of two methods; right nine times of ten, and so sure, image by image."""
+    found = Comparison(("identity", "other"), block=1)
+    for image in range(images):
+        sums, losses = np.zeros((2, 13, 30, 3)), np.full((2, 3), 1000.0)
+        for row, sure in enumerate((sure_raw(image), sure_other(image))):
+            sums[row, :, int(np.ceil(sure * 30)) - 1] = [1000, 900, 1000 * sure]
+        found.take(sums, losses, np.zeros((2, 2, 30, 3)))
+    return found
+
+
+def test_what_may_be_chance_is_said_to_be_unproven():
+    """The other method is better on most images and much worse on one."""
+    unsure = of_images(lambda _: 0.95, lambda image: 0.1 if image == 3 else 0.9)
+    difference, bounds = unsure.difference("other", "identity")
+    assert difference < 0 and bounds[0] <= 0 <= bounds[1]
+    taken, (*_, note) = choose(unsure)
+    assert taken == "identity"
+    assert "none that 20 images can prove" in note
+    assert f"{bounds[1]:.4f}" in note
+    assert "cannot prove" in _warnings(unsure, "other")[0]
+
+
+def test_what_is_beyond_doubt_is_not_said_to_be_unproven():
+    better = of_images(lambda _: 0.98, lambda _: 0.9)
+    assert choose(better)[0] == "other"
+    assert "images can" not in " ".join(choose(better)[1] + _warnings(better, "other"))
+    worse = of_images(lambda _: 0.9, lambda _: 0.98)
+    assert choose(worse)[0] == "identity"
+    assert "images can" not in choose(worse)[1][-1]
 
 
 def test_the_simplest_that_is_not_beaten_is_taken():

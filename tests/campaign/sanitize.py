@@ -23,12 +23,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "doubtmap" / "kernels"
+SOURCES = ["pixels.c", "doubtmap_pixels.c", "segments.c", "sums.c"]
 SANITIZED = (
     *("-std=c11", "-O1", "-g", "-fPIC", "-shared", "-fno-omit-frame-pointer"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fopenmp-simd"),
     *("-ffinite-math-only", "-fno-signed-zeros", "-fno-math-errno", "-fno-trapping-math"),
 )
 """Flags of setup.py that change what is computed, and those that watch it."""
+
+
+KINDS = (
+    "statistics",
+    "norms of features",
+    "norms of weights",
+    "segments",
+    "doubtmap_pixels.h",
+    "sums of counted.py",
+)
 
 
 def compiler() -> str | None:
@@ -75,7 +86,7 @@ def package(compiler: str, folder: Path) -> Path:
             (inside / entry.name).symlink_to(entry)
     shutil.copytree(KERNELS, inside / "kernels", ignore=shutil.ignore_patterns("*.so", "*cache*"))
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    build(compiler, ["pixels.c", "segments.c"], inside / "kernels" / f"pixels{suffix}")
+    build(compiler, SOURCES, inside / "kernels" / f"pixels{suffix}")
     return folder
 
 
@@ -119,7 +130,7 @@ def passes(count: int, seed: int) -> dict[str, int]:
         size = (draw.randint(1, 60), draw.randint(1, 90))
         covered = (size[0] + draw.uniform(0, 20), size[1] + draw.uniform(0, 20))
         place = (size, draw.choice((None, covered)), draw.random() < 0.5)
-        kind, p = at // len(names) % 4, draw.choice(ORDERS)
+        kind, p = at // len(names) % len(KINDS), draw.choice(ORDERS)
         if kind == 0:
             compare_statistics(x, place, draw.choice((0.5, 1.0, 2.0, 10.0)))
         elif kind == 1:
@@ -130,11 +141,76 @@ def passes(count: int, seed: int) -> dict[str, int]:
         elif kind == 2:
             labels = draw.choice(("predicted", "uniform")), draw.choice(("exact", "published"))
             compare_weights(x, p, *labels)
-        else:
+        elif kind == 3:
             _segments(x, size)
-        what = ("statistics", "norms of features", "norms of weights", "segments")[kind]
-        done[f"{what}, {name}"] = done.get(f"{what}, {name}", 0) + 1
+        elif kind == 4:
+            _interface(x.contiguous(), place, draw)
+        else:
+            _sums(draw)
+        what = f"{KINDS[kind]}, {name}" if kind < 4 else KINDS[kind]
+        done[what] = done.get(what, 0) + 1
     return done
+
+
+def _interface(x, place, draw) -> None:
+    """The calls of `doubtmap_pixels.h`: of every kind of output, and those that are refused."""
+    import numpy as np
+
+    from doubtmap.errors import DataError
+    from doubtmap.kernels import resized_statistics
+    from doubtmap.runtime import DOUBTS, Doubt, doubts_of, pixels
+
+    assert "sanitized" in str(pixels.library_file())
+    size, covered, corners = place
+    step, limit = draw.choice((None, 0.01)), draw.choice((None, 0.5))
+    wanted = {name: Doubt(step, -1.0, limit) for name in DOUBTS if draw.random() < 0.6}
+    how = {"covered": covered or (0.0, 0.0), "align_corners": corners, "threads": 2}
+    values = x.numpy()
+    found = doubts_of(values, size, wanted, temperature=draw.choice((1.0, 3.0)), **how)
+    assert all(maps.shape == (len(x), *size) for maps in found.values())
+    found = doubts_of(values, size, {"entropy": Doubt()}, **how)["entropy"]
+    assert np.allclose(found, resized_statistics(x, *place).entropy.numpy(), atol=1e-4)
+    spoilt = values.copy()
+    spoilt.flat[draw.randrange(spoilt.size)] = np.nan
+    try:
+        doubts_of(spoilt, size, wanted, **how)
+    except DataError:
+        return
+    raise AssertionError("expected logits that are not finite to be refused")
+
+
+def _sums(draw) -> None:
+    """Histograms, bins, curves and components of a mask, by C and by NumPy and SciPy."""
+    import numpy as np
+
+    from doubtmap.kernels import counted
+
+    random = np.random.default_rng(draw.randrange(1 << 30))
+    p = random.random((draw.randint(1, 4), draw.randint(1, 300)), np.float32)
+    truth, mask = random.integers(0, 4, p.shape[1]), random.random(p.shape) < 0.5
+    halves = random.integers(0, 9, (2, *p.shape)).astype(float)
+    values = (random.normal(size=500) * 10 ** random.uniform(-3, 3)).astype(np.float32)
+    found = []
+    for which in ("compiled", "reference"):
+        os.environ["DOUBTMAP_KERNELS"] = which
+        labels = counted.label_mask(mask)
+        table = histogram(values)
+        found.append((counted.binned(p, truth, 7), counted.curves(*halves), *labels, *table))
+    del os.environ["DOUBTMAP_KERNELS"]
+    assert all(np.allclose(a, b, equal_nan=True) for a, b in zip(*found))
+
+
+def histogram(values) -> tuple:
+    """Counts, lowest values and singleness of the bins of two histograms added to each other."""
+    import numpy as np
+
+    from doubtmap.metrics.histogram import Histogram
+
+    one, two = Histogram(1 << 14), Histogram(1 << 14)
+    one.update(values[:200])
+    two.update(values[200:], (values[200:] > 0).astype(np.uint8), 0.5)
+    found = (one + two).view()
+    return found.counts, found.lowest, found.single
 
 
 def _segments(logits, size) -> None:

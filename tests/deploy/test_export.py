@@ -14,14 +14,14 @@ from doubtmap.calibration.linear import Vector
 from doubtmap.calibration.temperature import Temperature
 from doubtmap.cli.app import app
 from doubtmap.deploy import parity
-from doubtmap.deploy.export import export
+from doubtmap.deploy.export import Form, export
 from doubtmap.deploy.graph import type_of
 from doubtmap.deploy.operators import Pooled
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.kernels.steps import ordered
 from doubtmap.models import Ensemble, load
 from doubtmap.models.preprocessing import shares
-from doubtmap.scores import Density, Wrong
+from doubtmap.scores import Density, Mahalanobis, Wrong
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.scores.rising import Curve
 
@@ -72,13 +72,6 @@ class Pyramid(nn.Module):
         return self.classifier(x + pooled)
 
 
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch):
-    """As many as show each size alone and three together."""
-    monkeypatch.setattr(parity, "IMAGES", 12)
-    torch.manual_seed(0)
-
-
 def networks(name):
     return {
         "quarter": partial(Tiny, align_corners=True),
@@ -91,7 +84,9 @@ def networks(name):
 
 def exported(tmp_path, network, scores, name="net.onnx", **options):
     opened = load(network, **NONE) if isinstance(network, nn.Module) else network
-    export(opened, parse_scores(scores), tmp_path / name, **options)
+    beside = ("calibrator", "threshold", "about")
+    more = {key: options.pop(key) for key in beside if key in options}
+    export(opened, parse_scores(scores), tmp_path / name, Form(**options), **more)
     return opened, tmp_path / name
 
 
@@ -237,8 +232,8 @@ def test_a_tie_is_no_difference():
     logits[:, 1, 0] = 1e-6
     prediction = dm.Prediction(logits, size=(2, 2))
     graph = {"classes": prediction.classes.to(torch.uint8)}
-    found = parity.Parity()
-    parity._take(found, {"classes": torch.zeros(1, 2, 2, dtype=torch.uint8)}, graph, prediction)
+    found, given = parity.Parity(), {"classes": torch.zeros(1, 2, 2, dtype=torch.uint8)}
+    parity._take(found, given, graph, prediction, None)
     assert found.ties == 2
 
 
@@ -252,7 +247,7 @@ def test_what_no_graph_holds_says_what_to_do(tmp_path):
         exported(tmp_path, several, "entropy")
     with pytest.raises(UsageError, match="mutual_information: needs several networks"):
         exported(tmp_path, Tiny(), "mutual_information")
-    with pytest.raises(UsageError, match=r"--format: expected one of onnx, pt2, got xml"):
+    with pytest.raises(UsageError, match="--format: expected one of onnx, openvino, pt2, triton"):
         exported(tmp_path, Tiny(), "entropy", format="xml")
 
 
@@ -288,11 +283,20 @@ def test_a_curve_in_a_graph_is_the_curve(knots):
     torch.testing.assert_close(curve._recorded(values), curve(values), rtol=0, atol=1e-5)
 
 
-def test_density_says_what_to_take(tmp_path):
+@pytest.mark.parametrize("at", ["predicted", "any"])
+def test_densities_are_inside(tmp_path, at):
+    """A class that was never seen counts as any, in the graph as in the library."""
     segmenter = load(Tiny(), **NONE)
-    density = Density.fit(Labelled.of(segmenter, 0))
-    with pytest.raises(UsageError, match=r"density: its Gaussians .* Take doubt:FILE"):
-        export(segmenter, {"density": density}, tmp_path / "net.onnx")
+    pairs = [(p, label.where(label != 1, -1)) for p, label in Labelled.of(segmenter, 0)]
+    density = Density.fit(pairs, certainty=0.0, at=at)
+    scores = {"density": density, "mahalanobis": Mahalanobis(density, relative=True)}
+    assert not density.gaussians.present.all()
+    export(segmenter, scores, tmp_path / "net.onnx")
+    images = torch.rand(3, 3, 41, 58)
+    found, prediction = said_by(tmp_path / "net.onnx", images), segmenter(images)
+    assert bool((prediction.classes == 1).any())
+    for name, score in scores.items():
+        torch.testing.assert_close(found[name], score(prediction), rtol=1e-4, atol=1e-4)
 
 
 def test_a_segformer(tmp_path):

@@ -29,7 +29,7 @@ def test_the_page_is_well_formed_and_has_all_sections(html):
     page = Page(html)
     sections = [value for tag, key, value in page.attributes if (tag, key) == ("section", "id")]
     assert sections == [
-        "unknown", "wrong", "differences", "segmentation", "calibration", "curves", "examples",
+        "examples", "unknown", "wrong", "differences", "segmentation", "calibration", "curves",
         "conditions",
     ]  # fmt: skip
     links = [v for tag, key, v in page.attributes if (tag, key) == ("a", "href")]

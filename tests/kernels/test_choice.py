@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import subprocess
 import sysconfig
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,16 +45,47 @@ def test_without_the_library_pytorch_serves_unless_it_is_asked_for(monkeypatch):
         kernels.resized_statistics(torch.randn(1, 3, 2, 2), (4, 4))
 
 
+def test_who_must_wait_for_pytorch_is_told_once(monkeypatch, caplog):
+    monkeypatch.delenv("DOUBTMAP_KERNELS", raising=False)
+    monkeypatch.setattr(compiled, "missing", lambda: "it was not built")
+    fused._tell.cache_clear()
+    for _ in range(2):
+        kernels.available()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "doubtmap"]
+    assert "it was not built. PyTorch serves, some 20 times slower" in line
+
+
 def test_a_missing_library_is_told_with_the_reason(monkeypatch, tmp_path):
     monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
     with pytest.raises(OSError, match="it was not built when doubtmap was installed"):
         compiled._library.__wrapped__()
 
 
-def test_a_library_of_other_sources_is_refused(built, monkeypatch):
-    monkeypatch.setattr(compiled.ctypes, "sizeof", lambda _: 8)
-    with pytest.raises(OSError, match="another version"):
+@pytest.mark.parametrize("of", ["structures", "build"])
+def test_a_library_of_other_sources_is_refused(built, monkeypatch, of):
+    if of == "build":
+        monkeypatch.setattr(compiled, "BUILD", compiled.BUILD + 1)
+    else:
+        monkeypatch.setattr(compiled.ctypes, "sizeof", lambda _: 8)
+    with pytest.raises(OSError, match=r"another version.*build it again with: pip install"):
         compiled._library.__wrapped__()
+
+
+def test_a_library_without_a_number_is_refused(built, monkeypatch, tmp_path):
+    """As they were compiled before they had one: an empty library says nothing."""
+    (tmp_path / "empty.c").write_text("int nothing;")
+    to = tmp_path / f"pixels{compiled.EXTENSION_SUFFIXES[0]}"
+    words = ["cc", "-shared", "-fPIC", str(tmp_path / "empty.c"), "-o", str(to)]
+    if shutil.which("cc") is None or subprocess.run(words, check=False).returncode:
+        pytest.skip("no C compiler")
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    with pytest.raises(OSError, match=r"build none, expected \d"):
+        compiled._library.__wrapped__()
+
+
+def test_the_number_is_that_of_the_sources():
+    header = Path(compiled.__file__).with_name("pixels.h").read_text()
+    assert f"#define BUILD {compiled.BUILD}\n" in header
 
 
 def served_by_compiled(monkeypatch, x):

@@ -3,8 +3,11 @@
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
+from torch.library import opcheck
 
 import doubtmap as dm
+from doubtmap import kernels
+from doubtmap.kernels import compiled
 
 OF_LOGITS = ("max_softmax", "margin", "entropy", "max_logit", "energy", "divergence")
 
@@ -63,3 +66,49 @@ def test_fake_tensors_have_the_shape_of_the_map(score):
         found = score(torch.randn(2, 9, 30, 40))
     assert found.shape == (2, 30, 40)
     assert found.dtype == torch.float32
+
+
+def on_an_image(score, logits):
+    """Doubled, so that there is more in the graph than the pass."""
+    return 2 * score(dm.Prediction(logits, size=(60, 80)))
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="PyTorch before 2.7")
+@pytest.mark.parametrize("name", ["entropy", "divergence"])
+def test_compiled_code_keeps_the_pass_in_c_without_a_break(name, monkeypatch):
+    score = Scored(name)
+    if kernels.available()["kernels"] != "compiled":
+        pytest.skip("the compiled pass is not here")
+    called, real = [], compiled.statistics
+    monkeypatch.setattr(compiled, "statistics", lambda *a, **k: called.append(1) or real(*a, **k))
+    torch.compiler.reset()
+    graph = torch.compile(on_an_image, backend="aot_eager", fullgraph=True)
+    for seed in (1, 2):
+        given = logits(seed)
+        assert torch.equal(graph(score, given), on_an_image(score, given))
+    assert len(called) == 4
+    given = logits(3).requires_grad_()  # C knows no gradients: PyTorch serves
+    graph(score, given).sum().backward()
+    assert len(called) == 4 and given.grad is not None
+
+
+@pytest.mark.parametrize("covered", [[], [64.0, 80.0]])
+def test_the_operators_are_what_pytorch_asks_of_operators(covered):
+    ops, place = torch.ops.doubtmap, ([60, 80], covered, False)
+    opcheck(ops.statistics, (logits(0), *place, 2.0))
+    opcheck(ops.divergence, (logits(0), 2.0, *place))
+    opcheck(ops.weight_norm, (logits(0), 0.5, "predicted", "exact", *place))
+    opcheck(ops.feature_norm, (logits(0), 2.0, *place))
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="PyTorch before 2.7")
+def test_compiled_norms_are_those_of_the_pass():
+    torch.compiler.reset()
+    given = logits(0)
+    for call in (
+        lambda x: kernels.log_weight_norm(x, 0.5, "predicted", "exact", (60, 80)),
+        lambda x: kernels.log_feature_norm(x, 2.0),
+        lambda x: kernels.resized_divergence(x, 2.0, (60, 80)),
+    ):
+        found = torch.compile(call, backend="aot_eager", fullgraph=True)(given)
+        assert torch.equal(found, call(given))

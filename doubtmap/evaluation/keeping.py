@@ -1,0 +1,102 @@
+"""What an evaluation keeps of each image for `doubtmap view`, where it is asked to.
+
+OUT/classes/NAME.png   predicted classes, a palette picture
+OUT/labels/NAME.png    labels, 16 bits: classes; 65535 unknown, 65534 void, 65533 known
+OUT/SCORE/NAME.png     a doubt map for each score
+OUT/images/NAME.jpg    the image, where it lies in no file of its own
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from doubtmap.datasets.dataset import Sample
+from doubtmap.datasets.fingerprints import image_files
+from doubtmap.datasets.reading import in_colour
+from doubtmap.engine.run import Run
+from doubtmap.files import sweep, write_atomically, writing_to
+from doubtmap.files.naming import score_folders
+from doubtmap.prediction import Prediction
+from doubtmap.reports.maps import write_classes, write_map
+from doubtmap.reports.scales import natural_scale
+
+TAKEN = ("classes", "labels", "images")
+"""Folders that hold something else than doubt."""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Writes what each image came to.
+
+    Args:
+        out: folder of the evaluation.
+        folders: of each score's maps, by its name.
+        files: of the images, None for those that lie in no file.
+    """
+
+    out: Path
+    folders: Mapping[str, str]
+    files: Sequence[Path | None]
+
+    @classmethod
+    def of(cls, out: Path | None, run: Run) -> Self | None:
+        """Make the folders, where maps are to be kept.
+
+        Args:
+            out: folder of the evaluation; None: nothing is kept.
+            run: its images and scores.
+
+        Raises:
+            DataError: where they cannot be made.
+        """
+        if out is None:
+            return None
+        folders = score_folders(run.scores, taken=TAKEN)
+        for folder in (*TAKEN, *folders.values()):
+            with writing_to(out):
+                (out / folder).mkdir(parents=True, exist_ok=True)
+            sweep(out / folder)
+        return cls(out, folders, image_files(run.dataset))
+
+    def keep(
+        self,
+        index: int,
+        sample: Sample,
+        prediction: Prediction,
+        label: Tensor,
+        maps: Mapping[str, Tensor],
+    ) -> None:
+        """Write one image.
+
+        Args:
+            index: in the data set.
+            sample: with its name and image.
+            prediction: of this image alone.
+            label: `(H, W)` in the model's classes, or `KNOWN`, `UNKNOWN`, `VOID`.
+            maps: `(H, W)` by score, finite.
+
+        Raises:
+            DataError: where a file cannot be written.
+        """
+        name, file = f"{sample.name}.png", self.out / "images" / f"{sample.name}.jpg"
+        if self.files[index] is None:
+            stream = io.BytesIO()
+            Image.fromarray(in_colour(sample.image)).save(stream, "JPEG", quality=92)
+            write_atomically(file, stream.getvalue())
+        classes = prediction.classes[0].cpu().numpy()
+        write_classes(self.out / "classes" / name, classes, prediction.class_names)
+        codes = label.cpu().numpy().astype(np.int16).view(np.uint16)
+        write_classes(self.out / "labels" / name, codes)
+        for score, values in maps.items():
+            path = self.out / self.folders[score] / name
+            doubt = values.cpu().numpy()
+            scale = natural_scale(score, prediction.native_logits.shape[1])
+            write_map(path, doubt, "png", score, scale=scale)

@@ -1,0 +1,5 @@
+"""Lets all tests of the viewer share its runs."""
+
+from runs_to_look_at import runs
+
+__all__ = ["runs"]
