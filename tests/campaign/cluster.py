@@ -37,6 +37,7 @@ def main() -> None:
     asked.add_argument("--data", default="camvid:../shared/data/camvid:val")
     asked.add_argument("--images", type=int, default=48)
     given = asked.parse_args()
+    import ray
     from ray.cluster_utils import Cluster
 
     segmenter, dataset = dm.load(given.model), open_dataset(given.data)
@@ -68,6 +69,7 @@ def main() -> None:
         progress=kill,
     ).figures
     print(f"two nodes: {time.monotonic() - start:.0f} s", flush=True)
+    ray.shutdown()
     cluster.shutdown()
     assert killed, "the run ended before a node could be killed"
     assert plain(found) == plain(one), "the figures differ"
