@@ -139,18 +139,17 @@ def foreseen(given: Namespace) -> Iterator[Row]:
         }
 
 
+STAGES = {
+    "workers": Stage(TOPIC, by_workers),
+    "driver": Stage(TOPIC, by_the_driver, threads=1),
+    "merge": Stage(TOPIC, by_the_merge, threads=1),
+    "forecast": Stage(TOPIC, foreseen, threads=1),
+}
+OPTIONS = {
+    "--images": {"type": int, "default": 48, "help": "of CamVid"},
+    "--parts": {"type": int, "default": 1000, "help": "that are merged"},
+}
+
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    run(
-        __doc__,
-        {
-            "workers": Stage(TOPIC, by_workers),
-            "driver": Stage(TOPIC, by_the_driver, threads=1),
-            "merge": Stage(TOPIC, by_the_merge, threads=1),
-            "forecast": Stage(TOPIC, foreseen, threads=1),
-        },
-        {
-            "--images": {"type": int, "default": 48},
-            "--parts": {"type": int, "default": 1000},
-        },
-    )
+    run(__doc__, STAGES, OPTIONS)
