@@ -32,7 +32,7 @@ VERBS = {
         USE,
         "Runs in the browser: a grid, maps with a threshold, runs side by side, verdicts.",
     ),
-    "table": (USE, "The scores of several runs in one table, the best in bold: LaTeX and others."),
+    "table": (USE, "The scores of several runs in one table, with intervals, the best in bold."),
     "export": (
         USE,
         "A network with its doubts in one file, ONNX or torch.export, held to the library.",

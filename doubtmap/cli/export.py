@@ -117,9 +117,7 @@ def export_command(
 
 EXAMPLE = """
 doubtmap export demo --scores entropy,max_softmax --out net.onnx
-doubtmap export NETWORK --scores max_softmax --calibrator FILE --input uint8 --out net.onnx
 doubtmap export NETWORK --scores entropy,max_softmax --doubts uint8 --threshold FILE --native
 doubtmap export NETWORK --format triton --out models/net
-doubtmap export NETWORK --scores entropy,doubt --size 512x1024 --native-logits --out net.pt2
 """
 command = as_command("export", export_command, EXAMPLE)

@@ -32,7 +32,7 @@ def view(
         bool, option(RUNNING, "Open the page in the browser.", "--open/--no-open")
     ] = True,
 ) -> None:
-    """Runs in the browser: a grid, maps with a threshold, two runs side by side, verdicts."""
+    """Runs in the browser: a grid, maps with a threshold, runs side by side, verdicts."""
     from doubtmap.viewer import gather, serve, write_static
 
     gathered = gather(runs)

@@ -57,7 +57,7 @@ mud = 3
 CLASSES = ("--classes", "grass,stone,water")
 LONGEST = 300
 """Seconds after which a run counts as one that hangs."""
-UNEQUAL = ("seconds", "command", "created", "time")
+UNEQUAL = ("seconds", "command", "created", "time", "directory")
 """Of JSON: what differs between two runs of one command."""
 
 

@@ -55,8 +55,19 @@ def scored(segmenter, tmp_path):
     return write
 
 
+def pixels_of(data):
+    image = Image.open(io.BytesIO(data))
+    return (
+        image.mode,
+        image.size,
+        image.getpalette(),
+        image.info["doubtmap:classes"],
+        image.tobytes(),
+    )
+
+
 @pytest.mark.parametrize("sent", ["body", "form"])
-def test_pictures_are_the_files_of_score_byte_for_byte(ask, scored, sent):
+def test_pictures_are_the_files_of_score(ask, scored, sent):
     out = scored("png")
     more = {"content": png()} if sent == "body" else {"files": {"image": ("../a", png())}}
     for query, file in (
@@ -67,7 +78,11 @@ def test_pictures_are_the_files_of_score_byte_for_byte(ask, scored, sent):
         response = ask("POST", f"/doubt{query}", **more)
         assert response.status_code == 200, response.text
         assert response.headers["content-type"] == "image/png"
-        assert response.content == (out / file).read_bytes()
+        written = (out / file).read_bytes()
+        if file.startswith("classes"):  # the file also carries figures of its image
+            assert pixels_of(response.content) == pixels_of(written)
+        else:
+            assert response.content == written
 
 
 def test_numbers_are_those_of_score_to_the_last_digit(ask, scored):
