@@ -26,6 +26,8 @@ from doubtmap.errors import DataError, DoubtmapError, UsageError
 
 WINDOW = 6
 """Images that a worker is given ahead: those that its threads read, and the one at hand."""
+FAR = 2
+"""Windows of all workers that the last image given may be after the first still waited for."""
 AGAIN = 1
 """How often an image is looked at again whose worker has died."""
 
@@ -82,16 +84,22 @@ class _Worker:
 
 
 def by_workers(
-    work: Work, numbers: Iterable[int], workers: int, gpus: float, done: Done
+    work: Work,
+    numbers: Iterable[int],
+    workers: int,
+    gpus: float,
+    done: Done,
+    ordered: bool = False,
 ) -> Iterator[tuple[list[int], bytes]]:
     """Let workers look at images.
 
     Args:
         work: what they do; it must bear to be pickled.
-        numbers: of the images.
+        numbers: of the images, rising.
         workers: how many processes.
         gpus: how many devices each has to itself; below 1: how much of one; 0: as this process.
         done: told of each image, as it is done.
+        ordered: whether no worker may be far ahead of the image that is waited for.
 
     Yields:
         Numbers of images and what was made of them, in any order.
@@ -101,7 +109,8 @@ def by_workers(
         DataError: where a worker dies, and the one after it at the same image.
     """
     images = deque(numbers)
-    pool = _Pool(sendable(work), min(workers, max(1, len(images))), gpus)
+    workers = min(workers, max(1, len(images)))
+    pool = _Pool(sendable(work), workers, gpus, FAR * workers * WINDOW if ordered else None)
     try:
         yield from pool.results(images, done)
     finally:
@@ -127,8 +136,8 @@ def sendable(work: Work) -> bytes:
 class _Pool:
     """The workers of one pass."""
 
-    def __init__(self, work: bytes, workers: int, gpus: float) -> None:
-        self._work, self._gpus = work, gpus
+    def __init__(self, work: bytes, workers: int, gpus: float, ahead: int | None) -> None:
+        self._work, self._gpus, self._ahead = work, gpus, ahead
         self._threads = max(1, torch.get_num_threads() // workers)
         self._deaths: Counter[int] = Counter()
         self._workers: list[_Worker] = []
@@ -188,6 +197,8 @@ class _Pool:
             while (worker.waiting or pending) and len(worker.at_hand) < WINDOW:
                 if worker.waiting:
                     number = worker.waiting.popleft()
+                elif self._too_far(pending[0]):
+                    break
                 else:
                     number = pending.popleft()
                     worker.given.append(number)
@@ -196,6 +207,11 @@ class _Pool:
             if not (worker.waiting or pending or worker.told_all):
                 worker.told_all = True
                 worker.connection.send(None)
+
+    def _too_far(self, number: int) -> bool:
+        """Whether an image is to wait for others of which nothing has come back."""
+        given = [number for worker in self._workers for number in worker.given]
+        return self._ahead is not None and bool(given) and number - min(given) > self._ahead
 
     def _replace(self, worker: _Worker) -> None:
         """Start a worker in place of one that has died, and give it the same images."""
