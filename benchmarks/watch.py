@@ -35,11 +35,16 @@ from doubtmap.engine.splitting import sequences_of
 from doubtmap.metrics.accumulator import Array
 from doubtmap.reports.page import stand_alone
 from doubtmap.watching.bound import mean_bounds
-from doubtmap.watching.judging import WATCHED, capitals, expected_miou, expected_wrong, judged
-from doubtmap.watching.judging import ranks
+from doubtmap.watching.judging import (
+    WATCHED,
+    capitals,
+    expected_wrong,
+    judged,
+    ranks,
+)
 from doubtmap.watching.looking import look
 from doubtmap.watching.martingale import composite_jumper, evidence, first_above, p_values
-from doubtmap.watching.page import evidence_chart
+from doubtmap.watching.page import evidence_lines
 from doubtmap.watching.promise import Promise, open_promise
 from doubtmap.watching.state import State
 
@@ -74,7 +79,9 @@ def data_of(shared: Path, name: str) -> Dataset:
     if not kind:
         return dataset
     day = [at for at in range(len(dataset)) if DUSK not in dataset.sample_name(at)]
-    return Corrupted(Part(dataset, day[::2], f"{dataset.name}, every second"), kind[:-1], int(kind[-1]))
+    return Corrupted(
+        Part(dataset, day[::2], f"{dataset.name}, every second"), kind[:-1], int(kind[-1])
+    )
 
 
 def seen(given: Namespace, name: str) -> Seen:
@@ -121,7 +128,7 @@ def elsewhere(given: Namespace) -> dict[str, Seen]:
 
 
 def drawn(clean: Seen, other: Seen, order: int, before: int = 0) -> tuple[list[Any], list[Any]]:
-    """A reference and new images, none of them in it; so many of the pool come before the others."""
+    """A reference and other images as new ones; so many of the pool come before the others."""
     generator = np.random.default_rng([7, order])
     mixed = [clean[at] for at in generator.permutation(len(clean))]
     usual, rest = mixed[:REFERENCE], mixed[REFERENCE:]
@@ -146,7 +153,7 @@ def paths_of(
 
 
 def told(paths: Sequence[Array], before: int = 0) -> Row:
-    """How many orders gave an alarm, and after how many images of the shift; `inf` has no number."""
+    """How many orders gave an alarm, and after how many images of the shift; None: not in most."""
     needed = -math.log(RATE)
     at = np.array([first_above(evidence(path), needed) or math.inf for path in paths])
     false, late = at <= before, np.where(at > before, at - before, 0)
@@ -203,7 +210,7 @@ def figures(given: Namespace) -> Iterator[Row]:
 
 
 def order(given: Namespace) -> Iterator[Row]:
-    """Consecutive frames of one drive: the first half of a window is the reference of the second."""
+    """Windows of consecutive frames: the first half is the reference of the second."""
     rows = [row for name in ("train", "val", "test") for row in seen(given, name)]
     drives = [np.array(drive) for drive in sequences_of([row["name"] for row in rows])]
     length, step = 100, 3
@@ -286,9 +293,7 @@ def picture(given: Namespace) -> list[Row]:
     """Fifty ordinary images, then fog."""
     reference, new = drawn(pool(given), pool(given, "fog3"), 0, 50)
     verdict = judged(_state(reference, new[:80]))
-    (svg,) = [str(evidence_chart(verdict)).partition("<figcaption>")[0]]
-    drawing = svg[svg.index("<svg") : svg.index("</svg>") + 6]
-    PICTURE.write_bytes(stand_alone(dm.reports.Markup(drawing)))  # type: ignore[attr-defined]
+    PICTURE.write_bytes(stand_alone(evidence_lines(verdict)))
     return []
 
 

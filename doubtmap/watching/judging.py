@@ -246,9 +246,7 @@ def _ties(seed: int, place: int) -> Array:
     return np.random.default_rng([seed, place]).random(len(WATCHED))
 
 
-def _of_both(
-    state: State, figure: Callable[[Array], Array]
-) -> tuple[Expected, Expected | None]:
+def _of_both(state: State, figure: Callable[[Array], Array]) -> tuple[Expected, Expected | None]:
     before, now = (_expected(each, figure, state) for each in (state.reference, state.new))
     assert before is not None
     return before, now

@@ -14,8 +14,8 @@ from doubtmap.prediction import Prediction
 from doubtmap.scoring import score_batch
 from doubtmap.watching.promise import Promise
 
-SHIFT = 6
-"""Steps of a float32 are taken together by 2 to this power: two bins to the octave."""
+SHIFT = 4
+"""Steps of a float32 are taken together by 2 to this power: eight bins to the octave."""
 BINS = STEPS >> SHIFT
 ROWS = ("predicted", "right", "expected")
 """Of an image's table, shares of its pixels by class: predicted as it; of these, expected to be
@@ -35,7 +35,7 @@ class Look:
         contrast: standard deviation of grey.
         logits: `(C,)`, mean native logits.
         table: `(3, C)`, see `ROWS`.
-        scores: `(1024,)` share of the pixels by bins of the score's float32, two to the octave.
+        scores: `(4096,)` share of the pixels by bins of the score's float32, eight to the octave.
     """
 
     mark: str

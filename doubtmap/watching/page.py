@@ -82,10 +82,16 @@ def write_watch(
                 f"no {'--promise' if promise is None else '--reference'}; there is no {place}. "
                 f"Add it."
             )
-        rate, block = 0.05 if rate is None else rate, block or 1
-        how = {"rate": rate, "block": block, "seed": seed, "command": command}
         watch = Watch.begin(
-            segmenter, promise, reference, skipped=skipped, progress=progress, **how
+            segmenter,
+            promise,
+            reference,
+            rate=0.05 if rate is None else rate,
+            block=block or 1,
+            seed=seed,
+            skipped=skipped,
+            command=command,
+            progress=progress,
         )
         watch.save(place)
     if images is not None:
@@ -225,6 +231,12 @@ _CHANGES = Markup(
 
 
 def evidence_chart(verdict: Verdict, block: int = 1) -> Markup:
+    """The evidence after each image, and what the lines are."""
+    gamblers = ", ".join(f"{name} (line {k + 1})" for k, name in enumerate(WATCHED))
+    return _figure(evidence_lines(verdict, block), gamblers)
+
+
+def evidence_lines(verdict: Verdict, block: int = 1) -> Markup:
     """The evidence, and what each gambler has, after each image, in powers of ten."""
     scale = math.log(10)
     needed = -math.log10(verdict.rate)
@@ -233,9 +245,7 @@ def evidence_chart(verdict: Verdict, block: int = 1) -> Markup:
     top = min(max(float(max(path.max() for path in paths)), needed) * 1.1, 3 * needed + 3)
     images = np.arange(len(verdict.evidence) + 1) * block
     low = max(FLOOR, min(0.0, float(min(path.min() for path in paths))))
-    plane = Plane(
-        "new images", "evidence, power of ten", (0, max(int(images[-1]), 1)), (low, top)
-    )
+    plane = Plane("new images", "evidence, power of ten", (0, max(int(images[-1]), 1)), (low, top))
     lines = [
         ChartLine(
             name,
@@ -248,7 +258,7 @@ def evidence_chart(verdict: Verdict, block: int = 1) -> Markup:
     ]
     alarm = np.array([[0.0, needed], [float(images[-1]), needed]])
     behind = guide(plane, alarm, f"alarm at {1 / verdict.rate:g}")
-    return _figure(line_chart(plane, lines, "Evidence after each image", behind), names)
+    return line_chart(plane, lines, "Evidence after each image", behind)
 
 
 def risk_chart(risk: Risk) -> Markup:

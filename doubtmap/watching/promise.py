@@ -157,5 +157,5 @@ def _of_threshold(segmenter: Segmenter, path: str | Path, digest: str) -> Promis
     return Promise(str(path), "threshold", network, name, score, wrong, fitted, digest, chosen)
 
 
-def _fitted(parts: dict[str, Score]) -> dict[str, Fitted]:
+def _fitted(parts: dict[str, object]) -> dict[str, Fitted]:
     return {name: part for name, part in parts.items() if isinstance(part, Fitted)}

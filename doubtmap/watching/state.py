@@ -66,7 +66,7 @@ class State:
         reference: the images that the new ones are held to.
         new: in the order in which they came.
         losses: of labelled images, by fingerprint.
-        scores: `(2, 1024)`, see `Look.scores`, summed over the reference and over the new images.
+        scores: `(2, 4096)`, see `Look.scores`, summed over the reference and over the new images.
         origin: the reference, and the network; its fingerprint is of logits.
     """
 
@@ -86,7 +86,9 @@ class State:
     origin: Origin = field(default_factory=Origin)
 
     @classmethod
-    def begun(cls, promise: Promise, looks: Sequence[Look], origin: Origin, **settings: Any) -> Self:
+    def begun(
+        cls, promise: Promise, looks: Sequence[Look], origin: Origin, **settings: Any
+    ) -> Self:
         """A watch that knows its reference, and has seen no new image."""
         about = (promise.path, promise.digest, promise.kind, promise.limit, promise.lowest)
         begun = cls(*about, origin=origin, **settings)
@@ -166,7 +168,8 @@ def _look(row: Sequence[Any], classes: int) -> Look:
     if [len(part) for part in numbers] != [classes, classes * len(ROWS)]:
         raise ValueError("images of another number of classes")
     shaped = numbers[1].reshape(len(ROWS), classes)
-    return Look(mark, *map(_number, figures), numbers[0], shaped, np.empty(0))
+    doubt, brightness, contrast = map(_number, figures)
+    return Look(mark, doubt, brightness, contrast, numbers[0], shaped, np.empty(0))
 
 
 def _dense(counts: Mapping[str, float]) -> Array:

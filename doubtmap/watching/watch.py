@@ -14,7 +14,7 @@ watch = Watch.resume("state.json", segmenter)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from doubtmap.datasets import fingerprints
@@ -96,7 +96,9 @@ class Watch:
         _enough(len(looks), block)
         if len({one.mark for one in looks}) < len(looks):
             notes.append("The reference holds an image twice, which makes it look less varied.")
-        origin = origin_of(opened.segmenter, reference, probe_logits(opened.segmenter), command)
+        probe = probe_logits(opened.segmenter)
+        origin = origin_of(opened.segmenter, reference, probe, command, indices=())
+        origin = replace(origin, images=tuple(one.mark for one in looks))
         state = State.begun(opened, looks, origin, rate=rate, block=block, seed=seed)
         return cls(opened, state, notes)
 

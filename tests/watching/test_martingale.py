@@ -163,7 +163,11 @@ def test_bounds_shrink_around_the_mean_and_follow_the_range():
 
 @pytest.mark.parametrize(
     ("values", "options", "said"),
-    [([1.5], {}, "from 0.0 to 1.0"), ([math.nan], {}, "got others"), ([0.5], {"rate": 1}, "a rate")],
+    [
+        ([1.5], {}, "from 0.0 to 1.0"),
+        ([math.nan], {}, "got others"),
+        ([0.5], {"rate": 1}, "a rate"),
+    ],
 )
 def test_values_out_of_range_are_refused(values, options, said):
     with pytest.raises(UsageError, match=said):
