@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.run import Progress, Skipped
 from doubtmap.errors import UsageError
 from doubtmap.files import alone, write_atomically
+from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Segmenter
 from doubtmap.reports.charts import ChartLine, Plane, guide, line_chart, rounded_up
 from doubtmap.reports.digits import digits
@@ -231,53 +232,72 @@ _CHANGES = Markup(
 
 
 def evidence_chart(verdict: Verdict, block: int = 1) -> Markup:
-    """The evidence after each image, and what the lines are."""
-    gamblers = ", ".join(f"{name} (line {k + 1})" for k, name in enumerate(WATCHED))
-    return _figure(evidence_lines(verdict, block), gamblers)
-
-
-def evidence_lines(verdict: Verdict, block: int = 1) -> Markup:
     """The evidence, and what each gambler has, after each image, in powers of ten."""
-    scale = math.log(10)
     needed = -math.log10(verdict.rate)
-    paths = [*verdict.capital.T / scale, verdict.evidence / scale]
-    names = [*(f"by {name}" for name in WATCHED), "together"]
-    top = min(max(float(max(path.max() for path in paths)), needed) * 1.1, 3 * needed + 3)
+    paths = {f"by {name}": path for name, path in zip(WATCHED, verdict.capital.T)}
+    paths = {
+        name: path / math.log(10) for name, path in (paths | {"both": verdict.evidence}).items()
+    }
+    top = min(max(*(float(path.max()) for path in paths.values()), needed) * 1.1, 3 * needed + 3)
+    low = max(FLOOR, min(0.0, *(float(path.min()) for path in paths.values())))
     images = np.arange(len(verdict.evidence) + 1) * block
-    low = max(FLOOR, min(0.0, float(min(path.min() for path in paths))))
-    plane = Plane("new images", "evidence, power of ten", (0, max(int(images[-1]), 1)), (low, top))
-    lines = [
-        ChartLine(
-            name,
-            name,
-            np.stack([images, np.concatenate([[0.0], path])], 1),
-            style,
-            name == "together",
-        )
-        for style, (name, path) in enumerate(zip(names, paths))
-    ]
-    alarm = np.array([[0.0, needed], [float(images[-1]), needed]])
-    behind = guide(plane, alarm, f"alarm at {1 / verdict.rate:g}")
-    return line_chart(plane, lines, "Evidence after each image", behind)
+    lines = {
+        name: np.stack([images, np.concatenate([[0.0], path])], 1) for name, path in paths.items()
+    }
+    plane = _plane("new images", "evidence, power of ten", (0, int(images[-1])), (low, top))
+    alarm = f"alarm at {1 / verdict.rate:g}"
+    return _chart(plane, lines, "both", alarm, needed, "Evidence after each image")
 
 
 def risk_chart(risk: Risk) -> Markup:
     """The bounds of the mean loss after each labelled image, and the promise."""
     images = np.arange(1, risk.losses + 1)
+    ends = {"at least": risk.low, "at most": risk.high}
+    lines = {name: np.stack([images, values], 1) for name, values in ends.items()}
     low, high = min(0.0, float(risk.low.min())), rounded_up(float(risk.high.max()))
-    plane = Plane("labelled images", "mean loss", (1, max(risk.losses, 2)), (low, high))
-    ends = {"surely at least": risk.low, "surely at most": risk.high}
-    lines = [
-        ChartLine(name, name, np.stack([images, values], 1), style)
-        for style, (name, values) in enumerate(ends.items())
+    plane = _plane("labelled images", "mean loss", (1, max(risk.losses, 2)), (low, high))
+    return _chart(
+        plane, lines, "", f"promised {risk.limit:g}", risk.limit, "Bounds of the mean loss"
+    )
+
+
+def _plane(x: str, y: str, across: tuple[float, float], up: tuple[float, float]) -> Plane:
+    """With room for the names of lines to the right."""
+    return Plane(x, y, across, up, width=680, height=320, right=112)
+
+
+def _chart(
+    plane: Plane, lines: Mapping[str, Array], best: str, limit: str, level: float, label: str
+) -> Markup:
+    """Lines with their names at their ends, and a level that they may reach."""
+    drawn = [
+        ChartLine(name, name, points, style, name == best)
+        for style, (name, points) in enumerate(lines.items())
     ]
-    limit = np.array([[1.0, risk.limit], [float(max(risk.losses, 2)), risk.limit]])
-    behind = guide(plane, limit, f"promised: at most {risk.limit:g}")
-    return _figure(line_chart(plane, lines, "Bounds of the mean loss", behind), list(ends))
+    behind = guide(plane, np.array([[x, level] for x in plane.x_range]), limit)
+    low, high = plane.y_range
+    ends = {name: float(points[-1, 1]) for name, points in lines.items()} | {limit: level}
+    heights = [plane.y(min(max(value, low), high)) for value in ends.values()]
+    names = [
+        Markup('<text class="tick" x="{}" y="{:.1f}">{}</text>').format(
+            plane.width - plane.right + 6, height + 4, name
+        )
+        for name, height in zip(ends, apart(heights, 14))
+    ]
+    return line_chart(plane, drawn, label, behind + Markup("").join(names))
 
 
-def _figure(chart: Markup, names: Sequence[str]) -> Markup:
-    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(chart, ", ".join(names))
+def apart(places: Sequence[float], least: float) -> list[float]:
+    """Places in their order, moved down where they are nearer to the one before than `least`.
+
+    Example:
+        >>> apart([5.0, 0.0, 6.0], 4)
+        [5.0, 0.0, 9.0]
+    """
+    moved, last = list(places), -math.inf
+    for at in sorted(range(len(places)), key=places.__getitem__):
+        last = moved[at] = max(places[at], last + least)
+    return moved
 
 
 def _p(verdict: Verdict) -> str:
