@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
@@ -30,16 +30,14 @@ from doubtmap.datasets.reading import (
     left_out,
     none_left,
     read_image,
-    read_or_skip,
 )
 from doubtmap.datasets.survey import survey
-from doubtmap.engine.run import TRIMMED
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
+from doubtmap.engine.spread import Spread, looked_at
 from doubtmap.errors import DataError, ModelError, UsageError, within_memory
 from doubtmap.files import alone, sweep, utf8, write_atomically, writing_to
 from doubtmap.files.naming import files_of, outside, score_folders, unique_names
 from doubtmap.files.resuming import hold_samples, hold_to
-from doubtmap.memory import give_back
 from doubtmap.models.layers import deepest_layer, probe_image
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
@@ -96,6 +94,21 @@ def score_images(
     Raises:
         DataError: for an image that cannot be read, unless `skipped` takes it.
     """
+    return _passing(segmenter, paths, scores, skipped, rendering, _itself)
+
+
+Made = TypeVar("Made")
+
+
+def _passing(
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    scores: dict[str, Score],
+    skipped: dict[Path, str] | None,
+    rendering: Rendering | None,
+    make: Callable[[ScoredImage], Made],
+) -> Iterator[Made]:
+    """What is made of each image once it is scored."""
     segmenter = prepared(segmenter, scores)
     if rendering is None:
         known = Rendering(every=bands_needed(segmenter))
@@ -106,35 +119,28 @@ def score_images(
         assert skipped is not None
         skipped[path] = str(error)
 
-    for done, (path, image) in enumerate(
-        read_or_skip(read, paths, 1, None if skipped is None else skip), 1
-    ):
-        # Nothing of it is kept here: the network's next run takes the same memory.
-        scored = _attempt(segmenter, path, image, scores, skipped)
-        if scored is not None:
-            yield scored
-        del scored
-        if done % TRIMMED == 0:
-            give_back()
+    look = functools.partial(_scored, scores=scores, make=make)
+    yield from looked_at(segmenter, paths, read, look, None if skipped is None else skip, 1)
 
 
-def _attempt(
+def _scored(
     segmenter: Segmenter,
     path: Path,
     image: Tensor,
+    *,
     scores: dict[str, Score],
-    skipped: dict[Path, str] | None,
-) -> ScoredImage | None:
-    """The image scored; None where the network gives nothing that can be used."""
+    make: Callable[[ScoredImage], Made],
+) -> Made:
     try:
         with showing(path.name), within_memory(image.shape[-2:]):
             prediction = segmenter(image[None])
-            return ScoredImage(path, image, prediction, score_maps(prediction, scores))
+            return make(ScoredImage(path, image, prediction, score_maps(prediction, scores)))
     except DataError as error:
-        if skipped is None:
-            raise DataError(f"{path}: {error}") from error
-        skipped[path] = f"{path}: {error}"
-        return None
+        raise DataError(f"{path}: {error}") from error
+
+
+def _itself(scored: ScoredImage) -> ScoredImage:
+    return scored
 
 
 WRITERS = 2
@@ -207,15 +213,14 @@ def write_scores(
         next(score_images(segmenter, paths, {}, {}, seen.rendering), None)
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="doubtmap-write") as pool:
         writing: list[Future[None]] = []
-        for scored in score_images(segmenter, todo, scores, skipped, seen.rendering):
+        make = functools.partial(_written_of, scores=scores)
+        for what in _passing(segmenter, todo, scores, skipped, seen.rendering, make):
             if not asked.exists():
                 raise DataError(
                     f"{out}: the folder was removed while maps were written to it. Score again."
                 )
-            what = _written_of(scored, scores)
-            writing.append(pool.submit(_write, what, every[scored.path], format, waiting))
+            writing.append(pool.submit(_write, what, every[what.path], format, waiting))
             del what
-            del scored  # and with it the features, which are many times what is written
             while len(writing) > WRITERS:
                 writing.pop(0).result()
             done += 1
@@ -252,8 +257,12 @@ def _picture(path: Path, rendering: Rendering) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, eq=False)
 class _Written:
-    """What the files of one image hold: its classes, doubt maps and picture."""
+    """What the files of one image hold: its classes, doubt maps and picture.
 
+    The features, which are many times that, are gone.
+    """
+
+    path: Path
     classes: NDArray[np.int64]
     class_names: tuple[str, ...]
     maps: dict[str, NDArray[np.float32]]
@@ -264,6 +273,7 @@ class _Written:
 def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
     prediction = scored.prediction
     return _Written(
+        scored.path,
         prediction.classes[0].cpu().numpy(),
         prediction.class_names,
         {score: values.cpu().numpy() for score, values in scored.maps.items()},
@@ -404,10 +414,15 @@ def same_network(found: Tensor, fitted: Fitted) -> bool:
 
 def before_last_activation(segmenter: Segmenter) -> str | None:
     """The layer whose output becomes the classifier's features by an activation, if there is."""
-    network = without_windows(segmenter)
+    network = _alone(segmenter)
     if not isinstance(network, NetworkSegmenter):
         return None
     return before_activation(network, probe_image(bands_needed(segmenter)))
+
+
+def _alone(segmenter: Segmenter) -> Segmenter:
+    """The network behind windows and workers."""
+    return without_windows(segmenter.segmenter if isinstance(segmenter, Spread) else segmenter)
 
 
 def deepest(segmenter: Segmenter, image: Tensor) -> str:
@@ -416,7 +431,7 @@ def deepest(segmenter: Segmenter, image: Tensor) -> str:
     Raises:
         UsageError: for anything but a single PyTorch network.
     """
-    network = without_windows(segmenter)
+    network = _alone(segmenter)
     if not isinstance(network, NetworkSegmenter):
         raise UsageError(
             f"layer=deepest: expected one network whose inner layers can be listened to, got "

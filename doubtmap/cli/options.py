@@ -243,17 +243,9 @@ def opening(
 
 
 @dataclass(frozen=True)
-class PlaceOptions:
-    """Where images are looked at."""
+class WorkerOptions:
+    """By whom images are looked at."""
 
-    part: Annotated[
-        str | None,
-        Option(
-            "I/N: look at the I-th of N parts only, then doubtmap merge; auto: as torchrun, SLURM "
-            "or Kubernetes says.",
-            group=RUNNING,
-        ),
-    ] = None
     workers: Annotated[
         int, Option("Processes that look at images, each with a network.", group=RUNNING)
     ] = 0
@@ -268,19 +260,57 @@ class PlaceOptions:
         """The place that is meant, whose workers open the network so.
 
         Raises:
-            UsageError: for what is no part or no engine, or numbers below 0.
+            UsageError: for what is no engine, or numbers below 0.
         """
-        from doubtmap.engine.places import Place, read_part
+        from doubtmap.engine.places import Place
 
         if self.workers < 0 or self.gpus_per_worker < 0:
             raise UsageError(
                 f"--workers, --gpus-per-worker: expected 0 or more, got {self.workers} and "
                 f"{self.gpus_per_worker:g}."
             )
+        return Place(None, self.workers, self.engine, self.gpus_per_worker, network)
+
+    def spread(
+        self, network: NetworkOptions, model: str, seed: int, segmenter: Segmenter
+    ) -> Segmenter:
+        """The network as it was opened, whose passes over images are the workers' if there are any.
+
+        Raises:
+            UsageError: as `place`.
+        """
+        from doubtmap.engine.spread import Spread
+
+        place = self.place(opening(network, model, seed, segmenter))
+        return Spread(segmenter, place) if place.elsewhere else segmenter
+
+
+@dataclass(frozen=True)
+class PlaceOptions(WorkerOptions):
+    """Where images are looked at."""
+
+    part: Annotated[
+        str | None,
+        Option(
+            "I/N: look at the I-th of N parts only, then doubtmap merge; auto: as torchrun, SLURM "
+            "or Kubernetes says.",
+            group=RUNNING,
+        ),
+    ] = None
+
+    def place(self, network: Callable[[], Segmenter]) -> Place:
+        """As of `WorkerOptions`, and which part.
+
+        Raises:
+            UsageError: for what is no part, too.
+        """
+        from doubtmap.engine.places import read_part
+
         part = None if self.part is None else read_part(self.part)
-        return Place(part, self.workers, self.engine, self.gpus_per_worker, network)
+        return replace(WorkerOptions.place(self, network), part=part)
 
 
+Workers = Annotated[WorkerOptions, RUNNING]
 Places = Annotated[PlaceOptions, RUNNING]
 
 
