@@ -45,7 +45,7 @@ from doubtmap.watching.judging import (
     judged,
     ranks,
 )
-from doubtmap.watching.looking import look
+from doubtmap.watching.looking import Glance
 from doubtmap.watching.martingale import composite_jumper, evidence, first_above, p_values
 from doubtmap.watching.page import evidence_chart
 from doubtmap.watching.promise import GAP, Promise, open_promise
@@ -96,10 +96,11 @@ def seen(given: Namespace, name: str) -> Seen:
         found: Seen = pickle.loads(file.read_bytes())
         return found
     promise, dataset, rows = promise_of(given), data_of(given.shared, name), []
+    glance = Glance(promise.name, promise.score, promise.wrong, None, {})
     unknown = HELD_OUT if set(HELD_OUT) <= set(dataset.class_names) else ()
     pairs = Pairs(promise.segmenter, dataset, unknown)
     for at, (prediction, label) in enumerate(pairs):
-        one = look(prediction, dataset[at].image, promise, dataset.sample_name(at))
+        one = glance.of(prediction, dataset[at].image, dataset.sample_name(at))
         rows.append({"name": one.mark, "look": one} | truth(promise, prediction, label))
         show(name, at + 1, len(dataset))
     file.write_bytes(pickle.dumps(rows))
@@ -185,7 +186,11 @@ def alarms(given: Namespace) -> Iterator[Row]:
         groups = [drawn(clean, other, order) for order in range(ORDERS)]
         p = [smallest_p(reference, new[:LOOK]) for reference, new in groups]
         row = {"images": min(LOOK, len(groups[0][1])), "orders": ORDERS}
-        yield {"name": "two samples", "set": name} | row | {"alarms": float(np.mean(np.array(p) <= RATE))}
+        yield (
+            {"name": "two samples", "set": name}
+            | row
+            | {"alarms": float(np.mean(np.array(p) <= RATE))}
+        )
     for name in ("fog3", "dusk"):
         paths = paths_of(clean, shifts[name], 50)
         yield {"name": "watched, after 50 ordinary images", "set": name} | told(paths, 50)

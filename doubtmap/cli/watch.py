@@ -16,6 +16,7 @@ from doubtmap.cli.options import (
     Out,
     Seed,
     SkipBad,
+    Workers,
     collected,
     opened,
     seeded,
@@ -32,6 +33,7 @@ WATCH = "Watch"
 def watch(
     model: Model,
     network: Network,
+    workers: Workers,
     images: Annotated[
         list[str] | None,
         typer.Argument(help="New images, folders or patterns.", metavar="[IMAGES...]"),
@@ -91,6 +93,7 @@ def watch(
         if each is not None:
             segmenter, said = windowed(segmenter, each)
             notes += said
+    segmenter = workers.spread(network, model, seed, segmenter)
     with progress_bar() as progress:
         verdict, more = write_watch(
             segmenter,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from doubtmap.calibration import Calibrator
+from doubtmap.datasets.dataset import Sample
+from doubtmap.errors import DataError, within_memory
 from doubtmap.kernels.steps import STEPS, steps
 from doubtmap.metrics.accumulator import Array
-from doubtmap.prediction import Prediction
+from doubtmap.prediction import Prediction, Score, Segmenter, showing
 from doubtmap.scoring import score_batch
-from doubtmap.watching.promise import Promise
 
 SHIFT = 4
 """Steps of a float32 are taken together by 2 to this power: eight bins to the octave."""
@@ -47,32 +50,60 @@ class Look:
     scores: Array
 
 
-def look(prediction: Prediction, image: Tensor, promise: Promise, mark: str) -> Look:
-    """Take what is kept of an image.
+@dataclass(frozen=True, eq=False)
+class Glance:
+    """Takes what is kept of an image; workers do it, too.
 
     Args:
-        prediction: of it alone.
-        image: `(K, H, W)` uint8.
-        promise: whose score is watched.
-        mark: its fingerprint.
-
-    Raises:
-        DataError: for a score that is not finite.
+        name: of the score.
+        score: whose mean is watched.
+        wrong: the probability that a pixel is wrong.
+        calibrator: of predictions, where that is the promise.
+        marks: fingerprints of images, by their number.
     """
-    named = {promise.name: promise.score}
-    (values,) = score_batch(prediction, named).values()
-    wrong = values if promise.wrong is promise.score else promise.wrong(prediction)
-    grey = _grey(image)
-    at = (steps(values.flatten()) >> SHIFT).cpu().numpy()
-    return Look(
-        mark,
-        _short(values.mean(dtype=torch.float64)),
-        _short(grey.mean()),
-        _short(grey.std()),
-        _short_all(prediction.native_logits.double().mean((0, 2, 3)).cpu().numpy()),
-        _short_all(expected_table(prediction, wrong[0])),
-        np.bincount(at, minlength=BINS) / len(at),
-    )
+
+    name: str
+    score: Score
+    wrong: Score
+    calibrator: Calibrator | None
+    marks: Mapping[int, str]
+
+    def __call__(self, segmenter: Segmenter, index: int, sample: Sample) -> Look:
+        """Predict an image of a data set.
+
+        Raises:
+            DataError: for an image for which the network or the score gives nothing finite.
+        """
+        try:
+            with showing(sample.name), within_memory(sample.image.shape[-2:]):
+                prediction = segmenter(sample.image[None])
+                if self.calibrator is not None:
+                    prediction = self.calibrator(prediction)
+                return self.of(prediction, sample.image, self.marks[index])
+        except DataError as error:
+            raise DataError(f"{sample.name}: {error}") from error
+
+    def of(self, prediction: Prediction, image: Tensor, mark: str) -> Look:
+        """What is kept of one prediction.
+
+        Args:
+            prediction: of the image alone.
+            image: `(K, H, W)` uint8.
+            mark: its fingerprint.
+        """
+        (values,) = score_batch(prediction, {self.name: self.score}).values()
+        wrong = values if self.wrong is self.score else self.wrong(prediction)
+        grey = _grey(image)
+        at = (steps(values.flatten()) >> SHIFT).cpu().numpy()
+        return Look(
+            mark,
+            _short(values.mean(dtype=torch.float64)),
+            _short(grey.mean()),
+            _short(grey.std()),
+            _short_all(prediction.native_logits.double().mean((0, 2, 3)).cpu().numpy()),
+            _short_all(expected_table(prediction, wrong[0])),
+            np.bincount(at, minlength=BINS) / len(at),
+        )
 
 
 def expected_table(prediction: Prediction, wrong: Tensor) -> Array:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from doubtmap.calibration import Calibrated, load_calibrator
+from doubtmap.calibration import Calibrated, Calibrator, load_calibrator
 from doubtmap.decisions.file import Threshold, load_threshold
 from doubtmap.decisions.threshold import pixels_of
 from doubtmap.errors import DataError, UsageError
@@ -36,24 +36,33 @@ class Promise:
     Args:
         path: its file.
         kind: `threshold`, `wrong` or `calibrator`.
-        segmenter: the network, with the calibrator where that is the promise.
+        network: ready for the score; without the calibrator, where that is the promise.
         name: of the score.
         score: whose mean over an image is watched.
         wrong: the probability that a pixel is wrong, which the promise claims.
         fitted: what has seen images, by what it is called.
         digest: of the file, by which another one is told apart.
         threshold: of the score, where it is the promise.
+        calibrator: where it is the promise.
     """
 
     path: str
     kind: str
-    segmenter: Segmenter
+    network: Segmenter
     name: str
     score: Score
     wrong: Score
     fitted: dict[str, Fitted]
     digest: str
     threshold: Threshold | None = None
+    calibrator: Calibrator | None = None
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The network, calibrated where that is the promise."""
+        if self.calibrator is None:
+            return self.network
+        return Calibrated(self.network, self.calibrator, self.path)
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -136,10 +145,19 @@ def open_promise(segmenter: Segmenter, path: str | Path) -> Promise:
             f"watch: expected the network as it is, since the promise {path} is a calibrator, got "
             f"one with a calibrator. Leave --calibrator out."
         )
-    network = Calibrated(segmenter, load_calibrator(path), str(path))
-    fitted = {"the calibrator": network}
-    name = "max_softmax"
-    return Promise(str(path), kind, network, name, max_softmax, max_softmax, fitted, digest)
+    calibrator = load_calibrator(path)
+    Calibrated(segmenter, calibrator, str(path))  # which refuses other classes
+    return Promise(
+        str(path),
+        kind,
+        segmenter,
+        "max_softmax",
+        max_softmax,
+        max_softmax,
+        {"the calibrator": calibrator},
+        digest,
+        calibrator=calibrator,
+    )
 
 
 def _of_threshold(segmenter: Segmenter, path: str | Path, digest: str) -> Promise:

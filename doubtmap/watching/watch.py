@@ -13,22 +13,23 @@ watch = Watch.resume("state.json", segmenter)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from doubtmap.datasets import fingerprints
-from doubtmap.datasets.dataset import Dataset, Sample
+from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.run import Pairs, Progress, Skipped, check_request, read_ahead
+from doubtmap.engine.run import Pairs, Progress, Skipped, check_request
 from doubtmap.engine.seen import images_seen, notes_of_seen
 from doubtmap.engine.settings import origin_of, with_bands_of
-from doubtmap.errors import DataError, ModelError, UsageError, within_memory
+from doubtmap.engine.spread import looked_at
+from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Origin
-from doubtmap.prediction import Segmenter, showing
+from doubtmap.prediction import Segmenter
 from doubtmap.scoring import probe_logits, same_network
 from doubtmap.watching.judging import Verdict, judged
-from doubtmap.watching.looking import Look, look
+from doubtmap.watching.looking import Glance, Look
 from doubtmap.watching.promise import Promise, open_promise
 from doubtmap.watching.state import State
 
@@ -248,30 +249,40 @@ def _looks(
     stage: str,
 ) -> Iterator[Look]:
     """What is kept of each image that was not seen before, in order."""
-    dataset = with_bands_of(promise.segmenter, dataset)
-    todo = [*range(len(dataset))]
-    for done, (index, sample) in enumerate(read_ahead(dataset, todo, skipped), 1):
-        (mark,) = fingerprints(dataset, [index])
-        if seen is None or mark not in seen:
-            found = _attempt(promise, sample, mark, skipped)
-            if found is not None:
-                yield found
-            if seen is not None:
-                seen.add(mark)
+    dataset = with_bands_of(promise.network, dataset)
+
+    def skip(index: int, error: DataError) -> None:
+        assert skipped is not None
+        skipped.reasons[dataset.sample_name(index)] = str(error)
+
+    leave_out = None if skipped is None else skip
+    marks = dict(_marks(dataset, leave_out))
+    if seen is None:
+        todo = list(marks)
+    else:
+        first = {mark: index for index, mark in reversed(marks.items())}
+        todo = [index for index, mark in marks.items() if mark not in seen and first[mark] == index]
+    glance = Glance(promise.name, promise.score, promise.wrong, promise.calibrator, marks)
+    found = looked_at(promise.network, todo, dataset.__getitem__, glance, leave_out)
+    for done, one in enumerate(found, 1):
+        yield one
         if progress:
             progress(stage, done, len(todo))
 
 
-def _attempt(promise: Promise, sample: Sample, mark: str, skipped: Skipped | None) -> Look | None:
-    """What is kept of an image; None where the network gives nothing that can be used."""
-    try:
-        with showing(sample.name), within_memory(sample.image.shape[-2:]):
-            return look(promise.segmenter(sample.image[None]), sample.image, promise, mark)
-    except DataError as error:
-        if skipped is None:
-            raise DataError(f"{sample.name}: {error}") from error
-        skipped.reasons[sample.name] = f"{sample.name}: {error}"
-        return None
+def _marks(
+    dataset: Dataset, skip: Callable[[int, DataError], None] | None
+) -> Iterator[tuple[int, str]]:
+    """The fingerprint of each image that can be read."""
+    for index in range(len(dataset)):
+        try:
+            (mark,) = fingerprints(dataset, [index])
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(index, error)
+            continue
+        yield index, mark
 
 
 def _enough(count: int, block: int) -> None:

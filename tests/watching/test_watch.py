@@ -26,10 +26,10 @@ from doubtmap.watching.judging import ranks
 from doubtmap.watching.looking import (
     BINS,
     SHIFT,
+    Glance,
     expected_miou,
     expected_table,
     expected_wrong,
-    look,
 )
 from doubtmap.watching.promise import open_promise
 from doubtmap.watching.state import State
@@ -116,7 +116,7 @@ def test_a_look_keeps_means_and_a_histogram(segmenter, promise):
     opened = open_promise(segmenter, promise)
     image = Scenes(1, 0)[0].image
     prediction = segmenter(image[None])
-    found = look(prediction, image, opened, "mark")
+    found = Glance(opened.name, opened.score, opened.wrong, None, {}).of(prediction, image, "mark")
     assert found.doubt == pytest.approx(float(entropy(prediction).mean()), rel=1e-6)
     weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     grey = (image.double() / 255 * weights).sum(0)
