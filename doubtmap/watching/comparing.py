@@ -18,9 +18,10 @@ import numpy as np
 
 from doubtmap.metrics.accumulator import Array
 
-DRAWS = 1999
-TOGETHER = 100
-"""Permutations that are looked at together."""
+DRAWS, FEWEST = 1999, 199
+"""Permutations; fewer where there are so many numbers that these would take more than `WORK`."""
+WORK, TOGETHER = 1 << 27, 1 << 21
+"""Numbers that are looked at in all, and at once."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Change:
 
 
 def changes(
-    names: Sequence[str], reference: Array, new: Array, *, seed: int = 0, draws: int = DRAWS
+    names: Sequence[str], reference: Array, new: Array, *, seed: int = 0, draws: int | None = None
 ) -> tuple[Change, ...]:
     """How far each figure has changed, the largest effect first.
 
@@ -52,7 +53,7 @@ def changes(
         reference: `(n, K)` by image.
         new: `(m, K)`, m at least 1.
         seed: of the permutations.
-        draws: how many permutations.
+        draws: how many permutations; default: `DRAWS`, of very many images fewer.
     """
     statistic, p = two_sample(reference, new, seed=seed, draws=draws)
     before, now = reference.mean(0), new.mean(0)
@@ -65,7 +66,7 @@ def changes(
 
 
 def two_sample(
-    reference: Array, new: Array, *, seed: int = 0, draws: int = DRAWS
+    reference: Array, new: Array, *, seed: int = 0, draws: int | None = None
 ) -> tuple[Array, Array]:
     """Kolmogorov and Smirnov's statistics of K figures, and their p-values for all K together.
 
@@ -77,7 +78,7 @@ def two_sample(
         reference: `(n, K)`.
         new: `(m, K)`.
         seed: of the permutations.
-        draws: how many permutations.
+        draws: how many permutations; default: `DRAWS`, of very many images fewer.
 
     Returns:
         Statistics in [0, 1] and p-values in (0, 1], `(K,)` each.
@@ -88,10 +89,11 @@ def two_sample(
     last = np.concatenate([ranked[1:] != ranked[:-1], np.ones((1, ranked.shape[1]), bool)])
     member = np.arange(len(pooled)) >= len(reference)
     own = _largest_gaps(member[None], order, last)[0]
-    generator = np.random.default_rng(seed)
+    draws = draws or min(DRAWS, max(FEWEST, WORK // pooled.size))
+    generator, together = np.random.default_rng(seed), max(1, TOGETHER // pooled.size)
     above = np.zeros(len(own))
-    for start in range(0, draws, TOGETHER):
-        count = min(TOGETHER, draws - start)
+    for start in range(0, draws, together):
+        count = min(together, draws - start)
         drawn = generator.permuted(np.tile(member, (count, 1)), axis=1)
         most = _largest_gaps(drawn, order, last).max(1)
         above += (most[:, None] >= own - 1e-12).sum(0)

@@ -22,7 +22,7 @@ WATCHED = ("doubt", "distance")
 """By what images are ranked; each has a gambler of its own."""
 SHRUNK = 0.2
 """Share of independence in the covariance of `distance`, so that a few images settle it."""
-REPLICATES = 1000
+REPLICATES = 500
 QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -263,10 +263,12 @@ def _expected(
     blocks = -(-len(tables) // state.block)
     if blocks < 2:
         return Expected(value, None)
-    weights = np.random.default_rng(state.seed).poisson(1.0, (REPLICATES, blocks))
-    weights = np.repeat(weights, state.block, 1)[:, : len(tables)].astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        drawn = figure(np.tensordot(weights, tables, 1))
+    generator = np.random.default_rng(state.seed)
+    drawn = np.empty(REPLICATES)
+    for number in range(REPLICATES):
+        weights = np.repeat(generator.poisson(1.0, blocks), state.block)[: len(tables)]
+        with np.errstate(invalid="ignore"):
+            drawn[number] = figure(np.tensordot(weights.astype(np.float64), tables, 1))
     ends = interval(value, drawn, (0, 1))
     return Expected(value, None if ends is None else (ends[0], ends[1]))
 

@@ -24,7 +24,6 @@ from doubtmap.prediction import Segmenter
 from doubtmap.reports.charts import ChartLine, Plane, guide, line_chart, rounded_up
 from doubtmap.reports.digits import digits
 from doubtmap.reports.page import framed, header, page_table
-from doubtmap.watching.comparing import DRAWS
 from doubtmap.watching.judging import WATCHED, Expected, Risk, Verdict
 from doubtmap.watching.watch import Watch
 
@@ -210,7 +209,7 @@ def watch_page(watch: Watch, verdict: Verdict, notes: Sequence[str] = ()) -> byt
     parts.append(Markup("<h2>What is expected</h2>"))
     parts.append(page_table("What is expected", _expected_rows(verdict)))
     if verdict.changes:
-        parts += [Markup("<h2>What changed</h2>"), _CHANGES.format(_p(verdict), DRAWS)]
+        parts += [Markup("<h2>What changed</h2>"), _CHANGES.format(_p(verdict))]
         parts.append(page_table("What changed", _change_rows(verdict)))
         parts.append(page_table("Scores of pixels", _quantile_rows(verdict, watch.promise.name)))
     if verdict.risk is not None:
@@ -225,8 +224,8 @@ _HOW = Markup(
 )
 _CHANGES = Markup(
     "<p>Means over images. An effect is the difference in standard deviations. p is of Kolmogorov "
-    "and Smirnov's test by {1} permutations, corrected for all figures of the table (the smallest "
-    "is {0}), and holds for one look that was planned; looking again and again is what the "
+    "and Smirnov's test by permutations, corrected for all figures at once (the smallest is {}), "
+    "and holds for one look that was planned; looking again and again is what the "
     "evidence above is for.</p>"
 )
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from doubtmap.engine import Pairs
 from doubtmap.engine.run import Skipped
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Origin
+from doubtmap.fitting import fit_score
 from doubtmap.kernels.steps import steps
 from doubtmap.prediction import Prediction
 from doubtmap.scores.softmax import entropy, max_softmax
@@ -223,6 +225,32 @@ def test_a_calibrator_promises_that_confidence_is_right(fresh_segmenter, tmp_pat
     assert (risk.mean, risk.limit) == (pytest.approx(np.mean(gaps)), 0.05)
     with pytest.raises(UsageError, match=r"Leave --calibrator out"):
         open_promise(watch.promise.segmenter, file)
+
+
+def test_a_fitted_wrong_is_watched_by_what_it_says(fresh_segmenter, tmp_path):
+    segmenter, file, fit = fresh_segmenter(), tmp_path / "w.safetensors", Scenes(20, 1)
+    fitted = fit_score("wrong", segmenter, fit, scores="entropy,margin", out=file)
+    watch = Watch.begin(segmenter, file, fit)
+    assert watch.notes[0].startswith("20 of 20 images of scenes were used for the fit of wrong: ")
+    assert "a false alarm is likelier than said" in watch.notes[0]
+    with pytest.raises(UsageError, match="were used for the fit of wrong"):
+        watch.check(Scenes(3, 1))
+    watch = Watch.begin(segmenter, file, Scenes(20, 6))
+    assert watch.notes == []
+    scene = Scenes(1, 6)[0]
+    said = float(fitted(segmenter(scene.image[None])).mean())
+    first = watch.state.reference[0]
+    assert first.doubt == pytest.approx(said, rel=1e-5)
+    assert float(expected_wrong(first.table)) == pytest.approx(said, rel=1e-5)
+
+
+def test_workers_are_sent_what_they_need(segmenter, promise):
+    opened, scenes = open_promise(segmenter, promise), Scenes(1, 0)
+    glance = Glance(opened.name, opened.score, opened.wrong, None, {0: "mark"})
+    sent = pickle.loads(pickle.dumps(glance))
+    here, there = (each(segmenter, 0, scenes[0]) for each in (glance, sent))
+    assert (here.mark, here.doubt) == (there.mark, there.doubt)
+    assert np.array_equal(here.table, there.table)
 
 
 def test_an_image_without_anything_to_lose_says_nothing(segmenter, promise):
