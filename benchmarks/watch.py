@@ -54,12 +54,15 @@ from doubtmap.watching.state import State
 ORDERS, REFERENCE, MOST, RATE = 200, 100, 150, 0.05
 RUN, LOOK = 10, 30
 """Consecutive frames that stay together; new images at which two samples are compared."""
-DUSK = "0001TP"
+DUSK, ANOTHER = "0001TP", "Seq05VD"
+"""Drives of CamVid: at dusk, and one by day in other streets."""
 CHOOSING = ("blur1", "blur2", "noise1", "jpeg2")
 """Shifts by which was decided what is watched; the others are reported."""
 REPORTED = ("fog1", "fog3", "fog5", "night3")
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "watch.svg"
 Seen = list[dict[str, Any]]
+Looks = list[list[Any]]
+"""Of each drive, or run, what is kept of its frames."""
 
 
 def promise_of(given: Namespace) -> Promise:
@@ -234,49 +237,68 @@ def figures(given: Namespace) -> Iterator[Row]:
 
 def order(given: Namespace) -> Iterator[Row]:
     """Windows of consecutive frames: the first half is the reference of the second."""
-    rows = [row for name in ("train", "val", "test") for row in seen(given, name)]
-    drives = [np.array(drive) for drive in sequences_of([row["name"] for row in rows])]
+    drives = [
+        [found[at]["look"] for at in drive]
+        for found in (seen(given, name) for name in ("train", "val", "test"))
+        for drive in sequences_of([row["name"] for row in found])
+    ]
     length, step = 100, 3
     windows = [
         drive[at : at + length]
         for drive in drives
         for at in range(0, len(drive) - length + 1, step)
     ]
-    ways: dict[str, tuple[int, Callable[[Array, int], Array]]] = {
-        "shuffled": (1, lambda window, n: np.random.default_rng(n).permutation(window)),
-        "as filmed": (1, lambda window, n: window),
-        "as filmed, blocks of 2": (2, lambda window, n: window),
+    frames = np.arange(length)
+    ways: dict[str, tuple[int, Callable[[int], Array]]] = {
+        "shuffled": (1, lambda n: np.random.default_rng(n).permutation(length)),
+        "as filmed": (1, lambda n: frames),
+        "as filmed, blocks of 2": (2, lambda n: frames),
         "as filmed, the reference drawn from the whole window": (1, interleaved),
     }
     for name, (block, way) in ways.items():
         paths = []
         for number, window in enumerate(windows):
-            looks = [rows[at]["look"] for at in way(window, number)]
+            looks = [window[at] for at in way(number)]
             state = _state(looks[: length // 2], looks[length // 2 :], block, number)
             paths.append(capitals(state))
         told_of = f"{len(windows)} windows of {length} frames"
         yield {"name": name, "set": told_of, "block": block} | told(paths)
+    day = [drive for drive in drives if DUSK not in drive[0].mark]
+    dusk = [drive for drive in drives if DUSK in drive[0].mark]
+    here = [drive for drive in day if ANOTHER not in drive[0].mark]
+    there = [drive for drive in day if ANOTHER in drive[0].mark]
     for block in (1, RUN // 2, RUN):
-        yield from in_runs([row["look"] for row in rows if DUSK not in row["name"]], block)
+        yield in_runs("by day", day, None, block)
+    yield in_runs("by day, then dusk", day, dusk, RUN)
+    yield in_runs("by day, then another drive by day", here, there, RUN)
 
 
-def in_runs(looks: list[Any], block: int) -> Iterator[Row]:
-    """Many short drives in the same places: runs of frames, drawn into reference and new images."""
-    runs = np.arange(len(looks) // RUN * RUN).reshape(-1, RUN)
-    paths = []
+def in_runs(name: str, usual: Looks, other: Looks | None, block: int) -> Row:
+    """Many short drives: runs of frames, half of them the reference, the others or `other` new."""
+    runs, generator, paths = runs_of(usual), np.random.default_rng(0), []
     for number in range(ORDERS):
-        order = np.random.default_rng(number).permutation(runs)
-        mixed = [looks[at] for at in order.reshape(-1)]
-        half = len(runs) // 2 * RUN
-        paths.append(capitals(_state(mixed[:half], mixed[half:], block, number)))
-    name = f"runs of {RUN} frames, " + (f"blocks of {block}" if block > 1 else "each by itself")
-    yield {"name": name, "set": f"{len(runs)} runs by day", "block": block} | told(paths)
+        mixed = [runs[at] for at in generator.permutation(len(runs))]
+        reference, new = mixed[: len(runs) // 2], mixed[len(runs) // 2 :]
+        if other is not None:
+            new = [runs_of(other)[at] for at in generator.permutation(len(runs_of(other)))]
+        paths.append(capitals(_state(_joined(reference), _joined(new), block, number)))
+    way = f"runs of {RUN} frames, " + (f"blocks of {block}" if block > 1 else "each by itself")
+    return {"name": way, "set": name, "runs": len(runs), "block": block} | told(paths)
 
 
-def interleaved(window: Array, number: int) -> Array:
-    """Half of the frames at random, then the others as they were filmed."""
-    chosen = np.random.default_rng(number).permutation(len(window)) < len(window) // 2
-    return np.concatenate([window[chosen], window[~chosen]])
+def _joined(runs: Looks) -> list[Any]:
+    return [one for run in runs for one in run]
+
+
+def runs_of(drives: Looks) -> Looks:
+    """Consecutive frames, so many at a time."""
+    return [drive[at : at + RUN] for drive in drives for at in range(0, len(drive) - RUN + 1, RUN)]
+
+
+def interleaved(number: int) -> Array:
+    """Half of a window's hundred frames at random, then the others as they were filmed."""
+    chosen = np.random.default_rng(number).permutation(100) < 50
+    return np.concatenate([np.flatnonzero(chosen), np.flatnonzero(~chosen)])
 
 
 def _state(reference: list[Any], new: list[Any], block: int = 1, seed: int = 0) -> State:
