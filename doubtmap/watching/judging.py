@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from doubtmap.kernels.steps import STEPS, top_of_step
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import interval
+from doubtmap.shown import Shown
 from doubtmap.watching.bound import mean_bounds
 from doubtmap.watching.comparing import Change, changes
 from doubtmap.watching.looking import BINS, SHIFT, Look, expected_miou, expected_wrong
@@ -65,7 +66,7 @@ class Risk:
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class Verdict(Shown):
     """What a watch says of all that it has seen.
 
     Args:
@@ -83,7 +84,6 @@ class Verdict:
         quantiles: of the score's pixels: share below, reference, new.
         distance: share of the pixels whose score would have to change, in [0, 1].
         risk: of labelled images; None without any.
-        class_names: of the network.
     """
 
     reference: int
@@ -100,6 +100,12 @@ class Verdict:
     quantiles: tuple[tuple[float, float, float], ...]
     distance: float | None
     risk: Risk | None
+
+    def _facts(self) -> Mapping[str, object]:
+        at = {} if self.alarm_at is None else {"alarm after": f"{self.alarm_at} images"}
+        largest = math.exp(min(float(self.evidence.max(initial=0.0)), 700.0))
+        most = f"{largest:.3g} of {1 / self.rate:g}"
+        return {"images": self.images, "alarm": self.alarm, **at, "evidence at most": most}
 
     @property
     def alarm(self) -> bool:

@@ -178,13 +178,11 @@ def _told(verdict: Verdict) -> str:
 
 def _risk(risk: Risk) -> str:
     ends = f"{digits(float(risk.low[-1]))} to {digits(float(risk.high[-1]))}"
-    start = f"{risk.losses} labelled images: mean loss {digits(risk.mean)}, surely {ends}, "
+    start = f"{risk.losses} labelled images: mean loss {digits(risk.mean)}, surely {ends}"
     if risk.broken_at is not None:
-        return f"ALARM: {start}above the promised {risk.limit:g}"
-    known = "so the promise" if risk.kept else "the promised"
-    return f"{start}{known}{' holds:' if risk.kept else ''} {risk.limit:g}".replace(
-        "the promised", "which does not settle the promised"
-    )
+        return f"ALARM: {start}, and {risk.limit:g} was promised"
+    settled = "is kept" if risk.kept else "is not settled by so few"
+    return f"{start}; the promise of {risk.limit:g} {settled}"
 
 
 def shown(one: Expected) -> str:

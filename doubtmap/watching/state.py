@@ -12,6 +12,7 @@ import numpy as np
 from doubtmap.files import Content, Entry, FileKind, Origin, read, write
 from doubtmap.files.tables import TEXT, one_of, whole, within
 from doubtmap.metrics.accumulator import Array
+from doubtmap.shown import Shown
 from doubtmap.watching.looking import BINS, ROWS, Look
 from doubtmap.watching.promise import KINDS, Promise
 
@@ -50,7 +51,7 @@ FILE = FileKind(
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class State(Shown):
     """What a watch has seen.
 
     Args:
@@ -84,6 +85,10 @@ class State:
     losses: tuple[tuple[str, float], ...] = ()
     scores: Array = field(default_factory=lambda: np.zeros((2, BINS)))
     origin: Origin = field(default_factory=Origin)
+
+    def _facts(self) -> Mapping[str, object]:
+        counts = {"reference": len(self.reference), "new": len(self.new)}
+        return {"promise": self.promise, **counts, "labelled": len(self.losses)}
 
     @classmethod
     def begun(

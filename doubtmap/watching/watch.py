@@ -13,7 +13,7 @@ watch = Watch.resume("state.json", segmenter)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Origin
 from doubtmap.prediction import Segmenter
 from doubtmap.scoring import probe_logits, same_network
+from doubtmap.shown import Shown
 from doubtmap.watching.judging import Verdict, judged
 from doubtmap.watching.looking import Glance, Look
 from doubtmap.watching.promise import Promise, open_promise
@@ -38,7 +39,7 @@ FEWEST = 20
 
 
 @dataclass
-class Watch:
+class Watch(Shown):
     """A promise, a reference of images it was made for, and all images that came since.
 
     Args:
@@ -52,6 +53,9 @@ class Watch:
     state: State
     notes: list[str] = field(default_factory=list)
     again: int = 0
+
+    def _facts(self) -> Mapping[str, object]:
+        return self.state._facts()
 
     @classmethod
     def begin(

@@ -135,6 +135,8 @@ def test_images_like_the_reference_give_no_alarm_and_others_do(begun):
     assert found.alarm and 20 < found.alarm_at <= 40
     assert found.changes[0].name in ("brightness", "contrast", "doubt")
     assert found.p <= 0.001
+    assert f"alarm True, alarm after {found.alarm_at} images" in repr(found)
+    assert repr(begun).endswith("reference 24, new 40, labelled 0)")
     again = begun.update(Scenes(20, 3, 0.3))
     assert (again.images, begun.again) == (40, 20)
     assert again.alarm_at == found.alarm_at
