@@ -337,20 +337,28 @@ def risk(given: Namespace) -> Iterator[Row]:
     for kind, (title, limit, lowest) in promises.items():
         for name, rows in sets.items():
             losses = np.array([row[kind] for row in rows if row[kind] is not None])
-            broken, missed = [], 0
+            broken, kept, missed = [], [], 0
             for number in range(ORDERS):
                 mixed = np.random.default_rng(number).permutation(losses)
                 low, high = mean_bounds(mixed, RATE, low=lowest)
                 broken.append(first_above(low, math.nextafter(limit, 1)) or math.inf)
+                kept.append(first_above(-high, -limit) or math.inf)
                 missed += bool((low > losses.mean()).any() or (high < losses.mean()).any())
-            median = float(np.median(broken))
             yield {
                 **{"name": f"{title}, promised {limit:g}", "set": name, "images": len(losses)},
                 **{"mean": float(losses.mean()), "orders": ORDERS, "limit": limit},
                 "bounds_missed": missed / ORDERS,
-                "alarms": float(np.isfinite(broken).mean()),
-                "images_median": median if math.isfinite(median) else None,
+                "broken": float(np.isfinite(broken).mean()),
+                "broken_median": median_of(broken),
+                "kept": float(np.isfinite(kept).mean()),
+                "kept_median": median_of(kept),
             }
+
+
+def median_of(images: list[float]) -> float | None:
+    """None where most have no number."""
+    found = float(np.percentile(images, 50, method="higher"))
+    return found if math.isfinite(found) else None
 
 
 def picture(given: Namespace) -> list[Row]:

@@ -19,8 +19,8 @@ from doubtmap.metrics.accumulator import Array
 
 CELLS = 1000
 """Into how many parts the range of the mean is cut; ends are rounded outwards."""
-MOST = 0.5
-"""Share of the capital that one bet may lose."""
+MOST = 0.75
+"""Share of the capital that one bet may lose: the paper names 1/2 and 3/4."""
 
 
 def mean_bounds(

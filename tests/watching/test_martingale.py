@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from doubtmap.errors import UsageError
-from doubtmap.watching.bound import mean_bounds
+from doubtmap.watching.bound import MOST, mean_bounds
 from doubtmap.watching.comparing import changes, two_sample
 from doubtmap.watching.martingale import (
     JUMPS,
@@ -136,8 +136,8 @@ def test_bounds_are_those_of_the_paper():
         mean, variance, seen, known = 0.5, 0.25, 0.5, 0.25
         for count, x in enumerate(values, 1):
             bet = math.sqrt(2 * math.log(2 / rate) / (variance * count * math.log(count + 1)))
-            up *= 1 + min(bet, 0.5 / m) * (x - m)
-            down *= 1 - min(bet, 0.5 / (1 - m)) * (x - m)
+            up *= 1 + min(bet, MOST / m) * (x - m)
+            down *= 1 - min(bet, MOST / (1 - m)) * (x - m)
             if max(up, down) / 2 >= 1 / rate:
                 return False
             seen += x
