@@ -163,7 +163,7 @@ def summary(verdict: Verdict) -> str:
         )
         if verdict.alarm_at is not None:
             said += ". What is expected was promised for images like the reference only"
-    return said if verdict.risk is None else f"{said}. {_risk(verdict.risk)}"
+    return said if verdict.risk is None else f"{said}. {_risk(verdict.risk, verdict.rate)}"
 
 
 def _told(verdict: Verdict) -> str:
@@ -176,9 +176,10 @@ def _told(verdict: Verdict) -> str:
     return f"ALARM after {verdict.alarm_at} of {verdict.images} images (evidence {most:.3g})"
 
 
-def _risk(risk: Risk) -> str:
+def _risk(risk: Risk, rate: float) -> str:
     ends = f"{digits(float(risk.low[-1]))} to {digits(float(risk.high[-1]))}"
-    start = f"{risk.losses} labelled images: mean loss {digits(risk.mean)}, surely {ends}"
+    sure = f"{ends} at a level of {1 - rate:g}"
+    start = f"{risk.losses} labelled images: mean loss {digits(risk.mean)}, {sure}"
     if risk.broken_at is not None:
         return f"ALARM: {start}, and {risk.limit:g} was promised"
     settled = "is kept" if risk.kept else "is not settled by so few"
