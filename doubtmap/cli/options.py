@@ -361,8 +361,7 @@ def opened(
     from doubtmap.datasets import open_dataset, open_images
     from doubtmap.datasets.pasting import Part
 
-    other = _of_slices_or_frames(data)
-    dataset = other or (open_images if unlabelled else open_dataset)(data, seed=seed)
+    dataset = (open_images if unlabelled else open_dataset)(data, seed=seed)
     log.info("data %s: %d images", dataset.name, len(dataset))
     if limit is None or limit >= len(dataset):
         return dataset
@@ -372,24 +371,6 @@ def opened(
     else:
         notes += said
     return Part(dataset, range(limit), f"{dataset.name} (first {limit})")
-
-
-def _of_slices_or_frames(data: str) -> Dataset | None:
-    """Labelled volumes or a labelled film; None for other data sets.
-
-    Raises:
-        UsageError: where no place is named.
-    """
-    kind, _, place = data.partition(":")
-    if kind not in ("volumes", "film"):
-        return None
-    if not place:
-        form = "volumes:PATH or volumes:PATH:SPLIT" if kind == "volumes" else "film:FILM[:LABELS]"
-        raise UsageError(f"Expected {form}, got {data}.")
-    from doubtmap.films.labelled import open_film
-    from doubtmap.volumes.labelled import open_volumes
-
-    return open_volumes(place) if kind == "volumes" else open_film(place)
 
 
 def windowed(

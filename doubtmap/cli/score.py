@@ -77,11 +77,11 @@ def score(
         raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format}.")
     from doubtmap.engine.settings import bands_needed
     from doubtmap.films import write_films
+    from doubtmap.images import write_scores
     from doubtmap.models.layers import probe_image
     from doubtmap.progress import progress_bar
     from doubtmap.scenes import write_scenes
     from doubtmap.scores.parsing import parse_asked
-    from doubtmap.scoring import write_scores
     from doubtmap.volumes import write_volumes
 
     kind = kind_of(images)

@@ -24,10 +24,10 @@ from doubtmap.engine.settings import model_settings
 from doubtmap.engine.spread import Spread, looked_at
 from doubtmap.files import Origin
 from doubtmap.fitting import fit_score
+from doubtmap.images import write_scores
 from doubtmap.objects import ObjectRule
 from doubtmap.objects.writing import write_objects
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.scoring import write_scores
 from doubtmap.segments.fitting import fit_segments
 from doubtmap.segments.page import write_review
 from doubtmap.streets.synthetic import SyntheticStreets
