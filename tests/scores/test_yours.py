@@ -150,9 +150,7 @@ def test_installed_packages_bring_scores(prediction):
         named["sharpness(of=2)"](prediction), 2 * prediction.probabilities.amax(1)
     )
     assert named["entropy"] is dm.scores.entropy  # ours cannot be taken
-    with pytest.raises(
-        ModelError, match="gone is of an installed package, sharp:gone"
-    ):
+    with pytest.raises(ModelError, match="gone is of an installed package, sharp:gone"):
         parse_scores("gone")
     with pytest.raises(UsageError, match="Did you mean sharpness"):
         parse_scores("sharpnes")
