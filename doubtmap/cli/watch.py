@@ -36,7 +36,7 @@ def watch(
     workers: Workers,
     images: Annotated[
         list[str] | None,
-        typer.Argument(help="New images, folders or patterns.", metavar="[IMAGES...]"),
+        typer.Argument(help="New images, folders or patterns.", metavar="IMAGES..."),
     ] = None,
     promise: Annotated[
         Path | None,
