@@ -312,6 +312,16 @@ def doubt_png(
     return grey_png(pixels, text)
 
 
+def grey_picture(values: NDArray[np.float32]) -> bytes:
+    """The content of a PNG of 8 bits for other tools: 0 is black, 1 is white.
+
+    Args:
+        values: `(H, W)` in [0, 1].
+    """
+    picture = Image.fromarray(np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8))
+    return _encoded(picture, "PNG", compress_level=1)
+
+
 def _npy(values: NDArray[np.float32]) -> bytes:
     stream = io.BytesIO()
     np.save(stream, values, allow_pickle=False)

@@ -87,7 +87,7 @@ def outlined(suspect: Suspect, card: Card) -> NDArray[np.uint8]:
         for gap in [max(12, (CROP - length) // 2)]
     )
     crop = card.image[place].copy()
-    crop[_outline(card.labels[place] == suspect.segment)] = OUTLINE
+    crop[outline(card.labels[place] == suspect.segment)] = OUTLINE
     return crop
 
 
@@ -108,8 +108,8 @@ def _crop(suspect: Suspect, card: Card) -> Markup:
     )
 
 
-def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels just outside of a mask."""
+def outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`(H, W)` bool: the pixels just outside of a mask."""
     grown = np.pad(inside, 1)
     grown = grown[:-2, 1:-1] | grown[2:, 1:-1] | grown[1:-1, :-2] | grown[1:-1, 2:]
     return np.asarray(grown & ~inside)
