@@ -1,12 +1,12 @@
-"""Annotations for CVAT, in its own format, "CVAT for images 1.1", and doubt as context images.
+"""A task for CVAT: annotations in its own format, "CVAT for images 1.1", and images with doubt.
 
-OUT/annotations.xml                     masks, each with its score, to upload into a task
-OUT/related_images/FILE_SUFFIX/doubt.jpg
-                                        context images: put these beside the images in the archive
-                                        that a task is made of
+OUT/images.zip          the images, and their doubt as context images: make a task of it
+OUT/annotations.xml     masks, each with its score: upload it into the task
+OUT/doubt/NAME.jpg      the context images
 
 Reference:
-    https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/
+    https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/; context images:
+    https://docs.cvat.ai/docs/annotation/manual-annotation/utilities/contextual-images/
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from doubtmap.files import write_atomically
+from doubtmap.files import beside, write_atomically
 from doubtmap.files.writing import plain_xml
 from doubtmap.labelling.task import Task
 from doubtmap.reports.colours import class_colours
@@ -53,26 +54,26 @@ class Cvat:
         self.out = out
         self._root = ElementTree.Element("annotations")
         ElementTree.SubElement(self._root, "version").text = "1.1"
-        job = ElementTree.SubElement(ElementTree.SubElement(self._root, "meta"), "job")
-        ElementTree.SubElement(job, "size").text = str(len(files))
-        ElementTree.SubElement(job, "mode").text = "annotation"
-        labels = ElementTree.SubElement(job, "labels")
+        task = ElementTree.SubElement(ElementTree.SubElement(self._root, "meta"), "task")
+        for name, said in (("name", out.name), ("size", str(len(files))), ("mode", "annotation")):
+            ElementTree.SubElement(task, name).text = said
+        labels = ElementTree.SubElement(task, "labels")
         for name, colour in zip(class_names, class_colours(len(class_names), class_names)):
             _label(labels, name, "#" + bytes(colour).hex())
-        self._count = 0
+        self._archive: list[tuple[Path, str]] = []
 
     def add(self, task: Task) -> None:
         """Take an image."""
         height, width = task.size
+        named = f"{task.name}{task.file.suffix}"
         image = ElementTree.SubElement(
             self._root,
             "image",
-            id=str(self._count),
-            name=plain_xml(task.file.name),
+            id=str(len(self._archive) // 2),
+            name=plain_xml(named),
             width=str(width),
             height=str(height),
         )
-        self._count += 1
         for region in task.regions:
             left, top, wide, high = map(str, region.box)
             lengths = ", ".join(map(str, run_lengths_of_rows(region.mask)))
@@ -92,19 +93,21 @@ class Cvat:
             for name, value in zip(ATTRIBUTES, (f"{region.score:.4f}", region.labelled)):
                 if value:
                     ElementTree.SubElement(mask, "attribute", name=name).text = plain_xml(value)
-        folder = self.out / "related_images" / task.file.name.replace(".", "_")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_overlay(folder / "doubt.jpg", task.image, task.doubt, (0.0, 1.0))
+        picture = self.out / "doubt" / f"{task.name}.jpg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        write_overlay(picture, task.image, task.doubt, (0.0, 1.0))
+        related = f"related_images/{named.replace('.', '_')}/doubt.jpg"
+        self._archive += [(task.file, named), (picture, related)]
 
     def finish(self) -> str:
         """Write the files; a sentence on what to do with them."""
         ElementTree.indent(self._root)
         content = ElementTree.tostring(self._root, "utf-8", xml_declaration=True)
         write_atomically(self.out / "annotations.xml", content)
-        return (
-            f"{self.out}: make a task in CVAT of the images, with related_images beside them in "
-            f"the archive, and upload annotations.xml as CVAT 1.1."
-        )
+        with beside(self.out / "images.zip") as file, ZipFile(file, "w") as archive:
+            for source, name in self._archive:
+                archive.write(source, name)
+        return f"{self.out}: make a task in CVAT of images.zip, upload annotations.xml as CVAT 1.1."
 
 
 def _label(labels: ElementTree.Element, name: str, colour: str) -> None:
