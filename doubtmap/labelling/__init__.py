@@ -4,7 +4,7 @@ A label is suspected where a network is sure of another class. What is suspected
 person, so that all ends in a ranked list.
 """
 
-from doubtmap.labelling.denied import Denied, DenialRule, denied_parts
+from doubtmap.labelling.denied import DenialRule, Denied, denied_parts
 from doubtmap.labelling.quality import label_probability, soft_min
 
 __all__ = ["DenialRule", "Denied", "denied_parts", "label_probability", "soft_min"]

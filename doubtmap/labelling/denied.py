@@ -62,7 +62,7 @@ class Denied:
         labelled: index of the class that most of its pixels are labelled as.
         box: left, top, width and height, in pixels.
         area: number of its pixels.
-        score: by which all are ranked, in [0, 1], higher = more likely a wrong label.
+        score: by which all are ranked, mean evidence against the label over the pixels, in nats.
         confidence: mean probability of the predicted class, in [0, 1].
         label_probability: mean probability of the labelled classes, in [0, 1].
         probability_right: that the whole segment is right, as a meta model says; None without one.
@@ -125,7 +125,8 @@ def _opened(seen: NDArray[np.int32], thinnest: int) -> NDArray[np.int32]:
     half = thinnest // 2
     padded = np.pad(seen, half, mode="edge")
     lowest, highest = (
-        f(padded, thinnest, mode="nearest") for f in (ndimage.minimum_filter, ndimage.maximum_filter)
+        f(padded, thinnest, mode="nearest")
+        for f in (ndimage.minimum_filter, ndimage.maximum_filter)
     )
     inside = (lowest == highest) & (padded >= 0)
     # of an even square, the origin lies right of the middle, and the mirrored one covers it

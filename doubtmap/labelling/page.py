@@ -142,6 +142,4 @@ def _card(rank: int, shown: Shown, names: Sequence[str]) -> Markup:
     return Markup(
         '<section class="example"><h3>{}. {}: {}, labelled {}</h3><div class="tiles">{}</div>'
         "<figcaption>{}</figcaption></section>"
-    ).format(
-        rank, shown.name, names[part.predicted], names[part.labelled], tiles, said
-    )
+    ).format(rank, shown.name, names[part.predicted], names[part.labelled], tiles, said)

@@ -184,7 +184,9 @@ class _Written:
 
     def images_csv(self) -> str:
         """A row for each image, the lowest quality first; images without labels are last."""
-        order = sorted(self.found.images, key=lambda image: (np.isnan(image.quality), image.quality))
+        order = sorted(
+            self.found.images, key=lambda image: (np.isnan(image.quality), image.quality)
+        )
         rows = (
             (
                 *(rank, image.name, _digits(image.quality), _digits(image.agreement)),
@@ -226,9 +228,7 @@ class _Written:
                     "label_probability": part.label_probability,
                     "probability_right": part.probability_right,
                     "iou": part.iou,
-                    "segmentation": run_lengths(
-                        self._region(part).thing, sizes[part.image]
-                    ),
+                    "segmentation": run_lengths(self._region(part).thing, sizes[part.image]),
                 }
                 for part in self.found.parts
             ],
@@ -238,9 +238,7 @@ class _Written:
 
     def _region(self, part: Denied) -> Region:
         names = self.found.class_names
-        return Region(
-            names[part.predicted], part.score, part.box, part.mask, names[part.labelled]
-        )
+        return Region(names[part.predicted], part.score, part.box, part.mask, names[part.labelled])
 
     def looked_at(self, index: int) -> tuple[Sample, Prediction, Tensor]:
         """An image again, its prediction, and its labels in the network's classes."""
@@ -256,9 +254,7 @@ class _Written:
             image, classes = in_colour(sample.image), prediction.classes[0].cpu().numpy()
             for at, part in enumerate(parts):
                 if part.image == index:
-                    pictures[at] = Shown.of(
-                        part, sample.name, image, label.cpu().numpy(), classes
-                    )
+                    pictures[at] = Shown.of(part, sample.name, image, label.cpu().numpy(), classes)
         yield from (pictures[at] for at in range(len(parts)))
 
     def to_hand_on(self, most: int) -> list[int]:

@@ -143,8 +143,8 @@ def open_run(folder: str | Path) -> Run:
             f"{place}: the run has not ended. The same command with --resume goes on with it."
         )
     raise DataError(
-        f"{place}: expected a folder that doubtmap score, evaluate, review, labels or objects wrote, with "
-        f"one of {', '.join(READERS)} in it. Check the path."
+        f"{place}: expected a folder that doubtmap score, evaluate, review, labels or objects "
+        f"wrote, with one of {', '.join(READERS)} in it. Check the path."
     )
 
 
