@@ -92,8 +92,7 @@ def spoilt(
     """Spoil some of the things of an image."""
     values = label.numpy().copy()
     errors = np.full(values.shape, -1)
-    components, count = segments_of(label)
-    parts, number = components.numpy(), 0
+    parts, number = segments_of(label)[0].numpy(), 0
     wanted = {names.index(name) for name in things}
     for index, box in enumerate(ndimage.find_objects(parts + 1)):
         inside = parts[box] == index

@@ -10,6 +10,7 @@ import typer
 
 from doubtmap.cli.commands import OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
+    TO,
     Data,
     Limit,
     Model,
@@ -25,7 +26,6 @@ from doubtmap.cli.options import (
 from doubtmap.cli.telling import tell_notes
 
 DENIED = "Denied labels"
-TO = "Files of tools: some of label-studio, cvat, fiftyone, coco; with commas."
 
 
 def labels_command(

@@ -38,7 +38,7 @@ def run_lengths_of_rows(mask: NDArray[np.bool_]) -> list[int]:
     """
     flat = mask.reshape(-1).astype(np.int8)
     starts = np.flatnonzero(np.diff(flat, prepend=0))
-    return np.diff(starts, prepend=0, append=flat.size).tolist()
+    return list(map(int, np.diff(starts, prepend=0, append=flat.size)))
 
 
 class Cvat:

@@ -78,13 +78,8 @@ class FiftyOne:
     def finish(self) -> str:
         """Write the files; a sentence on what to do with them."""
         targets = {str(at): name for at, name in enumerate(self.class_names, 1)}
-        about = {
-            "name": self.out.name,
-            "media_type": "image",
-            "sample_fields": [],
-            "mask_targets": {"classes": targets},
-            "info": {},
-        }
+        # without a version, so that each sample is read by its fields, in FiftyOne of any version
+        about = {"media_type": "image", "info": {"mask_targets": {"classes": targets}}}
         write_atomically(self.out / "metadata.json", json.dumps(about).encode())
         text = f'{{"samples": [{",".join(self._samples)}]}}'
         write_atomically(self.out / "samples.json", text.encode())

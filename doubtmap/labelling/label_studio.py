@@ -137,4 +137,4 @@ def _config(class_names: Sequence[str]) -> bytes:
     ElementTree.SubElement(view, "Image", name="image", value="$image", zoom="true")
     ElementTree.SubElement(view, "Image", name="doubt", value="$doubt")
     ElementTree.indent(view)
-    return ElementTree.tostring(view, "utf-8", xml_declaration=False)
+    return bytes(ElementTree.tostring(view, "utf-8", xml_declaration=False))

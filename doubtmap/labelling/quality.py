@@ -42,7 +42,7 @@ def label_probability(prediction: Prediction, label: Tensor) -> Tensor:
     label = label.cpu()
     found = torch.ones(prediction.size)
     log_sum = -prediction.statistics.energy[0].cpu()
-    for index in label[label >= 0].unique().tolist():
+    for index in torch.unique(label[label >= 0]).tolist():
         native = at_least_float32(prediction.native_logits[:, index : index + 1])
         logits = prediction.to_size(native)[0, 0].cpu()
         here = label == index

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from doubtmap.objects.find import UnknownObject
-from doubtmap.segments import Partition
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +69,8 @@ class Task:
 
 
 def regions_of(
-    partition: Partition,
+    segments: NDArray[np.int32],
+    classes: NDArray[np.int64],
     scores: NDArray[np.float64],
     class_names: Sequence[str],
     smallest: int = 1,
@@ -78,17 +78,17 @@ def regions_of(
     """The predicted segments of one image as regions, in reading order.
 
     Args:
-        partition: of the predicted classes.
+        segments: `(H, W)`, number of the segment of each pixel, from 0.
+        classes: `(S,)`, predicted.
         scores: `(S,)` in [0, 1].
         class_names: of the network.
         smallest: pixels that one has at least.
     """
-    labels = partition.labels.numpy()
     found = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels + 1)):
-        mask = labels[rows, columns] == number
+    for number, (rows, columns) in enumerate(ndimage.find_objects(segments + 1)):
+        mask = segments[rows, columns] == number
         if mask.sum() >= smallest:
             box = columns.start, rows.start, mask.shape[1], mask.shape[0]
-            name = class_names[partition.classes[number]]
+            name = class_names[classes[number]]
             found.append(Region(name, float(scores[number]), box, mask))
     return tuple(found)

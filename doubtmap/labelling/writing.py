@@ -238,7 +238,9 @@ class _Written:
 
     def _region(self, part: Denied) -> Region:
         names = self.found.class_names
-        return Region(names[part.predicted], part.score, part.box, part.mask, names[part.labelled])
+        return Region(
+            names[part.predicted], part.confidence, part.box, part.mask, names[part.labelled]
+        )
 
     def looked_at(self, index: int) -> tuple[Sample, Prediction, Tensor]:
         """An image again, its prediction, and its labels in the network's classes."""
