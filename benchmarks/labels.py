@@ -1,8 +1,8 @@
 """Wrong labels found, and what to label next, on CamVid.
 
-    python benchmarks/labels.py [--shared ../shared] [--work DIR] [--stages errors,images]
+    python benchmarks/labels.py [--shared ../shared] [--work DIR] [--stages errors,images,review]
 
-Writes `benchmarks/results/labels.json`. Labels of CamVid are spoilt as Rottmann
+Writes `benchmarks/results/labels.json` and `review.json`. Labels of CamVid are spoilt as Rottmann
 and Reese (2022, drops) and Lad and Mueller (2023, swaps and shifts) spoil theirs: of the things of
 at least `SMALLEST` pixels, a fifth is dropped (filled up from the nearest other labels), given
 another class, or moved. All that is fitted or chosen is so on val; test is judged.
@@ -32,6 +32,9 @@ from doubtmap.prediction import Prediction
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.scoring import score_maps
 from doubtmap.segments import MetaModel, Partition, SegmentTable, adjusted_iou, segment_table
+from doubtmap.segments.choosing import unlike
+from doubtmap.segments.look_first import area, share_found
+from doubtmap.segments.shapes import SHAPES
 
 KINDS = ("drop", "swap", "shift")
 THINGS = ("pole", "signsymbol", "fence", "car")
@@ -346,6 +349,59 @@ def drawn_auroc(truth: np.ndarray, scores: np.ndarray) -> list[float]:
     return [float(v) for v in np.quantile(values, [0.025, 0.975])]
 
 
+def review(given: Namespace) -> Iterator[Row]:
+    """Images of test, another drive than val, in the order of one number for each doubt map."""
+    columns, wrong, share, names, features = {}, {}, {}, {}, {}
+    for split in ("val", "test"):
+        found = seen(given, split)
+        maps = [one.prediction.statistics.max_softmax[0].numpy() for one in found]
+        columns[split] = np.array([[shape(one) for shape in SHAPES.values()] for one in maps])
+        miss = [(o.prediction.classes[0] != o.label) & (o.label >= 0) for o in found]
+        wrong[split] = np.array([int(one.sum()) for one in miss])
+        share[split] = wrong[split] / [int((one.label >= 0).sum()) for one in found]
+        names[split] = [one.name for one in found]
+        features[split] = np.stack([one.features for one in found])
+    orders = dict(zip(SHAPES, columns["test"].T))
+    orders["fusion, fitted to val"] = fused(columns, share["val"])
+    orders["oracle"] = wrong["test"]
+    for name, badness in orders.items():
+        row: Row = {"name": name, "set": "camvid test, wrong pixels by images looked at"}
+        yield row | found_early(badness, wrong["test"])
+    means = np.array(orders["mean"])
+    scaled = features["test"] / features["test"].std(0)
+    for budget in (10, 20, 40):
+        ways = {
+            "the most doubtful": np.argsort(-means, kind="stable")[:budget],
+            "unlike": unlike(means, features["test"], names["test"], budget),
+            "evenly in time": np.linspace(0, len(means) - 1, budget).round().astype(int),
+        }
+        for name, chosen in ways.items():
+            away = np.linalg.norm(scaled[:, None] - scaled[chosen][None], axis=2).min(1)
+            row = {"name": name, "set": "camvid test, chosen to label", "budget": budget}
+            row["found"] = float(wrong["test"][chosen].sum() / wrong["test"].sum())
+            row["distance_to_nearest"] = float(away.mean())
+            yield row | {"neighbouring_frames": int((np.diff(np.sort(chosen)) == 1).sum())}
+
+
+def fused(columns: dict[str, np.ndarray], share: np.ndarray, weight: float = 10.0) -> np.ndarray:
+    """Ridge regression from all shapes to the share of wrong pixels, fitted to val, on test."""
+    centre, scale = columns["val"].mean(0), columns["val"].std(0)
+    x, at = ((columns[split] - centre) / scale for split in ("val", "test"))
+    weights = np.linalg.solve(x.T @ x + weight * np.eye(x.shape[1]), x.T @ (share - share.mean()))
+    return np.asarray(at @ weights)
+
+
+def found_early(badness: np.ndarray, wrong: np.ndarray) -> Row:
+    """Area of the share of mistakes found by images looked at, with its interval."""
+    random, values = np.random.default_rng(0), []
+    for _ in range(REPLICATES):
+        rows = random.integers(0, len(wrong), len(wrong))
+        values.append(area(share_found(badness[rows], wrong[rows])))
+    found = area(share_found(badness, wrong))
+    ends = [float(v) for v in np.quantile(values, [0.025, 0.975])]
+    return {"found_area": found, "found_area_interval": ends}
+
+
 LABELS = Topic(
     "labels",
     "python benchmarks/labels.py",
@@ -357,7 +413,20 @@ LABELS = Topic(
         "intervals": f"{REPLICATES} bootstrap replicates over images",
     },
 )
-STAGES = {"errors": Stage(LABELS, errors), "images": Stage(LABELS, images)}
+REVIEW = Topic(
+    "review",
+    "python benchmarks/labels.py --stages review",
+    conditions={
+        "network": "camvid9, which was trained on the train split",
+        "doubt": "1 - largest probability",
+        "intervals": f"{REPLICATES} bootstrap replicates over images",
+    },
+)
+STAGES = {
+    "errors": Stage(LABELS, errors),
+    "images": Stage(LABELS, images),
+    "review": Stage(REVIEW, review),
+}
 
 if __name__ == "__main__":
     run(__doc__, STAGES)

@@ -36,7 +36,7 @@ def labels_command(
         Path | None,
         option(
             SCORES,
-            "A file of doubtmap fit segments, which knows better how sure to be.",
+            "A file of doubtmap fit segments: how probable it is that what is seen is right.",
             metavar="FILE",
         ),
     ] = None,

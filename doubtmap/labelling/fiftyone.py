@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from doubtmap.files import write_atomically
 from doubtmap.labelling.task import Region, Task
-from doubtmap.reports.maps import classes_png, grey_picture
+from doubtmap.reports.maps import grey_picture, plain_png
 
 
 class FiftyOne:
@@ -43,7 +43,7 @@ class FiftyOne:
         """Take an image."""
         fields = self.out / "fields"
         for kind, content in (
-            ("classes", classes_png(task.classes + 1, ("", *self.class_names))),
+            ("classes", plain_png(task.classes + 1)),
             ("doubt", grey_picture(task.doubt)),
         ):
             (fields / kind).mkdir(parents=True, exist_ok=True)

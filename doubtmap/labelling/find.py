@@ -95,8 +95,8 @@ def find_label_errors(
     Args:
         segmenter: the network, best one that was trained on other images.
         dataset: with class labels.
-        model: of `fit_segments`, which knows better than the network how sure to be; None: the
-            network's confidence alone.
+        model: of `fit_segments`, which says of each part how probable it is that the segment is
+            right; the order stays, since by this probability it was worse.
         rule: which disagreements are looked at.
         most: how many parts are kept, the likeliest.
         skip_bad: count images that cannot be used, and go on.

@@ -76,16 +76,14 @@ def error_page(
         data: name of the data set.
         command: that made it.
     """
-    sure = "what a meta model says of the predicted segment"
-    if not found.parts or found.parts[0].probability_right is None:
-        sure = "the network's mean confidence there"
     head = header(
         "labels",
         "Labels to look at again",
         f"The first {len(shown)} of {found.found} places in {len(found.images)} images of {data} "
-        f"where the network is sure of another class than the label. They are ranked by {sure}, "
-        "times 1 - the mean probability that it gives to the label. Strips along borders are left "
-        "out. Either the label is wrong, or the network is: look, and say which in doubtmap view.",
+        "where the network is sure of another class than the label. They are ranked by its "
+        "evidence against the label: the log-odds of the class that it sees, and its surprise at "
+        "the labelled one, in nats, means over the place. Strips along borders are left out. "
+        "Either the label is wrong, or the network is: look, and say which in doubtmap view.",
     )
     said = Markup("").join(Markup("<li>{}</li>").format(note) for note in notes)
     parts = [head, Markup('<ul class="notes">{}</ul>').format(said)] if notes else [head]
@@ -127,7 +125,7 @@ def _card(rank: int, shown: Shown, names: Sequence[str]) -> Markup:
     right = part.probability_right
     meta = "" if right is None else f"right with probability {right:.2f}, "
     said = (
-        f"score {part.score:.2f}: {meta}confidence {part.confidence:.2f}, of the label "
+        f"evidence {part.score:.1f}: {meta}confidence {part.confidence:.2f}, of the label "
         f"{part.label_probability:.2f}; {part.area} pixels, {width} x {height} at {left}, {top}; "
         f"the whole segment's IoU with labels {part.iou:.2f}"
     )

@@ -2,7 +2,7 @@
 
 OUT/labels.html         the likeliest, each as image, labels and prediction
 OUT/label_errors.csv    a row for each, ranked
-OUT/images.csv          a row for each image, the worst labels first
+OUT/images.csv          a row for each image, the likeliest wrong labels first
 OUT/labels.json         the same with outlines, and how all this was made; for `doubtmap view`
 OUT/images/NAME.jpg     images that lie in no file of their own
 OUT/FORM/               files of labelling tools, where they are asked for
@@ -94,7 +94,7 @@ def write_label_errors(
         segmenter: the network.
         dataset: with class labels.
         out: folder, made if it is not there.
-        model: of `doubtmap fit segments`; None: the network's confidence alone.
+        model: of `doubtmap fit segments`, for the column `probability_right`.
         rule: which disagreements are looked at.
         output: what is written beside the lists.
         most: how many wrong labels are listed.
@@ -183,10 +183,8 @@ class _Written:
         yield from (part.area, *part.box)
 
     def images_csv(self) -> str:
-        """A row for each image, the lowest quality first; images without labels are last."""
-        order = sorted(
-            self.found.images, key=lambda image: (np.isnan(image.quality), image.quality)
-        )
+        """A row for each image, that with the likeliest wrong label first."""
+        order = sorted(self.found.images, key=lambda image: -image.highest)
         rows = (
             (
                 *(rank, image.name, _digits(image.quality), _digits(image.agreement)),

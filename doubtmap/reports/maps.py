@@ -312,6 +312,16 @@ def doubt_png(
     return grey_png(pixels, text)
 
 
+def plain_png(classes: NDArray[np.integer[Any]]) -> bytes:
+    """The content of a PNG of classes for other tools: grey, 8 bits, 16 where they need it.
+
+    Args:
+        classes: `(H, W)` in 0 ... 65535.
+    """
+    depth = np.uint8 if classes.max() < 256 else np.uint16
+    return _encoded(Image.fromarray(classes.astype(depth)), "PNG", compress_level=1)
+
+
 def grey_picture(values: NDArray[np.float32]) -> bytes:
     """The content of a PNG of 8 bits for other tools: 0 is black, 1 is white.
 
