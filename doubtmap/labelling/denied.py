@@ -45,11 +45,11 @@ class DenialRule:
     def __post_init__(self) -> None:
         if self.smallest < 1 or self.thinnest < 1:
             raise UsageError(
-                f"smallest, thinnest: expected pixels from 1 on, got {self.smallest} and "
-                f"{self.thinnest}."
+                f"labels: expected pixels from 1 on, got smallest={self.smallest} and "
+                f"thinnest={self.thinnest}."
             )
         if not 0 <= self.surest <= 1:
-            raise UsageError(f"surest: expected a share between 0 and 1, got {self.surest}.")
+            raise UsageError(f"labels: expected a share between 0 and 1, got surest={self.surest}.")
 
 
 @dataclass(frozen=True, eq=False)

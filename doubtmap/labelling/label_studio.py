@@ -111,6 +111,7 @@ class LabelStudio:
 def _brush(task: Task, number: int, region: Region) -> dict[str, object]:
     height, width = task.size
     whole = region.thing.on_image(task.size)
+    name = plain_xml(region.class_name)  # as the interface has it
     found: dict[str, object] = {
         "id": f"region-{number}",
         "type": "brushlabels",
@@ -120,7 +121,7 @@ def _brush(task: Task, number: int, region: Region) -> dict[str, object]:
         "original_height": height,
         "image_rotation": 0,
         "score": region.score,
-        "value": {"format": "rle", "rle": packed(whole), "brushlabels": [region.class_name]},
+        "value": {"format": "rle", "rle": packed(whole), "brushlabels": [name]},
     }
     if region.labelled:
         found["meta"] = {"text": [f"labelled {region.labelled}"]}
