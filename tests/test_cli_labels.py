@@ -84,6 +84,7 @@ def test_the_viewer_shows_wrong_labels_and_keeps_verdicts(labelled):
     gathered = gather([out])
     drawn = json.loads(image_content(gathered, "objects/0/0.json"))
     assert drawn[0]["lines"]
+    assert "sky" in {each["labelled_class"] for each in drawn}
     assert image_content(gathered, "thumbs/0.jpg")
     verdicts = Verdicts.of(gathered)
     verdicts.judge(gathered.names[0], {"verdict": "label wrong"})

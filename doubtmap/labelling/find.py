@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -138,9 +139,10 @@ def find_label_errors(
             look(index, sample, prediction, label, parts)
         run.tell("labels", len(images) + len(skipped.reasons if skipped else ()))
     reasons = skipped.reasons if skipped else {}
-    if not images:
+    if not images or run.matching is None:
         raise DataError(f"{dataset.name}: {none_left(len(dataset), reasons)}")
-    notes = [*run.matching.notes] if run.matching else []
+    # labels of classes that the network lacks are void here, whatever other commands can do
+    notes = [re.sub(" --unknown can .*", "", note) for note in run.matching.notes]
     return LabelErrors(
         tuple(part for *_, part in sorted(heap, key=lambda entry: entry[:2], reverse=True)),
         tuple(images),
