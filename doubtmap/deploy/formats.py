@@ -28,6 +28,9 @@ from doubtmap.version import __version__
 
 OPSET = 18
 """Of ONNX; ONNX Runtime 1.14, OpenVINO 2023 and TensorRT 10 read it."""
+OPSETS = range(12, 21)
+"""Those that a graph can be written in: before 12 whole numbers could not be clipped, and PyTorch's
+older exporter writes up to 20."""
 IMAGES = "images"
 """Name of the input."""
 
@@ -74,7 +77,7 @@ def write_onnx(
             input_names=[IMAGES],
             output_names=names,
             dynamic_axes=_axes(names, free),
-            opset_version=OPSET,
+            opset_version=about["opset"],
             **older,
         )
     model = onnx.load(str(path))
@@ -212,7 +215,7 @@ def _written_down(what: str) -> Iterator[None]:
         raise ModelError(
             f"export: expected a network and scores that {what} can hold, but PyTorch said "
             f"{first_line(error)}. Give --size HxW, for a file of one size, try the other "
-            f"--format, or leave scores out."
+            f"--format or a newer --opset, or leave scores out."
         ) from error
     finally:
         logger.setLevel(level)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from doubtmap.datasets.reading import Rendering, none_left
 from doubtmap.engine.run import Progress
 from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.images import ScoredImage, score_images
 from doubtmap.kernels import at_least_float32
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Prediction, Segmenter
-from doubtmap.scoring import ScoredImage, probe_logits, same_network, score_images
+from doubtmap.scoring import probe_logits, same_network
 from doubtmap.segments import MetaModel, Partition, SegmentTable, expected_figures, segment_table
 from doubtmap.segments.choosing import unlike
 from doubtmap.segments.shapes import SHAPES

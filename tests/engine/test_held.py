@@ -13,8 +13,8 @@ from doubtmap.datasets.pasting import Part
 from doubtmap.engine.settings import data_settings, model_settings, score_settings
 from doubtmap.files.naming import score_folders
 from doubtmap.files.resuming import differing, hold_samples, hold_to
+from doubtmap.images import write_scores
 from doubtmap.models.folders import code_of, start_marks
-from doubtmap.scoring import write_scores
 
 TOML = """images = "images/{frame}.png"
 labels = "labels/{frame}.png"

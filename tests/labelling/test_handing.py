@@ -202,8 +202,8 @@ def test_fiftyone_has_classes_doubt_and_masks(written, images):
             packed_mask = base64.b64decode(found["mask"]["$binary"]["base64"])
             mask = np.load(io.BytesIO(zlib.decompress(packed_mask)))
             assert (mask == region.mask).all()
-            left, top, width, height = found["bounding_box"]
-            assert (round(left * 30), round(top * 24)) == region.box[:2]
+            box = np.round(np.multiply(found["bounding_box"], (30, 24, 30, 24)))
+            assert tuple(box) == region.box
 
 
 def test_fiftyone_is_read_by_its_own_tools(written, images):

@@ -92,6 +92,7 @@ def network():
 
 
 def test_slices_are_those_of_the_volumes(folder):
+    assert dm.open_dataset(f"volumes:{folder}").fields == open_volumes(str(folder)).fields
     volumes = open_volumes(str(folder), range=(0, 255))
     assert len(volumes) == 9 and volumes.class_names == tuple(NAMES)
     image = np.asarray(nibabel.load(folder / "imagesTr/bert_0000.nii.gz").dataobj)
@@ -184,6 +185,12 @@ def test_the_command_writes_a_table(folder, run, tmp_path):
     assert [(row["case"], row["class"]) for row in rows] == [
         (case, name) for case in ("anna", "bert") for name in ("liver", "tumour")
     ]
+    page = (tmp_path / "out/report.html").read_text()
+    table = page[page.index('<section id="cases"') :].partition("</section>")[0]
+    assert table.count('<th scope="row"') == 2 and "hd95" in table and "Means over all" in table
+    first = json.loads((tmp_path / "out/results.json").read_text())["by"]["cases"]
+    worst = min(first, key=lambda name: first[name]["mean"]["dice"])
+    assert f'<th scope="row" data-sort="{worst}"' in table.partition("</tr>\n<tr>")[0]
     code, _, error = run(*line, "--by", "town")
     assert (code, "Its images have case, slice." in " ".join(error.split())) == (2, True)
     code, _, error = run(*line, "--tolerance", "2")
