@@ -232,7 +232,7 @@ class _Written:
             ],
             "skipped": self.found.skipped,
         }
-        return json.dumps(about, indent=1).encode()
+        return json.dumps(about).encode()
 
     def _region(self, part: Denied) -> Region:
         names = self.found.class_names
