@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import doubtmap as dm
+from doubtmap.files import Origin
 from doubtmap.segments import MetaModel
 from doubtmap.segments.estimators import Line
 from doubtmap.viewer import gather, open_run
@@ -152,6 +154,23 @@ def test_a_review_gives_a_budget_of_unlike_images_to_tools(run, folder, meta, tm
     assert len(coco["images"]) == 2
     assert "annotations.json" in said
     assert open_run(tmp_path / "r").table["chosen"]
+
+
+@pytest.mark.parametrize("error,told", [(0.109, False), (0.03, True)])
+def test_the_expected_miou_is_told_with_its_error_or_not(run, folder, meta, tmp_path, error, told):
+    """Known errors: of what was expected of held-out images, and of always their mean, 0.051."""
+    origin = Origin(facts={"errors": {"miou": [error, 0.051]}})
+    replace(meta[0], origin=origin).save(tmp_path / "known")
+    out = tmp_path / "r"
+    asked = ("review", "demo", folder / "images", "--segments", tmp_path / "known", "--out", out)
+    code, _, err = run(*asked)
+    assert code == 0, err
+    assert ("The expected mIoU is left out: on held-out images it was 0.109 off" in err) != told
+    rows = [*csv.DictReader(io.StringIO((out / "images.csv").read_text()))]
+    assert all((row["expected_miou"] != "") == told for row in rows)
+    page = (out / "review.html").read_text()
+    assert ("</b> ± 0.03, " in page) == told
+    assert ("expected: mIoU" in page) == told
 
 
 def test_diverse_asks_for_a_budget(run, folder, meta, tmp_path):
