@@ -28,6 +28,7 @@ PAGES = (
     "docs/start.md",
     "docs/which_score.md",
     "docs/speed.md",
+    "docs/how_to/choose_labels.md",
     "docs/how_to/find_wrong_labels.md",
     *sorted(f"docs/papers/{path.name}" for path in (ROOT / "docs" / "papers").glob("*.md")),
 )
