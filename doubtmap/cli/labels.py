@@ -48,7 +48,7 @@ def labels_command(
         int, option(OUTPUT, "Places that the page shows; images that --to is given.", min=0)
     ] = 60,
     to: Annotated[str, option(OUTPUT, TO)] = "",
-    out: Out = Path("labels"),
+    out: Out = Path("label-errors"),
     limit: Limit = None,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
@@ -84,8 +84,8 @@ def labels_command(
 
 
 EXAMPLE = """
-doubtmap labels demo synthetic:24 --out labels
+doubtmap labels demo synthetic:24 --out label-errors
 doubtmap labels NETWORK camvid:PATH:test --segments segments.safetensors --to cvat
-doubtmap view labels
+doubtmap view label-errors
 """
 command = as_command("labels", labels_command, EXAMPLE)
