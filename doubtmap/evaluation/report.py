@@ -35,6 +35,7 @@ from doubtmap.evaluation.results import (
     write_results,
 )
 from doubtmap.evaluation.summary import reading
+from doubtmap.evaluation.yours import metric_rows
 from doubtmap.files import alone, write_atomically
 from doubtmap.reports.charts import reliability_chart
 from doubtmap.reports.colours import labels_present, robust_limits
@@ -134,6 +135,7 @@ def _context(results: Results) -> dict[str, Any]:
         "case_table": case_rows(section(figures, "by")),
         "by": section(figures, "by"),
         "means": MEANS,
+        "metrics": metric_rows(section(figures, "metrics")),
         "maps": "maps" in figures,
         "look_first": look_first_part(results.look_first) if results.look_first else None,
         "ramp": ramp_picture(),

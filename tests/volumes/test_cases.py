@@ -12,6 +12,7 @@ from doubtmap.datasets.dataset import VOID
 from doubtmap.errors import DataError, UsageError
 from doubtmap.evaluation.asking import Options
 from doubtmap.evaluation.cases import Cases
+from doubtmap.prediction import showing
 from doubtmap.volumes.labelled import open_volumes
 from doubtmap.volumes.surfaces import surface_figures
 
@@ -170,6 +171,17 @@ def test_saved_predictions_of_whole_volumes_belong_to_their_slices(network, fold
     np.save(saved / "anna.npy", np.zeros((3, 5, 6, 7), np.float32))
     with pytest.raises(DataError, match=r"anna.npy: expected scores \(C, slices, 14, 18\)"):
         evaluated(dm.load(f"saved:{saved}", classes=list(NAMES)), folder)
+
+
+def test_a_cube_is_taken_as_nnu_net_writes_it_and_a_note_says_so(tmp_path):
+    cube = np.random.default_rng(0).normal(size=(3, 6, 6, 6)).astype(np.float32)
+    np.save(tmp_path / "case.npy", cube)
+    network = dm.load(f"saved:{tmp_path}", classes=list(NAMES))
+    with showing("case_slice002"):
+        prediction = network(torch.zeros(1, 3, 6, 6))
+    np.testing.assert_allclose(prediction.native_logits[0], cube[:, 2])
+    (told,) = [note for note in network.description["notes"] if "several orders" in note]
+    assert told.endswith("is taken for (C, slices, rows, columns).")
 
 
 def test_the_command_writes_a_table(folder, run, tmp_path):
