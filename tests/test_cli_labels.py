@@ -71,7 +71,7 @@ def test_labels_lists_what_is_wrong_and_shows_it(labelled):
     about = json.loads((out / "labels.json").read_text())
     assert (about["data"], about["command"][:8]) == ("streets", "doubtmap")
     assert len(about["label_errors"]) == len(rows)
-    assert "places" not in said.splitlines()[0]
+    assert f"denied at {len(rows)} places of 3 images" in said
     assert (out / "coco" / "annotations.json").exists()
     images = [*csv.DictReader(io.StringIO((out / "images.csv").read_text()))]
     assert images[0]["image"] == f"'{EVIL}_1"

@@ -99,8 +99,10 @@ def _pairs(found: LabelErrors) -> Markup:
         return Markup("<p>Nothing is denied: no label to look at.</p>")
     count = Counter((part.labelled, part.predicted) for part in found.parts)
     names = found.class_names
-    rows = [["labelled", "seen as", "places"]]
-    rows += [[names[a], names[b], str(n)] for (a, b), n in count.most_common(MOST_PAIRS)]
+    rows = [["classes", "places"]]
+    rows += [
+        [f"{names[a]}, seen as {names[b]}", str(n)] for (a, b), n in count.most_common(MOST_PAIRS)
+    ]
     return page_table("classes of the listed places", rows)
 
 

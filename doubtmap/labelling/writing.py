@@ -143,7 +143,7 @@ def write_label_errors(
     places = [written.file(index) for index in chosen]
     said = hand_on(written.tasks(chosen), output.forms, out, found.class_names, places)
     count = f"{len(found.images)} images{left_out(found.skipped)}"
-    start = f"{found.found} labels are denied in {count}; look at {out / 'labels.html'}"
+    start = f"labels are denied at {found.found} places of {count}; look at {out / 'labels.html'}"
     return found, [start, *said]
 
 
