@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from doubtmap.evaluation.catalogue import section
+from doubtmap.evaluation.catalogue import reading, section
 from doubtmap.evaluation.curves import curve_charts
 from doubtmap.evaluation.report_images import MEANS, case_rows, confusions, image_rows, worst_images
 from doubtmap.evaluation.report_tables import (
@@ -34,7 +34,6 @@ from doubtmap.evaluation.results import (
     write_curves,
     write_results,
 )
-from doubtmap.evaluation.summary import reading
 from doubtmap.evaluation.yours import metric_rows
 from doubtmap.files import alone, write_atomically
 from doubtmap.reports.charts import reliability_chart
