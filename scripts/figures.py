@@ -29,6 +29,8 @@ PAGES = (
     "docs/which_score.md",
     "docs/speed.md",
     "docs/how_to/watch.md",
+    "docs/how_to/choose_labels.md",
+    "docs/how_to/find_wrong_labels.md",
     *sorted(f"docs/papers/{path.name}" for path in (ROOT / "docs" / "papers").glob("*.md")),
 )
 """Pages that must say of every figure where it comes from."""

@@ -70,6 +70,8 @@ Device = Annotated[str | None, option(RUNNING, "Such as cpu or cuda:0.")]
 Resume = Annotated[bool, option(RUNNING, "Go on where a run in --out stopped.", "--resume")]
 SkipBad = Annotated[bool, option(RUNNING, "Count unreadable images and go on.", "--skip-bad")]
 
+TO = "Files of tools: some of label-studio, cvat, fiftyone, coco; with commas."
+
 
 def read_numbers(flag: str, text: str) -> tuple[float, ...]:
     """Numbers separated by commas, one for each band.
