@@ -8,12 +8,8 @@
 #include <string.h>
 
 #include "pixels.h"
+#include "pixels_threads.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
-#define SMALL 32768 /* numbers for which waking other threads costs more than they bring */
 #define LONGEST ((int64_t)1 << 30)
 #define MOST ((int64_t)1 << 46) /* numbers of one array: far below what int64_t counts in bytes */
 
@@ -164,16 +160,10 @@ int32_t doubtmap_pixels(const struct doubtmap_call *call) {
         .sign = -1.0f,
         .operation = STATISTICS,
         .channels = (int32_t)call->classes,
-        .threads = call->threads,
+        .threads = call->threads ? call->threads : doubtmap_threads(),
     };
     if (!outputs(call, &job)) return DOUBTMAP_OK;
     if (!all_finite(&job)) return DOUBTMAP_NOT_FINITE;
-#ifdef _OPENMP
-    if (!job.threads) job.threads = omp_get_max_threads();
-#endif
-    if (job.threads > 1024) job.threads = 1024;
-    if (job.threads < 1 || job.images * job.height * job.width <= SMALL / job.channels)
-        job.threads = 1;
     const int same = job.rows == job.height && job.columns == job.width &&
                      area[0] == (double)job.height && area[1] == (double)job.width;
     if (same && job.factor == 1.0f) return doubtmap_run(&job) ? DOUBTMAP_NO_MEMORY : DOUBTMAP_OK;
