@@ -20,7 +20,7 @@
 
 #define TILE 1024 /* most pixels of a tile */
 #define CHUNK 32  /* output rows for which a thread keeps its resampled source rows */
-#define SHARE 65536 /* numbers that are worth a thread. Measured */
+#define SHARE 16384 /* numbers that are worth a thread. Measured */
 #define OWN ((MAPS + 1) * TILE) /* a tile of every map, and of classes */
 #define TILE_STRIDE(n) (((n) + 15) & ~15)
 

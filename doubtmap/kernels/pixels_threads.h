@@ -1,8 +1,5 @@
-/* Threads of one call: the platform's own, since a second OpenMP beside PyTorch's ends or stops the
- * process on some platforms.
- *
- * They end with the call. Nothing is kept that a fork could break, and calls from many threads at
- * once know nothing of each other.
+/* Threads by the platform's own means: a second OpenMP beside PyTorch's ends or stops the process on
+ * some platforms. Calls may come from many threads at once, and from forked children.
  */
 
 #ifndef DOUBTMAP_PIXELS_THREADS_H
@@ -18,8 +15,8 @@
  * process may use; 1 on platforms without threads. */
 int doubtmap_threads(void);
 
-/* Call work(shared) in so many threads, this one among them, and wait for all; in fewer where the
- * system gives no more. The work shares itself out, with `take`. */
+/* Call work(shared) in this thread and in up to threads - 1 others at once, and wait for these. How
+ * many come is left to chance, so that the work shares itself out, with `take`. */
 void doubtmap_together(void (*work)(void *), void *shared, int threads);
 
 /* What *from is, before it grows by `more`, both in one step. */
