@@ -1,9 +1,11 @@
 """What is installed: one wheel for every Python, also where there is no compiler."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -31,3 +33,15 @@ def test_without_a_compiler_a_wheel_is_built_all_the_same(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "doubtmap/kernels/pixels_threads.h" in names  # for programs in C
     assert not [name for name in names if name.endswith((".so", ".dll"))]
+
+
+def test_the_oldest_that_is_tried_is_the_oldest_that_is_allowed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *(need for name in extras for need in extras[name])]
+    bounds = dict(re.fullmatch(r"([\w-]+)(?:\[.*\])?>=([\d.]+)", need).groups() for need in asked)
+    lines = (ROOT / "requirements-oldest.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for name in bounds.keys() - {"ray"}:
+        found, allowed = ([*map(int, v[name].split("."))] for v in (pinned, bounds))
+        assert found[: len(allowed)] == allowed and not any(found[len(allowed) :]), name

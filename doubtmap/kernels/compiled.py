@@ -328,11 +328,20 @@ def missing() -> str | None:
     return None
 
 
+def _why_missing(file: Path) -> str:
+    """The sources of a clone come first in their own folder, whatever is installed beside them."""
+    if (file.parents[2] / "setup.py").exists():
+        return (
+            "it was not built in these sources; build it with: python setup.py build_ext --inplace"
+        )
+    return "it was not built when doubtmap was installed (no C compiler?)"
+
+
 @functools.cache
 def _library() -> ctypes.CDLL:
     file = Path(__file__).with_name(FILE)
     if not file.exists():
-        raise OSError("it was not built when doubtmap was installed (no C compiler?)")
+        raise OSError(_why_missing(file))
     library = ctypes.CDLL(str(file))
     built = library.doubtmap_build() if hasattr(library, "doubtmap_build") else "none"
     same = built == BUILD and library.doubtmap_job_bytes() == ctypes.sizeof(_Job)

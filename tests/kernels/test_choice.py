@@ -57,8 +57,11 @@ def test_who_must_wait_for_pytorch_is_told_once(monkeypatch, caplog):
 
 
 def test_a_missing_library_is_told_with_the_reason(monkeypatch, tmp_path):
-    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "doubtmap/kernels/compiled.py"))
     with pytest.raises(OSError, match="it was not built when doubtmap was installed"):
+        compiled._library.__wrapped__()
+    (tmp_path / "setup.py").touch()
+    with pytest.raises(OSError, match="in these sources; build it with: python setup.py"):
         compiled._library.__wrapped__()
 
 
