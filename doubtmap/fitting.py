@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from doubtmap.datasets.dataset import Dataset
-from doubtmap.engine.run import Pairs, Progress, read_ahead
+from doubtmap.datasets.dataset import Dataset, Sample
+from doubtmap.engine.run import Pairs, Progress
 from doubtmap.engine.seen import images_seen
 from doubtmap.engine.settings import origin_of, with_bands_of
 from doubtmap.engine.splitting import split_images
+from doubtmap.engine.spread import looked_at
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import check_place
 from doubtmap.prediction import Prediction, Segmenter, listening_to, showing
@@ -140,15 +141,20 @@ class Unlabelled:
     progress: Progress | None = None
 
     def __iter__(self) -> Iterator[Prediction]:
-        for done, (_, sample) in enumerate(read_ahead(self.dataset, self.indices), 1):
-            try:
-                with showing(sample.name):
-                    prediction = self.segmenter(sample.image[None])
-            except DataError as error:
-                raise DataError(f"{sample.name}: {error}") from error
+        read = self.dataset.__getitem__
+        passing = looked_at(self.segmenter, self.indices, read, _predicted)
+        for done, prediction in enumerate(passing, 1):
             yield prediction
             if self.progress:
                 self.progress("fit", done, len(self.indices))
+
+
+def _predicted(segmenter: Segmenter, index: int, sample: Sample) -> Prediction:
+    try:
+        with showing(sample.name):
+            return segmenter(sample.image[None])
+    except DataError as error:
+        raise DataError(f"{sample.name}: {error}") from error
 
 
 def _fit_sum(

@@ -17,6 +17,7 @@ from doubtmap.cli.options import (
     Network,
     Seed,
     Unknown,
+    Workers,
     names,
     opened,
     seeded,
@@ -37,6 +38,7 @@ def threshold_command(
     model: Model,
     data: Data,
     network: Network,
+    workers: Workers,
     score: Annotated[str, option(SCORES, "One, such as entropy or wrong:FILE.")] = "",
     of: Annotated[str, option(CHOICE, "What to flag: wrong or unknown.")] = "",
     by: Annotated[str, option(CHOICE, "f1, tpr, fpr or risk (conformal risk control).")] = "",
@@ -71,6 +73,7 @@ def threshold_command(
         seeded(seed)
         dataset = opened(data, seed, limit)
         segmenter, notes = windowed(network.open(model, seed), dataset)
+        segmenter = workers.spread(network, model, seed, segmenter)
         tell_notes(notes)
         _check(segmenter, dataset, load_threshold(check))
         return
@@ -89,6 +92,7 @@ def threshold_command(
     check_place(out)
     dataset = opened(data, seed, limit)
     segmenter, notes = windowed(network.open(model, seed), dataset)
+    segmenter = workers.spread(network, model, seed, segmenter)
     with progress_bar() as progress:
         chosen = choose_threshold(
             segmenter,
