@@ -186,7 +186,8 @@ def test_the_example_in_cpp_is_compiled_with_the_sources(tmp_path):
         compiled(["gcc", "-std=c11", "-O1", "-Wall", "-c", pixels.HERE / name, "-o", to])
     warned = ("-Wall", "-Wextra", "-Werror", "-std=c++17")
     objects = [tmp_path / f"{name}.o" for name in pixels.SOURCES]
-    where = (include, EXAMPLES / "doubts.cpp", *objects, "-lm", "-pthread", "-o", tmp_path / "doubts")
+    linked = ("-lm", "-pthread", "-o", tmp_path / "doubts")
+    where = (include, EXAMPLES / "doubts.cpp", *objects, *linked)
     compiled(["g++", *warned, *where])
     values = logits()
     done = ran("doubts", tmp_path, values, (40, 50))
