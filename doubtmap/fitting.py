@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.run import Pairs, Progress, read_ahead
 from doubtmap.engine.seen import images_seen
@@ -14,6 +16,8 @@ from doubtmap.engine.settings import origin_of, with_bands_of
 from doubtmap.engine.splitting import split_images
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import check_place
+from doubtmap.models.layers import deepest_layer
+from doubtmap.models.network import NetworkSegmenter
 from doubtmap.prediction import Prediction, Segmenter, listening_to, showing
 from doubtmap.scores.default import FEWEST, MOST, Doubt
 from doubtmap.scores.density import Density
@@ -22,11 +26,11 @@ from doubtmap.scores.sums import Sum
 from doubtmap.scores.wrong import Wrong
 from doubtmap.scoring import (
     before_last_activation,
-    deepest,
     features_of,
     prepared,
     probe_logits,
 )
+from doubtmap.windows import without_windows
 
 
 def fit_score(
@@ -201,3 +205,18 @@ FITS: dict[str, Fit] = {
     "wrong": _fit_wrong,
 }
 """How each score that learns from data is fitted, by name."""
+
+
+def deepest(segmenter: Segmenter, image: Tensor) -> str:
+    """Name of the last layer of the encoder's coarsest grid, as an image `(1, 3, H, W)` tells.
+
+    Raises:
+        UsageError: for anything but a single PyTorch network.
+    """
+    network = without_windows(segmenter)
+    if not isinstance(network, NetworkSegmenter):
+        raise UsageError(
+            f"layer=deepest: expected one network whose inner layers can be listened to, got "
+            f"{type(segmenter).__name__}. Use --scores doubt, which needs no fit."
+        )
+    return deepest_layer(network, image)

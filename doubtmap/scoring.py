@@ -12,6 +12,7 @@ OUT/score.json          how all this was made
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +43,7 @@ from doubtmap.files import alone, sweep, utf8, write_atomically, writing_to
 from doubtmap.files.naming import files_of, outside, score_folders, unique_names
 from doubtmap.files.resuming import hold_samples, hold_to
 from doubtmap.memory import give_back
-from doubtmap.models.layers import deepest_layer, probe_image
+from doubtmap.models.layers import probe_image
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
 from doubtmap.models.saved import NoNameError
@@ -58,8 +59,8 @@ from doubtmap.prediction import (
 from doubtmap.reports.maps import MapFormat, image_table, read_figures, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
 from doubtmap.reports.scales import Waiting, natural_scale
-from doubtmap.reports.sets import write_sets, write_sizes
-from doubtmap.scores.sets import LabelSets
+from doubtmap.reports.sets import KINDS, write_sets, write_sizes
+from doubtmap.scores.sets import sets_among
 from doubtmap.version import __version__
 from doubtmap.windows import without_windows
 
@@ -187,14 +188,16 @@ def write_scores(
     paths = outside(paths, out)
     names = unique_names(paths)
     folders = score_folders(scores)
-    further = {
-        name: [f"{folders[name]}_bits", f"{folders[name]}_size"]
-        for name, score in scores.items()
-        if isinstance(score, LabelSets)
-    }
+    further = {name: [f"{folders[name]}_{kind}" for kind in KINDS] for name in sets_among(scores)}
     every = {path: files_of(out, names[path], folders, format, further) for path in paths}
     with writing_to(out):
-        for folder in ("", "classes", "overlay", *folders.values(), *sum(further.values(), [])):
+        for folder in (
+            "",
+            "classes",
+            "overlay",
+            *folders.values(),
+            *itertools.chain(*further.values()),
+        ):
             (out / folder).mkdir(parents=True, exist_ok=True)
             sweep(out / folder)
     seen = survey([(path, None) for path in paths], Rendering(range, every=bands_needed(segmenter)))
@@ -269,7 +272,7 @@ class _Written:
     maps: dict[str, NDArray[np.float32]]
     scales: dict[str, tuple[float, float] | None]
     image: NDArray[np.uint8]
-    sets: dict[str, NDArray[np.bool_]]
+    sets: list[NDArray[np.bool_]]
 
 
 def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
@@ -285,17 +288,13 @@ def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
             for name, score in scores.items()
         },
         in_colour(scored.image),
-        {
-            name: score.contains(prediction)[0].cpu().numpy()
-            for name, score in scores.items()
-            if isinstance(score, LabelSets)
-        },
+        [sets.contains(prediction)[0].cpu().numpy() for sets in sets_among(scores).values()],
     )
 
 
 def _write(what: _Written, files: list[Path], format: str, waiting: Waiting) -> None:
     classes, *rest, overlay = files
-    maps, sets = rest[: len(what.maps)], iter(rest[len(what.maps) :])
+    maps, further = rest[: len(what.maps)], rest[len(what.maps) :]
     write_classes(classes, what.classes, what.class_names, _figures_of(what))
     for path, (score, values) in zip(maps, what.maps.items()):
         if format == "png" and what.scales[score] is None:
@@ -303,9 +302,9 @@ def _write(what: _Written, files: list[Path], format: str, waiting: Waiting) -> 
             waiting.keep(path, values)
         else:
             write_map(path, values, format, score, scale=what.scales[score])  # type: ignore[arg-type]
-    for contains in what.sets.values():
-        write_sets(next(sets), contains)
-        write_sizes(next(sets), contains.sum(0), len(contains))
+    for contains, bits, size in zip(what.sets, further[::2], further[1::2]):
+        write_sets(bits, contains)
+        write_sizes(size, contains.sum(0), len(contains))
     first, doubt = next(iter(what.maps.items()))
     if (limits := what.scales[first]) is None:
         overlay.unlink(missing_ok=True)
@@ -428,21 +427,6 @@ def before_last_activation(segmenter: Segmenter) -> str | None:
     if not isinstance(network, NetworkSegmenter):
         return None
     return before_activation(network, probe_image(bands_needed(segmenter)))
-
-
-def deepest(segmenter: Segmenter, image: Tensor) -> str:
-    """Name of the last layer of the encoder's coarsest grid, as an image `(1, 3, H, W)` tells.
-
-    Raises:
-        UsageError: for anything but a single PyTorch network.
-    """
-    network = without_windows(segmenter)
-    if not isinstance(network, NetworkSegmenter):
-        raise UsageError(
-            f"layer=deepest: expected one network whose inner layers can be listened to, got "
-            f"{type(segmenter).__name__}. Use --scores doubt, which needs no fit."
-        )
-    return deepest_layer(network, image)
 
 
 def probe_logits(segmenter: Segmenter) -> Tensor:

@@ -68,8 +68,8 @@ class Nonconformity(Sums):
     @classmethod
     def empty(cls, groups: int) -> Self:
         """Nothing seen yet."""
-        wide = (np.zeros((groups, COUNT)) for _ in range(3))
-        return cls(*wide, np.zeros(groups), np.zeros(2))
+        shares, pixels, classes = np.zeros((3, groups, COUNT))
+        return cls(shares, pixels, classes, np.zeros(groups), np.zeros(2))
 
     def update(self, prediction: Prediction, label: Tensor, sets: LabelSets) -> None:
         """Take an image.

@@ -1,8 +1,8 @@
 """Label sets as files: which classes each pixel's set has, bit by bit, and a picture of how many.
 
-Bit c of a number is class c: 1 where it is in the set. The file is `.npy`, `(H, W)` of 8, 16, 32 or
-64 bits, the least that hold all classes; with more than 64 classes `(H, W, bands)` of 64 bits, class
-c being bit c % 64 of band c // 64.
+Bit c of a number is class c: 1 where it is in the set. The file is `.npy`, `(H, W)` of 8, 16, 32
+or 64 bits, the least that hold all classes; with more than 64 classes `(H, W, bands)` of 64 bits,
+class c being bit c % 64 of band c // 64.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from doubtmap.files import write_atomically
 from doubtmap.reports.colours import ramp
 
 Bits = NDArray[np.unsignedinteger[Any]]
+KINDS = ("bits", "size")
+"""What is written of the label sets of an image, by the end of the folder's name."""
 
 
 def packed(contains: NDArray[np.bool_]) -> Bits:
@@ -143,7 +145,7 @@ WHITE = 0
 
 
 def _palette(most: int) -> list[int]:
-    """Black for one class, up to the end of the ramp for all."""
+    """From the dark end of the ramp for one class to its bright end for all."""
     place = np.linspace(0, 255, max(most, 2)).round().astype(int)
     colours = np.zeros((256, 3), np.uint8)
     colours[WHITE] = 255

@@ -19,7 +19,7 @@ from torch import Tensor
 from doubtmap.files import Content, Entry, FileKind, Origin, Part, read, write
 from doubtmap.files.tables import TABLE, TEXTS, one_of, whole, within
 from doubtmap.kernels import at_least_float32
-from doubtmap.prediction import Prediction
+from doubtmap.prediction import Prediction, Score
 from doubtmap.scores.wrong import logits_of
 from doubtmap.shown import ShownFit
 
@@ -70,7 +70,7 @@ def nonconformity(logits: Tensor, classes: Tensor, form: Form) -> Tensor:
 
 
 def _by_rank(log_p: Tensor, form: Form) -> Tensor:
-    ascending, order = log_p.sort(1, stable=True)
+    ascending, order = log_p.sort(dim=1, stable=True)
     strange = -ascending.exp().cumsum(1).log()
     if form == "raps":
         rank = torch.arange(log_p.shape[1], 0, -1, device=log_p.device)
@@ -230,3 +230,8 @@ class LabelSets(ShownFit):
         if classes and len(levels) != wanted:
             raise ValueError(f"{len(levels)} levels for {wanted} groups")
         return cls(levels, **known, origin=content.origin)
+
+
+def sets_among(scores: Mapping[str, Score]) -> dict[str, LabelSets]:
+    """The label sets among scores."""
+    return {name: score for name, score in scores.items() if isinstance(score, LabelSets)}
