@@ -36,7 +36,7 @@ from doubtmap.prediction import Prediction
 
 NETWORKS = ("camvid9-overconfident", "camvid9")
 METHODS = (
-    *("identity", "temperature", "ensemble", "histogram", "isotonic", "vector", "dirichlet"),
+    *("identity", "temperature", "temperature_mix", "histogram", "isotonic", "vector", "dirichlet"),
     *("meta", "local", "local(inputs=all)"),
     *("selective(temperature=2)", "selective(temperature=10)", "selective(temperature=1e10)"),
     *("selective(temperature=2,balance=4)", "selective(temperature=2,inputs=all)"),
@@ -45,7 +45,7 @@ METHODS = (
     *("selective_soft", "selective_confidence", "selective_confidence(inputs=all)"),
 )
 OTHER_DRIVE = (
-    *("identity", "temperature", "ensemble", "histogram", "isotonic", "meta", "local"),
+    *("identity", "temperature", "temperature_mix", "histogram", "isotonic", "meta", "local"),
     *("selective(temperature=2)", "selective(temperature=2,balance=4)"),
     *("selective(temperature=2,inputs=all)", "selective", "selective(others=temperature)"),
     *("selective_soft", "selective_confidence", "selective_confidence(inputs=all)"),

@@ -238,7 +238,6 @@ def _summary(chosen: Threshold) -> str:
 
 
 EXAMPLE = """
-doubtmap threshold demo synthetic:24 --score entropy --of wrong --by f1 --out t.json
 doubtmap threshold NETWORK DATA --score energy --of unknown --by risk --alpha 0.05 --out r.json
 doubtmap threshold NETWORK OTHER_DATA --check r.json
 doubtmap threshold NETWORK DATA --by sets --alpha 0.05 --out sets.safetensors
