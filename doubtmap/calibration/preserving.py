@@ -32,9 +32,6 @@ STEPS = 1000
 """Of a fit, before it says that it does not converge."""
 SLOPE = 1e-5
 """Largest projected slope, in nats per unit of a parameter, that counts as an optimum."""
-RIDGE = 1e-6
-"""Pull of a class' own factors to the best single temperature, which decides where few pixels
-do."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,12 +63,12 @@ class _Matrices(Calibrator):
             )
 
     @classmethod
-    def fit(cls, pairs: Pairs, *, penalty: float = 1e-3, seed: int = 0) -> Self:
+    def fit(cls, pairs: Pairs, *, penalty: float = 1.0, seed: int = 0) -> Self:
         """Find the numbers of least penalised negative log-likelihood on a pixel sample.
 
         Args:
             pairs: held-out predictions and labels, gone through once.
-            penalty: on the mean square of what lies off the diagonals, and of the offsets.
+            penalty: on the mean square of the departure from the best single temperature.
             seed: of the pixel sample.
 
         Raises:
@@ -84,7 +81,7 @@ class _Matrices(Calibrator):
         return cls.from_pixels(draw_pixels(pairs, seed=seed), penalty)
 
     @classmethod
-    def from_pixels(cls, pixels: Pixels, penalty: float = 1e-3) -> Self:
+    def from_pixels(cls, pixels: Pixels, penalty: float = 1.0) -> Self:
         """Fit to sampled logits, class by class; each loss is convex, so its optimum is one."""
         count = pixels.channels
         if count > MOST_CLASSES:
@@ -209,15 +206,12 @@ def _least(
         weights: `(N,)`.
         first: `(K, K + 1)` to start from.
         summed: whether outputs are summed along the order.
-        penalty: on the mean square of what lies off the diagonal.
+        penalty: on the mean square of the departure from `first`, over all classes.
 
     Raises:
         DataError: where no optimum is found.
     """
-    width = len(first)
-    free = np.eye(width, width + 1, dtype=bool)
-    pull = np.where(free, RIDGE, penalty / (~free).sum()) / (width + 1)
-    centre = np.where(free, first, 0)
+    pull = penalty / (first.size * (len(first) + 1))
     rows = np.arange(len(place))
 
     def loss(flat: Numbers) -> tuple[float, Numbers]:
@@ -234,9 +228,9 @@ def _least(
         slope = -weights[:, None] * p[:, 1:]
         if summed:
             slope = np.cumsum(slope[:, ::-1], 1)[:, ::-1]
-        off = table - centre
+        off = table - first
         gradient = slope.T @ inputs + 2 * pull * off
-        return float(value + (pull * off**2).sum()), gradient.reshape(-1)
+        return float(value + pull * (off**2).sum()), gradient.reshape(-1)
 
     options: dict[str, Any] = {"maxiter": STEPS, "maxfun": 2 * STEPS, "gtol": SLOPE, "ftol": 0.0}
     bounds = [(0, None)] * first.size

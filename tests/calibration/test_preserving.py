@@ -77,13 +77,14 @@ def test_labels_and_order_stay(fitted, kind, seed, scale, ties):
     before = Prediction(logits, (9, 11))
     after = fitted[kind](before)
     assert torch.equal(after.classes, before.classes)
+    # the pass that tells classes and the logits at full size may differ in a last bit
+    slack = 1e-5 * after.logits.abs().amax()
     own = after.logits.gather(1, before.classes[:, None])
-    assert bool((after.logits <= own).all())
+    assert bool((after.logits <= own + slack).all())
     if kind in (ClassTemperature, OrderPreserving):
-        order = before.logits.log_softmax(1).argsort(dim=1, descending=True, stable=True)
-        in_order = after.logits.gather(1, order)
-        slack = 1e-4 * in_order.abs().amax()
-        assert bool((in_order.diff(dim=1) <= slack).all())
+        log_p = before.logits.log_softmax(1).scatter(1, before.classes[:, None], torch.inf)
+        order = log_p.argsort(dim=1, descending=True, stable=True)
+        assert bool((after.logits.gather(1, order).diff(dim=1) <= slack).all())
 
 
 @pytest.mark.parametrize("kind", KEEPING)
@@ -145,9 +146,7 @@ def test_the_optimum_is_that_of_another_solver(summed):
         below = torch.from_numpy(inputs) @ table.T
         below = below.cumsum(1) if summed else below
         logits = torch.cat([torch.zeros(600, 1).double(), -below], 1)
-        free = torch.eye(2, 3).bool()
-        off = (table - torch.from_numpy(first)).square()
-        penalty = 1e-6 / 3 * off[free].sum() + 1e-3 / 3 * off[~free].mean()
+        penalty = 1e-3 / 3 * (table - torch.from_numpy(first)).square().mean()
         return torch.nn.functional.cross_entropy(logits, torch.from_numpy(place)) + penalty
 
     table = torch.tensor(found, requires_grad=True)
