@@ -44,7 +44,11 @@ def threshold_command(
     score: Annotated[str, option(SCORES, "One, such as entropy or wrong:FILE.")] = "",
     of: Annotated[str, option(CHOICE, "What to flag: wrong or unknown.")] = "",
     by: Annotated[
-        str, option(CHOICE, "f1, tpr, fpr, risk (conformal risk control) or sets (of classes).")
+        str,
+        option(
+            CHOICE,
+            "f1, tpr, fpr, risk (conformal risk control), risks (several) or sets (of classes).",
+        ),
     ] = "",
     at: Annotated[
         float | None, option(CHOICE, "Rate of tpr (default .95) or fpr (default .05).")
@@ -52,6 +56,13 @@ def threshold_command(
     alpha: Annotated[
         float | None,
         option(CHOICE, "Of risk and sets: tolerated share of missed pixels (default .1)."),
+    ] = None,
+    keep: Annotated[
+        str,
+        option(CHOICE, "Of risks: missed, false, flagged, objects, as in missed=0.1,false=0.5."),
+    ] = "",
+    delta: Annotated[
+        float | None, option(CHOICE, "Of risks: probability of not keeping one (default .1).")
     ] = None,
     count_empty: Annotated[
         bool,
@@ -76,7 +87,7 @@ def threshold_command(
 ) -> None:
     """Choose a threshold on labelled images, or --check one on others."""
     if check is not None:
-        others = (score, of, by, out, unknown, count_empty, form, per, places)
+        others = (score, of, by, out, unknown, count_empty, form, per, places, keep, delta)
         if any(others) or (at, alpha) != (None, None):
             raise UsageError(
                 "threshold: expected --check FILE alone, which says all that it was chosen with. "
@@ -89,7 +100,7 @@ def threshold_command(
         _check_file(segmenter, dataset, check)
         return
     if by == "sets":
-        if score or of or unknown or count_empty or at is not None or out is None:
+        if score or of or unknown or count_empty or keep or (at, delta) != (None, None) or not out:
             raise UsageError(
                 "threshold: expected --by sets with --out FILE, and of the others --alpha, --form, "
                 "--per and --places only."
@@ -103,8 +114,9 @@ def threshold_command(
             "threshold: expected --score, --of, --by and --out, or --check FILE. Add what is "
             "missing."
         )
-    level = _level(by, at, alpha)
+    level = _level(by, at, alpha, delta)
     from doubtmap.decisions.file import save_threshold
+    from doubtmap.decisions.several import parse_levels
     from doubtmap.decisions.threshold import choose_threshold
     from doubtmap.files import check_place
     from doubtmap.progress import progress_bar
@@ -123,6 +135,7 @@ def threshold_command(
             level=level,
             unknown=names(unknown),
             empty=count_empty,
+            keep=parse_levels(keep),
             command=command_line(),
             progress=progress,
         )
@@ -219,8 +232,12 @@ def _check(segmenter: Segmenter, dataset: Dataset, chosen: Threshold) -> None:
         typer.echo(f"missed was to stay below {chosen.level:g}, as an expectation over images")
 
 
-def _level(by: str, at: float | None, alpha: float | None) -> float | None:
-    """The one of the two options that belongs to the way of choosing."""
+def _level(by: str, at: float | None, alpha: float | None, delta: float | None) -> float | None:
+    """The one of the three options that belongs to the way of choosing."""
+    if by == "risks" or delta is not None:
+        if by != "risks" or (at, alpha) != (None, None):
+            raise UsageError("--delta: expected it with --by risks, and no other of --at, --alpha.")
+        return delta
     wrong, kinds = (at, "tpr or fpr") if by == "risk" else (alpha, "risk")
     if wrong is not None:
         option = "--at" if by == "risk" else "--alpha"
