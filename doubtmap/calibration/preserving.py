@@ -63,7 +63,7 @@ class _Matrices(Calibrator):
             )
 
     @classmethod
-    def fit(cls, pairs: Pairs, *, penalty: float = 1.0, seed: int = 0) -> Self:
+    def fit(cls, pairs: Pairs, *, penalty: float = 10.0, seed: int = 0) -> Self:
         """Find the numbers of least penalised negative log-likelihood on a pixel sample.
 
         Args:
@@ -81,7 +81,7 @@ class _Matrices(Calibrator):
         return cls.from_pixels(draw_pixels(pairs, seed=seed), penalty)
 
     @classmethod
-    def from_pixels(cls, pixels: Pixels, penalty: float = 1.0) -> Self:
+    def from_pixels(cls, pixels: Pixels, penalty: float = 10.0) -> Self:
         """Fit to sampled logits, class by class; each loss is convex, so its optimum is one."""
         count = pixels.channels
         if count > MOST_CLASSES:
