@@ -137,7 +137,7 @@ def over_splits(found: Array, alpha: float) -> Row:
     }
 
 
-FRAMES, LEVEL = 19, 0.05
+FRAMES, LEVEL = 19, 0.1
 
 
 def frames(given: Namespace) -> tuple[list[Any], list[Any]]:
