@@ -139,7 +139,7 @@ def monai(model: str, image: Path, out: Path) -> None:
 
     segmenter = opened(model)
     with rasterio.open(image) as source:
-        pixels = torch.from_numpy(source.read())[None]
+        pixels = torch.from_numpy(source.read())[None] / 255
     logits = sliding_window_inference(
         pixels,
         (TILE, TILE),

@@ -54,13 +54,14 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 import doubtmap as dm
 from doubtmap import kernels, scores
 from doubtmap.datasets.reading import read_image
+from doubtmap.images import write_scores
 from doubtmap.kernels import reference
 from doubtmap.metrics.components import EIGHT_NEIGHBOURS, component_figures
 from doubtmap.prediction import Prediction
 from doubtmap.reports import write_classes, write_map, write_overlay
 from doubtmap.scores import STATELESS
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.scoring import score_maps, write_scores
+from doubtmap.scoring import score_maps
 from doubtmap.streets.synthetic import SyntheticStreets
 
 COMMAND = "python benchmarks/speed.py"

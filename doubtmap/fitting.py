@@ -7,17 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from doubtmap.datasets.dataset import Dataset
-from doubtmap.engine.run import Pairs, Progress, read_ahead
+from doubtmap.datasets.dataset import Dataset, Sample
+from doubtmap.engine.run import Pairs, Progress
 from doubtmap.engine.seen import images_seen
 from doubtmap.engine.settings import origin_of, with_bands_of
 from doubtmap.engine.splitting import split_images
+from doubtmap.engine.spread import looked_at
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import check_place
-from doubtmap.models.layers import deepest_layer
-from doubtmap.models.network import NetworkSegmenter
 from doubtmap.prediction import Prediction, Segmenter, listening_to, showing
 from doubtmap.scores.default import FEWEST, MOST, Doubt
 from doubtmap.scores.density import Density
@@ -26,11 +23,11 @@ from doubtmap.scores.sums import Sum
 from doubtmap.scores.wrong import Wrong
 from doubtmap.scoring import (
     before_last_activation,
+    deepest,
     features_of,
     prepared,
     probe_logits,
 )
-from doubtmap.windows import without_windows
 
 
 def fit_score(
@@ -144,15 +141,20 @@ class Unlabelled:
     progress: Progress | None = None
 
     def __iter__(self) -> Iterator[Prediction]:
-        for done, (_, sample) in enumerate(read_ahead(self.dataset, self.indices), 1):
-            try:
-                with showing(sample.name):
-                    prediction = self.segmenter(sample.image[None])
-            except DataError as error:
-                raise DataError(f"{sample.name}: {error}") from error
+        read = self.dataset.__getitem__
+        passing = looked_at(self.segmenter, self.indices, read, _predicted)
+        for done, prediction in enumerate(passing, 1):
             yield prediction
             if self.progress:
                 self.progress("fit", done, len(self.indices))
+
+
+def _predicted(segmenter: Segmenter, index: int, sample: Sample) -> Prediction:
+    try:
+        with showing(sample.name):
+            return segmenter(sample.image[None])
+    except DataError as error:
+        raise DataError(f"{sample.name}: {error}") from error
 
 
 def _fit_sum(
@@ -205,18 +207,3 @@ FITS: dict[str, Fit] = {
     "wrong": _fit_wrong,
 }
 """How each score that learns from data is fitted, by name."""
-
-
-def deepest(segmenter: Segmenter, image: Tensor) -> str:
-    """Name of the last layer of the encoder's coarsest grid, as an image `(1, 3, H, W)` tells.
-
-    Raises:
-        UsageError: for anything but a single PyTorch network.
-    """
-    network = without_windows(segmenter)
-    if not isinstance(network, NetworkSegmenter):
-        raise UsageError(
-            f"layer=deepest: expected one network whose inner layers can be listened to, got "
-            f"{type(segmenter).__name__}. Use --scores doubt, which needs no fit."
-        )
-    return deepest_layer(network, image)

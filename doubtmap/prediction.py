@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -194,6 +194,10 @@ class Prediction(Shown):
                 f"Prediction: expected to keep the classes of a prediction of {shape[0]} images of "
                 f"{self.size}, got {len(kept.native_logits)} of {kept.size}."
             )
+
+    def __getstate__(self) -> dict[str, object]:
+        """What it was made of; what was computed of it is left out where it is sent or copied."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def _facts(self) -> Mapping[str, object]:
         count, classes, height, width = self.native_logits.shape
@@ -419,8 +423,11 @@ class FittedScore(Fitted, Protocol):
 
 
 def digest_of(score: Score) -> str:
-    """By which another fit of a score is told apart; empty where it learnt from no data."""
-    return score.digest if isinstance(score, FittedScore) else ""
+    """By which another fit of a score, or another code of a user's own, is told apart.
+
+    Empty for those of doubtmap that learnt from no data.
+    """
+    return score.digest if isinstance(score, FittedScore) else str(getattr(score, "code", ""))
 
 
 def as_prediction(logits: Prediction | Tensor) -> Prediction:

@@ -80,5 +80,7 @@ def test_the_public_names_work_from_a_fresh_start():
         "from doubtmap.training import Trained, train\n"
         "assert inspect.isfunction(train)\n"
         "from doubtmap import *\n"
+        "import sys\n"
+        "assert 'torch._dynamo' not in sys.modules\n"  # the compiler: as long as PyTorch itself
     )
     subprocess.run([sys.executable, "-c", code], check=True)

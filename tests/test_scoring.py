@@ -15,12 +15,12 @@ import doubtmap as dm
 from doubtmap.datasets.reading import Rendering
 from doubtmap.datasets.survey import survey
 from doubtmap.fitting import fit_score
+from doubtmap.images import score_images, write_scores
 from doubtmap.objects import ObjectRule
 from doubtmap.objects.writing import write_objects
 from doubtmap.prediction import Prediction
 from doubtmap.reports.scales import natural_scale
 from doubtmap.scores import divergence, entropy, gradient, margin, max_softmax
-from doubtmap.scoring import score_images, write_scores
 from doubtmap.segments.page import _card, write_segments
 
 

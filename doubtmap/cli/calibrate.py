@@ -17,6 +17,7 @@ from doubtmap.cli.options import (
     Network,
     Seed,
     Unknown,
+    Workers,
     names,
     opened,
     seeded,
@@ -35,6 +36,7 @@ def calibrate_command(
     model: Model,
     data: Data,
     network: Network,
+    workers: Workers,
     method: Annotated[
         str,
         option(
@@ -84,6 +86,7 @@ def calibrate_command(
         check_place(place)
     dataset = opened(data, seed, limit)
     segmenter, notes = windowed(network.open(model, seed), dataset)
+    segmenter = workers.spread(network, model, seed, segmenter)
     with progress_bar() as progress:
         found = calibrate(
             segmenter,

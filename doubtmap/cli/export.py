@@ -44,6 +44,9 @@ def export_command(
     doubts: Annotated[
         str, option(OUTPUT, "How doubts are written: float, or uint8 with its scale.")
     ] = "float",
+    opset: Annotated[
+        int | None, option(OUTPUT, "Of ONNX, 12 to 20. Default: 18.", metavar="N")
+    ] = None,
     threshold: Annotated[
         Path | None,
         option(
@@ -100,6 +103,7 @@ def export_command(
         cast("Doubts", doubts),
         logits=native_logits,
         native=native,
+        **({} if opset is None else {"opset": opset}),
     )
     parity = export(
         opened,

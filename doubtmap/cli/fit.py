@@ -15,6 +15,7 @@ from doubtmap.cli.options import (
     Network,
     Seed,
     Unknown,
+    Workers,
     names,
     opened,
     seeded,
@@ -44,6 +45,7 @@ def fit(
     model: Model,
     data: Data,
     network: Network,
+    workers: Workers,
     out: Annotated[Path, option(OUTPUT, "File for the fitted score.", metavar="FILE")],
     scores: Annotated[
         str,
@@ -65,11 +67,13 @@ def fit(
     if kind is not None:
         dataset = opened(data, seed, limit)
         segmenter, notes = windowed(segmenter, dataset)
+        segmenter = workers.spread(network, model, seed, segmenter)
         tell_notes(notes)
         _fit_segments(segmenter, dataset, scores, kind, unknown, out, seed)
         return
     dataset = opened(data, seed, limit, unlabelled=not needs_labels(score))
     segmenter, notes = windowed(segmenter, dataset)
+    segmenter = workers.spread(network, model, seed, segmenter)
     with progress_bar() as progress:
         fitted = fit_score(
             score,

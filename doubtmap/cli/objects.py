@@ -19,6 +19,7 @@ from doubtmap.cli.options import (
     Range,
     Seed,
     SkipBad,
+    Workers,
     collected,
     names,
     read_range,
@@ -40,6 +41,7 @@ def objects_command(
     model: Model,
     images: Images,
     network: Network,
+    workers: Workers,
     threshold: Annotated[
         str, option(SCORES, "Of the score: a number, or a file of doubtmap threshold.")
     ],
@@ -94,6 +96,7 @@ def objects_command(
     places = class_indices(names(on), segmenter.class_names)
     paths = collected(images, limit)
     segmenter, notes = windowed(segmenter, paths)
+    segmenter = workers.spread(network, model, seed, segmenter)
     rule = ObjectRule(above, smallest, smallest_share, fill_holes, places)
     rule = rule if on_share is None else replace(rule, on_share=on_share)
     with progress_bar() as progress:

@@ -243,17 +243,9 @@ def opening(
 
 
 @dataclass(frozen=True)
-class PlaceOptions:
-    """Where images are looked at."""
+class WorkerOptions:
+    """By whom images are looked at."""
 
-    part: Annotated[
-        str | None,
-        Option(
-            "I/N: look at the I-th of N parts only, then doubtmap merge; auto: as torchrun, SLURM "
-            "or Kubernetes says.",
-            group=RUNNING,
-        ),
-    ] = None
     workers: Annotated[
         int, Option("Processes that look at images, each with a network.", group=RUNNING)
     ] = 0
@@ -268,19 +260,57 @@ class PlaceOptions:
         """The place that is meant, whose workers open the network so.
 
         Raises:
-            UsageError: for what is no part or no engine, or numbers below 0.
+            UsageError: for what is no engine, or numbers below 0.
         """
-        from doubtmap.engine.places import Place, read_part
+        from doubtmap.engine.places import Place
 
         if self.workers < 0 or self.gpus_per_worker < 0:
             raise UsageError(
                 f"--workers, --gpus-per-worker: expected 0 or more, got {self.workers} and "
                 f"{self.gpus_per_worker:g}."
             )
+        return Place(None, self.workers, self.engine, self.gpus_per_worker, network)
+
+    def spread(
+        self, network: NetworkOptions, model: str, seed: int, segmenter: Segmenter
+    ) -> Segmenter:
+        """The network as it was opened, whose passes over images are the workers' if there are any.
+
+        Raises:
+            UsageError: as `place`.
+        """
+        from doubtmap.engine.spread import Spread
+
+        place = self.place(opening(network, model, seed, segmenter))
+        return Spread(segmenter, place) if place.elsewhere else segmenter
+
+
+@dataclass(frozen=True)
+class PlaceOptions(WorkerOptions):
+    """Where images are looked at."""
+
+    part: Annotated[
+        str | None,
+        Option(
+            "I/N: look at the I-th of N parts only, then doubtmap merge; auto: as torchrun, SLURM "
+            "or Kubernetes says.",
+            group=RUNNING,
+        ),
+    ] = None
+
+    def place(self, network: Callable[[], Segmenter]) -> Place:
+        """As of `WorkerOptions`, and which part.
+
+        Raises:
+            UsageError: for what is no part, too.
+        """
+        from doubtmap.engine.places import read_part
+
         part = None if self.part is None else read_part(self.part)
-        return Place(part, self.workers, self.engine, self.gpus_per_worker, network)
+        return replace(WorkerOptions.place(self, network), part=part)
 
 
+Workers = Annotated[WorkerOptions, RUNNING]
 Places = Annotated[PlaceOptions, RUNNING]
 
 
@@ -331,8 +361,7 @@ def opened(
     from doubtmap.datasets import open_dataset, open_images
     from doubtmap.datasets.pasting import Part
 
-    other = _of_slices_or_frames(data)
-    dataset = other or (open_images if unlabelled else open_dataset)(data, seed=seed)
+    dataset = (open_images if unlabelled else open_dataset)(data, seed=seed)
     log.info("data %s: %d images", dataset.name, len(dataset))
     if limit is None or limit >= len(dataset):
         return dataset
@@ -342,24 +371,6 @@ def opened(
     else:
         notes += said
     return Part(dataset, range(limit), f"{dataset.name} (first {limit})")
-
-
-def _of_slices_or_frames(data: str) -> Dataset | None:
-    """Labelled volumes or a labelled film; None for other data sets.
-
-    Raises:
-        UsageError: where no place is named.
-    """
-    kind, _, place = data.partition(":")
-    if kind not in ("volumes", "film"):
-        return None
-    if not place:
-        form = "volumes:PATH or volumes:PATH:SPLIT" if kind == "volumes" else "film:FILM[:LABELS]"
-        raise UsageError(f"Expected {form}, got {data}.")
-    from doubtmap.films.labelled import open_film
-    from doubtmap.volumes.labelled import open_volumes
-
-    return open_volumes(place) if kind == "volumes" else open_film(place)
 
 
 def windowed(

@@ -18,6 +18,7 @@ from doubtmap.cli.options import (
     Range,
     Seed,
     SkipBad,
+    Workers,
     collected,
     read_range,
     seeded,
@@ -30,6 +31,7 @@ def review_command(
     model: Model,
     images: Images,
     network: Network,
+    workers: Workers,
     segments: Annotated[Path, option(SCORES, "A file of doubtmap fit segments.", metavar="FILE")],
     first: Annotated[int, option(OUTPUT, "Images that the page shows.", min=1)] = 20,
     by: Annotated[
@@ -50,6 +52,7 @@ def review_command(
     seeded(seed)
     paths = collected(images, limit)
     segmenter, notes = windowed(network.open(model, seed), paths)
+    segmenter = workers.spread(network, model, seed, segmenter)
     with progress_bar() as progress:
         summary = write_review(
             segmenter,

@@ -20,6 +20,8 @@ from doubtmap.cli.options import (
     Scores,
     Seed,
     SkipBad,
+    WorkerOptions,
+    Workers,
     collected,
     read_range,
     score_or_usual,
@@ -40,6 +42,7 @@ def score(
     model: Model,
     images: Images,
     network: Network,
+    workers: Workers,
     scores: Scores = None,
     out: Out = Path("doubt"),
     format: Annotated[
@@ -74,11 +77,11 @@ def score(
         raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format}.")
     from doubtmap.engine.settings import bands_needed
     from doubtmap.films import write_films
+    from doubtmap.images import write_scores
     from doubtmap.models.layers import probe_image
     from doubtmap.progress import progress_bar
     from doubtmap.scenes import write_scenes
     from doubtmap.scores.parsing import parse_asked
-    from doubtmap.scoring import write_scores
     from doubtmap.volumes import write_volumes
 
     kind = kind_of(images)
@@ -93,6 +96,8 @@ def score(
             f"score: expected no {', '.join(given)} with {kind or 'images'}, which have no use for "
             f"it. Leave it out."
         )
+    if kind:
+        _check_here(workers, kind)
     seeded(seed)
     segmenter = network.open(model, seed)
     wanted = score_or_usual(scores, segmenter)
@@ -119,12 +124,23 @@ def score(
             notes += said
             about |= {"resume": resume, "skip_bad": skip_bad, "range": span}
             if format in RASTERS:
+                _check_here(workers, "rasters, window by window")
                 cloud = format == "cog"
                 summary = write_scenes(segmenter, paths, asked, out, cloud=cloud, **about)
             else:
+                segmenter = workers.spread(network, model, seed, segmenter)
                 summary = write_scores(segmenter, paths, asked, out, format=format, **about)
     tell_notes(notes + json.loads((out / "score.json").read_text())["notes"])
     typer.echo(summary)
+
+
+def _check_here(workers: WorkerOptions, what: str) -> None:
+    """Refuse workers for what this process does alone."""
+    if workers.workers or workers.engine != "local":
+        raise UsageError(
+            f"score: expected no --workers and --engine with {what}, which one process looks at. "
+            f"Leave them out, or run it once for each of them."
+        )
 
 
 def kind_of(names: list[str]) -> str | None:

@@ -19,6 +19,7 @@ from doubtmap.cli.options import (
     Network,
     Seed,
     Unknown,
+    Workers,
     names,
     opened,
     seeded,
@@ -41,6 +42,7 @@ def threshold_command(
     model: Model,
     data: Data,
     network: Network,
+    workers: Workers,
     score: Annotated[str, option(SCORES, "One, such as entropy or wrong:FILE.")] = "",
     of: Annotated[str, option(CHOICE, "What to flag: wrong or unknown.")] = "",
     by: Annotated[
@@ -96,6 +98,7 @@ def threshold_command(
         seeded(seed)
         dataset = opened(data, seed, limit)
         segmenter, notes = windowed(network.open(model, seed), dataset)
+        segmenter = workers.spread(network, model, seed, segmenter)
         tell_notes(notes)
         _check_file(segmenter, dataset, check)
         return
@@ -105,7 +108,8 @@ def threshold_command(
                 "threshold: expected --by sets with --out FILE, and of the others --alpha, --form, "
                 "--per and --places only."
             )
-        _choose_sets(model, data, network, out, (alpha, form, per, places), limit, seed)
+        asked = (alpha, form, per, places)
+        _choose_sets(model, data, network, workers, out, asked, limit, seed)
         return
     if form or per or places:
         raise UsageError("threshold: expected --form, --per and --places with --by sets only.")
@@ -125,6 +129,7 @@ def threshold_command(
     check_place(out)
     dataset = opened(data, seed, limit)
     segmenter, notes = windowed(network.open(model, seed), dataset)
+    segmenter = workers.spread(network, model, seed, segmenter)
     with progress_bar() as progress:
         chosen = choose_threshold(
             segmenter,
@@ -148,6 +153,7 @@ def _choose_sets(
     model: str,
     data: str,
     network: Network,
+    workers: Workers,
     out: Path,
     asked: tuple[float | None, str, str, str],
     limit: int | None,
@@ -172,6 +178,7 @@ def _choose_sets(
     check_place(out)
     dataset = opened(data, seed, limit)
     segmenter, notes = windowed(network.open(model, seed), dataset)
+    segmenter = workers.spread(network, model, seed, segmenter)
     with progress_bar() as progress:
         sets = fit_sets(segmenter, dataset, **given, command=command_line(), progress=progress)
     sets.save(out)

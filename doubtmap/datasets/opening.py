@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,12 @@ from doubtmap.datasets.survey import survey
 from doubtmap.errors import DataError, UsageError
 from doubtmap.shown import ShownDataset
 
+ABOVE = {
+    "film": ("doubtmap.films.labelled", "open_film"),
+    "volumes": ("doubtmap.volumes.labelled", "open_volumes"),
+}
+"""What rooms above open, by their module and function, which take what follows the colon."""
+
 
 def open_dataset(
     text: object,
@@ -38,8 +45,10 @@ def open_dataset(
         text: `LAYOUT:PATH` or `LAYOUT:PATH:SPLIT` with a name of `LAYOUTS`; `folder:PATH[:SPLIT]`
             for a folder with a `doubtmap.toml`, or one that `save_to_disk` of Hugging Face's
             datasets wrote; `table:FILE` for a table of paths, `.csv` or `.parquet`, with the
-            columns image and label; `synthetic:N` for N drawn streets. Or a data set in
-            Python: a torch `Dataset` or `DataLoader`, a Hugging Face data set, a list of pairs.
+            columns image and label; `volumes:PATH[:SPLIT]` for labelled NIfTI volumes;
+            `film:FILM[:LABELS]` for labelled frames of a film; `synthetic:N` for N drawn
+            streets. Or a data set in Python: a torch `Dataset` or `DataLoader`, a Hugging Face
+            data set, a list of pairs.
         seed: of the drawn streets.
         classes: of a data set in Python, in the order of the numbers in its masks.
         void: numbers in such masks that count for nothing.
@@ -64,6 +73,10 @@ def open_dataset(
         return open_table(rest, classes, void)
     if name == "synthetic":
         return _synthetic(rest, text, seed)
+    if name in ABOVE:
+        module, function = ABOVE[name]
+        opened: Dataset = getattr(importlib.import_module(module), function)(rest)
+        return opened
     path, split = path_and_split(rest)
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -130,11 +143,12 @@ def path_and_split(rest: str) -> tuple[str, str | None]:
 
 def _form(name: str) -> str:
     own = {"synthetic": "synthetic:N", "table": "table:FILE.csv or table:FILE.parquet"}
+    own["film"] = "film:FILM or film:FILM:LABELS"
     return own.get(name, f"{name}:PATH or {name}:PATH:SPLIT")
 
 
 def _names() -> list[str]:
-    return sorted((*LAYOUTS, "folder", "synthetic", "table"))
+    return sorted((*LAYOUTS, *ABOVE, "folder", "synthetic", "table"))
 
 
 def _unknown_layout(name: str, text: str) -> str:

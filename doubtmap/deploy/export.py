@@ -14,14 +14,14 @@ import torch
 from doubtmap.calibration import Calibrated, Calibrator
 from doubtmap.decisions import Threshold
 from doubtmap.deploy.doubts import Doubts, check_native, described, written
-from doubtmap.deploy.formats import IMAGES, OPSET, WRITERS
+from doubtmap.deploy.formats import IMAGES, OPSET, OPSETS, WRITERS
 from doubtmap.deploy.graph import Graph
 from doubtmap.deploy.parity import SIZES, Parity, batches, compared
 from doubtmap.deploy.suited import check_sizes, network_of, placement, scored
 from doubtmap.errors import UsageError
 from doubtmap.files import write_atomically
+from doubtmap.files.resuming import sha256_of
 from doubtmap.models import NetworkSegmenter
-from doubtmap.models.backend import sha256_of
 from doubtmap.prediction import Score, Segmenter, digest_of
 from doubtmap.scoring import prepared
 from doubtmap.version import __version__
@@ -42,6 +42,7 @@ class Form:
         doubts: whether doubts are numbers or bytes.
         logits: whether the native logits are an output, too.
         native: whether they are the only one; `doubtmap.runtime` computes the rest.
+        opset: of ONNX, 12 to 20, where another runtime wants an older or newer one.
 
     Raises:
         UsageError: for what there is not.
@@ -53,12 +54,22 @@ class Form:
     doubts: Doubts = "float"
     logits: bool = False
     native: bool = False
+    opset: int = OPSET
 
     def __post_init__(self) -> None:
         if self.format not in WRITERS:
             raise UsageError(f"--format: expected one of {', '.join(WRITERS)}, got {self.format}.")
         if self.input not in ("float", "uint8"):
             raise UsageError(f"--input: expected float or uint8, got {self.input}.")
+        if self.opset not in OPSETS:
+            raise UsageError(
+                f"--opset: expected {OPSETS[0]} to {OPSETS[-1]}, got {self.opset}. Leave it out "
+                f"for {OPSET}, which ONNX Runtime 1.14, OpenVINO 2023 and TensorRT 10 read."
+            )
+        if self.format == "pt2" and self.opset != OPSET:
+            raise UsageError(
+                "--opset: expected a format made of ONNX, got pt2, which has none. Leave it out."
+            )
         if self.native and self.format not in ("onnx", "triton"):
             raise UsageError(
                 f"--native: expected --format onnx, which doubtmap.runtime reads, got "
@@ -98,7 +109,7 @@ def export(
     out = Path(out)
     network = network_of(prepared(network_of(segmenter), scores))
     if form.size is None:
-        check_sizes(network, scores)
+        check_sizes(network, scores, traced=form.format != "pt2")
     if form.native:
         check_native(scores)
     sizes = SIZES if form.size is None else (form.size,)
@@ -158,7 +169,7 @@ def _about(network: NetworkSegmenter, form: Form) -> dict[str, Any]:
     return {
         "version": __version__,
         "torch": torch.__version__,
-        **({} if form.format == "pt2" else {"opset": OPSET}),
+        **({} if form.format == "pt2" else {"opset": form.opset}),
         "input": {"name": IMAGES, "type": form.input, "range": [0, most]},
         "size": list(form.size) if form.size else None,
         "network": {name: told.get(name) for name in kept},

@@ -18,9 +18,8 @@ from doubtmap.deploy import repository, tensorrt
 from doubtmap.deploy.graph import CLASSES, Graph
 from doubtmap.deploy.operators import Pooled
 from doubtmap.deploy.parity import Run
-from doubtmap.errors import ModelError
+from doubtmap.errors import ModelError, first_line
 from doubtmap.models import openvino as openvino_models
-from doubtmap.models.backend import first_line
 from doubtmap.models.exported import ABOUT, LOGITS
 from doubtmap.models.onnx import INSTALL
 from doubtmap.runtime import load
@@ -28,6 +27,9 @@ from doubtmap.version import __version__
 
 OPSET = 18
 """Of ONNX; ONNX Runtime 1.14, OpenVINO 2023 and TensorRT 10 read it."""
+OPSETS = range(12, 21)
+"""Those that a graph can be written in: before 12 whole numbers could not be clipped, and PyTorch's
+older exporter writes up to 20."""
 IMAGES = "images"
 """Name of the input."""
 
@@ -74,7 +76,7 @@ def write_onnx(
             input_names=[IMAGES],
             output_names=names,
             dynamic_axes=_axes(names, free),
-            opset_version=OPSET,
+            opset_version=about["opset"],
             **older,
         )
     model = onnx.load(str(path))
@@ -212,7 +214,7 @@ def _written_down(what: str) -> Iterator[None]:
         raise ModelError(
             f"export: expected a network and scores that {what} can hold, but PyTorch said "
             f"{first_line(error)}. Give --size HxW, for a file of one size, try the other "
-            f"--format, or leave scores out."
+            f"--format or a newer --opset, or leave scores out."
         ) from error
     finally:
         logger.setLevel(level)

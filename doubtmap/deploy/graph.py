@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from doubtmap.calibration import Calibrator
+from doubtmap.deploy.any_size import of_any_size
 from doubtmap.deploy.doubts import as_bytes
 from doubtmap.deploy.suited import scored
 from doubtmap.models import NetworkSegmenter
@@ -57,7 +58,9 @@ class Graph(nn.Module):
 
     def scored(self, prediction: Prediction) -> dict[str, Tensor]:
         """Each score of a prediction, `(B, H, W)` float32."""
-        return scored(prediction, self._scores)
+        if torch._C._get_tracing_state() is None:
+            return scored(prediction, self._scores)
+        return scored(prediction, {name: of_any_size(x) for name, x in self._scores.items()})
 
     def said(self, prediction: Prediction) -> dict[str, Tensor]:
         """What is said of a prediction, by name, in order.

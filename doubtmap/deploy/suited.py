@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from doubtmap.deploy.any_size import of_any_size
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models import Ensemble, MonteCarloDropout, NetworkSegmenter
 from doubtmap.models.module import ModuleBackend
@@ -49,18 +50,25 @@ def network_of(segmenter: Segmenter) -> NetworkSegmenter:
     return segmenter
 
 
-def check_sizes(network: NetworkSegmenter, scores: Mapping[str, Score]) -> None:
+def check_sizes(network: NetworkSegmenter, scores: Mapping[str, Score], traced: bool) -> None:
     """Refuse what is another computation for each size, where sizes are to be free.
+
+    Args:
+        network: that is exported.
+        scores: by name.
+        traced: whether `of_any_size` stands for scores.
 
     Raises:
         UsageError: that asks for a size.
     """
-    named = [name for name, score in scores.items() if _follows_width(score)]
-    if named:
-        raise UsageError(
-            f"{named[0]}: its squares follow the images' width, so the file can take one size "
-            f"only. Give --size HxW, or leave {named[0]} out."
-        )
+    for name, score in scores.items():
+        if _follows_width(of_any_size(score) if traced else score):
+            plain = not traced and not _follows_width(of_any_size(score))
+            other = ", take --format onnx" if plain else ""
+            raise UsageError(
+                f"{name}: its squares follow the images' width, so the file can take one size "
+                f"only. Give --size HxW{other}, or leave {name} out."
+            )
     if isinstance(network.source.preprocessing.size, EdgeSize):
         raise UsageError(
             "export: this network's images are resized by a rule over both sides, so the file can "

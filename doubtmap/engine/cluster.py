@@ -20,12 +20,20 @@ from doubtmap.version import __version__
 
 CHUNK = 256
 """Images whose sums come back as one, at most."""
+SMALL = 8
+"""Images of a chunk where each comes back by itself."""
 SHARES = 4
 """Chunks for each worker, at least, so that a slow one holds nobody up."""
 
 
 def by_ray(
-    work: Work, numbers: Sequence[int], address: str, workers: int, gpus: float, done: Done
+    work: Work,
+    numbers: Sequence[int],
+    address: str,
+    workers: int,
+    gpus: float,
+    done: Done,
+    ordered: bool = False,
 ) -> Generator[tuple[list[int], bytes]]:
     """Let the workers of a cluster look at images.
 
@@ -36,6 +44,7 @@ def by_ray(
         workers: how many at most; 0: as many as there is room for.
         gpus: how many devices each has to itself; below 1: how much of one.
         done: told of each image, as its chunk comes back.
+        ordered: whether chunks are to come back in order, and to be small.
 
     Yields:
         Numbers of images and what was made of them, in any order.
@@ -45,7 +54,8 @@ def by_ray(
         DataError: where a chunk fails again and again.
     """
     ray = _connected(address)
-    size = min(CHUNK, max(1, len(numbers) // (SHARES * max(1, workers))))
+    ray.data.DataContext.get_current().execution_options.preserve_order = ordered
+    size = min(SMALL if ordered else CHUNK, max(1, len(numbers) // (SHARES * max(1, workers))))
     chunks = [[*numbers[at : at + size]] for at in range(0, len(numbers), size)]
     rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
     found = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(

@@ -200,7 +200,7 @@ class Place:
         return self.network or functools.partial(_itself, segmenter)
 
     def look(
-        self, work: Work, numbers: Sequence[int], done: Done
+        self, work: Work, numbers: Sequence[int], done: Done, ordered: bool = False
     ) -> Generator[tuple[list[int], bytes]]:
         """Let workers look at images.
 
@@ -208,6 +208,8 @@ class Place:
             work: what they do; it must bear to be pickled.
             numbers: of the images.
             done: told of each image as it is done; more than once where a worker has died.
+            ordered: whether no worker may be far ahead of the others, for who needs what comes
+                back in order, each image by itself.
 
         Yields:
             Numbers of images and what was made of them, in any order.
@@ -219,12 +221,12 @@ class Place:
         if not numbers:
             return
         if self.engine == "local":
-            yield from by_workers(work, numbers, self.workers, self.gpus, done)
+            yield from by_workers(work, numbers, self.workers, self.gpus, done, ordered)
             return
         from doubtmap.engine.cluster import by_ray
 
         address = self.engine.partition(":")[2]
-        yield from by_ray(work, numbers, address, self.workers, self.gpus, done)
+        yield from by_ray(work, numbers, address, self.workers, self.gpus, done, ordered)
 
 
 def _itself(segmenter: Segmenter) -> Segmenter:

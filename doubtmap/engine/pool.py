@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -26,6 +27,8 @@ from doubtmap.errors import DataError, DoubtmapError, UsageError
 
 WINDOW = 6
 """Images that a worker is given ahead: those that its threads read, and the one at hand."""
+FAR = 2
+"""Windows of all workers that the last image given may be after the first still waited for."""
 AGAIN = 1
 """How often an image is looked at again whose worker has died."""
 
@@ -82,16 +85,22 @@ class _Worker:
 
 
 def by_workers(
-    work: Work, numbers: Iterable[int], workers: int, gpus: float, done: Done
+    work: Work,
+    numbers: Iterable[int],
+    workers: int,
+    gpus: float,
+    done: Done,
+    ordered: bool = False,
 ) -> Iterator[tuple[list[int], bytes]]:
     """Let workers look at images.
 
     Args:
         work: what they do; it must bear to be pickled.
-        numbers: of the images.
+        numbers: of the images, rising.
         workers: how many processes.
         gpus: how many devices each has to itself; below 1: how much of one; 0: as this process.
         done: told of each image, as it is done.
+        ordered: whether no worker may be far ahead of the image that is waited for.
 
     Yields:
         Numbers of images and what was made of them, in any order.
@@ -101,7 +110,8 @@ def by_workers(
         DataError: where a worker dies, and the one after it at the same image.
     """
     images = deque(numbers)
-    pool = _Pool(sendable(work), min(workers, max(1, len(images))), gpus)
+    workers = min(workers, max(1, len(images)))
+    pool = _Pool(sendable(work), workers, gpus, FAR * workers * WINDOW if ordered else None)
     try:
         yield from pool.results(images, done)
     finally:
@@ -127,8 +137,8 @@ def sendable(work: Work) -> bytes:
 class _Pool:
     """The workers of one pass."""
 
-    def __init__(self, work: bytes, workers: int, gpus: float) -> None:
-        self._work, self._gpus = work, gpus
+    def __init__(self, work: bytes, workers: int, gpus: float, ahead: int | None) -> None:
+        self._work, self._gpus, self._ahead = work, gpus, ahead
         self._threads = max(1, torch.get_num_threads() // workers)
         self._deaths: Counter[int] = Counter()
         self._workers: list[_Worker] = []
@@ -173,13 +183,13 @@ class _Pool:
             worker.connection.close()
 
     def _start(self, number: int) -> _Worker:
-        spawn = multiprocessing.get_context("spawn")
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(
-            target=_serve, args=(theirs, self._work, number, self._threads), daemon=True
+        started = _context()
+        ours, theirs = started.Pipe()
+        own = _own_devices(number, self._gpus)
+        process = started.Process(
+            target=_serve, args=(theirs, self._work, number, self._threads, own), daemon=True
         )
-        with _devices(number, self._gpus):
-            process.start()
+        process.start()
         theirs.close()
         return _Worker(number, process, ours)
 
@@ -188,6 +198,8 @@ class _Pool:
             while (worker.waiting or pending) and len(worker.at_hand) < WINDOW:
                 if worker.waiting:
                     number = worker.waiting.popleft()
+                elif self._too_far(pending[0]):
+                    break
                 else:
                     number = pending.popleft()
                     worker.given.append(number)
@@ -196,6 +208,11 @@ class _Pool:
             if not (worker.waiting or pending or worker.told_all):
                 worker.told_all = True
                 worker.connection.send(None)
+
+    def _too_far(self, number: int) -> bool:
+        """Whether an image is to wait for others of which nothing has come back."""
+        given = [number for worker in self._workers for number in worker.given]
+        return self._ahead is not None and bool(given) and number - min(given) > self._ahead
 
     def _replace(self, worker: _Worker) -> None:
         """Start a worker in place of one that has died, and give it the same images."""
@@ -220,39 +237,41 @@ def _died(code: int | None) -> str:
     return f"a worker ended with exit code {code}"
 
 
-class _devices:
-    """While a process is started, let it see its own devices only."""
-
-    def __init__(self, worker: int, gpus: float) -> None:
-        self._seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        self._own: str | None = None
-        if gpus:
-            every = range(torch.cuda.device_count())
-            names = self._seen.split(",") if self._seen else [str(each) for each in every]
-            first = int(worker * gpus)
-            own = names[first : first + max(1, round(gpus))]
-            if not own:
-                raise UsageError(
-                    f"--gpus-per-worker: expected a device for worker {worker + 1}, but there are "
-                    f"{len(names)}. Use fewer --workers, or share devices, as with 0.5."
-                )
-            self._own = ",".join(own)
-
-    def __enter__(self) -> None:
-        if self._own is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self._own
-
-    def __exit__(self, *_: object) -> None:
-        if self._own is None:
-            return
-        if self._seen is None:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self._seen
+def _context() -> Any:
+    """How processes are started: from one that has imported what this one has, where there is."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([name for name in sys.modules if name.startswith("doubtmap.")])
+    return context
 
 
-def _serve(connection: Connection, work: bytes, number: int, threads: int) -> None:
+def _own_devices(worker: int, gpus: float) -> str | None:
+    """The devices that a worker is to see, as in CUDA_VISIBLE_DEVICES; None: those of all.
+
+    Raises:
+        UsageError: where there are too few.
+    """
+    if not gpus:
+        return None
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = seen.split(",") if seen else [str(each) for each in range(torch.cuda.device_count())]
+    first = int(worker * gpus)
+    own = names[first : first + max(1, round(gpus))]
+    if not own:
+        raise UsageError(
+            f"--gpus-per-worker: expected a device for worker {worker + 1}, but there are "
+            f"{len(names)}. Use fewer --workers, or share devices, as with 0.5."
+        )
+    return ",".join(own)
+
+
+def _serve(
+    connection: Connection, work: bytes, number: int, threads: int, devices: str | None
+) -> None:
     """What the process of a worker runs."""
+    if devices is not None:  # before CUDA is first asked for anything
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the driver ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_go_with_parent, daemon=True).start()

@@ -30,14 +30,11 @@ from doubtmap.engine.settings import (
     score_settings,
     with_bands_of,
 )
+from doubtmap.engine.spread import AHEAD, TRIMMED, looked_at
 from doubtmap.errors import DataError, UsageError, within_memory
 from doubtmap.files import writing_to
 from doubtmap.memory import give_back
 from doubtmap.prediction import Prediction, Score, Segmenter, showing
-
-AHEAD = 3
-TRIMMED = 32
-"""Images after which memory that is free goes back to the system."""
 
 
 @dataclass
@@ -219,13 +216,30 @@ class Pairs:
         return len(self.dataset) if self.indices is None else len(self.indices)
 
     def __iter__(self) -> Iterator[tuple[Prediction, Tensor]]:
-        run = Run(self.segmenter, self.dataset, {}, self.unknown, None)
         indices = range(len(self.dataset)) if self.indices is None else self.indices
-        for done, (_, sample) in enumerate(read_ahead(self.dataset, indices), 1):
-            prediction, label = run.predict(sample)
+        look = _Pair(self.dataset, self.unknown)
+        pairs = looked_at(self.segmenter, indices, self.dataset.__getitem__, look)
+        for done, (prediction, label) in enumerate(pairs, 1):
             yield prediction, label[None].to(prediction.native_logits.device, torch.int64)
             if self.progress:
                 self.progress(self.stage, done, len(self))
+
+
+@dataclass(eq=False)
+class _Pair:
+    """What a pass of pairs makes of an image: its prediction, and labels in the model's classes."""
+
+    dataset: Dataset
+    unknown: tuple[str, ...]
+    matching: Matching | None = None
+
+    def __call__(
+        self, segmenter: Segmenter, index: int, sample: Sample
+    ) -> tuple[Prediction, Tensor]:
+        run = Run(segmenter, self.dataset, {}, self.unknown, None, matching=self.matching)
+        found = run.predict(sample)
+        self.matching = run.matching
+        return found
 
 
 @dataclass(eq=False)

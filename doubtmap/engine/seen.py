@@ -35,7 +35,12 @@ def who_has_seen(
 
 
 def images_seen(part: object) -> Sequence[str]:
-    """Fingerprints of images: those that something fitted has seen, or those of a data set."""
+    """Fingerprints of images: those that something fitted has seen, or those of a data set.
+
+    Of a network behind windows or workers they are the network's own.
+    """
+    while not isinstance(part, Fitted) and hasattr(part, "segmenter"):
+        part = part.segmenter
     if isinstance(part, Fitted):
         return part.origin.images
     return fingerprints(part) if isinstance(part, Dataset) else ()

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from doubtmap.evaluation.catalogue import section
 from doubtmap.evaluation.curves import curve_charts
-from doubtmap.evaluation.report_images import confusions, image_rows, worst_images
+from doubtmap.evaluation.report_images import MEANS, case_rows, confusions, image_rows, worst_images
 from doubtmap.evaluation.report_tables import (
     claims,
     class_bars,
@@ -131,6 +131,9 @@ def _context(results: Results) -> dict[str, Any]:
         "confusions": confusions(results.curves.get("confusion"), results.class_names),
         "worst": worst_images(images, results.class_names),
         "image_table": image_rows(images),
+        "case_table": case_rows(section(figures, "by")),
+        "by": section(figures, "by"),
+        "means": MEANS,
         "maps": "maps" in figures,
         "look_first": look_first_part(results.look_first) if results.look_first else None,
         "ramp": ramp_picture(),

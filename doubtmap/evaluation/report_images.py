@@ -125,6 +125,38 @@ def image_rows(images: Sequence[Mapping[str, Any]]) -> ImageTable | None:
     return ImageTable(there, rows, len(images) - len(shown))
 
 
+MEANS = {
+    "images": "images or slices",
+    "dice": "mean Dice of the classes, 0 to 1",
+    "surface_dice": "share of both surfaces within the tolerance of each other",
+    "surface_distance": "mean distance between the surfaces, in the volumes' units",
+    "hd95": "95 % of the surfaces are nearer, in the volumes' units",
+}
+
+
+def case_rows(by: Mapping[str, Any]) -> ImageTable | None:
+    """Figures of each case, the lowest Dice first, and their means in the last row."""
+    cases = by.get("cases") or {}
+    scores = dict.fromkeys(score for case in cases.values() for score in case["scores"])
+
+    def values(case: Mapping[str, Any]) -> dict[str, float | None]:
+        found = {name: number(case["mean"].get(name)) for name in MEANS if name != "images"}
+        ranked = {f"AUROC of {s}": number(case["scores"].get(s, {}).get("auroc")) for s in scores}
+        return {"images": number(case["images"])} | found | ranked
+
+    every = {name: values(case) for name, case in cases.items()}
+    there = [
+        c
+        for c in next(iter(every.values()), {})
+        if any(row[c] is not None for row in every.values())
+    ]
+    if not there:
+        return None
+    worst = sorted(every, key=lambda name: (every[name]["dice"] is None, every[name]["dice"] or 0))
+    rows = [(name, [_cell(every[name][c]) for c in there]) for name in worst[:MOST_IMAGES]]
+    return ImageTable(there, rows, len(every) - len(rows))
+
+
 def _cell(value: float | None) -> Cell:
     if value is None:
         return Cell(MISSING, missing=True, title="not computed")

@@ -112,10 +112,13 @@ def _exporting() -> bool:
     return True if told is None else bool(told())
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _served(device: str) -> bool:
     """Whether there is more than the reference."""
     return fused.available(device)["kernels"] != "reference"
+
+
+# As torch.compiler.assume_constant_result does, which imports the compiler: as long as PyTorch.
+_served._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _place(size: Sequence[int], covered: Sequence[float]) -> tuple[Size, Covered]:

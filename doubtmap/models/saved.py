@@ -19,8 +19,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from doubtmap.datasets.fingerprints import file_marks
-from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.models.backend import first_line
+from doubtmap.errors import DataError, ModelError, UsageError, first_line
 from doubtmap.models.forms import Activation, Form, fits, form_of, given_form
 from doubtmap.prediction import Prediction, shown
 from doubtmap.shown import ShownSegmenter
@@ -70,6 +69,7 @@ class SavedPredictions(ShownSegmenter):
         self._files = _by_stem(folder, found)
         self._names = tuple(classes) if classes is not None else _names(folder)
         self._form: Form | None = None
+        self._order = ""
         self._held: dict[Path, Array] = {}
 
     @property
@@ -89,7 +89,7 @@ class SavedPredictions(ShownSegmenter):
             "form": kind,
             "asked": {"activation": self._activation},
             "features": None,
-            "notes": [said],
+            "notes": [said, *filter(None, [self._order])],
             "sha256": None,
         }
 
@@ -112,7 +112,9 @@ class SavedPredictions(ShownSegmenter):
         size = (images.shape[-2], images.shape[-1])
         path, at = self._file(images)
         array = self._array(path)
-        array = array if at is None else _cut(path, array, at, size)
+        if at is not None:
+            array, told = _cut(path, array, at, size)
+            self._order = self._order or told
         scores = _scores(path, array, size, len(self._names) or None)
         if self._form is None:
             self._form = self._told(path, scores)
@@ -189,19 +191,35 @@ def _read(path: Path) -> Array:
         raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
 
 
-def _cut(path: Path, volume: Array, at: int, size: tuple[int, int]) -> Array:
-    """`(C, H, W)` of a slice of a volume, whichever of its axes goes across slices."""
-    if volume.ndim == 4:
-        for turned in (False, True):
-            for axis in (3, 2, 1) if turned else (1, 2, 3):
-                shape = [side for each, side in enumerate(volume.shape) if each not in (0, axis)]
-                if tuple(shape[::-1] if turned else shape) == size and at < volume.shape[axis]:
-                    found: Array = np.take(volume, at, axis)
-                    return found.swapaxes(1, 2) if turned else found
-    raise DataError(
-        f"{path}: expected scores (C, slices, {size[0]}, {size[1]}) of more than {at} slices, got "
-        f"{volume.shape}. Save the whole volume as the network saw it."
-    )
+def _ways(shape: tuple[int, ...], at: int, size: tuple[int, int]) -> list[tuple[int, bool]]:
+    """Axes that may go across the slices, each with whether columns come before rows then."""
+    ways = []
+    for turned in (False, True) if len(shape) == 4 else ():
+        for axis in (3, 2, 1) if turned else (1, 2, 3):
+            sides = [side for each, side in enumerate(shape) if each not in (0, axis)]
+            if tuple(sides[::-1] if turned else sides) == size and at < shape[axis]:
+                ways.append((axis, turned))
+    return ways
+
+
+def _cut(path: Path, volume: Array, at: int, size: tuple[int, int]) -> tuple[Array, str]:
+    """`(C, H, W)` of a slice of a volume, whichever of its axes goes across slices.
+
+    Returns:
+        The slice, and what to tell where the volume's shape does not say which axis that is.
+    """
+    ways = _ways(volume.shape, at, size)
+    if not ways:
+        raise DataError(
+            f"{path}: expected scores (C, slices, {size[0]}, {size[1]}) of more than {at} slices, "
+            f"got {volume.shape}. Save the whole volume as the network saw it."
+        )
+    (axis, turned), *others = ways
+    order = {(1, False): "(C, slices, rows, columns)", (3, True): "(C, columns, rows, slices)"}
+    taken = order.get((axis, turned), f"slices along axis {axis}")
+    told = f"{path.name} could be read in several orders, and is taken for {taken}."
+    found: Array = np.take(volume, at, axis)
+    return found.swapaxes(1, 2) if turned else found, told if others else ""
 
 
 def _scores(path: Path, array: Array, size: tuple[int, int], classes: int | None) -> Tensor:

@@ -27,6 +27,7 @@ from doubtmap.engine.settings import bands_needed
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, cell, sweep, utf8, write_atomically
 from doubtmap.files.naming import outside, unique_names
+from doubtmap.images import ScoredImage, score_images
 from doubtmap.objects import (
     ObjectRule,
     Polygon,
@@ -44,7 +45,6 @@ from doubtmap.objects.simplify import check_tolerance
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.scenes import is_georeferenced
 from doubtmap.scenes.rasters import RasterScene
-from doubtmap.scoring import ScoredImage, score_images
 from doubtmap.version import __version__
 
 COLUMNS = (

@@ -28,9 +28,9 @@ from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import bands_needed
 from doubtmap.files import alone, beside, cell, sweep, utf8, write_atomically, writing_to
 from doubtmap.files.naming import outside, unique_names
+from doubtmap.images import ScoredImage
 from doubtmap.prediction import Segmenter
 from doubtmap.reports.page import framed, header, plain_table
-from doubtmap.scoring import ScoredImage
 from doubtmap.segments import MetaModel, Partition, SegmentTable
 from doubtmap.segments.cards import card_part
 from doubtmap.segments.fitting import SegmentFit

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from doubtmap.datasets.reading import Rendering, none_left
 from doubtmap.engine.run import Progress
 from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.images import ScoredImage, score_images
 from doubtmap.metrics.accumulator import Array
 from doubtmap.prediction import Segmenter
-from doubtmap.scoring import ScoredImage, probe_logits, same_network, score_images
+from doubtmap.scoring import probe_logits, same_network
 from doubtmap.segments import MetaModel, Partition, SegmentTable, expected_figures, segment_table
 
 ORDERS = ("wrong", "miou")

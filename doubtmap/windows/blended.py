@@ -52,6 +52,11 @@ class Windows:
             "windows": {"tile": self.tile, "overlap": self.overlap}
         }
 
+    @property
+    def content(self) -> object:
+        """Hashes of what the network is."""
+        return getattr(self.segmenter, "content", None)
+
     def listening(self, layers: Sequence[str]) -> Windows:
         """The same network, whose predictions also carry the outputs of inner layers."""
         return Windows(listening_to(self.segmenter, layers), self.tile, self.overlap)

@@ -163,15 +163,6 @@ def test_the_calibrator_is_inside(tmp_path, calibrator):
     assert not torch.allclose(found, raw, atol=1e-2)
 
 
-def test_doubt_follows_the_width_and_wants_a_size(tmp_path):
-    with pytest.raises(UsageError, match="--size HxW"):
-        exported(tmp_path, Tiny(), "entropy,doubt")
-    segmenter, path = exported(tmp_path, Tiny(), "entropy,doubt", size=(40, 64))
-    images = torch.rand(1, 3, 40, 64)
-    wanted = dm.scores.doubt(segmenter(images))
-    torch.testing.assert_close(said_by(path, images)["doubt"], wanted, rtol=1e-4, atol=1e-4)
-
-
 def test_the_file_knows_itself_and_is_opened_again(tmp_path):
     segmenter = load(Tiny(), classes=["a", "b", "c", "d", "e"], mean=(0.4,) * 3, std=(0.2,) * 3)
     _, path = exported(tmp_path, segmenter, "entropy", logits=True)

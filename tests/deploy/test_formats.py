@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -335,3 +337,31 @@ def test_the_command_writes_all_of_it(tmp_path):
     assert list(opened(pictures(1, 3, 32, 48))) == ["classes", "entropy", "flags"]
     found = CliRunner().invoke(app, [*words, "--native", "--out", str(tmp_path / "x.xml")])
     assert found.exit_code == 0  # the named format, not the end of the name
+
+
+def test_onnx_runtime_in_cpp_says_the_same(network, tmp_path):
+    """The example of docs/, by the library of the Python package and headers that are here."""
+    include = Path(os.environ.get("ONNXRUNTIME_INCLUDE", "/usr/include/onnxruntime"))
+    if not (include / "onnxruntime_cxx_api.h").exists():
+        pytest.skip("no headers of ONNX Runtime: name their folder in ONNXRUNTIME_INCLUDE")
+    library = next(Path(runtime.__file__).parent.glob("capi/libonnxruntime.so*"))
+    program = tmp_path / "doubts"
+    source = Path(__file__).parents[2] / "docs" / "examples" / "doubts_onnx.cpp"
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (tmp_path / name).symlink_to(library)
+    words = ["c++", "-std=c++17", f"-I{include}", source, f"-L{tmp_path}", "-lonnxruntime"]
+    subprocess.run([*words, f"-Wl,-rpath,{tmp_path}", "-o", program], check=True)
+    export(network, SCORES, tmp_path / "net.onnx")
+    image = pictures(48, 64, 3)
+    (tmp_path / "image.rgb").write_bytes(image.tobytes())
+    words = [program, tmp_path / "net.onnx", tmp_path / "image.rgb", "48", "64"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    prediction = network(torch.from_numpy(image).permute(2, 0, 1)[None])
+    counts = torch.bincount(prediction.classes.flatten(), minlength=5).tolist()
+    lines = [line.rsplit(" ", 1) for line in told.splitlines()]
+    assert {name: int(x) for name, x in lines if name.startswith("class")} == {
+        f"class {at}": count for at, count in enumerate(counts) if count
+    }
+    doubts = {name: float(x) for name, x in lines if not name.startswith("class")}
+    wanted = {name: float(score(prediction).mean()) for name, score in SCORES.items()}
+    assert doubts == pytest.approx(wanted, rel=1e-4)

@@ -17,8 +17,8 @@ from doubtmap.engine.run import Pairs, Remembered
 from doubtmap.errors import is_out_of_memory
 from doubtmap.files import check_place, sweep, write_atomically
 from doubtmap.files.writing import beside
+from doubtmap.images import write_scores
 from doubtmap.memory import give_back
-from doubtmap.scoring import write_scores
 from doubtmap.streets.synthetic import SyntheticStreets
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import doubtmap as dm
 from doubtmap.errors import UsageError
-from doubtmap.fitting import deepest
+from doubtmap.scoring import deepest
 
 
 class Pyramid(nn.Module):

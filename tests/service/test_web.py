@@ -18,7 +18,7 @@ from PIL import Image
 
 import doubtmap as dm
 from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.scoring import write_scores
+from doubtmap.images import write_scores
 from doubtmap.service.answers import Answering
 from doubtmap.service.page import page
 from doubtmap.service.web import Service, _Answer

@@ -10,10 +10,10 @@ from torch import nn
 import doubtmap as dm
 from doubtmap.evaluation.evaluate import Options, evaluate
 from doubtmap.evaluation.report import write_evaluation
+from doubtmap.images import write_scores
 from doubtmap.objects import ObjectRule
 from doubtmap.objects.writing import write_objects
 from doubtmap.scores import entropy, margin
-from doubtmap.scoring import write_scores
 from doubtmap.streets.synthetic import SyntheticStreets
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"

@@ -12,6 +12,7 @@ from doubtmap.datasets.dataset import VOID
 from doubtmap.errors import DataError, UsageError
 from doubtmap.evaluation.asking import Options
 from doubtmap.evaluation.cases import Cases
+from doubtmap.prediction import showing
 from doubtmap.volumes.labelled import open_volumes
 from doubtmap.volumes.surfaces import surface_figures
 
@@ -92,6 +93,7 @@ def network():
 
 
 def test_slices_are_those_of_the_volumes(folder):
+    assert dm.open_dataset(f"volumes:{folder}").fields == open_volumes(str(folder)).fields
     volumes = open_volumes(str(folder), range=(0, 255))
     assert len(volumes) == 9 and volumes.class_names == tuple(NAMES)
     image = np.asarray(nibabel.load(folder / "imagesTr/bert_0000.nii.gz").dataobj)
@@ -171,6 +173,17 @@ def test_saved_predictions_of_whole_volumes_belong_to_their_slices(network, fold
         evaluated(dm.load(f"saved:{saved}", classes=list(NAMES)), folder)
 
 
+def test_a_cube_is_taken_as_nnu_net_writes_it_and_a_note_says_so(tmp_path):
+    cube = np.random.default_rng(0).normal(size=(3, 6, 6, 6)).astype(np.float32)
+    np.save(tmp_path / "case.npy", cube)
+    network = dm.load(f"saved:{tmp_path}", classes=list(NAMES))
+    with showing("case_slice002"):
+        prediction = network(torch.zeros(1, 3, 6, 6))
+    np.testing.assert_allclose(prediction.native_logits[0], cube[:, 2])
+    (told,) = [note for note in network.description["notes"] if "several orders" in note]
+    assert told.endswith("is taken for (C, slices, rows, columns).")
+
+
 def test_the_command_writes_a_table(folder, run, tmp_path):
     (tmp_path / "network.py").write_text(
         "import torch\n\ndef build():\n    return torch.nn.Conv2d(3, 3, 1)\n"
@@ -184,6 +197,12 @@ def test_the_command_writes_a_table(folder, run, tmp_path):
     assert [(row["case"], row["class"]) for row in rows] == [
         (case, name) for case in ("anna", "bert") for name in ("liver", "tumour")
     ]
+    page = (tmp_path / "out/report.html").read_text()
+    table = page[page.index('<section id="cases"') :].partition("</section>")[0]
+    assert table.count('<th scope="row"') == 2 and "hd95" in table and "Means over all" in table
+    first = json.loads((tmp_path / "out/results.json").read_text())["by"]["cases"]
+    worst = min(first, key=lambda name: first[name]["mean"]["dice"])
+    assert f'<th scope="row" data-sort="{worst}"' in table.partition("</tr>\n<tr>")[0]
     code, _, error = run(*line, "--by", "town")
     assert (code, "Its images have case, slice." in " ".join(error.split())) == (2, True)
     code, _, error = run(*line, "--tolerance", "2")
