@@ -28,6 +28,7 @@ PAGES = (
     "docs/start.md",
     "docs/which_score.md",
     "docs/speed.md",
+    "docs/how_to/watch.md",
     *sorted(f"docs/papers/{path.name}" for path in (ROOT / "docs" / "papers").glob("*.md")),
 )
 """Pages that must say of every figure where it comes from."""

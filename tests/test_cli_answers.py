@@ -81,6 +81,7 @@ MISUSE = [
     (["analyse", "size", "demo", "synthetic:4"], "expected one of capacity"),
     (["calibrate", "demo", "synthetic:4", "--calibrator", "x"], "expected a raw network"),
     (["review", "demo", "x.png"], "Missing option"),
+    (["watch", "demo"], "expected new images, --reference DATA or --labelled DATA"),
     (["no-such-verb"], "No such command"),
 ]
 

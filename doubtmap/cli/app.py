@@ -41,6 +41,10 @@ VERBS = {
         USE,
         "A network behind an address: images in, classes and doubts out; with a page to look at.",
     ),
+    "watch": (
+        USE,
+        "Are new images like those that a promise was made on? Exit code 3 on alarm.",
+    ),
     "fit": (
         LEARN,
         "Fit to a network and images; then --scores SCORE:FILE, or review --segments FILE.",
