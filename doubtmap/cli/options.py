@@ -45,7 +45,7 @@ Images = Annotated[
 _KNOWN = (
     f"Known: {', '.join(STATELESS)}; of several networks or passes: {', '.join(OF_MEMBERS)}; of "
     f"networks that predict masks by queries: {', '.join(OF_QUERIES)}; fitted: doubt:FILE, "
-    f"density:FILE, mahalanobis:FILE, sum:FILE, wrong:FILE."
+    f"density:FILE, mahalanobis:FILE, sets:FILE, sum:FILE, wrong:FILE."
 )
 _SUCH = "Such as entropy,gradient(p=1,label=uniform), or all."
 Scores = Annotated[
