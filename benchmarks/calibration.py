@@ -97,7 +97,7 @@ def keep(segmenter: dm.Segmenter, dataset: Any, folder: Path, indices: list[int]
     pairs = Pairs(segmenter, dataset, indices=todo)
     for index, (prediction, label) in zip(todo, pairs):
         assert prediction.features is not None and not prediction.align_corners
-        assert prediction.covered == tuple(map(float, prediction.size))
+        assert prediction.covered in (None, tuple(map(float, prediction.size)))
         content = {
             "logits": prediction.native_logits,
             "features": prediction.features.half(),
