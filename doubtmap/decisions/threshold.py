@@ -13,7 +13,7 @@ from doubtmap.decisions.choosing import by_f1, by_fpr, by_risk, by_tpr
 from doubtmap.decisions.file import By, Of, Threshold
 from doubtmap.decisions.several import Risks, by_risks, check_levels
 from doubtmap.engine.run import Pairs, Progress, check_request
-from doubtmap.engine.seen import images_seen, notes_of_seen
+from doubtmap.engine.seen import cause, images_seen, notes_of_seen, notes_of_training
 from doubtmap.engine.settings import origin_of
 from doubtmap.engine.splitting import split_images
 from doubtmap.errors import UsageError
@@ -75,11 +75,11 @@ def choose_threshold(
         raise UsageError(f"threshold: expected one score, got {', '.join(named)}. Choose one.")
     check_request(segmenter, dataset, unknown)
     learnt = {f"the fit of {name}": images_seen(each) for name, each in named.items()}
-    seen = list(notes_of_seen(learnt, dataset))
+    seen = [*notes_of_seen(learnt, dataset), *notes_of_training(segmenter, dataset)]
     if seen and by in ("risk", "risks"):
         raise UsageError(
-            f"threshold: expected images that {score} has not learnt from, since the guarantee of "
-            f"--by {by} needs them, but {seen[0].partition(', so')[0]}. Give others."
+            f"threshold: expected images that nothing has learnt from, since the guarantee of "
+            f"--by {by} needs them, but {cause(seen[0])}. Give others."
         )
     missed, several = Missed.empty(), (Risks.empty(), Risks.empty())
     learn = set(_to_learn_from(dataset)) if keep else set()
@@ -135,7 +135,7 @@ def check_threshold(
     threshold.check_network(segmenter)
     name, score = threshold.opened()
     seen = {"the threshold": images_seen(threshold), f"the fit of {name}": images_seen(score)}
-    notes = tuple(notes_of_seen(seen, dataset))
+    notes = (*notes_of_seen(seen, dataset), *notes_of_training(segmenter, dataset))
     missed = _missed(segmenter, dataset, {name: score}, threshold.of, threshold.unknown, progress)
     return missed.at(threshold.threshold), notes
 

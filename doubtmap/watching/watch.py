@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.reading import none_left
 from doubtmap.engine.run import Pairs, Progress, Skipped, check_request
-from doubtmap.engine.seen import images_seen, notes_of_seen
+from doubtmap.engine.seen import cause, images_seen, notes_of_seen, notes_of_training
 from doubtmap.engine.settings import origin_of, with_bands_of
 from doubtmap.engine.spread import looked_at
 from doubtmap.errors import DataError, ModelError, UsageError
@@ -96,7 +97,8 @@ class Watch(Shown):
         _enough(len(reference), block)
         opened = open_promise(segmenter, promise)
         seen = {what: images_seen(part) for what, part in opened.fitted.items()}
-        notes = [_flattered(note) for note in notes_of_seen(seen, reference)]
+        found = [*notes_of_seen(seen, reference), *notes_of_training(opened.network, reference)]
+        notes = [_flattered(note) for note in found]
         looks = list(_looks(opened, reference, None, skipped, progress, "reference"))
         _enough(len(looks), block)
         if len({one.mark for one in looks}) < len(looks):
@@ -225,10 +227,11 @@ class Watch(Shown):
         if self.promise.threshold is not None:
             own["the threshold"] = self.promise.threshold
         seen = {what: images_seen(part) for what, part in own.items()}
-        for note in notes_of_seen(seen, labelled):
+        found = notes_of_seen(seen, labelled), notes_of_training(self.promise.network, labelled)
+        for note in chain(*found):
             raise UsageError(
-                f"watch: expected labelled images that the promise was not made on, but "
-                f"{note.partition(', so')[0]}. Give others."
+                f"watch: expected labelled images that neither the promise nor the network has "
+                f"learnt from, but {cause(note)}. Give others."
             )
 
 
