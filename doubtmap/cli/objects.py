@@ -148,11 +148,13 @@ def _found_in(
     segmenter: Segmenter, score: str | None, threshold: str | None, likely: ObjectProbability | None
 ) -> tuple[tuple[str, Score], float, dict[str, object]]:
     """As `score_and_threshold`; what is not given comes with the probability."""
-    if likely is None or threshold is not None:
-        scored, above, chosen = score_and_threshold(segmenter, score, threshold or "")
-        return (scored if likely is None else _same(scored, likely)), above, chosen
+    if likely is None:
+        return score_and_threshold(segmenter, score, threshold or "")
     scored = likely.opened() if score is None else _same(one(score), likely)
-    return scored, likely.rule.threshold, {"of": "the probability", "score": likely.score}
+    if threshold is None:
+        return scored, likely.rule.threshold, {"of": "the probability", "score": likely.score}
+    _, above, chosen = score_and_threshold(segmenter, score or likely.score, threshold)
+    return scored, above, chosen
 
 
 def check_threshold(threshold: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from torch import Tensor
 
@@ -96,6 +96,7 @@ def choose_threshold(
         chosen = _chosen(missed, by, level, empty)
     ((_, opened),) = named.items()
     figures = missed.at(chosen)
+    facts: dict[str, Any] = {"keep": dict(keep)} if keep else {}
     return Threshold(
         score=score,
         threshold=chosen,
@@ -107,7 +108,7 @@ def choose_threshold(
         unknown=unknown,
         empty=empty,
         notes=(*seen, *promised, *_notes(missed, chosen, by, empty)),
-        origin=origin_of(segmenter, dataset, probe_logits(segmenter), command),
+        origin=origin_of(segmenter, dataset, probe_logits(segmenter), command, None, **facts),
     )
 
 

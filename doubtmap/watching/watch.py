@@ -76,7 +76,8 @@ class Watch(Shown):
 
         Args:
             segmenter: the network.
-            promise: a file of `doubtmap threshold --by risk`, `fit wrong` or `calibrate`.
+            promise: a file of `doubtmap threshold` by `risk`, `risks` or `sets`, of `fit wrong` or
+                of `calibrate`.
             reference: images for which the promise was made, best those that a threshold was
                 chosen on; a probability must not have learnt from them. Labels are not used.
             rate: probability of ever raising a false alarm, in (0, 1).
@@ -185,9 +186,14 @@ class Watch(Shown):
             What is to be said of all images that have come.
 
         Raises:
-            UsageError: for images that the promise was made on.
+            UsageError: for images that the promise was made on, or label sets by place.
             DataError: for labels that cannot be meant, or where no image has anything to lose.
         """
+        if not self.promise.limits:
+            raise UsageError(
+                "watch: expected no labelled images with label sets by place, whose promises are "
+                "too many to be held to a few labels. Leave --labelled out."
+            )
         check_request(self.promise.segmenter, labelled, self.promise.unknown)
         self._refuse_own(labelled)
         known = {mark for mark, _ in self.state.losses}
@@ -198,9 +204,8 @@ class Watch(Shown):
         )
         losses = []
         for at, (prediction, label) in zip(fresh, pairs):
-            loss = self.promise.loss(prediction, label)
-            if loss is not None:
-                losses.append((marks[at], loss))
+            if lost := self.promise.losses(prediction, label):
+                losses.append((marks[at], lost))
         if fresh and not losses:
             raise DataError(
                 f"{labelled.name}: expected labelled images with something to lose, found none. "
@@ -223,9 +228,7 @@ class Watch(Shown):
         self.state.save(path)
 
     def _refuse_own(self, labelled: Dataset) -> None:
-        own = dict(self.promise.fitted)
-        if self.promise.threshold is not None:
-            own["the threshold"] = self.promise.threshold
+        own = self.promise.fitted | self.promise.chosen
         seen = {what: images_seen(part) for what, part in own.items()}
         found = notes_of_seen(seen, labelled), notes_of_training(self.promise.network, labelled)
         for note in chain(*found):
