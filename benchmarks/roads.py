@@ -246,14 +246,14 @@ def probability(given: Namespace) -> Iterator[Row]:
         things = labelled_objects(segmenter, data, score, rule, unknown=unknown, progress=show)
         names = [data.sample_name(index) for index in range(len(data))]
         said = cross_fitted(things, folds_of(names, FOLDS)[0], "entropy", rule)
-        yield {"name": "left-out images", "set": name} | held_to(things, said)
+        yield {"name": f"{name}: left-out images", "set": "all"} | held_to(things, said)
         found[name] = things
     pairs = [("camvid val", "camvid"), ("camvid val", "roadanomaly21")]
     for source, name in [*pairs, ("roadanomaly21 small", "roadanomaly21")]:
         own, things = found[source], found[name]
         model = ObjectProbability.fit(own.features, own.unknown, "entropy", rule)
         said = model.of_features(things.features)
-        yield {"name": f"fitted to {source}", "set": name} | held_to(things, said)
+        yield {"name": f"{name}: fitted to {source}", "set": "all"} | held_to(things, said)
 
 
 def held_to(things: LabelledObjects, said: Array) -> Row:

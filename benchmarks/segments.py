@@ -170,34 +170,28 @@ def segments(given: Namespace) -> Iterator[Row]:
 
 def reliability(given: Namespace) -> Iterator[Row]:
     """P(touches its class): on left-out images of val, and of a fit to val on test."""
-    model, name = given.shared / "models" / "camvid9", "camvid9-plain"
-    for title, unknown in (("", ()), (" with unknown", HELD_OUT)):
-        val, test = (
-            extracted(
-                given, name, model, f"camvid:{given.shared}/data/camvid:{split}", PLAIN, unknown
-            ).table
-            for split in ("val", "test")
-        )
-        folds, _ = folds_of(val.image_names, 5)
-        for kind in ("linear", "boosting"):
-            cross, plain = cross_judge(val, folds, kind), MetaModel.fit(val, kind)
-            judged = np.isfinite(val.iou) & np.isfinite(cross.probability)
-            slope, shift = platt(cross.probability[judged], val.iou[judged] > 0)
-            fitted = rescaled(plain.touches, slope, shift)
-            said = {
-                ("camvid val", "as fitted"): (val, cross.probability),
-                ("camvid val", "calibrated"): (val, cross_calibrated(cross, val, folds)),
-                ("camvid test", "as fitted"): (test, plain.probability(test)),
-                ("camvid test", "calibrated"): (
-                    test,
-                    replace(plain, touches=fitted).probability(test),
-                ),
-            }
-            for (place, way), (table, p) in said.items():
-                there = np.isfinite(table.iou) & np.isfinite(p)
-                told = event_reliability(p[there], table.iou[there] > 0, table.image[there])
-                row = {"name": f"{kind}, {way}", "set": f"{place}{title}"}
-                yield row | {k: v for k, v in told.told().items() if k != "diagram"}
+    network, data = given.shared / "models" / "camvid9", f"camvid:{given.shared}/data/camvid"
+    val, test = (
+        extracted(given, "reliability", network, f"{data}:{split}", PLAIN, ()).table
+        for split in ("val", "test")
+    )
+    folds, _ = folds_of(val.image_names, 5)
+    for kind in ("linear", "boosting"):
+        cross, plain = cross_judge(val, folds, kind), MetaModel.fit(val, kind)
+        judged = np.isfinite(val.iou) & np.isfinite(cross.probability)
+        slope, shift = platt(cross.probability[judged], val.iou[judged] > 0)
+        fitted = replace(plain, touches=rescaled(plain.touches, slope, shift))
+        said = {
+            "val, left-out images, as fitted": (val, cross.probability),
+            "val, left-out images, calibrated": (val, cross_calibrated(cross, val, folds)),
+            "test, as fitted": (test, plain.probability(test)),
+            "test, calibrated": (test, fitted.probability(test)),
+        }
+        for place, (table, p) in said.items():
+            there = np.isfinite(table.iou) & np.isfinite(p)
+            told = event_reliability(p[there], table.iou[there] > 0, table.image[there]).told()
+            del told["diagram"]
+            yield {"name": f"{kind}: {place}", "set": "camvid"} | told
 
 
 def runs(given: Namespace) -> Iterator[Row]:
