@@ -220,6 +220,7 @@ def test_the_command_writes_a_table(folder, run, tmp_path):
     ]
     page = (tmp_path / "out/report.html").read_text()
     table = page[page.index('<section id="cases"') :].partition("</section>")[0]
+    assert 'data-sort="5">5</td>' in table.replace(' title="5"', "")
     assert table.count('<th scope="row"') == 2 and "hd95" in table and "Means over all" in table
     first = json.loads((tmp_path / "out/results.json").read_text())["by"]["cases"]
     worst = min(first, key=lambda name: first[name]["mean"]["dice"])
