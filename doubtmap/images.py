@@ -257,7 +257,7 @@ class _Written:
     """
 
     path: Path
-    classes: NDArray[np.int64]
+    classes: NDArray[np.uint8] | NDArray[np.uint16]
     class_names: tuple[str, ...]
     maps: dict[str, NDArray[np.float32]]
     scales: dict[str, tuple[float, float] | None]
@@ -266,9 +266,11 @@ class _Written:
 
 def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
     prediction = scored.prediction
+    classes = prediction.classes[0].cpu().numpy()  # eight bytes each, which workers would send
+    few = prediction.native_logits.shape[1] <= 256
     return _Written(
         scored.path,
-        prediction.classes[0].cpu().numpy(),
+        classes.astype(np.uint8) if few else classes.astype(np.uint16),
         prediction.class_names,
         {score: values.cpu().numpy() for score, values in scored.maps.items()},
         {

@@ -112,7 +112,9 @@ class Volume:
             *(OSError, ValueError, EOFError, zlib.error),
             *(nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError),
         ) as error:
-            raise DataError(f"{self.path}: cannot be read as NIfTI ({error}). Replace it.") from error
+            raise DataError(
+                f"{self.path}: cannot be read as NIfTI ({error}). Replace it."
+            ) from error
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
@@ -124,7 +126,9 @@ class Volume:
         try:
             values: NDArray[np.float32] = np.asarray(self._file.dataobj, np.float32)
         except (OSError, ValueError, TypeError, EOFError, zlib.error) as error:
-            raise DataError(f"{self.path}: cannot be read as NIfTI ({error}). Replace it.") from error
+            raise DataError(
+                f"{self.path}: cannot be read as NIfTI ({error}). Replace it."
+            ) from error
         if not np.isfinite(values).all():
             raise DataError(
                 f"{self.path}: expected finite values, got NaN or infinity. Replace them, as with "
