@@ -56,10 +56,8 @@ class Parity:
         steps = [value for value in self.largest.values() if isinstance(value, int)]
         differ = [f"its numbers differ by at most {max(numbers):.1g}"] if numbers else []
         differ += [f"its bytes by at most {max(steps)} of 255"] if steps else []
-        return (
-            f"{self.images} images of {sizes} pixels: the file's classes are the library's (ties: "
-            f"{self.ties} pixels), {', '.join(differ)}."
-        )
+        same = f"the file's classes are the library's (ties: {self.ties} pixels)"
+        return f"{self.images} images of {sizes} pixels: {', '.join([same, *differ])}."
 
 
 def compared(

@@ -312,6 +312,25 @@ def test_the_command_says_how_far_the_file_is(tmp_path):
     assert out.is_file() and (tmp_path / "options.toml").exists() is False
 
 
+def test_the_file_is_named_as_its_format(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("export", "demo", "--format", "pt2", "--size", "32x48")
+    assert code == 0 and "Wrote net.pt2" in err
+    for words, said in (
+        (("--format", "openvino", "--out", "net.onnx"), "Name it net.xml"),
+        (("--out", "net.txt"), "Name it net.onnx"),
+        (("--size", "4"), "--size: expected HxW such as 512x1024, got 4."),
+    ):
+        code, _, err = run("export", "demo", *words)
+        assert code == 2 and said in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pt2", "parity.json"]
+
+
+def test_classes_alone_can_be_written(tmp_path):
+    said = export(load(nn.Conv2d(3, 4, 1), **NONE), {}, tmp_path / "net.onnx").sentence()
+    assert said.endswith("the file's classes are the library's (ties: 0 pixels).")
+
+
 def test_an_exported_file_is_not_exported_again(tmp_path):
     _, path = exported(tmp_path, Tiny(), "entropy", logits=True)
     with pytest.raises(UsageError, match="exported already"):

@@ -20,7 +20,7 @@ from doubtmap.deploy import repository, tensorrt
 from doubtmap.deploy.export import Form, export
 from doubtmap.deploy.graph import Graph
 from doubtmap.deploy.parity import Parity, _take
-from doubtmap.errors import ModelError, UsageError
+from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Origin
 from doubtmap.models import load
 from doubtmap.scores import divergence, energy, entropy, margin, max_softmax
@@ -116,12 +116,25 @@ def test_cameras_give_the_colours_last(tmp_path, network):
     for bad, said in (
         (frame[..., :2], r"expected images \(B, 3, H, W\)"),
         (frame.astype(np.int64), "expected uint8 images or float"),
+        (frame.tolist(), "expected uint8 images or float"),
+        (frame.astype(np.float32), r"float images in \[0, 1\], got values from 0 to 255"),
+        (np.full((1, 3, 40, 52), np.nan), "got values from nan to nan"),
     ):
         with pytest.raises(UsageError, match=said):
             opened(bad)
     with pytest.raises(UsageError, match="--doubts uint8"):
         opened.scale("entropy")
     assert opened.class_names == () and opened.about["version"] == dm.__version__
+
+
+def test_a_file_of_one_size_says_which_it_takes(tmp_path, network):
+    export(network, SCORES, tmp_path / "net.onnx", Form(size=(32, 48)))
+    opened = doubtmap.runtime.load(tmp_path / "net.onnx")
+    with pytest.raises(UsageError, match=r"images of 32x48 pixels.*got 41x70"):
+        opened(pictures(1, 3, 41, 70))
+    opened.about["size"] = None
+    with pytest.raises(DataError, match=r"1 of 41x70, of which onnxruntime said \S.*Give others"):
+        opened(pictures(1, 3, 41, 70))
 
 
 def test_images_that_are_resized_have_native_logits_too(tmp_path):
@@ -140,6 +153,9 @@ def test_images_that_are_resized_have_native_logits_too(tmp_path):
         (SCORES, {"native": True, "format": "pt2"}, "which doubtmap.runtime reads, got pt2"),
         (SCORES, {"doubts": "int4"}, "--doubts: expected float or uint8, got int4"),
         (SCORES, {"input": "half"}, "--input: expected float or uint8"),
+        (SCORES, {"format": "pt2"}, r"ends in \.pt2, as those of --format pt2 do, got net\.onnx"),
+        ({"flags": entropy}, {}, "names of their own, got flags"),
+        ({"images": entropy}, {}, "names of their own, got images"),
     ],
 )
 def test_what_cannot_be_says_what_to_do(tmp_path, network, scores, form, said):
@@ -197,11 +213,11 @@ def test_the_runtime_knows_no_pytorch_and_is_small(tmp_path, network):
 
 
 def test_a_folder_of_triton_says_what_the_file_takes(tmp_path, network):
-    out, form = tmp_path / "models" / "net", Form("triton", "uint8", doubts="uint8")
+    out, form = tmp_path / "models" / "net.v2", Form("triton", "uint8", doubts="uint8")
     export(network, SCORES, out, form, threshold=threshold_of(network))
     assert sorted(path.name for path in out.iterdir()) == ["1", "config.pbtxt", "parity.json"]
     made = repository.read((out / "config.pbtxt").read_text())
-    assert made["name"] == "net" and made["backend"] == "onnxruntime"
+    assert made["name"] == "net.v2" and made["backend"] == "onnxruntime"
     (given,) = made["input"]
     assert given == {"name": "images", "data_type": "TYPE_UINT8", "dims": [3, -1, -1]}
     session = runtime.InferenceSession(str(out / "1" / "model.onnx"))
