@@ -228,6 +228,17 @@ def test_a_tie_is_no_difference():
     assert found.ties == 2
 
 
+def test_numbers_that_are_equal_are_told_as_numbers():
+    logits = torch.randn(1, 3, 2, 2)
+    prediction = dm.Prediction(logits, size=(2, 2))
+    said = {"entropy": torch.rand(1, 2, 2), "bytes": torch.zeros(1, 2, 2, dtype=torch.uint8)}
+    found = parity.Parity()
+    parity._take(found, said, said, prediction, None)
+    assert found.sentence().endswith(
+        "its numbers differ by at most 0, its bytes differ by at most 0 of 255."
+    )
+
+
 def test_many_classes_are_int32():
     assert type_of(256) == torch.uint8 and type_of(257) == torch.int32
 
