@@ -39,7 +39,7 @@ class Wanted:
     Args:
         form: `json`, a PNG of one score (`doubt`) or of the `classes`, or all as `tensors`.
         score: whose PNG, and whose share above the threshold.
-        threshold: from which on that score counts as doubt; None for none.
+        threshold: above which that score counts as doubt; None for none.
         coding: of the classes in JSON: run lengths, a PNG in base64, or none.
         maps: of the scores in JSON: a PNG in base64, or none.
     """

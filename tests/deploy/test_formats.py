@@ -348,7 +348,10 @@ def test_the_command_writes_all_of_it(tmp_path):
     limit = ["--threshold", str(tmp_path / "entropy.json"), "--native", "--out", str(out)]
     found = CliRunner().invoke(app, [*words, *limit])
     assert found.exit_code == 0, found.output
-    assert "its bytes by at most" in found.output and f"parity.json in {out}" not in found.output
+    assert (
+        "its bytes differ by at most" in found.output
+        and f"parity.json in {out}" not in found.output
+    )
     opened = doubtmap.runtime.load(out / "1" / "model.onnx")
     assert list(opened(pictures(1, 3, 32, 48))) == ["classes", "entropy", "flags"]
     found = CliRunner().invoke(app, [*words, "--native", "--out", str(tmp_path / "x.xml")])
@@ -378,6 +381,10 @@ def test_onnx_runtime_in_cpp_says_the_same(network, tmp_path):
     assert {name: int(x) for name, x in lines if name.startswith("class")} == {
         f"class {at}": count for at, count in enumerate(counts) if count
     }
+    export(network, SCORES, tmp_path / "bytes.onnx", Form(doubts="uint8"))
+    other = [program, tmp_path / "bytes.onnx", *words[2:]]
+    refused = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1 and refused.stderr.startswith("entropy: expected floats")
     doubts = {name: float(x) for name, x in lines if not name.startswith("class")}
     wanted = {name: float(score(prediction).mean()) for name, score in SCORES.items()}
     assert doubts == pytest.approx(wanted, rel=1e-4)
