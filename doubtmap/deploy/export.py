@@ -18,12 +18,12 @@ from doubtmap.deploy.formats import ENDS, IMAGES, OPSET, OPSETS, WRITERS
 from doubtmap.deploy.graph import CLASSES, FLAGS, LOGITS, Graph
 from doubtmap.deploy.parity import SIZES, Parity, batches, compared
 from doubtmap.deploy.suited import check_sizes, network_of, placement, scored
-from doubtmap.errors import UsageError
+from doubtmap.errors import ModelError, UsageError
 from doubtmap.files import write_atomically
 from doubtmap.models import NetworkSegmenter
 from doubtmap.models.backend import sha256_of
 from doubtmap.prediction import Score, Segmenter, digest_of
-from doubtmap.scoring import prepared
+from doubtmap.scoring import prepared, probe_logits, same_network
 from doubtmap.version import __version__
 
 Format = Literal["onnx", "pt2", "openvino", "triton"]
@@ -116,7 +116,7 @@ def export(
         check_native(scores)
     sizes = SIZES if form.size is None else (form.size,)
     if calibrator is not None:
-        Calibrated(network, calibrator)  # which refuses one of other classes
+        _check_calibrator(network, calibrator)
     graph = Graph(network, scores, calibrator, form.logits, form.native).eval()
     if threshold is not None:
         whole = network if calibrator is None else Calibrated(network, calibrator)
@@ -174,6 +174,21 @@ def _check_names(scores: Mapping[str, Score]) -> None:
                 f"export: expected scores with names of their own, got {name}, which is another "
                 f"tensor of the file. Call it something else."
             )
+
+
+def _check_calibrator(network: NetworkSegmenter, calibrator: Calibrator) -> None:
+    """Refuse one of another network.
+
+    Raises:
+        UsageError: where its classes are others.
+        ModelError: where its network said something else of a probe image.
+    """
+    Calibrated(network, calibrator)
+    if calibrator.origin.fingerprint and not same_network(probe_logits(network), calibrator):
+        raise ModelError(
+            "calibrator: expected the network that it was fitted for, with the same --input-size, "
+            "but this one's logits differ. Fit it anew for this network with doubtmap calibrate."
+        )
 
 
 def _place(out: Path, form: Form, end: str) -> Path:

@@ -170,6 +170,10 @@ def test_thresholds_and_calibrators_of_others_are_refused(tmp_path, network):
     other = threshold_of(load(Divided(), **NONE))
     with pytest.raises(ModelError, match="expected the network that it was chosen for"):
         export(network, SCORES, tmp_path / "n.onnx", threshold=other)
+    mark = Origin(fingerprint=other.origin.fingerprint)
+    with pytest.raises(ModelError, match="expected the network that it was fitted for"):
+        fitted = Temperature(temperature=2.0, origin=mark)
+        export(network, SCORES, tmp_path / "n.onnx", calibrator=fitted)
     seven = Temperature(temperature=2.0, channels=7)
     with pytest.raises((UsageError, ModelError), match="7"):
         export(network, SCORES, tmp_path / "n.onnx", calibrator=seven)
