@@ -14,6 +14,7 @@ Each message is one sentence or two: what was expected, what came, and what to d
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -89,3 +90,43 @@ def within_memory(size: Sequence[int], name: str = "") -> Iterator[None]:
             f"smaller copy with input_size=({height // 2}, {width // 2}), or cut the image into "
             "tiles first."
         ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of somebody else's error, short enough for a sentence of ours.
+
+    Of weights that do not fit, what does not.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    if text.startswith("Error(s) in loading state_dict"):
+        text = _unfitting(text, lines[1:])
+    return (text if len(text) <= 200 else text[:197] + "...").rstrip(".")
+
+
+def _unfitting(what: str, lines: list[str]) -> str:
+    """What of `load_state_dict` does not fit, and what is to be done."""
+    names = {
+        kind: re.findall(r'"([^"]+)"', line)
+        for line in lines
+        for kind in ("Missing", "Unexpected")
+        if line.startswith(kind)
+    }
+    others = names.get("Unexpected", [])
+    if others and all(name.startswith("module.") for name in others):
+        return (
+            f"the weights' names start with module., as {others[0]}: load "
+            f"{{name.removeprefix('module.'): x for name, x in weights.items()}}"
+        )
+    if inner := [name for name in others if name in ("state_dict", "model", "model_state_dict")]:
+        return f"the weights lie under {inner[0]!r}: load weights[{inner[0]!r}]"
+    sizes = re.search(r"size mismatch for (\S+):.*?\[(.*?)\].*?\[(.*?)\]", " ".join(lines))
+    if sizes:
+        return f"{sizes[1]} has the shape ({sizes[2]}), the network's is ({sizes[3]})"
+    missing = names.get("Missing", [])
+    told = [
+        f"{len(n)} {kind}, as {n[0]}"
+        for kind, n in (("missing", missing), ("unknown", others))
+        if n
+    ]
+    return f"weights of another network: {', '.join(told) or what}"

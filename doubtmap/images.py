@@ -2,6 +2,8 @@
 
 OUT/classes/NAME.png    predicted classes, a palette picture
 OUT/SCORE/NAME.png      a doubt map for each score
+OUT/sets_bits/NAME.npy  of label sets: which classes, see `doubtmap.reports.sets`
+OUT/sets_size/NAME.png  of label sets: how many, with a legend
 OUT/overlay/NAME.jpg    the first score laid over the image; written last
 OUT/images.csv          a row for each image: its doubt, and the share of each class
 OUT/score.json          how all this was made
@@ -10,6 +12,7 @@ OUT/score.json          how all this was made
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,6 +48,8 @@ from doubtmap.prediction import (
 from doubtmap.reports.maps import MapFormat, image_table, read_figures, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
 from doubtmap.reports.scales import Waiting, natural_scale
+from doubtmap.reports.sets import KINDS, write_sets, write_sizes
+from doubtmap.scores.sets import sets_among
 from doubtmap.scoring import is_probability, prepared, score_maps
 from doubtmap.version import __version__
 
@@ -180,9 +185,11 @@ def write_scores(
     paths = outside(paths, out)
     names = unique_names(paths)
     folders = score_folders(scores)
-    every = {path: files_of(out, names[path], folders, format) for path in paths}
+    further = {name: [f"{folders[name]}_{kind}" for kind in KINDS] for name in sets_among(scores)}
+    every = {path: files_of(out, names[path], folders, format, further) for path in paths}
     with writing_to(out):
-        for folder in ("", "classes", "overlay", *folders.values()):
+        own = (*folders.values(), *itertools.chain(*further.values()))
+        for folder in ("", "classes", "overlay", *own):
             (out / folder).mkdir(parents=True, exist_ok=True)
             sweep(out / folder)
     seen = survey([(path, None) for path in paths], Rendering(range, every=bands_needed(segmenter)))
@@ -231,6 +238,7 @@ def write_scores(
         "model": segmenter.description,
         "class_names": list(segmenter.class_names),
         "folders": folders,
+        "sets": further,
         "scales": scales,
         "range": seen.rendering.range,
         "notes": list(seen.notes),
@@ -259,6 +267,7 @@ class _Written:
     maps: dict[str, NDArray[np.float32]]
     scales: dict[str, tuple[float, float] | None]
     image: NDArray[np.uint8]
+    sets: list[NDArray[np.bool_]]
 
 
 def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
@@ -275,11 +284,13 @@ def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
             for name, score in scores.items()
         },
         in_colour(scored.image),
+        [sets.contains(prediction)[0].cpu().numpy() for sets in sets_among(scores).values()],
     )
 
 
 def _write(what: _Written, files: list[Path], format: str, waiting: Waiting) -> None:
-    classes, *maps, overlay = files
+    classes, *rest, overlay = files
+    maps, further = rest[: len(what.maps)], rest[len(what.maps) :]
     write_classes(classes, what.classes, what.class_names, _figures_of(what))
     for path, (score, values) in zip(maps, what.maps.items()):
         if format == "png" and what.scales[score] is None:
@@ -287,6 +298,9 @@ def _write(what: _Written, files: list[Path], format: str, waiting: Waiting) -> 
             waiting.keep(path, values)
         else:
             write_map(path, values, format, score, scale=what.scales[score])  # type: ignore[arg-type]
+    for contains, bits, size in zip(what.sets, further[::2], further[1::2]):
+        write_sets(bits, contains)
+        write_sizes(size, contains.sum(0), len(contains))
     first, doubt = next(iter(what.maps.items()))
     if (limits := what.scales[first]) is None:
         overlay.unlink(missing_ok=True)

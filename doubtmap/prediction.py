@@ -423,8 +423,11 @@ class FittedScore(Fitted, Protocol):
 
 
 def digest_of(score: Score) -> str:
-    """By which another fit of a score is told apart; empty where it learnt from no data."""
-    return score.digest if isinstance(score, FittedScore) else ""
+    """By which another fit of a score, or another code of a user's own, is told apart.
+
+    Empty for those of doubtmap that learnt from no data.
+    """
+    return score.digest if isinstance(score, FittedScore) else str(getattr(score, "code", ""))
 
 
 def as_prediction(logits: Prediction | Tensor) -> Prediction:

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from doubtmap.calibration import METHODS
-from doubtmap.calibration.calibrate import CANDIDATES
 from doubtmap.cli.app import VERBS
 from doubtmap.scores import OF_MEMBERS, STATELESS
 from doubtmap.scores.parsing import FITTED
@@ -82,6 +81,7 @@ MISUSE = [
     (["analyse", "size", "demo", "synthetic:4"], "expected one of capacity"),
     (["calibrate", "demo", "synthetic:4", "--calibrator", "x"], "expected a raw network"),
     (["review", "demo", "x.png"], "Missing option"),
+    (["watch", "demo"], "expected new images, --reference DATA or --labelled DATA"),
     (["no-such-verb"], "No such command"),
 ]
 
@@ -131,7 +131,7 @@ def said(run, monkeypatch):
     ("verb", "known"),
     [
         ("calibrate", METHODS),
-        ("calibrate", [",".join(CANDIDATES)]),
+        ("calibrate", ["all that keep labels, but for meta"]),
         ("evaluate", [*STATELESS, *OF_MEMBERS, *FITTED]),
         ("analyse", ANALYSES),
         ("train", [*DIVERGENCES, *TARGETS, *KINDS, *OPTIMIZERS, *PRECISIONS, *SCHEDULES]),

@@ -53,7 +53,7 @@ READERS = (
     "how_to/find_unknown.md",
 )
 """Pages whose lines run here; others need real images, train for hours, or repeat these."""
-ELSEWHERE = ("calibrate", "export", "fit", "review", "serve", "table", "view")
+ELSEWHERE = ("calibrate", "export", "fit", "review", "serve", "table", "view", "watch")
 """Commands of README that other tests run: they take seconds, or do not end."""
 
 

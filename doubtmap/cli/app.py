@@ -24,6 +24,10 @@ VERBS = {
         USE,
         "Rank images by the mistakes expected in them, and show the segments to distrust.",
     ),
+    "labels": (
+        USE,
+        "Labels that are likely wrong: where the network is sure of another class.",
+    ),
     "objects": (
         USE,
         "Unknown objects as things: COCO and GeoJSON files, a table, and pictures.",
@@ -40,6 +44,10 @@ VERBS = {
     "serve": (
         USE,
         "A network behind an address: images in, classes and doubts out; with a page to look at.",
+    ),
+    "watch": (
+        USE,
+        "Are new images like those that a promise was made on? Exit code 3 on alarm.",
     ),
     "fit": (
         LEARN,

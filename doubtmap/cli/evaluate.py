@@ -68,6 +68,10 @@ def evaluate_command(
             "field of the images' paths, such as town: each part has those of the others.",
         ),
     ] = None,
+    metrics: Annotated[
+        str,
+        option(FIGURES, "Your own: python:FILE.py:CLASS, or the names that packages give theirs."),
+    ] = "",
     threshold: Annotated[
         list[Path] | None,
         option(
@@ -111,6 +115,7 @@ def evaluate_command(
     from doubtmap.evaluation.repeats import evaluate_passes
     from doubtmap.evaluation.report import write_evaluation
     from doubtmap.evaluation.table import print_figures
+    from doubtmap.evaluation.yours import metrics_text
     from doubtmap.progress import progress_bar
     from doubtmap.segments import MetaModel
 
@@ -147,6 +152,7 @@ def evaluate_command(
         thresholds=[load_threshold(file) for file in threshold or ()],
         segments=MetaModel.load(segments) if segments else None,
         cases=Cases(by, tolerance) if by else None,
+        metrics=metrics,
         notes=[*notes, *of_windows, *of_pasting],
         command=command_line(),
         maps=out if maps else None,
@@ -173,6 +179,8 @@ def evaluate_command(
     tell_notes(results.figures["notes"])
     if by and not json and not csv:
         tell(cases_text(results.figures["by"]))
+    if "metrics" in results.figures and not json and not csv:
+        tell(metrics_text(results.figures["metrics"]))
     print_figures(results.figures, style="json" if json else "csv" if csv else "table")
 
 

@@ -45,7 +45,7 @@ Images = Annotated[
 _KNOWN = (
     f"Known: {', '.join(STATELESS)}; of several networks or passes: {', '.join(OF_MEMBERS)}; of "
     f"networks that predict masks by queries: {', '.join(OF_QUERIES)}; fitted: doubt:FILE, "
-    f"density:FILE, mahalanobis:FILE, sum:FILE, wrong:FILE."
+    f"density:FILE, mahalanobis:FILE, sets:FILE, sum:FILE, wrong:FILE."
 )
 _SUCH = "Such as entropy,gradient(p=1,label=uniform), or all."
 Scores = Annotated[
@@ -69,6 +69,8 @@ Seed = Annotated[int, option(RUNNING, "Of everything random.", min=0)]
 Device = Annotated[str | None, option(RUNNING, "Such as cpu or cuda:0.")]
 Resume = Annotated[bool, option(RUNNING, "Go on where a run in --out stopped.", "--resume")]
 SkipBad = Annotated[bool, option(RUNNING, "Count unreadable images and go on.", "--skip-bad")]
+
+TO = "Files of tools: some of label-studio, cvat, fiftyone, coco; with commas."
 
 
 def read_numbers(flag: str, text: str) -> tuple[float, ...]:

@@ -20,8 +20,8 @@ from doubtmap.deploy.parity import SIZES, Parity, batches, compared
 from doubtmap.deploy.suited import check_sizes, network_of, placement, scored
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.files import write_atomically
+from doubtmap.files.resuming import sha256_of
 from doubtmap.models import NetworkSegmenter
-from doubtmap.models.backend import sha256_of
 from doubtmap.prediction import Score, Segmenter, digest_of
 from doubtmap.scoring import prepared, probe_logits, same_network
 from doubtmap.version import __version__

@@ -18,9 +18,8 @@ from doubtmap.deploy import repository, tensorrt
 from doubtmap.deploy.graph import CLASSES, Graph
 from doubtmap.deploy.operators import Pooled
 from doubtmap.deploy.parity import Run
-from doubtmap.errors import ModelError
+from doubtmap.errors import ModelError, first_line
 from doubtmap.models import openvino as openvino_models
-from doubtmap.models.backend import first_line
 from doubtmap.models.exported import ABOUT, LOGITS
 from doubtmap.models.onnx import INSTALL
 from doubtmap.runtime import load

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from doubtmap.deploy.graph import CLASSES, FLAGS, Graph
-from doubtmap.errors import ModelError
-from doubtmap.models.backend import first_line
+from doubtmap.errors import ModelError, first_line
 from doubtmap.prediction import Prediction
 from doubtmap.streets.synthetic import SyntheticStreets
 

@@ -17,7 +17,7 @@ from doubtmap.datasets.dataset import Dataset, with_bands
 from doubtmap.datasets.fingerprints import beneath, file_marks, labels_meant
 from doubtmap.datasets.pasting import Part
 from doubtmap.files import Origin
-from doubtmap.models.folders import code_of
+from doubtmap.files.python import code_of
 from doubtmap.prediction import Score, Segmenter, digest_of
 from doubtmap.version import __version__
 

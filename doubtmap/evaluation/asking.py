@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from doubtmap.datasets import open_dataset
 from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
@@ -14,11 +17,13 @@ from doubtmap.engine.places import HERE, Place
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
 from doubtmap.engine.seen import who_has_seen
 from doubtmap.engine.settings import with_bands_of
+from doubtmap.errors import UsageError
 from doubtmap.evaluation.cases import Cases
 from doubtmap.evaluation.components import DEFAULT_SIZES
 from doubtmap.evaluation.open_set import check_open_set
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.tally import VERSION, Tally
+from doubtmap.evaluation.yours import Metrics, Yours, named_metrics
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores.parsing import parse_asked
 from doubtmap.scoring import is_probability, prepared
@@ -41,6 +46,8 @@ class Options:
             shown first, and how well it foresaw the images.
         notes: what to write into the results, before all other notes.
         cases: groups of images whose figures are given one by one.
+        metrics: the user's own, see `doubtmap.evaluation.yours`: by name, or objects, or text; what
+            they give is in the results' `metrics`.
         command: what to write into the results as their origin.
         maps: folder in which to keep classes, labels and doubt maps, for `doubtmap view`.
         save: called with the results before the journal is removed, to write them.
@@ -54,10 +61,32 @@ class Options:
     segments: MetaModel | None = None
     notes: Iterable[str] = ()
     cases: Cases | None = None
+    metrics: Metrics = ()
     command: str = ""
     maps: Path | None = None
     save: Callable[[Results], None] | None = None
     place: Place = HERE
+
+    @cached_property
+    def yours(self) -> Yours | None:
+        """The user's metrics; None where there are none."""
+        found = named_metrics(self.metrics)
+        return Yours(found) if found else None
+
+    @property
+    def beside(self) -> list[Taker]:
+        """Who takes images beside our own sums."""
+        return [each for each in (self.cases, self.yours) if each is not None]
+
+
+class Taker(Protocol):
+    """Whoever takes images beside our own sums."""
+
+    def take(
+        self, index: int, prediction: Prediction, label: Tensor, maps: Mapping[str, Tensor]
+    ) -> None:
+        """Take an image."""
+        ...
 
 
 PLAIN = Options()
@@ -127,6 +156,11 @@ def asked_of(
         UsageError, DataError, ModelError: for what cannot work.
     """
     unknown = (unknown,) if isinstance(unknown, str) else tuple(unknown)
+    if options.yours is not None and (options.place.part or options.place.elsewhere):
+        raise UsageError(
+            "metrics: expected one process, which gives them all images, got parts or workers. "
+            "Leave one of them out."
+        )
     if isinstance(segmenter, Segmenter):
         dataset = open_dataset(dataset, seed=seed, classes=segmenter.class_names)
     check_request(segmenter, dataset, unknown)

@@ -26,6 +26,7 @@ from doubtmap.errors import UsageError
 from doubtmap.files import cell, write_atomically
 from doubtmap.metrics import Ranking
 from doubtmap.names import plain_name
+from doubtmap.prediction import Prediction
 from doubtmap.scoring import score_maps
 from doubtmap.volumes.surfaces import SURFACE, surface_figures
 
@@ -147,12 +148,14 @@ class Cases:
     def _whole(self) -> bool:
         return self.field == "case"
 
-    def take(self, index: int, label: Tensor, classes: Tensor, maps: Mapping[str, Tensor]) -> None:
+    def take(
+        self, index: int, prediction: Prediction, label: Tensor, maps: Mapping[str, Tensor]
+    ) -> None:
         """Add an image as it was evaluated."""
         name = self._of.get(index)
         if name is None:
             return
-        self._groups[name].take(index, label, classes, maps)
+        self._groups[name].take(index, label, prediction.classes[0], maps)
         if not self._groups[name].left:
             self._close(name)
 

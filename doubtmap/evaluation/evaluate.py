@@ -118,6 +118,9 @@ def evaluate(
             results.figures["notes"].append(sentence(opened))
         if options.cases is not None:
             results.figures["by"] = options.cases.finish(run)
+        if options.yours is not None:
+            images = [int(row["index"]) for row in tally.images]
+            results.figures["metrics"] = options.yours.finish(run, images)
         if options.segments is not None:
             results = _reviewed(run, results, options.segments)
         run.seconds["total"] = time.perf_counter() - start

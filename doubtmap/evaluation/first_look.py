@@ -28,8 +28,7 @@ from doubtmap.engine.pool import Done, Looker
 from doubtmap.engine.run import Run, Skipped, read_ahead
 from doubtmap.engine.shelf import ENOUGH, MOST, Shelf, Shelves
 from doubtmap.errors import DataError, within_memory
-from doubtmap.evaluation.asking import Asked, Options
-from doubtmap.evaluation.cases import Cases
+from doubtmap.evaluation.asking import Asked, Options, Taker
 from doubtmap.evaluation.components import Elsewhere, observe_components
 from doubtmap.evaluation.keeping import Keeping
 from doubtmap.evaluation.tally import (
@@ -81,7 +80,7 @@ def tally_pixels(
         kept = Shelf() if shelf is None else Shelf(ENOUGH, shelf / "0")
         with ExitStack() as failing:
             failing.callback(kept.close)
-            more = asked.options.cases, Keeping.of(asked.options.maps, run)
+            more = asked.options.beside, Keeping.of(asked.options.maps, run)
             look(run, tally, todo, journal, kept, _told(run, tally), *more)
             failing.pop_all()
     if run.skipped and run.skipped.reasons:
@@ -261,7 +260,7 @@ def look(
     journal: Journal | None,
     shelf: Shelf | None,
     done: Done,
-    cases: Cases | None = None,
+    others: Sequence[Taker] = (),
     keeping: Keeping | None = None,
 ) -> None:
     """Look at images, one after the other, and take them into the sums."""
@@ -270,7 +269,7 @@ def look(
         ThreadPoolExecutor(1, thread_name_prefix="doubtmap-sums") as beside,
     ):
         summing: Future[None] | None = None
-        rest = journal, shelf, done, cases, keeping
+        rest = journal, shelf, done, others, keeping
         for index, sample in read_ahead(run.dataset, numbers, run.skipped):
             told = run.attempt(sample)
             if told is None:
@@ -310,7 +309,7 @@ def _sum(
     journal: Journal | None,
     shelf: Shelf | None,
     done: Done,
-    cases: Cases | None,
+    others: Sequence[Taker],
     keeping: Keeping | None,
 ) -> None:
     """Take an image into the sums, and keep what later passes look at."""
@@ -324,8 +323,8 @@ def _sum(
         if shelf is not None:
             shelf.put(look.index, label, prediction.classes[0], maps)
         tally.take(seen, each)
-        if cases is not None:
-            cases.take(look.index, label, prediction.classes[0], maps)
+        for taker in others:
+            taker.take(look.index, prediction, label, maps)
         if journal and journal.full:
             journal.save(join_states(tally=tally.state()))
     done(look.index)

@@ -74,6 +74,8 @@ def evaluate_passes(
         return evaluate(
             segmenter, passes[0], scores, out=out, resume=resume, options=options, **more
         )
+    if options.yours is not None:
+        raise UsageError("metrics: expected one pass, got several. Leave one of them out.")
     scores = scores if isinstance(scores, str | Mapping) else list(scores)
     kept = Path(out) / ".passes" if out else None
     if kept is not None:

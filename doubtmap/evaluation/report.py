@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from doubtmap.evaluation.catalogue import section
+from doubtmap.evaluation.catalogue import reading, section
 from doubtmap.evaluation.curves import curve_charts
 from doubtmap.evaluation.report_images import MEANS, case_rows, confusions, image_rows, worst_images
 from doubtmap.evaluation.report_tables import (
@@ -34,7 +34,7 @@ from doubtmap.evaluation.results import (
     write_curves,
     write_results,
 )
-from doubtmap.evaluation.summary import reading
+from doubtmap.evaluation.yours import metric_rows
 from doubtmap.files import alone, write_atomically
 from doubtmap.reports.charts import reliability_chart
 from doubtmap.reports.colours import labels_present, robust_limits
@@ -134,6 +134,7 @@ def _context(results: Results) -> dict[str, Any]:
         "case_table": case_rows(section(figures, "by")),
         "by": section(figures, "by"),
         "means": MEANS,
+        "metrics": metric_rows(section(figures, "metrics")),
         "maps": "maps" in figures,
         "look_first": look_first_part(results.look_first) if results.look_first else None,
         "ramp": ramp_picture(),

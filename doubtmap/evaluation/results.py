@@ -98,7 +98,7 @@ class Results(Shown):
 
     def _repr_html_(self) -> str:
         """The headline figures, and how they read."""
-        said = later("doubtmap.evaluation.summary", "reading")(self.figures)
+        said = later("doubtmap.evaluation.catalogue", "reading")(self.figures)
         return f"<p>{html.escape(said)}</p>{self.table('html')}"
 
     def table(self, style: str = "markdown", figures: Sequence[str] = ()) -> str:

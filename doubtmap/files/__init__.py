@@ -1,6 +1,6 @@
 """Files: they appear whole or not at all, and are checked when they are read."""
 
-from doubtmap.files.fitted import Content, FileKind, Origin, encoded, read, write
+from doubtmap.files.fitted import Content, FileKind, Origin, encoded, kind_of, read, write
 from doubtmap.files.locking import alone, held
 from doubtmap.files.tables import Entry, Part
 from doubtmap.files.writing import (
@@ -25,6 +25,7 @@ __all__ = [
     "check_place",
     "encoded",
     "held",
+    "kind_of",
     "read",
     "sweep",
     "utf8",

@@ -177,6 +177,22 @@ def read(path: str | Path, kind: FileKind, build: Callable[[Content], T]) -> T:
         ) from error
 
 
+def kind_of(path: str | Path) -> str:
+    """What a file says it holds, such as `threshold`; empty for one that `write` did not write.
+
+    Raises:
+        DataError: for a file that is not there.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: expected a file, found none there. Check the path.")
+    for look in (_plain, _tensors):
+        try:
+            return look(Path(path))[0]
+        except _TROUBLE:
+            continue
+    return ""
+
+
 _TROUBLE = (
     *(OSError, SafetensorError, LookupError, TypeError, ValueError, ArithmeticError),
     *(AttributeError, RuntimeError, UsageError),

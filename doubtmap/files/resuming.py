@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -97,3 +98,17 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, settings: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(settings, sort_keys=True, indent=1).encode())
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_of_files(paths: Iterable[Path]) -> str:
+    """A short hash of the names and the bytes of files, in order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        digest.update(f"{path.name} {sha256_of(path)} ".encode(errors="surrogateescape"))
+    return digest.hexdigest()

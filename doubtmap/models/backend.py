@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from doubtmap.errors import ModelError, is_out_of_memory
+from doubtmap.errors import ModelError, first_line, is_out_of_memory
 from doubtmap.kernels import recording
 from doubtmap.models.preprocessing import Preprocessing, mirrored, padded_to
 from doubtmap.prediction import PIXEL, Window
@@ -103,46 +102,6 @@ class Backend(Protocol):
         ...
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of somebody else's error, short enough for a sentence of ours.
-
-    Of weights that do not fit, what does not.
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    if text.startswith("Error(s) in loading state_dict"):
-        text = _unfitting(text, lines[1:])
-    return (text if len(text) <= 200 else text[:197] + "...").rstrip(".")
-
-
-def _unfitting(what: str, lines: list[str]) -> str:
-    """What of `load_state_dict` does not fit, and what is to be done."""
-    names = {
-        kind: re.findall(r'"([^"]+)"', line)
-        for line in lines
-        for kind in ("Missing", "Unexpected")
-        if line.startswith(kind)
-    }
-    others = names.get("Unexpected", [])
-    if others and all(name.startswith("module.") for name in others):
-        return (
-            f"the weights' names start with module., as {others[0]}: load "
-            f"{{name.removeprefix('module.'): x for name, x in weights.items()}}"
-        )
-    if inner := [name for name in others if name in ("state_dict", "model", "model_state_dict")]:
-        return f"the weights lie under {inner[0]!r}: load weights[{inner[0]!r}]"
-    sizes = re.search(r"size mismatch for (\S+):.*?\[(.*?)\].*?\[(.*?)\]", " ".join(lines))
-    if sizes:
-        return f"{sizes[1]} has the shape ({sizes[2]}), the network's is ({sizes[3]})"
-    missing = names.get("Missing", [])
-    told = [
-        f"{len(n)} {kind}, as {n[0]}"
-        for kind, n in (("missing", missing), ("unknown", others))
-        if n
-    ]
-    return f"weights of another network: {', '.join(told) or what}"
-
-
 @dataclass(frozen=True, eq=False)
 class Source:
     """What the openers (module, folder, ONNX ...) return.
@@ -169,20 +128,6 @@ class Source:
     sha256: str | None = None
     names_given: bool = False
     code: str | None = None
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_of_files(paths: Iterable[Path]) -> str:
-    """A short hash of the names and the bytes of files, in order."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in paths:
-        digest.update(f"{path.name} {sha256_of(path)} ".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 def weights_of(backend: Backend) -> str | None:

@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from doubtmap.errors import ModelError
+from doubtmap.errors import ModelError, first_line
 from doubtmap.files import Content, FileKind, Origin, Part, encoded, read
+from doubtmap.files.resuming import sha256_of
 from doubtmap.files.tables import TABLE, TEXT, whole
-from doubtmap.models.backend import Backend, Source, first_line, sha256_of
+from doubtmap.models.backend import Backend, Source
 from doubtmap.models.module import ModuleBackend
 
 HEAD = "distilled"

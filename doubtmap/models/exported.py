@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from doubtmap.errors import ModelError
+from doubtmap.errors import ModelError, first_line
 from doubtmap.files.archives import check_archive
-from doubtmap.models.backend import LastLayer, Source, Tap, first_line, fixed_notes, sha256_of
+from doubtmap.files.resuming import sha256_of
+from doubtmap.models.backend import LastLayer, Source, Tap, fixed_notes
 from doubtmap.models.foreign import beside
 from doubtmap.models.huggingface import INSTALL
 from doubtmap.models.module import explained, window_of

@@ -5,26 +5,21 @@ Networks from a Python file, `python:FILE.py:FUNCTION`: a function that returns 
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import json
-import re
-import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from safetensors.torch import load
 from torch import nn
 
-from doubtmap.errors import ModelError, UsageError
-from doubtmap.models.backend import Source, first_line, hash_of_files, sha256_of
+from doubtmap.errors import ModelError, UsageError, first_line
+from doubtmap.files.python import Named, code_of
+from doubtmap.files.resuming import hash_of_files, sha256_of
+from doubtmap.models.backend import Source
 from doubtmap.models.demo import build_demo_network
-from doubtmap.models.module import ModuleBackend, prints_to_stderr
+from doubtmap.models.module import ModuleBackend
 from doubtmap.models.preprocessing import Preprocessing
 
 
@@ -45,89 +40,15 @@ def open_python(reference: str, device: torch.device | str | None = None) -> Sou
         UsageError: where file or function is missing, or something else comes back.
         ModelError: where the file or the function raises.
     """
-    called, _, given = reference.partition("(")
-    file, _, name = called.rpartition(":")
-    arguments = _arguments(reference, given)
-    start = f"python:{reference}"
-    if not file or not name:
-        raise UsageError(f"{start}: expected python:FILE.py:FUNCTION. Add the function's name.")
-    path = Path(file)
-    if not path.is_file():
-        raise UsageError(f"{start}: expected a file {file}, found none. Check the path.")
-    with _neighbours_importable(path), prints_to_stderr():
-        module = _imported(path, start)
-        function: Callable[..., object] | None = getattr(module, name, None)
-        if not callable(function):
-            known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-            raise UsageError(
-                f"{start}: expected a function {name} in {file}, found "
-                f"{', '.join(known) or 'no function'}. Check the name."
-            )
-        network = _called(function, start, arguments)
+    named = Named(reference, "a network")
+    network = named.called()
     if not isinstance(network, nn.Module):
         raise UsageError(
-            f"{start}: expected the function to return a torch.nn.Module, got "
+            f"{named}: expected the function to return a torch.nn.Module, got "
             f"{type(network).__name__}. Return the network."
         )
-    found = Source(ModuleBackend(network, device), start, "python", code=code_of(path))
-    return _beside(found, path)
-
-
-def code_of(path: Path) -> str:
-    """A hash of a Python file and of what it imports of the files beside it, directly or not."""
-    start = path.resolve()
-    seen, todo = {start}, [start]
-    while todo:
-        new = {file for file in _imports(todo.pop(), start.parent) if file not in seen}
-        seen |= new
-        todo += new
-    return hash_of_files(sorted(seen))
-
-
-def _imports(path: Path, folder: Path) -> Iterator[Path]:
-    """The files below a folder that a Python file names in its imports."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
-        return  # whoever runs it hears of it
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            named = [(folder, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            start = path.parents[node.level - 1] if node.level else folder
-            inner = [f"{node.module}.{alias.name}" for alias in node.names if node.module]
-            named = [(start, name) for name in (node.module, *inner) if name]
-            named += [(start, alias.name) for alias in node.names if not node.module]
-        else:
-            continue
-        for start, name in named:
-            parts = name.split(".")
-            for depth in range(1, len(parts) + 1):
-                place = start.joinpath(*parts[:depth])
-                files = (place.with_suffix(".py"), place / "__init__.py")
-                yield from (file for file in files if file.is_file())
-
-
-def _arguments(reference: str, text: str) -> dict[str, object]:
-    """Keyword arguments out of `weights=FILE,classes=3)`."""
-    found: dict[str, object] = {}
-    for part in filter(None, text.removesuffix(")").split(",")):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not key.isidentifier() or not text.endswith(")"):
-            raise UsageError(
-                f"python:{reference}: expected arguments as in FUNCTION(weights=FILE), got "
-                f"{part!r}."
-            )
-        found[key] = _value(value)
-    return found
-
-
-def _value(text: str) -> object:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if re.fullmatch(r"-?\d+", text):
-        return int(text)
-    return float(text) if re.fullmatch(r"-?\d*\.\d+(e-?\d+)?", text) else text
+    found = Source(ModuleBackend(network, device), str(named), "python", code=named.code)
+    return _beside(found, named.file)
 
 
 def _beside(source: Source, path: Path) -> Source:
@@ -161,46 +82,6 @@ def _beside(source: Source, path: Path) -> Source:
         origin=SETTINGS if "mean" in values else source.preprocessing.origin,
     )
     return replace(source, preprocessing=how, class_names=names)
-
-
-def _imported(path: Path, start: str) -> ModuleType:
-    name = f"doubtmap_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{start}: expected a Python file, got {path}. Give it the suffix .py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up by name
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ModelError(_raised(start, "the file", error)) from error
-    return module
-
-
-def _called(function: Callable[..., object], start: str, given: Mapping[str, object]) -> object:
-    try:
-        return function(**given)
-    except Exception as error:
-        raise ModelError(_raised(start, "the function", error)) from error
-
-
-def _raised(start: str, what: str, error: Exception) -> str:
-    return (
-        f"{start}: expected a network, but {what} raised {type(error).__name__}: "
-        f"{first_line(error)}. Run it by itself to see where."
-    )
-
-
-@contextmanager
-def _neighbours_importable(path: Path) -> Iterator[None]:
-    """Let the file import what lies next to it, as it could when run by itself."""
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 DESCRIPTION = "doubtmap.json"
@@ -339,6 +220,20 @@ def start_marks(model: str) -> dict[str, str]:
         kinds = ("*.json", "*.safetensors", "*.bin")
         marks["folder"] = hash_of_files(sorted(file for kind in kinds for file in place.glob(kind)))
     return marks
+
+
+def images_trained_on(model: str) -> list[str]:
+    """Fingerprints of the labelled images that a network was trained on, where its folder says.
+
+    Args:
+        model: a folder, or `python:FILE.py:FUNCTION@FOLDER`.
+    """
+    path = Path(model.rpartition("@")[2]) / "training" / "settings.json"
+    try:
+        content = json.loads(path.read_text())["data"]["content"]
+        return [mark.partition(" ")[0] for mark in content.values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []  # trained elsewhere
 
 
 def photographs_learnt(model: str) -> list[str]:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from doubtmap.errors import ModelError, UsageError
-from doubtmap.models.backend import Source, first_line, hash_of_files, sha256_of
+from doubtmap.errors import ModelError, UsageError, first_line
+from doubtmap.files.resuming import hash_of_files, sha256_of
+from doubtmap.models.backend import Source
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.preprocessing import Preprocessing
 

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from doubtmap.errors import ModelError
+from doubtmap.errors import ModelError, first_line
+from doubtmap.files.resuming import hash_of_files, sha256_of
 from doubtmap.files.tables import FLAG, Entry, optional, whole, within
-from doubtmap.models.backend import Source, first_line, hash_of_files, sha256_of
+from doubtmap.models.backend import Source
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.preprocessing import (
     IMAGENET_MEAN,

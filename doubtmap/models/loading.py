@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from doubtmap.errors import ModelError, UsageError
-from doubtmap.models.backend import Source, first_line, sha256_of
+from doubtmap.errors import ModelError, UsageError, first_line
+from doubtmap.files.resuming import sha256_of
+from doubtmap.models.backend import Source
 from doubtmap.models.distilled import head_layers, with_head
 from doubtmap.models.ensemble import Ensemble
 from doubtmap.models.exported import exported_source, open_exported

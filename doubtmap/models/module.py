@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from doubtmap.errors import DoubtmapError, ModelError, UsageError
-from doubtmap.models.backend import Backend, LastLayer, Source, Tap, first_line
+from doubtmap.errors import DoubtmapError, ModelError, UsageError, first_line
+from doubtmap.models.backend import Backend, LastLayer, Source, Tap
 from doubtmap.prediction import Prediction, Window
 
 

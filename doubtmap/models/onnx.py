@@ -12,16 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from doubtmap.errors import ModelError, UsageError
-from doubtmap.models.backend import (
-    LastLayer,
-    Source,
-    Tap,
-    first_line,
-    fixed_notes,
-    hash_of_files,
-    sha256_of,
-)
+from doubtmap.errors import ModelError, UsageError, first_line
+from doubtmap.files.resuming import hash_of_files, sha256_of
+from doubtmap.models.backend import LastLayer, Source, Tap, fixed_notes
 from doubtmap.models.exported import of_doubtmap
 from doubtmap.models.foreign import SEMANTIC, beside, names_of
 from doubtmap.models.module import window_of

@@ -19,8 +19,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from doubtmap.datasets.fingerprints import file_marks
-from doubtmap.errors import DataError, ModelError, UsageError
-from doubtmap.models.backend import first_line
+from doubtmap.errors import DataError, ModelError, UsageError, first_line
 from doubtmap.models.forms import Activation, Form, fits, form_of, given_form
 from doubtmap.prediction import Prediction, shown
 from doubtmap.shown import ShownSegmenter

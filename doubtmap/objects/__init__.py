@@ -1,6 +1,6 @@
 """Unknown objects as things: found in a doubt map, outlined, and written for other tools."""
 
-from doubtmap.objects.find import ObjectRule, UnknownObject, find_objects
+from doubtmap.objects.find import ObjectRule, UnknownObject, find_objects, to_supervision
 from doubtmap.objects.georeference import Georeference, read_georeference
 from doubtmap.objects.polygons import Polygon, outlines
 from doubtmap.objects.simplify import simplified
@@ -14,4 +14,5 @@ __all__ = [
     "outlines",
     "read_georeference",
     "simplified",
+    "to_supervision",
 ]

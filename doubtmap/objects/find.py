@@ -14,6 +14,7 @@ import difflib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -267,3 +268,45 @@ def _boxes(
 
 def _lies_on(thing: UnknownObject, classes: Array, rule: ObjectRule) -> bool:
     return not rule.on or share_around(thing, classes, rule.on) >= rule.on_share
+
+
+def to_supervision(
+    things: Sequence[UnknownObject], size: tuple[int, int], class_names: Sequence[str] = ()
+) -> Any:
+    """Objects as `supervision.Detections`, for its trackers, zones, annotators and sinks.
+
+    Args:
+        things: of one image.
+        size: its height and width.
+        class_names: of the network, for the data `predicted`.
+
+    Returns:
+        `xyxy` (N, 4) float32, right and bottom edges outside; `mask` (N, H, W) bool; `confidence`,
+        the mean score, which has the score's range; `class_id` 0, for unknown; and in `data`
+        `class_name`, `score_max` and `predicted`, what the network takes them for.
+
+    Raises:
+        UsageError: without the library.
+    """
+    try:
+        import supervision
+    except ImportError as error:
+        raise UsageError(
+            "to_supervision: expected supervision, which is not installed. Install it with: pip "
+            "install supervision"
+        ) from error
+    boxes = np.array([thing.box for thing in things], np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    names = [class_names[t.predicted] if class_names else str(t.predicted) for t in things]
+    masks = [thing.on_image(size) for thing in things]
+    return supervision.Detections(
+        xyxy=boxes,
+        mask=np.stack(masks) if masks else np.zeros((0, *size), bool),
+        confidence=np.array([thing.score_mean for thing in things], np.float32),
+        class_id=np.zeros(len(things), int),
+        data={
+            "class_name": np.array(["unknown"] * len(things)),
+            "score_max": np.array([thing.score_max for thing in things], np.float32),
+            "predicted": np.array(names),
+        },
+    )

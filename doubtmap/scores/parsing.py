@@ -15,24 +15,32 @@ import torch
 
 from doubtmap import scores
 from doubtmap.errors import UsageError
+from doubtmap.files.python import START
 from doubtmap.prediction import Prediction, Queries, Score
 from doubtmap.scores.default import Doubt
 from doubtmap.scores.density import Density
 from doubtmap.scores.mahalanobis import Mahalanobis
 from doubtmap.scores.members import said_by_head
 from doubtmap.scores.rejection import suited
+from doubtmap.scores.sets import LabelSets
 from doubtmap.scores.sums import Sum
 from doubtmap.scores.wrong import Wrong
+from doubtmap.scores.yours import Yours, of_packages, opened
 
 _NAME = re.compile(r"(?P<name>\w+)\s*(?:\((?P<arguments>[^()]*)\))?(?::(?P<file>.+))?")
 
 
+OURS = (*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS, *scores.OF_QUERIES)
 ALL = "all"
 """Among names of scores: every one without fitting."""
-FITTED: dict[str, type[Density] | type[Doubt] | type[Mahalanobis] | type[Sum] | type[Wrong]] = {
+FITTED: dict[
+    str,
+    type[Density] | type[Doubt] | type[LabelSets] | type[Mahalanobis] | type[Sum] | type[Wrong],
+] = {
     "doubt": Doubt,
     "density": Density,
     "mahalanobis": Mahalanobis,
+    "sets": LabelSets,
     "sum": Sum,
     "wrong": Wrong,
 }
@@ -46,7 +54,8 @@ def parse_scores(
 
     Args:
         wanted: `"entropy,gradient(p=1,label=uniform)"`, a list of such names and of functions
-            `Prediction -> (B, H, W)`, or a mapping from names to functions.
+            `Prediction -> (B, H, W)`, or a mapping from names to functions. A name may be
+            `python:FILE.py:NAME`, or one of an installed package.
 
     Returns:
         Scores by name; the name is what results call them.
@@ -151,6 +160,9 @@ def _name_each(items: Iterable[str | Score]) -> dict[str, Score]:
 
 def _parse_one(text: str) -> tuple[str, str | None, Score]:
     """Name without file, file, and score."""
+    if text.startswith(START):
+        yours = Yours(text)
+        return yours.name, None, yours
     name, given, file = split_call(text)
     plain = f"{name}({given})" if given else name
     if name in FITTED and (file is not None or name not in scores.STATELESS):
@@ -167,7 +179,8 @@ def _parse_one(text: str) -> tuple[str, str | None, Score]:
         return plain, file, kind.load(file, **options)
     if file is not None:
         raise UsageError(f"scores: {name} takes no file, got {text!r}. Leave it out.")
-    function: Score = getattr(scores, name)
+    ours = name in OURS
+    function: Callable[..., Any] = getattr(scores, name) if ours else opened(of_packages()[name])
     known = list(inspect.signature(function).parameters.values())[1:]
     arguments = _arguments(name, {option.name: option.default for option in known}, given)
     score = functools.partial(function, **arguments) if arguments else function
@@ -197,13 +210,15 @@ def parse_fit(text: str) -> tuple[str, dict[str, Any]]:
             "fit: expected density, whose file mahalanobis:FILE reads too, got mahalanobis. Fit "
             "density instead."
         )
+    if name == "sets":
+        raise UsageError(f"fit: label sets are made by another command: {LabelSets.made_by}.")
     if name not in FITTED or file is not None:
         raise UsageError(
             f"fit: expected doubt, density, sum, wrong or segments, which learn from data, got "
             f"{text!r}."
         )
     kind = FITTED[name]
-    assert not issubclass(kind, Mahalanobis)
+    assert not issubclass(kind, LabelSets | Mahalanobis)
     return name, _arguments(name, kind.FIT_OPTIONS | kind.READ_OPTIONS, given)
 
 
@@ -223,17 +238,20 @@ def relocated(text: str, folder: Path | None) -> str:
 
 
 def split_call(text: str) -> tuple[str, str, str | None]:
-    """Name, arguments without spaces, and file of `NAME(key=value,...):FILE`."""
+    """Name, arguments without spaces, and file of `NAME(key=value,...):FILE`.
+
+    What begins with `python:` is a name as a whole.
+    """
+    if text.startswith(START):
+        return text, "", None
     match = _NAME.fullmatch(text)
     if match is None:
         raise UsageError(f"scores: expected NAME or NAME(key=value,...), got {text!r}.")
     known = dict.fromkeys(
         (
-            *scores.STATELESS,
-            *scores.OF_MEMBERS,
-            *scores.OF_STUDENTS,
-            *scores.OF_QUERIES,
+            *OURS,
             *FITTED,
+            *of_packages(),
         )
     )
     if match["name"] not in known:

@@ -21,10 +21,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from doubtmap.errors import ModelError, UsageError
+from doubtmap.errors import ModelError, UsageError, first_line
 from doubtmap.files import writing_to
 from doubtmap.models import load
-from doubtmap.models.backend import first_line
 from doubtmap.models.demo import DEMO_CLASSES, DEMO_MEAN, DEMO_STD, build_demo_network, demo_network
 from doubtmap.models.folders import (
     DESCRIPTION,

@@ -16,8 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from doubtmap.errors import ModelError
-from doubtmap.models.backend import first_line
+from doubtmap.errors import ModelError, first_line
 from doubtmap.training.settings import Settings, rate_factor
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -20,9 +20,9 @@ from torch import Tensor
 from doubtmap.datasets import Dataset, Sample
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import write_atomically
+from doubtmap.files.python import code_of
 from doubtmap.models import load
 from doubtmap.models.ensemble import Ensemble
-from doubtmap.models.folders import code_of
 from doubtmap.names import plain_name
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scores import member_spread, mutual_information

@@ -12,9 +12,10 @@ from doubtmap.datasets.fingerprints import sample_marks
 from doubtmap.datasets.pasting import Part
 from doubtmap.engine.settings import data_settings, model_settings, score_settings
 from doubtmap.files.naming import score_folders
+from doubtmap.files.python import code_of
 from doubtmap.files.resuming import differing, hold_samples, hold_to
 from doubtmap.images import write_scores
-from doubtmap.models.folders import code_of, start_marks
+from doubtmap.models.folders import start_marks
 
 TOML = """images = "images/{frame}.png"
 labels = "labels/{frame}.png"

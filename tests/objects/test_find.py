@@ -1,5 +1,7 @@
 """Objects against one loop per component, by hand, and what is refused."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from doubtmap.errors import DataError, UsageError
 from doubtmap.metrics import Components
-from doubtmap.objects import ObjectRule, find_objects
+from doubtmap.objects import ObjectRule, find_objects, to_supervision
 from doubtmap.objects.find import RING, share_around, without_holes
 
 FLAT = np.zeros((20, 30), np.int64)
@@ -196,3 +198,25 @@ def test_maps_that_cannot_be_are_refused():
         find_objects(doubt, classes - 2 - classes.min(), ObjectRule(0.0))
     with pytest.raises(DataError, match="float"):
         find_objects(doubt, classes.astype(float), ObjectRule(0.0))
+
+
+def test_supervision_takes_them():
+    supervision = pytest.importorskip("supervision", reason="supervision is not installed")
+    doubt, classes = np.zeros((12, 20)), np.full((12, 20), 1)
+    doubt[2:5, 3:9], doubt[7:11, 12:15], classes[7:11, 12:15] = 0.7, 0.9, 2
+    things = find_objects(doubt, classes, ObjectRule(0.5, smallest=1))
+    found = to_supervision(things, (12, 20), ["road", "sky", "car"])
+    assert isinstance(found, supervision.Detections) and len(found) == 2
+    np.testing.assert_array_equal(found.xyxy, [[12, 7, 15, 11], [3, 2, 9, 5]])
+    np.testing.assert_array_equal(found.area, [12, 18])
+    np.testing.assert_allclose(found.confidence, [0.9, 0.7])
+    assert found["predicted"].tolist() == ["car", "sky"]
+    boxes = supervision.mask_to_xyxy(found.mask)
+    np.testing.assert_array_equal(np.add(boxes, (0, 0, 1, 1)), found.xyxy)  # theirs are pixels
+    assert len(to_supervision([], (12, 20))) == 0
+
+
+def test_without_supervision_it_says_how_to_have_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(UsageError, match="pip install supervision"):
+        to_supervision([], (2, 2))

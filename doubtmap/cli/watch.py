@@ -1,0 +1,126 @@
+"""`doubtmap watch`: are new images still like those that a promise was made on?"""
+
+from __future__ import annotations
+
+import json as json_text
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from doubtmap.cli.commands import DATA, OUTPUT, SCORES, as_command, command_line, option
+from doubtmap.cli.options import (
+    Limit,
+    Model,
+    Network,
+    Out,
+    Seed,
+    SkipBad,
+    Workers,
+    collected,
+    opened,
+    seeded,
+    windowed,
+)
+from doubtmap.cli.telling import tell_notes
+from doubtmap.errors import UsageError
+
+ALARM = 3
+"""The exit code of an alarm."""
+WATCH = "Watch"
+
+
+def watch(
+    model: Model,
+    network: Network,
+    workers: Workers,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="New images, folders or patterns.", metavar="IMAGES..."),
+    ] = None,
+    promise: Annotated[
+        Path | None,
+        option(
+            SCORES,
+            "What is watched: a threshold by risk, a calibrator, or a fitted wrong.",
+            metavar="FILE",
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        option(
+            DATA,
+            "Images that the promise was made for, as DATA or a folder; needed once.",
+            metavar="DATA",
+        ),
+    ] = None,
+    labelled: Annotated[
+        str | None,
+        option(DATA, "A few labelled images, to bound the risk itself.", metavar="DATA"),
+    ] = None,
+    false_alarms: Annotated[
+        float | None, option(WATCH, "Probability of ever raising a false one. Default: .05.")
+    ] = None,
+    block: Annotated[
+        int | None,
+        option(WATCH, "Consecutive images that count as one, as of films. Default: 1.", min=1),
+    ] = None,
+    json: Annotated[bool, option(OUTPUT, "Print what is said as JSON, on a line.", "--json")] = (
+        False
+    ),
+    out: Out = Path("watch"),
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    seed: Seed = 0,
+) -> None:
+    """Are new images like those that a promise was made on? Exit code 3 on alarm."""
+    if not (images or reference or labelled):
+        raise UsageError(
+            "watch: expected new images, --reference DATA or --labelled DATA, got none. Add one."
+        )
+    from doubtmap.datasets.opening import Photographs
+    from doubtmap.progress import progress_bar
+    from doubtmap.watching import write_watch
+    from doubtmap.watching.page import summary
+
+    seeded(seed)
+    usual = None if reference is None else opened(reference, seed, unlabelled=True)
+    truth = None if labelled is None else opened(labelled, seed)
+    paths = collected(images, limit) if images else []
+    new = Photographs("new images", tuple(paths)) if paths else None
+    segmenter, notes = network.open(model, seed), list[str]()
+    for each in (usual, new, truth):
+        if each is not None:
+            segmenter, said = windowed(segmenter, each)
+            notes += said
+    segmenter = workers.spread(network, model, seed, segmenter)
+    with progress_bar() as progress:
+        verdict, more = write_watch(
+            segmenter,
+            new,
+            out,
+            promise=promise,
+            reference=usual,
+            labelled=truth,
+            rate=false_alarms,
+            block=block,
+            seed=seed,
+            skip_bad=skip_bad,
+            command=command_line(),
+            progress=progress,
+        )
+    tell_notes([*notes, *more])
+    if json:
+        typer.echo(json_text.dumps(verdict.figures))
+    else:
+        typer.echo(f"{out}: {summary(verdict)}")
+    if verdict.alarm:
+        raise typer.Exit(ALARM)
+
+
+EXAMPLE = """
+doubtmap threshold demo synthetic:40 --score entropy --of wrong --by risk --out t.json
+doubtmap watch demo --promise t.json --reference synthetic:40 --out watch
+doubtmap watch demo photographs/ --out watch --json
+"""
+command = as_command("watch", watch, EXAMPLE)

@@ -1,0 +1,306 @@
+"""A watch over images that come without labels: are they still like those of the promise?
+
+```python
+from doubtmap.watching import Watch
+
+watch = Watch.begin(segmenter, "threshold.json", reference)
+verdict = watch.update(images)  # a data set, with or without labels
+if verdict.alarm: ...
+watch.save("state.json")
+watch = Watch.resume("state.json", segmenter)
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from doubtmap.datasets import fingerprints
+from doubtmap.datasets.dataset import Dataset
+from doubtmap.datasets.reading import none_left
+from doubtmap.engine.run import Pairs, Progress, Skipped, check_request
+from doubtmap.engine.seen import images_seen, notes_of_seen
+from doubtmap.engine.settings import origin_of, with_bands_of
+from doubtmap.engine.spread import looked_at
+from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.files import Origin
+from doubtmap.prediction import Segmenter
+from doubtmap.scoring import probe_logits, same_network
+from doubtmap.shown import Shown
+from doubtmap.watching.judging import Verdict, judged
+from doubtmap.watching.looking import Glance, Look
+from doubtmap.watching.promise import Promise, open_promise
+from doubtmap.watching.state import State
+
+FEWEST = 20
+"""Blocks of images that a reference must have: half of them say what is usual."""
+
+
+@dataclass
+class Watch(Shown):
+    """A promise, a reference of images it was made for, and all images that came since.
+
+    Args:
+        promise: see `open_promise`.
+        state: what has been seen.
+        notes: sentences for the user.
+        again: images of the last update that had been seen before, and were left out.
+    """
+
+    promise: Promise
+    state: State
+    notes: list[str] = field(default_factory=list)
+    again: int = 0
+
+    def _facts(self) -> Mapping[str, object]:
+        return self.state._facts()
+
+    @classmethod
+    def begin(
+        cls,
+        segmenter: Segmenter,
+        promise: str | Path,
+        reference: Dataset,
+        *,
+        rate: float = 0.05,
+        block: int = 1,
+        seed: int = 0,
+        skipped: Skipped | None = None,
+        command: str = "",
+        progress: Progress | None = None,
+    ) -> Watch:
+        """Look at the reference.
+
+        Args:
+            segmenter: the network.
+            promise: a file of `doubtmap threshold --by risk`, `fit wrong` or `calibrate`.
+            reference: images for which the promise was made, best those that a threshold was
+                chosen on; a probability must not have learnt from them. Labels are not used.
+            rate: probability of ever raising a false alarm, in (0, 1).
+            block: so many consecutive images count as one, for images that come as a film does.
+            seed: of ties, permutations and intervals.
+            skipped: takes the images that cannot be used; without it the first ends the run.
+            command: what to write into the state as its origin.
+            progress: told after each image.
+
+        Raises:
+            UsageError, DataError, ModelError: each with one sentence that says what to do.
+        """
+        if not 0 < rate < 1:
+            raise UsageError(f"rate: expected a rate of false alarms between 0 and 1, got {rate}.")
+        if block < 1:
+            raise UsageError(f"block: expected 1 image or more, got {block}.")
+        check_request(segmenter, reference, ())
+        _enough(len(reference), block)
+        opened = open_promise(segmenter, promise)
+        seen = {what: images_seen(part) for what, part in opened.fitted.items()}
+        notes = [_flattered(note) for note in notes_of_seen(seen, reference)]
+        looks = list(_looks(opened, reference, None, skipped, progress, "reference"))
+        _enough(len(looks), block)
+        if len({one.mark for one in looks}) < len(looks):
+            notes.append("The reference holds an image twice, which makes it look less varied.")
+        probe = probe_logits(opened.segmenter)
+        origin = origin_of(opened.segmenter, reference, probe, command, indices=())
+        origin = replace(origin, images=tuple(one.mark for one in looks))
+        state = State.begun(opened, looks, origin, rate=rate, block=block, seed=seed)
+        return cls(opened, state, notes)
+
+    @classmethod
+    def resume(
+        cls, path: str | Path, segmenter: Segmenter, promise: str | Path | None = None
+    ) -> Watch:
+        """Go on from a state.
+
+        Args:
+            path: a file that `save` wrote.
+            segmenter: the network that it is of.
+            promise: its file, where it is not at its old place.
+
+        Raises:
+            DataError: where the state, or the promise, cannot be read.
+            UsageError: for another promise.
+            ModelError: for another network.
+        """
+        state = State.load(path)
+        opened = open_promise(segmenter, promise or state.promise)
+        if opened.digest != state.digest:
+            raise UsageError(
+                f"{path}: expected the promise that it watches, {state.promise} as it was, got "
+                f"another. Give that file, or begin anew in another --out."
+            )
+        if not same_network(probe_logits(opened.segmenter), _Of(state)):
+            raise ModelError(
+                f"{path}: expected the network that it watches, with the same --input-size, but "
+                f"this one's logits differ. Give that one, or begin anew in another --out."
+            )
+        return cls(opened, state)
+
+    def update(
+        self,
+        images: Dataset,
+        *,
+        skipped: Skipped | None = None,
+        progress: Progress | None = None,
+    ) -> Verdict:
+        """Look at new images, in their order; those that were seen before are left out.
+
+        Args:
+            images: labels are not used.
+            skipped: takes the images that cannot be used; without it the first ends the run, and
+                nothing of it is kept.
+            progress: told after each image.
+
+        Returns:
+            What is to be said of all images that have come.
+
+        Raises:
+            DataError: for an image that cannot be used, unless `skipped` takes it, or where none
+                can.
+        """
+        marks, missing = self.state.marks, Skipped() if skipped is None else skipped
+        before = len(missing.reasons)
+        looks = list(_looks(self.promise, images, marks, skipped, progress, "watch"))
+        lost = len(missing.reasons) - before
+        self.again = len(images) - lost - len(looks)
+        if lost == len(images) and len(images):
+            raise DataError(none_left(len(images), missing.reasons))
+        self.state = self.state.with_new(looks)
+        return self.verdict
+
+    def check(self, labelled: Dataset, *, progress: Progress | None = None) -> Verdict:
+        """Hold the promise to labelled images, drawn without regard to how they look.
+
+        They take part in the bound of the risk alone, not in the test without labels.
+
+        Args:
+            labelled: images that the promise has not learnt from; those seen before with their
+                labels are left out.
+            progress: told after each image.
+
+        Returns:
+            What is to be said of all images that have come.
+
+        Raises:
+            UsageError: for images that the promise was made on.
+            DataError: for labels that cannot be meant, or where no image has anything to lose.
+        """
+        check_request(self.promise.segmenter, labelled, self.promise.unknown)
+        self._refuse_own(labelled)
+        known = {mark for mark, _ in self.state.losses}
+        marks = fingerprints(labelled)
+        fresh = [at for at, mark in enumerate(marks) if mark not in known]
+        pairs = Pairs(
+            self.promise.segmenter, labelled, self.promise.unknown, fresh, "labels", progress
+        )
+        losses = []
+        for at, (prediction, label) in zip(fresh, pairs):
+            loss = self.promise.loss(prediction, label)
+            if loss is not None:
+                losses.append((marks[at], loss))
+        if fresh and not losses:
+            raise DataError(
+                f"{labelled.name}: expected labelled images with something to lose, found none. "
+                f"Give images that hold pixels of the kind that the promise is about."
+            )
+        self.state = self.state.with_losses(losses)
+        return self.verdict
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is to be said of all images that have come."""
+        return judged(self.state)
+
+    def save(self, path: str | Path) -> None:
+        """Write the state as JSON; the file is whole or not there.
+
+        Raises:
+            DataError: where it cannot be written.
+        """
+        self.state.save(path)
+
+    def _refuse_own(self, labelled: Dataset) -> None:
+        own = dict(self.promise.fitted)
+        if self.promise.threshold is not None:
+            own["the threshold"] = self.promise.threshold
+        seen = {what: images_seen(part) for what, part in own.items()}
+        for note in notes_of_seen(seen, labelled):
+            raise UsageError(
+                f"watch: expected labelled images that the promise was not made on, but "
+                f"{note.partition(', so')[0]}. Give others."
+            )
+
+
+@dataclass(frozen=True)
+class _Of:
+    """A state as something that was fitted to a network."""
+
+    state: State
+
+    @property
+    def origin(self) -> Origin:
+        """Of the reference, with the network's fingerprint."""
+        return self.state.origin
+
+
+def _looks(
+    promise: Promise,
+    dataset: Dataset,
+    seen: set[str] | None,
+    skipped: Skipped | None,
+    progress: Progress | None,
+    stage: str,
+) -> Iterator[Look]:
+    """What is kept of each image that was not seen before, in order."""
+    dataset = with_bands_of(promise.network, dataset)
+
+    def skip(index: int, error: DataError) -> None:
+        assert skipped is not None
+        skipped.reasons[dataset.sample_name(index)] = str(error)
+
+    leave_out = None if skipped is None else skip
+    marks = dict(_marks(dataset, leave_out))
+    if seen is None:
+        todo = list(marks)
+    else:
+        first = {mark: index for index, mark in reversed(marks.items())}
+        todo = [index for index, mark in marks.items() if mark not in seen and first[mark] == index]
+    glance = Glance(promise.name, promise.score, promise.wrong, promise.calibrator, marks)
+    found = looked_at(promise.network, todo, dataset.__getitem__, glance, leave_out)
+    for done, one in enumerate(found, 1):
+        yield one
+        if progress:
+            progress(stage, done, len(todo))
+
+
+def _marks(
+    dataset: Dataset, skip: Callable[[int, DataError], None] | None
+) -> Iterator[tuple[int, str]]:
+    """The fingerprint of each image that can be read."""
+    for index in range(len(dataset)):
+        try:
+            (mark,) = fingerprints(dataset, [index])
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(index, error)
+            continue
+        yield index, mark
+
+
+def _enough(count: int, block: int) -> None:
+    if count // block < FEWEST:
+        blocks = f" in blocks of {block}" if block > 1 else ""
+        raise DataError(
+            f"watch: expected a reference of at least {FEWEST * block} images{blocks}, got "
+            f"{count}. Give more; a hundred blocks see most shifts within ten."
+        )
+
+
+def _flattered(note: str) -> str:
+    """What it means for a watch that something has learnt from images of the reference."""
+    return (
+        f"{note.partition(', so')[0]}: its doubt there is smaller than on other images, so a false "
+        f"alarm is likelier than said. Take a reference that it has not learnt from."
+    )
