@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import subprocess
+import sys
 import tempfile
 import warnings
 from argparse import Namespace
@@ -88,6 +90,21 @@ def binary(given: Namespace) -> Any:
     return dm.load(OneChannel().eval(), **NONE)
 
 
+def distilled(given: Namespace) -> Any:
+    """The drawn streets' network with a second head, which heard two teachers for one epoch."""
+    folder = given.work / "distilled"
+    train = [sys.executable, "-m", "doubtmap", "train", "synthetic:16", "--epochs", "1", "--quiet"]
+    teachers = f"{folder / 'nets' / '1'},{folder / 'nets' / '2'}"
+    student = ["--teachers", teachers, "--student", teachers.partition(",")[0], "--freeze"]
+    for done, words in (
+        ("nets", ["--recipe", "ensemble", "--members", "2"]),
+        ("student", ["--recipe", "dudes", *student]),
+    ):
+        if not (folder / done).is_dir():
+            subprocess.run([*train, *words, "--out", str(folder / done)], check=True)
+    return dm.load(str(folder / "student"))
+
+
 def queries(given: Namespace) -> Any:
     """A MaskFormer that predicts masks by queries, small, with random weights."""
     from transformers import MaskFormerConfig, MaskFormerForInstanceSegmentation
@@ -115,6 +132,7 @@ NETWORKS: dict[str, tuple[Network, str]] = {
     "U-Net (SMP, ResNet-18)": (smp_unet, SCORES),
     "binary": (binary, SCORES),
     "MaskFormer": (queries, "rejected,entropy"),
+    "distilled": (distilled, "distilled,doubt,entropy"),
 }
 
 
