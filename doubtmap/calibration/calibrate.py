@@ -23,6 +23,7 @@ from doubtmap.engine.splitting import split_images
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Origin
 from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.scoring import probe_logits
 
 RAW = "identity"
 
@@ -126,6 +127,7 @@ def calibrate(
         class_names=segmenter.class_names,
         facts={"raw": comparison.figures(RAW), "calibrated": comparison.figures(taken)},
         command=command,
+        fingerprint=tuple(probe_logits(segmenter).tolist()),
     )
     said = (*notes_of_training(segmenter, dataset), *notes, *found)
     return Calibration(taken, replace(calibrator, origin=origin), comparison, said)
