@@ -1,6 +1,6 @@
 """Real road scenes: every score, unknown objects as things, and objects pasted into CamVid.
 
-    python benchmarks/roads.py [--shared ../shared] [--stages camvid,...,objects,pasting]
+    python benchmarks/roads.py [--shared ../shared] [--stages camvid,...,objects,probability]
     python benchmarks/roads.py --stages speed         # milliseconds, on an idle machine, no images
 
 Stages named by a set (`benchmarks/results/main_job.json`): every score by `evaluate`.
@@ -68,7 +68,6 @@ SETS: dict[str, Row] = {
     "camvid val": {"data": "camvid:{}/camvid:val", "unknown": HELD_OUT},
     "roadanomaly21": {"data": "smiyc:{}/roadanomaly21", "sizes": (500, 100)},
     "roadanomaly21 at 360x640": {"data": "smiyc:{}/roadanomaly21", "input_size": (360, 640)},
-    "roadanomaly21 small": {"data": "smiyc:{}/roadanomaly21_small"},
     "fishyscapes static": {"data": "fishyscapes:{}/fishyscapes_static"},
     "fishyscapes static at 360x720": {
         "data": "fishyscapes:{}/fishyscapes_static",
@@ -242,7 +241,9 @@ def probability(given: Namespace) -> Iterator[Row]:
     limit = choose_threshold(segmenter, opened("camvid val", given), "entropy", **asked).threshold
     rule, found = ObjectRule(limit), {}
     for name in ("camvid val", "camvid", "roadanomaly21", "roadanomaly21 small"):
-        data, unknown = opened(name, given), SETS[name].get("unknown", ())
+        small = f"smiyc:{given.shared}/data/roadanomaly21_small"
+        data = opened(name, given) if name in SETS else dm.open_dataset(small)
+        unknown = SETS.get(name, {}).get("unknown", ())
         things = labelled_objects(segmenter, data, score, rule, unknown=unknown, progress=show)
         names = [data.sample_name(index) for index in range(len(data))]
         said = cross_fitted(things, folds_of(names, FOLDS)[0], "entropy", rule)
@@ -329,7 +330,7 @@ COMMAND = "python benchmarks/roads.py"
 MAIN_JOB = Topic("main_job", f"{COMMAND} --stages '{','.join(SETS)}'", ("set",))
 OBJECTS = Topic(
     "objects",
-    f"{COMMAND} --stages objects",
+    f"{COMMAND} --stages objects,probability",
     conditions={
         "model": "models/camvid9",
         "chosen on": "camvid:val",
