@@ -68,6 +68,11 @@ def _rasterio(path: object) -> Any:
     return rasterio
 
 
+def _errors(rasterio: Any) -> tuple[type[Exception], ...]:
+    """What it raises of files; before 1.4 its RasterioIOError is no RasterioError."""
+    return rasterio.errors.RasterioError, rasterio.errors.RasterioIOError
+
+
 def is_georeferenced(path: Path) -> bool:
     """Whether a raster says where on earth it lies; False for what cannot be opened."""
     may = is_afar(path) or path.suffix.lower() in (".tif", ".tiff", ".vrt", ".jp2")
@@ -89,7 +94,7 @@ def _about(path: Path) -> tuple[tuple[int, int], bool] | None:
         with _quiet(), rasterio.open(for_gdal(path)) as source:
             placed = bool(source.crs or source.gcps[0] or source.rpcs)
             return (source.height, source.width), placed
-    except (rasterio.errors.RasterioError, UnicodeError):  # GDAL takes names in UTF-8 only
+    except (*_errors(rasterio), UnicodeError):  # GDAL takes names in UTF-8 only
         return None
 
 
@@ -116,7 +121,7 @@ def lies_at(
             name = f"EPSG:{code}" if code else system.to_wkt()
             a, b, c, d, e, f = tuple(where)[:6]
             return (a, b, c, d, e, f), name, (source.height, source.width)
-    except (rasterio.errors.RasterioError, UnicodeError):
+    except (*_errors(rasterio), UnicodeError):
         return None
 
 
@@ -152,7 +157,7 @@ class RasterScene:
         try:
             with _quiet():
                 return rasterio.open(for_gdal(self.path))
-        except rasterio.errors.RasterioError as error:
+        except _errors(rasterio) as error:
             if is_afar(self.path):
                 raise DataError(why(self.path, error)) from error
             raise DataError(f"{self.path}: cannot be opened as a raster: {error}.") from error
@@ -266,7 +271,7 @@ class RasterScene:
         try:
             with _quiet():
                 return read()
-        except _rasterio(self.path).errors.RasterioError as error:
+        except _errors(_rasterio(self.path)) as error:
             cause = f"{error.__cause__ or error}"
             if is_afar(self.path):
                 cause = sentence(where, _said(error)).partition("cannot be read: ")[2] or cause
