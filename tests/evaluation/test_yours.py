@@ -140,6 +140,11 @@ def test_what_is_no_metric(metrics, told):
         named_metrics(metrics)
 
 
+def test_intervals_need_replicates(segmenter, streets):
+    with pytest.raises(UsageError, match="expected replicates from 1 on"):
+        dm.evaluate(segmenter, streets, "entropy", replicates=0)
+
+
 def test_errors_of_the_users_own_name_the_metric(segmenter, streets, file):
     with pytest.raises(ModelError, match="Raises raised ZeroDivisionError: of mine"):
         evaluated(segmenter, streets, f"python:{file}:Raises")
