@@ -14,6 +14,7 @@ import posixpath
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -231,8 +232,17 @@ def public_names(name: str) -> list[str]:
 
 def package_page(name: str) -> str:
     """The public names of a package or module; mkdocstrings fills them in."""
-    entries = "\n\n".join(f"::: {name}.{each}" for each in public_names(name))
+    entries = "\n\n".join(entry(f"{name}.{each}") for each in public_names(name))
     return f"# {name}\n\n{docstring(name)}\n\n{entries}\n"
+
+
+def entry(name: str) -> str:
+    """A public name; of a table, such as that of all layouts, not what stands in it."""
+    module, _, own = name.rpartition(".")
+    told = f"::: {name}"
+    if own.isupper() and isinstance(getattr(import_module(module), own), Mapping):
+        told += "\n    options:\n      show_attribute_values: false"
+    return told
 
 
 if __name__ == "__main__":
