@@ -69,8 +69,9 @@ def _rasterio(path: object) -> Any:
 
 
 def _errors(rasterio: Any) -> tuple[type[Exception], ...]:
-    """What it raises of files; before 1.4 its RasterioIOError is no RasterioError."""
-    return rasterio.errors.RasterioError, rasterio.errors.RasterioIOError
+    """What it raises of files. Before 1.4 its RasterioIOError is no RasterioError, and GDAL takes
+    names in UTF-8 only."""
+    return rasterio.errors.RasterioError, rasterio.errors.RasterioIOError, UnicodeError
 
 
 def is_georeferenced(path: Path) -> bool:
@@ -94,7 +95,7 @@ def _about(path: Path) -> tuple[tuple[int, int], bool] | None:
         with _quiet(), rasterio.open(for_gdal(path)) as source:
             placed = bool(source.crs or source.gcps[0] or source.rpcs)
             return (source.height, source.width), placed
-    except (*_errors(rasterio), UnicodeError):  # GDAL takes names in UTF-8 only
+    except _errors(rasterio):
         return None
 
 
@@ -121,7 +122,7 @@ def lies_at(
             name = f"EPSG:{code}" if code else system.to_wkt()
             a, b, c, d, e, f = tuple(where)[:6]
             return (a, b, c, d, e, f), name, (source.height, source.width)
-    except (*_errors(rasterio), UnicodeError):
+    except _errors(rasterio):
         return None
 
 
