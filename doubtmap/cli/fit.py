@@ -134,7 +134,8 @@ def _summary(fitted: Density | Doubt | Sum | Wrong) -> str:
         features = fitted.familiar.mean.shape[1]
         images = fitted.origin.facts["images"]
         return f"from {images} images, over {features} features of {fitted.layer}"
-    return f"over {fitted.gaussians.mean.shape[1]} features of {fitted.layer}"
+    features = fitted.gaussians.mean.shape[1]
+    return f"over {features} features of {fitted.layer}, certainty {fitted.certainty:g}"
 
 
 EXAMPLE = """
