@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from doubtmap.scores.sums import Sum
     from doubtmap.scores.wrong import Wrong
     from doubtmap.segments.estimators import Kind
+    from doubtmap.segments.fitting import Target
 
 
 def fit(
@@ -38,7 +39,7 @@ def fit(
         str,
         typer.Argument(
             help="doubt, density, sum, wrong or segments, options in brackets, as in "
-            "density(certainty=0,covariance=tied) or segments(kind=linear).",
+            "density(certainty=0,covariance=tied) or segments(kind=linear,target=published).",
             metavar="SCORE",
         ),
     ],
@@ -62,14 +63,14 @@ def fit(
     from doubtmap.segments.fitting import parse_segments
 
     seeded(seed)
-    kind = parse_segments(score)
+    wanted = parse_segments(score)
     segmenter = network.open(model, seed)
-    if kind is not None:
+    if wanted is not None:
         dataset = opened(data, seed, limit)
         segmenter, notes = windowed(segmenter, dataset)
         segmenter = workers.spread(network, model, seed, segmenter)
         tell_notes(notes)
-        _fit_segments(segmenter, dataset, scores, kind, unknown, out, seed)
+        _fit_segments(segmenter, dataset, scores, *wanted, unknown, out, seed)
         return
     dataset = opened(data, seed, limit, unlabelled=not needs_labels(score))
     segmenter, notes = windowed(segmenter, dataset)
@@ -95,6 +96,7 @@ def _fit_segments(
     dataset: Dataset,
     scores: str,
     kind: Kind,
+    target: Target,
     unknown: str,
     out: Path,
     seed: int,
@@ -110,6 +112,7 @@ def _fit_segments(
             dataset,
             scores or USUAL,
             kind,
+            target=target,
             unknown=names(unknown),
             out=out,
             seed=seed,
