@@ -285,7 +285,7 @@ def regions(given: Namespace) -> Iterator[Row]:
         for split in ("train", "val", "test")
     }
     given.conditions["images of regions"] = "every 4th of train, val and test"
-    for network in NETWORKS:
+    for network in given.only.split(";") if given.only else NETWORKS:
         model = dm.load(given.shared / "models" / network)
         scores: dict[str, Score] = {
             "max_softmax": dm.scores.max_softmax,
@@ -439,7 +439,7 @@ STAGES = {
 }
 OPTIONS = {
     "--spectral": {"type": Path, "help": "of `table`: a folder, see above"},
-    "--only": {"default": "", "help": "of `table`: titles of networks, between ;"},
+    "--only": {"default": "", "help": "of `table` and `regions`: networks, between ;"},
     "--seeds": {"default": "1,2", "help": "of `hybrid`"},
     "--flow": {"type": Path, "help": "of `hybrid`: a trained flow; default: the first run's"},
 }

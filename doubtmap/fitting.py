@@ -30,7 +30,7 @@ from doubtmap.scoring import (
     probe_logits,
 )
 
-SAMPLE = 32
+SAMPLE = 100
 """Images that the exponent of a density is chosen on."""
 
 
