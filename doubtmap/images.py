@@ -77,6 +77,7 @@ def score_images(
     scores: dict[str, Score],
     skipped: dict[Path, str] | None = None,
     rendering: Rendering | None = None,
+    read: Callable[[Path], Tensor] | None = None,
 ) -> Iterator[ScoredImage]:
     """Score images in order; the next one is read while the network works.
 
@@ -86,11 +87,12 @@ def score_images(
         scores: by name.
         skipped: takes the images that cannot be read, and why; without it the first ends the run.
         rendering: how all of them become RGB; default: as a survey of them all says.
+        read: what reads an image in another way, and does so by itself.
 
     Raises:
         DataError: for an image that cannot be read, unless `skipped` takes it.
     """
-    return _passing(segmenter, paths, scores, skipped, rendering, _itself)
+    return _passing(segmenter, paths, scores, skipped, rendering, _itself, read)
 
 
 Made = TypeVar("Made")
@@ -103,13 +105,14 @@ def _passing(
     skipped: dict[Path, str] | None,
     rendering: Rendering | None,
     make: Callable[[ScoredImage], Made],
+    read: Callable[[Path], Tensor] | None = None,
 ) -> Iterator[Made]:
     """What is made of each image once it is scored."""
     segmenter = prepared(segmenter, scores)
-    if rendering is None:
+    if rendering is None and read is None:
         known = Rendering(every=bands_needed(segmenter))
         rendering = survey([(path, None) for path in paths], known).rendering
-    read = functools.partial(read_image, rendering=rendering)
+    read = read or functools.partial(read_image, rendering=rendering)
 
     def skip(path: Path, error: DataError) -> None:
         assert skipped is not None
@@ -262,7 +265,7 @@ class _Written:
     """
 
     path: Path
-    classes: NDArray[np.int64]
+    classes: NDArray[np.uint8] | NDArray[np.uint16]
     class_names: tuple[str, ...]
     maps: dict[str, NDArray[np.float32]]
     scales: dict[str, tuple[float, float] | None]
@@ -272,9 +275,11 @@ class _Written:
 
 def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
     prediction = scored.prediction
+    classes = prediction.classes[0].cpu().numpy()  # eight bytes each, which workers would send
+    few = prediction.native_logits.shape[1] <= 256
     return _Written(
         scored.path,
-        prediction.classes[0].cpu().numpy(),
+        classes.astype(np.uint8) if few else classes.astype(np.uint16),
         prediction.class_names,
         {score: values.cpu().numpy() for score, values in scored.maps.items()},
         {

@@ -149,12 +149,12 @@ PAGES = {
     "large.md": "large",
     "many_machines.md": "many",
     "deploy.md": "deploy",
-    "service.md": "deploy",
+    "service.md": "serving",
     "calibration.md": "calibration",
     "bring_your_network.md": "networks",
 }
 """Each page of docs/measured with the results that its tables show."""
-TIMED = ("speed", "large", "deploy", "many")
+TIMED = ("speed", "large", "deploy", "serving", "many")
 """Results whose rows are pieces of work, not scores."""
 
 

@@ -22,6 +22,7 @@ from doubtmap.engine.splitting import split_images
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Origin
 from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.scoring import probe_logits
 
 RAW = "identity"
 
@@ -125,6 +126,7 @@ def calibrate(
         class_names=segmenter.class_names,
         facts={"raw": comparison.figures(RAW), "calibrated": comparison.figures(taken)},
         command=command,
+        fingerprint=tuple(probe_logits(segmenter).tolist()),
     )
     return Calibration(taken, replace(calibrator, origin=origin), comparison, (*notes, *found))
 

@@ -1,7 +1,7 @@
 """Films and streams: an overlay film, and a table with a row for each frame.
 
 OUT/NAME.mp4     the first score laid over each frame, on one scale
-OUT/NAME.csv     frame, seconds, mean and largest of each score, expected share wrong
+OUT/NAME.csv     frame, seconds, mean and largest of each score, expected share wrong, objects
 OUT/score.json   how all this was made
 """
 
@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, sweep, write_atomically
-from doubtmap.films.frames import Film, FilmWriter, Frame, written
+from doubtmap.films.frames import FRAMES, Film, FilmWriter, FolderOfFrames, Frame, opened, written
 from doubtmap.prediction import Score, Segmenter, showing
 from doubtmap.reports.colours import robust_limits
 from doubtmap.reports.overlay import colour_bar, overlay
@@ -34,6 +35,8 @@ from doubtmap.version import __version__
 FIRST = 10
 """Frames by which the scale of a score is chosen that has none of its own."""
 Told = Callable[[str, int, int], None]
+Counted = Callable[[Tensor, Tensor], int]
+"""Objects in a doubt map and predicted classes, both `(H, W)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +48,14 @@ class ScoredFrame:
         classes: that the network tells apart.
         maps: `(H, W)` float32 by score.
         wrong: the share of its labels that are expected to be wrong, by its confidence.
+        objects: how many things the first score shows; None where nobody counts them.
     """
 
     frame: Frame
     classes: int
     maps: dict[str, NDArray[np.float32]]
     wrong: float
+    objects: int | None = None
 
     @property
     def row(self) -> dict[str, object]:
@@ -60,6 +65,7 @@ class ScoredFrame:
             "seconds": round(self.frame.seconds, 4),
             "expected_share_wrong": f"{self.wrong:.6g}",
         }
+        found |= {} if self.objects is None else {"objects": self.objects}
         for name, values in self.maps.items():
             found[f"mean {name}"] = f"{values.mean():.6g}"
             found[f"largest {name}"] = f"{values.max():.6g}"
@@ -68,10 +74,11 @@ class ScoredFrame:
 
 def score_film(
     segmenter: Segmenter,
-    film: Film,
+    film: Film | FolderOfFrames,
     scores: dict[str, Score],
     every: int = 1,
     limit: int | None = None,
+    counted: Counted | None = None,
 ) -> Iterator[ScoredFrame]:
     """Score a film frame by frame, in constant memory; the decoder runs beside the network.
 
@@ -81,6 +88,7 @@ def score_film(
         scores: by name.
         every: how many frames to go on, from one to the next.
         limit: how many frames to look at, at most.
+        counted: the objects of a frame by its first score.
     """
     segmenter = prepared(segmenter, scores)
     with closing(film.frames(every)) as frames:
@@ -88,10 +96,11 @@ def score_film(
             with showing(f"{Path(film.name).name}, frame {frame.index}"):
                 image = torch.from_numpy(frame.pixels).permute(2, 0, 1)[None]
                 prediction = segmenter(image)
-            found = score_maps(prediction, scores).items()
-            maps = {name: values.cpu().numpy() for name, values in found}
+            found = score_maps(prediction, scores)
+            maps = {name: values.cpu().numpy() for name, values in found.items()}
+            objects = counted and counted(next(iter(found.values())), prediction.classes[0])
             wrong = float(prediction.statistics.max_softmax.mean())
-            yield ScoredFrame(frame, prediction.native_logits.shape[1], maps, wrong)
+            yield ScoredFrame(frame, prediction.native_logits.shape[1], maps, wrong, objects)
             del prediction, image, found
 
 
@@ -104,6 +113,7 @@ def write_films(
     *,
     every: int = 1,
     limit: int | None = None,
+    counted: Counted | None = None,
     command: str = "",
     progress: Told | None = None,
 ) -> str:
@@ -118,6 +128,7 @@ def write_films(
         out: folder, made if it is not there.
         every: how many frames to go on, from one to the next.
         limit: how many frames of each film to look at, at most.
+        counted: the objects of a frame by its first score, for the table.
         command: what to write as the origin.
         progress: told after each frame.
 
@@ -132,13 +143,12 @@ def write_films(
     total = 0
     sweep(out)
     for name in names:
-        film = Film(name)
+        film = opened(name)
         try:
             stem = _stem(name, about)
             _spare(name, out / f"{stem}.mp4")
-            scale, count = _write(
-                segmenter, film, scores, out / f"{stem}.mp4", every, limit, progress
-            )
+            looked = score_film(segmenter, film, scores, every, limit, counted)
+            scale, count = _write(looked, film, scores, out / f"{stem}.mp4", every, limit, progress)
         finally:
             film.close()
         about[stem] = {"film": name, "frames": count, "scale": scale, "every": every}
@@ -165,7 +175,8 @@ def _spare(name: str, path: Path) -> None:
 
 
 def _stem(name: str, taken: Mapping[str, object]) -> str:
-    stem = Path(name.partition("://")[2] or name).stem or "stream"
+    named = name.removeprefix(FRAMES).partition("@")[0] if name.startswith(FRAMES) else name
+    stem = Path(named.partition("://")[2] or named).stem or "stream"
     numbers = itertools.count(2)
     found = stem
     while found in taken:
@@ -174,8 +185,8 @@ def _stem(name: str, taken: Mapping[str, object]) -> str:
 
 
 def _write(
-    segmenter: Segmenter,
-    film: Film,
+    looked: Iterator[ScoredFrame],
+    film: Film | FolderOfFrames,
     scores: dict[str, Score],
     path: Path,
     every: int,
@@ -183,7 +194,6 @@ def _write(
     progress: Told | None,
 ) -> tuple[tuple[float, float], int]:
     """Write one film and its table; its scale, and how many frames it has."""
-    looked = score_film(segmenter, film, scores, every, limit)
     first = list(itertools.islice(looked, FIRST))
     if not first:
         raise DataError(f"{film.name}: expected frames, got none. Leave it out.")

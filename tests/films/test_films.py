@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import closing
 from fractions import Fraction
 
 import numpy as np
@@ -12,8 +13,9 @@ from PIL import Image
 import doubtmap as dm
 from doubtmap.errors import DataError, UsageError
 from doubtmap.films import is_film
-from doubtmap.films.frames import Film, write_film
+from doubtmap.films.frames import Film, opened, write_film
 from doubtmap.films.scoring import score_film, write_films
+from doubtmap.objects import ObjectRule, find_objects
 from doubtmap.scores.parsing import parse_scores
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
@@ -131,6 +133,25 @@ def test_the_command_takes_a_film(film, tmp_path, run):
     assert (code, "expected films or other images, got both" in error) == (2, True)
 
 
+def test_the_table_counts_the_objects_of_each_frame(tmp_path, run):
+    spots = np.full((2, 96, 128, 3), 128, np.uint8)
+    spots[1, 20:50, 20:60] = (255, 0, 0)
+    write_film(tmp_path / "spots.mp4", spots, Fraction(10))
+    line = ["score", "demo", tmp_path / "spots.mp4", "--scores", "entropy", "--out", tmp_path / "o"]
+    code, _, error = run(*line, "--threshold", "0.5")
+    assert code == 0, error
+    limit = ObjectRule(0.5)
+    with closing(Film(str(tmp_path / "spots.mp4"))) as opened:
+        looked = [*score_film(dm.load("demo"), opened, parse_scores("entropy"))]
+    counts = [
+        len(find_objects(f.maps["entropy"], 0 * (f.maps["entropy"] > 9), limit)) for f in looked
+    ]
+    assert [int(row["objects"]) for row in table(tmp_path / "o/spots.csv")] == counts
+    assert sum(counts) > 0
+    code, _, error = run(*line, "--threshold", "none.json")
+    assert (code, "expected a number or a file" in error) == (2, True)
+
+
 def test_options_that_films_have_no_use_for_are_refused(film, tmp_path, run):
     said = run("score", "demo", film, "--format", "npy", "--resume", "--out", tmp_path / "o")
     assert (said[0], "expected no --format, --resume with films" in said[2]) == (2, True)
@@ -142,3 +163,26 @@ def test_a_film_is_not_replaced_by_its_overlay(segmenter, film, tmp_path):
     with pytest.raises(UsageError, match="would be replaced"):
         write_films(segmenter, [str(copy)], parse_scores("entropy"), tmp_path)
     assert copy.read_bytes() == film.read_bytes()
+
+
+def test_a_folder_of_frames_is_a_film(tmp_path, run):
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    for index in range(12):
+        pixels = np.full((32, 48, 3), 20 * index, np.uint8)
+        Image.fromarray(pixels).save(folder / f"f{index}.png")  # f10 comes after f9
+    film = opened(f"frames:{folder}@10")
+    assert (film.rate, film.count) == (10, 12)
+    found = list(film.frames(3))
+    assert [frame.index for frame in found] == [0, 3, 6, 9]
+    assert [frame.seconds for frame in found] == pytest.approx([0, 0.3, 0.6, 0.9])
+    assert [int(frame.pixels[0, 0, 0]) for frame in found] == [0, 60, 120, 180]
+    out = tmp_path / "out"
+    code, _, error = run("score", "demo", f"frames:{folder}", "--every", "4", "--out", out)
+    assert code == 0, error
+    assert len((out / "drive.csv").read_text().splitlines()) == 4
+    assert opened(str(out / "drive.mp4")).rate == pytest.approx(25 / 4, rel=1e-2)
+    with pytest.raises(UsageError, match="expected frames a second after @, such as 25, got fast"):
+        opened(f"frames:{folder}@fast")
+    with pytest.raises(DataError, match="found nothing there"):
+        opened(f"frames:{tmp_path / 'nowhere'}")
