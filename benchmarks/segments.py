@@ -5,10 +5,11 @@
 
 Writes `benchmarks/results/segments.json`. On CamVid, meta models are fitted to val and judged on
 test (`segments`), and, as published but with images parted instead of segments, in five runs on
-test (`runs`); beside it by segment, as published, and by sequence. Stage `targets` has both targets of meta
-regression, the adjusted IoU and the published share of the segment that is right, on every 4th
-image of test. Tables of segments are kept in DIR. `FOLDER` is what this wrote, from data that
-`--stages vessels` prepares under DIR, persons 1 to 8 to train, 9 and 10 to fit, 11 to 14 to test:
+test (`runs`); beside it by segment, as published, and by sequence. Stage `targets` has both
+targets of meta regression, the adjusted IoU and the published share of the segment that is right,
+on every 4th image of test. Tables of segments are kept in DIR. `FOLDER` is what this wrote, from
+data that `--stages vessels` prepares under DIR, persons 1 to 8 to train, 9 and 10 to fit, 11 to 14
+to test:
 
     doubtmap train folder:DIR/chase:train --model python:benchmarks/segments.py:vessel_net \
         --batch 6 --crop 192x192 --epochs 200 --rate 2e-3 --class-weights 0.5 --seed 1 --out FOLDER
