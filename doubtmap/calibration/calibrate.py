@@ -18,6 +18,7 @@ from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.run import Pairs, Progress
+from doubtmap.engine.seen import notes_of_training
 from doubtmap.engine.splitting import split_images
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Origin
@@ -128,7 +129,8 @@ def calibrate(
         command=command,
         fingerprint=tuple(probe_logits(segmenter).tolist()),
     )
-    return Calibration(taken, replace(calibrator, origin=origin), comparison, (*notes, *found))
+    said = (*notes_of_training(segmenter, dataset), *notes, *found)
+    return Calibration(taken, replace(calibrator, origin=origin), comparison, said)
 
 
 def choose(
