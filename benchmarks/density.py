@@ -1,6 +1,6 @@
 """Densities: of features (DDU), and with a head of its own beside negatives (DenseHybrid).
 
-    python benchmarks/density.py [--spectral FOLDER] [--stages table,ablation,time,hybrid]
+    python benchmarks/density.py [--spectral FOLDER] [--stages table,ablation,time,regions,hybrid]
 
 Unknown: pedestrian and bicyclist of CamVid. Stages `table` (feature density against softmax
 entropy, dropout and ensembles, all methods on test), `ablation` (variants of the density on val and
@@ -11,6 +11,13 @@ train, chosen on val, reported on test. `FOLDER` is what this wrote:
         --validation camvid:../shared/data/camvid:val --model ../shared/models/camvid9 \
         --from-scratch --hold-out pedestrian,bicyclist --epochs 20 --batch 4 --crop 288x384 \
         --rate 2e-3 --class-weights 0.25 --validate-every 2 --seed 1 --out FOLDER
+
+Stage `regions` (also `ddu.json`) asks where in the image density is ahead: areas of the patch
+measures on all patches, on those inside regions, at borders, and with those of unknown pixels, for
+`camvid9` and `camvid9-overconfident`, whose softmax is sure of nearly all that it was trained on.
+Densities and `doubt` are fitted on every 4th image of train, figures are of every 4th of val and
+test. `density` has the exponent that leaves half of the pixels, `density, certainty 64` that of
+the other stages.
 
 Stage `hybrid` (`hybrid.json`, `--seeds 1,2`) asks whether a head of its own pays beside negatives.
 It trains `camvid9` as `benchmarks/nflowjs.py` does, with a flow that learns along, and a second
@@ -38,6 +45,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from doubt import Some
 from nflowjs import Measured, measured, rows_of_runs, val_sets
 from stages import HELD_OUT, Row, Stage, Topic, in_turns, run, show
 from torch import Tensor
@@ -48,7 +56,7 @@ from doubtmap.engine import Pairs
 from doubtmap.fitting import fit_score
 from doubtmap.models import MonteCarloDropout
 from doubtmap.models.distilled import Head, attach, said_by
-from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores import Density
 from doubtmap.scores.gaussians import Gaussians
 from doubtmap.scores.parsing import parse_scores
@@ -65,15 +73,15 @@ from doubtmap.training.settings import Settings
 
 AS_PUBLISHED = "density(layer=classifier,scale=none,certainty=0)"
 FITS = {
-    "default": "density",
+    "default": "density(certainty=64)",
     "as published": AS_PUBLISHED,
     "before activation": "density(scale=none,certainty=0)",
     "unit length": "density(certainty=0)",
     "certainty 1": "density(certainty=1)",
     "certainty 16": "density(certainty=16)",
     "certainty 256": "density(certainty=256)",
-    "certainty 64, not unit length": "density(scale=none)",
-    "certainty 64, after activation": "density(layer=classifier)",
+    "certainty 64, not unit length": "density(certainty=64,scale=none)",
+    "certainty 64, after activation": "density(certainty=64,layer=classifier)",
 }
 READS = {
     "": "",
@@ -265,6 +273,44 @@ def budget() -> list[Row]:
     return [row | where for row in in_turns(scored, [image] * 4, time.perf_counter)]
 
 
+NETWORKS = ("camvid9", "camvid9-overconfident")
+PARTS = ("inside", "border", "with_unknown")
+AREAS = ("p_accurate_certain_area", "p_uncertain_inaccurate_area", "pavpu_area")
+
+
+def regions(given: Namespace) -> Iterator[Row]:
+    """Patch measures by region, of scores that need no fit, of density, and of doubt."""
+    camvid = {
+        split: Some(dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}"), 4)
+        for split in ("train", "val", "test")
+    }
+    given.conditions["images of regions"] = "every 4th of train, val and test"
+    for network in given.only.split(";") if given.only else NETWORKS:
+        model = dm.load(given.shared / "models" / network)
+        scores: dict[str, Score] = {
+            "max_softmax": dm.scores.max_softmax,
+            "entropy": dm.scores.entropy,
+            "doubt": fit_score("doubt", model, camvid["train"]),
+        }
+        exponents = {}
+        for name, wanted in (("density", "density"), ("density, certainty 64", FITS["default"])):
+            fit = fit_score(wanted, model, camvid["train"])
+            assert isinstance(fit, Density)
+            effective = float(fit.gaussians.effective.sum() / fit.gaussians.pixels.sum())
+            exponents[name] = {"certainty": fit.certainty, "effective": effective}
+            scores[name] = fit
+        for split in ("val", "test"):
+            found = dm.evaluate(
+                model, camvid[split], scores, unknown=list(HELD_OUT), replicates=20
+            ).figures["scores"]
+            for name, figures in found.items():
+                wrong = figures["wrong"]
+                row: Row = {"set": f"{network}, camvid {split}", "name": name}
+                row |= {area: wrong[area] for area in AREAS}
+                row |= {f"{part}.{area}": wrong[part][area] for part in PARTS for area in AREAS}
+                yield row | exponents.get(name, {})
+
+
 HIDDEN, HEAD_RATE = 64, 0.006
 LOSSES = {"published": (0.03, 0.0, 0.3), "with divergence": (0.0, 1.0, 0.3)}
 """Weights of logsumexp, divergence and the head's cross entropy."""
@@ -377,7 +423,7 @@ def hybrid(given: Namespace) -> Iterator[Row]:
 
 DDU = Topic(
     "ddu",
-    "python benchmarks/density.py --stages table,ablation,time --spectral FOLDER",
+    "python benchmarks/density.py --stages table,ablation,time,regions --spectral FOLDER",
     ("stage", "set", "name"),
     {"unknown": list(HELD_OUT)},
 )
@@ -388,11 +434,12 @@ STAGES = {
     "table": Stage(DDU, table, None),
     "ablation": Stage(DDU, ablation, None),
     "time": Stage(DDU, times, None),
+    "regions": Stage(DDU, regions),
     "hybrid": Stage(HYBRID, hybrid),
 }
 OPTIONS = {
     "--spectral": {"type": Path, "help": "of `table`: a folder, see above"},
-    "--only": {"default": "", "help": "of `table`: titles of networks, between ;"},
+    "--only": {"default": "", "help": "of `table` and `regions`: networks, between ;"},
     "--seeds": {"default": "1,2", "help": "of `hybrid`"},
     "--flow": {"type": Path, "help": "of `hybrid`: a trained flow; default: the first run's"},
 }

@@ -382,8 +382,23 @@ def rows_of(
             against.append((name, "wrong.auprc", f"{below}: entropy", "entropy"))
             against.append((name, "unknown.auprc", f"{below}: entropy", "entropy"))
         rows[name] = row
+    with_class_errors(list(rows.values()))
     with_intervals(rows, {name: own.replicates() for name, own in worth.items()}, against)
     return list(rows.values())
+
+
+def with_class_errors(rows: list[Row]) -> None:
+    """Give rows that guess the spread the paper's error of it.
+
+    The mean over classes of the gap between the mean doubt of pixels that the student takes for
+    the class and the mean spread of those that the teachers take for it; from the rows alone.
+    """
+    (spread,) = (row for row in rows if row["name"] == "ensemble: member_spread")
+    theirs = spread["mean_by_predicted_class"]
+    for row in rows:
+        if row["name"].endswith(": distilled") and "target.pearson" not in row:
+            own = row["mean_by_predicted_class"]
+            row["classwise_error"] = float(np.mean([abs(own[c] - theirs[c]) for c in theirs]))
 
 
 def parts(given: Namespace) -> list[Row]:

@@ -16,8 +16,9 @@ from doubtmap.engine.spread import looked_at
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import check_place
 from doubtmap.prediction import Prediction, Segmenter, listening_to, showing
+from doubtmap.scores.certainty import HALF, effective_shares, exponent_for, read_certainty
 from doubtmap.scores.default import FEWEST, MOST, Doubt
-from doubtmap.scores.density import Density
+from doubtmap.scores.density import Density, Labels
 from doubtmap.scores.parsing import open_scores, parse_fit, split_names
 from doubtmap.scores.sums import Sum
 from doubtmap.scores.wrong import Wrong
@@ -28,6 +29,9 @@ from doubtmap.scoring import (
     prepared,
     probe_logits,
 )
+
+SAMPLE = 100
+"""Images that the exponent of a density is chosen on."""
 
 
 def fit_score(
@@ -46,6 +50,7 @@ def fit_score(
 
     Args:
         score: `doubt`, `sum`, `wrong`, or as in `"density(certainty=0,covariance=tied)"`;
+            `certainty=half`, the default, is the exponent that leaves half of the pixels;
             `layer=auto` is the layer before the last activation where there is one, else what the
             classifier saw, `layer=deepest` the last one of the encoder's coarsest grid.
         segmenter: the network.
@@ -95,9 +100,29 @@ def _fit_density(
         layer = deepest(segmenter, dataset[0].image[None])
     wanted = () if layer == "classifier" else tuple(layer.split("+"))
     listening = listening_to(segmenter, wanted)
-    fitted = Density.fit(Pairs(listening, dataset, progress=progress), layer=layer, **options)
+    certainty = read_certainty(options.pop("certainty", HALF))
+    if certainty is None:
+        prediction, _ = next(iter(Pairs(listening, dataset, (), [0])))
+        Density.check(prediction, layer, **options)
+        certainty = _half_of(listening, dataset, wanted, options.get("labels", "given"), progress)
+    pairs = Pairs(listening, dataset, progress=progress)
+    fitted = Density.fit(pairs, layer=layer, certainty=certainty, **options)
     fingerprint, facts = features_of(listening, fitted), fitted.origin.facts
     return replace(fitted, origin=origin_of(segmenter, dataset, fingerprint, **facts))
+
+
+def _half_of(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    layers: tuple[str, ...],
+    labels: Labels,
+    progress: Progress | None,
+) -> float:
+    """The exponent that leaves half of the pixels, on at most `SAMPLE` images, evenly."""
+    count = min(len(dataset), SAMPLE)
+    indices = [index * len(dataset) // count for index in range(count)]
+    pairs = Pairs(segmenter, dataset, (), indices, "certainty", progress)
+    return exponent_for(effective_shares(pairs, layers, labels))
 
 
 def _fit_doubt(

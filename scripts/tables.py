@@ -53,9 +53,21 @@ COLUMNS = {
     "p_accurate_certain_area": "p(acc\\|cert)",
     "p_uncertain_inaccurate_area": "p(unc\\|inacc)",
     "pavpu_area": "PAvPU",
+    **{
+        f"{part}.{key}": f"{part.replace('_', ' ')}: {title}"
+        for part in ("inside", "border", "with_unknown")
+        for key, title in (
+            ("p_accurate_certain_area", "p(acc\\|cert)"),
+            ("p_uncertain_inaccurate_area", "p(unc\\|inacc)"),
+            ("pavpu_area", "PAvPU"),
+        )
+    },
+    "certainty": "certainty",
+    "effective": "effective pixels",
     "pearson": "Pearson",
     "spearman": "Spearman",
     "rmse": "RMSE",
+    "classwise_error": "class-wise error",
     "objects_per_image": "objects an image",
     "recall": "recall",
     "precision": "precision",

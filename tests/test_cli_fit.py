@@ -16,7 +16,8 @@ def test_fit_then_evaluate(run, folder):
     file = folder / "density.safetensors"
     code, out, err = run("fit", "density(certainty=16)", "demo", "synthetic:4", "--out", file)
     assert code == 0, err
-    assert out == f"{file}: over 56 features of merge.3; use it with --scores density:{file}\n"
+    fitted = "over 56 features of merge.3, certainty 16"
+    assert out == f"{file}: {fitted}; use it with --scores density:{file}\n"
     assert Density.load(file).certainty == 16
     code, out, err = run(
         "evaluate", "demo", "synthetic:2", "--scores", f"entropy,density:{file}", "--json",

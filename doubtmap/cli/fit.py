@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from doubtmap.scores.sums import Sum
     from doubtmap.scores.wrong import Wrong
     from doubtmap.segments.estimators import Kind
+    from doubtmap.segments.fitting import Target
 
 
 def fit(
@@ -38,7 +39,8 @@ def fit(
         str,
         typer.Argument(
             help="doubt, density, sum, wrong, segments or objects, options in brackets, as in "
-            "density(certainty=0,covariance=tied), segments(kind=linear) or objects(smallest=100).",
+            "density(certainty=0,covariance=tied), segments(kind=linear,target=published) or "
+            "objects(smallest=100).",
             metavar="SCORE",
         ),
     ],
@@ -68,7 +70,7 @@ def fit(
     from doubtmap.segments.fitting import parse_segments
 
     seeded(seed)
-    kind, things = parse_segments(score), parse_objects(score)
+    wanted, things = parse_segments(score), parse_objects(score)
     if (things is None) != (threshold is None):
         raise UsageError(
             "fit: expected --threshold with objects, a number or a file of doubtmap threshold, "
@@ -81,12 +83,12 @@ def fit(
         tell_notes(notes)
         _fit_objects(segmenter, dataset, scores, threshold, things, unknown, out)
         return
-    if kind is not None:
+    if wanted is not None:
         dataset = opened(data, seed, limit)
         segmenter, notes = windowed(segmenter, dataset)
         segmenter = workers.spread(network, model, seed, segmenter)
         tell_notes(notes)
-        _fit_segments(segmenter, dataset, scores, kind, unknown, out, seed)
+        _fit_segments(segmenter, dataset, scores, *wanted, unknown, out, seed)
         return
     dataset = opened(data, seed, limit, unlabelled=not needs_labels(score))
     segmenter, notes = windowed(segmenter, dataset)
@@ -151,6 +153,7 @@ def _fit_segments(
     dataset: Dataset,
     scores: str,
     kind: Kind,
+    target: Target,
     unknown: str,
     out: Path,
     seed: int,
@@ -166,6 +169,7 @@ def _fit_segments(
             dataset,
             scores or USUAL,
             kind,
+            target=target,
             unknown=names(unknown),
             out=out,
             seed=seed,
@@ -192,7 +196,8 @@ def _summary(fitted: Density | Doubt | Sum | Wrong) -> str:
         features = fitted.familiar.mean.shape[1]
         images = fitted.origin.facts["images"]
         return f"from {images} images, over {features} features of {fitted.layer}"
-    return f"over {fitted.gaussians.mean.shape[1]} features of {fitted.layer}"
+    features = fitted.gaussians.mean.shape[1]
+    return f"over {features} features of {fitted.layer}, certainty {fitted.certainty:g}"
 
 
 EXAMPLE = """

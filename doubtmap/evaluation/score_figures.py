@@ -34,7 +34,13 @@ from doubtmap.metrics import (
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import interval
 from doubtmap.metrics.histogram import Bins
-from doubtmap.metrics.patches import PatchFigures, areas_under, patch_curve, replicated_patches
+from doubtmap.metrics.patches import (
+    PatchFigures,
+    areas_under,
+    patch_curve,
+    patches_by_region,
+    replicated_patches,
+)
 from doubtmap.metrics.risk import areas_under_risk
 
 Figures = dict[str, Any]
@@ -112,14 +118,16 @@ def _measure(tally: Tally, name: str) -> Measured:
     ranked = {"unknown": unknown_curve(bins), "wrong": wrong_curve(bins)}
     figures = _ranking_figures(ranked, [row["scores"][name] for row in tally.images])
     sparse = _sparsification(score, tally.brier)
-    patches = {"patches": score.patches.histogram.view().counts}
+    patches = patches_by_region(score.patches.view().counts)
     patches["pixels"] = bins.counts[[WRONG, RIGHT]]
-    by_percentile = {size: patch_curve(counts, PERCENTILES) for size, counts in patches.items()}
+    by_percentile = {part: patch_curve(counts, PERCENTILES) for part, counts in patches.items()}
     wrong = figures["wrong"]
     wrong["aurc"] = number(_keeping(bins, errors=bins.counts[WRONG]).area_under_risk())
     wrong["ause"] = number(area_under_sparsification_error(*sparse))
     wrong |= _patch_figures(by_percentile["patches"])
     wrong["per_pixel"] = _patch_figures(by_percentile["pixels"])
+    for region in ("inside", "border", *(["with_unknown"] if tally.kinds[-1] else [])):
+        wrong[region] = _patch_figures(by_percentile[region])
     wrong |= _claim(score)
     replicates = _add_intervals(figures, score)
     curve = ranked["unknown"] if tally.kinds[-1] else ranked["wrong"]
@@ -259,7 +267,7 @@ def _curves_of_wrong(
     curves = {"risk_coverage": _risk_coverage(bins)}
     if np.isfinite(error).all():
         curves["sparsification"] = _lists(removed=removed, error=error, oracle=oracle)
-    return curves | {size: _patch_curve(found) for size, found in by_percentile.items()}
+    return curves | {size: _patch_curve(by_percentile[size]) for size in ("patches", "pixels")}
 
 
 def _diagram(confidence: Array, accuracy: Array, share: Array) -> Figures:

@@ -24,7 +24,6 @@ from doubtmap.metrics import (
     BinaryReliability,
     Confusion,
     Histogram,
-    Patches,
     RankingCurve,
     Reliability,
     brier_score,
@@ -32,11 +31,11 @@ from doubtmap.metrics import (
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
 from doubtmap.metrics.histogram import Bins, keyed
-from doubtmap.metrics.patches import patch_accuracy, patch_scores
+from doubtmap.metrics.patches import PATCH_KINDS, WITH_UNKNOWN, patch_kinds, patch_scores
 from doubtmap.metrics.reliability import ONCE, ReliabilitySums
 from doubtmap.prediction import Prediction
 
-VERSION = 4
+VERSION = 5
 """Of the observations and sums as a journal holds them: a run goes on only with its own."""
 
 RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)
@@ -56,9 +55,9 @@ class Observation:
     Args:
         meta: JSON values: `stage` (of the run), `index`, `name`, `void` (pixels).
         arrays: `kind` `(N,)` uint8 of the N pixels that are not void; `score/NAME` `(N,)`
-            float32; `patch/NAME` and `accurate`, `(P,)` per patch; `brier`, `doubt`, `wrong`
-            per pixel with a class; `confusion` and `reliability/...` sums. Of the components'
-            stage: `NAME/...`, the sums of each score's components.
+            float32; `patch/NAME` and `patches`, `(P,)` mean and kind per patch; `brier`, `doubt`,
+            `wrong` per pixel with a class; `confusion` and `reliability/...` sums. Of the stage of
+            components: `NAME/...`, the sums of each score's components.
     """
 
     meta: dict[str, Any]
@@ -132,8 +131,8 @@ def _observe_classes(
     arrays |= {"confusion": confusion.counts, "doubt": doubt, "wrong": wrong.astype(np.uint8)}
     # In steps whose sums are exact, whatever their order.
     arrays["brier"] = _numpy((brier[valid].double() * EXACT).round_().div_(EXACT).float())
-    whole, accurate = patch_accuracy((classes == label)[None], valid[None], PATCH)
-    arrays["accurate"] = _numpy(accurate[whole].to(torch.uint8))
+    whole, kinds = patch_kinds(classes[None], label[None], (label == UNKNOWN)[None], PATCH)
+    arrays["patches"] = _numpy(kinds)
     for score, values in maps.items():
         arrays[f"patch/{score}"] = patch_scores(values[None], whole, PATCH)
     return arrays
@@ -171,7 +170,7 @@ class ScoreTally:
     def __init__(self, replicates: int, bins: int | None = None) -> None:
         self.pixels = Histogram(BINS, shape=(4,))
         self.errors = Histogram(IMAGE_BINS, shape=(5,))
-        self.patches = Patches(bins=PATCH_BINS)
+        self.patches = Histogram(PATCH_BINS, shape=(PATCH_KINDS,))
         self.replicates = BootstrapHistogram(replicates, channels=4)
         self.patch_replicates = BootstrapHistogram(replicates, channels=2)
         self.bins = bins
@@ -190,7 +189,7 @@ class ScoreTally:
         """Add what another has summed."""
         self.pixels.absorb(other.pixels)
         self.errors.absorb(other.errors)
-        self.patches.histogram.absorb(other.patches.histogram)
+        self.patches.absorb(other.patches)
         self.replicates.absorb(other.replicates)
         self.patch_replicates.absorb(other.patch_replicates)
         self.claim_sums.absorb(other.claim_sums)
@@ -204,15 +203,22 @@ class ScoreTally:
         image = Histogram(IMAGE_BINS, shape=(5,))
         image.update(keys, kind, more=None if brier is None else (BRIER, brier))
         if brier is not None:
-            patches = Patches(bins=PATCH_BINS)
-            patches.add(arrays[f"patch/{name}"], arrays["accurate"])
-            self.patches.histogram.absorb(patches.histogram)
-            self.patch_replicates.add(patches.histogram, weights)
+            self._take_patches(arrays[f"patch/{name}"], arrays["patches"], weights)
         if self.bins is not None:
             self._claimed(values, kind, weights)
         self.errors.absorb(image)
         self.replicates.add(image, weights)
         return image_figures(image.view(), values, kind)
+
+    def _take_patches(self, values: Array, kinds: Array, weights: Array) -> None:
+        """Take an image's patches; only those without unknown pixels have replicates."""
+        image = Histogram(PATCH_BINS, shape=(PATCH_KINDS,))
+        image.update(values, kinds)
+        self.patches.absorb(image)
+        known = kinds < WITH_UNKNOWN
+        image = Histogram(PATCH_BINS)
+        image.update(values[known], kinds[known] % 2)
+        self.patch_replicates.add(image, weights)
 
     def _claimed(self, values: Array, kind: Array, weights: Array) -> None:
         """Take an image's probabilities of wrong, and how often they came true."""
@@ -240,7 +246,7 @@ class ScoreTally:
         tally = cls(1, bins)
         tally.pixels = Histogram.from_state(sub_state(state, "pixels"))
         tally.errors = Histogram.from_state(sub_state(state, "errors"))
-        tally.patches = Patches.from_state(sub_state(state, "patches"))
+        tally.patches = Histogram.from_state(sub_state(state, "patches"))
         tally.replicates = BootstrapHistogram.from_state(sub_state(state, "replicates"))
         tally.patch_replicates = BootstrapHistogram.from_state(sub_state(state, "patch_replicates"))
         tally.claim_sums = BootstrapSums.from_state(sub_state(state, "claim"), 1)

@@ -25,6 +25,10 @@ from doubtmap.metrics.accumulator import Array, State, to_numpy
 from doubtmap.metrics.histogram import Histogram
 
 INACCURATE, ACCURATE = 0, 1
+PATCH_KINDS = 6
+"""At a border, inside a region, with unknown pixels: of each the inaccurate, then the accurate."""
+INSIDE, WITH_UNKNOWN = 2, 4
+"""The first kind of those inside a region, and of those with unknown pixels."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,65 @@ def patch_scores(score: Tensor, whole: Tensor, size: int) -> Array:
     """Mean score of the patches that `patch_accuracy` calls whole, `(n,)` float32."""
     maps = zip(to_numpy(score.float()), to_numpy(whole))
     return np.concatenate([means(own, size, those) for own, those in maps])
+
+
+def patch_kinds(
+    classes: Tensor, label: Tensor, unknown: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """Which patches have pixels with a class, or unknown ones, only; and the kinds of these.
+
+    An unknown pixel is wrong whatever its class.
+
+    Args:
+        classes: `(B, H, W)`, predicted.
+        label: `(B, H, W)`, below 0 for no class.
+        unknown: `(B, H, W)` bool.
+        size: side of a patch, in pixels.
+
+    Returns:
+        `(B, H // size, W // size)` bool, and `(P,)` uint8, below `PATCH_KINDS`.
+    """
+    known = label >= 0
+    whole, accurate = patch_accuracy(known & (classes == label), known | unknown, size)
+    of_classes = _means(known.float(), size) == 1
+    kinds = torch.where(at_borders(label, size), 0, INSIDE)
+    kinds = torch.where(of_classes, kinds, WITH_UNKNOWN) + accurate
+    return whole, kinds[whole].to(torch.uint8)
+
+
+def patches_by_region(counts: Array) -> dict[str, Array]:
+    """Inaccurate and accurate patches, `(2, n)`: those of classes, and parts and more of them.
+
+    Args:
+        counts: `(PATCH_KINDS, n)`.
+    """
+    border, inside, unknown = counts.reshape(3, 2, -1)
+    known = border + inside
+    return {
+        "patches": known,
+        "inside": inside,
+        "border": border,
+        "with_unknown": known + unknown,
+    }
+
+
+def at_borders(label: Tensor, size: int) -> Tensor:
+    """Which patches lie at a border: they, or one of the eight around them, hold two labels.
+
+    Void is a label here, too: what is hard to label is often void.
+
+    Args:
+        label: `(B, H, W)`.
+        size: side of a patch, in pixels.
+
+    Returns:
+        `(B, H // size, W // size)` bool.
+    """
+    if label.shape[-2] < size or label.shape[-1] < size:
+        return torch.zeros(len(label), 0, 0, dtype=torch.bool, device=label.device)
+    both = torch.stack([label, -label], 1).float()
+    highest, lowest = F.max_pool2d(F.max_pool2d(both, size), 3, 1, 1).unbind(1)
+    return highest != -lowest
 
 
 def _means(maps: Tensor, size: int) -> Tensor:

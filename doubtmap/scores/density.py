@@ -30,15 +30,15 @@ from doubtmap.scores.gaussians import (
     GaussianSums,
     LowRank,
     Projected,
+    check_support,
+    support_notes,
     tiles,
 )
 from doubtmap.scores.inner_features import (
-    OUTSIDE,
     Scale,
     inner_features,
-    native_labels,
     predicted_on,
-    probabilities_on,
+    sure_labels,
 )
 from doubtmap.scores.smoothing import smoothed
 from doubtmap.shown import ShownFit
@@ -78,7 +78,8 @@ class Density(ShownFit):
 
     Departs from the paper, each as measured in `docs/density.md` and each to be undone by an
     option: the Gaussians are fitted to pixels in proportion to how surely the network names their
-    class (`certainty=0` weighs all alike); features are taken before the last activation; the
+    class (`certainty=0` weighs all alike; `scores/certainty.py` finds the exponent that suits a
+    network); features are taken before the last activation; the
     density is that of the class predicted (`at=any` sums over classes, as the released code does;
     the paper also has the prior), which costs one distance per pixel where the sum costs C;
     shrinkage replaces the ladder of jitters.
@@ -126,7 +127,7 @@ class Density(ShownFit):
     FIT_OPTIONS: ClassVar[dict[str, Any]] = {
         "layer": "auto",
         "scale": "unit",
-        "certainty": 64.0,
+        "certainty": "half",
         "labels": "given",
     }
     READ_OPTIONS: ClassVar[dict[str, Any]] = {
@@ -340,23 +341,13 @@ class Density(ShownFit):
         images = 0
         for prediction, label in pairs:
             z = inner_features(prediction, layers, scale, cls.name)
-            grid = tuple(z.shape[-2:])
-            probabilities = probabilities_on(prediction, grid)
             if sums is None:
-                names = prediction.class_names
-                sums = GaussianSums(probabilities.shape[1], z.shape[1])
-                options["labels"] = labels
-                cls(Gaussians.of(sums), layer, scale, certainty, **options)  # are they sound?
-            if labels == "predicted":
-                label = prediction.classes
-            at_cells = native_labels(prediction, label, grid)
-            if labels == "predicted":
-                at_cells = probabilities.argmax(1).where(at_cells != OUTSIDE, OUTSIDE)
-            valid = at_cells >= 0
-            known = at_cells[valid]
-            p = probabilities.permute(0, 2, 3, 1)[valid]
-            weights = p.gather(1, known[:, None])[:, 0].double() ** certainty
-            sums.add(z.permute(0, 2, 3, 1)[valid], known, weights)
+                names, options["labels"] = prediction.class_names, labels
+                cls.check(prediction, layer, scale, certainty, **options)
+                sums = GaussianSums(prediction.native_logits.shape[1], z.shape[1])
+            given = None if labels == "predicted" else label
+            valid, known, sureness = sure_labels(prediction, given, tuple(z.shape[-2:]))
+            sums.add(z.permute(0, 2, 3, 1)[valid], known, sureness**certainty)
             images += len(z)
         if sums is None or not sums.pixels.any():
             raise DataError(
@@ -369,6 +360,33 @@ class Density(ShownFit):
         check_support(gaussians)
         _ = fitted._distances
         return fitted
+
+    @classmethod
+    def check(
+        cls,
+        prediction: Prediction,
+        layer: str = "classifier",
+        scale: Scale = "unit",
+        certainty: float = 64.0,
+        **options: Any,
+    ) -> None:
+        """Refuse options that make no sense for what a network gives, before it is run for long.
+
+        Args:
+            prediction: of any image.
+            layer: as `fit` takes it.
+            scale: as `fit` takes it.
+            certainty: as `fit` takes it.
+            **options: as `fit` takes them.
+
+        Raises:
+            UsageError: for such options.
+            ModelError: for a network without accessible features.
+        """
+        layers = () if layer == "classifier" else tuple(layer.split("+"))
+        channels = inner_features(prediction, layers, "none", cls.name).shape[1]
+        nothing = GaussianSums(prediction.native_logits.shape[1], channels)
+        cls(Gaussians.of(nothing), layer, scale, certainty, **options)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -402,39 +420,3 @@ class Density(ShownFit):
         if len(names) not in (0, len(gaussians.mean)):
             raise ValueError(f"{len(names)} class names for {len(gaussians.mean)} classes")
         return cls(gaussians, origin=content.origin, **content.entries)
-
-
-def check_support(gaussians: Gaussians) -> None:
-    """Refuse Gaussians that stand on next to nothing.
-
-    Raises:
-        DataError: where all classes together have fewer effective pixels than channels.
-    """
-    channels = gaussians.mean.shape[1]
-    effective = float(gaussians.effective.sum())
-    if effective < channels:
-        raise DataError(
-            f"density: expected at least as many effective pixels as the {channels} channels, got "
-            f"{effective:.0f}. Fit on more images, or with a smaller certainty."
-        )
-
-
-def support_notes(gaussians: Gaussians, names: tuple[str, ...]) -> tuple[str, ...]:
-    """A sentence for classes without pixels, and one for those with few."""
-    label = names or tuple(str(number) for number in range(len(gaussians.mean)))
-    channels = gaussians.mean.shape[1]
-    absent = [label[i] for i, seen in enumerate(gaussians.present.tolist()) if not seen]
-    few = [
-        f"{label[i]} ({gaussians.effective[i]:.0f})"
-        for i in range(len(label))
-        if gaussians.present[i] and gaussians.effective[i] < channels
-    ]
-    notes = []
-    if absent:
-        notes.append(f"density: no pixel of {', '.join(absent)} was fitted.")
-    if few:
-        notes.append(
-            f"density: fewer effective pixels than the {channels} channels in {', '.join(few)}; "
-            f"their covariance leans on the pooled one."
-        )
-    return tuple(notes)

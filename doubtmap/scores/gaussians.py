@@ -381,3 +381,39 @@ def _squared_length(rows: Tensor) -> Tensor:
     """`(N,)` from `(N, D)`, in one pass without a temporary."""
     length: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return length.square()
+
+
+def check_support(gaussians: Gaussians) -> None:
+    """Refuse Gaussians that stand on next to nothing.
+
+    Raises:
+        DataError: where all classes together have fewer effective pixels than channels.
+    """
+    channels = gaussians.mean.shape[1]
+    effective = float(gaussians.effective.sum())
+    if effective < channels:
+        raise DataError(
+            f"density: expected at least as many effective pixels as the {channels} channels, got "
+            f"{effective:.0f}. Fit on more images, or with a smaller certainty."
+        )
+
+
+def support_notes(gaussians: Gaussians, names: tuple[str, ...]) -> tuple[str, ...]:
+    """A sentence for classes without pixels, and one for those with few."""
+    label = names or tuple(str(number) for number in range(len(gaussians.mean)))
+    channels = gaussians.mean.shape[1]
+    absent = [label[i] for i, seen in enumerate(gaussians.present.tolist()) if not seen]
+    few = [
+        f"{label[i]} ({gaussians.effective[i]:.0f})"
+        for i in range(len(label))
+        if gaussians.present[i] and gaussians.effective[i] < channels
+    ]
+    notes = []
+    if absent:
+        notes.append(f"density: no pixel of {', '.join(absent)} was fitted.")
+    if few:
+        notes.append(
+            f"density: fewer effective pixels than the {channels} channels in {', '.join(few)}; "
+            f"their covariance leans on the pooled one."
+        )
+    return tuple(notes)

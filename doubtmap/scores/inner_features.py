@@ -97,6 +97,30 @@ def predicted_on(prediction: Prediction, grid: tuple[int, ...]) -> Tensor:
     return probabilities_on(prediction, grid).argmax(1)
 
 
+def sure_labels(
+    prediction: Prediction, label: Tensor | None, grid: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The labelled cells of a grid, their labels, and how sure of these the network is.
+
+    Args:
+        prediction: of the network.
+        label: `(B, H, W)`, below 0 for none; None takes the network's own classes.
+        grid: `(h, w)`.
+
+    Returns:
+        Which cells are labelled, `(B, h, w)` bool; of these N the labels `(N,)` int64 and the
+        probabilities that the network gives to them, `(N,)` float64 in [0, 1].
+    """
+    probabilities = probabilities_on(prediction, grid)
+    found = native_labels(prediction, prediction.classes if label is None else label, grid)
+    if label is None:
+        found = probabilities.argmax(1).where(found != OUTSIDE, OUTSIDE)
+    valid = found >= 0
+    known = found[valid]
+    own = probabilities.permute(0, 2, 3, 1)[valid].gather(1, known[:, None])[:, 0]
+    return valid, known, own.double()
+
+
 def native_extent(prediction: Prediction) -> tuple[int, int]:
     """Rows and columns of the native grid whose samples lie in the image, not in the padding."""
     (height, width), covered, corners = prediction.placement

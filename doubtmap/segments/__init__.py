@@ -5,7 +5,7 @@ A pixel is too small to act on. These are things: connected pixels of one predic
 
 from doubtmap.segments.judging import CrossJudgement, Judgement, cross_judge, feature_sets, judge
 from doubtmap.segments.meta import MetaModel
-from doubtmap.segments.partition import Partition, adjusted_iou
+from doubtmap.segments.partition import Partition, adjusted_iou, right_share
 from doubtmap.segments.table import SegmentTable, expected_figures, segment_table
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "expected_figures",
     "feature_sets",
     "judge",
+    "right_share",
     "segment_table",
 ]

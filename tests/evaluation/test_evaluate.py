@@ -9,6 +9,7 @@ import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Sample
 from doubtmap.engine.run import Run
 from doubtmap.evaluation.asking import Options, scores_asked
+from doubtmap.metrics import Patches
 
 SCORES = "max_softmax,entropy,gradient(p=1)"
 
@@ -43,6 +44,22 @@ def all_pixels(segmenter, dataset, score):
         labels.append(sample.label.numpy().ravel())
         classes.append(prediction.classes[0].numpy().ravel())
     return map(np.concatenate, (doubts, labels, classes))
+
+
+def test_patches_by_region_are_those_of_all_images(figures, segmenter, streets):
+    """Areas of the accumulator over masks, where all patches of an image are of one kind."""
+    patches = {part: Patches(4) for part in ("with_unknown", "all")}
+    for index in range(len(streets)):
+        sample = streets[index]
+        prediction, label = segmenter(sample.image[None]), sample.label[None].long()
+        right, doubt = prediction.classes == label, dm.scores.entropy(prediction)
+        patches["all"].update(doubt, right, label >= 0)
+        patches["with_unknown"].update(doubt, right, (label >= 0) | (label == UNKNOWN))
+    wrong = figures["scores"]["entropy"]["wrong"]
+    assert wrong["pavpu_area"] == pytest.approx(patches["all"].areas().pavpu_area, abs=1e-3)
+    expected = patches["with_unknown"].areas()
+    assert wrong["with_unknown"]["pavpu_area"] == pytest.approx(expected.pavpu_area, abs=1e-3)
+    assert set(wrong["inside"]) == set(wrong["border"]) == set(wrong["per_pixel"])
 
 
 @pytest.fixture

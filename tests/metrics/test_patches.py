@@ -9,7 +9,13 @@ import torch
 
 from doubtmap.errors import UsageError
 from doubtmap.metrics import Patches
-from doubtmap.metrics.patches import patch_areas, patch_figures
+from doubtmap.metrics.patches import (
+    at_borders,
+    patch_areas,
+    patch_figures,
+    patch_kinds,
+    patches_by_region,
+)
 
 
 def frames(seed, shape=(2, 19, 23)):
@@ -150,3 +156,46 @@ def test_empty_bins_below_the_lowest_score_are_no_threshold():
     counts = np.array([[0, 0, 1, 3], [0, 5, 4, 0]])
     assert patch_figures(counts, 0) == patch_figures(counts[:, 1:], 0)
     assert patch_areas(counts) == patch_areas(counts[:, 1:])
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_border_is_where_a_patch_or_one_around_it_holds_two_labels(size):
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(-2, 2, (2, 3, 4), generator=generator)
+    label = coarse.repeat_interleave(9, 1).repeat_interleave(8, 2)[:, :26, :31]
+    found = at_borders(label, size)
+    assert found.shape == (2, 26 // size, 31 // size)
+    for b, i, j in np.ndindex(*found.shape):
+        rows = slice(max(0, i - 1) * size, min(found.shape[1], i + 2) * size)
+        columns = slice(max(0, j - 1) * size, min(found.shape[2], j + 2) * size)
+        assert bool(found[b, i, j]) == (len(label[b, rows, columns].unique()) > 1)
+
+
+def test_an_image_smaller_than_a_patch_has_no_border():
+    assert not at_borders(torch.zeros(1, 3, 9), 4).numel()
+
+
+def test_kinds_part_the_patches_and_unknown_pixels_are_wrong():
+    """Against the three definitions, patch by patch."""
+    generator = torch.Generator().manual_seed(1)
+    label = torch.randint(-2, 2, (3, 4, 4), generator=generator)
+    label = label.repeat_interleave(15, 1).repeat_interleave(15, 2)
+    classes = torch.where(torch.rand(label.shape, generator=generator) < 0.6, label, 3)
+    whole, kinds = patch_kinds(classes, label, label == -1, 4)
+    border, counts = at_borders(label, 4), np.zeros((6, 1))
+    places = whole.nonzero().tolist()
+    for kind, (b, i, j) in zip(kinds.tolist(), places):
+        block = (b, slice(4 * i, 4 * i + 4), slice(4 * j, 4 * j + 4))
+        right = (classes[block] == label[block]) & (label[block] >= 0)
+        has_unknown = bool((label[block] == -1).any())
+        first = 4 if has_unknown else 0 if border[b, i, j] else 2
+        assert kind == first + (right.sum() > 8)
+        counts[kind] += 1
+    assert len(places) == sum(
+        (label[b, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4] != -2).all()
+        for b, i, j in np.ndindex(*whole.shape)
+    )
+    parts = patches_by_region(counts)
+    assert (counts > 0).sum() >= 5
+    np.testing.assert_array_equal(parts["inside"] + parts["border"], parts["patches"])
+    assert parts["with_unknown"].sum() == len(places)

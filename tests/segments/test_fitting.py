@@ -14,7 +14,7 @@ from doubtmap.engine.splitting import folds_of
 from doubtmap.evaluation.asking import Options
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.segments import MetaModel, expected_figures
-from doubtmap.segments.fitting import fit_segments, labelled_segments
+from doubtmap.segments.fitting import fit_segments, labelled_segments, parse_segments
 from doubtmap.segments.judging import cross_calibrated, platt
 from doubtmap.segments.look_first import area, look_first, share_found
 from doubtmap.segments.meta import inputs
@@ -259,3 +259,22 @@ def test_one_segment_is_no_failure(fit):
     table = segment_table(prediction, maps)
     assert len(table) == 1
     assert 0 <= fit[0].model.probability(table)[0] <= 1
+
+
+def test_the_published_target_can_be_asked_for(demo):
+    assert parse_segments("segments(kind=linear, target=published)") == ("linear", "published")
+    assert parse_segments("segments") == ("boosting", "iou")
+    assert parse_segments("density") is None
+    for wrong in ("segments(target=dice)", "segments(depth=3)", "segments(kind=linear"):
+        with pytest.raises(UsageError, match="fit: "):
+            parse_segments(wrong)
+    dataset = doubtmap.open_dataset("synthetic:2")
+    found = {
+        target: fit_segments(demo, dataset, "entropy", "linear", target=target, compare=False)
+        for target in ("iou", "published")
+    }
+    own, published = (each.segments.table.iou for each in found.values())
+    assert (own <= published)[np.isfinite(own)].all()
+    assert (own < published).any()
+    assert any("too high" in note for note in found["published"].notes)
+    assert found["published"].model.origin.facts["target"] == "published"

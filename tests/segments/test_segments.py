@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from doubtmap import DataError, Prediction, UsageError, scores
-from doubtmap.segments import Partition, SegmentTable, adjusted_iou, segment_table
+from doubtmap.segments import Partition, SegmentTable, adjusted_iou, right_share, segment_table
 from doubtmap.segments.table import OF_A_SCORE
 
 
@@ -177,3 +177,28 @@ def test_labels_may_be_bytes_with_255_for_void():
 def test_a_partition_of_another_image_is_refused():
     with pytest.raises(UsageError, match="partition of this image"):
         segment_table(prediction_of(), {}, partition_of("0000 1111"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_published_target_is_their_formula(seed):
+    """Theirs: of the touched components, pixels in other segments of any class leave the union."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.randint(0, 3, (2, 5, 6), generator=generator)
+    classes, label = draw.repeat_interleave(3, 1).repeat_interleave(2, 2)
+    label = torch.where(torch.rand(label.shape, generator=generator) < 0.7, label, classes)
+    valid = torch.rand(label.shape, generator=generator) < 0.9
+    partition = Partition.of(classes)
+    found = right_share(partition, label, valid)
+    things = {
+        value: ndimage.label((label == value) & valid, np.ones((3, 3)))[0] for value in range(3)
+    }
+    for one, own in enumerate(partition.classes):
+        segment = (partition.labels.numpy() == one) & valid.numpy()
+        others = (partition.labels.numpy() != one) & valid.numpy()
+        thing = things[int(own)]
+        touched = np.isin(thing, np.setdiff1d(thing[segment], [0]))
+        union = segment | (touched & ~others)
+        assert found[one] == pytest.approx((segment & touched).sum() / union.sum())
+    adjusted = adjusted_iou(partition, label, valid)
+    assert (found >= adjusted).all()
+    assert ((found > 0) == (adjusted > 0)).all()

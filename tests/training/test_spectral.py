@@ -136,14 +136,57 @@ def test_norm_scales_with_the_weight(factor):
 
 def test_a_layer_below_the_coefficient_stays_and_one_above_comes_down_to_it():
     layer = layer_of(kernel_size=3)
-    weight, sigma = layer.weight.detach().clone(), convolution_norm(layer, 8, 1000)
+    weight, sigma = layer.weight.detach().clone(), convolution_norm(layer, 32, 1000)
     for coefficient in (2 * sigma, sigma / 3):
         bounded = copy.deepcopy(layer)
         bound(bounded, coefficient)
-        settle(bounded, 1000)
+        settle(bounded)
         expected = weight / max(1, sigma / coefficient)
-        torch.testing.assert_close(bounded.eval().weight.detach(), expected)
-    assert convolution_norm(bounded, 8, 1000) == pytest.approx(sigma / 3, rel=1e-6)
+        torch.testing.assert_close(bounded.eval().weight.detach(), expected, rtol=1e-3, atol=0)
+    assert convolution_norm(bounded, 32, 1000) == pytest.approx(sigma / 3, rel=1e-3)
+
+
+def dense_norm(layer, side):
+    """Largest singular value of the layer as it is used, on images padded with zeros."""
+    matrix = matrix_of(
+        lambda x: F.conv2d(
+            x, layer.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups
+        ),
+        (4, side, side),
+    )
+    return torch.linalg.matrix_norm(matrix, 2).item()
+
+
+@pytest.mark.parametrize("name", ["same", "strided", "strided-and-dilated", "dilated", "grouped"])
+def test_the_folded_norm_is_at_the_bound_at_frequencies_between_too(name):
+    """On the grid of the training alone some lay nine percent above it."""
+    for seed in range(2):
+        layer = layer_of(seed, **LAYERS[name])
+        layer.weight.data *= 8
+        network = nn.Sequential(layer)
+        bound(network, 3.0)
+        settle(network)
+        fold(network)
+        assert dense_norm(network[0], 9) <= 3 * 1.01
+        if name in ("same", "dilated"):
+            assert 3 * 0.99 <= symbol_norm(network[0].weight.detach(), 64) <= 3 * 1.01
+
+
+@pytest.mark.parametrize(
+    "name", ["embedding", "row", "depthwise", "gaps", "patches", "1x1-strided"]
+)
+def test_refining_finds_what_power_iteration_does(name):
+    layer = layer_of(**LAYERS[name])
+    rule = SpectralBound(layer, 1.0)
+    rule.refine(layer.weight.detach(), 24, 100)
+    expected = SpectralBound(layer, 1.0)
+    expected.operator = rule.operator
+    expected.image = torch.randn(rule.image.shape, dtype=torch.float64)
+    for _ in range(800):
+        expected.improve(layer.weight.detach())
+    sigma = expected.eval().norm(layer.weight).item()
+    assert rule.eval().norm(layer.weight).item() == pytest.approx(sigma, rel=2e-3)
+    assert rule.image.norm().item() == pytest.approx(1)
 
 
 def test_gradients_are_those_of_the_formula():
