@@ -24,9 +24,10 @@ def merge_command(
     from doubtmap.evaluation.parts import merge_parts
     from doubtmap.evaluation.report import write_evaluation
     from doubtmap.evaluation.table import print_figures
+    from doubtmap.files.stores import near
 
     options = Options(command=command_line(), save=lambda results: write_evaluation(results, out))
-    results = merge_parts(out, parts, options)
+    results = merge_parts(out, [near(part) for part in parts], options)
     tell_notes(results.figures["notes"])
     print_figures(results.figures, style="json" if json else "csv" if csv else "table")
 

@@ -122,7 +122,7 @@ def _check(threshold: str) -> None:
     try:
         float(threshold)
     except ValueError:
-        if not Path(threshold).exists():
+        if not Path(threshold).exists() and "://" not in threshold:
             raise UsageError(
                 f"--threshold: expected a number or a file of one, got {threshold}."
             ) from None

@@ -50,7 +50,8 @@ def image_files(dataset: Dataset) -> list[Path | None]:
         return [dataset.files[index][0] for index in chosen]
     if isinstance(dataset, Photographs):
         return [dataset.files[index] for index in chosen]
-    return [None] * len(chosen)
+    told: Mapping[int, Path] = getattr(dataset, "told_files", {})  # where parts have told of it
+    return [told.get(index) for index in chosen]
 
 
 def _hash(dataset: Dataset, index: int) -> str:
