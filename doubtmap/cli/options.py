@@ -35,7 +35,8 @@ Model = Annotated[
 Data = Annotated[
     str,
     typer.Argument(
-        help="LAYOUT:PATH[:SPLIT], volumes:PATH[:SPLIT], film:FILM[:LABELS], or synthetic:N.",
+        help="LAYOUT:PATH[:SPLIT], table:FILE, webdataset:SHARDS, volumes:PATH[:SPLIT], "
+        "film:FILM[:LABELS], or synthetic:N.",
         metavar="DATA",
     ),
 ]

@@ -83,6 +83,13 @@ class Afar(_Here):
             size = int(system.info(name)["size"] or 0)
         return os.stat_result((0o100444, 0, 0, 1, 0, 0, size, 0, 0, 0))
 
+    def mark(self) -> str:
+        """See `mark_of`."""
+        with translated(self):
+            system, name = found_by(self)
+            about = system.info(name)
+        return hashlib.blake2b(repr(said_of(about)).encode(), digest_size=8).hexdigest()
+
     def is_dir(self, **_: Any) -> bool:
         """No: see `listed`."""
         return False
@@ -193,10 +200,9 @@ def mark_of(path: str | Path) -> str:
     Raises:
         UsageError, DataError: as `open_afar`.
     """
-    with translated(path):
-        system, name = found_by(path)
-        about = system.info(name)
-    return hashlib.blake2b(repr(said_of(about)).encode(), digest_size=8).hexdigest()
+    found = path_of(path)
+    assert isinstance(found, Afar)
+    return found.mark()
 
 
 def said_of(about: Mapping[str, Any]) -> list[str]:
