@@ -4,6 +4,7 @@ OUT/classes/NAME.png    predicted classes, a palette picture
 OUT/SCORE/NAME.png      a doubt map for each score
 OUT/overlay/NAME.jpg    the first score laid over the image; written last
 OUT/images.csv          a row for each image: its doubt, and the share of each class
+OUT/images.parquet      the same, where that is asked for
 OUT/score.json          how all this was made
 """
 
@@ -35,6 +36,7 @@ from doubtmap.engine.spread import looked_at
 from doubtmap.errors import DataError, UsageError, within_memory
 from doubtmap.files import alone, sweep, utf8, write_atomically, writing_to
 from doubtmap.files.naming import files_of, outside, score_folders, unique_names
+from doubtmap.files.parquet import write_parquet
 from doubtmap.files.resuming import hold_samples, hold_to
 from doubtmap.prediction import (
     Prediction,
@@ -148,6 +150,7 @@ def write_scores(
     resume: bool = False,
     skip_bad: bool = False,
     range: tuple[float, float] | None = None,
+    parquet: bool = False,
     command: str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
@@ -163,6 +166,7 @@ def write_scores(
         skip_bad: count images that cannot be read, and go on.
         range: values that are black and white in images of more than 8 bits; default: by the bits
             that all images of the run use.
+        parquet: write the table of images as Parquet, too.
         command: what to write as the origin.
         progress: told after each image.
 
@@ -225,6 +229,8 @@ def write_scores(
     scales = waiting.finish([(*every[path],) for path in every], list(scores), pictures.values())
     rows = {str(path): read_figures(files[0]) for path, files in every.items() if files[0].exists()}
     write_atomically(out / "images.csv", utf8(image_table(rows)))
+    every_row = ({"image": name} | row for name, row in rows.items())
+    write_parquet(out / "images.parquet", every_row, parquet)
     about = {
         "doubtmap": __version__,
         "command": command,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from doubtmap.cli.commands import OUTPUT, as_command, command_line, option
+from doubtmap.cli.options import Parquet
 from doubtmap.cli.telling import tell_notes
 
 
@@ -18,15 +19,21 @@ def merge_command(
     ],
     json: Annotated[bool, option(OUTPUT, "Print results.json to stdout.", "--json")] = False,
     csv: Annotated[bool, option(OUTPUT, "Print the table as CSV.", "--csv")] = False,
+    parquet: Parquet = False,
 ) -> None:
     """Parts of an evaluation, made with --part on several machines, as one."""
     from doubtmap.evaluation.asking import Options
     from doubtmap.evaluation.parts import merge_parts
     from doubtmap.evaluation.report import write_evaluation
     from doubtmap.evaluation.table import print_figures
+    from doubtmap.files.parquet import check_parquet
     from doubtmap.files.stores import near
 
-    options = Options(command=command_line(), save=lambda results: write_evaluation(results, out))
+    if parquet:
+        check_parquet()
+    options = Options(
+        command=command_line(), save=lambda results: write_evaluation(results, out, parquet)
+    )
     results = merge_parts(out, [near(part) for part in parts], options)
     tell_notes(results.figures["notes"])
     print_figures(results.figures, style="json" if json else "csv" if csv else "table")

@@ -16,6 +16,7 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    Parquet,
     Range,
     Seed,
     SkipBad,
@@ -72,6 +73,7 @@ def objects_command(
     to: Annotated[
         str, option(OUTPUT, "Of the map: geojson, gpkg, or both as geojson,gpkg.")
     ] = "geojson",
+    parquet: Parquet = False,
     range: Range = None,
     out: Out = Path("objects"),
     json: Annotated[bool, option(OUTPUT, "Print what was found as JSON.", "--json")] = False,
@@ -89,7 +91,7 @@ def objects_command(
     from doubtmap.objects.writing import Form, write_objects
     from doubtmap.progress import progress_bar
 
-    form = Form(simplify, encoding, crs, tuple(names(to)))
+    form = Form(simplify, encoding, crs, tuple(names(to)), parquet)
     seeded(seed)
     segmenter = network.open(model, seed)
     scored, above, chosen = _score_and_threshold(segmenter, score, threshold)

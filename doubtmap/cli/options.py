@@ -69,6 +69,9 @@ Json = Annotated[bool, option(OUTPUT, "Print the figures as JSON.", "--json")]
 Seed = Annotated[int, option(RUNNING, "Of everything random.", min=0)]
 Device = Annotated[str | None, option(RUNNING, "Such as cpu or cuda:0.")]
 Resume = Annotated[bool, option(RUNNING, "Go on where a run in --out stopped.", "--resume")]
+Parquet = Annotated[
+    bool, option(OUTPUT, "The table of images, or objects, as Parquet, too.", "--parquet")
+]
 SkipBad = Annotated[bool, option(RUNNING, "Count unreadable images and go on.", "--skip-bad")]
 
 

@@ -15,6 +15,7 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    Parquet,
     Range,
     Resume,
     Scores,
@@ -53,6 +54,7 @@ def score(
             "png, and geotiff for images that say where on earth they lie.",
         ),
     ] = None,
+    parquet: Parquet = False,
     range: Range = None,
     every: Annotated[
         int | None,
@@ -76,6 +78,7 @@ def score(
     if format is not None and format not in FORMATS:
         raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format}.")
     from doubtmap.engine.settings import bands_needed
+    from doubtmap.files.parquet import check_parquet
     from doubtmap.films import write_films
     from doubtmap.images import write_scores
     from doubtmap.models.layers import probe_image
@@ -86,6 +89,7 @@ def score(
 
     kind = kind_of(images)
     of_images: dict[str, Any] = {"--format": format, "--resume": resume, "--skip-bad": skip_bad}
+    of_images["--parquet"] = parquet
     useless: dict[str, Any] = {
         None: {"--every": every, "--axis": axis},
         "films": {**of_images, "--range": range, "--axis": axis},
@@ -98,6 +102,8 @@ def score(
         )
     if kind:
         _check_here(workers, kind)
+    if parquet:
+        check_parquet()
     seeded(seed)
     segmenter = network.open(model, seed)
     wanted = score_or_usual(scores, segmenter)
@@ -125,11 +131,18 @@ def score(
             about |= {"resume": resume, "skip_bad": skip_bad, "range": span}
             if format in RASTERS:
                 _check_here(workers, "rasters, window by window")
+                if parquet:
+                    raise UsageError(
+                        "--parquet: expected images that are no rasters, of which there is a "
+                        "table. Leave it out."
+                    )
                 cloud = format == "cog"
                 summary = write_scenes(segmenter, paths, asked, out, cloud=cloud, **about)
             else:
                 segmenter = workers.spread(network, model, seed, segmenter)
-                summary = write_scores(segmenter, paths, asked, out, format=format, **about)
+                summary = write_scores(
+                    segmenter, paths, asked, out, format=format, parquet=parquet, **about
+                )
     tell_notes(notes + json.loads((out / "score.json").read_text())["notes"])
     typer.echo(summary)
 
