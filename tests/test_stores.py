@@ -88,7 +88,7 @@ def test_a_run_in_a_bucket_is_the_run_in_a_folder(s3, run, images, tmp_path, own
 
 
 def test_a_run_that_was_stopped_goes_on_from_what_was_sent(s3, run, images, monkeypatch):
-    from doubtmap import images as scoring
+    from doubtmap.images import writing as scoring
 
     words = ["score", "demo", images, "--scores", "energy", "--out", "s3://bucket/run"]
     write, count = scoring._write, []

@@ -16,13 +16,13 @@ from doubtmap.cli.options import (
     Network,
     Out,
     Parquet,
+    PlaceOptions,
+    Places,
     Range,
     Resume,
     Scores,
     Seed,
     SkipBad,
-    WorkerOptions,
-    Workers,
     collected,
     read_range,
     score_or_usual,
@@ -43,7 +43,7 @@ def score(
     model: Model,
     images: Images,
     network: Network,
-    workers: Workers,
+    places: Places,
     scores: Scores = None,
     out: Out = Path("doubt"),
     format: Annotated[
@@ -77,6 +77,7 @@ def score(
     span = read_range(range)
     if format is not None and format not in FORMATS:
         raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format}.")
+    from doubtmap.engine.places import read_part
     from doubtmap.engine.settings import bands_needed
     from doubtmap.files.parquet import check_parquet
     from doubtmap.films import write_films
@@ -101,7 +102,10 @@ def score(
             f"it. Leave it out."
         )
     if kind:
-        _check_here(workers, kind)
+        _check_here(places, kind)
+    part = read_part(places.part) if places.part else None
+    if parquet and part:
+        raise UsageError("--parquet: expected without --part. Give it to doubtmap merge.")
     if parquet:
         check_parquet()
     seeded(seed)
@@ -130,7 +134,7 @@ def score(
             notes += said
             about |= {"resume": resume, "skip_bad": skip_bad, "range": span}
             if format in RASTERS:
-                _check_here(workers, "rasters, window by window")
+                _check_here(places, "rasters, window by window")
                 if parquet:
                     raise UsageError(
                         "--parquet: expected images that are no rasters, of which there is a "
@@ -139,20 +143,25 @@ def score(
                 cloud = format == "cog"
                 summary = write_scenes(segmenter, paths, asked, out, cloud=cloud, **about)
             else:
-                segmenter = workers.spread(network, model, seed, segmenter)
+                segmenter = places.spread(network, model, seed, segmenter)
                 summary = write_scores(
-                    segmenter, paths, asked, out, format=format, parquet=parquet, **about
+                    *(segmenter, paths, asked, out),
+                    format=format,
+                    parquet=parquet,
+                    part=part,
+                    **about,
                 )
-    tell_notes(notes + json.loads((out / "score.json").read_text())["notes"])
+    written = out / ("part.json" if part else "score.json")
+    tell_notes(notes + json.loads(written.read_text())["notes"])
     typer.echo(summary)
 
 
-def _check_here(workers: WorkerOptions, what: str) -> None:
-    """Refuse workers for what this process does alone."""
-    if workers.workers or workers.engine != "local":
+def _check_here(places: PlaceOptions, what: str) -> None:
+    """Refuse workers and parts for what one process does alone."""
+    if places.workers or places.engine != "local" or places.part:
         raise UsageError(
-            f"score: expected no --workers and --engine with {what}, which one process looks at. "
-            f"Leave them out, or run it once for each of them."
+            f"score: expected no --workers, --engine and --part with {what}, which one process "
+            f"looks at. Leave them out, or run it once for each of them."
         )
 
 

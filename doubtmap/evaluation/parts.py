@@ -109,11 +109,7 @@ def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
             run.seconds["total"] = time.perf_counter() - start
             about = strict_figures(_about(asked, part, own))
             write_atomically(out / "part.json", json.dumps(about, indent=1).encode())
-    return (
-        f"Part {part} of {run.dataset.name}, {len(own)} images: {out}. Once all parts are there: "
-        f"doubtmap merge OUT {' '.join(f'PART{number}' for number in range(1, part.of + 1)[:3])}"
-        f"{' ...' if part.of > 3 else ''}"
-    )
+    return f"Part {part} of {run.dataset.name}, {len(own)} images: {out}. {part.then}"
 
 
 def may_be_unknown(run: Run) -> bool:

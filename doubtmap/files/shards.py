@@ -192,12 +192,12 @@ def _index(file: IO[bytes] | io.BufferedReader, shard: Path) -> Iterator[tuple[s
     file.seek(0)
     end = 0
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[arg-type]
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             for about in tar:
                 end = about.offset_data + -(-about.size // 512) * 512
                 if about.isfile():
                     yield about.name, about.offset_data, about.size
-                tar.members = []
+                tar.members = []  # type: ignore[attr-defined]
     except tarfile.TarError as error:
         if end or "end of data" in str(error):
             raise DataError(f"{shard}: expected a whole tar file ({error}). {_CUT}") from error

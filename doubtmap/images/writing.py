@@ -12,129 +12,33 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from doubtmap.datasets.fingerprints import file_marks
-from doubtmap.datasets.reading import (
-    Rendering,
-    in_colour,
-    left_out,
-    none_left,
-    read_image,
-)
+from doubtmap.datasets.reading import Rendering, in_colour, left_out, none_left, read_image
 from doubtmap.datasets.survey import survey
+from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
-from doubtmap.engine.spread import looked_at
-from doubtmap.errors import DataError, UsageError, within_memory
+from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, sweep, utf8, write_atomically, writing_to
+from doubtmap.files.afar import path_of
 from doubtmap.files.naming import files_of, outside, score_folders, unique_names
 from doubtmap.files.parquet import write_parquet
 from doubtmap.files.resuming import hold_samples, hold_to
-from doubtmap.prediction import (
-    Prediction,
-    Score,
-    Segmenter,
-    showing,
-)
+from doubtmap.images.scoring import ScoredImage, passing, score_images
+from doubtmap.prediction import Score, Segmenter
 from doubtmap.reports.maps import MapFormat, image_table, read_figures, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
 from doubtmap.reports.scales import Waiting, natural_scale
-from doubtmap.scoring import is_probability, prepared, score_maps
+from doubtmap.scoring import is_probability
 from doubtmap.version import __version__
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredImage:
-    """What a network said about one image, and how far to trust it.
-
-    Args:
-        path: of the image.
-        image: `(3, H, W)` uint8, or all bands for a network that takes others.
-        prediction: of this image alone.
-        maps: `(H, W)` float32 by score, higher = more doubt.
-    """
-
-    path: Path
-    image: Tensor
-    prediction: Prediction
-    maps: dict[str, Tensor]
-
-
-def score_images(
-    segmenter: Segmenter,
-    paths: Sequence[Path],
-    scores: dict[str, Score],
-    skipped: dict[Path, str] | None = None,
-    rendering: Rendering | None = None,
-) -> Iterator[ScoredImage]:
-    """Score images in order; the next one is read while the network works.
-
-    Args:
-        segmenter: the network.
-        paths: of the images.
-        scores: by name.
-        skipped: takes the images that cannot be read, and why; without it the first ends the run.
-        rendering: how all of them become RGB; default: as a survey of them all says.
-
-    Raises:
-        DataError: for an image that cannot be read, unless `skipped` takes it.
-    """
-    return _passing(segmenter, paths, scores, skipped, rendering, _itself)
-
-
-Made = TypeVar("Made")
-
-
-def _passing(
-    segmenter: Segmenter,
-    paths: Sequence[Path],
-    scores: dict[str, Score],
-    skipped: dict[Path, str] | None,
-    rendering: Rendering | None,
-    make: Callable[[ScoredImage], Made],
-) -> Iterator[Made]:
-    """What is made of each image once it is scored."""
-    segmenter = prepared(segmenter, scores)
-    if rendering is None:
-        known = Rendering(every=bands_needed(segmenter))
-        rendering = survey([(path, None) for path in paths], known).rendering
-    read = functools.partial(read_image, rendering=rendering)
-
-    def skip(path: Path, error: DataError) -> None:
-        assert skipped is not None
-        skipped[path] = str(error)
-
-    look = functools.partial(_scored, scores=scores, make=make)
-    yield from looked_at(segmenter, paths, read, look, None if skipped is None else skip, 1)
-
-
-def _scored(
-    segmenter: Segmenter,
-    path: Path,
-    image: Tensor,
-    *,
-    scores: dict[str, Score],
-    make: Callable[[ScoredImage], Made],
-) -> Made:
-    try:
-        with showing(path.name), within_memory(image.shape[-2:]):
-            prediction = segmenter(image[None])
-            return make(ScoredImage(path, image, prediction, score_maps(prediction, scores)))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def _itself(scored: ScoredImage) -> ScoredImage:
-    return scored
-
 
 WRITERS = 2
 
@@ -151,6 +55,7 @@ def write_scores(
     skip_bad: bool = False,
     range: tuple[float, float] | None = None,
     parquet: bool = False,
+    part: PartNumber | None = None,
     command: str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
@@ -167,6 +72,7 @@ def write_scores(
         range: values that are black and white in images of more than 8 bits; default: by the bits
             that all images of the run use.
         parquet: write the table of images as Parquet, too.
+        part: which of the images only, for `merge_scores`.
         command: what to write as the origin.
         progress: told after each image.
 
@@ -182,6 +88,7 @@ def write_scores(
             f"--format: expected one of {', '.join(get_args(MapFormat))}, got {format}."
         )
     paths = outside(paths, out)
+    own = [paths[at] for at in part.numbers(len(paths))] if part else paths
     names = unique_names(paths)
     folders = score_folders(scores)
     every = {path: files_of(out, names[path], folders, format) for path in paths}
@@ -191,25 +98,26 @@ def write_scores(
             sweep(out / folder)
     seen = survey([(path, None) for path in paths], Rendering(range, every=bands_needed(segmenter)))
     settings = model_settings(segmenter) | score_settings(scores) | {"format": format}
-    settings |= {"range": seen.rendering.range}
-    asked, waiting = out / "settings.json", Waiting(out)
+    settings |= {"range": seen.rendering.range} | ({"part": str(part)} if part else {})
+    asked, waiting = out / SETTINGS, Waiting(out)
     if not resume:
         with writing_to(out):
-            for file in (asked, *(files[-1] for files in every.values())):
+            for file in (asked, out / PART, *(files[-1] for files in every.values())):
                 file.unlink(missing_ok=True)  # so that no map of an earlier run counts as done
         waiting.clear()
     hold_to(asked, settings)
-    todo = [path for path in paths if not (resume and waiting.has_all(every[path]))]
-    kept = set(paths) - set(todo)
-    hold_samples(asked, file_marks(names), [names[path] for path in kept])
+    todo = [path for path in own if not (resume and waiting.has_all(every[path]))]
+    kept = set(own) - set(todo)
+    marks = file_marks({path: names[path] for path in own})
+    hold_samples(asked, marks, [names[path] for path in kept])
     skipped: dict[Path, str] | None = {} if skip_bad else None
-    done = len(paths) - len(todo)
-    if not todo:  # a network says what it is once it has seen an image
-        next(score_images(segmenter, paths, {}, {}, seen.rendering), None)
+    done = len(own) - len(todo)
+    if not todo and own:  # a network says what it is once it has seen an image
+        next(score_images(segmenter, own, {}, {}, seen.rendering), None)
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="doubtmap-write") as pool:
         writing: list[Future[None]] = []
         make = functools.partial(_written_of, scores=scores)
-        for what in _passing(segmenter, todo, scores, skipped, seen.rendering, make):
+        for what in passing(segmenter, todo, scores, skipped, seen.rendering, make):
             if not asked.exists():
                 raise DataError(
                     f"{out}: the folder was removed while maps were written to it. Score again."
@@ -220,32 +128,106 @@ def write_scores(
                 writing.pop(0).result()
             done += 1
             if progress:
-                progress("score", done + len(skipped or ()), len(paths))
+                progress("score", done + len(skipped or ()), len(own))
         for future in writing:
             future.result()
+    told = Told(
+        seen.rendering,
+        list(scores),
+        folders,
+        format,
+        {
+            "doubtmap": __version__,
+            "command": command,
+            "model": segmenter.description,
+            "class_names": list(segmenter.class_names),
+            "notes": list(seen.notes),
+            "images": {names[path]: str(path) for path in paths},
+            "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
+        },
+    )
+    summary = f"{done} of {len(own)} images scored{left_out(skipped)}: {out}"
+    if part:
+        _write_part(out, part, told, [names[path] for path in own])
+        return f"Part {part}: {summary}. {part.then}"
     if not done:
         raise DataError(none_left(len(paths), skipped))
-    pictures = {path: functools.partial(_picture, path, seen.rendering) for path in every}
-    scales = waiting.finish([(*every[path],) for path in every], list(scores), pictures.values())
-    rows = {str(path): read_figures(files[0]) for path, files in every.items() if files[0].exists()}
+    finish(out, told, parquet)
+    return summary
+
+
+SETTINGS, PART = "settings.json", "part.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What is said of a run at its end.
+
+    Args:
+        rendering: how its images became RGB.
+        scores: their names.
+        folders: of the scores' maps.
+        format: of the maps.
+        about: what `score.json` says; its `images` are the paths by the images' names, in order.
+    """
+
+    rendering: Rendering
+    scores: Sequence[str]
+    folders: dict[str, str]
+    format: str
+    about: dict[str, Any]
+
+
+def finish(out: Path, told: Told, parquet: bool) -> int:
+    """Write what waits for all images, the table of images, and how all was made.
+
+    Args:
+        out: the run's folder, in which the files of all images are, or wait.
+        told: what is said of the run.
+        parquet: write the table as Parquet, too.
+
+    Returns:
+        How many images have files.
+
+    Raises:
+        DataError: for a file or an image that cannot be read or written.
+    """
+    images: dict[str, str] = told.about["images"]
+    every = {name: files_of(out, name, told.folders, told.format) for name in images}
+    files = map(path_of, images.values())
+    pictures = [functools.partial(_picture, file, told.rendering) for file in files]
+    scales = Waiting(out).finish([*every.values()], told.scores, pictures)
+    rows = {images[n]: read_figures(files[0]) for n, files in every.items() if files[0].exists()}
     write_atomically(out / "images.csv", utf8(image_table(rows)))
     every_row = ({"image": name} | row for name, row in rows.items())
     write_parquet(out / "images.parquet", every_row, parquet)
     about = {
-        "doubtmap": __version__,
-        "command": command,
-        "model": segmenter.description,
-        "class_names": list(segmenter.class_names),
-        "folders": folders,
+        **{key: told.about[key] for key in ("doubtmap", "command", "model", "class_names")},
+        "folders": told.folders,
         "scales": scales,
-        "range": seen.rendering.range,
-        "notes": list(seen.notes),
+        "range": told.rendering.range,
+        "notes": told.about["notes"],
         "directory": str(Path.cwd()),
-        "images": {names[path]: str(path) for path in paths},
-        "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
+        "images": images,
+        "skipped": told.about["skipped"],
     }
     write_atomically(out / "score.json", json.dumps(about, indent=1).encode())
-    return f"{done} of {len(paths)} images scored{left_out(skipped)}: {out}"
+    return len(rows)
+
+
+def _write_part(out: Path, part: PartNumber, told: Told, own: Sequence[str]) -> None:
+    """What the merge must know beside the files; written last."""
+    about = {
+        "kind": "score",
+        "part": [part.number, part.of],
+        "own": own,
+        "rendering": asdict(told.rendering),
+        "scores": told.scores,
+        "folders": told.folders,
+        "format": told.format,
+        **told.about,
+    }
+    write_atomically(out / PART, json.dumps(about, indent=1).encode())
 
 
 def _picture(path: Path, rendering: Rendering) -> NDArray[np.uint8]:
