@@ -108,15 +108,9 @@ def test_bad_images_are_counted_over_all_parts(network, paths, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(paths[0].read_bytes()[:60])
     every = [paths[0], bad, paths[1]]
+    asked = {"skip_bad": True, "range": RANGE}
     for number in (1, 2, 3):
-        score(
-            network,
-            every,
-            tmp_path / str(number),
-            part=PartNumber(number, 3),
-            skip_bad=True,
-            range=RANGE,
-        )
+        score(network, every, tmp_path / str(number), part=PartNumber(number, 3), **asked)
     said = merge_scores(tmp_path / "out", [tmp_path / str(number) for number in (1, 2, 3)])
     assert said.startswith("2 of 3 images scored")
     score(network, every, tmp_path / "one", **asked)
