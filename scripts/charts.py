@@ -3,7 +3,8 @@
     python scripts/charts.py
 
 `growth_*.svg` of `docs/measured/speed.md`, `negatives_*.svg` of `docs/measured/nflowjs.md`,
-`segments_*.svg` of `docs/measured/segments.md`, and `many_*.svg` of `docs/measured/many_machines.md`.
+`segments_*.svg` of `docs/measured/segments.md`, and `many_*.svg` of
+`docs/measured/many_machines.md`.
 """
 
 from __future__ import annotations
