@@ -1,4 +1,4 @@
-.PHONY: demo docs test lint format bench fuzz kill sanitize clean
+.PHONY: demo docs test test-oldest lint format bench fuzz kill sanitize clean
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -12,6 +12,11 @@ docs: .venv/docs
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+# With the oldest of everything that is allowed, of which some warn, and lack what a few tests ask for.
+OLDEST := build/oldest
+test-oldest: $(OLDEST)/ready
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -o filterwarnings=default --ignore tests/campaign tests
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -40,6 +45,12 @@ sanitize: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements-demo.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(OLDEST)/ready: requirements-oldest.txt pyproject.toml setup.py $(wildcard doubtmap/kernels/*.[ch])
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --requirement requirements-oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 .venv/docs: .venv/demo requirements-docs.txt

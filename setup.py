@@ -3,17 +3,20 @@
 Without a compiler the installation succeeds all the same, and PyTorch does the work.
 """
 
-from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError, LinkError
+import os
+from pathlib import Path
 
-SOURCES = ("pixels", "doubtmap_pixels", "segments", "sums")
-HEADERS = ("pixels", "pixels_tile", "doubtmap_pixels")
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+SOURCES = ("pixels", "doubtmap_pixels", "segments", "sums", "pixels_threads")
+HEADERS = ("pixels", "pixels_tile", "doubtmap_pixels", "pixels_threads")
 FAST = [
     "-std=c11",
     "-O3",
     "-g0",
-    "-fopenmp-simd",
+    "-fopenmp-simd",  # its loops for vectors; threads are our own
     # The file handles infinities by their bits, so that minimum and maximum are one instruction.
     "-ffinite-math-only",
     "-fno-signed-zeros",
@@ -21,37 +24,39 @@ FAST = [
     "-fno-trapping-math",
     "-ffp-contract=fast",
 ]
+FAST_OF_MICROSOFT = ["/std:c11", "/O2", "/fp:fast", "/openmp:experimental"]
 
 
 class BuildPixels(build_ext):
-    """Compile with OpenMP, and where the compiler has none, without."""
+    """Compile one library that is loaded through ctypes, and so the same for every Python."""
 
     def build_extension(self, ext: Extension) -> None:
         """Build one extension."""
-        unix = self.compiler.compiler_type in ("unix", "mingw32", "cygwin")
-        ext.extra_compile_args = FAST if unix else ["/O2", "/fp:fast"]
-        ext.libraries = ["m"] if self.compiler.compiler_type in ("unix", "cygwin") else []
-        openmp = ["-fopenmp"] if unix else ["/openmp:experimental"]
-        try:
-            self._build_with(ext, openmp, openmp if unix else [])
-        except (CompileError, LinkError):
-            self._build_with(ext, [], [])
+        kind = self.compiler.compiler_type
+        ext.extra_compile_args = FAST_OF_MICROSOFT if kind == "msvc" else FAST
+        if kind in ("unix", "cygwin"):
+            ext.libraries, ext.extra_link_args = ["m"], ["-pthread"]
+        super().build_extension(ext)
 
-    def _build_with(self, ext: Extension, compile_args: list[str], link_args: list[str]) -> None:
-        kept = ext.extra_compile_args
-        ext.extra_compile_args, ext.extra_link_args = [*kept, *compile_args], link_args
-        try:
-            super().build_extension(ext)
-        finally:
-            ext.extra_compile_args = kept
+    def get_ext_filename(self, fullname: str) -> str:
+        """Without the name of a Python, as compiled.py looks for it."""
+        return str(Path(*fullname.split("."))) + (".dll" if os.name == "nt" else ".so")
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         """None of Python's: the library is loaded through ctypes."""
         return []
 
 
+class WheelForEveryPython(bdist_wheel):
+    """One wheel a platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Tag of the wheel's name."""
+        return "py3", "none", super().get_tag()[2]
+
+
 setup(
-    cmdclass={"build_ext": BuildPixels},
+    cmdclass={"build_ext": BuildPixels, "bdist_wheel": WheelForEveryPython},
     ext_modules=[
         Extension(
             "doubtmap.kernels.pixels",

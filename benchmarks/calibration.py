@@ -1,32 +1,39 @@
 """Every calibration method on CamVid, in-domain and shifted: `benchmarks/results/calibration.json`.
 
     python benchmarks/calibration.py [--shared ../shared] [--work FOLDER]
+    python benchmarks/calibration.py --stages beside --peers PEERS
 
 A stage for each network, which runs once for each image; its outputs and what was measured stay in
-FOLDER, so that a stopped run goes on. One thread.
+FOLDER, so that a stopped run goes on. `beside` fits our methods, fiducio's and netcal's to the same
+pixels; PEERS is where these were installed to with `pip install --target PEERS --no-deps fiducio
+netcal`. One thread.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
-from stages import Row, Stage, Topic, best_of, run
+from stages import Row, Stage, Topic, apart, best_of, run
 from torch import Tensor
 
 import doubtmap as dm
 from doubtmap.calibration import Calibrator, Identity, Temperature, parse_method
 from doubtmap.calibration.calibrate import CANDIDATES, choose
 from doubtmap.calibration.comparison import compare
+from doubtmap.calibration.pixels import draw_pixels
 from doubtmap.calibration.selective import log_odds_of_wrong
 from doubtmap.datasets import CORRUPTIONS, Corrupted
 from doubtmap.engine import Pairs
@@ -36,7 +43,7 @@ from doubtmap.prediction import Prediction
 
 NETWORKS = ("camvid9-overconfident", "camvid9")
 METHODS = (
-    *("identity", "temperature", "ensemble", "histogram", "isotonic", "vector", "dirichlet"),
+    *("identity", "temperature", "temperature_mix", "histogram", "isotonic", "vector", "dirichlet"),
     *("meta", "local", "local(inputs=all)"),
     *("selective(temperature=2)", "selective(temperature=10)", "selective(temperature=1e10)"),
     *("selective(temperature=2,balance=4)", "selective(temperature=2,inputs=all)"),
@@ -45,7 +52,7 @@ METHODS = (
     *("selective_soft", "selective_confidence", "selective_confidence(inputs=all)"),
 )
 OTHER_DRIVE = (
-    *("identity", "temperature", "ensemble", "histogram", "isotonic", "meta", "local"),
+    *("identity", "temperature", "temperature_mix", "histogram", "isotonic", "meta", "local"),
     *("selective(temperature=2)", "selective(temperature=2,balance=4)"),
     *("selective(temperature=2,inputs=all)", "selective", "selective(others=temperature)"),
     *("selective_soft", "selective_confidence", "selective_confidence(inputs=all)"),
@@ -90,7 +97,7 @@ def keep(segmenter: dm.Segmenter, dataset: Any, folder: Path, indices: list[int]
     pairs = Pairs(segmenter, dataset, indices=todo)
     for index, (prediction, label) in zip(todo, pairs):
         assert prediction.features is not None and not prediction.align_corners
-        assert prediction.covered == tuple(map(float, prediction.size))
+        assert prediction.covered in (None, tuple(map(float, prediction.size)))
         content = {
             "logits": prediction.native_logits,
             "features": prediction.features.half(),
@@ -330,6 +337,117 @@ def short(value: Any) -> Any:
     return [short(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
+PIXELS = 100_000
+"""On which all fit, and as many others on which they are measured."""
+BESIDE = (
+    *("identity", "temperature", "class_temperature", "temperature_mix", "histogram", "isotonic"),
+    *("vector", "vector_kept", "dirichlet", "dirichlet_kept", "order_preserving"),
+    "argmax_preserving",
+)
+FIDUCIO = {
+    "temperature": "TemperatureScaling",
+    "ensemble temperature": "EnsembleTemperatureScaling",
+    "vector": "VectorScaling",
+    "dirichlet": "DirichletCalibration",
+    "class-conditional matrix": "ClassConditionalMatrixScaling",
+    "order-preserving matrix": "OrderPreservingMatrixScaling",
+    "argmax-preserving matrix": "ArgmaxPreservingMatrixScaling",
+}
+NETCAL = ("HistogramBinning", "IsotonicRegression")
+"""Its scaling methods do not fit beside this SciPy and PyTorch: all weights stay at 1."""
+Logits = tuple[Tensor, Tensor]
+
+
+def some_pixels(pairs: Pairs) -> Logits:
+    """Full-size logits `(N, C)` and labels of a sample."""
+    pixels = draw_pixels(pairs, values=9 * PIXELS)
+    order = torch.randperm(len(pixels.labels), generator=torch.Generator().manual_seed(0))[:PIXELS]
+    return pixels.values[order], pixels.labels[order]
+
+
+def as_image(logits: Tensor) -> Tensor:
+    return logits.T[None, :, :, None].contiguous()
+
+
+def fit_own(name: str, fit: Logits) -> Callable[[Tensor], Tensor]:
+    prediction = Prediction(as_image(fit[0]), (len(fit[0]), 1))
+    calibrator = parse_method(name)([(prediction, fit[1][None, :, None])])
+
+    def calibrated(logits: Tensor) -> Tensor:
+        found = calibrator(Prediction(as_image(logits), (len(logits), 1)))
+        return found.probabilities[0, :, :, 0].T
+
+    return calibrated
+
+
+def fit_fiducio(name: str, fit: Logits) -> Callable[[Tensor], Tensor]:
+    import fiducio
+
+    calibrator = getattr(fiducio, FIDUCIO[name])()
+    calibrator.fit(as_image(fit[0]), fit[1][None, :, None])
+    return lambda logits: calibrator.transform(as_image(logits))[0, :, :, 0].T
+
+
+def fit_netcal(name: str, fit: Logits) -> Callable[[Tensor], Tensor]:
+    kinds = importlib.import_module("netcal.binning")
+    given = {"bins": 15} if name == "HistogramBinning" else {}
+    calibrator = getattr(kinds, name)(**given)
+    calibrator.fit(fit[0].softmax(1).numpy(), fit[1].numpy())
+    return lambda logits: torch.from_numpy(calibrator.transform(logits.softmax(1).numpy()))
+
+
+def beside_one(
+    make: Callable[[str, Logits], Callable[[Tensor], Tensor]], name: str, fit: Logits, test: Logits
+) -> Row:
+    """One way, measured on other pixels than it was fitted on."""
+    start = time.process_time()
+    calibrated = make(name, fit)
+    seconds = time.process_time() - start
+    p, labels, count = calibrated(test[0]).double(), test[1], test[0].shape[1]
+    classes = test[0].argmax(1)
+    reliability = Reliability(count)
+    log_p = p.clamp_min(1e-12).log()
+    truth, shown = labels[None, :, None], classes[None, :, None]
+    reliability.update(as_image(log_p.float()), truth, None, shown)
+    own = torch.nn.functional.one_hot(labels, count)
+    by_class = []
+    for k in range(count):
+        at = (p[:, k] * 15).ceil().long().sub(1).clamp(0, 14)
+        gap = torch.zeros(15).double().index_add(0, at, p[:, k] - own[:, k])
+        by_class.append(float(gap.abs().sum()) / len(p))
+    return {
+        "ece": float(reliability.ece),
+        "classwise_ece": float(np.mean(by_class)),
+        "nll": float(-log_p.gather(1, labels[:, None]).mean()),
+        "brier": float((p - own).square().sum(1).mean()),
+        "labels_changed": float((p.gather(1, classes[:, None])[:, 0] < p.amax(1)).double().mean()),
+        "seconds_fit": seconds,
+    }
+
+
+def beside(given: Namespace) -> Iterator[Row]:
+    """Our methods, fiducio's and netcal's on the same pixels, each in a process of its own."""
+    if given.peers is None:
+        return
+    sys.path.append(str(given.peers))
+    for network in NETWORKS:
+        segmenter, data = dm.load(given.shared / "models" / network), f"{given.shared}/data/camvid"
+        fit, test = (
+            some_pixels(Pairs(segmenter, part, indices=range(0, len(part), 4)))
+            for part in (dm.open_dataset(f"camvid:{data}:{split}") for split in ("val", "test"))
+        )
+        ways = {
+            "doubtmap": (fit_own, BESIDE),
+            "fiducio 0.2": (fit_fiducio, FIDUCIO),
+            "netcal 1.4": (fit_netcal, NETCAL),
+        }
+        for library, (make, names) in ways.items():
+            for name in names:
+                row = apart(beside_one, make, name, fit, test)
+                about = {"network": "beside", "set": f"{network}, pixels of CamVid test"}
+                yield about | {"name": f"{library}: {name}", "pixels": PIXELS} | short(row)
+
+
 TOPIC = Topic(
     "calibration",
     "python benchmarks/calibration.py",
@@ -337,6 +455,8 @@ TOPIC = Topic(
     {"threads": 1, "bins": 15, "bootstrap_block": RUN},
 )
 STAGES = {network: Stage(TOPIC, partial(compared, network)) for network in NETWORKS}
+STAGES["beside"] = Stage(TOPIC, beside)
+OPTIONS = {"--peers": {"type": Path, "help": "of `beside`: a folder, see above"}}
 
 if __name__ == "__main__":
-    run(__doc__, STAGES)
+    run(__doc__, STAGES, OPTIONS, default=",".join(NETWORKS))

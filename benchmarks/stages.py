@@ -9,11 +9,14 @@ as one condition and one row a line.
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +167,24 @@ def told(row: Row) -> str:
 def show(stage: str, done: int, total: int) -> None:
     """How far a pass is."""
     print(f"\r{stage} {done}/{total}   ", end="\n" if done == total else "", flush=True)
+
+
+def apart(work: Callable[..., Row], *arguments: Any) -> Row:
+    """What some work gives in a process of its own, with the memory that it took above the data."""
+    ours, theirs = get_context("fork").Pipe(False)
+
+    def child(end: Connection) -> None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        row = work(*arguments)
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        end.send(row | {"megabytes": (after - before) / 1024})
+
+    process = get_context("fork").Process(target=child, args=(theirs,))
+    process.start()
+    theirs.close()
+    row: Row = ours.recv()
+    process.join()
+    return row
 
 
 def best_of(work: Work, rounds: int, clock: Callable[[], float] = time.perf_counter) -> Row:

@@ -18,7 +18,7 @@ from doubtmap.lazy import lazily
 from doubtmap.version import __version__
 
 if TYPE_CHECKING:
-    from doubtmap import calibration, datasets, metrics, scores
+    from doubtmap import calibration, datasets, decisions, metrics, scores
     from doubtmap.datasets import open_dataset
     from doubtmap.evaluation.evaluate import evaluate
     from doubtmap.evaluation.results import Results
@@ -36,7 +36,7 @@ else:
             "doubtmap.prediction": ["Prediction", "Segmenter"],
             "doubtmap.reports": ["read_map"],
         },
-        rooms=["calibration", "datasets", "metrics", "scores"],
+        rooms=["calibration", "datasets", "decisions", "metrics", "scores"],
     )
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "__version__",
     "calibration",
     "datasets",
+    "decisions",
     "evaluate",
     "load",
     "metrics",

@@ -265,7 +265,7 @@ def test_info_says_what_is_here(run):
 def test_the_verbs_are_those_of_the_contract():
     contract = {"demo", "score", "evaluate", "fit", "calibrate", "train"}
     more = {"analyse", "check", "export", "info", "locations", "objects", "review", "serve"}
-    more |= {"merge", "table", "threshold", "view", "watch"}
+    more |= {"labels", "merge", "table", "threshold", "view", "watch"}
     assert contract | more == set(VERBS)
 
 

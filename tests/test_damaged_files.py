@@ -20,7 +20,7 @@ from doubtmap.calibration.judge import Judge
 from doubtmap.calibration.linear import Dirichlet, Vector
 from doubtmap.calibration.local import Local
 from doubtmap.calibration.selective import Selective
-from doubtmap.calibration.temperature import EnsembleTemperature, Temperature
+from doubtmap.calibration.temperature import Temperature, TemperatureMix
 from doubtmap.decisions import Threshold, load_threshold, save_threshold
 from doubtmap.errors import DataError, ModelError
 from doubtmap.files import Content, FileKind, Origin, Part, read, write
@@ -85,7 +85,7 @@ def judge():
 
 CALIBRATORS = {
     "temperature": Temperature(temperature=2.0, channels=3, origin=ORIGIN),
-    "ensemble": EnsembleTemperature(temperature=2.0, weights=(0.5, 0.5, 0.0), channels=3),
+    "temperature_mix": TemperatureMix(temperature=2.0, weights=(0.5, 0.5, 0.0), channels=3),
     "histogram": HistogramBinning(edges=torch.tensor([0.0]), accuracy=torch.rand(2), channels=3),
     "isotonic": Isotonic(levels=torch.linspace(-9, -1, 1 << 13), channels=3),
     "vector": Vector(factors=torch.ones(3), offsets=torch.zeros(3), channels=3),
@@ -178,7 +178,7 @@ class TestEachForm:
     def test_numbers_that_are_not_finite(self, form, tmp_path):
         """With a checksum that fits, as somebody's own tool could write them."""
         path, load = written(form, tmp_path)
-        if form in ("threshold", "temperature", "ensemble"):
+        if form in ("threshold", "temperature", "temperature_mix"):
             pytest.skip("has no tensors")
         tensors = load_file(path)
         with safe_open(str(path), "pt") as file:

@@ -132,7 +132,7 @@ def test_workflows_and_forms_are_whole(path):
     steps = [step for job in content.get("jobs", {}).values() for step in job["steps"]]
     for step in steps:
         assert ("run" in step) != ("uses" in step)
-        for target in re.findall(r"make (\w+)", step.get("run", "")):
+        for target in re.findall(r"make ([\w-]+)", step.get("run", "")):
             assert f"\n{target}:" in (ROOT / "Makefile").read_text()
     if "jobs" in content:
         assert "permissions" in content and steps

@@ -3,7 +3,7 @@
  *     cc -std=c11 -O3 -fopenmp-simd -ffinite-math-only -fno-signed-zeros -fno-trapping-math \
  *         -fno-math-errno -c $(python -m doubtmap.runtime --sources)
  *     c++ -std=c++17 -I$(python -m doubtmap.runtime --include) doubts.cpp doubtmap_pixels.o \
- *         pixels.o -lm -o doubts
+ *         pixels.o pixels_threads.o -lm -pthread -o doubts
  *
  * A camera, a robot or another processor needs these files alone: no Python is in them. */
 

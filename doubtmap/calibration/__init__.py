@@ -15,29 +15,41 @@ from doubtmap.calibration.linear import Dirichlet, Vector
 from doubtmap.calibration.local import Local
 from doubtmap.calibration.meta import Meta
 from doubtmap.calibration.methods import METHODS, parse_method
+from doubtmap.calibration.preserving import (
+    ArgmaxPreserving,
+    ClassTemperature,
+    DirichletKept,
+    OrderPreserving,
+    VectorKept,
+)
 from doubtmap.calibration.selective import Selective, SelectiveConfidence, SelectiveSoft
-from doubtmap.calibration.temperature import EnsembleTemperature, Temperature
+from doubtmap.calibration.temperature import Temperature, TemperatureMix
 from doubtmap.engine.run import Remembered
 from doubtmap.files import Origin
 
 __all__ = [
     "METHODS",
+    "ArgmaxPreserving",
     "Calibrated",
     "Calibrator",
+    "ClassTemperature",
     "Dirichlet",
-    "EnsembleTemperature",
+    "DirichletKept",
     "HistogramBinning",
     "Identity",
     "Isotonic",
     "Local",
     "Meta",
+    "OrderPreserving",
     "Origin",
     "Remembered",
     "Selective",
     "SelectiveConfidence",
     "SelectiveSoft",
     "Temperature",
+    "TemperatureMix",
     "Vector",
+    "VectorKept",
     "load_calibrator",
     "parse_method",
     "save_calibrator",

@@ -27,8 +27,9 @@ RAW = "identity"
 
 
 CANDIDATES = (
-    *("temperature", "ensemble", "histogram", "isotonic", "local", "selective", "selective_soft"),
-    "selective_confidence",
+    *("temperature", "class_temperature", "temperature_mix", "histogram", "isotonic"),
+    *("vector_kept", "dirichlet_kept", "order_preserving", "argmax_preserving"),
+    *("local", "selective", "selective_soft", "selective_confidence"),
 )
 """What `auto` tries, simplest first: all that keep the predicted class, but for Meta-Cal, which
 gives accuracy away by design."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from doubtmap.calibration.calibrator import Calibrator
 from doubtmap.calibration.judge import Judge
-from doubtmap.calibration.methods import METHODS, name_of
+from doubtmap.calibration.methods import FORMER, METHODS, name_of
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.files import Content, Entry, FileKind, Origin, Part, read, write
 from doubtmap.files.tables import TABLE, hold_entries, hold_parts, optional, whole
@@ -124,7 +124,7 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if "tuple" in value:
         return tuple(_decode(v, tensors) for v in value["tuple"])
     kinds: dict[str, Any] = {**METHODS, "Judge": Judge}
-    kind = kinds[value["kind"]]
+    kind = kinds[FORMER.get(str(value["kind"]), str(value["kind"]))]
     given = {key: each for key, each in dict(value["fields"]).items() if key != "origin"}
     inside = {name: _decode(v, tensors) for name, v in given.items()}
     if inside.keys() != {field.name for field in _fields(kind)}:

@@ -15,19 +15,31 @@ from doubtmap.calibration.calibrator import Calibrator, Identity
 from doubtmap.calibration.linear import Dirichlet, Vector
 from doubtmap.calibration.local import Local
 from doubtmap.calibration.meta import Meta
+from doubtmap.calibration.preserving import (
+    ArgmaxPreserving,
+    ClassTemperature,
+    DirichletKept,
+    OrderPreserving,
+    VectorKept,
+)
 from doubtmap.calibration.selective import Selective, SelectiveConfidence, SelectiveSoft
-from doubtmap.calibration.temperature import EnsembleTemperature, Temperature
+from doubtmap.calibration.temperature import Temperature, TemperatureMix
 from doubtmap.errors import UsageError
 from doubtmap.scores.parsing import given_arguments
 
 METHODS: dict[str, type[Calibrator]] = {
     "identity": Identity,
     "temperature": Temperature,
-    "ensemble": EnsembleTemperature,
+    "class_temperature": ClassTemperature,
+    "temperature_mix": TemperatureMix,
     "histogram": HistogramBinning,
     "isotonic": Isotonic,
     "vector": Vector,
+    "vector_kept": VectorKept,
     "dirichlet": Dirichlet,
+    "dirichlet_kept": DirichletKept,
+    "order_preserving": OrderPreserving,
+    "argmax_preserving": ArgmaxPreserving,
     "meta": Meta,
     "local": Local,
     "selective": Selective,
@@ -35,6 +47,9 @@ METHODS: dict[str, type[Calibrator]] = {
     "selective_confidence": SelectiveConfidence,
 }
 """By name, simplest first: where several do equally well, the first is taken."""
+
+FORMER = {"ensemble": "temperature_mix"}
+"""Names of earlier versions, which files may still say."""
 
 Fit = Callable[..., Calibrator]
 _NAME = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
@@ -84,6 +99,11 @@ def split_methods(text: str) -> list[str]:
 
 
 def _method(name: str) -> type[Calibrator]:
+    if name in FORMER:
+        raise UsageError(
+            f"method: {name} is called {FORMER[name]} now, since several networks are an ensemble, "
+            f"too. Take --method {FORMER[name]}."
+        )
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""

@@ -1,6 +1,6 @@
 """Temperature scaling: one number by which all logits are divided.
 
-Ensemble temperature scaling mixes the tempered, the raw and uniform probabilities.
+`TemperatureMix` mixes the tempered, the raw and uniform probabilities.
 """
 
 from __future__ import annotations
@@ -155,11 +155,12 @@ def check_temperature(temperature: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EnsembleTemperature(Calibrator):
+class TemperatureMix(Calibrator):
     """`p = w1 softmax(z / T) + w2 softmax(z) + w3 / C` with weights that sum to 1.
 
-    Acts at the image's size; the predicted class stays. Unlike a lone temperature it can admit
-    that any pixel may be wrong: no confidence exceeds `1 - w3 (1 - 1 / C)`.
+    The paper calls it ensemble temperature scaling; no ensemble of networks takes part. Acts at the
+    image's size; the predicted class stays. Unlike a lone temperature it can admit that any pixel
+    may be wrong: no confidence exceeds `1 - w3 (1 - 1 / C)`.
 
     Args:
         temperature: T above 0.
@@ -181,10 +182,10 @@ class EnsembleTemperature(Calibrator):
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
         if min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-6:
-            raise UsageError(f"ensemble: expected three shares of 1, got {self.weights}.")
+            raise UsageError(f"temperature_mix: expected three shares of 1, got {self.weights}.")
 
     @classmethod
-    def fit(cls, pairs: Pairs, *, seed: int = 0) -> EnsembleTemperature:
+    def fit(cls, pairs: Pairs, *, seed: int = 0) -> TemperatureMix:
         """Find T and weights of least negative log-likelihood on a pixel sample, all together.
 
         Args:
@@ -197,7 +198,7 @@ class EnsembleTemperature(Calibrator):
         return cls.from_pixels(draw_pixels(pairs, seed=seed))
 
     @classmethod
-    def from_pixels(cls, pixels: Pixels) -> EnsembleTemperature:
+    def from_pixels(cls, pixels: Pixels) -> TemperatureMix:
         """Fit to sampled logits, from the best lone temperature on."""
         logits = pixels.values.double()
         start = torch.tensor(best_inverse(pixels), dtype=torch.float64).log()
@@ -215,7 +216,7 @@ class EnsembleTemperature(Calibrator):
             idle = 1e-6 * ((log_inverse - start).square() + shares.square().sum())
             return -pixels.mean(mixed) + idle
 
-        minimise(loss, [log_inverse, shares], "ensemble")
+        minimise(loss, [log_inverse, shares], "temperature_mix")
         w1, w2, w3 = shares.detach().softmax(0).tolist()
         return cls(
             temperature=float((-log_inverse.detach()).exp()),

@@ -24,6 +24,10 @@ VERBS = {
         USE,
         "Rank images by the mistakes expected in them, and show the segments to distrust.",
     ),
+    "labels": (
+        USE,
+        "Labels that are likely wrong: where the network is sure of another class.",
+    ),
     "objects": (
         USE,
         "Unknown objects as things: COCO and GeoJSON files, a table, and pictures.",

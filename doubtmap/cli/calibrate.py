@@ -41,15 +41,19 @@ def calibrate_command(
         str,
         option(
             CALIBRATION,
-            "auto, or one of identity, temperature, ensemble, histogram, isotonic, vector, "
-            "dirichlet, meta, local, selective, selective_soft, selective_confidence, with options "
-            "in brackets.",
+            "auto, or one of identity, temperature, class_temperature, temperature_mix, histogram, "
+            "isotonic, vector, vector_kept, dirichlet, dirichlet_kept, order_preserving, "
+            "argmax_preserving, meta, local, selective, selective_soft, selective_confidence, with "
+            "options in brackets.",
         ),
     ] = "auto",
     candidates: Annotated[
-        str, option(CALIBRATION, "What auto compares, simplest first.")
-    ] = "temperature,ensemble,histogram,isotonic,local,selective,selective_soft,"
-    "selective_confidence",
+        str,
+        option(
+            CALIBRATION,
+            "What auto compares, simplest first. Default: all that keep labels, but for meta.",
+        ),
+    ] = "",
     by: Annotated[str, option(CALIBRATION, "What auto goes by: ece, brier or nll.")] = "ece",
     replicates: Annotated[int, option(CALIBRATION, "Of the bootstrap.", min=20)] = 300,
     out: Annotated[Path, option(OUTPUT, "The file to write.", metavar="FILE")] = Path(
@@ -71,7 +75,7 @@ def calibrate_command(
             "takes its place."
         )
     from doubtmap.calibration import save_calibrator
-    from doubtmap.calibration.calibrate import calibrate
+    from doubtmap.calibration.calibrate import CANDIDATES, calibrate
     from doubtmap.calibration.methods import split_methods
     from doubtmap.calibration.page import comparison_table, write_calibration_report
     from doubtmap.files import check_place
@@ -88,7 +92,7 @@ def calibrate_command(
             segmenter,
             dataset,
             method,
-            candidates=split_methods(candidates),
+            candidates=split_methods(candidates) or CANDIDATES,
             unknown=names(unknown),
             by=cast("Criterion", by),
             seed=seed,

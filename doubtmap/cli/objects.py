@@ -82,7 +82,7 @@ def objects_command(
     seed: Seed = 0,
 ) -> None:
     """Unknown objects as things: COCO and GeoJSON files, a table, and pictures."""
-    _check(threshold)
+    check_threshold(threshold)
     if on_share is not None and not on:
         raise UsageError("--on-share: expected --on with it, which says of which classes. Add it.")
     from doubtmap.datasets.reading import left_out
@@ -94,7 +94,7 @@ def objects_command(
     form = Form(simplify, encoding, crs, tuple(names(to)), parquet)
     seeded(seed)
     segmenter = network.open(model, seed)
-    scored, above, chosen = _score_and_threshold(segmenter, score, threshold)
+    scored, above, chosen = score_and_threshold(segmenter, score, threshold)
     places = class_indices(names(on), segmenter.class_names)
     paths = collected(images, limit)
     segmenter, notes = windowed(segmenter, paths)
@@ -120,7 +120,8 @@ def objects_command(
     typer.echo(json_text.dumps(found, indent=1) if json else sentence)
 
 
-def _check(threshold: str) -> None:
+def check_threshold(threshold: str) -> None:
+    """Refuse what is neither a number nor a file."""
     try:
         float(threshold)
     except ValueError:
@@ -130,7 +131,7 @@ def _check(threshold: str) -> None:
             ) from None
 
 
-def _score_and_threshold(
+def score_and_threshold(
     segmenter: Segmenter, score: str | None, threshold: str
 ) -> tuple[tuple[str, Score], float, dict[str, object]]:
     """The score by its name, the threshold, and where that comes from."""

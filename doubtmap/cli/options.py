@@ -46,7 +46,7 @@ Images = Annotated[
 _KNOWN = (
     f"Known: {', '.join(STATELESS)}; of several networks or passes: {', '.join(OF_MEMBERS)}; of "
     f"networks that predict masks by queries: {', '.join(OF_QUERIES)}; fitted: doubt:FILE, "
-    f"density:FILE, mahalanobis:FILE, sum:FILE, wrong:FILE."
+    f"density:FILE, mahalanobis:FILE, sets:FILE, sum:FILE, wrong:FILE."
 )
 _SUCH = "Such as entropy,gradient(p=1,label=uniform), or all."
 Scores = Annotated[
@@ -73,6 +73,8 @@ Parquet = Annotated[
     bool, option(OUTPUT, "The table of images, or objects, as Parquet, too.", "--parquet")
 ]
 SkipBad = Annotated[bool, option(RUNNING, "Count unreadable images and go on.", "--skip-bad")]
+
+TO = "Files of tools: some of label-studio, cvat, fiftyone, coco; with commas."
 
 
 def read_numbers(flag: str, text: str) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ import typer
 
 from doubtmap.cli.commands import OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
+    TO,
     Images,
     Limit,
     Model,
@@ -20,11 +21,13 @@ from doubtmap.cli.options import (
     SkipBad,
     Workers,
     collected,
+    names,
     read_range,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell_notes
+from doubtmap.errors import UsageError
 
 
 def review_command(
@@ -34,9 +37,24 @@ def review_command(
     workers: Workers,
     segments: Annotated[Path, option(SCORES, "A file of doubtmap fit segments.", metavar="FILE")],
     first: Annotated[int, option(OUTPUT, "Images that the page shows.", min=1)] = 20,
+    budget: Annotated[
+        int | None,
+        option(
+            OUTPUT, "Images that somebody will label: these are shown, and given to --to.", min=1
+        ),
+    ] = None,
+    diverse: Annotated[
+        bool, option(SCORES, "Of --budget: images that are unlike each other.", "--diverse")
+    ] = False,
     by: Annotated[
-        str, option(SCORES, "Rank by wrong (share of pixels) or miou, as expected.")
+        str,
+        option(
+            SCORES,
+            "Rank by wrong (share of pixels) or miou, as expected; or by the doubt's quantile, "
+            "patch or mass.",
+        ),
     ] = "wrong",
+    to: Annotated[str, option(OUTPUT, TO)] = "",
     out: Out = Path("review"),
     range: Range = None,
     limit: Limit = None,
@@ -45,10 +63,15 @@ def review_command(
 ) -> None:
     """Rank images by the mistakes expected in them, and show the segments to distrust."""
     span = read_range(range)
+    if diverse and budget is None:
+        raise UsageError("--diverse: expected --budget with it, which says how many. Add it.")
+    from doubtmap.labelling.handing import check_forms
+    from doubtmap.labelling.reviewed import Reviewed
     from doubtmap.progress import progress_bar
     from doubtmap.segments import MetaModel
-    from doubtmap.segments.page import write_review
+    from doubtmap.segments.page import Choice, write_review
 
+    choice, handed = Choice(budget or first, by, diverse), Reviewed(out, check_forms(names(to)))
     seeded(seed)
     paths = collected(images, limit)
     segmenter, notes = windowed(network.open(model, seed), paths)
@@ -59,20 +82,21 @@ def review_command(
             paths,
             MetaModel.load(segments),
             out,
-            first=first,
-            by=by,
+            choice=choice,
             skip_bad=skip_bad,
             range=span,
             command=command_line(),
+            chosen=handed.take,
             progress=progress,
         )
     tell_notes(notes + json.loads((out / "review.json").read_text())["notes"])
-    typer.echo(summary)
+    for sentence in (summary, *handed.said):
+        typer.echo(sentence)
 
 
 EXAMPLE = """
 doubtmap fit segments demo synthetic:24 --out segments.safetensors
 doubtmap review demo photographs/ --segments segments.safetensors
-doubtmap review demo photographs/ --segments segments.safetensors --by miou --first 50
+doubtmap review demo photographs/ --segments segments.safetensors --budget 50 --diverse --to cvat
 """
 command = as_command("review", review_command, EXAMPLE)

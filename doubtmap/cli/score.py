@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,6 +64,14 @@ def score(
     axis: Annotated[
         int | None, option(DATA, "Across which volumes are cut: 0, 1 or 2. Default: 2.")
     ] = None,
+    threshold: Annotated[
+        str | None,
+        option(
+            DATA,
+            "Count the objects of each frame of films above it: a number, or a file of doubtmap "
+            "threshold.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None,
         option(
@@ -92,9 +101,9 @@ def score(
     of_images: dict[str, Any] = {"--format": format, "--resume": resume, "--skip-bad": skip_bad}
     of_images["--parquet"] = parquet
     useless: dict[str, Any] = {
-        None: {"--every": every, "--axis": axis},
+        None: {"--every": every, "--axis": axis, "--threshold": threshold},
         "films": {**of_images, "--range": range, "--axis": axis},
-        "volumes": {**of_images, "--limit": limit, "--every": every},
+        "volumes": {**of_images, "--limit": limit, "--every": every, "--threshold": threshold},
     }[kind]
     if given := [name for name, value in useless.items() if value not in (None, False)]:
         raise UsageError(
@@ -123,7 +132,8 @@ def score(
     with progress_bar() as progress:
         about["progress"] = progress
         if kind == "films":
-            about |= {"every": every or 1, "limit": limit}
+            counted = threshold and _counting(segmenter, next(iter(asked)), threshold)
+            about |= {"every": every or 1, "limit": limit, "counted": counted or None}
             summary = write_films(segmenter, images, asked, out, **about)
         elif kind == "volumes":
             files = [Path(name) for name in images]
@@ -154,6 +164,16 @@ def score(
     written = out / ("part.json" if part else "score.json")
     tell_notes(notes + json.loads(written.read_text())["notes"])
     typer.echo(summary)
+
+
+def _counting(segmenter: Segmenter, score: str, threshold: str) -> Callable[..., int]:
+    """What counts the objects of a frame, as `doubtmap objects` finds them."""
+    from doubtmap.cli.objects import check_threshold, score_and_threshold
+    from doubtmap.objects import ObjectRule, find_objects
+
+    check_threshold(threshold)
+    rule = ObjectRule(score_and_threshold(segmenter, score, threshold)[1])
+    return lambda doubt, classes: len(find_objects(doubt, classes, rule))
 
 
 def _check_here(places: PlaceOptions, what: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
     from doubtmap.datasets import Dataset
     from doubtmap.decisions.file import By, Of, Threshold
     from doubtmap.prediction import Segmenter
+    from doubtmap.scores.sets import LabelSets
 
 CHOICE = "Choice"
+SETS = "Label sets"
 
 
 def threshold_command(
@@ -41,17 +45,39 @@ def threshold_command(
     workers: Workers,
     score: Annotated[str, option(SCORES, "One, such as entropy or wrong:FILE.")] = "",
     of: Annotated[str, option(CHOICE, "What to flag: wrong or unknown.")] = "",
-    by: Annotated[str, option(CHOICE, "f1, tpr, fpr or risk (conformal risk control).")] = "",
+    by: Annotated[
+        str,
+        option(
+            CHOICE,
+            "f1, tpr, fpr, risk (conformal risk control), risks (several) or sets (of classes).",
+        ),
+    ] = "",
     at: Annotated[
         float | None, option(CHOICE, "Rate of tpr (default .95) or fpr (default .05).")
     ] = None,
     alpha: Annotated[
-        float | None, option(CHOICE, "Of risk: tolerated share of missed pixels (default .1).")
+        float | None,
+        option(CHOICE, "Of risk and sets: tolerated share of missed pixels (default .1)."),
+    ] = None,
+    keep: Annotated[
+        str,
+        option(CHOICE, "Of risks: missed, false, flagged, objects, as in missed=0.1,false=0.5."),
+    ] = "",
+    delta: Annotated[
+        float | None, option(CHOICE, "Of risks: probability of not keeping one (default .1).")
     ] = None,
     count_empty: Annotated[
         bool,
         option(CHOICE, "Of risk: images with nothing to flag missed nothing.", "--count-empty"),
     ] = False,
+    form: Annotated[str, option(SETS, "Of sets: lac (small), aps or raps (adaptive).")] = "",
+    per: Annotated[
+        str,
+        option(SETS, "Of sets: whose share is kept: of each image, class or place."),
+    ] = "",
+    places: Annotated[
+        str, option(SETS, "Of --per place: rows and columns of cells (default 4x4).")
+    ] = "",
     check: Annotated[
         Path | None,
         option(CHOICE, "A file to hold to other images, instead of choosing.", metavar="FILE"),
@@ -63,27 +89,38 @@ def threshold_command(
 ) -> None:
     """Choose a threshold on labelled images, or --check one on others."""
     if check is not None:
-        if score or of or by or out or unknown or count_empty or (at, alpha) != (None, None):
+        others = (score, of, by, out, unknown, count_empty, form, per, places, keep, delta)
+        if any(others) or (at, alpha) != (None, None):
             raise UsageError(
                 "threshold: expected --check FILE alone, which says all that it was chosen with. "
                 "Leave the other options out."
             )
-        from doubtmap.decisions.file import load_threshold
-
         seeded(seed)
         dataset = opened(data, seed, limit)
         segmenter, notes = windowed(network.open(model, seed), dataset)
         segmenter = workers.spread(network, model, seed, segmenter)
         tell_notes(notes)
-        _check(segmenter, dataset, load_threshold(check))
+        _check_file(segmenter, dataset, check)
         return
+    if by == "sets":
+        if score or of or unknown or count_empty or keep or (at, delta) != (None, None) or not out:
+            raise UsageError(
+                "threshold: expected --by sets with --out FILE, and of the others --alpha, --form, "
+                "--per and --places only."
+            )
+        asked = (alpha, form, per, places)
+        _choose_sets(model, data, network, workers, out, asked, limit, seed)
+        return
+    if form or per or places:
+        raise UsageError("threshold: expected --form, --per and --places with --by sets only.")
     if not (score and of and by and out):
         raise UsageError(
             "threshold: expected --score, --of, --by and --out, or --check FILE. Add what is "
             "missing."
         )
-    level = _level(by, at, alpha)
+    level = _level(by, at, alpha, delta)
     from doubtmap.decisions.file import save_threshold
+    from doubtmap.decisions.several import parse_levels
     from doubtmap.decisions.threshold import choose_threshold
     from doubtmap.files import check_place
     from doubtmap.progress import progress_bar
@@ -103,12 +140,88 @@ def threshold_command(
             level=level,
             unknown=names(unknown),
             empty=count_empty,
+            keep=parse_levels(keep),
             command=command_line(),
             progress=progress,
         )
     save_threshold(chosen, out)
     tell_notes([*notes, *chosen.notes])
     typer.echo(f"{out}: {_summary(chosen)}")
+
+
+def _choose_sets(
+    model: str,
+    data: str,
+    network: Network,
+    workers: Workers,
+    out: Path,
+    asked: tuple[float | None, str, str, str],
+    limit: int | None,
+    seed: int,
+) -> None:
+    """Choose the levels of label sets, and write them."""
+    from doubtmap.decisions.sets import check_asked, fit_sets
+    from doubtmap.files import check_place
+    from doubtmap.progress import progress_bar
+
+    alpha, form, per, places = asked
+    if places and per != "place":
+        raise UsageError("--places: expected it with --per place only. Leave it out.")
+    given: dict[str, Any] = {
+        "alpha": 0.1 if alpha is None else alpha,
+        "form": form or "lac",
+        "per": per or "image",
+        "places": _cells(places or "4x4"),
+    }
+    check_asked(**given)
+    seeded(seed)
+    check_place(out)
+    dataset = opened(data, seed, limit)
+    segmenter, notes = windowed(network.open(model, seed), dataset)
+    segmenter = workers.spread(network, model, seed, segmenter)
+    with progress_bar() as progress:
+        sets = fit_sets(segmenter, dataset, **given, command=command_line(), progress=progress)
+    sets.save(out)
+    tell_notes([*notes, *sets.notes])
+    typer.echo(f"{out}: {_told(sets, sets.figures, dataset.name)}; use it with --scores sets:{out}")
+
+
+def _cells(text: str) -> tuple[int, int]:
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and len(text) < 12):
+        raise UsageError(f"--places: expected rows and columns, such as 4x4, got {text!r}.")
+    return int(rows), int(columns)
+
+
+def _told(sets: LabelSets, figures: Mapping[str, float], data: str) -> str:
+    where = {"image": "", "class": ", of the worst class", "place": ", of the worst place"}
+    return (
+        f"sets of {figures['classes']:.2f} classes hold the true one of {figures['covered']:.3f} "
+        f"of the pixels of {data}, and miss {figures['missed']:.3f} in the mean over "
+        f"images{where[sets.per]}"
+    )
+
+
+def _check_file(segmenter: Segmenter, dataset: Dataset, file: Path) -> None:
+    """Print what a threshold or label sets come to on other images."""
+    with suppress(OSError):
+        with file.open("rb") as opened_file:
+            plain = opened_file.read(1) in (b"{", b"")
+        if not plain:
+            from doubtmap.decisions.sets import check_sets
+            from doubtmap.progress import progress_bar
+            from doubtmap.scores.sets import LabelSets
+
+            sets = LabelSets.load(file)
+            with progress_bar() as progress:
+                figures, notes = check_sets(segmenter, dataset, sets, progress=progress)
+            tell_notes(notes)
+            typer.echo(_told(sets, figures, dataset.name))
+            typer.echo(f"missed was to stay below {sets.alpha:g}, as an expectation over images")
+            return
+    from doubtmap.decisions.file import load_threshold
+
+    _check(segmenter, dataset, load_threshold(file))
 
 
 def _check(segmenter: Segmenter, dataset: Dataset, chosen: Threshold) -> None:
@@ -126,8 +239,12 @@ def _check(segmenter: Segmenter, dataset: Dataset, chosen: Threshold) -> None:
         typer.echo(f"missed was to stay below {chosen.level:g}, as an expectation over images")
 
 
-def _level(by: str, at: float | None, alpha: float | None) -> float | None:
-    """The one of the two options that belongs to the way of choosing."""
+def _level(by: str, at: float | None, alpha: float | None, delta: float | None) -> float | None:
+    """The one of the three options that belongs to the way of choosing."""
+    if by == "risks" or delta is not None:
+        if by != "risks" or (at, alpha) != (None, None):
+            raise UsageError("--delta: expected it with --by risks, and no other of --at, --alpha.")
+        return delta
     wrong, kinds = (at, "tpr or fpr") if by == "risk" else (alpha, "risk")
     if wrong is not None:
         option = "--at" if by == "risk" else "--alpha"
@@ -145,8 +262,8 @@ def _summary(chosen: Threshold) -> str:
 
 
 EXAMPLE = """
-doubtmap threshold demo synthetic:24 --score entropy --of wrong --by f1 --out t.json
 doubtmap threshold NETWORK DATA --score energy --of unknown --by risk --alpha 0.05 --out r.json
 doubtmap threshold NETWORK OTHER_DATA --check r.json
+doubtmap threshold NETWORK DATA --by sets --alpha 0.05 --out sets.safetensors
 """
 command = as_command("threshold", threshold_command, EXAMPLE)

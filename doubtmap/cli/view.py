@@ -14,7 +14,8 @@ from doubtmap.errors import Stopped
 Runs = Annotated[
     list[Path],
     typer.Argument(
-        help="Folders of doubtmap score, evaluate --maps, review or objects.", metavar="RUN..."
+        help="Folders of doubtmap score, evaluate --maps, review, labels or objects.",
+        metavar="RUN...",
     ),
 ]
 

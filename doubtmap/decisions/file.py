@@ -23,7 +23,7 @@ from doubtmap.shown import ShownFit
 Of = Literal["wrong", "unknown"]
 
 
-By = Literal["f1", "tpr", "fpr", "risk"]
+By = Literal["f1", "tpr", "fpr", "risk", "risks"]
 _SHARE = optional(within(0, 1))
 FLOAT32 = float(np.finfo(np.float32).max)
 FILE = FileKind(
@@ -57,8 +57,8 @@ class Threshold(ShownFit):
         score: as on the command line, such as `entropy` or `wrong:FILE`.
         threshold: a float32 number; flagged is what has a score above it.
         of: what it was chosen to flag: `wrong` pixels among the known, or `unknown` ones.
-        by: `f1`, `tpr`, `fpr` or `risk`.
-        level: the rate, or the tolerated share; None for `f1`.
+        by: `f1`, `tpr`, `fpr`, `risk` or `risks`.
+        level: the rate, the tolerated share, or delta of `risks`; None for `f1`.
         figures: at this threshold on those data: `missed` (mean over images that hold any, of the
             missed share), `tpr`, `fpr`, `precision`, `f1` and `flagged` (share of the pixels that
             count), pooled; None where not defined.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from torch import Tensor
@@ -11,11 +11,13 @@ from torch import Tensor
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN, Dataset
 from doubtmap.decisions.choosing import by_f1, by_fpr, by_risk, by_tpr
 from doubtmap.decisions.file import By, Of, Threshold
+from doubtmap.decisions.several import Risks, by_risks, check_levels
 from doubtmap.engine.run import Pairs, Progress, check_request
 from doubtmap.engine.seen import images_seen, notes_of_seen
 from doubtmap.engine.settings import origin_of
+from doubtmap.engine.splitting import split_images
 from doubtmap.errors import UsageError
-from doubtmap.metrics.missed import Missed, place_of
+from doubtmap.metrics.missed import Missed, place_of, threshold_at
 from doubtmap.prediction import Prediction, Score, Segmenter, digest_of
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.scoring import prepared, probe_logits, score_maps
@@ -34,6 +36,7 @@ def choose_threshold(
     level: float | None = None,
     unknown: str | Sequence[str] = (),
     empty: bool = False,
+    keep: Mapping[str, float] | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> Threshold:
@@ -48,12 +51,14 @@ def choose_threshold(
         of: what is to be flagged: `wrong` pixels among the known, or `unknown` ones.
         by: `f1`, the best pooled F1; `tpr`, the highest that flags at least this share of them;
             `fpr`, the lowest that flags at most this share of the others; `risk`, the highest whose
-            expected missed share of an image is at most this (conformal risk control).
-        level: the rate, or the tolerated share; by default .95 of `tpr`, .05 of `fpr`, .1 of
-            `risk`.
+            expected missed share of an image is at most this (conformal risk control); `risks`,
+            one that keeps several (learn then test, see `doubtmap.decisions.several`).
+        level: the rate, the tolerated share, or the probability of failing; by default .95 of
+            `tpr`, .05 of `fpr`, .1 of `risk` and `risks`.
         unknown: label classes that are unknown objects.
         empty: for `risk`, count images without any pixel to flag as having missed nothing; else
             the promise is about images that hold some.
+        keep: for `risks`, their levels by name, such as `{"missed": 0.1, "false": 0.5}`.
         command: what to write into the file as its origin.
         progress: told after each image.
 
@@ -62,19 +67,33 @@ def choose_threshold(
     """
     unknown = (unknown,) if isinstance(unknown, str) else tuple(unknown)
     level = checked_level(of, by, level, empty)
+    if (by == "risks") != bool(keep):
+        raise UsageError("threshold: expected --keep with --by risks, and with nothing else.")
+    check_levels(keep or {"missed": 0.5}, level or 0.5)
     named = parse_scores(score)
     if len(named) != 1:
         raise UsageError(f"threshold: expected one score, got {', '.join(named)}. Choose one.")
     check_request(segmenter, dataset, unknown)
     learnt = {f"the fit of {name}": images_seen(each) for name, each in named.items()}
     seen = list(notes_of_seen(learnt, dataset))
-    if seen and by == "risk":
+    if seen and by in ("risk", "risks"):
         raise UsageError(
             f"threshold: expected images that {score} has not learnt from, since the guarantee of "
-            f"--by risk needs them, but {seen[0].partition(', so')[0]}. Give others."
+            f"--by {by} needs them, but {seen[0].partition(', so')[0]}. Give others."
         )
-    missed = _missed(segmenter, dataset, named, of, unknown, progress)
-    chosen = _chosen(missed, by, level, empty)
+    missed, several = Missed.empty(), (Risks.empty(), Risks.empty())
+    learn = set(_to_learn_from(dataset)) if keep else set()
+    for number, image in enumerate(_images(segmenter, dataset, named, of, unknown, progress)):
+        missed.update(*image)
+        if keep:
+            several[number not in learn].update(*image)
+    promised: tuple[str, ...] = ()
+    if keep and level:
+        chosen = threshold_at(by_risks(*several, keep, level))
+        kept = ", ".join(f"{name} at most {share:g}" for name, share in keep.items())
+        promised = (f"With probability {1 - level:g} over the draw of the images: {kept}.",)
+    else:
+        chosen = _chosen(missed, by, level, empty)
     ((_, opened),) = named.items()
     figures = missed.at(chosen)
     return Threshold(
@@ -87,7 +106,7 @@ def choose_threshold(
         digest=digest_of(opened),
         unknown=unknown,
         empty=empty,
-        notes=(*seen, *_notes(missed, chosen, by, empty)),
+        notes=(*seen, *promised, *_notes(missed, chosen, by, empty)),
         origin=origin_of(segmenter, dataset, probe_logits(segmenter), command),
     )
 
@@ -131,12 +150,28 @@ def _missed(
 ) -> Missed:
     """The pixels of a data set by the steps of one score."""
     missed = Missed.empty()
+    for image in _images(segmenter, dataset, named, of, unknown, progress):
+        missed.update(*image)
+    return missed
+
+
+def _images(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    named: dict[str, Score],
+    of: Of,
+    unknown: tuple[str, ...],
+    progress: Progress | None,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     pairs = Pairs(
         prepared(segmenter, named), dataset, unknown, stage="threshold", progress=progress
     )
-    for values, positive, valid in scored_pixels(pairs, named, of):
-        missed.update(values, positive, valid)
-    return missed
+    return scored_pixels(pairs, named, of)
+
+
+def _to_learn_from(dataset: Dataset) -> Sequence[int]:
+    """The images that say in which order thresholds are tested; sequences stay undivided."""
+    return split_images([dataset.sample_name(index) for index in range(len(dataset))])[0]
 
 
 def scored_pixels(
@@ -180,7 +215,8 @@ def checked_level(of: str, by: str, level: float | None, empty: bool) -> float |
         raise UsageError("threshold: expected --count-empty with --by risk only. Leave it out.")
     if by == "f1" and level is not None:
         raise UsageError(f"threshold: expected no level with --by f1, got {level}. Leave it out.")
-    level = {"f1": None, "tpr": 0.95, "fpr": 0.05, "risk": 0.1}[by] if level is None else level
+    usual = {"tpr": 0.95, "fpr": 0.05, "risk": 0.1, "risks": 0.1}
+    level = usual.get(by) if level is None else level
     if level is not None and not 0 < level < 1:
         raise UsageError(f"threshold: expected a share between 0 and 1, got {level}.")
     return level

@@ -7,15 +7,17 @@ which nothing has come back; the one that it was looking at is given once more o
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
 import threading
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -277,7 +279,8 @@ def _serve(
     threading.Thread(target=_go_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
-        look = pickle.loads(work).open(number)  # what the driver has sent itself
+        with _silent():  # the driver has opened the same network, and told of it
+            look = pickle.loads(work).open(number)  # what the driver has sent itself
         for covered, result in look(_received(connection), lambda n: connection.send(("done", n))):
             connection.send(("result", covered, result))
         connection.send(("end",))
@@ -287,6 +290,17 @@ def _serve(
         connection.send(("error", error))
     except Exception as error:
         connection.send(("error", _foreign(error)))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _received(connection: Connection) -> Iterator[int]:

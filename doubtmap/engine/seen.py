@@ -12,7 +12,7 @@ from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.fingerprints import fingerprint_of
 from doubtmap.datasets.pasting import Part, Pasted
 from doubtmap.errors import DataError
-from doubtmap.models.folders import photographs_learnt
+from doubtmap.models.folders import images_trained_on, photographs_learnt
 from doubtmap.prediction import Fitted, Segmenter
 
 
@@ -95,6 +95,24 @@ def learnt_as_unknown(segmenter: Segmenter) -> list[str]:
         for about in _networks(segmenter.description)
         for mark in photographs_learnt(str(about.get("source", "")))
     ]
+
+
+def notes_of_training(segmenter: Segmenter, dataset: Dataset) -> Iterator[str]:
+    """A sentence where a network was trained on the images whose labels it is to judge.
+
+    Args:
+        segmenter: a network in a folder that `doubtmap train` wrote, which tells its images.
+        dataset: whose labels are judged; images that cannot be read are passed over.
+    """
+    sources = [str(about.get("source", "")) for about in _networks(segmenter.description)]
+    learnt = {mark for source in sources for mark in images_trained_on(source)}
+    again = sum(image in learnt for image in _readable(dataset)) if learnt else 0
+    if again:
+        yield (
+            f"The network was trained on {again} of {len(dataset)} images of {dataset.name}: what "
+            f"is wrong in their labels it has learnt in part, and finds less of it. Train on "
+            f"others, such as the other half."
+        )
 
 
 def _networks(about: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

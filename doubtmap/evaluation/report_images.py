@@ -135,14 +135,14 @@ MEANS = {
 
 
 def case_rows(by: Mapping[str, Any]) -> ImageTable | None:
-    """Figures of each case, the lowest Dice first, and their means in the last row."""
+    """Figures of each case, the lowest Dice first."""
     cases = by.get("cases") or {}
     scores = dict.fromkeys(score for case in cases.values() for score in case["scores"])
 
     def values(case: Mapping[str, Any]) -> dict[str, float | None]:
         found = {name: number(case["mean"].get(name)) for name in MEANS if name != "images"}
         ranked = {f"AUROC of {s}": number(case["scores"].get(s, {}).get("auroc")) for s in scores}
-        return {"images": number(case["images"])} | found | ranked
+        return {"images": int(case["images"])} | found | ranked
 
     every = {name: values(case) for name, case in cases.items()}
     there = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from doubtmap.errors import DataError
@@ -34,9 +34,17 @@ def score_folders(
     return folders
 
 
-def files_of(out: Path, name: str, folders: dict[str, str], format: str) -> list[Path]:
-    """The files of one image: classes, a map for each score, the overlay."""
+def files_of(
+    out: Path,
+    name: str,
+    folders: dict[str, str],
+    format: str,
+    sets: Mapping[str, Sequence[str]] | None = None,
+) -> list[Path]:
+    """The files of one image: classes, a map for each score, two for label sets, the overlay."""
     maps = [out / folder / f"{name}.{format}" for folder in folders.values()]
+    for bits, size in (sets or {}).values():
+        maps += [out / bits / f"{name}.npy", out / size / f"{name}.png"]
     return [out / "classes" / f"{name}.png", *maps, out / "overlay" / f"{name}.jpg"]
 
 

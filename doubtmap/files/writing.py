@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import zlib
 from collections.abc import Iterator
@@ -98,6 +99,16 @@ def cell(text: str) -> str:
         OWASP, CSV Injection, https://owasp.org/www-community/attacks/CSV_Injection
     """
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def plain_xml(text: str) -> str:
+    """A text without the characters that no XML file may hold, each of them a question mark.
+
+    Example:
+        >>> plain_xml("pole" + chr(0) + "<b>")
+        'pole?<b>'
+    """
+    return re.sub("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
 
 
 def utf8(text: str) -> bytes:

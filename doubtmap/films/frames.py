@@ -37,7 +37,7 @@ class Frame:
 
     Args:
         index: in the film, from 0; those left out count.
-        seconds: when it is shown, from the start.
+        seconds: when it is shown, from the first frame on.
         pixels: `(H, W, 3)` RGB.
     """
 
@@ -109,6 +109,23 @@ class Film:
             return int(self._container.duration / self._av.time_base * self.rate)
         return None
 
+    def times(self) -> list[float]:
+        """Seconds from the first frame to each, in the order in which they are shown.
+
+        Found without decoding, at any rate, also one that changes; nothing is left to read then.
+
+        Raises:
+            DataError: for a film that is damaged.
+        """
+        try:
+            packets = [each for each in self._container.demux(self._stream) if each.size]
+        except self._av.FFmpegError as error:
+            raise DataError(f"{self.name}: cannot be read: {_cause(error)}.") from error
+        shown = sorted(each.pts for each in packets if each.pts is not None)
+        if len(shown) < len(packets):  # there are containers that do not say it
+            return [float(index / self.rate) for index in range(len(packets))]
+        return [float((each - shown[0]) * self._stream.time_base) for each in shown]
+
     def close(self) -> None:
         """Let go of the file."""
         self._container.close()
@@ -130,14 +147,15 @@ class Film:
             pool.shutdown(cancel_futures=True)
 
     def _decoded(self, every: int) -> Iterator[Frame]:
-        index = -1
+        index, first = -1, 0.0
         try:
             for index, frame in enumerate(self._container.decode(self._stream)):
+                seconds = float(index / self.rate) if frame.time is None else frame.time
+                first = first if index else seconds  # streams seldom begin at 0
                 if index % every == 0:
-                    seconds = float(index / self.rate) if frame.time is None else frame.time
                     turns = round(getattr(frame, "rotation", 0) / 90) % 4  # as the camera was held
                     pixels = np.rot90(frame.to_ndarray(format="rgb24"), turns)
-                    yield Frame(index, float(seconds), np.ascontiguousarray(pixels))
+                    yield Frame(index, float(seconds - first), np.ascontiguousarray(pixels))
         except self._av.FFmpegError as error:
             raise DataError(
                 f"{self.name}: cannot be read after frame {index}: {_cause(error)}."

@@ -15,9 +15,10 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -181,33 +182,46 @@ def open_film(place: str) -> LabelledFilm:
         if not there:
             kind = "a film" if what == film else "a folder with labels of its frames"
             raise DataError(f"{what}: expected {kind}, found none there. Check the path.")
-    opened = Film(str(film))
-    rate = float(opened.rate)
-    opened.close()
     found: dict[int, Path] = {}
-    for file in sorted(labels.iterdir()):
-        if file.suffix.lower().lstrip(".") in IMAGE_SUFFIXES or file.suffix == ".npy":
-            at = frame_of(file, rate)
-            if at in found:
-                raise DataError(f"{file}: expected one file for frame {at}, got {found[at]}, too.")
-            found[at] = file
+    with closing(Film(str(film))) as opened:
+        times = cache(opened.times)
+        for file in sorted(labels.iterdir()):
+            if file.suffix.lower().lstrip(".") in IMAGE_SUFFIXES or file.suffix == ".npy":
+                at = frame_of(file, times)
+                if at in found:
+                    raise DataError(
+                        f"{file}: expected one file for frame {at}, got {found[at]}, too."
+                    )
+                found[at] = file
     if not found:
         raise DataError(f"{labels}: expected labels such as 000120.png, found none.")
     return LabelledFilm(film, found, _names(labels))
 
 
-def frame_of(file: Path, rate: float) -> int:
+def frame_of(file: Path, times: Callable[[], Sequence[float]]) -> int:
     """The frame whose labels a file holds, by its name.
+
+    Args:
+        file: with the labels.
+        times: of the film's frames in seconds, which are asked for only where the name has one.
 
     Raises:
         UsageError: for a name that says none.
+        DataError: for a time after the film.
 
     Example:
-        >>> frame_of(Path("drive_000120.png"), 25), frame_of(Path("4.8s.png"), 25)
-        (120, 120)
+        >>> times = lambda: [0.0, 0.1, 0.2, 1.2]
+        >>> frame_of(Path("drive_000120.png"), times), frame_of(Path("1.2s.png"), times)
+        (120, 3)
     """
     if time := _TIME.fullmatch(file.stem):
-        return round(float(time[1]) * rate)
+        seconds = np.asarray(times())
+        if not len(seconds) or float(time[1]) > seconds[-1] + 1:
+            raise DataError(
+                f"{file}: expected a time within the film, whose last frame is at "
+                f"{seconds[-1] if len(seconds) else 0:g} s. Correct the name."
+            )
+        return int(np.abs(seconds - float(time[1])).argmin())
     if number := _NUMBER.search(file.stem):
         return int(number[1])
     raise UsageError(

@@ -1,7 +1,7 @@
 """Films and streams: an overlay film, and a table with a row for each frame.
 
 OUT/NAME.mp4     the first score laid over each frame, on one scale
-OUT/NAME.csv     frame, seconds, mean and largest of each score, expected share wrong
+OUT/NAME.csv     frame, seconds, mean and largest of each score, expected share wrong, objects
 OUT/score.json   how all this was made
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, sweep, write_atomically
@@ -34,6 +35,8 @@ from doubtmap.version import __version__
 FIRST = 10
 """Frames by which the scale of a score is chosen that has none of its own."""
 Told = Callable[[str, int, int], None]
+Counted = Callable[[Tensor, Tensor], int]
+"""Objects in a doubt map and predicted classes, both `(H, W)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +48,14 @@ class ScoredFrame:
         classes: that the network tells apart.
         maps: `(H, W)` float32 by score.
         wrong: the share of its labels that are expected to be wrong, by its confidence.
+        objects: how many things the first score shows; None where nobody counts them.
     """
 
     frame: Frame
     classes: int
     maps: dict[str, NDArray[np.float32]]
     wrong: float
+    objects: int | None = None
 
     @property
     def row(self) -> dict[str, object]:
@@ -60,6 +65,7 @@ class ScoredFrame:
             "seconds": round(self.frame.seconds, 4),
             "expected_share_wrong": f"{self.wrong:.6g}",
         }
+        found |= {} if self.objects is None else {"objects": self.objects}
         for name, values in self.maps.items():
             found[f"mean {name}"] = f"{values.mean():.6g}"
             found[f"largest {name}"] = f"{values.max():.6g}"
@@ -72,6 +78,7 @@ def score_film(
     scores: dict[str, Score],
     every: int = 1,
     limit: int | None = None,
+    counted: Counted | None = None,
 ) -> Iterator[ScoredFrame]:
     """Score a film frame by frame, in constant memory; the decoder runs beside the network.
 
@@ -81,6 +88,7 @@ def score_film(
         scores: by name.
         every: how many frames to go on, from one to the next.
         limit: how many frames to look at, at most.
+        counted: the objects of a frame by its first score.
     """
     segmenter = prepared(segmenter, scores)
     with closing(film.frames(every)) as frames:
@@ -88,10 +96,11 @@ def score_film(
             with showing(f"{Path(film.name).name}, frame {frame.index}"):
                 image = torch.from_numpy(frame.pixels).permute(2, 0, 1)[None]
                 prediction = segmenter(image)
-            found = score_maps(prediction, scores).items()
-            maps = {name: values.cpu().numpy() for name, values in found}
+            found = score_maps(prediction, scores)
+            maps = {name: values.cpu().numpy() for name, values in found.items()}
+            objects = counted and counted(next(iter(found.values())), prediction.classes[0])
             wrong = float(prediction.statistics.max_softmax.mean())
-            yield ScoredFrame(frame, prediction.native_logits.shape[1], maps, wrong)
+            yield ScoredFrame(frame, prediction.native_logits.shape[1], maps, wrong, objects)
             del prediction, image, found
 
 
@@ -104,6 +113,7 @@ def write_films(
     *,
     every: int = 1,
     limit: int | None = None,
+    counted: Counted | None = None,
     command: str = "",
     progress: Told | None = None,
 ) -> str:
@@ -118,6 +128,7 @@ def write_films(
         out: folder, made if it is not there.
         every: how many frames to go on, from one to the next.
         limit: how many frames of each film to look at, at most.
+        counted: the objects of a frame by its first score, for the table.
         command: what to write as the origin.
         progress: told after each frame.
 
@@ -136,9 +147,8 @@ def write_films(
         try:
             stem = _stem(name, about)
             _spare(name, out / f"{stem}.mp4")
-            scale, count = _write(
-                segmenter, film, scores, out / f"{stem}.mp4", every, limit, progress
-            )
+            looked = score_film(segmenter, film, scores, every, limit, counted)
+            scale, count = _write(looked, film, scores, out / f"{stem}.mp4", every, limit, progress)
         finally:
             film.close()
         about[stem] = {"film": name, "frames": count, "scale": scale, "every": every}
@@ -174,7 +184,7 @@ def _stem(name: str, taken: Mapping[str, object]) -> str:
 
 
 def _write(
-    segmenter: Segmenter,
+    looked: Iterator[ScoredFrame],
     film: Film,
     scores: dict[str, Score],
     path: Path,
@@ -183,7 +193,6 @@ def _write(
     progress: Told | None,
 ) -> tuple[tuple[float, float], int]:
     """Write one film and its table; its scale, and how many frames it has."""
-    looked = score_film(segmenter, film, scores, every, limit)
     first = list(itertools.islice(looked, FIRST))
     if not first:
         raise DataError(f"{film.name}: expected frames, got none. Leave it out.")

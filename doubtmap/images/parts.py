@@ -22,6 +22,9 @@ from doubtmap.files.resuming import SAMPLES, differing
 from doubtmap.images.writing import PART, SETTINGS, Told, finish
 from doubtmap.reports.scales import Waiting
 
+HOW = ("scores", "folders", "sets", "format")
+"""What a part says as `Told` has it."""
+
 
 @alone
 def merge_scores(
@@ -53,16 +56,16 @@ def merge_scores(
         Waiting(out).clear()
         for folder, about in zip(folders, abouts):
             for name in about["own"]:
-                _take(folder, out, files_of(Path(), name, about["folders"], about["format"]))
+                of = about["folders"], about["format"], about["sets"]
+                _take(folder, out, files_of(Path(), name, *of))
         (out / PART).unlink(missing_ok=True)
     first = abouts[0]
     last = next((about for about in reversed(abouts) if about["own"]), first)
     images = {name: about["images"][name] for about in abouts for name in about["own"]}
     skipped = {path: why for about in abouts for path, why in about["skipped"].items()}
     whole = last | {"command": command, "images": images, "skipped": skipped}
-    run = Told(
-        _rendering(first["rendering"]), first["scores"], first["folders"], first["format"], whole
-    )
+    how = {key: first[key] for key in HOW}
+    run = Told(rendering=_rendering(first["rendering"]), **how, about=whole)
     samples = {name: mark for each in settings for name, mark in each.get(SAMPLES, {}).items()}
     kept = {key: value for key, value in settings[0].items() if key != "part"} | {SAMPLES: samples}
     write_atomically(out / SETTINGS, json.dumps(kept, sort_keys=True, indent=1).encode())
@@ -101,7 +104,10 @@ def _read(folder: Path) -> dict[str, Any]:
                 f"another is one of score. Merge each by itself."
             )
         PartNumber(*about["part"])
-        [about[key] for key in ("own", "rendering", "scores", "folders", "format", "images")]
+        [
+            about[key]
+            for key in ("own", "rendering", "scores", "folders", "sets", "format", "images")
+        ]
     except FileNotFoundError:
         raise DataError(
             f"{folder}: expected a part of doubtmap score that is finished, found none. Make it "

@@ -42,6 +42,7 @@ def score_images(
     scores: dict[str, Score],
     skipped: dict[Path, str] | None = None,
     rendering: Rendering | None = None,
+    read: Callable[[Path], Tensor] | None = None,
 ) -> Iterator[ScoredImage]:
     """Score images in order; the next one is read while the network works.
 
@@ -51,11 +52,12 @@ def score_images(
         scores: by name.
         skipped: takes the images that cannot be read, and why; without it the first ends the run.
         rendering: how all of them become RGB; default: as a survey of them all says.
+        read: what reads an image in another way, and does so by itself.
 
     Raises:
         DataError: for an image that cannot be read, unless `skipped` takes it.
     """
-    return passing(segmenter, paths, scores, skipped, rendering, _itself)
+    return passing(segmenter, paths, scores, skipped, rendering, _itself, read)
 
 
 Made = TypeVar("Made")
@@ -68,13 +70,14 @@ def passing(
     skipped: dict[Path, str] | None,
     rendering: Rendering | None,
     make: Callable[[ScoredImage], Made],
+    read: Callable[[Path], Tensor] | None = None,
 ) -> Iterator[Made]:
     """What is made of each image once it is scored."""
     segmenter = prepared(segmenter, scores)
-    if rendering is None:
+    if rendering is None and read is None:
         known = Rendering(every=bands_needed(segmenter))
         rendering = survey([(path, None) for path in paths], known).rendering
-    read = functools.partial(read_image, rendering=rendering)
+    read = read or functools.partial(read_image, rendering=rendering)
 
     def skip(path: Path, error: DataError) -> None:
         assert skipped is not None

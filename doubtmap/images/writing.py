@@ -2,6 +2,8 @@
 
 OUT/classes/NAME.png    predicted classes, a palette picture
 OUT/SCORE/NAME.png      a doubt map for each score
+OUT/sets_bits/NAME.npy  of label sets: which classes, see `doubtmap.reports.sets`
+OUT/sets_size/NAME.png  of label sets: how many, with a legend
 OUT/overlay/NAME.jpg    the first score laid over the image; written last
 OUT/images.csv          a row for each image: its doubt, and the share of each class
 OUT/images.parquet      the same, where that is asked for
@@ -11,6 +13,7 @@ OUT/score.json          how all this was made
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,6 +40,8 @@ from doubtmap.prediction import Score, Segmenter
 from doubtmap.reports.maps import MapFormat, image_table, read_figures, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
 from doubtmap.reports.scales import Waiting, natural_scale
+from doubtmap.reports.sets import KINDS, write_sets, write_sizes
+from doubtmap.scores.sets import sets_among
 from doubtmap.scoring import is_probability
 from doubtmap.version import __version__
 
@@ -91,9 +96,11 @@ def write_scores(
     own = [paths[at] for at in part.numbers(len(paths))] if part else paths
     names = unique_names(paths)
     folders = score_folders(scores)
-    every = {path: files_of(out, names[path], folders, format) for path in paths}
+    further = {name: [f"{folders[name]}_{kind}" for kind in KINDS] for name in sets_among(scores)}
+    every = {path: files_of(out, names[path], folders, format, further) for path in paths}
     with writing_to(out):
-        for folder in ("", "classes", "overlay", *folders.values()):
+        inner = (*folders.values(), *itertools.chain(*further.values()))
+        for folder in ("", "classes", "overlay", *inner):
             (out / folder).mkdir(parents=True, exist_ok=True)
             sweep(out / folder)
     seen = survey([(path, None) for path in paths], Rendering(range, every=bands_needed(segmenter)))
@@ -135,6 +142,7 @@ def write_scores(
         seen.rendering,
         list(scores),
         folders,
+        further,
         format,
         {
             "doubtmap": __version__,
@@ -167,6 +175,7 @@ class Told:
         rendering: how its images became RGB.
         scores: their names.
         folders: of the scores' maps.
+        sets: folders of label sets, by score.
         format: of the maps.
         about: what `score.json` says; its `images` are the paths by the images' names, in order.
     """
@@ -174,6 +183,7 @@ class Told:
     rendering: Rendering
     scores: Sequence[str]
     folders: dict[str, str]
+    sets: dict[str, list[str]]
     format: str
     about: dict[str, Any]
 
@@ -193,7 +203,7 @@ def finish(out: Path, told: Told, parquet: bool) -> int:
         DataError: for a file or an image that cannot be read or written.
     """
     images: dict[str, str] = told.about["images"]
-    every = {name: files_of(out, name, told.folders, told.format) for name in images}
+    every = {n: files_of(out, n, told.folders, told.format, told.sets) for n in images}
     files = map(path_of, images.values())
     pictures = [functools.partial(_picture, file, told.rendering) for file in files]
     scales = Waiting(out).finish([*every.values()], told.scores, pictures)
@@ -204,6 +214,7 @@ def finish(out: Path, told: Told, parquet: bool) -> int:
     about = {
         **{key: told.about[key] for key in ("doubtmap", "command", "model", "class_names")},
         "folders": told.folders,
+        "sets": told.sets,
         "scales": scales,
         "range": told.rendering.range,
         "notes": told.about["notes"],
@@ -224,6 +235,7 @@ def _write_part(out: Path, part: PartNumber, told: Told, own: Sequence[str]) -> 
         "rendering": asdict(told.rendering),
         "scores": told.scores,
         "folders": told.folders,
+        "sets": told.sets,
         "format": told.format,
         **told.about,
     }
@@ -242,18 +254,21 @@ class _Written:
     """
 
     path: Path
-    classes: NDArray[np.int64]
+    classes: NDArray[np.uint8] | NDArray[np.uint16]
     class_names: tuple[str, ...]
     maps: dict[str, NDArray[np.float32]]
     scales: dict[str, tuple[float, float] | None]
     image: NDArray[np.uint8]
+    sets: list[NDArray[np.bool_]]
 
 
 def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
     prediction = scored.prediction
+    classes = prediction.classes[0].cpu().numpy()  # eight bytes each, which workers would send
+    few = prediction.native_logits.shape[1] <= 256
     return _Written(
         scored.path,
-        prediction.classes[0].cpu().numpy(),
+        classes.astype(np.uint8) if few else classes.astype(np.uint16),
         prediction.class_names,
         {score: values.cpu().numpy() for score, values in scored.maps.items()},
         {
@@ -263,11 +278,13 @@ def _written_of(scored: ScoredImage, scores: Mapping[str, Score]) -> _Written:
             for name, score in scores.items()
         },
         in_colour(scored.image),
+        [sets.contains(prediction)[0].cpu().numpy() for sets in sets_among(scores).values()],
     )
 
 
 def _write(what: _Written, files: list[Path], format: str, waiting: Waiting) -> None:
-    classes, *maps, overlay = files
+    classes, *rest, overlay = files
+    maps, further = rest[: len(what.maps)], rest[len(what.maps) :]
     write_classes(classes, what.classes, what.class_names, _figures_of(what))
     for path, (score, values) in zip(maps, what.maps.items()):
         if format == "png" and what.scales[score] is None:
@@ -275,6 +292,9 @@ def _write(what: _Written, files: list[Path], format: str, waiting: Waiting) -> 
             waiting.keep(path, values)
         else:
             write_map(path, values, format, score, scale=what.scales[score])  # type: ignore[arg-type]
+    for contains, bits, size in zip(what.sets, further[::2], further[1::2]):
+        write_sets(bits, contains)
+        write_sizes(size, contains.sum(0), len(contains))
     first, doubt = next(iter(what.maps.items()))
     if (limits := what.scales[first]) is None:
         overlay.unlink(missing_ok=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Mapping
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from doubtmap.kernels.resizing import neighbours
 
 _SCORES = ("max_softmax", "margin", "entropy", "max_logit", "energy")
 _MAPS = (*_SCORES, "divergence", "log_norm")
-BUILD = 3
+FILE = "pixels.dll" if os.name == "nt" else "pixels.so"
+"""As setup.py names it: it is no module of Python's, so that one serves every Python."""
+BUILD = 4
 """`BUILD` of pixels.h: a library with another number was compiled from other sources."""
 _STATISTICS, _NORM, _WEIGHT, _SHARES = range(4)
-_SMALL = 1 << 15
-"""Numbers for which waking other threads costs more than they bring."""
 
 
 class _Job(ctypes.Structure):
@@ -123,7 +123,7 @@ class Grid:
             factor=1.0,
             sign=1.0,
             class_bytes=8,
-            threads=torch.get_num_threads() if channels * images * height * width > _SMALL else 1,
+            threads=torch.get_num_threads(),
         )
         if size is not None:
             area = covered or size
@@ -308,11 +308,6 @@ def instructions(wanted: str | None = None) -> str | None:
     return name.decode() if name else None
 
 
-def threaded() -> bool:
-    """Whether the library was built with OpenMP."""
-    return bool(_library().doubtmap_threaded())
-
-
 def exponential_and_logarithm(x: Tensor) -> tuple[Tensor, Tensor]:
     """The pass's own approximations, of float32 numbers."""
     x = x.contiguous()
@@ -333,13 +328,20 @@ def missing() -> str | None:
     return None
 
 
+def _why_missing(file: Path) -> str:
+    """The sources of a clone come first in their own folder, whatever is installed beside them."""
+    if (file.parents[2] / "setup.py").exists():
+        return (
+            "it was not built in these sources; build it with: python setup.py build_ext --inplace"
+        )
+    return "it was not built when doubtmap was installed (no C compiler?)"
+
+
 @functools.cache
 def _library() -> ctypes.CDLL:
-    here = Path(__file__).parent
-    files = [here / f"pixels{suffix}" for suffix in EXTENSION_SUFFIXES]
-    file = next((file for file in files if file.exists()), None)
-    if file is None:
-        raise OSError("it was not built when doubtmap was installed (no C compiler?)")
+    file = Path(__file__).with_name(FILE)
+    if not file.exists():
+        raise OSError(_why_missing(file))
     library = ctypes.CDLL(str(file))
     built = library.doubtmap_build() if hasattr(library, "doubtmap_build") else "none"
     same = built == BUILD and library.doubtmap_job_bytes() == ctypes.sizeof(_Job)

@@ -8,12 +8,8 @@
 #include <string.h>
 
 #include "pixels.h"
+#include "pixels_threads.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
-#define SMALL 32768 /* numbers for which waking other threads costs more than they bring */
 #define LONGEST ((int64_t)1 << 30)
 #define MOST ((int64_t)1 << 46) /* numbers of one array: far below what int64_t counts in bytes */
 
@@ -37,7 +33,7 @@ const char *doubtmap_pixels_message(int32_t code) {
 }
 
 /* Whether it is a number; by its bits, since pixels.c is compiled for finite numbers. */
-static int finite(float x) {
+static int is_finite(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
     return (bits & 0x7f800000u) != 0x7f800000u;
@@ -91,7 +87,7 @@ static int32_t shaped(const struct doubtmap_call *call) {
         return DOUBTMAP_BAD_SHAPE;
     if (call->row_stride && call->row_stride < call->columns) return DOUBTMAP_BAD_SHAPE;
     const float t = call->temperature;
-    if (!finite(t) || t < 0.0f || (t != 0.0f && (t < 1e-30f || t > 1e30f)))
+    if (!is_finite(t) || t < 0.0f || (t != 0.0f && (t < 1e-30f || t > 1e30f)))
         return DOUBTMAP_BAD_TEMPERATURE;
     const int32_t size = call->class_bytes;
     if (size && size != 1 && size != 2 && size != 4 && size != 8) return DOUBTMAP_BAD_OUTPUT;
@@ -99,9 +95,9 @@ static int32_t shaped(const struct doubtmap_call *call) {
     if (call->class_map && call->classes > most) return DOUBTMAP_BAD_OUTPUT;
     for (int doubt = 0; doubt < DOUBTMAP_DOUBTS; doubt++) {
         const struct doubtmap_doubt *to = call->doubts + doubt;
-        if (to->bytes && !(finite(to->low) && finite(to->step) && to->step > 1e-30f))
+        if (to->bytes && !(is_finite(to->low) && is_finite(to->step) && to->step > 1e-30f))
             return DOUBTMAP_BAD_OUTPUT;
-        if (to->flags && !finite(to->threshold)) return DOUBTMAP_BAD_OUTPUT;
+        if (to->flags && !is_finite(to->threshold)) return DOUBTMAP_BAD_OUTPUT;
     }
     return DOUBTMAP_OK;
 }
@@ -164,16 +160,10 @@ int32_t doubtmap_pixels(const struct doubtmap_call *call) {
         .sign = -1.0f,
         .operation = STATISTICS,
         .channels = (int32_t)call->classes,
-        .threads = call->threads,
+        .threads = call->threads ? call->threads : doubtmap_threads(),
     };
     if (!outputs(call, &job)) return DOUBTMAP_OK;
     if (!all_finite(&job)) return DOUBTMAP_NOT_FINITE;
-#ifdef _OPENMP
-    if (!job.threads) job.threads = omp_get_max_threads();
-#endif
-    if (job.threads > 1024) job.threads = 1024;
-    if (job.threads < 1 || job.images * job.height * job.width <= SMALL / job.channels)
-        job.threads = 1;
     const int same = job.rows == job.height && job.columns == job.width &&
                      area[0] == (double)job.height && area[1] == (double)job.width;
     if (same && job.factor == 1.0f) return doubtmap_run(&job) ? DOUBTMAP_NO_MEMORY : DOUBTMAP_OK;

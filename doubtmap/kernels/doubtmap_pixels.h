@@ -85,7 +85,7 @@ struct doubtmap_call {
     int32_t align_corners; /* as PyTorch has it: 0, or 1 */
 
     float temperature;   /* of calibration: x = logits / temperature; 0: 1 */
-    int32_t threads;     /* 0: as many as OpenMP takes */
+    int32_t threads;     /* 0: OMP_NUM_THREADS, else one a processor */
     int32_t class_bytes; /* 1, 2, 4 or 8: uint8_t, uint16_t, int32_t or int64_t; 0: 1 */
     void *class_map;     /* (images, height, width), the first of the largest; NULL: not wanted */
     struct doubtmap_doubt doubts[DOUBTMAP_DOUBTS];

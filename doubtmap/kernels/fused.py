@@ -91,11 +91,10 @@ def _served(kernels: str, reason: str | None, wanted: str) -> dict[str, str]:
         return {"kernels": "reference", "reason": reason}
     if kernels == "triton":
         return {"kernels": kernels, "version": triton_pass.version()}
-    threads = "OpenMP" if compiled.threaded() else "one, since the compiler had no OpenMP"
     return {
         "kernels": kernels,
         "instructions": str(compiled.instructions()),
-        "threads": threads,
+        "threads": str(torch.get_num_threads()),
     }
 
 

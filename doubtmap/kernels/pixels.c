@@ -14,11 +14,13 @@
 #include <string.h>
 
 #include "pixels.h"
+#include "pixels_threads.h"
 
 #define SIMD _Pragma("omp simd")
 
 #define TILE 1024 /* most pixels of a tile */
 #define CHUNK 32  /* output rows for which a thread keeps its resampled source rows */
+#define SHARE 16384 /* numbers that are worth a thread. Measured */
 #define OWN ((MAPS + 1) * TILE) /* a tile of every map, and of classes */
 #define TILE_STRIDE(n) (((n) + 15) & ~15)
 
@@ -118,15 +120,6 @@ EXPORT const char *doubtmap_instructions(const char *name) {
 EXPORT int64_t doubtmap_build(void) { return BUILD; }
 EXPORT int64_t doubtmap_job_bytes(void) { return sizeof(struct job); }
 
-/* 1 where several threads can be used. */
-EXPORT int doubtmap_threaded(void) {
-#ifdef _OPENMP
-    return 1;
-#else
-    return 0;
-#endif
-}
-
 /* Pixels of a tile: as many as stay in the first-level cache with all their classes; resized
  * tiles are larger, since each brings its own beginning and end. Measured. */
 static int tile_of(const struct job *job, int resized) {
@@ -202,6 +195,30 @@ static void other_grid(const struct pass *pass, int64_t item) {
     }
 }
 
+/* A call: what its threads share. */
+struct run {
+    struct pass pass; /* without memory */
+    size_t floats;    /* of a thread's memory */
+    int64_t items, step, next; /* tiles or columns of tiles, how many a thread takes, and from where */
+};
+
+/* What each thread does: take items and compute them, until there are no more. */
+static void some_items(void *shared) {
+    struct run *run = shared;
+    float *memory = malloc((run->floats + OWN + 32) * sizeof *memory);
+    if (!memory) return; /* the others take them all */
+    struct pass pass = run->pass;
+    pass.own = memory + (16 - ((uintptr_t)memory / sizeof *memory) % 16) % 16;
+    pass.scratch = pass.own + OWN;
+    int64_t item;
+    while ((item = take(&run->next, run->step)) < run->items)
+        for (const int64_t end = least(item + run->step, run->items); item < end; item++) {
+            if (pass.job->row_below) other_grid(&pass, item);
+            else same_grid(&pass, item);
+        }
+    free(memory);
+}
+
 EXPORT int doubtmap_run(const struct job *given) {
     struct job job = *given;
     const struct instructions *use = choose(job.instructions);
@@ -215,30 +232,18 @@ EXPORT int doubtmap_run(const struct job *given) {
         job.width *= job.height;
         job.height = 1;
     }
-    const int64_t items = job.images * parts(job.width, tile) *
-                          (resized ? parts(job.height, CHUNK) : job.height);
-    const size_t floats = (size_t)TILE_STRIDE(tile) * (size_t)job.channels * (resized ? 4 : 1) +
-                          (resized ? (size_t)job.columns : 0);
-    int failed = 0;
-#ifdef _OPENMP
-#pragma omp parallel num_threads(job.threads) reduction(| : failed)
-#endif
-    {
-        float *scratch = malloc((floats + OWN + 32) * sizeof(float));
-        failed = scratch == NULL;
-#ifdef _OPENMP
-#pragma omp for schedule(dynamic, resized ? 1 : 8)
-#endif
-        for (int64_t item = 0; item < items; item++) {
-            if (!scratch) continue;
-            float *aligned = scratch + (16 - ((uintptr_t)scratch / sizeof(float)) % 16) % 16;
-            const struct pass pass = {&job, use, function, tile, aligned + OWN, aligned};
-            if (resized) other_grid(&pass, item);
-            else same_grid(&pass, item);
-        }
-        free(scratch);
-    }
-    return failed;
+    struct run run = {
+        .pass = {.job = &job, .use = use, .function = function, .tile = tile},
+        .floats = (size_t)TILE_STRIDE(tile) * (size_t)job.channels * (resized ? 4 : 1) +
+                  (resized ? (size_t)job.columns : 0),
+        .items = job.images * parts(job.width, tile) *
+                 (resized ? parts(job.height, CHUNK) : job.height),
+        .step = resized ? 1 : 8,
+    };
+    const int64_t worth = job.images * job.height * job.width / (SHARE / job.channels + 1);
+    const int64_t most = least(worth, parts(run.items, run.step));
+    doubtmap_together(some_items, &run, (int)least(job.threads, most));
+    return run.next < run.items; /* no thread had memory */
 }
 
 /* exp and log of n numbers by the pass's own approximations, for the tests. */

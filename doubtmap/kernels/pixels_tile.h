@@ -328,11 +328,7 @@ static TARGET void VARIANT(shares_tile)(const struct job *job, const float *valu
             float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
             for (int x = start; x < end; x++) sum += odds[x] * total[x];
-            const int64_t share = (int64_t)((double)sum * 4294967296.0 + 0.5);
-#ifdef _OPENMP
-#pragma omp atomic
-#endif
-            sums[k] += share;
+            take(sums + k, (int64_t)((double)sum * 4294967296.0 + 0.5));
         }
     }
 }

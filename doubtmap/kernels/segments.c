@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "pixels_threads.h"
+
 #ifdef _WIN32
 #define EXPORT __declspec(dllexport)
 #else
@@ -99,25 +101,40 @@ static void add_run(const float *map, int64_t start, int64_t end, double *to) {
     to[1] += squares;
 }
 
+/* Sums over the segments: what their threads share. */
+struct moments {
+    const int32_t *labels;
+    const uint8_t *edge;
+    int64_t pixels;
+    const float *const *maps;
+    int64_t count, next; /* of maps, and the first that no thread has taken */
+    double *sums;
+};
+
+static void some_maps(void *shared) {
+    struct moments *job = shared;
+    int64_t group;
+    while ((group = take(&job->next, GROUP)) < job->count) {
+        const int64_t last = group + GROUP < job->count ? group + GROUP : job->count;
+        for (int64_t start = 0, end; start < job->pixels; start = end) {
+            const int32_t label = job->labels[start];
+            const uint8_t on_edge = job->edge[start];
+            end = start + 1;
+            while (end < job->pixels && job->labels[end] == label && job->edge[end] == on_edge)
+                end++;
+            if (label < 0) continue;
+            double *to = job->sums + ((int64_t)label * 2 + on_edge) * job->count * 2;
+            for (int64_t m = group; m < last; m++) add_run(job->maps[m], start, end, to + 2 * m);
+        }
+    }
+}
+
 /* sums[label][on the edge][map][power - 1]. Each map is one thread's, so that their number does
  * not change the result. */
 EXPORT void doubtmap_moments(const int32_t *labels, const uint8_t *edge, int64_t pixels,
                              const float *const *maps, int64_t count, double *sums,
                              int32_t threads) {
-    (void)threads;
-#ifdef _OPENMP
-#pragma omp parallel for num_threads(threads) schedule(static)
-#endif
-    for (int64_t group = 0; group < count; group += GROUP) {
-        const int64_t last = group + GROUP < count ? group + GROUP : count;
-        for (int64_t start = 0, end; start < pixels; start = end) {
-            const int32_t label = labels[start];
-            const uint8_t on_edge = edge[start];
-            end = start + 1;
-            while (end < pixels && labels[end] == label && edge[end] == on_edge) end++;
-            if (label < 0) continue;
-            double *to = sums + ((int64_t)label * 2 + on_edge) * count * 2;
-            for (int64_t m = group; m < last; m++) add_run(maps[m], start, end, to + 2 * m);
-        }
-    }
+    struct moments job = {labels, edge, pixels, maps, count, 0, sums};
+    const int64_t groups = (count + GROUP - 1) / GROUP;
+    doubtmap_together(some_maps, &job, groups < threads ? (int)groups : threads);
 }

@@ -222,6 +222,20 @@ def start_marks(model: str) -> dict[str, str]:
     return marks
 
 
+def images_trained_on(model: str) -> list[str]:
+    """Fingerprints of the labelled images that a network was trained on, where its folder says.
+
+    Args:
+        model: a folder, or `python:FILE.py:FUNCTION@FOLDER`.
+    """
+    path = Path(model.rpartition("@")[2]) / "training" / "settings.json"
+    try:
+        content = json.loads(path.read_text())["data"]["content"]
+        return [mark.partition(" ")[0] for mark in content.values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []  # trained elsewhere
+
+
 def photographs_learnt(model: str) -> list[str]:
     """Fingerprints of the photographs that a network learnt as unknown, where its folder says.
 

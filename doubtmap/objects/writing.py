@@ -11,10 +11,11 @@ OUT/overlay/NAME.png    each image with its objects
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from doubtmap.datasets.reading import Rendering, in_colour, none_left
+from doubtmap.datasets.rasters import MAX_PIXELS
+from doubtmap.datasets.reading import Rendering, in_colour, none_left, read_image
 from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import bands_needed
 from doubtmap.errors import DataError, UsageError
@@ -152,9 +154,13 @@ def write_objects(
     sweep(out / "overlay")
     todo = [path for path in paths if path not in (skipped or ())]
     known = Rendering(range, every=bands_needed(segmenter))
-    seen = survey([(path, None) for path in todo], known)
-    for scored in score_images(segmenter, todo, dict([score]), skipped, seen.rendering):
-        doubt = _with_data(scored, scored.maps[score[0]], seen.rendering)
+    placed = frozenset(path for path in todo if is_georeferenced(path))
+    seen = survey([(path, None) for path in todo if path not in placed], known)
+    read = functools.partial(_read, rendering=seen.rendering, placed=placed, own=known)
+    for scored in score_images(segmenter, todo, dict([score]), skipped, read=read):
+        doubt = scored.maps[score[0]]
+        if scored.path in placed:
+            doubt = _with_data(scored.path, doubt, known)
         things = find_objects(doubt, scored.prediction.classes[0], rule)
         exact = [outlines(thing.mask, thing.box[:2]) for thing in things]
         shapes = [simplified(shape, form.simplify) for shape in exact]
@@ -204,12 +210,26 @@ def _earth(paths: Sequence[Path], crs: str | None, skipped: dict[Path, str] | No
     return plan_map(found, len(paths) - len(skipped or ()), crs)
 
 
-def _with_data(scored: ScoredImage, doubt: Tensor, rendering: Rendering) -> Tensor:
+def _read(path: Path, *, rendering: Rendering, placed: Collection[Path], own: Rendering) -> Tensor:
+    """An image; one that has a place on earth as `score` reads it, by its own range and masks."""
+    if path not in placed:
+        return read_image(path, rendering)
+    scene = RasterScene(path, own)
+    height, width = scene.size
+    if height * width > MAX_PIXELS:
+        raise DataError(
+            f"{path}: expected at most {MAX_PIXELS / 1e6:.0f} million pixels, which are held at "
+            f"once, got {width} x {height}. Cut it into parts, or score it window by window."
+        )
+    pixels = scene.read((0, height), (0, width))
+    bands = len(scene.bands) if own.every else 3
+    return torch.zeros(bands, height, width, dtype=torch.uint8) if pixels is None else pixels
+
+
+def _with_data(path: Path, doubt: Tensor, rendering: Rendering) -> Tensor:
     """A map that is nowhere above a threshold where a raster has no data."""
-    if not is_georeferenced(scored.path):
-        return doubt
     height, width = doubt.shape
-    valid = torch.from_numpy(RasterScene(scored.path, rendering).valid((0, height), (0, width)))
+    valid = torch.from_numpy(RasterScene(path, rendering).valid((0, height), (0, width)))
     return torch.where(valid.to(doubt.device), doubt, torch.finfo(doubt.dtype).min)
 
 

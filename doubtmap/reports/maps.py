@@ -312,6 +312,26 @@ def doubt_png(
     return grey_png(pixels, text)
 
 
+def plain_png(classes: NDArray[np.integer[Any]]) -> bytes:
+    """The content of a PNG of classes for other tools: grey, 8 bits, 16 where they need it.
+
+    Args:
+        classes: `(H, W)` in 0 ... 65535.
+    """
+    depth = np.uint8 if classes.max() < 256 else np.uint16
+    return _encoded(Image.fromarray(classes.astype(depth)), "PNG", compress_level=1)
+
+
+def grey_picture(values: NDArray[np.float32]) -> bytes:
+    """The content of a PNG of 8 bits for other tools: 0 is black, 1 is white.
+
+    Args:
+        values: `(H, W)` in [0, 1].
+    """
+    picture = Image.fromarray(np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8))
+    return _encoded(picture, "PNG", compress_level=1)
+
+
 def _npy(values: NDArray[np.float32]) -> bytes:
     stream = io.BytesIO()
     np.save(stream, values, allow_pickle=False)

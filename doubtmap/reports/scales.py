@@ -41,6 +41,7 @@ def natural_scale(score: str, classes: int, *, probability: bool = False) -> Sca
         "margin": (0.0, 1.0),
         "entropy": (0.0, math.log(classes)),
         "divergence": (-math.log(2), 0.0),
+        "sets": (1.0, float(classes)),
     }.get(score)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from doubtmap.errors import DataError, ModelError, UsageError
 
 HERE = Path(__file__).parents[1] / "kernels"
 """The header, the sources and the library are those of the kernels."""
-SOURCES = ("doubtmap_pixels.c", "pixels.c")
+SOURCES = ("doubtmap_pixels.c", "pixels.c", "pixels_threads.c")
 DOUBTS = ("max_softmax", "margin", "entropy", "max_logit", "energy", "divergence")
 """In the order of the header."""
 VERSION = 1
@@ -96,7 +96,7 @@ def doubts_of(
         covered: height and width that the logits stand for, in pixels; 0: the images'.
         align_corners: as PyTorch has it.
         temperature: of calibration, by which logits are divided.
-        threads: 0: as many as OpenMP takes.
+        threads: 0: those of OMP_NUM_THREADS, else one a processor.
 
     Returns:
         `classes`, `(B, H, W)` uint8, uint16 or int32, as small as holds them; each doubt, float32
@@ -164,9 +164,8 @@ def library_file() -> Path:
     Raises:
         ModelError: where it is not there.
     """
-    files = [HERE / f"pixels{suffix}" for suffix in EXTENSION_SUFFIXES]
-    found = next((file for file in files if file.exists()), None)
-    if found is None:
+    found = HERE / ("pixels.dll" if os.name == "nt" else "pixels.so")
+    if not found.exists():
         raise ModelError(
             "runtime: expected the compiled pass, but it was not built when doubtmap was "
             "installed. Install a C compiler and reinstall with: pip install --force-reinstall "

@@ -39,8 +39,6 @@ ZLEVEL = 1
 BLOCK = 512
 FEW = 256
 """Classes that a byte can tell apart, with one value left for what has no data."""
-
-
 LARGE = 2**26
 """Pixels above which an image stays on its disk."""
 
@@ -88,6 +86,7 @@ def _about(path: Path) -> tuple[tuple[int, int], bool] | None:
     try:
         with _quiet(), rasterio.open(for_gdal(path)) as source:
             placed = bool(source.crs or source.gcps[0] or source.rpcs)
+            placed = placed or not source.transform.is_identity
             return (source.height, source.width), placed
     except (rasterio.errors.RasterioError, UnicodeError):  # GDAL takes names in UTF-8 only
         return None
@@ -169,12 +168,14 @@ class RasterScene:
         Raises:
             DataError: for a band that the file lacks.
         """
-        count = self._source.count
+        count = self._source.count if self._palette is None else 3
         if self.rendering.every > count:
             raise DataError(
                 f"{self.path}: expected {self.rendering.every} bands or more, as the network "
                 f"takes, got {count}. Correct --bands."
             )
+        if self._palette is not None:
+            return (1,)
         if self.rendering.every:
             return tuple(range(1, count + 1))
         colours = [colour.name for colour in self._source.colorinterp]
@@ -188,11 +189,15 @@ class RasterScene:
 
         Without a given range, the bits that an overview of the file uses.
         """
-        if set(self._source.dtypes) == {"uint8"}:
+        if self._palette is not None:
             return None
+        if set(self._source.dtypes) == {"uint8"}:
+            bits = int(self._source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
+            return None if bits == 8 else (0.0, 2.0**bits - 1)
         if self.rendering.range is not None:
             return self.rendering.range
         values = self._decimated(self.bands, masked=True).compressed()
+        values = values[np.isfinite(values)]
         if not values.size:
             raise DataError(
                 f"{self.path}: expected pixels with data in an overview, got none. Say which are "
@@ -212,13 +217,13 @@ class RasterScene:
         return torch.from_numpy(self._shown(pixels))
 
     def valid(self, rows: Range, columns: Range) -> NDArray[np.bool_]:
-        """`(h, w)`, where there are data: all bands that are read have them."""
-        height, width = rows[1] - rows[0], columns[1] - columns[0]
+        """`(h, w)`, where there are data: all bands that are read have them, as numbers."""
+        whole = np.ones((rows[1] - rows[0], columns[1] - columns[0]), bool)
         flags = [self._source.mask_flag_enums[band - 1] for band in self.bands]
-        if all(flag[0].name == "all_valid" for flag in flags):
-            return np.ones((height, width), bool)
-        masks = self._read(self._source.read_masks, rows, columns, self.bands)
-        whole: NDArray[np.bool_] = np.all(masks > 0, axis=0)
+        if any(flag[0].name != "all_valid" for flag in flags):
+            whole &= (self._read(self._source.read_masks, rows, columns, self.bands) > 0).all(0)
+        if any(self._source.dtypes[band - 1].startswith("float") for band in self.bands):
+            whole &= np.isfinite(self._read(self._source.read, rows, columns, self.bands)).all(0)
         return whole
 
     def thumbnail(self) -> NDArray[np.uint8]:
@@ -272,7 +277,17 @@ class RasterScene:
                 cause = sentence(where, _said(error)).partition("cannot be read: ")[2] or cause
             raise DataError(f"{self.path}: {where} cannot be read: {cause.rstrip('.')}.") from error
 
+    @cached_property
+    def _palette(self) -> NDArray[np.uint8] | None:
+        """`(3, n)`, the colours of a raster of places in a palette."""
+        if [colour.name for colour in self._source.colorinterp] != ["palette"]:
+            return None
+        table = self._source.colormap(1)
+        return np.array([table[place][:3] for place in sorted(table)], np.uint8).T
+
     def _shown(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        if self._palette is not None:
+            return self._palette[:, pixels[0]]
         if self.range is not None:
             values = np.nan_to_num(pixels, nan=self.range[0])
             pixels = scaled(values, *self.range)
@@ -416,17 +431,14 @@ def _as_cloud(path: Path) -> None:
     from rasterio.shutil import copy
 
     how = {"compress": "deflate", "predictor": "YES", "num_threads": "ALL_CPUS"}
+    how["bigtiff"] = "IF_SAFER"  # else what only compression brings below 4 GB may not fit
     with beside(path) as file:
         copy(path, file.name, driver="COG", **how)
 
 
-def _said(error: BaseException) -> str:
+def _said(error: BaseException | None) -> str:
     """What GDAL said, down to its first cause."""
-    said, cause = [str(error)], error.__cause__
-    while cause is not None:
-        said.append(str(cause))
-        cause = cause.__cause__
-    return " ".join(said)
+    return "" if error is None else f"{error} {_said(error.__cause__)}".rstrip()
 
 
 @contextmanager

@@ -330,7 +330,7 @@ class _Work:
     def _lay_over(self) -> None:
         doubt = self.scene.small(next(iter(list(self.files.values())[1:])))
         known = np.isfinite(doubt)
-        limits = robust_limits(doubt[known])
+        limits = robust_limits(doubt[known]) if known.any() else (0.0, 1.0)
         write_overlay(
             self.overlay,
             self.scene.thumbnail(),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from doubtmap.scores.mahalanobis import Mahalanobis
     from doubtmap.scores.members import distilled, member_entropy, member_spread, mutual_information
     from doubtmap.scores.rejection import rejected
+    from doubtmap.scores.sets import LabelSets
     from doubtmap.scores.softmax import divergence, energy, entropy, margin, max_logit, max_softmax
     from doubtmap.scores.sums import Sum
     from doubtmap.scores.wrong import Wrong
@@ -44,6 +45,7 @@ else:
                 "max_logit",
                 "max_softmax",
             ],
+            "doubtmap.scores.sets": ["LabelSets"],
             "doubtmap.scores.sums": ["Sum"],
             "doubtmap.scores.wrong": ["Wrong"],
         },
@@ -75,6 +77,7 @@ OF_QUERIES = ("rejected",)
 __all__ = [
     "Density",
     "Doubt",
+    "LabelSets",
     "Mahalanobis",
     "Sum",
     "Wrong",

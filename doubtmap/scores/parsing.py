@@ -23,6 +23,7 @@ from doubtmap.scores.density import Density
 from doubtmap.scores.mahalanobis import Mahalanobis
 from doubtmap.scores.members import said_by_head
 from doubtmap.scores.rejection import suited
+from doubtmap.scores.sets import LabelSets
 from doubtmap.scores.sums import Sum
 from doubtmap.scores.wrong import Wrong
 from doubtmap.scores.yours import Yours, of_packages, opened
@@ -33,10 +34,14 @@ _NAME = re.compile(r"(?P<name>\w+)\s*(?:\((?P<arguments>[^()]*)\))?(?::(?P<file>
 OURS = (*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS, *scores.OF_QUERIES)
 ALL = "all"
 """Among names of scores: every one without fitting."""
-FITTED: dict[str, type[Density] | type[Doubt] | type[Mahalanobis] | type[Sum] | type[Wrong]] = {
+FITTED: dict[
+    str,
+    type[Density] | type[Doubt] | type[LabelSets] | type[Mahalanobis] | type[Sum] | type[Wrong],
+] = {
     "doubt": Doubt,
     "density": Density,
     "mahalanobis": Mahalanobis,
+    "sets": LabelSets,
     "sum": Sum,
     "wrong": Wrong,
 }
@@ -206,13 +211,15 @@ def parse_fit(text: str) -> tuple[str, dict[str, Any]]:
             "fit: expected density, whose file mahalanobis:FILE reads too, got mahalanobis. Fit "
             "density instead."
         )
+    if name == "sets":
+        raise UsageError(f"fit: label sets are made by another command: {LabelSets.made_by}.")
     if name not in FITTED or file is not None:
         raise UsageError(
             f"fit: expected doubt, density, sum, wrong or segments, which learn from data, got "
             f"{text!r}."
         )
     kind = FITTED[name]
-    assert not issubclass(kind, Mahalanobis)
+    assert not issubclass(kind, LabelSets | Mahalanobis)
     return name, _arguments(name, kind.FIT_OPTIONS | kind.READ_OPTIONS, given)
 
 

@@ -65,17 +65,25 @@ def card_part(rank: int, card: Card) -> Markup:
     true = Markup("") if card.wrong is None else Markup("; in truth <b>{:.1%}</b>")
     return Markup(
         '<section><h3>{}. {}</h3><div class=card><figure class=whole><img alt="" src="{}">'
-        "<figcaption>expected: mIoU <b>{:.2f}</b>, <b>{:.1%}</b> of pixels wrong{}</figcaption>"
+        "<figcaption>expected: {}<b>{:.1%}</b> of pixels wrong{}</figcaption>"
         "</figure><div class=crops>{}</div></div></section>"
     ).format(
         rank,
         card.name,
         whole,
-        card.expected_miou,
+        _miou(card),
         card.expected_wrong,
         true.format(card.wrong),
         crops or none,
     )
+
+
+def _miou(card: Card) -> Markup:
+    """The expected mIoU with its known error; nothing where it is not told."""
+    if card.expected_miou is None:
+        return Markup("")
+    error = Markup("") if card.miou_error is None else Markup(" ± {:.2f}").format(card.miou_error)
+    return Markup("mIoU <b>{:.2f}</b>{}, ").format(card.expected_miou, error)
 
 
 def outlined(suspect: Suspect, card: Card) -> NDArray[np.uint8]:
@@ -87,7 +95,7 @@ def outlined(suspect: Suspect, card: Card) -> NDArray[np.uint8]:
         for gap in [max(12, (CROP - length) // 2)]
     )
     crop = card.image[place].copy()
-    crop[_outline(card.labels[place] == suspect.segment)] = OUTLINE
+    crop[outline(card.labels[place] == suspect.segment)] = OUTLINE
     return crop
 
 
@@ -108,8 +116,8 @@ def _crop(suspect: Suspect, card: Card) -> Markup:
     )
 
 
-def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels just outside of a mask."""
+def outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`(H, W)` bool: the pixels just outside of a mask."""
     grown = np.pad(inside, 1)
     grown = grown[:-2, 1:-1] | grown[2:, 1:-1] | grown[1:-1, :-2] | grown[1:-1, 2:]
     return np.asarray(grown & ~inside)

@@ -207,6 +207,7 @@ def fit_segments(
         name: cross_judge(found.table, folds, kind_, features, seed)
         for name, features in sets.items()
     }
+    images = np.stack(expected_figures(found.table, compared["all"].expected_iou))
     model = MetaModel.fit(
         found.table,
         kind_,
@@ -221,13 +222,33 @@ def fit_segments(
             unknown=list(unknown),
             images=len(found.miou),
             segments=len(found.table),
+            errors=known_errors(images, found),
             seed=seed,
         ),
     )
     if out is not None:
         model.save(out)
-    images = np.stack(expected_figures(found.table, compared["all"].expected_iou))
     return SegmentFit(model, compared, images, found, tuple(_notes(found, compared, whole)))
+
+
+def known_errors(images: Array, found: LabelledSegments) -> dict[str, list[float]]:
+    """How far off expected figures of held-out images were, in the mean, and always their mean.
+
+    Args:
+        images: `(2, I)`, expected mIoU and share of wrong pixels.
+        found: what was true of them.
+
+    Returns:
+        `miou` and `wrong`, each with both mean absolute errors; without those of which fewer than
+        two images tell.
+    """
+    errors = {}
+    for what, said, true in zip(("miou", "wrong"), images, (found.miou, found.wrong_share)):
+        seen = np.isfinite(said) & np.isfinite(true)
+        if seen.sum() >= 2:
+            spread = np.abs(true[seen] - true[seen].mean()).mean()
+            errors[what] = [float(np.abs(said - true)[seen].mean()), float(spread)]
+    return errors
 
 
 def _image_figures(

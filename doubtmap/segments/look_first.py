@@ -80,7 +80,7 @@ def look_first(
         return None
     at, images, *rest = zip(*kept)
     wrong, labelled, miou = (np.array(column) for column in rest)
-    said, share = together(images), wrong / labelled
+    said, share = together(images, model), wrong / labelled
     cards = []
     for place in said.order()[:first].tolist():
         sample = dataset[at[place]]

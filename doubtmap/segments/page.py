@@ -15,6 +15,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +27,7 @@ from PIL import Image
 from doubtmap.datasets.reading import Rendering, in_colour, left_out, read_image
 from doubtmap.datasets.survey import survey
 from doubtmap.engine.settings import bands_needed
+from doubtmap.errors import UsageError
 from doubtmap.files import alone, beside, cell, sweep, utf8, write_atomically, writing_to
 from doubtmap.files.naming import outside, unique_names
 from doubtmap.images import ScoredImage
@@ -33,9 +35,34 @@ from doubtmap.prediction import Segmenter
 from doubtmap.reports.page import framed, header, plain_table
 from doubtmap.segments import MetaModel, Partition, SegmentTable
 from doubtmap.segments.cards import card_part
-from doubtmap.segments.fitting import SegmentFit
-from doubtmap.segments.review import Card, ImageReview, Review, review
+from doubtmap.segments.fitting import SegmentFit, known_errors
+from doubtmap.segments.review import ORDERS, Card, ImageReview, Review, review
 from doubtmap.version import __version__
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which images of a review are shown, and handed on.
+
+    Args:
+        count: how many at most.
+        by: what images are ranked by, of `doubtmap.segments.review.ORDERS`.
+        diverse: images that are unlike each other instead of the very worst.
+
+    Raises:
+        UsageError: for an order that there is not.
+    """
+
+    count: int = 20
+    by: str = "wrong"
+    diverse: bool = False
+
+    def __post_init__(self) -> None:
+        if self.by not in ORDERS:
+            raise UsageError(f"review: expected --by {' or '.join(ORDERS)}, got {self.by!r}.")
+
+
+USUAL = Choice()
 
 
 @alone
@@ -45,11 +72,11 @@ def write_review(
     model: MetaModel,
     out: Path,
     *,
-    first: int = 20,
-    by: str = "wrong",
+    choice: Choice = USUAL,
     skip_bad: bool = False,
     range: tuple[float, float] | None = None,
     command: str = "",
+    chosen: Callable[[Review, Sequence[Card]], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
     """Review images and write what came out.
@@ -59,12 +86,12 @@ def write_review(
         paths: of the images; those in `out` are left out.
         model: of `doubtmap fit segments`.
         out: folder, made if it is not there.
-        first: how many images the page shows.
-        by: what images are ranked by, `wrong` or `miou`.
+        choice: which images the page shows.
         skip_bad: count images that cannot be read, and go on.
         range: values that are black and white in images of more than 8 bits; default: by the bits
             that all images of the run use.
         command: what to write as the origin.
+        chosen: called with the review and the images that the page shows.
         progress: told after each image.
 
     Returns:
@@ -93,24 +120,28 @@ def write_review(
                 rendering=seen.rendering,
                 progress=progress,
             )
-    order = found.order(by)
-    write_atomically(out / "images.csv", utf8(_images_csv(found, order, names)))
-    shown = [_card(out, found, int(index), names, seen.rendering) for index in order[:first]]
-    write_atomically(out / "review.html", _page(found, shown, by, command))
+    first = found.first(choice.count, choice.by, choice.diverse)
+    write_atomically(out / "images.csv", utf8(_images_csv(found, choice.by, first, names)))
+    shown = [_card(out, found, int(index), names, seen.rendering) for index in first]
+    write_atomically(out / "review.html", _page(found, shown, choice, command))
     about = {
         "doubtmap": __version__,
         "command": command,
         "model": segmenter.description,
         "class_names": list(segmenter.class_names),
         "segments": model.origin.told(),
-        "ranked_by": by,
+        "ranked_by": choice.by,
+        "diverse": choice.diverse,
+        "chosen": [names[Path(found.names[index])] for index in first],
         "range": seen.rendering.range,
-        "notes": list(seen.notes),
+        "notes": [*seen.notes, *found.notes],
         "directory": str(Path.cwd()),
         "images": {names[Path(name)]: name for name in found.names},
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
     write_atomically(out / "review.json", json.dumps(about, indent=1).encode())
+    if chosen:
+        chosen(found, shown)
     return (
         f"{len(found.names)} images reviewed{left_out(skipped)}, {len(found.table)} segments; look "
         f"at {out / 'review.html'}"
@@ -166,32 +197,51 @@ def _segments_file(out: Path, name: str) -> Path:
     return out / "segments" / f"{name}.png"
 
 
-def _images_csv(found: Review, order: NDArray[np.int64], names: Mapping[Path, str]) -> str:
+def _images_csv(found: Review, by: str, first: NDArray[np.int64], names: Mapping[Path, str]) -> str:
+    """All images as ranked; `chosen` says in which order the page shows some."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["rank", "image", "expected_wrong_share", "expected_miou", "segments", "pixels"]
+        [
+            *("rank", "image", "expected_wrong_share", "expected_miou", *found.shapes),
+            *("segments", "chosen", "pixels"),
+        ]
     )
     count = np.bincount(found.table.image, minlength=len(found.names))
-    for rank, image in enumerate(order.tolist(), 1):
-        wrong, miou = found.expected_wrong[image], found.expected_miou[image]
+    places = {image: place for place, image in enumerate(first.tolist(), 1)}
+    for rank, image in enumerate(found.order(by).tolist(), 1):
         path = found.names[image]
+        miou = f"{found.expected_miou[image]:.4f}" if found.tells_miou else ""
+        shapes = [f"{values[image]:.4f}" for values in found.shapes.values()]
         pixels = f"segments/{names[Path(path)]}.png"
-        writer.writerow([rank, cell(path), f"{wrong:.4f}", f"{miou:.4f}", count[image], pixels])
+        row = [rank, cell(path), f"{found.expected_wrong[image]:.4f}", miou, *shapes]
+        writer.writerow([*row, count[image], places.get(image, ""), pixels])
     return text.getvalue()
 
 
-def _page(found: Review, shown: Sequence[Card], by: str, command: str) -> bytes:
-    what = {"wrong": "largest expected share of wrong pixels", "miou": "lowest expected mIoU"}[by]
+WORDS = {
+    "wrong": "largest expected share of wrong pixels",
+    "miou": "lowest expected mIoU",
+    "quantile": "largest doubt that a tenth of the pixels are above",
+    "patch": "most doubtful patch",
+    "mass": "most doubt in pixels of much doubt",
+}
+"""What images are ranked by."""
+
+
+def _page(found: Review, shown: Sequence[Card], choice: Choice, command: str) -> bytes:
+    unlike = " and unlike each other" if choice.diverse else ""
     head = header(
         "review",
         "Look at these first",
-        f"The {len(shown)} of {len(found.names)} images with the {what}. The expected share of "
+        f"{len(shown)} of {len(found.names)} images, with the {WORDS[choice.by]}{unlike}. The "
+        "expected share of "
         "wrong pixels is what the probabilities leave to doubt; the expected mIoU is that of the "
         "probabilities and of what was learnt from labelled segments. The glow is 1 - expected "
         "IoU of the predicted segment that a pixel lies in. Beside it, the segments in which most "
         "is expected to be amiss, each outlined: they are more likely than not to touch nothing "
         "of the class that they claim.",
+        *found.notes,
     )
     cards = [card_part(rank, card) for rank, card in enumerate(shown, 1)]
     foot = Markup("<footer>doubtmap {}. {}</footer>").format(__version__, command)
@@ -235,21 +285,12 @@ def segments_table(found: SegmentFit) -> str:
 
 def _of_images(found: SegmentFit) -> list[str]:
     """How well held-out images were foreseen."""
-    lines = []
-    for what, said, true in zip(
-        ("mIoU", "share of wrong pixels"),
-        found.images,
-        (found.segments.miou, found.segments.wrong_share),
-    ):
-        seen = np.isfinite(said) & np.isfinite(true)
-        if seen.sum() < 2:
-            continue
-        error = np.abs(said - true)[seen].mean()
-        spread = np.abs(true[seen] - true[seen].mean()).mean()
-        lines.append(
-            f"{what} of an image: mean absolute error {error:.3f}, of always the mean {spread:.3f}"
-        )
-    return lines
+    names = {"miou": "mIoU", "wrong": "share of wrong pixels"}
+    return [
+        f"{names[what]} of an image: mean absolute error {error:.3f}, of always the mean "
+        f"{spread:.3f}"
+        for what, (error, spread) in known_errors(found.images, found.segments).items()
+    ]
 
 
 def _of_features(model: MetaModel, most: int = 5) -> list[str]:

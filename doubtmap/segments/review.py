@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -14,12 +14,16 @@ from doubtmap.datasets.reading import Rendering, none_left
 from doubtmap.engine.run import Progress
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.images import ScoredImage, score_images
+from doubtmap.kernels import at_least_float32
 from doubtmap.metrics.accumulator import Array
-from doubtmap.prediction import Segmenter
+from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scoring import probe_logits, same_network
 from doubtmap.segments import MetaModel, Partition, SegmentTable, expected_figures, segment_table
+from doubtmap.segments.choosing import unlike
+from doubtmap.segments.shapes import SHAPES
 
-ORDERS = ("wrong", "miou")
+SHAPES_RANKED = ("quantile", "patch", "mass")
+ORDERS = ("wrong", "miou", *SHAPES_RANKED)
 """By what images are ranked."""
 
 
@@ -52,9 +56,11 @@ class Card:
         labels: `(H, W)` number of the segment of each pixel.
         doubt: `(H, W)` float32 in [0, 1], 1 - expected IoU of the segment.
         expected_wrong: share of the pixels.
-        expected_miou: in [0, 1].
+        expected_miou: in [0, 1]; None where always the mean would have been nearer.
         suspects: the worst first.
         wrong: share of the labelled pixels that are wrong, where there are labels.
+        miou_error: mean absolute error that the expected mIoU had on held-out images, where known.
+        path: of the image, where it lies in a file.
     """
 
     name: str
@@ -62,9 +68,11 @@ class Card:
     labels: NDArray[np.int32]
     doubt: NDArray[np.float32]
     expected_wrong: float
-    expected_miou: float
+    expected_miou: float | None
     suspects: tuple[Suspect, ...]
     wrong: float | None = None
+    miou_error: float | None = None
+    path: Path = Path()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +85,10 @@ class Review:
         expected_iou: `(S,)`.
         expected_miou: `(I,)`.
         expected_wrong: `(I,)` share of the pixels that are wrong.
+        pooled: `(I, D)`, means of the network's features over each image, or, where it tells none,
+            of its probabilities.
+        shapes: `(I,)` by name, of the doubt in each image.
+        errors: `miou` and `wrong`, as `doubtmap.segments.fitting.known_errors` found them.
     """
 
     table: SegmentTable
@@ -84,6 +96,28 @@ class Review:
     expected_iou: Array
     expected_miou: Array
     expected_wrong: Array
+    pooled: Array
+    shapes: Mapping[str, Array]
+    errors: Mapping[str, Sequence[float]]
+
+    @property
+    def tells_miou(self) -> bool:
+        """Whether the expected mIoU was nearer to the truth than always the mean, or nobody knows.
+
+        Known are the errors on images that were held out when the meta model was fitted.
+        """
+        return "miou" not in self.errors or self.errors["miou"][0] < self.errors["miou"][1]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of the figures, in sentences."""
+        if self.tells_miou:
+            return ()
+        error, constant = self.errors["miou"]
+        return (
+            f"The expected mIoU is left out: on held-out images it was {error:.3f} off in the "
+            f"mean, always their mean only {constant:.3f}.",
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,16 +128,37 @@ class Review:
         """`(I,)` indices of the images, the worst first.
 
         Args:
-            by: `wrong`, the largest expected share of wrong pixels, or `miou`, the lowest
-                expected mIoU.
+            by: `wrong`, the largest expected share of wrong pixels; `miou`, the lowest expected
+                mIoU; or of `doubtmap.segments.shapes`, over the doubt 1 - largest probability.
+
+        Raises:
+            UsageError: for something else.
+        """
+        return np.argsort(-self.badness(by), kind="stable")
+
+    def badness(self, by: str = "wrong") -> Array:
+        """`(I,)`, higher = look sooner; `by` as in `order`.
 
         Raises:
             UsageError: for something else.
         """
         if by not in ORDERS:
             raise UsageError(f"review: expected --by {' or '.join(ORDERS)}, got {by!r}.")
-        badness = self.expected_wrong if by == "wrong" else -self.expected_miou
-        return np.argsort(-badness, kind="stable")
+        if by in self.shapes:
+            return self.shapes[by]
+        return self.expected_wrong if by == "wrong" else -self.expected_miou
+
+    def first(self, count: int, by: str = "wrong", diverse: bool = False) -> Array:
+        """`(N,)` indices of the images to look at.
+
+        Args:
+            count: how many at most.
+            by: as in `order`.
+            diverse: images that are unlike each other instead of the very worst.
+        """
+        if not diverse:
+            return self.order(by)[:count]
+        return unlike(self.badness(by), self.pooled, self.names, count)
 
     def suspects(self, image: int, most: int = 4) -> tuple[Suspect, ...]:
         """The segments of an image in which most pixels are expected to be amiss.
@@ -155,9 +210,11 @@ class Review:
             labels,
             doubt,
             float(self.expected_wrong[image]),
-            float(self.expected_miou[image]),
+            float(self.expected_miou[image]) if self.tells_miou else None,
             self.suspects(image),
             wrong,
+            self.errors["miou"][0] if "miou" in self.errors else None,
+            Path(self.names[image]),
         )
 
 
@@ -170,24 +227,53 @@ class ImageReview:
     expected_iou: Array
     expected_miou: float
     expected_wrong: float
+    pooled: Array
+    shapes: Mapping[str, float]
 
     @classmethod
-    def of(cls, model: MetaModel, table: SegmentTable) -> Self:
-        """Judge the segments of one image, all features of which are there."""
+    def of(
+        cls, model: MetaModel, table: SegmentTable, prediction: Prediction | None = None
+    ) -> Self:
+        """Judge the segments of one image, all features of which are there.
+
+        Args:
+            model: says what to expect of each.
+            table: of the image.
+            prediction: of the image, for what is said of it as a whole; None: nothing is.
+        """
         expected = model.expected_iou(table)
         miou, wrong = expected_figures(table, expected)
         probability = model.probability(table)
-        return cls(table.only("size"), probability, expected, float(miou[0]), float(wrong[0]))
+        pooled, shapes = np.zeros(0), dict[str, float]()
+        if prediction is not None:
+            pooled, shapes = _pooled(prediction), _shapes(prediction)
+        sizes = table.only("size")
+        return cls(sizes, probability, expected, float(miou[0]), float(wrong[0]), pooled, shapes)
 
 
-def together(images: Sequence[ImageReview]) -> Review:
-    """The review of several images."""
+def _pooled(prediction: Prediction) -> Array:
+    maps = prediction.features
+    if maps is None:
+        maps = at_least_float32(prediction.native_logits).softmax(1)
+    return np.asarray(maps[0].double().mean((1, 2)).cpu().numpy())
+
+
+def _shapes(prediction: Prediction) -> dict[str, float]:
+    doubt = prediction.statistics.max_softmax[0].cpu().numpy()
+    return {name: SHAPES[name](doubt) for name in SHAPES_RANKED}
+
+
+def together(images: Sequence[ImageReview], model: MetaModel) -> Review:
+    """The review of several images by a meta model."""
     return Review(
         SegmentTable.join([image.table for image in images]),
         np.concatenate([image.probability for image in images]),
         np.concatenate([image.expected_iou for image in images]),
         np.array([image.expected_miou for image in images]),
         np.array([image.expected_wrong for image in images]),
+        np.stack([image.pooled for image in images]),
+        {name: np.array([i.shapes[name] for i in images]) for name in images[0].shapes},
+        model.origin.facts.get("errors", {}),
     )
 
 
@@ -236,11 +322,11 @@ def review(
         partition = Partition.of(scored.prediction.classes[0])
         table = segment_table(scored.prediction, scored.maps, partition)
         table = replace(table, image_names=(str(scored.path),))
-        images.append(ImageReview.of(model, table))
+        images.append(ImageReview.of(model, table, scored.prediction))
         if found:
             found(scored, partition, table, images[-1])
         if progress:
             progress("review", len(images) + len(skipped or ()), len(paths))
     if not images:
         raise DataError(none_left(len(paths), skipped))
-    return together(images)
+    return together(images, model)

@@ -98,8 +98,9 @@ def _drawn(annotation: Mapping[str, Any]) -> dict[str, Any]:
         mask = whole.reshape(shape["size"][::-1]).T[top : top + height, left : left + width]
         found = outlines(mask, (left, top))
         lines = [line[:-1].reshape(-1).tolist() for p in found for line in (p.outer, *p.holes)]
-    words = ("predicted_class", "area", "score")
-    return {"lines": lines, **{word: annotation.get(word) for word in words}}
+    told = {word: annotation.get(word) for word in ("predicted_class", "area", "score")}
+    labelled = annotation.get("labelled_class")  # of wrong labels
+    return {"lines": lines, **told} | ({"labelled_class": labelled} if labelled else {})
 
 
 def addresses(gathered: Gathered, image: int) -> list[str]:

@@ -117,7 +117,7 @@ def open_run(folder: str | Path) -> Run:
     """Read what a command wrote into a folder.
 
     Args:
-        folder: of `doubtmap score`, `evaluate`, `review` or `objects`.
+        folder: of `doubtmap score`, `evaluate`, `review`, `labels` or `objects`.
 
     Raises:
         DataError: for a folder that none of them wrote, did not end to write, or damaged files.
@@ -143,8 +143,8 @@ def open_run(folder: str | Path) -> Run:
             f"{place}: the run has not ended. The same command with --resume goes on with it."
         )
     raise DataError(
-        f"{place}: expected a folder that doubtmap score, evaluate, review or objects wrote, with "
-        f"one of {', '.join(READERS)} in it. Check the path."
+        f"{place}: expected a folder that doubtmap score, evaluate, review, labels or objects "
+        f"wrote, with one of {', '.join(READERS)} in it. Check the path."
     )
 
 
@@ -278,10 +278,33 @@ def _with_objects(folder: Path) -> Run:
     )
 
 
+def _labelled(folder: Path) -> Run:
+    about = read_results(folder / "labels.json")
+    table = _csv(folder / "images.csv")
+    names = [str(name) for name in table.pop("image")]
+    place = {name: at for at, name in enumerate(names)}
+    denied: dict[int, list[dict[str, Any]]] = {}
+    for each in about["label_errors"]:
+        denied.setdefault(place[each["image"]], []).append(each)
+    return Run(
+        folder,
+        "labels",
+        f"labels of {about['data']} by {_model(about['model'])}",
+        names,
+        [_file(about, about["images"][name]) for name in names],
+        {title.replace("_", " "): values for title, values in table.items()},
+        tuple(about["class_names"]),
+        objects=denied,
+        rendering=Rendering(tuple(about["range"]) if about.get("range") else None),
+        notes=_notes(folder, about),
+    )
+
+
 READERS: dict[str, Callable[[Path], Run]] = {
     "results.json": _evaluated,
     "score.json": _scored,
     "review.json": _reviewed,
+    "labels.json": _labelled,
     "objects.json": _with_objects,
 }
 

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from doubtmap.datasets.dataset import VOID, ComponentSizes, Sample
 from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.errors import DataError
-from doubtmap.volumes.nifti import Volume, is_volume
+from doubtmap.volumes.nifti import Volume, case_of, is_volume
 
 SPLITS = ("", "Tr", "Ts")
-FIRST, SECOND = "_0000", "_0001"
-"""How nnU-Net ends the names of a case's channels."""
+SECOND = "_0001"
+"""How nnU-Net ends the names of a case's second channel."""
 IGNORED = "ignore"
 """nnU-Net's name for what counts for nothing."""
 
@@ -203,7 +203,7 @@ def _pairs(images: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
                 f"{image}: expected one file for each case, got a second channel. Put the channels "
                 f"into one file of four axes."
             )
-        case = stem.removesuffix(FIRST)
+        case = case_of(image)
         mask = labels / f"{case}.nii.gz"
         mask = mask if mask.exists() else mask.with_suffix("")
         if not mask.exists():

@@ -34,6 +34,8 @@ from doubtmap.scoring import prepared, score_maps
 from doubtmap.version import __version__
 
 SUFFIXES = (".nii", ".nii.gz")
+FIRST = "_0000"
+"""How nnU-Net ends the names of a case's first channel."""
 PERCENTILES = (0.5, 99.5)
 """Black and white of a volume for which nobody says them."""
 
@@ -41,6 +43,21 @@ PERCENTILES = (0.5, 99.5)
 def is_volume(name: str) -> bool:
     """Whether a name is that of a NIfTI file."""
     return name.lower().endswith(SUFFIXES)
+
+
+def case_of(path: Path) -> str:
+    """The case that a volume shows, by its name; nnU-Net ends those of images by a channel.
+
+    Example:
+        >>> case_of(Path("spleen_3_0000.nii.gz")), case_of(Path("spleen_3.nii"))
+        ('spleen_3', 'spleen_3')
+    """
+    return path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(FIRST)
+
+
+def slice_name(path: Path, index: int) -> str:
+    """Such as `CASE_slice012`, by which predictions of the case that were saved are found."""
+    return f"{case_of(path)}_slice{index:03d}"
 
 
 def _nibabel(name: object) -> Any:
@@ -95,11 +112,13 @@ class Volume:
             *(OSError, ValueError, EOFError, zlib.error),
             *(nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError),
         ) as error:
-            raise DataError(f"{self.path}: cannot be read as NIfTI: {error}") from error
+            raise DataError(
+                f"{self.path}: cannot be read as NIfTI ({error}). Replace it."
+            ) from error
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
-        """`(x, y, z)` or `(x, y, z, bands)`.
+        """`(x, y, z)`, or `(x, y, z, bands)` of several.
 
         Raises:
             DataError: for a damaged file, or values that are not finite.
@@ -107,10 +126,15 @@ class Volume:
         try:
             values: NDArray[np.float32] = np.asarray(self._file.dataobj, np.float32)
         except (OSError, ValueError, TypeError, EOFError, zlib.error) as error:
-            raise DataError(f"{self.path}: cannot be read as NIfTI: {error}") from error
+            raise DataError(
+                f"{self.path}: cannot be read as NIfTI ({error}). Replace it."
+            ) from error
         if not np.isfinite(values).all():
-            raise DataError(f"{self.path}: expected finite values, got NaN or infinity.")
-        return values
+            raise DataError(
+                f"{self.path}: expected finite values, got NaN or infinity. Replace them, as with "
+                f"numpy.nan_to_num, by what air has."
+            )
+        return values[..., 0] if values.shape[3:] == (1,) else values
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -216,7 +240,7 @@ def score_volume(
     found |= {name: np.zeros(volume.shape, np.float32) for name in scores}
     count = volume.shape[volume.axis]
     for index in range(count):
-        with showing(f"{volume.path.name}, slice {index}"):
+        with showing(slice_name(volume.path, index)):
             prediction = segmenter(volume.image(index, bands)[None])
         maps = score_maps(prediction, scores)
         for name, values in {"classes": prediction.classes[0], **maps}.items():

@@ -15,6 +15,9 @@ from doubtmap.windows.spans import STEP, Span
 Maps = dict[str, Tensor]
 """`(B, K, h, w)` by name: all of a prediction that is laid side by side."""
 
+CELLS = tuple(cell for cell in range(1, STEP + 1) if STEP % cell == 0)
+"""Pixels a side that a cell of a grid may have, so that windows begin at whole cells."""
+
 NO_GRID = (
     "the grid of this network does not fit whole pixels of windows. Take a network that keeps the "
     "size of its images, or scores of the logits"
@@ -101,9 +104,12 @@ def cell_of(prediction: Prediction) -> int | None:
 
 def _cell(maps: Tensor, covered: tuple[float, float]) -> int | None:
     rows, columns = maps.shape[-2:]
-    cell = max(1, round(max(covered[0] / rows, covered[1] / columns)))
-    fits = (rows, columns) == (-(-covered[0] // cell), -(-covered[1] // cell))
-    return cell if fits and STEP % cell == 0 else None
+    fitting = (
+        cell
+        for cell in CELLS
+        if (rows, columns) == (-(-covered[0] // cell), -(-covered[1] // cell))
+    )
+    return next(fitting, None)
 
 
 class Canvas:

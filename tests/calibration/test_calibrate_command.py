@@ -8,13 +8,14 @@ from PIL import Image
 
 import doubtmap as dm
 from doubtmap.calibration import (
+    METHODS,
     Calibrated,
-    EnsembleTemperature,
     Temperature,
+    TemperatureMix,
     load_calibrator,
     save_calibrator,
 )
-from doubtmap.calibration.calibrate import calibrate
+from doubtmap.calibration.calibrate import CANDIDATES, calibrate
 from doubtmap.datasets import Corrupted, fingerprints
 from doubtmap.engine.run import Run
 from doubtmap.engine.seen import note_of_overlap
@@ -222,7 +223,7 @@ def test_all_scores_leave_out_what_calibrated_logits_cannot_give():
         run = Run(Calibrated(demo, calibrator), streets, {}, (), None)
         return scores_asked(run, "all"), run.notes
 
-    scores, notes = possible(EnsembleTemperature(temperature=2.0, weights=(0.5, 0.3, 0.2)))
+    scores, notes = possible(TemperatureMix(temperature=2.0, weights=(0.5, 0.3, 0.2)))
     assert "energy" not in scores and "max_logit" in scores
     assert any(note.startswith("energy: left out, since the calibrator") for note in notes)
     scores, notes = possible(Temperature(temperature=2.0))
@@ -266,3 +267,11 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(run, common, 
 def test_a_single_image_cannot_be_parted():
     with pytest.raises(dm.UsageError, match="at least 2 images"):
         calibrate(dm.load("demo"), dm.open_dataset("synthetic:1"))
+
+
+def test_auto_compares_all_that_keep_labels():
+    """But for Meta-Cal, which gives accuracy away by design, and what does nothing."""
+    kept = {name for name, kind in METHODS.items() if "keeps_classes" not in vars(kind)}
+    kept |= {"selective", "vector_kept", "dirichlet_kept"}
+    assert set(CANDIDATES) == kept - {"identity", "meta"}
+    assert [name for name in METHODS if name in CANDIDATES] == list(CANDIDATES)

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from worlds import honest_pairs
 
 import doubtmap as dm
-from doubtmap.calibration import EnsembleTemperature, Temperature
+from doubtmap.calibration import Temperature, TemperatureMix
 from doubtmap.calibration.optimum import minimise
 from doubtmap.calibration.pixels import Pixels, draw_pixels
 from doubtmap.calibration.temperature import best_inverse
@@ -92,7 +92,7 @@ def test_no_temperature(value):
 def test_an_ensemble_is_at_least_as_likely_as_a_lone_temperature():
     pairs = honest_pairs(factor=2.0)
     pixels = draw_pixels(pairs)
-    lone, mixed = Temperature.fit(pairs, exact=False), EnsembleTemperature.from_pixels(pixels)
+    lone, mixed = Temperature.fit(pairs, exact=False), TemperatureMix.from_pixels(pixels)
     logits = pixels.values.T[None, :, None]
     losses = []
     for calibrator in (lone, mixed):
@@ -110,7 +110,7 @@ def test_an_ensemble_finds_a_share_of_noise():
         noise = torch.rand(label.shape, generator=generator) < 0.2
         drawn = torch.randint(4, label.shape, generator=generator)
         pairs.append((prediction, torch.where(noise, drawn, label)))
-    found = EnsembleTemperature.fit(pairs)
+    found = TemperatureMix.fit(pairs)
     assert found.weights[2] == pytest.approx(0.2, abs=0.03)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import importlib.machinery
 import json
 import os
 import random
@@ -23,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "doubtmap" / "kernels"
-SOURCES = ["pixels.c", "doubtmap_pixels.c", "segments.c", "sums.c"]
+SOURCES = ["pixels.c", "doubtmap_pixels.c", "segments.c", "sums.c", "pixels_threads.c"]
 SANITIZED = (
     *("-std=c11", "-O1", "-g", "-fPIC", "-shared", "-fno-omit-frame-pointer"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fopenmp-simd"),
@@ -85,8 +84,7 @@ def package(compiler: str, folder: Path) -> Path:
         if entry.name != "kernels":
             (inside / entry.name).symlink_to(entry)
     shutil.copytree(KERNELS, inside / "kernels", ignore=shutil.ignore_patterns("*.so", "*cache*"))
-    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    build(compiler, SOURCES, inside / "kernels" / f"pixels{suffix}")
+    build(compiler, SOURCES, inside / "kernels" / "pixels.so")
     return folder
 
 

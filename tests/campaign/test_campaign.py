@@ -76,7 +76,7 @@ def test_kernels_under_the_sanitizers(tmp_path):
     if compiler is None:
         pytest.skip("no gcc with the address sanitizer is here")
     library = tmp_path / "segments.so"
-    sanitize.build(compiler, ["segments.c"], library)
+    sanitize.build(compiler, ["segments.c", "pixels_threads.c"], library)
     start = f"import sys; sys.path.append({str(HERE)!r}); import sanitize; "
     for short in (0, 1):
         call = f"sanitize.segments({str(library)!r}, 20, 0, {short})"

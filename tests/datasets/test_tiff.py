@@ -60,8 +60,11 @@ def test_every_value_is_read(
 def test_depths_between(tmp_path, bits):
     values = np.arange(40 * 3, dtype=np.uint16).reshape(3, 40) * 31 % 2**bits
     kind = np.uint8 if bits < 8 else np.uint16
-    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
-        file.write(values.astype(kind), bitspersample=bits, photometric="minisblack")
+    try:
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            file.write(values.astype(kind), bitspersample=bits, photometric="minisblack")
+    except NotImplementedError as error:
+        pytest.skip(f"this imagecodecs reads such files, but writes none: {error}")
     raster = read_raster(tmp_path / "a.tif")
     assert (raster.pixels[..., 0] == values).all()
     shades = read_image(tmp_path / "a.tif")[0].numpy()

@@ -1,11 +1,13 @@
 """Passes over images by workers: what one process makes of them, in its order, to the last bit."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import pickle
 import random
 import signal
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from doubtmap.calibration.calibrate import calibrate
 from doubtmap.decisions.threshold import choose_threshold
 from doubtmap.engine import Pairs
 from doubtmap.engine.places import Place
-from doubtmap.engine.pool import FAR, WINDOW, by_workers
+from doubtmap.engine.pool import FAR, WINDOW, _silent, by_workers
 from doubtmap.engine.seen import images_seen
 from doubtmap.engine.settings import model_settings
 from doubtmap.engine.spread import Spread, looked_at
@@ -185,6 +187,16 @@ class Echo:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield [number], str(number).encode()
             done(number)
+
+
+def test_workers_do_not_repeat_what_opening_the_network_tells(caplog, recwarn):
+    log = logging.getLogger("doubtmap")
+    with _silent():
+        log.warning("assumed")
+        warnings.warn("assumed", stacklevel=1)
+        log.error("broken")
+    log.warning("of an image")
+    assert caplog.messages == ["broken", "of an image"] and not recwarn.list
 
 
 def test_no_worker_is_far_ahead_of_the_image_that_is_waited_for(tmp_path, monkeypatch):

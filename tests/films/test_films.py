@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import closing
 from fractions import Fraction
 
 import numpy as np
@@ -14,6 +15,7 @@ from doubtmap.errors import DataError, UsageError
 from doubtmap.films import is_film
 from doubtmap.films.frames import Film, write_film
 from doubtmap.films.scoring import score_film, write_films
+from doubtmap.objects import ObjectRule, find_objects
 from doubtmap.scores.parsing import parse_scores
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
@@ -129,6 +131,25 @@ def test_the_command_takes_a_film(film, tmp_path, run):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     code, _, error = run("score", "demo", film, tmp_path / "a.png", "--out", tmp_path / "o")
     assert (code, "expected films or other images, got both" in error) == (2, True)
+
+
+def test_the_table_counts_the_objects_of_each_frame(tmp_path, run):
+    spots = np.full((2, 96, 128, 3), 128, np.uint8)
+    spots[1, 20:50, 20:60] = (255, 0, 0)
+    write_film(tmp_path / "spots.mp4", spots, Fraction(10))
+    line = ["score", "demo", tmp_path / "spots.mp4", "--scores", "entropy", "--out", tmp_path / "o"]
+    code, _, error = run(*line, "--threshold", "0.5")
+    assert code == 0, error
+    limit = ObjectRule(0.5)
+    with closing(Film(str(tmp_path / "spots.mp4"))) as opened:
+        looked = [*score_film(dm.load("demo"), opened, parse_scores("entropy"))]
+    counts = [
+        len(find_objects(f.maps["entropy"], 0 * (f.maps["entropy"] > 9), limit)) for f in looked
+    ]
+    assert [int(row["objects"]) for row in table(tmp_path / "o/spots.csv")] == counts
+    assert sum(counts) > 0
+    code, _, error = run(*line, "--threshold", "none.json")
+    assert (code, "expected a number or a file" in error) == (2, True)
 
 
 def test_options_that_films_have_no_use_for_are_refused(film, tmp_path, run):

@@ -1,6 +1,7 @@
 """Labelled frames inside a film: the right frame for each label, whoever asks in which order."""
 
 import json
+from contextlib import closing
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from doubtmap.datasets.dataset import VOID
 from doubtmap.errors import DataError, UsageError
-from doubtmap.films.frames import write_film
+from doubtmap.films.frames import Film, write_film
 from doubtmap.films.labelled import HELD, open_film
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
@@ -52,6 +53,32 @@ def test_each_label_meets_its_frame_in_any_order(film):
     assert data[0].label[:5].unique().tolist() == [1] and data[0].label[6:].unique().tolist() == [0]
     assert data[2].label[6:].unique().tolist() == [VOID]
     assert data.fields[1] == {"film": "drive", "frame": "000017"}
+
+
+def test_times_meet_their_frames_in_a_film_of_changing_rate_that_begins_late(tmp_path):
+    path = tmp_path / "late.mkv"
+    shown = [5 + at / 10 if at < 10 else 6 + (at - 10) / 2 for at in range(20)]
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("mpeg4", rate=10)
+        stream.height, stream.width = SIZE
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for at, seconds in enumerate(shown):
+            frame = av.VideoFrame.from_ndarray(np.full((*SIZE, 3), 8 * at, np.uint8), "rgb24")
+            frame.pts, frame.time_base = round(seconds * 1000), Fraction(1, 1000)
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode())
+    (tmp_path / "late").mkdir()
+    for name in ("0.3s", "2.5s"):
+        Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / f"late/{name}.png")
+    (tmp_path / "late/classes.txt").write_text("road\n")
+    data = open_film(str(path))
+    assert [brightness(data[at]) for at in range(2)] == [3, 13]
+    with closing(Film(str(path))) as film:
+        times = [frame.seconds for frame in film.frames(every=5)]
+    assert times == pytest.approx([0, 0.5, 1, 3.5], abs=2e-3)
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "late/99s.png")
+    with pytest.raises(DataError, match=r"99s.png: expected a time .* last frame is at 5.5 s"):
+        open_film(str(path))
 
 
 def test_memory_is_constant(film):

@@ -28,6 +28,7 @@ def test_the_pass_is_built_wherever_there_is_a_compiler():
 def test_what_serves_is_visible_and_can_be_overridden(built, monkeypatch):
     assert kernels.available()["kernels"] == "compiled"
     assert kernels.available()["instructions"] in ("avx512", "avx2", "baseline")
+    assert kernels.available()["threads"] == str(torch.get_num_threads())
     monkeypatch.setenv("DOUBTMAP_KERNELS", "reference")
     assert kernels.available() == {"kernels": "reference", "reason": "DOUBTMAP_KERNELS=reference"}
     monkeypatch.setenv("DOUBTMAP_KERNELS", "fast")
@@ -56,8 +57,11 @@ def test_who_must_wait_for_pytorch_is_told_once(monkeypatch, caplog):
 
 
 def test_a_missing_library_is_told_with_the_reason(monkeypatch, tmp_path):
-    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "doubtmap/kernels/compiled.py"))
     with pytest.raises(OSError, match="it was not built when doubtmap was installed"):
+        compiled._library.__wrapped__()
+    (tmp_path / "setup.py").touch()
+    with pytest.raises(OSError, match="in these sources; build it with"):
         compiled._library.__wrapped__()
 
 
@@ -74,7 +78,7 @@ def test_a_library_of_other_sources_is_refused(built, monkeypatch, of):
 def test_a_library_without_a_number_is_refused(built, monkeypatch, tmp_path):
     """As they were compiled before they had one: an empty library says nothing."""
     (tmp_path / "empty.c").write_text("int nothing;")
-    to = tmp_path / f"pixels{compiled.EXTENSION_SUFFIXES[0]}"
+    to = tmp_path / compiled.FILE
     words = ["cc", "-shared", "-fPIC", str(tmp_path / "empty.c"), "-o", str(to)]
     if shutil.which("cc") is None or subprocess.run(words, check=False).returncode:
         pytest.skip("no C compiler")

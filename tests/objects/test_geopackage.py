@@ -171,6 +171,43 @@ def test_what_has_no_data_is_no_object(network, tmp_path):
     assert pyogrio.read_info(tmp_path / "out/objects.gpkg")["features"] == 0
 
 
+@pytest.mark.parametrize("kind", ["nan", "-9999", "depth", "mask", "palette"])
+def test_rasters_are_read_as_score_reads_them(network, tmp_path, kind):
+    """Values without data move no range, and every kind of raster is read."""
+    pixels = np.full((3, 40, 60), 0.8, np.float32)
+    pixels[:, 2:12, 3:13] = 0.1
+    void = np.zeros((40, 60), bool)
+    void[20:24, 30:36] = True
+    about = {}
+    if kind == "depth":  # 11 bits of 16
+        pixels, about = (pixels * 2047).astype(np.uint16), {"nodata": 65535}
+        pixels[:, void] = 65535
+    elif kind == "mask":
+        pixels = (pixels * 255).astype(np.uint8)
+        pixels[:, void] = 9
+    elif kind == "palette":
+        pixels, about = (pixels[:1] < 0.5).astype(np.uint8), {"nodata": 7}
+        pixels[:, void] = 7
+    else:
+        pixels[:, void] = float(kind)
+        about = {} if kind == "nan" else {"nodata": float(kind)}
+    profile = {"height": 40, "width": 60, "count": len(pixels), "dtype": pixels.dtype}
+    path = tmp_path / "scene.tif"
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", driver="GTiff", **profile | UTM | about) as target,
+    ):
+        target.write(pixels)
+        if kind == "mask":
+            target.write_mask(np.where(void, 0, 255).astype(np.uint8))
+        if kind == "palette":
+            target.write_colormap(1, {0: (204,) * 3, 1: (25,) * 3, 7: (9,) * 3})
+    said = found(network, [path], tmp_path / "out")
+    assert said["objects"] == 1
+    (thing,) = json.loads((tmp_path / "out/objects.json").read_text())["annotations"]
+    assert thing["bbox"] == [3, 2, 10, 10]
+
+
 def test_maps_of_an_earlier_run_go(network, tmp_path):
     path = scene(tmp_path / "scene.tif")
     found(network, [path], tmp_path / "out")

@@ -91,6 +91,51 @@ def test_what_has_no_data_has_no_doubt(segmenter, pixels, tmp_path):
     np.testing.assert_array_equal(classes == 255, void)
 
 
+def test_numbers_that_are_none_are_no_data_even_where_the_file_does_not_say_so(segmenter, tmp_path):
+    values = np.random.default_rng(0).random((3, 70, 150), np.float32)
+    values[:, :, :40] = np.nan
+    values[1, 50, 100] = np.inf
+    scored(segmenter, written(tmp_path / "scene.tif", values), tmp_path / "out")
+    doubt = read(tmp_path / "out/entropy/scene.tif")
+    np.testing.assert_array_equal(np.isnan(doubt), ~np.isfinite(values).all(0))
+
+
+def test_a_speck_of_data_in_a_large_raster_is_scored(segmenter, tmp_path):
+    pixels = np.zeros((3, 96, 2600), np.uint8)
+    pixels[:, 41, 1500] = 9  # which the small picture passes over
+    scored(segmenter, written(tmp_path / "scene.tif", pixels, nodata=0), tmp_path / "out")
+    doubt = read(tmp_path / "out/entropy/scene.tif")
+    assert np.argwhere(np.isfinite(doubt)).tolist() == [[41, 1500]]
+    assert (tmp_path / "out/overlay/scene.jpg").exists()
+
+
+def test_palettes_are_colours_and_single_bits_black_and_white(segmenter, pixels, tmp_path):
+    table = np.random.default_rng(1).integers(0, 256, (256, 4))
+    for name, about, colours in (
+        ("places", {}, table[pixels[0], :3].transpose(2, 0, 1)),
+        ("bits", {"nbits": 1}, np.repeat((pixels[:1] > 99) * 255, 3, 0)),
+        ("fours", {"nbits": 4}, np.repeat(pixels[:1] // 16 * 17, 3, 0)),
+    ):
+        path = tmp_path / f"{name}.tif"
+        values = {"places": pixels[:1], "bits": pixels[:1] > 99, "fours": pixels[:1] // 16}[name]
+        written(path, values.astype(np.uint8), **about)
+        if name == "places":
+            with rasterio.open(path, "r+") as target:
+                target.write_colormap(1, {at: tuple(map(int, row)) for at, row in enumerate(table)})
+        scored(segmenter, path, tmp_path / "out")
+        whole = segmenter(torch.from_numpy(colours.astype(np.uint8))[None])
+        values = read(tmp_path / f"out/entropy/{name}.tif")
+        np.testing.assert_allclose(values, dm.scores.entropy(whole)[0], atol=1e-5)
+
+
+def test_a_place_without_a_reference_system_is_a_place(segmenter, pixels, tmp_path):
+    path = written(tmp_path / "scene.tif", pixels, crs=None)
+    assert is_georeferenced(path)
+    scored(segmenter, path, tmp_path / "out")
+    with rasterio.open(tmp_path / "out/entropy/scene.tif") as source:
+        assert source.crs is None and source.transform == PLACE["transform"]
+
+
 def test_a_scene_without_any_data_is_named(segmenter, pixels, tmp_path):
     path = written(tmp_path / "empty.tif", np.zeros_like(pixels), nodata=0)
     with pytest.raises(DataError, match=r"empty.tif: expected pixels with data"):

@@ -16,7 +16,7 @@ from doubtmap.scores.parsing import parse_scores
 from doubtmap.segments import MetaModel, expected_figures
 from doubtmap.segments.fitting import fit_segments, labelled_segments
 from doubtmap.segments.look_first import area, look_first, share_found
-from doubtmap.segments.page import read_segments, write_review, write_segments
+from doubtmap.segments.page import Choice, read_segments, write_review, write_segments
 from doubtmap.segments.review import review
 
 
@@ -75,7 +75,7 @@ def test_labels_of_images_are_counted_right(demo):
 def test_a_review_ranks_images_and_names_segments(demo, fit, images, tmp_path):
     model = fit[0].model
     out = tmp_path / "out"
-    said = write_review(demo, images, model, out, first=2, command="doubtmap review ...")
+    said = write_review(demo, images, model, out, choice=Choice(2), command="doubtmap review ...")
     assert said.startswith("3 images reviewed")
     with (out / "images.csv").open() as file:
         ranked = list(csv.DictReader(file))

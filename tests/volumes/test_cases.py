@@ -13,7 +13,9 @@ from doubtmap.errors import DataError, UsageError
 from doubtmap.evaluation.asking import Options
 from doubtmap.evaluation.cases import Cases
 from doubtmap.prediction import showing
+from doubtmap.scores.parsing import parse_scores
 from doubtmap.volumes.labelled import open_volumes
+from doubtmap.volumes.nifti import Volume, score_volume
 from doubtmap.volumes.surfaces import surface_figures
 
 nibabel = pytest.importorskip("nibabel", reason="nibabel is not installed")
@@ -109,6 +111,18 @@ def test_slices_are_those_of_the_volumes(folder):
     assert len(across) == 30 and across.spacing_of("anna") == pytest.approx((0.8, 2.5, 0.7))
 
 
+def test_a_fourth_axis_of_one_is_none(folder):
+    flat = [*open_volumes(str(folder), range=(0, 255))][:5]
+    for path in folder.glob("*Tr/anna*"):
+        image = nibabel.load(path)
+        values = np.asarray(image.dataobj)[..., None]
+        nibabel.save(nibabel.Nifti1Image(values, image.affine), path)
+    deep = open_volumes(str(folder), range=(0, 255))
+    for at in range(5):
+        assert torch.equal(deep[at].label, flat[at].label)
+        assert torch.equal(deep[at].image, flat[at].image)
+
+
 def evaluated(network, folder, **about):
     cases = Cases("case", about.pop("tolerance", 1.0))
     data = open_volumes(str(folder), range=(0, 255))
@@ -166,8 +180,15 @@ def test_saved_predictions_of_whole_volumes_belong_to_their_slices(network, fold
         grey = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 1, 0)).astype(np.float32))
         logits = Thresholds()(grey[:, None] / 255).movedim(1, 0).numpy()  # (C, z, y, x)
         np.save(saved / f"{name}.npy", logits if order == "zyx" else logits.transpose(0, 3, 2, 1))
-    found = evaluated(dm.load(f"saved:{saved}", classes=list(NAMES)), folder)["by"]
+    kept = dm.load(f"saved:{saved}", classes=list(NAMES))
+    found = evaluated(kept, folder)["by"]
     assert found["cases"] == evaluated(network, folder)["by"]["cases"]
+    volume = Volume(folder / "imagesTr/anna_0000.nii.gz", range=(0, 255))
+    doubt, expected = (
+        score_volume(each, volume, parse_scores("entropy")) for each in (kept, network)
+    )
+    for name in ("classes", "entropy"):  # `score` of a volume finds what was saved of it, too
+        np.testing.assert_allclose(doubt[name], expected[name], atol=1e-5)
     np.save(saved / "anna.npy", np.zeros((3, 5, 6, 7), np.float32))
     with pytest.raises(DataError, match=r"anna.npy: expected scores \(C, slices, 14, 18\)"):
         evaluated(dm.load(f"saved:{saved}", classes=list(NAMES)), folder)
@@ -199,6 +220,7 @@ def test_the_command_writes_a_table(folder, run, tmp_path):
     ]
     page = (tmp_path / "out/report.html").read_text()
     table = page[page.index('<section id="cases"') :].partition("</section>")[0]
+    assert 'data-sort="5">5</td>' in table.replace(' title="5"', "")
     assert table.count('<th scope="row"') == 2 and "hd95" in table and "Means over all" in table
     first = json.loads((tmp_path / "out/results.json").read_text())["by"]["cases"]
     worst = min(first, key=lambda name: first[name]["mean"]["dice"])

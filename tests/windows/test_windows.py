@@ -123,6 +123,16 @@ def test_grids_that_do_not_continue_each_other_are_blended_at_the_size_of_the_im
     assert (found.classes == whole.classes).float().mean() > 0.95
 
 
+@pytest.mark.parametrize("size", [(1065, 1035), (1028, 1048), (1030, 70)])
+def test_a_coarse_grid_whose_last_cells_reach_beyond_the_image_continues(size):
+    """Of 1033 pixels networks make 33 cells of 32, which are 31.3 pixels wide on the average."""
+    coarse = opened(torch.nn.Conv2d(3, 2, 3, stride=32, padding=1))
+    images = image(*size)
+    found, whole = Windows(coarse, 1024, 64)(images), coarse(images)
+    assert found.native_logits.shape == whole.native_logits.shape
+    torch.testing.assert_close(found.logits, whole.logits, atol=1e-6, rtol=0)
+
+
 def test_inner_layers_go_along(network):
     images = image(96, 256)
     found = Windows(network, 128, 32).listening(("body.0",))(images)

@@ -106,7 +106,8 @@ export class Pane {
       const paths = each.lines.map((line) => `M${line.slice(0, 2)}L${line.slice(2)}Z`);
       drawn.setAttribute("d", paths.join(""));
       const title = document.createElementNS(SVG, "title");
-      title.textContent = `${each.predicted_class}, ${each.area} pixels, score ${digits(each.score)}`;
+      const labelled = each.labelled_class ? ` labelled ${each.labelled_class}` : "";
+      title.textContent = `${each.predicted_class}${labelled}, ${each.area} pixels, score ${digits(each.score)}`;
       drawn.append(title);
       this.things.append(drawn);
     }
