@@ -248,12 +248,9 @@ def many() -> None:
     """What a part costs the merge, and an image the driver, as they become more."""
     rows = read("many")["rows"]
     merged = [row for row in rows if row["set"] == "merge"]
-    scores = sorted({row["scores"] for row in merged})
     lines = {
-        f"{count} score{'s' if count > 1 else ''}": [
-            (row["parts"], row["seconds_a_part"]) for row in merged if row["scores"] == count
-        ]
-        for count in scores
+        of: [(row["parts"], row["seconds_a_part"]) for row in merged if row["of"] == of]
+        for of in sorted({row["of"] for row in merged}, reverse=True)
     }
     write("many_merge.svg", costs(lines, "parts", "seconds a part"))
     driven = [(r["images"], 1000 * r["seconds_an_image"]) for r in rows if r["set"] == "driver"]

@@ -230,10 +230,12 @@ def _prepare(address: str, place: Path, resume: bool | None) -> Seen:
             f"that folder to start anew."
         )
     found: Seen = {}
+    if resume is None:
+        return found
     for relative, (remote, about) in _there(address).items():
         file = place / relative
         hidden = any(part.startswith(".") for part in Path(relative).parts)
-        if resume is not None and (resume or hidden) and not file.exists():
+        if (resume or hidden) and not file.exists():
             with writing_to(file, CACHE):
                 _fetch(address, remote, file, about)
             found[relative] = _facts(file)
