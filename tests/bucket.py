@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
+import pytest
+
 
 class Store(BaseHTTPRequestHandler):
     """As much of S3 and of a web server as is used: ranges, listings, writing, and refusals."""
@@ -103,7 +105,9 @@ def unchunked(content):
 
 @contextmanager
 def serving():
-    """The address of a server, while the block lasts."""
+    """The address of a server, while the block lasts; what was opened at another is forgotten."""
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+    s3fs.S3FileSystem.clear_instance_cache()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
