@@ -1,6 +1,6 @@
 """Real road scenes: every score, unknown objects as things, and objects pasted into CamVid.
 
-    python benchmarks/roads.py [--shared ../shared] [--stages camvid,...,objects,pasting]
+    python benchmarks/roads.py [--shared ../shared] [--stages camvid,...,objects,probability]
     python benchmarks/roads.py --stages speed         # milliseconds, on an idle machine, no images
 
 Stages named by a set (`benchmarks/results/main_job.json`): every score by `evaluate`.
@@ -8,7 +8,9 @@ Stages named by a set (`benchmarks/results/main_job.json`): every score by `eval
 `objects` (`objects.json`). Thresholds: `chosen` is the best pixel F1 on CamVid val, which is what a
 user can have; `oracle` the best pixel F1 on the very images that are measured, as the published
 figures have it. Labelled components of fewer pixels than the set's size are void; an object counts
-as right, and a labelled component as found, from a PPV or sIoU of .25 on. `speed` prints what
+as right, and a labelled component as found, from a PPV or sIoU of .25 on. `probability`: P(unknown)
+of objects of entropy, held to left-out images and to other sets; objects from 50 pixels on, unknown
+from a quarter of their labelled pixels on. `speed` prints what
 finding takes for a frame of 2 megapixels with 10,000 components.
 
 `pasting` (`pasting.json`, `--model MODEL --name NAME` for another network). Objects of the half
@@ -39,6 +41,7 @@ from doubtmap.datasets import UNKNOWN, VOID, ComponentSizes, Dataset, pasted_pas
 from doubtmap.decisions.threshold import choose_threshold
 from doubtmap.engine import Pairs
 from doubtmap.engine.run import Run
+from doubtmap.engine.splitting import folds_of
 from doubtmap.evaluation.asking import Options
 from doubtmap.evaluation.open_set import refused_figures, take_thresholds
 from doubtmap.evaluation.repeats import evaluate_passes
@@ -46,8 +49,10 @@ from doubtmap.metrics import Components, Ranking
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapSums, Weights, interval
 from doubtmap.metrics.components import EIGHT_NEIGHBOURS
-from doubtmap.objects import ObjectRule, find_objects, outlines
+from doubtmap.metrics.events import event_reliability
+from doubtmap.objects import ObjectProbability, ObjectRule, find_objects, outlines
 from doubtmap.objects.find import class_indices
+from doubtmap.objects.fitting import FOLDS, LabelledObjects, cross_fitted, labelled_objects
 from doubtmap.prediction import Segmenter
 from doubtmap.scores import STATELESS
 from doubtmap.scores.parsing import parse_scores
@@ -229,6 +234,36 @@ def objects_on(
     ]
 
 
+def probability(given: Namespace) -> Iterator[Row]:
+    """P(unknown) of objects of entropy: on left-out images of each set, and carried to others."""
+    segmenter, (score,) = camvid9(given), parse_scores("entropy").items()
+    asked = {"of": "unknown", "by": "f1", "unknown": HELD_OUT}
+    limit = choose_threshold(segmenter, opened("camvid val", given), "entropy", **asked).threshold
+    rule, found = ObjectRule(limit), {}
+    for name in ("camvid val", "camvid", "roadanomaly21", "roadanomaly21 small"):
+        small = f"smiyc:{given.shared}/data/roadanomaly21_small"
+        data = opened(name, given) if name in SETS else dm.open_dataset(small)
+        unknown = SETS.get(name, {}).get("unknown", ())
+        things = labelled_objects(segmenter, data, score, rule, unknown=unknown, progress=show)
+        names = [data.sample_name(index) for index in range(len(data))]
+        said = cross_fitted(things, folds_of(names, FOLDS)[0], "entropy", rule)
+        yield {"name": f"{name}: left-out images", "set": "all"} | held_to(things, said)
+        found[name] = things
+    pairs = [("camvid val", "camvid"), ("camvid val", "roadanomaly21")]
+    for source, name in [*pairs, ("roadanomaly21 small", "roadanomaly21")]:
+        own, things = found[source], found[name]
+        model = ObjectProbability.fit(own.features, own.unknown, "entropy", rule)
+        said = model.of_features(things.features)
+        yield {"name": f"{name}: fitted to {source}", "set": "all"} | held_to(things, said)
+
+
+def held_to(things: LabelledObjects, said: Array) -> Row:
+    """What probabilities of objects came to, without the diagram."""
+    judged = np.isfinite(said)
+    told = event_reliability(said[judged], things.unknown[judged], things.image[judged]).told()
+    return {name: value for name, value in told.items() if name != "diagram"}
+
+
 def speed(_: Namespace) -> list[Row]:
     """Print the best of five times for a frame of 2 megapixels with 10,000 components."""
     generator = np.random.default_rng(0)
@@ -295,7 +330,7 @@ COMMAND = "python benchmarks/roads.py"
 MAIN_JOB = Topic("main_job", f"{COMMAND} --stages '{','.join(SETS)}'", ("set",))
 OBJECTS = Topic(
     "objects",
-    f"{COMMAND} --stages objects",
+    f"{COMMAND} --stages objects,probability",
     conditions={
         "model": "models/camvid9",
         "chosen on": "camvid:val",
@@ -310,6 +345,7 @@ OBJECTS = Topic(
 PASTING = Topic("pasting", f"{COMMAND} --stages pasting", ("name",), {"passes": PASSES})
 STAGES = {name: Stage(MAIN_JOB, partial(main_job, name), None) for name in SETS} | {
     "objects": Stage(OBJECTS, objects),
+    "probability": Stage(OBJECTS, probability),
     "speed": Stage(OBJECTS, speed),
     "pasting": Stage(PASTING, pasting),
 }

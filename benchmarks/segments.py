@@ -1,9 +1,10 @@
 """Which segments and which images to distrust, on CamVid, RoadAnomaly21, Fishyscapes and CHASE.
 
     python benchmarks/segments.py [--shared ../shared] [--work DIR] [--vessels FOLDER]
-        [--stages segments,runs,importance,images,anomalies,vessels,time]
+        [--stages segments,runs,reliability,importance,images,anomalies,vessels,time]
 
-Writes `benchmarks/results/segments.json`. On CamVid, meta models are fitted to val and judged on
+Writes `benchmarks/results/segments.json`. `reliability`: P(touches its class) from three scores, as
+fitted and calibrated on left-out images. On CamVid, meta models are fitted to val and judged on
 test (`segments`), and, as published but with images parted instead of segments, in five runs on
 test (`runs`); beside it by segment, as published, and by sequence. Tables of segments are kept in
 DIR. `FOLDER` is what this wrote, from data that `--stages vessels` prepares under DIR, persons 1 to
@@ -39,6 +40,7 @@ from doubtmap.datasets.dataset import UNKNOWN, VOID
 from doubtmap.engine import Pairs
 from doubtmap.engine.splitting import folds_of
 from doubtmap.fitting import fit_score
+from doubtmap.metrics.events import event_reliability
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.scoring import prepared, score_maps
 from doubtmap.segments import (
@@ -50,7 +52,9 @@ from doubtmap.segments import (
     judge,
     segment_table,
 )
+from doubtmap.segments.estimators import rescaled
 from doubtmap.segments.fitting import LabelledSegments, labelled_segments
+from doubtmap.segments.judging import cross_calibrated, platt
 from doubtmap.segments.look_first import area, share_found
 
 ORDERS = ("0.1", "0.3", "0.5", "1", "2")
@@ -162,6 +166,32 @@ def segments(given: Namespace) -> Iterator[Row]:
                     if name == f"camvid test{title}" or features in ("MetaSeg", "all"):
                         row = {"name": f"{features}: {kind}", "set": grouped(name, features)}
                         yield row | judged(model, table)
+
+
+def reliability(given: Namespace) -> Iterator[Row]:
+    """P(touches its class): on left-out images of val, and of a fit to val on test."""
+    network, data = given.shared / "models" / "camvid9", f"camvid:{given.shared}/data/camvid"
+    val, test = (
+        extracted(given, "reliability", network, f"{data}:{split}", PLAIN, ()).table
+        for split in ("val", "test")
+    )
+    folds, _ = folds_of(val.image_names, 5)
+    for kind in ("linear", "boosting"):
+        cross, plain = cross_judge(val, folds, kind), MetaModel.fit(val, kind)
+        judged = np.isfinite(val.iou) & np.isfinite(cross.probability)
+        slope, shift = platt(cross.probability[judged], val.iou[judged] > 0)
+        fitted = replace(plain, touches=rescaled(plain.touches, slope, shift))
+        said = {
+            "val, left-out images, as fitted": (val, cross.probability),
+            "val, left-out images, calibrated": (val, cross_calibrated(cross, val, folds)),
+            "test, as fitted": (test, plain.probability(test)),
+            "test, calibrated": (test, fitted.probability(test)),
+        }
+        for place, (table, p) in said.items():
+            there = np.isfinite(table.iou) & np.isfinite(p)
+            told = event_reliability(p[there], table.iou[there] > 0, table.image[there]).told()
+            del told["diagram"]
+            yield {"name": f"{kind}: {place}", "set": "camvid"} | told
 
 
 def runs(given: Namespace) -> Iterator[Row]:
@@ -537,6 +567,7 @@ TOPIC = Topic(
 STAGES = {
     "segments": Stage(TOPIC, segments, None),
     "runs": Stage(TOPIC, runs, None),
+    "reliability": Stage(TOPIC, reliability, None),
     "importance": Stage(TOPIC, importance, None),
     "images": Stage(TOPIC, images, None),
     "anomalies": Stage(TOPIC, anomalies, None),

@@ -9,7 +9,7 @@ from typing import Any
 
 from doubtmap.datasets.dataset import Dataset, Sample
 from doubtmap.engine.run import Pairs, Progress
-from doubtmap.engine.seen import images_seen
+from doubtmap.engine.seen import images_seen, notes_of_training
 from doubtmap.engine.settings import origin_of, with_bands_of
 from doubtmap.engine.splitting import split_images
 from doubtmap.engine.spread import looked_at
@@ -194,7 +194,8 @@ def _fit_wrong(
     facts = {**fitted.origin.facts, "unknown": list(options["unknown"])}
     origin = origin_of(segmenter, dataset, probe_logits(listening), **facts)
     seen = [*origin.images, *(image for each in fitted.scores for image in images_seen(each))]
-    return replace(fitted, origin=replace(origin, images=tuple(dict.fromkeys(seen))))
+    notes = (*notes_of_training(segmenter, dataset), *fitted.notes)
+    return replace(fitted, notes=notes, origin=replace(origin, images=tuple(dict.fromkeys(seen))))
 
 
 Fit = Callable[[Segmenter, Dataset, dict[str, Any], Progress | None], Density | Doubt | Sum | Wrong]

@@ -62,6 +62,11 @@ COLUMNS = {
     "siou": "sIoU",
     "ppv": "PPV",
     "f1": "F1*",
+    "events": "things",
+    "true": "share true",
+    "said": "mean P",
+    "gap": "ECE",
+    "brier_of_the_mean": "Brier of the share",
     "ece": "ECE",
     "brier": "Brier",
     "nll": "NLL",
@@ -137,12 +142,12 @@ PAGES = {
     "large.md": "large",
     "many_machines.md": "many",
     "deploy.md": "deploy",
-    "service.md": "deploy",
+    "service.md": "serving",
     "calibration.md": "calibration",
     "bring_your_network.md": "networks",
 }
 """Each page of docs/measured with the results that its tables show."""
-TIMED = ("speed", "large", "deploy", "many")
+TIMED = ("speed", "large", "deploy", "serving", "many")
 """Results whose rows are pieces of work, not scores."""
 
 
@@ -170,7 +175,7 @@ def tells(value: Any) -> bool:
 
 
 def cell(row: Row, key: str) -> str:
-    """A figure, with its interval where the column is an AUPRC, recall or precision."""
+    """A figure, with its interval where the column is an AUPRC, recall, precision, share or gap."""
     value, interval = row.get(key), row.get(f"{key}_interval")
     if value is None:
         return "-"
@@ -186,7 +191,7 @@ def cell(row: Row, key: str) -> str:
         return f"{value:.4f}"
     if key == "objects_per_image":
         return f"{value:.1f}"
-    if interval is None or not key.endswith(("auprc", "recall", "precision")):
+    if interval is None or not key.endswith(("auprc", "recall", "precision", "gap", "true")):
         return f"{value:.3f}"
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 

@@ -1,11 +1,12 @@
 /* An exported network in C++ by ONNX Runtime: an image in; classes and doubts out.
  *
  *     doubtmap export MODEL --scores entropy,max_softmax --out net.onnx
- *     c++ -std=c++17 -I ONNXRUNTIME/include doubts_onnx.cpp -L ONNXRUNTIME/lib -lonnxruntime -o doubts
+ *     c++ -std=c++17 -I ONNXRUNTIME/include doubts_onnx.cpp -L ONNXRUNTIME/lib -lonnxruntime \
+ *         -Wl,-rpath,ONNXRUNTIME/lib -o doubts
  *     ./doubts net.onnx image.rgb 720 1280
  *
  * image.rgb holds rows of bytes, red, green and blue of each pixel. Of the file's outputs the first is
- * `classes`, a byte a pixel; of the others, a number a pixel each, the mean is printed. */
+ * `classes`, a byte a pixel; of the others, numbers each, the mean is printed. */
 
 #include <cstdint>
 #include <fstream>
@@ -30,6 +31,15 @@ std::vector<float> image(const std::string &path, std::size_t pixels) {
     return planes;
 }
 
+/* The numbers of an output, which must be of the type that they are read as. */
+template <typename T> const T *numbers(const Ort::Value &output, const std::string &name) {
+    const auto kind = output.GetTensorTypeAndShapeInfo().GetElementType();
+    if (kind != Ort::TypeToTensorType<T>::type)
+        throw std::runtime_error(name + ": expected " + (sizeof(T) == 1 ? "bytes" : "floats") +
+                                 ", as --doubts float and up to 256 classes are written");
+    return output.GetTensorData<T>();
+}
+
 int main(int count, char **words) try {
     if (count != 5) throw std::runtime_error("expected: NET.onnx IMAGE.rgb HEIGHT WIDTH");
     const std::int64_t height = std::stoll(words[3]), width = std::stoll(words[4]);
@@ -52,14 +62,15 @@ int main(int count, char **words) try {
     const char *inputs[] = {"images"};
     const auto said = network.Run(Ort::RunOptions{}, inputs, &input, 1, outputs.data(), outputs.size());
 
-    const auto *classes = said[0].GetTensorData<std::uint8_t>();
+    const auto *classes = numbers<std::uint8_t>(said[0], names[0]);
     std::vector<std::size_t> found(256);
     for (std::size_t i = 0; i < pixels; i++) found[classes[i]]++;
     for (std::size_t k = 0; k < found.size(); k++)
         if (found[k]) std::cout << "class " << k << " " << found[k] << "\n";
     for (std::size_t i = 1; i < names.size(); i++) {
-        const auto *doubt = said[i].GetTensorData<float>();
-        std::cout << names[i] << " " << std::accumulate(doubt, doubt + pixels, 0.0) / pixels << "\n";
+        const auto *doubt = numbers<float>(said[i], names[i]);
+        const auto count = said[i].GetTensorTypeAndShapeInfo().GetElementCount();
+        std::cout << names[i] << " " << std::accumulate(doubt, doubt + count, 0.0) / count << "\n";
     }
 } catch (const std::exception &error) { // Ort::Exception, too
     std::cerr << error.what() << "\n";

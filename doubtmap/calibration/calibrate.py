@@ -18,10 +18,12 @@ from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.engine.run import Pairs, Progress
+from doubtmap.engine.seen import notes_of_training
 from doubtmap.engine.splitting import split_images
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Origin
 from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.scoring import probe_logits
 
 RAW = "identity"
 
@@ -125,8 +127,10 @@ def calibrate(
         class_names=segmenter.class_names,
         facts={"raw": comparison.figures(RAW), "calibrated": comparison.figures(taken)},
         command=command,
+        fingerprint=tuple(probe_logits(segmenter).tolist()),
     )
-    return Calibration(taken, replace(calibrator, origin=origin), comparison, (*notes, *found))
+    said = (*notes_of_training(segmenter, dataset), *notes, *found)
+    return Calibration(taken, replace(calibrator, origin=origin), comparison, said)
 
 
 def choose(

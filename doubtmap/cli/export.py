@@ -10,9 +10,8 @@ import typer
 
 from doubtmap.cli.commands import OUTPUT, as_command, command_line, option
 from doubtmap.cli.commands import SCORES as SCORES_GROUP
-from doubtmap.cli.options import Json, Model, Network, Seed, read_input_size, seeded
+from doubtmap.cli.options import Json, Model, Network, Seed, read_size, seeded
 from doubtmap.cli.telling import tell
-from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
     from doubtmap.deploy.doubts import Doubts
@@ -25,7 +24,14 @@ def export_command(
     scores: Annotated[
         str, option(SCORES_GROUP, "As of doubtmap score; each becomes an output of the file.")
     ] = "max_softmax,entropy",
-    out: Annotated[Path, option(OUTPUT, "The file to write.", metavar="FILE")] = Path("net.onnx"),
+    out: Annotated[
+        Path | None,
+        option(
+            OUTPUT,
+            "The file to write, or the folder of triton. Default: net, as the format ends.",
+            metavar="FILE",
+        ),
+    ] = None,
     format: Annotated[
         str | None,
         option(
@@ -79,15 +85,25 @@ def export_command(
 
     from doubtmap.calibration import Calibrated, load_calibrator
     from doubtmap.decisions import load_threshold
-    from doubtmap.deploy.export import Form, export
+    from doubtmap.deploy.export import Form, check_end, export
+    from doubtmap.deploy.formats import ENDS
     from doubtmap.files import check_place
     from doubtmap.scores.parsing import parse_scores
 
     seeded(seed)
-    sides = read_input_size("--size", size) if size is not None else None
-    if sides == "image":
-        raise UsageError("--size: expected HxW such as 512x1024, got image. Leave it out.")
-    check_place(out / "config.pbtxt" if format == "triton" else out)
+    kinds = {end: kind for kind, end in ENDS.items() if end}
+    form = Form(
+        cast("Format", format or kinds.get(out.suffix if out else "", "onnx")),
+        cast("Input", input),
+        read_size("--size", size) if size is not None else None,
+        cast("Doubts", doubts),
+        logits=native_logits,
+        native=native,
+        **({} if opset is None else {"opset": opset}),
+    )
+    out = out or Path(f"net{ENDS[form.format]}")
+    check_end(out, form.format)
+    check_place(out / "config.pbtxt" if form.format == "triton" else out)
     opened = replace(network, calibrator=None).open(model, seed)
     calibrator = None
     about: dict[str, Any] = {"command": command_line(), "calibrator": None}
@@ -95,16 +111,6 @@ def export_command(
         calibrator = load_calibrator(network.calibrator)
         calibrated = Calibrated(opened, calibrator, str(network.calibrator))
         about["calibrator"] = calibrated.description["calibrator"]
-    ends = {".pt2": "pt2", ".xml": "openvino"}
-    form = Form(
-        cast("Format", format or ends.get(out.suffix, "onnx")),
-        cast("Input", input),
-        sides,
-        cast("Doubts", doubts),
-        logits=native_logits,
-        native=native,
-        **({} if opset is None else {"opset": opset}),
-    )
     parity = export(
         opened,
         parse_scores(scores),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,8 +37,8 @@ def fit(
     score: Annotated[
         str,
         typer.Argument(
-            help="doubt, density, sum, wrong or segments, options in brackets, as in "
-            "density(certainty=0,covariance=tied) or segments(kind=linear).",
+            help="doubt, density, sum, wrong, segments or objects, options in brackets, as in "
+            "density(certainty=0,covariance=tied), segments(kind=linear) or objects(smallest=100).",
             metavar="SCORE",
         ),
     ],
@@ -49,21 +49,38 @@ def fit(
     out: Annotated[Path, option(OUTPUT, "File for the fitted score.", metavar="FILE")],
     scores: Annotated[
         str,
-        option(SCORES, "Of sum, wrong and segments: from what, as in entropy,margin,density:FILE."),
+        option(SCORES, "From what, as in entropy,margin,density:FILE; of objects: one score."),
     ] = "",
+    threshold: Annotated[
+        str | None,
+        option(SCORES, "Of objects: a number, or a file of doubtmap threshold, with its score."),
+    ] = None,
     unknown: Unknown = "",
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """Fit to a network and images; then --scores SCORE:FILE, or review --segments FILE."""
+    """Fit to a network and images; then --scores SCORE:FILE, review --segments FILE, or objects."""
+    from doubtmap.errors import UsageError
     from doubtmap.fitting import fit_score
+    from doubtmap.objects.fitting import parse_objects
     from doubtmap.progress import progress_bar
     from doubtmap.scores.parsing import needs_labels
     from doubtmap.segments.fitting import parse_segments
 
     seeded(seed)
-    kind = parse_segments(score)
+    kind, things = parse_segments(score), parse_objects(score)
+    if (things is None) != (threshold is None):
+        raise UsageError(
+            "fit: expected --threshold with objects, a number or a file of doubtmap threshold, "
+            "and with nothing else."
+        )
     segmenter = network.open(model, seed)
+    if things is not None and threshold is not None:
+        dataset = opened(data, seed, limit)
+        segmenter, notes = windowed(segmenter, dataset)
+        tell_notes(notes)
+        _fit_objects(segmenter, dataset, scores, threshold, things, unknown, out)
+        return
     if kind is not None:
         dataset = opened(data, seed, limit)
         segmenter, notes = windowed(segmenter, dataset)
@@ -90,6 +107,45 @@ def fit(
     typer.echo(f"{out}: {_summary(fitted)}; use it with --scores {fitted.name}:{out}")
 
 
+def _fit_objects(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    scores: str,
+    threshold: str,
+    options: dict[str, Any],
+    unknown: str,
+    out: Path,
+) -> None:
+    from doubtmap.cli.objects import check_threshold, score_and_threshold
+    from doubtmap.objects import ObjectRule
+    from doubtmap.objects.find import class_indices
+    from doubtmap.objects.fitting import fit_objects, write_reliability
+    from doubtmap.progress import progress_bar
+    from doubtmap.reports.page import plain_table
+
+    check_threshold(threshold)
+    scored, above, about = score_and_threshold(segmenter, scores or None, threshold)
+    on = options.pop("on", ())
+    rule = ObjectRule(above, **options, on=class_indices(on, segmenter.class_names))
+    with progress_bar() as progress:
+        model, told = fit_objects(
+            segmenter,
+            dataset,
+            str(about["score"]),
+            scored,
+            rule,
+            unknown=names(unknown),
+            out=out,
+            command=command_line(),
+            progress=progress,
+        )
+    tell_notes(model.notes)
+    typer.echo(plain_table(told.rows()))
+    page = out.with_suffix(".html")
+    write_reliability(model, told, page)
+    tell(f"Wrote {out} and {page}. Use it with: doubtmap objects MODEL IMAGES --probability {out}")
+
+
 def _fit_segments(
     segmenter: Segmenter,
     dataset: Dataset,
@@ -102,7 +158,7 @@ def _fit_segments(
     from doubtmap.progress import progress_bar
     from doubtmap.segments.fitting import SCORES as USUAL
     from doubtmap.segments.fitting import fit_segments
-    from doubtmap.segments.page import segments_table
+    from doubtmap.segments.page import segments_table, write_reliability
 
     with progress_bar() as progress:
         found = fit_segments(
@@ -118,7 +174,9 @@ def _fit_segments(
         )
     tell_notes(found.notes)
     typer.echo(segments_table(found))
-    tell(f"Wrote {out}. Use it with: doubtmap review MODEL IMAGES --segments {out}")
+    page = out.with_suffix(".html")
+    write_reliability(found, page)
+    tell(f"Wrote {out} and {page}. Use it with: doubtmap review MODEL IMAGES --segments {out}")
 
 
 def _summary(fitted: Density | Doubt | Sum | Wrong) -> str:
@@ -140,6 +198,7 @@ def _summary(fitted: Density | Doubt | Sum | Wrong) -> str:
 EXAMPLE = """
 doubtmap fit density demo synthetic:24 --out density.safetensors
 doubtmap fit wrong demo synthetic:24 --scores entropy,margin --out wrong.safetensors
+doubtmap fit objects demo synthetic:24 --scores entropy --threshold 0.8 --out objects.json
 doubtmap evaluate demo synthetic:8 --scores density:density.safetensors,entropy
 """
 command = as_command("fit", fit, EXAMPLE)

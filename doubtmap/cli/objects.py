@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_text
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +33,7 @@ from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
     from doubtmap.decisions.file import Threshold
+    from doubtmap.objects import ObjectProbability
     from doubtmap.prediction import Score, Segmenter
 
 OBJECTS = "Objects"
@@ -44,15 +45,26 @@ def objects_command(
     network: Network,
     workers: Workers,
     threshold: Annotated[
-        str, option(SCORES, "Of the score: a number, or a file of doubtmap threshold.")
-    ],
+        str | None, option(SCORES, "Of the score: a number, or a file of doubtmap threshold.")
+    ] = None,
     score: Annotated[
         str | None, option(SCORES, "One. Default: the file's, else doubt, or rejected of queries.")
     ] = None,
-    smallest: Annotated[int, option(OBJECTS, "Pixels of the smallest object.")] = 50,
+    probability: Annotated[
+        Path | None,
+        option(
+            SCORES,
+            "Of doubtmap fit objects: P(unknown) of each; brings score, threshold and rule.",
+            metavar="FILE",
+        ),
+    ] = None,
+    smallest: Annotated[
+        int | None, option(OBJECTS, "Pixels of the smallest object. Default: 50.")
+    ] = None,
     smallest_share: Annotated[
-        float, option(OBJECTS, "Of the image's pixels, of the smallest object.")
-    ] = 0.0,
+        float | None,
+        option(OBJECTS, "Of the image's pixels, of the smallest object. Default: 0."),
+    ] = None,
     fill_holes: Annotated[bool, option(OBJECTS, "Objects have no holes.", "--fill-holes")] = False,
     on: Annotated[
         str, option(OBJECTS, "Keep objects that lie on these classes, such as road,pavement.")
@@ -82,11 +94,17 @@ def objects_command(
     seed: Seed = 0,
 ) -> None:
     """Unknown objects as things: COCO and GeoJSON files, a table, and pictures."""
-    check_threshold(threshold)
+    if threshold is None and probability is None:
+        raise UsageError(
+            "objects: expected --threshold, a number or a file of doubtmap threshold, or "
+            "--probability FILE, which brings one. Add it."
+        )
+    if threshold is not None:
+        check_threshold(threshold)
     if on_share is not None and not on:
         raise UsageError("--on-share: expected --on with it, which says of which classes. Add it.")
     from doubtmap.datasets.reading import left_out
-    from doubtmap.objects import ObjectRule
+    from doubtmap.objects import ObjectProbability, ObjectRule
     from doubtmap.objects.find import class_indices
     from doubtmap.objects.writing import Form, write_objects
     from doubtmap.progress import progress_bar
@@ -94,13 +112,20 @@ def objects_command(
     form = Form(simplify, encoding, crs, tuple(names(to)), parquet)
     seeded(seed)
     segmenter = network.open(model, seed)
-    scored, above, chosen = score_and_threshold(segmenter, score, threshold)
-    places = class_indices(names(on), segmenter.class_names)
+    likely = None if probability is None else ObjectProbability.load(probability)
+    scored, above, chosen = _found_in(segmenter, score, threshold, likely)
+    usual = ObjectRule(above) if likely is None else replace(likely.rule, threshold=above)
+    asked: dict[str, Any] = {
+        "smallest": smallest,
+        "smallest_share": smallest_share,
+        "fill_holes": fill_holes or None,
+        "on": class_indices(names(on), segmenter.class_names) or None,
+        "on_share": on_share,
+    }
+    rule = replace(usual, **{name: value for name, value in asked.items() if value is not None})
     paths = collected(images, limit)
     segmenter, notes = windowed(segmenter, paths)
     segmenter = workers.spread(network, model, seed, segmenter)
-    rule = ObjectRule(above, smallest, smallest_share, fill_holes, places)
-    rule = rule if on_share is None else replace(rule, on_share=on_share)
     with progress_bar() as progress:
         found = write_objects(
             segmenter,
@@ -108,6 +133,7 @@ def objects_command(
             scored,
             rule,
             out,
+            probability=likely,
             form=form,
             skip_bad=skip_bad,
             range=read_range(range),
@@ -118,6 +144,19 @@ def objects_command(
     skipped = left_out(found["skipped"])
     sentence = f"{found['objects']} objects in {found['images']} images{skipped}: {out}"
     typer.echo(json_text.dumps(found, indent=1) if json else sentence)
+
+
+def _found_in(
+    segmenter: Segmenter, score: str | None, threshold: str | None, likely: ObjectProbability | None
+) -> tuple[tuple[str, Score], float, dict[str, object]]:
+    """As `score_and_threshold`; what is not given comes with the probability."""
+    if likely is None:
+        return score_and_threshold(segmenter, score, threshold or "")
+    scored = likely.opened() if score is None else _same(one(score), likely)
+    if threshold is None:
+        return scored, likely.rule.threshold, {"of": "the probability", "score": likely.score}
+    _, above, chosen = score_and_threshold(segmenter, score or likely.score, threshold)
+    return scored, above, chosen
 
 
 def check_threshold(threshold: str) -> None:
@@ -139,7 +178,8 @@ def score_and_threshold(
         limit = float(threshold)
     except ValueError:
         return _of_file(segmenter, score, threshold)
-    return _one(score_or_usual(score, segmenter)), limit, {"given": threshold}
+    text = score_or_usual(score, segmenter)
+    return one(text), limit, {"given": threshold, "score": text}
 
 
 def _of_file(
@@ -153,15 +193,16 @@ def _of_file(
             f"--threshold: expected one of unknown objects, got one of {chosen.of} pixels. Choose "
             f"one with: doubtmap threshold MODEL DATA --of unknown."
         )
-    scored = chosen.opened() if score is None else _same(_one(score), chosen)
+    scored = chosen.opened() if score is None else _same(one(score), chosen)
     chosen.check_network(segmenter)
-    about = {key: getattr(chosen, key) for key in ("by", "level")}
+    about = {key: getattr(chosen, key) for key in ("score", "by", "level")}
     about |= {"data": chosen.origin.data, "images": len(chosen.origin.images)}
     about["command"] = chosen.origin.command
     return scored, chosen.threshold, {"file": file, **about}
 
 
-def _one(score: str) -> tuple[str, Score]:
+def one(score: str) -> tuple[str, Score]:
+    """The one score of a text."""
     from doubtmap.scores.parsing import parse_scores
 
     named = parse_scores(score)
@@ -170,11 +211,14 @@ def _one(score: str) -> tuple[str, Score]:
     return next(iter(named.items()))
 
 
-def _same(scored: tuple[str, Score], chosen: Threshold) -> tuple[str, Score]:
+def _same(scored: tuple[str, Score], chosen: Threshold | ObjectProbability) -> tuple[str, Score]:
+    """The score, where a file is of it."""
     if not chosen.belongs_to(*scored):
+        of = "threshold" if hasattr(chosen, "threshold") else "probability"
+        again = "fit objects" if of == "probability" else "threshold"
         raise UsageError(
-            f"--threshold: expected a threshold of {scored[0]}, got one of {chosen.score}. Leave "
-            f"--score out, or choose one for it with: doubtmap threshold MODEL DATA."
+            f"--{of}: expected a {of} of {scored[0]}, got one of {chosen.score}. Leave --score "
+            f"out, or make one for it with: doubtmap {again} MODEL DATA."
         )
     return scored
 
@@ -183,5 +227,7 @@ EXAMPLE = """
 doubtmap objects demo photographs/ --threshold 0.5 --out objects
 doubtmap threshold demo synthetic:24 --score energy --of unknown --by f1 --out t.json
 doubtmap objects demo photographs/ --threshold t.json --on road,pavement --simplify 1
+doubtmap fit objects demo synthetic:24 --threshold t.json --out objects.json
+doubtmap objects demo photographs/ --probability objects.json
 """
 command = as_command("objects", objects_command, EXAMPLE)

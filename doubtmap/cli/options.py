@@ -121,11 +121,23 @@ def read_input_size(flag: str, text: str) -> tuple[int, int] | Literal["image"]:
     Raises:
         UsageError: for anything else.
     """
-    if text == "image":
-        return "image"
+    return "image" if text == "image" else read_size(flag, text, ", or 'image'")
+
+
+def read_size(flag: str, text: str, other: str = "") -> tuple[int, int]:
+    """`HxW`.
+
+    Args:
+        flag: what gave it.
+        text: of it.
+        other: what might have been given, too.
+
+    Raises:
+        UsageError: for anything else.
+    """
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UsageError(f"{flag}: expected HxW such as 512x1024, or 'image', got {text}.")
+        raise UsageError(f"{flag}: expected HxW such as 512x1024{other}, got {text}.")
     return int(height), int(width)
 
 

@@ -42,7 +42,7 @@ def watch(
         Path | None,
         option(
             SCORES,
-            "What is watched: a threshold by risk, a calibrator, or a fitted wrong.",
+            "What is watched: of threshold by risk, risks or sets, calibrate, or fit wrong.",
             metavar="FILE",
         ),
     ] = None,

@@ -95,6 +95,12 @@ class Threshold(ShownFit):
                 f"threshold: expected a finite float32 number, got {self.threshold!r}."
             )
 
+    @property
+    def kept(self) -> dict[str, float]:
+        """Of `risks` the levels that are kept, by name, such as `{"missed": 0.1}`; else none."""
+        found = self.origin.facts.get("keep")
+        return dict(found) if isinstance(found, Mapping) else {}
+
     def flag(self, values: Tensor) -> Tensor:
         """Which pixels are flagged.
 

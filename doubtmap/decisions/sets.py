@@ -28,7 +28,7 @@ from torch import Tensor
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.decisions.choosing import bounded_risk
 from doubtmap.engine.run import Pairs, Progress, check_request
-from doubtmap.engine.seen import images_seen, note_of_overlap, notes_of_seen
+from doubtmap.engine.seen import cause, who_has_seen
 from doubtmap.engine.settings import origin_of
 from doubtmap.errors import DataError, UsageError
 from doubtmap.kernels.steps import STEPS, steps, top_of_step
@@ -203,10 +203,10 @@ def fit_sets(
     """
     check_asked(alpha, form, per, places)
     check_request(segmenter, dataset, ())
-    if overlap := note_of_overlap(segmenter, dataset):
+    for note in who_has_seen(dataset, segmenter, {}):
         raise UsageError(
-            f"sets: expected images that the network's calibrator has not learnt from, since the "
-            f"promise needs them, but {overlap.partition(', so')[0]}. Give others."
+            f"sets: expected images that neither the network nor its calibrator has learnt from, "
+            f"since the promise needs them, but {cause(note)}. Give others."
         )
     rows, columns = places if per == "place" else (1, 1)
     blank = LabelSets(torch.zeros(1), form, per, alpha, rows, columns)
@@ -255,7 +255,7 @@ def check_sets(
     """
     prepared(segmenter, {sets.name: sets})
     sums = _count(segmenter, dataset, sets, progress)
-    notes = notes_of_seen({"the label sets": images_seen(sets)}, dataset)
+    notes = who_has_seen(dataset, segmenter, {"the label sets": sets})
     return sums.at(np.array([step_of(float(level)) for level in sets.levels])), tuple(notes)
 
 

@@ -85,6 +85,32 @@ class Risks(Sums):
         self.pixels = self.pixels + every
 
 
+def losses_of(flagged: Tensor, positive: Tensor, valid: Tensor) -> dict[str, float]:
+    """What one image loses at one threshold, by risk; without those that it has no part in.
+
+    Args:
+        flagged: `(H, W)` bool.
+        positive: `(H, W)` bool, to be flagged.
+        valid: `(H, W)` bool; the rest counts for nothing.
+    """
+    if not bool(valid.any()):
+        return {}
+    flagged, wanted = flagged & valid, positive & valid
+    found = {
+        "false": float((flagged & ~wanted).sum() / flagged.sum().clamp_min(1)),
+        "flagged": float(flagged.sum() / valid.sum()),
+    }
+    if bool(wanted.any()):
+        things, count = ndimage.label(wanted.cpu().numpy(), np.ones((3, 3)))
+        sizes, hits = (
+            np.bincount(things[mask.cpu().numpy()], minlength=count + 1)[1:]
+            for mask in (wanted, wanted & flagged)
+        )
+        found["missed"] = float((wanted & ~flagged).sum() / wanted.sum())
+        found["objects"] = float((2 * hits <= sizes).mean())
+    return found
+
+
 def things_missed(step: Array, wanted: Array) -> Array:
     """`(65536,)`: by step, the share of the things that are missed once it is not flagged.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from doubtmap.decisions.choosing import by_f1, by_fpr, by_risk, by_tpr
 from doubtmap.decisions.file import By, Of, Threshold
 from doubtmap.decisions.several import Risks, by_risks, check_levels
 from doubtmap.engine.run import Pairs, Progress, check_request
-from doubtmap.engine.seen import images_seen, notes_of_seen
+from doubtmap.engine.seen import cause, images_seen, notes_of_seen, notes_of_training
 from doubtmap.engine.settings import origin_of
 from doubtmap.engine.splitting import split_images
 from doubtmap.errors import UsageError
@@ -75,11 +75,11 @@ def choose_threshold(
         raise UsageError(f"threshold: expected one score, got {', '.join(named)}. Choose one.")
     check_request(segmenter, dataset, unknown)
     learnt = {f"the fit of {name}": images_seen(each) for name, each in named.items()}
-    seen = list(notes_of_seen(learnt, dataset))
+    seen = [*notes_of_seen(learnt, dataset), *notes_of_training(segmenter, dataset)]
     if seen and by in ("risk", "risks"):
         raise UsageError(
-            f"threshold: expected images that {score} has not learnt from, since the guarantee of "
-            f"--by {by} needs them, but {seen[0].partition(', so')[0]}. Give others."
+            f"threshold: expected images that nothing has learnt from, since the guarantee of "
+            f"--by {by} needs them, but {cause(seen[0])}. Give others."
         )
     missed, several = Missed.empty(), (Risks.empty(), Risks.empty())
     learn = set(_to_learn_from(dataset)) if keep else set()
@@ -96,6 +96,7 @@ def choose_threshold(
         chosen = _chosen(missed, by, level, empty)
     ((_, opened),) = named.items()
     figures = missed.at(chosen)
+    facts: dict[str, Any] = {"keep": dict(keep)} if keep else {}
     return Threshold(
         score=score,
         threshold=chosen,
@@ -107,7 +108,7 @@ def choose_threshold(
         unknown=unknown,
         empty=empty,
         notes=(*seen, *promised, *_notes(missed, chosen, by, empty)),
-        origin=origin_of(segmenter, dataset, probe_logits(segmenter), command),
+        origin=origin_of(segmenter, dataset, probe_logits(segmenter), command, None, **facts),
     )
 
 
@@ -135,7 +136,7 @@ def check_threshold(
     threshold.check_network(segmenter)
     name, score = threshold.opened()
     seen = {"the threshold": images_seen(threshold), f"the fit of {name}": images_seen(score)}
-    notes = tuple(notes_of_seen(seen, dataset))
+    notes = (*notes_of_seen(seen, dataset), *notes_of_training(segmenter, dataset))
     missed = _missed(segmenter, dataset, {name: score}, threshold.of, threshold.unknown, progress)
     return missed.at(threshold.threshold), notes
 

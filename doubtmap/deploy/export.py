@@ -14,16 +14,16 @@ import torch
 from doubtmap.calibration import Calibrated, Calibrator
 from doubtmap.decisions import Threshold
 from doubtmap.deploy.doubts import Doubts, check_native, described, written
-from doubtmap.deploy.formats import IMAGES, OPSET, OPSETS, WRITERS
-from doubtmap.deploy.graph import Graph
+from doubtmap.deploy.formats import ENDS, IMAGES, OPSET, OPSETS, WRITERS
+from doubtmap.deploy.graph import CLASSES, FLAGS, LOGITS, Graph
 from doubtmap.deploy.parity import SIZES, Parity, batches, compared
 from doubtmap.deploy.suited import check_sizes, network_of, placement, scored
-from doubtmap.errors import UsageError
+from doubtmap.errors import ModelError, UsageError
 from doubtmap.files import write_atomically
 from doubtmap.files.resuming import sha256_of
 from doubtmap.models import NetworkSegmenter
 from doubtmap.prediction import Score, Segmenter, digest_of
-from doubtmap.scoring import prepared
+from doubtmap.scoring import prepared, probe_logits, same_network
 from doubtmap.version import __version__
 
 Format = Literal["onnx", "pt2", "openvino", "triton"]
@@ -107,6 +107,8 @@ def export(
             the library; for a threshold or a calibrator of another network.
     """
     out = Path(out)
+    check_end(out, form.format)
+    _check_names(scores)
     network = network_of(prepared(network_of(segmenter), scores))
     if form.size is None:
         check_sizes(network, scores, traced=form.format != "pt2")
@@ -114,7 +116,7 @@ def export(
         check_native(scores)
     sizes = SIZES if form.size is None else (form.size,)
     if calibrator is not None:
-        Calibrated(network, calibrator)  # which refuses one of other classes
+        _check_calibrator(network, calibrator)
     graph = Graph(network, scores, calibrator, form.logits, form.native).eval()
     if threshold is not None:
         whole = network if calibrator is None else Calibrated(network, calibrator)
@@ -124,7 +126,8 @@ def export(
     scored(prediction, scores)
     classes = prediction.native_logits.shape[1]
     graph.doubts = written(scores, classes, form.doubts, threshold)
-    known = _about(network, form) | dict(about or {}) | {"name": out.stem, "count": classes}
+    known = _about(network, form) | dict(about or {}) | {"count": classes}
+    known["name"] = out.resolve().name if form.format == "triton" else out.stem
     known["scores"] = {name: {"digest": digest_of(score)} for name, score in scores.items()}
     known["doubts"] = described(graph.doubts)
     known["native"] = placement(network, prediction) if form.native else None
@@ -143,6 +146,49 @@ def export(
     beside = out if form.format == "triton" else out.parent
     write_atomically(beside / "parity.json", json.dumps(report, indent=1).encode())
     return parity
+
+
+def check_end(out: Path, format: Format) -> None:
+    """Refuse a file whose name says that it is another.
+
+    Raises:
+        UsageError: with the end that the format has.
+    """
+    end = ENDS[format]
+    if end and out.suffix != end:
+        raise UsageError(
+            f"--out: expected a file that ends in {end}, as those of --format {format} do, got "
+            f"{out.name}. Name it {out.with_suffix(end).name}, or give another --format."
+        )
+
+
+def _check_names(scores: Mapping[str, Score]) -> None:
+    """Refuse scores that are called as something else in the file.
+
+    Raises:
+        UsageError: with the name.
+    """
+    for name in (IMAGES, CLASSES, FLAGS, LOGITS):
+        if name in scores:
+            raise UsageError(
+                f"export: expected scores with names of their own, got {name}, which is another "
+                f"tensor of the file. Call it something else."
+            )
+
+
+def _check_calibrator(network: NetworkSegmenter, calibrator: Calibrator) -> None:
+    """Refuse one of another network.
+
+    Raises:
+        UsageError: where its classes are others.
+        ModelError: where its network said something else of a probe image.
+    """
+    Calibrated(network, calibrator)
+    if calibrator.origin.fingerprint and not same_network(probe_logits(network), calibrator):
+        raise ModelError(
+            "calibrator: expected the network that it was fitted for, with the same --input-size, "
+            "but this one's logits differ. Fit it anew for this network with doubtmap calibrate."
+        )
 
 
 def _place(out: Path, form: Form, end: str) -> Path:

@@ -166,6 +166,8 @@ def write_pt2(
     return module, {"": path}
 
 
+ENDS = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2", "triton": ""}
+"""Of the names of files; a folder has none."""
 WRITERS = {
     "onnx": write_onnx,
     "openvino": write_openvino,

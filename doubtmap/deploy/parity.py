@@ -54,11 +54,9 @@ class Parity:
         numbers = [value for value in self.largest.values() if isinstance(value, float)]
         steps = [value for value in self.largest.values() if isinstance(value, int)]
         differ = [f"its numbers differ by at most {max(numbers):.1g}"] if numbers else []
-        differ += [f"its bytes by at most {max(steps)} of 255"] if steps else []
-        return (
-            f"{self.images} images of {sizes} pixels: the file's classes are the library's (ties: "
-            f"{self.ties} pixels), {', '.join(differ)}."
-        )
+        differ += [f"its bytes differ by at most {max(steps)} of 255"] if steps else []
+        same = f"the file's classes are the library's (ties: {self.ties} pixels)"
+        return f"{self.images} images of {sizes} pixels: {', '.join([same, *differ])}."
 
 
 def compared(
@@ -175,7 +173,7 @@ def _off(
     else:
         far, most = (here - there).abs() / there.abs().clamp_min(1), TOLERANCE
     largest = torch.where(differs, far, 0).max().item()
-    found.largest[name] = max(found.largest.get(name, 0), largest)
+    found.largest[name] = max(found.largest.get(name, largest), largest)
     return differs & ~(far <= most)
 
 

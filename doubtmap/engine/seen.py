@@ -23,9 +23,10 @@ def who_has_seen(
 
     Args:
         dataset: to be judged on; images that cannot be read are passed over.
-        segmenter: the network; its calibrator and the negatives of its training may have seen some.
+        segmenter: the network; its training, its calibrator and its negatives may have seen some.
         parts: what else takes part, by what it is called, such as `the threshold of entropy`.
     """
+    yield from notes_of_training(segmenter, dataset)
     yield from filter(
         None, (note_of_overlap(segmenter, dataset), note_of_negatives(segmenter, dataset))
     )
@@ -98,21 +99,27 @@ def learnt_as_unknown(segmenter: Segmenter) -> list[str]:
 
 
 def notes_of_training(segmenter: Segmenter, dataset: Dataset) -> Iterator[str]:
-    """A sentence where a network was trained on the images whose labels it is to judge.
+    """A sentence where a network was trained on images that it is to be judged or fitted on.
 
     Args:
         segmenter: a network in a folder that `doubtmap train` wrote, which tells its images.
-        dataset: whose labels are judged; images that cannot be read are passed over.
+        dataset: to be judged on; images that cannot be read are passed over.
     """
     sources = [str(about.get("source", "")) for about in _networks(segmenter.description)]
     learnt = {mark for source in sources for mark in images_trained_on(source)}
     again = sum(image in learnt for image in _readable(dataset)) if learnt else 0
     if again:
         yield (
-            f"The network was trained on {again} of {len(dataset)} images of {dataset.name}: what "
-            f"is wrong in their labels it has learnt in part, and finds less of it. Train on "
-            f"others, such as the other half."
+            f"The network was trained on {again} of {len(dataset)} images of {dataset.name}, so it "
+            f"doubts them too little, wrong labels among them, and its figures are too good. Take "
+            f"other images."
         )
+
+
+def cause(note: str) -> str:
+    """What a note of this module found, without what follows from it, within a sentence."""
+    found = note.partition(", so")[0]
+    return found[0].lower() + found[1:]
 
 
 def _networks(about: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

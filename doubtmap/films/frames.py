@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,10 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from doubtmap.datasets import collect_images
 from doubtmap.datasets.patterns import IMAGE_SUFFIXES
+from doubtmap.datasets.reading import Rendering, in_colour, read_ahead, read_image
+from doubtmap.datasets.survey import survey
 from doubtmap.errors import DataError, UsageError
 
 SUFFIXES = (
@@ -29,6 +33,8 @@ CODECS = ("libx264", "libopenh264", "mpeg4")
 """That films are written with: the first that is there."""
 AHEAD = 4
 """Frames that the decoder is ahead."""
+FRAMES, RATE = "frames:", Fraction(25)
+"""How a folder of frames is named, and how many of them are a second where nobody says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +53,12 @@ class Frame:
 
 
 def is_film(name: str) -> bool:
-    """Whether a name is that of a film, a stream (`rtsp://...`) or a camera (`/dev/video0`)."""
+    """Whether a name is that of a film, a stream (`rtsp://...`) or a camera (`/dev/video0`).
+
+    Or `frames:FOLDER`, of a folder of frames.
+    """
+    if name.startswith(FRAMES):
+        return True
     scheme = name.partition("://")[0]
     if scheme in WEB:
         suffix = Path(urlsplit(name).path).suffix.lower()
@@ -160,6 +171,70 @@ class Film:
             raise DataError(
                 f"{self.name}: cannot be read after frame {index}: {_cause(error)}."
             ) from error
+
+
+class FolderOfFrames:
+    """The images of a folder as a film, in the order of their names, numbers in them as numbers.
+
+    Args:
+        name: `frames:FOLDER`, or `frames:FOLDER@RATE` with frames a second.
+
+    Raises:
+        UsageError: for a rate that is no number above 0.
+        DataError: for a folder without images.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.rate = name, RATE
+        folder, at, rate = name.removeprefix(FRAMES).rpartition("@")
+        if not at or Path(name.removeprefix(FRAMES)).exists():
+            folder, rate = name.removeprefix(FRAMES), ""
+        if rate:
+            with suppress(ValueError, ZeroDivisionError):
+                self.rate = Fraction(rate).limit_denominator(1001)
+            if self.rate <= 0 or not re.fullmatch(r"[\d./]+", rate):
+                raise UsageError(
+                    f"{name}: expected frames a second after @, such as 25, got {rate}."
+                )
+        self._files = sorted(collect_images([folder]), key=_natural)
+
+    @property
+    def count(self) -> int:
+        """Frames in all."""
+        return len(self._files)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def frames(self, every: int = 1) -> Generator[Frame, None, None]:
+        """Each `every`-th frame, read by a thread that is a few ahead of their use.
+
+        Raises:
+            DataError: for a frame that cannot be read.
+        """
+        chosen = range(0, len(self._files), every)
+        rendering = survey([(file, None) for file in self._files], Rendering()).rendering
+
+        def read(index: int) -> Frame:
+            pixels = in_colour(read_image(self._files[index], rendering))
+            return Frame(index, float(index / self.rate), pixels)
+
+        yield from read_ahead(read, chosen, 1, AHEAD)
+
+
+def _natural(path: Path) -> list[tuple[bool, int, str]]:
+    """By which names are ordered so that 10 comes after 9."""
+    parts = re.findall(r"\d+|\D+", str(path))
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
+def opened(name: str) -> Film | FolderOfFrames:
+    """A film, a stream, or a folder of frames.
+
+    Raises:
+        UsageError, DataError: for what cannot be opened.
+    """
+    return FolderOfFrames(name) if name.startswith(FRAMES) else Film(name)
 
 
 def _cause(error: BaseException) -> str:

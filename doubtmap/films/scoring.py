@@ -24,7 +24,7 @@ from torch import Tensor
 
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, sweep, write_atomically
-from doubtmap.films.frames import Film, FilmWriter, Frame, written
+from doubtmap.films.frames import FRAMES, Film, FilmWriter, FolderOfFrames, Frame, opened, written
 from doubtmap.prediction import Score, Segmenter, showing
 from doubtmap.reports.colours import robust_limits
 from doubtmap.reports.overlay import colour_bar, overlay
@@ -74,7 +74,7 @@ class ScoredFrame:
 
 def score_film(
     segmenter: Segmenter,
-    film: Film,
+    film: Film | FolderOfFrames,
     scores: dict[str, Score],
     every: int = 1,
     limit: int | None = None,
@@ -143,7 +143,7 @@ def write_films(
     total = 0
     sweep(out)
     for name in names:
-        film = Film(name)
+        film = opened(name)
         try:
             stem = _stem(name, about)
             _spare(name, out / f"{stem}.mp4")
@@ -175,7 +175,8 @@ def _spare(name: str, path: Path) -> None:
 
 
 def _stem(name: str, taken: Mapping[str, object]) -> str:
-    stem = Path(name.partition("://")[2] or name).stem or "stream"
+    named = name.removeprefix(FRAMES).partition("@")[0] if name.startswith(FRAMES) else name
+    stem = Path(named.partition("://")[2] or named).stem or "stream"
     numbers = itertools.count(2)
     found = stem
     while found in taken:
@@ -185,7 +186,7 @@ def _stem(name: str, taken: Mapping[str, object]) -> str:
 
 def _write(
     looked: Iterator[ScoredFrame],
-    film: Film,
+    film: Film | FolderOfFrames,
     scores: dict[str, Score],
     path: Path,
     every: int,

@@ -26,7 +26,7 @@ from doubtmap.datasets.dataset import Dataset, Sample, notes_of
 from doubtmap.datasets.fingerprints import image_files, range_of
 from doubtmap.datasets.reading import in_colour, left_out
 from doubtmap.engine.run import Progress, Run
-from doubtmap.engine.seen import notes_of_training, who_has_seen
+from doubtmap.engine.seen import who_has_seen
 from doubtmap.engine.settings import data_settings, model_settings, with_bands_of
 from doubtmap.errors import UsageError
 from doubtmap.files import alone, cell, sweep, utf8, write_atomically, writing_to
@@ -131,7 +131,6 @@ def write_label_errors(
     )
     parts = {} if model is None else {"the meta model": model}
     told = [*notes, *notes_of(dataset), *found.notes, *who_has_seen(dataset, segmenter, parts)]
-    told += notes_of_training(segmenter, dataset)
     written = _Written(out, segmenter, dataset, found, files, told)
     write_atomically(out / "label_errors.csv", utf8(written.errors_csv()))
     write_atomically(out / "images.csv", utf8(written.images_csv()))

@@ -57,7 +57,7 @@ def annotation(
     Returns:
         `bbox` as left, top, width, height; `area` in pixels, of the exact mask; `segmentation`;
         `score`, the mean over the pixels; and, of our own, `score_max`, `predicted_class` and
-        `predicted_share`.
+        `predicted_share`; and `probability`, where it is known.
     """
     polygons = encoding == "polygon" and not any(polygon.holes for polygon in shape)
     segmentation: Any = (
@@ -77,9 +77,11 @@ def annotation(
 
 
 def described(thing: UnknownObject, class_names: Sequence[str] = ()) -> dict[str, Any]:
-    """What the formats have no field for: the highest score, and what the network says."""
+    """What the formats have no field for: highest score, what the network says, P(unknown)."""
     known = thing.predicted < len(class_names)
+    likely = {} if thing.probability is None else {"probability": thing.probability}
     return {
+        **likely,
         "score_max": thing.score_max,
         "predicted_class": class_names[thing.predicted] if known else str(thing.predicted),
         "predicted_share": thing.predicted_share,

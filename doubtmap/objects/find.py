@@ -84,6 +84,7 @@ class UnknownObject:
             of equals.
         predicted_share: of its pixels that are predicted so, in (0, 1].
         mask: `(height, width)` bool, its pixels within the box.
+        probability: that it is unknown, in [0, 1]; None where nothing was fitted that says.
     """
 
     box: tuple[int, int, int, int]
@@ -93,6 +94,7 @@ class UnknownObject:
     predicted: int
     predicted_share: float
     mask: NDArray[np.bool_]
+    probability: float | None = None
 
     def on_image(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         """`(H, W)` bool, its pixels in an image of this height and width."""
@@ -283,7 +285,8 @@ def to_supervision(
     Returns:
         `xyxy` (N, 4) float32, right and bottom edges outside; `mask` (N, H, W) bool; `confidence`,
         the mean score, which has the score's range; `class_id` 0, for unknown; and in `data`
-        `class_name`, `score_max` and `predicted`, what the network takes them for.
+        `class_name`, `score_max`, `predicted`, what the network takes them for, and `probability`
+        where it is known.
 
     Raises:
         UsageError: without the library.
@@ -308,5 +311,13 @@ def to_supervision(
             "class_name": np.array(["unknown"] * len(things)),
             "score_max": np.array([thing.score_max for thing in things], np.float32),
             "predicted": np.array(names),
+            **_likely(things),
         },
     )
+
+
+def _likely(things: Sequence[UnknownObject]) -> dict[str, Array]:
+    known = [thing.probability for thing in things if thing.probability is not None]
+    if not known or len(known) < len(things):
+        return {}
+    return {"probability": np.array(known, np.float32)}

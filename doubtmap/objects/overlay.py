@@ -34,11 +34,13 @@ def object_picture(
     objects: Sequence[UnknownObject],
     shapes: Sequence[Sequence[Polygon]],
 ) -> Image.Image:
-    """Draw objects on their image: outlines of all, box and mean score where there is room.
+    """Draw objects on their image: outlines of all, box and number where there is room.
+
+    The number is P(unknown) where it is known, else the mean score.
 
     Args:
         image: `(H, W, 3)` RGB.
-        objects: the highest score first: they are given room first.
+        objects: the most important first: they are given room first.
         shapes: the outlines of each.
 
     Raises:
@@ -92,10 +94,9 @@ def _tag(
     size: tuple[int, int],
     taken: list[Box],
 ) -> None:
-    """Box and score of one object, unless the score's place is taken."""
+    """Box and number of one object, unless the number's place is taken."""
     x, y, width, height = (side * factor for side in thing.box)
-    mean = thing.score_mean
-    text = f"{mean:.0f}" if 1e3 <= abs(mean) < 1e6 else f"{mean:.3g}"
+    text = _number(thing)
     font = ImageFont.load_default(_TEXT)
     wide, high = font.getlength(text) + 8, _TEXT + 5
     left = max(0.0, min(x, size[0] - wide))
@@ -107,6 +108,13 @@ def _tag(
     draw.rectangle((x, y, x + width - 1, y + height - 1), outline=(255, 255, 255))
     draw.rectangle(place, fill=_DARK)
     draw.text((left + 4, top + 1), text, fill=(255, 255, 255), font=font)
+
+
+def _number(thing: UnknownObject) -> str:
+    if thing.probability is not None:
+        return f"{thing.probability:.0%}"
+    mean = thing.score_mean
+    return f"{mean:.0f}" if 1e3 <= abs(mean) < 1e6 else f"{mean:.3g}"
 
 
 def _overlap(one: Box, other: Box) -> bool:

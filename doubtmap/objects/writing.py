@@ -45,6 +45,7 @@ from doubtmap.objects.geojson import Map, feature, feature_collection, plan_map
 from doubtmap.objects.geopackage import Layer, check_library, multipolygon, write_geopackage
 from doubtmap.objects.georeference import place_of, square_metres
 from doubtmap.objects.overlay import write_object_picture
+from doubtmap.objects.probability import ObjectProbability
 from doubtmap.objects.simplify import check_tolerance
 from doubtmap.prediction import Score, Segmenter
 from doubtmap.scenes import is_georeferenced
@@ -53,7 +54,7 @@ from doubtmap.version import __version__
 
 COLUMNS = (
     *("image", "object", "score", "score_max", "left", "top", "width", "height", "area"),
-    *("share_of_image", "predicted_class", "predicted_share", "area_m2"),
+    *("share_of_image", "predicted_class", "predicted_share", "probability", "area_m2"),
 )
 """Of the CSV; `object` is the annotation's id in the JSON."""
 
@@ -117,6 +118,7 @@ def write_objects(
     rule: ObjectRule,
     out: Path,
     *,
+    probability: ObjectProbability | None = None,
     form: Form = PLAIN,
     skip_bad: bool = False,
     range: tuple[float, float] | None = None,
@@ -131,6 +133,7 @@ def write_objects(
         score: its name, and the score itself.
         rule: threshold, and which objects are kept.
         out: folder, made if it is not there.
+        probability: says of each how likely it is unknown; by it they are drawn and ordered.
         form: how they are written.
         skip_bad: count images that cannot be read, and go on.
         range: values that are black and white in images of more than 8 bits; default: by the bits
@@ -142,10 +145,14 @@ def write_objects(
         What was found, in short: `images`, `objects`, `per_image`, `skipped`, `files`, `notes`.
 
     Raises:
-        UsageError: for options that cannot be.
+        UsageError: for options that cannot be, or another rule than that of the probability.
+        ModelError: where the probability was fitted to another network.
         DataError: for an image or a georeference that cannot be read, or a folder that cannot be
             written.
     """
+    if probability is not None:
+        probability.check_rule(rule)
+        probability.check_network(segmenter)
     paths = outside(paths, out)
     skipped: dict[Path, str] | None = {} if skip_bad else None
     earth = _earth(paths, form.crs, skipped)
@@ -162,6 +169,8 @@ def write_objects(
         if scored.path in placed:
             doubt = _with_data(scored.path, doubt, known)
         things = find_objects(doubt, scored.prediction.classes[0], rule)
+        if probability is not None:
+            things = probability(things, scored.prediction.size)
         exact = [outlines(thing.mask, thing.box[:2]) for thing in things]
         shapes = [simplified(shape, form.simplify) for shape in exact]
         _take(found, scored, [*zip(things, exact, shapes)], earth, form)
@@ -181,6 +190,7 @@ def write_objects(
         "class_names": list(segmenter.class_names),
         "score": score[0],
         "rule": _written(rule),
+        "probability": None if probability is None else probability.origin.told(),
         **settings,
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
         **(about or {}),
@@ -258,7 +268,7 @@ def _take(
         found.annotations.append(key | said)
         figures = (key["id"], said["score"], said["score_max"], *thing.box, thing.area)
         share = thing.area / (size[0] * size[1])
-        rest = (share, said["predicted_class"], said["predicted_share"])
+        rest = (share, said["predicted_class"], said["predicted_share"], thing.probability)
         area = None
         if scored.path in earth.places:
             place = earth.places[scored.path]

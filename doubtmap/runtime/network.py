@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from doubtmap.errors import ModelError, UsageError
+from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.runtime.pixels import Array, Doubt, doubts_of
 
 CLASSES, LOGITS, FLAGS = "classes", "native_logits", "flags"
 """Names of outputs; each doubt is called as its score."""
+ROUNDING = 1e-3
+"""How far outside [0, 1] an image may lie, as resampling leaves it."""
 
 
 def load(path: str | Path, *, threads: int = 0, providers: list[str] | None = None) -> Network:
@@ -44,10 +46,9 @@ def load(path: str | Path, *, threads: int = 0, providers: list[str] | None = No
             str(path), options, providers=providers or ["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's own errors share no base class
-        first = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"{path}: expected an ONNX file that onnxruntime can run, but it said {first}. Export "
-            f"it again with doubtmap export."
+            f"{path}: expected an ONNX file that onnxruntime can run, but it said "
+            f"{first_line(error)}. Export it again with doubtmap export."
         ) from error
     said = session.get_modelmeta().custom_metadata_map.get("doubtmap")
     if said is None:
@@ -56,6 +57,11 @@ def load(path: str | Path, *, threads: int = 0, providers: list[str] | None = No
             f"Make one with: doubtmap export MODEL --out FILE."
         )
     return Network(session, json.loads(said), threads)
+
+
+def first_line(error: Exception) -> str:
+    """What onnxruntime says, without its tables and the dot at its end."""
+    return str(error).strip().partition("\n")[0].strip().rstrip(".")
 
 
 def _usable() -> int:
@@ -92,13 +98,14 @@ class Network:
                 `(B, H, W, 3)` or `(H, W, 3)`.
 
         Returns:
-            By name: `classes` `(B, H, W)`; each doubt `(B, H, W)`, float32, or uint8 where the
+            By name: `classes` `(B, H, W)` uint8, of more than 256 int32 (uint16 by the pass in
+            C); each doubt `(B, H, W)`, float32, or uint8 where the
             file was made so (`scale` says what a byte stands for); `flags` uint8, 1 above the
             threshold, where the file has one.
 
         Raises:
-            UsageError: for images of another shape or type.
-            DataError: for logits that are not finite.
+            UsageError: for images of another shape, type or range.
+            DataError: for logits that are not finite, or images that the network cannot take.
         """
         given = self._given(images)
         said, native = self._run(given), self.about.get("native")
@@ -109,7 +116,14 @@ class Network:
         return self._run(self._given(images))
 
     def _run(self, given: Array) -> dict[str, Array]:
-        return dict(zip(self._names, self._session.run(self._names, {"images": given})))
+        try:
+            return dict(zip(self._names, self._session.run(self._names, {"images": given})))
+        except Exception as error:  # onnxruntime's own errors share no base class
+            height, width = given.shape[-2:]
+            raise DataError(
+                f"runtime: expected images that the file can take, got {len(given)} of "
+                f"{height}x{width}, of which onnxruntime said {first_line(error)}. Give others."
+            ) from error
 
     def scale(self, name: str) -> tuple[float, float]:
         """What the bytes of a doubt stand for: `low` and `step` of `low + step * byte`.
@@ -126,12 +140,20 @@ class Network:
 
     def _given(self, images: Array) -> Array:
         """Images as the file takes them."""
+        images = np.asarray(images)
         images = images[None] if images.ndim == 3 else images
         if images.ndim == 4 and images.shape[1] != 3 and images.shape[-1] == 3:
             images = images.transpose(0, 3, 1, 2)
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
             raise UsageError(
                 f"runtime: expected images (B, 3, H, W), got {images.shape}. Put RGB on axis 1."
+            )
+        size = self.about.get("size")
+        if size is not None and list(images.shape[-2:]) != size:
+            raise UsageError(
+                f"runtime: expected images of {size[0]}x{size[1]} pixels, the one size of this "
+                f"file, got {images.shape[-2]}x{images.shape[-1]}. Resize them, or export without "
+                f"--size."
             )
         bytes = self.about["input"]["type"] == "uint8"
         if images.dtype == np.uint8:
@@ -140,6 +162,12 @@ class Network:
             raise UsageError(
                 f"runtime: expected uint8 images or float ones in [0, 1], got {images.dtype}. "
                 f"Convert with images.astype(numpy.uint8)."
+            )
+        low, high = images.min(), images.max()
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # nor NaN
+            raise UsageError(
+                f"runtime: expected float images in [0, 1], got values from {low:.4g} to "
+                f"{high:.4g}. Pass RGB before normalisation, or uint8 for 0 to 255."
             )
         if bytes:
             return np.ascontiguousarray((images * 255).round().clip(0, 255).astype(np.uint8))

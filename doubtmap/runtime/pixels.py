@@ -118,6 +118,11 @@ def doubts_of(
             f"runtime: expected logits (B, C, h, w), got {logits.shape}. Add a batch axis with "
             f"logits[None]."
         )
+    if min(size) < 1 or not temperature > 0:
+        raise UsageError(
+            f"runtime: expected a size above 0 and a temperature above 0, got {size[0]}x{size[1]} "
+            f"and {temperature}. Correct them."
+        )
     given = np.ascontiguousarray(logits, np.float32)
     images, classes, rows, columns = given.shape
     call = _Call(

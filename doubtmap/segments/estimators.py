@@ -6,7 +6,7 @@ arrays, so that a file of them is no pickle and using it needs no scikit-learn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -120,6 +120,14 @@ class Trees:
 
 
 Estimator = Line | Trees
+
+
+def rescaled(estimator: Estimator, slope: float, shift: float) -> Estimator:
+    """The estimator of `slope x + shift`, where `x` is what the given one says."""
+    offset = slope * estimator.offset + shift
+    if isinstance(estimator, Line):
+        return replace(estimator, weights=slope * estimator.weights, offset=offset)
+    return replace(estimator, value=slope * estimator.value, offset=offset)
 
 
 def _shares(sizes: Array) -> Array:

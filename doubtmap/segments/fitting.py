@@ -13,11 +13,13 @@ from torch import Tensor
 
 from doubtmap.datasets.dataset import KNOWN, VOID, Dataset
 from doubtmap.engine.run import Pairs, Progress
+from doubtmap.engine.seen import who_has_seen
 from doubtmap.engine.settings import origin_of
 from doubtmap.engine.splitting import folds_of
 from doubtmap.errors import UsageError
 from doubtmap.files import check_place
 from doubtmap.metrics.accumulator import Array
+from doubtmap.metrics.events import EventReliability, event_reliability
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores.parsing import parse_scores, split_names
 from doubtmap.scoring import prepared, probe_logits, score_maps
@@ -32,7 +34,8 @@ from doubtmap.segments import (
     feature_sets,
     segment_table,
 )
-from doubtmap.segments.estimators import Kind, checked
+from doubtmap.segments.estimators import Estimator, Kind, checked, rescaled
+from doubtmap.segments.judging import cross_calibrated, platt
 
 SCORES = "max_softmax,entropy,margin,gradient(p=0.5),gradient(p=1),gradient(p=2)"
 """From which features come where nobody says."""
@@ -150,6 +153,8 @@ class SegmentFit:
         images: `(2, I)` mIoU and share of wrong pixels that each image was expected to have, by
             models that were not fitted to it.
         segments: that all this was learnt from.
+        reliability: of P(touches its class) of left-out images: `as fitted`, and `calibrated` on
+            others of them.
         notes: sentences for the user.
     """
 
@@ -157,6 +162,7 @@ class SegmentFit:
     compared: dict[str, CrossJudgement]
     images: Array
     segments: LabelledSegments
+    reliability: dict[str, EventReliability]
     notes: tuple[str, ...]
 
 
@@ -176,7 +182,8 @@ def fit_segments(
     """Fit a meta model to labelled images that the network was not trained on.
 
     Figures come from five runs, each judging a fifth of the images, in whole sequences or runs of
-    consecutive images, by a model of the rest. The model itself is then fitted to all.
+    consecutive images, by a model of the rest. The model itself is then fitted to all, and its
+    probability calibrated by what the runs said.
 
     Args:
         segmenter: the network.
@@ -208,6 +215,7 @@ def fit_segments(
         for name, features in sets.items()
     }
     images = np.stack(expected_figures(found.table, compared["all"].expected_iou))
+    reliability = _reliability(compared["all"], found.table, folds)
     model = MetaModel.fit(
         found.table,
         kind_,
@@ -224,11 +232,34 @@ def fit_segments(
             segments=len(found.table),
             errors=known_errors(images, found),
             seed=seed,
+            reliability={name: told.told() for name, told in reliability.items()},
         ),
     )
+    if "calibrated" in reliability:
+        model = replace(model, touches=_calibrated(model, compared["all"], found.table))
     if out is not None:
         model.save(out)
-    return SegmentFit(model, compared, images, found, tuple(_notes(found, compared, whole)))
+    notes = (*_notes(found, compared, whole), *who_has_seen(dataset, segmenter, {}))
+    return SegmentFit(model, compared, images, found, reliability, notes)
+
+
+def _reliability(
+    cross: CrossJudgement, table: SegmentTable, folds: Sequence[Sequence[int]]
+) -> dict[str, EventReliability]:
+    """Of segments of which both can be said."""
+    assert table.iou is not None
+    said = {"as fitted": cross.probability, "calibrated": cross_calibrated(cross, table, folds)}
+    judged = np.isfinite(table.iou) & np.isfinite(np.sum([*said.values()], 0))
+    if not judged.any():
+        return {}
+    true, image = table.iou[judged] > 0, table.image[judged]
+    return {name: event_reliability(p[judged], true, image) for name, p in said.items()}
+
+
+def _calibrated(model: MetaModel, cross: CrossJudgement, table: SegmentTable) -> Estimator:
+    assert table.iou is not None
+    judged = np.isfinite(table.iou) & np.isfinite(cross.probability)
+    return rescaled(model.touches, *platt(cross.probability[judged], table.iou[judged] > 0))
 
 
 def known_errors(images: Array, found: LabelledSegments) -> dict[str, list[float]]:

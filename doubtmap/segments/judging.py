@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from doubtmap.calibration.logistic import logistic, sigmoid
 from doubtmap.errors import DataError
 from doubtmap.metrics import Ranking
 from doubtmap.metrics.accumulator import Array
@@ -122,6 +123,56 @@ def cross_judge(
     if not runs:
         raise reason
     return CrossJudgement(tuple(runs), probability, expected)
+
+
+def platt(probability: Array, true: Array) -> tuple[float, float]:
+    """Slope and shift of the log-odds that make probabilities those of held-out segments.
+
+    Args:
+        probability: `(S,)` of models that had not seen the segments.
+        true: `(S,)` bool.
+
+    Returns:
+        The slope is not below 0: where the models had no skill, all get the share that is true.
+
+    Raises:
+        DataError: where all are true, or none is.
+    """
+    (slope,), shift = logistic(odds(probability)[:, None], true)
+    if slope > 0:
+        return float(slope), shift
+    return 0.0, float(odds(np.array(true.mean())))
+
+
+def odds(probability: Array) -> Array:
+    """Log-odds, held to plus and minus 27.6."""
+    inside = np.clip(probability, 1e-12, 1 - 1e-12)
+    return np.asarray(np.log(inside / (1 - inside)))
+
+
+def cross_calibrated(
+    cross: CrossJudgement, table: SegmentTable, folds: Sequence[Sequence[int]]
+) -> Array:
+    """`(S,)`: what is said of each segment once it is calibrated on the other folds.
+
+    Args:
+        cross: what models said of images that they had not seen.
+        table: labelled segments.
+        folds: indices of the images of each.
+
+    Returns:
+        NaN where nothing is said, or the other folds are of one kind.
+    """
+    assert table.iou is not None
+    true, found = table.iou > 0, np.full(len(table), np.nan)
+    judged = np.isfinite(table.iou) & np.isfinite(cross.probability)
+    for fold in folds:
+        held = np.isin(table.image, fold)
+        rest = judged & ~held
+        if true[rest].any() and not true[rest].all():
+            slope, shift = platt(cross.probability[rest], true[rest])
+            found[held] = sigmoid(slope * odds(cross.probability[held]) + shift)
+    return found
 
 
 def feature_sets(table: SegmentTable) -> dict[str, tuple[str, ...]]:

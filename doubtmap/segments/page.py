@@ -32,7 +32,8 @@ from doubtmap.files import alone, beside, cell, sweep, utf8, write_atomically, w
 from doubtmap.files.naming import outside, unique_names
 from doubtmap.images import ScoredImage
 from doubtmap.prediction import Segmenter
-from doubtmap.reports.page import framed, header, plain_table
+from doubtmap.reports.events import event_chart
+from doubtmap.reports.page import framed, header, page_table, plain_table
 from doubtmap.segments import MetaModel, Partition, SegmentTable
 from doubtmap.segments.cards import card_part
 from doubtmap.segments.fitting import SegmentFit, known_errors
@@ -280,7 +281,48 @@ def segments_table(found: SegmentFit) -> str:
     runs = found.compared["all"].runs
     most, mean = (_cell([getattr(run, key) for run in runs]) for key in ("majority", "mean_rmse"))
     rows.append(["always the same", "0.500", most, "", "0.000", mean])
-    return "\n".join([plain_table(rows), *_of_images(found), *_of_features(found.model)])
+    more = (*_of_reliability(found), *_of_images(found), *_of_features(found.model))
+    return "\n".join([plain_table(rows), *more])
+
+
+def write_reliability(found: SegmentFit, path: str | Path) -> None:
+    """Write one page: the reliability of P(touches its class) before and after its calibration.
+
+    Args:
+        found: what `doubtmap.segments.fitting.fit_segments` gave.
+        path: the file.
+
+    Raises:
+        DataError: where it cannot be written.
+    """
+    about = (
+        "P(touches its class) of segments of images that the model was not fitted to, as fitted "
+        "and calibrated on others of them. Whiskers are 95 % intervals over images; the larger a "
+        "point, the more segments."
+    )
+    title = "P(true) of segments"
+    parts = [header("fit segments", title, about, *found.notes)]
+    for name, told in found.reliability.items():
+        chart = event_chart(told.diagram.tolist(), "true", "segments")
+        parts += [
+            Markup("<h2>{}</h2><figure>{}</figure>").format(name, chart),
+            page_table(name, told.rows()),
+        ]
+    write_atomically(path, framed(title, *parts))
+
+
+def _of_reliability(found: SegmentFit) -> list[str]:
+    """How far P(touches its class) of held-out images was from what came true."""
+    lines = []
+    for name, told in found.reliability.items():
+        gap, ends = told.figures["gap"], told.figures["gap_interval"]
+        shown = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if isinstance(ends, list) else ""
+        lines.append(
+            f"P(touches its class), {name}: ECE {gap:.3f}{shown}, Brier score "
+            f"{told.figures['brier']:.3f}, of always saying the share "
+            f"{told.figures['brier_of_the_mean']:.3f}"
+        )
+    return lines
 
 
 def _of_images(found: SegmentFit) -> list[str]:

@@ -32,13 +32,14 @@ def page(answering: Answering, limits: Limits) -> tuple[bytes, str]:
         "scales": answering.scales,
         "thresholds": answering.thresholds,
     }
+    several = "s" if len(answering.scores) > 1 else ""
     content = framed(
         answering.name,
         header(
             "serve",
             "How far to trust each pixel",
-            f"The network {answering.name}, with the scores {', '.join(answering.scores)}: higher "
-            f"is more doubt.",
+            f"The network {answering.name}, with the score{several} {', '.join(answering.scores)}: "
+            f"higher is more doubt.",
         ),
         Markup(_file("page.html")).format(
             about=json.dumps(about),

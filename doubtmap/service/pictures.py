@@ -28,6 +28,10 @@ _FORMS: dict[str, Form] = {
 """What is meant by the first type that a client accepts, where it does not say `answer`."""
 
 
+_RUNS = 1_000_000
+"""Of an answer, of which each takes two hundred bytes while it is written."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """How an image is answered.
@@ -35,7 +39,7 @@ class Wanted:
     Args:
         form: `json`, a PNG of one score (`doubt`) or of the `classes`, or all as `tensors`.
         score: whose PNG, and whose share above the threshold.
-        threshold: from which on that score counts as doubt; None for none.
+        threshold: above which that score counts as doubt; None for none.
         coding: of the classes in JSON: run lengths, a PNG in base64, or none.
         maps: of the scores in JSON: a PNG in base64, or none.
     """
@@ -109,9 +113,18 @@ def runs(classes: NDArray[np.integer[Any]]) -> list[list[int]]:
     Example:
         >>> runs(np.array([[0, 0, 2], [2, 2, 1]]))
         [[0, 2], [2, 3], [1, 1]]
+
+    Raises:
+        Refusal: 413 for so many that they would take too much memory.
     """
     flat = classes.ravel()
     starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
+    if len(starts) > _RUNS:
+        raise Refusal(
+            413,
+            f"expected classes in at most {_RUNS / 1e6:g} million runs, got "
+            f"{len(starts) / 1e6:.3g} million. Ask for classes=png, or classes=none.",
+        )
     lengths = np.diff(np.append(starts, flat.size))
     pairs: list[list[int]] = np.stack([flat[starts].astype(np.int64), lengths], 1).tolist()
     return pairs

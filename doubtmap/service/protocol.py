@@ -28,6 +28,8 @@ HEADER = "Inference-Header-Content-Length"
 """Says how long the JSON is, where tensors follow it as bytes."""
 _JSON = 10_000_000
 """Bytes; read into Python's lists, JSON can take thirty times as many."""
+_LISTED = 4_000_000
+"""Numbers of an answer in JSON, of which each takes a hundred bytes while it is written."""
 INPUT = "images"
 VERSION = "1"
 _KINDS: dict[str, type[np.generic]] = {"UINT8": np.uint8, "FP32": np.float32}
@@ -107,6 +109,7 @@ def read_request(
     if not isinstance(kind, str) or kind not in _KINDS:
         _refuse(f"expected {INPUT} of datatype UINT8 or FP32, got {_told(kind)}")
     shape = _shape(given.get("shape"), answering.bands or 3, limits)
+    _check_listed(outputs, shape)
     binary = _parameters(given).get("binary_data_size")
     if binary is None:
         if length != len(content):
@@ -218,6 +221,17 @@ def _shape(said: object, bands: int, limits: Limits) -> tuple[int, ...]:
     count, _, height, width = said
     check_images(limits, count, height, width)
     return tuple(said)
+
+
+def _check_listed(outputs: Mapping[str, bool], shape: tuple[int, ...]) -> None:
+    """Refuse an answer in JSON that would take too much memory."""
+    count = shape[0] * shape[2] * shape[3] * sum(not binary for binary in outputs.values())
+    if count > _LISTED:
+        raise Refusal(
+            413,
+            f"expected an answer of at most {_LISTED / 1e6:g} million numbers in JSON, got "
+            f"{count / 1e6:.3g} million. Ask for bytes (binary_data_output).",
+        )
 
 
 def _listed(data: object, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -99,6 +99,12 @@ class Service:
         self._received = 0
         self.app = self._app()
 
+    def join(self, seconds: float | None = None) -> bool:
+        """Stop, and wait until all are answered and the threads have ended; whether they have."""
+        ended = self.queue.join(seconds)
+        self._pool.shutdown(wait=ended, cancel_futures=True)
+        return ended
+
     def _app(self) -> FastAPI:
         app = FastAPI(title="doubtmap", docs_url=None, redoc_url=None, openapi_url=None)
         for path, answer in (
@@ -343,10 +349,19 @@ def serve(
     Raises:
         UsageError: for an address that cannot be listened at.
     """
-    listening = _listening(host, port)
-    name = f"[{host}]" if ":" in host else host
-    address = f"http://{name}:{listening.getsockname()[1]}"
-    config = uvicorn.Config(
+    try:
+        with _listening(host, port) as listening:
+            name = f"[{host}]" if ":" in host else host
+            address = f"http://{name}:{listening.getsockname()[1]}"
+            server = _Server(_config(service), service, lambda: ready(address), stop)
+            asyncio.run(server.serve([listening]))
+    finally:
+        service.join(service.limits.seconds)
+
+
+def _config(service: Service) -> uvicorn.Config:
+    """Of uvicorn."""
+    return uvicorn.Config(
         service.app,
         access_log=False,
         log_config=None,
@@ -357,10 +372,6 @@ def serve(
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=max(1, round(service.limits.seconds)),
     )
-    server = _Server(config, service, lambda: ready(address), stop)
-    with listening:
-        asyncio.run(server.serve([listening]))
-    service.queue.join(service.limits.seconds)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +45,16 @@ class Risk:
     """What labelled images have lost.
 
     Args:
+        name: of the loss.
         losses: how many images.
         mean: of their losses.
-        low, high: after each, `(T,)`; all hold at once with 1 - rate.
+        low, high: after each, `(T,)`; all hold at once, and with those of the other losses,
+            with 1 - rate.
         limit: that the mean must not exceed.
         broken_at: after how many labelled images it was certain that it does; None where not.
     """
 
+    name: str
     losses: int
     mean: float
     low: Array
@@ -83,7 +86,7 @@ class Verdict(Shown):
         changes: figures of images, the one that has changed most first.
         quantiles: of the score's pixels: share below, reference, new.
         distance: share of the pixels whose score would have to change, in [0, 1].
-        risk: of labelled images; None without any.
+        risks: of labelled images, one for each loss of which there are any.
     """
 
     reference: int
@@ -99,7 +102,7 @@ class Verdict(Shown):
     changes: tuple[Change, ...]
     quantiles: tuple[tuple[float, float, float], ...]
     distance: float | None
-    risk: Risk | None
+    risks: tuple[Risk, ...]
 
     def _facts(self) -> Mapping[str, object]:
         at = {} if self.alarm_at is None else {"alarm after": f"{self.alarm_at} images"}
@@ -110,14 +113,21 @@ class Verdict(Shown):
     @property
     def alarm(self) -> bool:
         """Whether the new images are unlike the reference, or the promise is seen to be broken."""
-        return self.alarm_at is not None or (
-            self.risk is not None and self.risk.broken_at is not None
-        )
+        return self.alarm_at is not None or bool(self.broken)
+
+    @property
+    def broken(self) -> tuple[Risk, ...]:
+        """The promises that labelled images show to be broken."""
+        return tuple(risk for risk in self.risks if risk.broken_at is not None)
+
+    @property
+    def risk(self) -> Risk | None:
+        """The first that is broken, else the first; None without labelled images."""
+        return next(iter((*self.broken, *self.risks)), None)
 
     @property
     def figures(self) -> dict[str, Any]:
         """All of it as JSON values, without the paths."""
-        risk = self.risk
         return {
             "alarm": self.alarm,
             "alarm_at": self.alarm_at,
@@ -138,17 +148,21 @@ class Verdict(Shown):
                 | {"effect": each.effect if math.isfinite(each.effect) else None}
                 for each in self.changes
             ],
-            "risk": None
-            if risk is None
-            else {
-                "images": risk.losses,
-                "mean": risk.mean,
-                "bounds": [float(risk.low[-1]), float(risk.high[-1])],
-                "limit": risk.limit,
-                "broken_at": risk.broken_at,
-                "kept": risk.kept,
-            },
+            "risk": None if self.risk is None else _risk_told(self.risk),
+            "risks": [_risk_told(risk) for risk in self.risks],
         }
+
+
+def _risk_told(risk: Risk) -> dict[str, Any]:
+    return {
+        "name": risk.name,
+        "images": risk.losses,
+        "mean": risk.mean,
+        "bounds": [float(risk.low[-1]), float(risk.high[-1])],
+        "limit": risk.limit,
+        "broken_at": risk.broken_at,
+        "kept": risk.kept,
+    }
 
 
 def judged(state: State) -> Verdict:
@@ -176,7 +190,7 @@ def judged(state: State) -> Verdict:
         found,
         tuple((q, *_quantile(state.scores, q)) for q in QUANTILES) if new else (),
         _distance(state.scores) if new else None,
-        _risk(state),
+        tuple(_risks(state)),
     )
 
 
@@ -279,13 +293,15 @@ def _expected(
     return Expected(value, None if ends is None else (ends[0], ends[1]))
 
 
-def _risk(state: State) -> Risk | None:
-    if not state.losses:
-        return None
-    losses = np.array([loss for _, loss in state.losses])
-    low, high = mean_bounds(losses, state.rate, low=state.lowest)
-    broken = first_above(low, np.nextafter(state.limit, 1))
-    return Risk(len(losses), float(losses.mean()), low, high, state.limit, broken)
+def _risks(state: State) -> Iterator[Risk]:
+    """Of each loss; the rate of false alarms is shared among all that are promised."""
+    for name, limit in state.limits.items():
+        losses = np.array([own[name] for _, own in state.losses if name in own])
+        if len(losses):
+            rate = state.rate / len(state.limits)
+            low, high = mean_bounds(losses, rate, low=state.lowest)
+            broken = first_above(low, np.nextafter(limit, 1))
+            yield Risk(name, len(losses), float(losses.mean()), low, high, limit, broken)
 
 
 def _quantile(scores: Array, share: float) -> tuple[float, float]:

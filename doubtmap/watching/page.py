@@ -25,6 +25,7 @@ from doubtmap.reports.charts import ChartLine, Plane, guide, line_chart, rounded
 from doubtmap.reports.digits import digits
 from doubtmap.reports.page import framed, header, page_table
 from doubtmap.watching.judging import WATCHED, Expected, Risk, Verdict
+from doubtmap.watching.promise import ONLY
 from doubtmap.watching.watch import Watch
 
 SHOWN = 12
@@ -163,7 +164,7 @@ def summary(verdict: Verdict) -> str:
         )
         if verdict.alarm_at is not None:
             said += ". What is expected was promised for images like the reference only"
-    return said if verdict.risk is None else f"{said}. {_risk(verdict.risk, verdict.rate)}"
+    return said if not verdict.risks else f"{said}. {_risks(verdict)}"
 
 
 def _told(verdict: Verdict) -> str:
@@ -176,10 +177,22 @@ def _told(verdict: Verdict) -> str:
     return f"ALARM after {verdict.alarm_at} of {verdict.images} images (evidence {most:.3g})"
 
 
+def _risks(verdict: Verdict) -> str:
+    """Of one loss what it comes to; of several those that are too large, or how many are kept."""
+    risks, broken = verdict.risks, verdict.broken
+    if broken or len(risks) == 1:
+        return "; ".join(_risk(risk, verdict.rate) for risk in broken or risks)
+    kept = sum(risk.kept for risk in risks)
+    most = max(risk.losses for risk in risks)
+    rest = "" if kept == len(risks) else ", the others are not settled by so few"
+    return f"{most} labelled images: {kept} of {len(risks)} promises are kept{rest}"
+
+
 def _risk(risk: Risk, rate: float) -> str:
     ends = f"{digits(float(risk.low[-1]))} to {digits(float(risk.high[-1]))}"
     sure = f"{ends} at a level of {1 - rate:g}"
-    start = f"{risk.losses} labelled images: mean loss {digits(risk.mean)}, {sure}"
+    loss = "loss" if risk.name == ONLY else f"loss of {risk.name}"
+    start = f"{risk.losses} labelled images: mean {loss} {digits(risk.mean)}, {sure}"
     if risk.broken_at is not None:
         return f"ALARM: {start}, and {risk.limit:g} was promised"
     settled = "is kept" if risk.kept else "is not settled by so few"
@@ -199,7 +212,7 @@ def watch_page(watch: Watch, verdict: Verdict, notes: Sequence[str] = ()) -> byt
     heading = "Alarm" if verdict.alarm else "No alarm" if verdict.images else "A watch begins"
     about = (
         f"Held to {verdict.reference} images of {state.origin.data}; the promise is "
-        f"{state.promise}: {watch.promise.said} {state.limit:g}."
+        f"{state.promise}: {watch.promise.said}."
     )
     said = summary(verdict)
     parts = [header("watch", heading, f"{said[:1].upper()}{said[1:]}.", about, *notes)]
@@ -211,8 +224,11 @@ def watch_page(watch: Watch, verdict: Verdict, notes: Sequence[str] = ()) -> byt
         parts += [Markup("<h2>What changed</h2>"), _CHANGES.format(_p(verdict))]
         parts.append(page_table("What changed", _change_rows(verdict)))
         parts.append(page_table("Scores of pixels", _quantile_rows(verdict, watch.promise.name)))
-    if verdict.risk is not None:
-        parts += [Markup("<h2>With labels</h2>"), risk_chart(verdict.risk)]
+    if verdict.risks:
+        parts.append(Markup("<h2>With labels</h2>"))
+    for risk in verdict.risks:
+        title = Markup("") if risk.name == ONLY else Markup("<h3>{}</h3>").format(risk.name)
+        parts += [title, risk_chart(risk)]
     return framed(f"Watch: {heading}", *parts)
 
 

@@ -26,6 +26,10 @@ def _rows(value: object, length: int) -> bool:
     )
 
 
+def _levels(value: object) -> bool:
+    return isinstance(value, dict) and all(map(within(0, 1).holds, value.values()))
+
+
 IMAGES = Entry("rows of images", lambda value: _rows(value, _ROW))
 FILE = FileKind(
     "watch",
@@ -35,7 +39,7 @@ FILE = FileKind(
         "promise": TEXT,
         "digest": TEXT,
         "of": one_of(*KINDS),
-        "limit": within(0, 1),
+        "limits": Entry("a table of levels", _levels),
         "lowest": within(-1, 0),
         "rate": within(0, 1),
         "block": whole(1),
@@ -58,7 +62,7 @@ class State(Shown):
         promise: its file.
         digest: of that file.
         of: kind of promise.
-        limit: what the mean loss of an image must not exceed.
+        limits: what the mean losses of images must not exceed, by name.
         lowest: the least that an image can lose; the most is 1.
         rate: of false alarms, in (0, 1).
         block: so many consecutive images count as one.
@@ -66,7 +70,7 @@ class State(Shown):
         looks: how often new images came.
         reference: the images that the new ones are held to.
         new: in the order in which they came.
-        losses: of labelled images, by fingerprint.
+        losses: of labelled images, with their fingerprint, by name.
         scores: `(2, 4096)`, see `Look.scores`, summed over the reference and over the new images.
         origin: the reference, and the network; its fingerprint is of logits.
     """
@@ -74,7 +78,7 @@ class State(Shown):
     promise: str
     digest: str
     of: str
-    limit: float
+    limits: Mapping[str, float]
     lowest: float
     rate: float = 0.05
     block: int = 1
@@ -82,7 +86,7 @@ class State(Shown):
     looks: int = 0
     reference: tuple[Look, ...] = ()
     new: tuple[Look, ...] = ()
-    losses: tuple[tuple[str, float], ...] = ()
+    losses: tuple[tuple[str, Mapping[str, float]], ...] = ()
     scores: Array = field(default_factory=lambda: np.zeros((2, BINS)))
     origin: Origin = field(default_factory=Origin)
 
@@ -95,7 +99,7 @@ class State(Shown):
         cls, promise: Promise, looks: Sequence[Look], origin: Origin, **settings: Any
     ) -> Self:
         """A watch that knows its reference, and has seen no new image."""
-        about = (promise.path, promise.digest, promise.kind, promise.limit, promise.lowest)
+        about = (promise.path, promise.digest, promise.kind, promise.limits, promise.lowest)
         begun = cls(*about, origin=origin, **settings)
         return replace(begun, reference=tuple(looks), scores=_added(begun.scores, 0, looks))
 
@@ -108,7 +112,7 @@ class State(Shown):
             scores=_added(self.scores, 1, looks),
         )
 
-    def with_losses(self, losses: Iterable[tuple[str, float]]) -> State:
+    def with_losses(self, losses: Iterable[tuple[str, Mapping[str, float]]]) -> State:
         """The state once labelled images have come."""
         return replace(self, losses=(*self.losses, *losses))
 
@@ -160,11 +164,17 @@ def _state(content: Content) -> State:
         raise ValueError("no reference")
     for name in ("reference", "new"):
         known[name] = tuple(_look(row, classes) for row in known[name])
-    known["losses"] = tuple((mark, _number(loss)) for mark, loss in known["losses"])
+    known["losses"] = tuple((mark, _losses(own, known["limits"])) for mark, own in known["losses"])
     known["scores"] = np.stack([_dense(counts) for counts in known["scores"]])
     for name in ("block", "seed", "looks"):
         known[name] = int(known[name])
     return State(**known, origin=content.origin)
+
+
+def _losses(own: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, float]:
+    if own.keys() - limits.keys():
+        raise ValueError("losses that were not promised")
+    return {name: _number(loss) for name, loss in own.items()}
 
 
 def _look(row: Sequence[Any], classes: int) -> Look:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.reading import none_left
 from doubtmap.engine.run import Pairs, Progress, Skipped, check_request
-from doubtmap.engine.seen import images_seen, notes_of_seen
+from doubtmap.engine.seen import cause, images_seen, notes_of_seen, notes_of_training
 from doubtmap.engine.settings import origin_of, with_bands_of
 from doubtmap.engine.spread import looked_at
 from doubtmap.errors import DataError, ModelError, UsageError
@@ -75,7 +76,8 @@ class Watch(Shown):
 
         Args:
             segmenter: the network.
-            promise: a file of `doubtmap threshold --by risk`, `fit wrong` or `calibrate`.
+            promise: a file of `doubtmap threshold` by `risk`, `risks` or `sets`, of `fit wrong` or
+                of `calibrate`.
             reference: images for which the promise was made, best those that a threshold was
                 chosen on; a probability must not have learnt from them. Labels are not used.
             rate: probability of ever raising a false alarm, in (0, 1).
@@ -96,7 +98,8 @@ class Watch(Shown):
         _enough(len(reference), block)
         opened = open_promise(segmenter, promise)
         seen = {what: images_seen(part) for what, part in opened.fitted.items()}
-        notes = [_flattered(note) for note in notes_of_seen(seen, reference)]
+        found = [*notes_of_seen(seen, reference), *notes_of_training(opened.network, reference)]
+        notes = [_flattered(note) for note in found]
         looks = list(_looks(opened, reference, None, skipped, progress, "reference"))
         _enough(len(looks), block)
         if len({one.mark for one in looks}) < len(looks):
@@ -183,9 +186,14 @@ class Watch(Shown):
             What is to be said of all images that have come.
 
         Raises:
-            UsageError: for images that the promise was made on.
+            UsageError: for images that the promise was made on, or label sets by place.
             DataError: for labels that cannot be meant, or where no image has anything to lose.
         """
+        if not self.promise.limits:
+            raise UsageError(
+                "watch: expected no labelled images with label sets by place, whose promises are "
+                "too many to be held to a few labels. Leave --labelled out."
+            )
         check_request(self.promise.segmenter, labelled, self.promise.unknown)
         self._refuse_own(labelled)
         known = {mark for mark, _ in self.state.losses}
@@ -196,9 +204,8 @@ class Watch(Shown):
         )
         losses = []
         for at, (prediction, label) in zip(fresh, pairs):
-            loss = self.promise.loss(prediction, label)
-            if loss is not None:
-                losses.append((marks[at], loss))
+            if lost := self.promise.losses(prediction, label):
+                losses.append((marks[at], lost))
         if fresh and not losses:
             raise DataError(
                 f"{labelled.name}: expected labelled images with something to lose, found none. "
@@ -221,14 +228,13 @@ class Watch(Shown):
         self.state.save(path)
 
     def _refuse_own(self, labelled: Dataset) -> None:
-        own = dict(self.promise.fitted)
-        if self.promise.threshold is not None:
-            own["the threshold"] = self.promise.threshold
+        own = self.promise.fitted | self.promise.chosen
         seen = {what: images_seen(part) for what, part in own.items()}
-        for note in notes_of_seen(seen, labelled):
+        found = notes_of_seen(seen, labelled), notes_of_training(self.promise.network, labelled)
+        for note in chain(*found):
             raise UsageError(
-                f"watch: expected labelled images that the promise was not made on, but "
-                f"{note.partition(', so')[0]}. Give others."
+                f"watch: expected labelled images that neither the promise nor the network has "
+                f"learnt from, but {cause(note)}. Give others."
             )
 
 

@@ -23,6 +23,7 @@ from doubtmap.engine.settings import model_settings
 from doubtmap.evaluation.asking import scores_asked
 from doubtmap.files import Origin
 from doubtmap.reports import read_map
+from doubtmap.scoring import probe_logits
 from doubtmap.streets.synthetic import SyntheticStreets
 
 NETWORK = """
@@ -252,8 +253,10 @@ class Listed:
 
 def test_files_of_an_own_data_set_are_its_own_business():
     assert fingerprints(Listed()) == fingerprints(SyntheticStreets(2, size=(64, 96)))
-    found = calibrate(dm.load("demo"), Listed(), "temperature", replicates=20)
+    segmenter = dm.load("demo")
+    found = calibrate(segmenter, Listed(), "temperature", replicates=20)
     assert len(found.calibrator.origin.images) == 2
+    assert found.calibrator.origin.fingerprint == tuple(probe_logits(segmenter).tolist())
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(run, common, yard):

@@ -123,6 +123,7 @@ def test_a_threshold_is_chosen_and_says_its_promise(tmp_path):
     assert found.notes[0].startswith("With probability 0.7 over the draw of the images: missed at")
     save_threshold(found, tmp_path / "t.json")
     assert load_threshold(tmp_path / "t.json") == found
+    assert load_threshold(tmp_path / "t.json").kept == keep
     with pytest.raises(dm.UsageError, match="expected --keep with --by risks"):
         choose_threshold(demo, streets, "entropy", **given)
 

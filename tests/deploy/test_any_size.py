@@ -108,7 +108,7 @@ def fitted_doubt():
 def test_what_takes_one_size_only_says_so(tmp_path, form, scores, told):
     network = load(Full(), mean=(0, 0, 0), std=(1, 1, 1))
     with pytest.raises(UsageError, match=told):
-        export(network, scores, tmp_path / "net", Form(format=form))
+        export(network, scores, tmp_path / f"net.{form}", Form(format=form))
 
 
 def test_opsets_that_there_are(tmp_path):

@@ -228,6 +228,17 @@ def test_a_tie_is_no_difference():
     assert found.ties == 2
 
 
+def test_numbers_that_are_equal_are_told_as_numbers():
+    logits = torch.randn(1, 3, 2, 2)
+    prediction = dm.Prediction(logits, size=(2, 2))
+    said = {"entropy": torch.rand(1, 2, 2), "bytes": torch.zeros(1, 2, 2, dtype=torch.uint8)}
+    found = parity.Parity()
+    parity._take(found, said, said, prediction, None)
+    assert found.sentence().endswith(
+        "its numbers differ by at most 0, its bytes differ by at most 0 of 255."
+    )
+
+
 def test_many_classes_are_int32():
     assert type_of(256) == torch.uint8 and type_of(257) == torch.int32
 
@@ -310,6 +321,25 @@ def test_the_command_says_how_far_the_file_is(tmp_path):
     assert found.exit_code == 0, found.output
     assert "12 images of 64x96, 90x122, 131x75 pixels" in found.output
     assert out.is_file() and (tmp_path / "options.toml").exists() is False
+
+
+def test_the_file_is_named_as_its_format(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("export", "demo", "--format", "pt2", "--size", "32x48")
+    assert code == 0 and "Wrote net.pt2" in err
+    for words, said in (
+        (("--format", "openvino", "--out", "net.onnx"), "Name it net.xml"),
+        (("--out", "net.txt"), "Name it net.onnx"),
+        (("--size", "4"), "--size: expected HxW such as 512x1024, got 4."),
+    ):
+        code, _, err = run("export", "demo", *words)
+        assert code == 2 and said in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pt2", "parity.json"]
+
+
+def test_classes_alone_can_be_written(tmp_path):
+    said = export(load(nn.Conv2d(3, 4, 1), **NONE), {}, tmp_path / "net.onnx").sentence()
+    assert said.endswith("the file's classes are the library's (ties: 0 pixels).")
 
 
 def test_an_exported_file_is_not_exported_again(tmp_path):

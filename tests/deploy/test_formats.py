@@ -20,7 +20,7 @@ from doubtmap.deploy import repository, tensorrt
 from doubtmap.deploy.export import Form, export
 from doubtmap.deploy.graph import Graph
 from doubtmap.deploy.parity import Parity, _take
-from doubtmap.errors import ModelError, UsageError
+from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Origin
 from doubtmap.models import load
 from doubtmap.scores import divergence, energy, entropy, margin, max_softmax
@@ -116,12 +116,25 @@ def test_cameras_give_the_colours_last(tmp_path, network):
     for bad, said in (
         (frame[..., :2], r"expected images \(B, 3, H, W\)"),
         (frame.astype(np.int64), "expected uint8 images or float"),
+        (frame.tolist(), "expected uint8 images or float"),
+        (frame.astype(np.float32), r"float images in \[0, 1\], got values from 0 to 255"),
+        (np.full((1, 3, 40, 52), np.nan), "got values from nan to nan"),
     ):
         with pytest.raises(UsageError, match=said):
             opened(bad)
     with pytest.raises(UsageError, match="--doubts uint8"):
         opened.scale("entropy")
     assert opened.class_names == () and opened.about["version"] == dm.__version__
+
+
+def test_a_file_of_one_size_says_which_it_takes(tmp_path, network):
+    export(network, SCORES, tmp_path / "net.onnx", Form(size=(32, 48)))
+    opened = doubtmap.runtime.load(tmp_path / "net.onnx")
+    with pytest.raises(UsageError, match=r"images of 32x48 pixels.*got 41x70"):
+        opened(pictures(1, 3, 41, 70))
+    opened.about["size"] = None
+    with pytest.raises(DataError, match=r"1 of 41x70, of which onnxruntime said \S.*Give others"):
+        opened(pictures(1, 3, 41, 70))
 
 
 def test_images_that_are_resized_have_native_logits_too(tmp_path):
@@ -140,6 +153,9 @@ def test_images_that_are_resized_have_native_logits_too(tmp_path):
         (SCORES, {"native": True, "format": "pt2"}, "which doubtmap.runtime reads, got pt2"),
         (SCORES, {"doubts": "int4"}, "--doubts: expected float or uint8, got int4"),
         (SCORES, {"input": "half"}, "--input: expected float or uint8"),
+        (SCORES, {"format": "pt2"}, r"ends in \.pt2, as those of --format pt2 do, got net\.onnx"),
+        ({"flags": entropy}, {}, "names of their own, got flags"),
+        ({"images": entropy}, {}, "names of their own, got images"),
     ],
 )
 def test_what_cannot_be_says_what_to_do(tmp_path, network, scores, form, said):
@@ -154,6 +170,10 @@ def test_thresholds_and_calibrators_of_others_are_refused(tmp_path, network):
     other = threshold_of(load(Divided(), **NONE))
     with pytest.raises(ModelError, match="expected the network that it was chosen for"):
         export(network, SCORES, tmp_path / "n.onnx", threshold=other)
+    mark = Origin(fingerprint=other.origin.fingerprint)
+    with pytest.raises(ModelError, match="expected the network that it was fitted for"):
+        fitted = Temperature(temperature=2.0, origin=mark)
+        export(network, SCORES, tmp_path / "n.onnx", calibrator=fitted)
     seven = Temperature(temperature=2.0, channels=7)
     with pytest.raises((UsageError, ModelError), match="7"):
         export(network, SCORES, tmp_path / "n.onnx", calibrator=seven)
@@ -197,11 +217,11 @@ def test_the_runtime_knows_no_pytorch_and_is_small(tmp_path, network):
 
 
 def test_a_folder_of_triton_says_what_the_file_takes(tmp_path, network):
-    out, form = tmp_path / "models" / "net", Form("triton", "uint8", doubts="uint8")
+    out, form = tmp_path / "models" / "net.v2", Form("triton", "uint8", doubts="uint8")
     export(network, SCORES, out, form, threshold=threshold_of(network))
     assert sorted(path.name for path in out.iterdir()) == ["1", "config.pbtxt", "parity.json"]
     made = repository.read((out / "config.pbtxt").read_text())
-    assert made["name"] == "net" and made["backend"] == "onnxruntime"
+    assert made["name"] == "net.v2" and made["backend"] == "onnxruntime"
     (given,) = made["input"]
     assert given == {"name": "images", "data_type": "TYPE_UINT8", "dims": [3, -1, -1]}
     session = runtime.InferenceSession(str(out / "1" / "model.onnx"))
@@ -332,7 +352,10 @@ def test_the_command_writes_all_of_it(tmp_path):
     limit = ["--threshold", str(tmp_path / "entropy.json"), "--native", "--out", str(out)]
     found = CliRunner().invoke(app, [*words, *limit])
     assert found.exit_code == 0, found.output
-    assert "its bytes by at most" in found.output and f"parity.json in {out}" not in found.output
+    assert (
+        "its bytes differ by at most" in found.output
+        and f"parity.json in {out}" not in found.output
+    )
     opened = doubtmap.runtime.load(out / "1" / "model.onnx")
     assert list(opened(pictures(1, 3, 32, 48))) == ["classes", "entropy", "flags"]
     found = CliRunner().invoke(app, [*words, "--native", "--out", str(tmp_path / "x.xml")])
@@ -362,6 +385,10 @@ def test_onnx_runtime_in_cpp_says_the_same(network, tmp_path):
     assert {name: int(x) for name, x in lines if name.startswith("class")} == {
         f"class {at}": count for at, count in enumerate(counts) if count
     }
+    export(network, SCORES, tmp_path / "bytes.onnx", Form(doubts="uint8"))
+    other = [program, tmp_path / "bytes.onnx", *words[2:]]
+    refused = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1 and refused.stderr.startswith("entropy: expected floats")
     doubts = {name: float(x) for name, x in lines if not name.startswith("class")}
     wanted = {name: float(score(prediction).mean()) for name, score in SCORES.items()}
     assert doubts == pytest.approx(wanted, rel=1e-4)

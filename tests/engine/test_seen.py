@@ -7,9 +7,14 @@ import pytest
 from tiny_photographs import outlined
 
 import doubtmap as dm
+from doubtmap.calibration.calibrate import calibrate
 from doubtmap.datasets import Corrupted, Pasted, fingerprints, open_outlines
 from doubtmap.datasets.fingerprints import fingerprint_of
-from doubtmap.engine.seen import learnt_as_unknown, note_of_negatives
+from doubtmap.datasets.pasting import Part
+from doubtmap.decisions.sets import fit_sets
+from doubtmap.decisions.threshold import check_threshold, choose_threshold
+from doubtmap.engine.seen import learnt_as_unknown, note_of_negatives, who_has_seen
+from doubtmap.errors import UsageError
 from doubtmap.scoring import is_probability
 
 
@@ -75,3 +80,31 @@ def test_a_claim_can_be_made_of_a_partial_itself():
     half = functools.partial(dm.scores.margin)
     half.probability_of_wrong = True
     assert is_probability(half)
+
+
+def test_images_that_the_network_was_trained_on_are_told_or_refused(
+    segmenter, streets, tmp_path, monkeypatch
+):
+    """By calibrators, thresholds, sets and watches alike: what they promise needs other images."""
+    content = {"a": f"{fingerprints(streets, [1])[0]} labels", "b": "another labels"}
+    (tmp_path / "training").mkdir()
+    settings = json.dumps({"data": {"content": content}})
+    (tmp_path / "training" / "settings.json").write_text(settings)
+    assert not [*who_has_seen(streets, segmenter, {})]
+    about = segmenter.description | {"source": str(tmp_path)}
+    monkeypatch.setattr(type(segmenter), "description", about)
+    (note,) = who_has_seen(streets, segmenter, {})
+    assert note.startswith("The network was trained on 1 of 6 images of")
+    figures = dm.evaluate(segmenter, streets, "entropy", replicates=20).figures
+    assert note in figures["notes"]
+    assert note in calibrate(segmenter, streets, "temperature", replicates=20).notes
+    asked = {"of": "wrong", "by": "f1"}
+    chosen = choose_threshold(segmenter, streets, "entropy", **asked)
+    assert note in chosen.notes
+    assert note in check_threshold(segmenter, streets, chosen)[1]
+    with pytest.raises(UsageError, match="but the network was trained on 1 of 6 images"):
+        choose_threshold(segmenter, streets, "entropy", of="wrong", by="risk")
+    with pytest.raises(UsageError, match="but the network was trained on 1 of 6 images"):
+        fit_sets(segmenter, streets, alpha=0.3)
+    others = Part(streets, [0, 2, 3, 4, 5], "others")
+    assert fit_sets(segmenter, others, alpha=0.3).notes is not None

@@ -13,7 +13,7 @@ from PIL import Image
 import doubtmap as dm
 from doubtmap.errors import DataError, UsageError
 from doubtmap.films import is_film
-from doubtmap.films.frames import Film, write_film
+from doubtmap.films.frames import Film, opened, write_film
 from doubtmap.films.scoring import score_film, write_films
 from doubtmap.objects import ObjectRule, find_objects
 from doubtmap.scores.parsing import parse_scores
@@ -163,3 +163,26 @@ def test_a_film_is_not_replaced_by_its_overlay(segmenter, film, tmp_path):
     with pytest.raises(UsageError, match="would be replaced"):
         write_films(segmenter, [str(copy)], parse_scores("entropy"), tmp_path)
     assert copy.read_bytes() == film.read_bytes()
+
+
+def test_a_folder_of_frames_is_a_film(tmp_path, run):
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    for index in range(12):
+        pixels = np.full((32, 48, 3), 20 * index, np.uint8)
+        Image.fromarray(pixels).save(folder / f"f{index}.png")  # f10 comes after f9
+    film = opened(f"frames:{folder}@10")
+    assert (film.rate, film.count) == (10, 12)
+    found = list(film.frames(3))
+    assert [frame.index for frame in found] == [0, 3, 6, 9]
+    assert [frame.seconds for frame in found] == pytest.approx([0, 0.3, 0.6, 0.9])
+    assert [int(frame.pixels[0, 0, 0]) for frame in found] == [0, 60, 120, 180]
+    out = tmp_path / "out"
+    code, _, error = run("score", "demo", f"frames:{folder}", "--every", "4", "--out", out)
+    assert code == 0, error
+    assert len((out / "drive.csv").read_text().splitlines()) == 4
+    assert opened(str(out / "drive.mp4")).rate == pytest.approx(25 / 4, rel=1e-2)
+    with pytest.raises(UsageError, match="expected frames a second after @, such as 25, got fast"):
+        opened(f"frames:{folder}@fast")
+    with pytest.raises(DataError, match="found nothing there"):
+        opened(f"frames:{tmp_path / 'nowhere'}")

@@ -101,10 +101,14 @@ def test_every_refusal_says_what_was_expected():
         ({"covered": (10.0, 40.0)}, "stand for the image or more"),
         ({"covered": (math.nan, 40.0)}, "stand for the image or more"),
         ({"temperature": -1.0}, "temperature above 0"),
+        ({"temperature": 0.0}, "temperature above 0"),
         ({"temperature": math.inf}, "temperature above 0"),
     ):
         with pytest.raises(UsageError, match=said):
             doubts_of(values, (20, 20), EVERY, **how)
+    for size in ((-1, 20), (20, 0)):
+        with pytest.raises(UsageError, match="size above 0"):
+            doubts_of(values, size, EVERY)
     for wanted in ({"entropy": Doubt(step=0.0)}, {"entropy": Doubt(threshold=math.nan)}):
         with pytest.raises(UsageError, match="steps above 0"):
             doubts_of(values, (20, 20), wanted)

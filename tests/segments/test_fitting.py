@@ -15,8 +15,17 @@ from doubtmap.evaluation.asking import Options
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.segments import MetaModel, expected_figures
 from doubtmap.segments.fitting import fit_segments, labelled_segments
+from doubtmap.segments.judging import cross_calibrated, platt
 from doubtmap.segments.look_first import area, look_first, share_found
-from doubtmap.segments.page import Choice, read_segments, write_review, write_segments
+from doubtmap.segments.meta import inputs
+from doubtmap.segments.page import (
+    Choice,
+    read_segments,
+    segments_table,
+    write_reliability,
+    write_review,
+    write_segments,
+)
 from doubtmap.segments.review import review
 
 
@@ -40,6 +49,28 @@ def images(tmp_path):
         pixels = (dataset[index].image.permute(1, 2, 0).numpy()).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"street{index}.png")
     return sorted(tmp_path.glob("*.png"))
+
+
+def test_the_probability_is_calibrated_on_images_that_it_has_not_seen(fit):
+    found, _ = fit
+    cross, table = found.compared["all"], found.segments.table
+    folds, _ = folds_of(table.image_names, 5)
+    judged, true = np.isfinite(table.iou), table.iou > 0
+    held = np.isin(table.image, folds[0])
+    rest = judged & ~held
+    slope, shift = platt(cross.probability[rest], true[rest])
+    p = cross.probability[held]
+    expected = 1 / (1 + (p / (1 - p)) ** -slope * np.exp(-shift))
+    assert cross_calibrated(cross, table, folds)[held] == pytest.approx(expected)
+    plain = MetaModel.fit(table, "linear")
+    slope, shift = platt(cross.probability[judged], true[judged])
+    raw = plain.touches(inputs(table, plain.names))
+    assert found.model.probability(table) == pytest.approx(1 / (1 + np.exp(-slope * raw - shift)))
+    gaps = [told.figures["gap"] for told in found.reliability.values()]
+    assert gaps[1] < gaps[0]
+    assert "P(touches its class), calibrated: ECE" in segments_table(found)
+    write_reliability(found, fit[1].with_suffix(".html"))
+    assert "<h2>calibrated</h2>" in fit[1].with_suffix(".html").read_text()
 
 
 def test_figures_come_from_images_that_were_not_fitted_to(fit):

@@ -20,7 +20,14 @@ from doubtmap.segments import (
     feature_sets,
     judge,
 )
-from doubtmap.segments.estimators import PENALTY, _options, fit_classifier, fit_regressor
+from doubtmap.segments.estimators import (
+    PENALTY,
+    _options,
+    fit_classifier,
+    fit_regressor,
+    rescaled,
+)
+from doubtmap.segments.judging import platt
 
 RANDOM = np.random.default_rng(0)
 NAMES = ("size", "s:mean", "s:mean_interior", "probability:a", "probability:b")
@@ -222,3 +229,18 @@ def test_without_scikit_learn_the_install_line_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(ModelError, match=r"pip install doubtmap\[segments\]"):
         fit_regressor(np.ones((3, 1)), np.ones(3), "linear")
+
+
+def test_held_out_probabilities_are_calibrated_and_the_model_with_them():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=3000)
+    true = rng.random(3000) < 1 / (1 + np.exp(-truth))
+    slope, shift = platt(1 / (1 + np.exp(-3 * truth - 1)), true)  # three times too sure
+    assert (slope, shift) == pytest.approx((1 / 3, -1 / 3), abs=0.05)
+    assert platt(1 / (1 + np.exp(3 * truth)), true)[0] == 0  # the wrong way round: no skill
+    x = rng.normal(size=(3000, 2))
+    for kind in ("linear", "boosting"):
+        fitted = fit_classifier(x, true, kind)
+        again = rescaled(fitted, 0.5, 0.25)
+        assert again(x) == pytest.approx(0.5 * fitted(x) + 0.25)
+        assert again.importance == pytest.approx(fitted.importance)

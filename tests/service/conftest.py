@@ -10,6 +10,17 @@ import doubtmap as dm
 SCORES = {"entropy": dm.scores.entropy, "energy": dm.scores.energy}
 
 
+def threads_of_services():
+    return [each for each in threading.enumerate() if each.name.startswith("doubtmap-serve")]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    """Threads of a service end with it."""
+    yield
+    assert threads_of_services() == []
+
+
 @pytest.fixture
 def answering(segmenter):
     from doubtmap.service.answers import Answering
@@ -31,7 +42,7 @@ def served(answering):
 
     yield make
     for service in made:
-        assert service.queue.join(10)
+        assert service.join(10)
 
 
 @pytest.fixture

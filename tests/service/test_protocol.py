@@ -200,6 +200,15 @@ def test_too_many_images_and_too_much_json_are_refused():
     assert refused.value.status == 413
 
 
+def test_an_answer_that_is_too_long_for_json_is_refused(monkeypatch):
+    monkeypatch.setattr(protocol, "_LISTED", 16)
+    with pytest.raises(Refusal, match=r"numbers in JSON, got 2\.4e-05.*Ask for bytes") as refused:
+        read(json.dumps(body(IMAGES)).encode())
+    assert refused.value.status == 413
+    some = [{"name": "energy", "parameters": {"binary_data": True}}, {"name": "classes"}]
+    assert len(read(json.dumps(body(IMAGES, outputs=some)).encode()).outputs) == 2
+
+
 def test_the_model_says_what_it_takes_and_gives():
     said = protocol.model(Tiny)
     assert said["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, 3, -1, -1]}]

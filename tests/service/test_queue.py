@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubtmap.errors import DataError, UsageError
@@ -61,6 +61,7 @@ def test_numbers_of_other_kinds_do_not_go_together(queue_of):
     assert len(held.batches) == 3
 
 
+@settings(deadline=None)
 @given(sides=st.lists(st.integers(1, 3), max_size=12), batch=st.integers(1, 5))
 def test_every_image_gets_its_own_answer(sides, batch):
     queue = Queue(sums, Limits(batch=batch))

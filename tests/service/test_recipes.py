@@ -58,6 +58,7 @@ def address(demo):
     yield found[0]
     stop.set()
     thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.fixture

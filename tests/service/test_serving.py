@@ -167,6 +167,8 @@ def test_the_page_shows_what_the_service_says(browser, listening, tmp_path):
     assert "64 \u00d7 48 pixels" in page.inner_text("#status")
     assert page.evaluate("[canvas.width, canvas.height]") == [64, 48]
     assert page.evaluate("document.documentElement.scrollWidth") == 420
+    page.set_viewport_size({"width": 320, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
     mean = told["scores"]["entropy"]["mean"]
     assert float(page.inner_text("#figures dd >> nth=0")) == pytest.approx(mean, rel=1e-3)
     slide = "e => { e.value = 1500 / Math.log(8); e.dispatchEvent(new Event('input')) }"

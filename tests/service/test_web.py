@@ -19,6 +19,7 @@ from PIL import Image
 import doubtmap as dm
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.images import write_scores
+from doubtmap.service import pictures
 from doubtmap.service.answers import Answering
 from doubtmap.service.page import page
 from doubtmap.service.web import Service, _Answer
@@ -181,7 +182,7 @@ def test_images_too_large_for_memory_go_through_windows_as_in_score(
     assert note in said
     monkeypatch.setattr(automatic, "memory_of", lambda device: float("inf"))
     assert pictures.content != ask("POST", "/doubt?answer=doubt", content=content).content
-    assert service.queue.join(10)
+    assert service.join(10)
 
 
 def test_photographs_are_turned_upright(ask):
@@ -308,6 +309,13 @@ def test_what_is_compressed_is_refused_and_not_unpacked(ask):
     for path in ("/doubt", "/v2/models/tiny/infer"):
         response = ask("POST", path, content=packed, headers={"Content-Encoding": "deflate"})
         assert response.status_code == 415 and "compressed" in response.json()["error"]
+
+
+def test_classes_in_too_many_runs_are_refused(ask, monkeypatch):
+    monkeypatch.setattr(pictures, "_RUNS", 9)
+    response = ask("POST", "/doubt", content=png())
+    assert response.status_code == 413 and "Ask for classes=png" in response.json()["error"]
+    assert ask("POST", "/doubt?classes=none", content=png()).status_code == 200
 
 
 def test_two_files_are_refused(ask):

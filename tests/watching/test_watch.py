@@ -12,18 +12,23 @@ from PIL import Image
 
 import doubtmap as dm
 from doubtmap.calibration import Temperature, save_calibrator
+from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Sample
 from doubtmap.datasets.pasting import Part
 from doubtmap.decisions.file import Threshold, save_threshold
+from doubtmap.decisions.sets import fit_sets
+from doubtmap.decisions.several import RISKS, Risks
 from doubtmap.engine import Pairs
 from doubtmap.engine.run import Skipped
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Origin
 from doubtmap.fitting import fit_score
 from doubtmap.kernels.steps import steps
+from doubtmap.metrics.missed import place_of, threshold_at
 from doubtmap.prediction import Prediction
 from doubtmap.scores.softmax import entropy, max_softmax
 from doubtmap.watching import Watch, write_watch
+from doubtmap.watching.bound import mean_bounds
 from doubtmap.watching.judging import ranks
 from doubtmap.watching.looking import (
     BINS,
@@ -33,7 +38,8 @@ from doubtmap.watching.looking import (
     expected_table,
     expected_wrong,
 )
-from doubtmap.watching.promise import open_promise
+from doubtmap.watching.page import summary, watch_page
+from doubtmap.watching.promise import ONLY, open_promise
 from doubtmap.watching.state import State
 
 CLASSES = ("road", "pavement", "building", "vegetation", "sky", "pole", "sign", "vehicle")
@@ -205,10 +211,10 @@ def test_labels_bound_the_risk_of_a_threshold(begun):
 
 def test_a_broken_promise_is_an_alarm_and_a_kept_one_is_said(begun):
     broken = replace_copy(begun)
-    broken.state = broken.state.with_losses((str(k), 0.6) for k in range(40))
+    broken.state = broken.state.with_losses((str(k), {ONLY: 0.6}) for k in range(40))
     risk = broken.verdict.risk
     assert broken.verdict.alarm and 0 < risk.broken_at < 40 and not risk.kept
-    begun.state = begun.state.with_losses((str(k), 0.01) for k in range(150))
+    begun.state = begun.state.with_losses((str(k), {ONLY: 0.01}) for k in range(150))
     assert begun.verdict.risk.kept and not begun.verdict.alarm
 
 
@@ -345,7 +351,9 @@ def test_states_of_something_else(begun, fresh_segmenter, tmp_path, promise):
         {"rate": 2},
         {"reference": []},
         {"new": [["mark", 1.0]]},
-        {"losses": [["mark", "much"]]},
+        {"losses": [["mark", {"loss": "much"}]]},
+        {"losses": [["mark", {"other": 0.1}]]},
+        {"limits": {"loss": 2}},
         {"scores": [{}, {"9999": 1.0}]},
         {"looks": None},
     ],
@@ -373,8 +381,6 @@ def test_a_folder_keeps_to_what_it_was_begun_with(begun, promise, tmp_path):
 
 
 def test_labelled_images_must_be_others(begun, fresh_segmenter, tmp_path):
-    from doubtmap.datasets import fingerprints
-
     dataset = Scenes(4, 5)
     origin = Origin(images=fingerprints(dataset))
     save_threshold(replace(CHOSEN, origin=origin), tmp_path / "u.json")
@@ -415,3 +421,79 @@ def test_the_scores_of_pixels_are_compared_by_their_histograms(begun):
     assert two - one == 8
     for share, before, now in found.quantiles:
         assert 1 <= before < 1.125 and 2 <= now < 2.25, share
+
+
+def test_several_risks_are_held_to_their_own_levels(fresh_segmenter, tmp_path):
+    segmenter, file, cal = fresh_segmenter(), tmp_path / "several.json", Scenes(3, 1)
+    keep = {"missed": 0.9, "objects": 0.6, "flagged": 0.9}
+    limit = threshold_at(place_of(float(entropy(segmenter(cal[0].image[None])).median())))
+    origin = Origin(images=fingerprints(cal), facts={"keep": keep})
+    chosen = Threshold("entropy", limit, "wrong", "risks", 0.1, origin=origin)
+    save_threshold(chosen, file)
+    watch = Watch.begin(segmenter, file, Scenes(20, 7))
+    assert watch.promise.limits == keep
+    assert watch.promise.said == (
+        "of wrong pixels missed at most 0.9, objects at most 0.6, flagged at most 0.9"
+    )
+    with pytest.raises(UsageError, match="were used for the threshold"):
+        watch.check(cal)
+    dataset = Scenes(5, 8)
+    found = watch.check(dataset)
+    sums = Risks.empty()
+    for prediction, label in Pairs(segmenter, dataset):
+        wrong, valid = prediction.classes[0] != label[0], label[0] >= 0
+        sums.update(entropy(prediction)[0], wrong, valid)
+    place = place_of(chosen.threshold)
+    for risk in found.risks:
+        at = RISKS.index(risk.name)
+        assert risk.mean == pytest.approx(sums.losses[at, place] / sums.images[at])
+        assert (risk.losses, risk.limit) == (sums.images[at], keep[risk.name])
+        low, high = mean_bounds(
+            np.array([own[risk.name] for _, own in watch.state.losses]), 0.05 / 3
+        )
+        assert (risk.low == low).all() and (risk.high == high).all()
+    watch.save(tmp_path / "state.json")
+    assert Watch.resume(tmp_path / "state.json", segmenter).verdict.figures == found.figures
+    page = watch_page(watch, found).decode()
+    assert all(f"<h3>{name}</h3>" in page for name in keep)
+    watch.state = watch.state.with_losses((str(k), {"objects": 1.0}) for k in range(120))
+    broken = watch.verdict
+    assert [risk.name for risk in broken.broken] == ["objects"] and broken.risk.name == "objects"
+    assert "ALARM" in summary(broken) and "mean loss of objects" in summary(broken)
+
+
+@pytest.mark.parametrize("per", ["image", "class", "place"])
+def test_label_sets_are_held_to_the_pixels_that_they_miss(fresh_segmenter, tmp_path, per):
+    segmenter, file = fresh_segmenter(), tmp_path / "sets.safetensors"
+    sets = fit_sets(segmenter, Scenes(20, 1), alpha=0.4, per=per, places=(1, 2))
+    sets.save(file)
+    watch = Watch.begin(segmenter, file, Scenes(20, 1))
+    assert watch.notes == []  # levels are few: the doubt is as elsewhere
+    if per == "place":
+        with pytest.raises(UsageError, match="Leave --labelled out"):
+            watch.check(Scenes(2, 3))
+        return
+    with pytest.raises(UsageError, match="were used for the label sets"):
+        watch.check(Scenes(2, 1))
+    names = CLASSES if per == "class" else (ONLY,)
+    assert watch.promise.limits == dict.fromkeys(names, pytest.approx(0.4))
+    dataset = Scenes(3, 3)
+    found = watch.check(dataset)
+    expected = {name: [] for name in names}
+    for prediction, label in Pairs(segmenter, dataset):
+        inside = sets.contains(prediction)[0]
+        for number, name in enumerate(names):
+            there = label[0] == number if per == "class" else label[0] >= 0
+            rows, columns = torch.nonzero(there, as_tuple=True)
+            if len(rows):
+                hits = inside[label[0][rows, columns].long(), rows, columns]
+                expected[name].append(1 - float(hits.double().mean()))
+    assert {risk.name: risk.mean for risk in found.risks} == {
+        name: pytest.approx(np.mean(losses)) for name, losses in expected.items() if losses
+    }
+
+
+def test_risks_without_their_levels_are_no_promise(fresh_segmenter, tmp_path):
+    save_threshold(Threshold("entropy", 0.5, "wrong", "risks", 0.1), tmp_path / "t.json")
+    with pytest.raises(DataError, match="the levels that its risks are kept at"):
+        open_promise(fresh_segmenter(), tmp_path / "t.json")
