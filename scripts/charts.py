@@ -269,7 +269,8 @@ def costs(lines: dict[str, list[tuple[int, float]]], of: str, label: str) -> Mar
         values = np.array([(math.log10(count), value) for count, value in points])
         curves.append(ChartLine(name, name, values, at, at == 0))
         entries.append((f"{name}: {points[-1][1]:.3g} at {points[-1][0]:,} {of}", HUES[at]))
-    place = legend(entries, 84, plane.height - plane.bottom - 12 - 17 * (len(entries) - 1))
+    free = plane.top + 18 if len(entries) > 1 else plane.height - plane.bottom - 12
+    place = legend(entries, 210, free)
     return line_chart(plane, curves, f"{label}, by {of}", place)
 
 
