@@ -71,8 +71,9 @@ class Members:
 class Window(NamedTuple):
     """What the last layer sees for one pixel: `rows` x `columns` of its input, centred.
 
-    Args:
-        rows, columns: of the kernel, odd.
+    Attributes:
+        rows: of the kernel, odd.
+        columns: likewise.
         dilation: steps between the rows and between the columns.
         padding: what lies outside of the input: `zeros`, `reflect`, `replicate` or `circular`.
     """

@@ -9,11 +9,14 @@ gave, and formulas become MathML.
 
 from __future__ import annotations
 
+import ast
 import posixpath
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -36,19 +39,29 @@ OF_THE_ROOT = {
 """Pages of the repository's root, as the site calls them."""
 PACKAGES = (
     "doubtmap",
+    "doubtmap.prediction",
     "doubtmap.scores",
+    "doubtmap.scores.yours",
     "doubtmap.metrics",
+    "doubtmap.metrics.torchmetric",
     "doubtmap.models",
     "doubtmap.datasets",
+    "doubtmap.images",
     "doubtmap.evaluation",
+    "doubtmap.evaluation.yours",
+    "doubtmap.fitting",
     "doubtmap.calibration",
     "doubtmap.decisions",
+    "doubtmap.watching",
+    "doubtmap.labelling",
     "doubtmap.segments",
     "doubtmap.objects",
     "doubtmap.training",
+    "doubtmap.engine",
+    "doubtmap.engine.spread",
     "doubtmap.reports",
 )
-"""Whose public names the reference of Python holds."""
+"""Packages and modules whose public names the reference of Python holds."""
 MENU_PLACE = "      # commands and packages\n"
 
 
@@ -143,9 +156,21 @@ def reference() -> dict[str, str]:
     return pages | {name: package_page(name) for name in PACKAGES}
 
 
+def docstring(name: str) -> str:
+    """What a package or module says of itself; it is not imported, since it may need an extra."""
+    return (ast.get_docstring(parsed(name)) or "").strip()
+
+
+def parsed(name: str) -> ast.Module:
+    """The source of a package or module."""
+    found = find_spec(name)
+    assert found is not None and found.origin is not None, name
+    return ast.parse(Path(found.origin).read_text())
+
+
 def first_line(name: str) -> str:
-    """The first line of a package's docstring."""
-    return (import_module(name).__doc__ or "").strip().partition("\n")[0]
+    """The first line of a docstring."""
+    return docstring(name).partition("\n")[0]
 
 
 def first_sentence(text: str | None) -> str:
@@ -194,13 +219,30 @@ def option_row(option: click.Parameter) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def public_names(name: str) -> list[str]:
+    """The names that a package exports, or the classes and functions that a module defines."""
+    if (ROOT / name.replace(".", "/") / "__init__.py").is_file():
+        packages = {each.rpartition(".")[2] for each in PACKAGES}
+        exported = import_module(name).__all__
+        return [each for each in exported if each not in packages and each[0] != "_"]
+    defined = (ast.ClassDef, ast.FunctionDef)
+    found = [each.name for each in parsed(name).body if isinstance(each, defined)]
+    return [each for each in found if each[0] != "_"]
+
+
 def package_page(name: str) -> str:
-    """The public names of a package; mkdocstrings fills them in."""
-    module = import_module(name)
-    told = (module.__doc__ or "").strip()
-    packages = {each.rpartition(".")[2] for each in PACKAGES}
-    names = [each for each in module.__all__ if each not in packages and each[0] != "_"]
-    return f"# {name}\n\n{told}\n\n" + "\n\n".join(f"::: {name}.{each}" for each in names) + "\n"
+    """The public names of a package or module; mkdocstrings fills them in."""
+    entries = "\n\n".join(entry(f"{name}.{each}") for each in public_names(name))
+    return f"# {name}\n\n{docstring(name)}\n\n{entries}\n"
+
+
+def entry(name: str) -> str:
+    """A public name; of a table, such as that of all layouts, not what stands in it."""
+    module, _, own = name.rpartition(".")
+    told = f"::: {name}"
+    if own.isupper() and isinstance(getattr(import_module(module), own), Mapping):
+        told += "\n    options:\n      show_attribute_values: false"
+    return told
 
 
 if __name__ == "__main__":

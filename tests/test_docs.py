@@ -1,6 +1,7 @@
 """What README and docs say is so: tables, links, snippets of Python, and lines for the shell."""
 
 import functools
+import importlib.util
 import re
 import runpy
 import shlex
@@ -13,6 +14,7 @@ import torch
 import typer
 from PIL import Image
 
+import doubtmap as dm
 from doubtmap.cli import app
 from doubtmap.streets import synthetic
 
@@ -55,6 +57,8 @@ READERS = (
 """Pages whose lines run here; others need real images, train for hours, or repeat these."""
 ELSEWHERE = ("calibrate", "export", "fit", "review", "serve", "table", "view", "watch")
 """Commands of README that other tests run: they take seconds, or do not end."""
+OTHERS_LIBRARIES = ("lightning", "supervision", "torchmetrics")
+"""Which snippets may need, and which need not be there."""
 
 
 @pytest.mark.parametrize("name", TABLES["PAGES"])
@@ -166,5 +170,63 @@ def test_snippets_of_python_run(page, place):
     exec(python_of(ROOT / "README.md")[0], known)
     images = known["streets"][0].image[None]
     known |= {"held_out": known["streets"], "dataset": known["streets"], "images": images}
+    missing = set()
     for code in python_of(page):
-        exec(code, known)
+        lacks = [name for name in OTHERS_LIBRARIES if lacking(name, code)]
+        missing.update(lacks)
+        if not lacks:
+            exec(code, known)
+    if missing:
+        pytest.skip(f"{', '.join(sorted(missing))} not installed: the other snippets ran")
+
+
+def lacking(library, code):
+    named = re.search(rf"^(?:import|from) {library}\b", code, re.MULTILINE)
+    return named and importlib.util.find_spec(library) is None
+
+
+def test_the_callback_of_lightning_logs_our_figures(place, recwarn):
+    lightning = pytest.importorskip("lightning", reason="lightning is not installed")
+    page = python_of(ROOT / "docs" / "how_to" / "add_yours.md")
+    (code,) = (each for each in page if "lightning.Callback" in each)
+    known = {}
+    exec(code, known)
+    streets = dm.open_dataset("synthetic:2")
+    how = {"classes": dm.load("demo").class_names, "mean": (0, 0, 0), "std": (1, 1, 1)}
+
+    class Learning(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Conv2d(3, len(how["classes"]), 1)
+            self.frozen = torch.nn.BatchNorm2d(3).eval()
+
+        def forward(self, images):
+            return self.head(self.frozen(images))
+
+        def training_step(self, batch):
+            assert self.head.training and not self.frozen.training
+            return self(batch).square().mean()
+
+        def validation_step(self, batch):
+            pass
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    images = torch.utils.data.DataLoader([torch.rand(3, 16, 16) for _ in range(2)])
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=[known["Doubts"](streets, **how)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    network = Learning()
+    trainer.fit(network, images, images)
+    logged = trainer.callback_metrics
+    figures = dm.evaluate(dm.load(network, **how), streets, ["entropy"], replicates=20).figures
+    wanted = figures["scores"]["entropy"]["wrong"]["auroc"], figures["calibration"]["ece"]
+    found = logged["doubt/wrong_auroc"], logged["doubt/ece"]
+    assert [float(each) for each in found] == pytest.approx(wanted, abs=1e-6)

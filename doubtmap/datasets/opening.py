@@ -1,6 +1,7 @@
 """Data sets by the text a command line gives: `camvid:PATH:test`, `folder:PATH`, `synthetic:20`.
 
-Images without labels, too, for what learns from ordinary images alone.
+Images without labels, too, for what learns from ordinary images alone. An installed package names
+layouts of its own in the group `doubtmap.layouts` of its entry points.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import functools
 import importlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from doubtmap.datasets.dataset import VOID, ComponentSizes, Dataset, Sample
 from doubtmap.datasets.description import FILE_NAME, LABEL_MAP, read_description
 from doubtmap.datasets.labelled_folder import NotThereError, open_folder, splits_of
-from doubtmap.datasets.layouts import LAYOUTS
+from doubtmap.datasets.layouts import LAYOUTS, Layout
 from doubtmap.datasets.pairs import (
     classes_beside,
     is_saved,
@@ -30,15 +33,17 @@ from doubtmap.datasets.pairs import (
 from doubtmap.datasets.patterns import IMAGE_SUFFIXES
 from doubtmap.datasets.reading import Rendering, collect_images, read_image
 from doubtmap.datasets.survey import survey
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError, DoubtmapError, UsageError, first_line
 from doubtmap.files.shards import Member, members_of, shards_of
 from doubtmap.shown import ShownDataset
 
+GROUP = "doubtmap.layouts"
 ABOVE = {
     "film": ("doubtmap.films.labelled", "open_film"),
     "volumes": ("doubtmap.volumes.labelled", "open_volumes"),
 }
 """What rooms above open, by their module and function, which take what follows the colon."""
+_OURS = (*LAYOUTS, *ABOVE, "folder", "synthetic", "table", "webdataset")
 
 
 def open_dataset(
@@ -57,7 +62,8 @@ def open_dataset(
             columns image and label; `webdataset:SHARDS` for tar files of samples, such as
             `shards-{000..009}.tar`; `volumes:PATH[:SPLIT]` for labelled NIfTI volumes;
             `film:FILM[:LABELS]` for labelled frames of a film; `synthetic:N` for N drawn
-            streets. Or a data set in Python: a torch `Dataset` or `DataLoader`, a Hugging Face
+            streets; or `NAME:` and what a layout of an installed package takes. Or a data set in
+            Python: a torch `Dataset` or `DataLoader`, a Hugging Face
             data set, a list of pairs.
         seed: of the drawn streets.
         classes: of a data set in Python, in the order of the numbers in its masks.
@@ -75,8 +81,7 @@ def open_dataset(
     if not isinstance(text, str):
         return pair_images(text, classes, void)
     name, colon, rest = text.partition(":")
-    if name not in _names():
-        raise UsageError(_unknown_layout(name, text))
+    brought = None if name in _OURS else _of_package(name, text)
     if not colon or not rest:
         raise UsageError(f"Expected {_form(name)}, got {text}.")
     if name == "table":
@@ -89,6 +94,8 @@ def open_dataset(
         module, function = ABOVE[name]
         opened: Dataset = getattr(importlib.import_module(module), function)(rest)
         return opened
+    if brought is not None and not isinstance(brought, Layout):
+        return _made(brought, rest, text, classes, void)
     path, split = path_and_split(rest)
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -102,9 +109,54 @@ def open_dataset(
         if name == "folder":
             files, layout = read_description(root)
             return open_folder(files, layout, layout.title, split)
-        return open_folder(root, LAYOUTS[name], name, split)
+        return open_folder(root, brought or LAYOUTS[name], name, split)
     except NotThereError as error:
         raise DataError(f"{error}{_advice(root, name)}") from error
+
+
+def _of_package(name: str, text: str) -> Any:
+    """A layout of an installed package: a `Layout`, or a function that opens a data set.
+
+    Raises:
+        UsageError: where nobody has the name.
+        DataError: where the package cannot be imported, or names something else.
+    """
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in points:
+        raise UsageError(_unknown_layout(name, text, sorted({*_OURS, *points})))
+    try:
+        found = points[name].load()
+    except Exception as error:
+        raise DataError(
+            f"{text}: the layout {name} is of an installed package, {points[name].value}, which "
+            f"cannot be imported ({first_line(error)}). Mend the package."
+        ) from error
+    if not isinstance(found, Layout) and not callable(found):
+        raise DataError(
+            f"{text}: expected a Layout or a function at {points[name].value}, which an installed "
+            f"package names {name}, got {type(found).__name__}."
+        )
+    return found
+
+
+def _made(
+    function: Callable[[str], object],
+    rest: str,
+    text: str,
+    classes: Sequence[str],
+    void: int | Sequence[int],
+) -> Dataset:
+    """What a package's function opens: a `Dataset`, or any data set in Python."""
+    try:
+        found = function(rest)
+    except DoubtmapError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{text}: expected a data set, but the function of an installed package raised "
+            f"{type(error).__name__}: {first_line(error)}. Check what follows the colon."
+        ) from error
+    return found if isinstance(found, Dataset) else pair_images(found, classes, void)
 
 
 def _advice(root: Path, name: str) -> str:
@@ -223,15 +275,11 @@ def _form(name: str) -> str:
     return own.get(name, f"{name}:PATH or {name}:PATH:SPLIT")
 
 
-def _names() -> list[str]:
-    return sorted((*LAYOUTS, *ABOVE, "folder", "synthetic", "table", "webdataset"))
-
-
-def _unknown_layout(name: str, text: str) -> str:
-    near = difflib.get_close_matches(name.lower(), _names(), 1)
+def _unknown_layout(name: str, text: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), known, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return (
-        f"Expected LAYOUT:PATH[:SPLIT] with one of the layouts {', '.join(_names())}, got {text}."
+        f"Expected LAYOUT:PATH[:SPLIT] with one of the layouts {', '.join(known)}, got {text}."
         f"{hint}"
     )
 

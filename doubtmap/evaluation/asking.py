@@ -156,6 +156,11 @@ def asked_of(
         UsageError, DataError, ModelError: for what cannot work.
     """
     unknown = (unknown,) if isinstance(unknown, str) else tuple(unknown)
+    if replicates < 1:
+        raise UsageError(
+            f"evaluate: expected replicates from 1 on, since intervals come from them, got "
+            f"{replicates}. Pass 20 where they do not matter, 300 where they do."
+        )
     if options.yours is not None and (options.place.part or options.place.elsewhere):
         raise UsageError(
             "metrics: expected one process, which gives them all images, got parts or workers. "

@@ -88,7 +88,7 @@ def _about(path: Path) -> tuple[tuple[int, int], bool] | None:
             placed = bool(source.crs or source.gcps[0] or source.rpcs)
             placed = placed or not source.transform.is_identity
             return (source.height, source.width), placed
-    except (rasterio.errors.RasterioError, UnicodeError):  # GDAL takes names in UTF-8 only
+    except (OSError, rasterio.errors.RasterioError, UnicodeError):  # GDAL takes UTF-8 only
         return None
 
 
@@ -115,7 +115,7 @@ def lies_at(
             name = f"EPSG:{code}" if code else system.to_wkt()
             a, b, c, d, e, f = tuple(where)[:6]
             return (a, b, c, d, e, f), name, (source.height, source.width)
-    except (rasterio.errors.RasterioError, UnicodeError):
+    except (OSError, rasterio.errors.RasterioError, UnicodeError):
         return None
 
 
@@ -151,7 +151,7 @@ class RasterScene:
         try:
             with _quiet():
                 return rasterio.open(for_gdal(self.path))
-        except rasterio.errors.RasterioError as error:
+        except (OSError, rasterio.errors.RasterioError, UnicodeError) as error:
             if is_afar(self.path):
                 raise DataError(why(self.path, error)) from error
             raise DataError(f"{self.path}: cannot be opened as a raster: {error}.") from error
@@ -271,7 +271,7 @@ class RasterScene:
         try:
             with _quiet():
                 return read()
-        except _rasterio(self.path).errors.RasterioError as error:
+        except (OSError, _rasterio(self.path).errors.RasterioError) as error:
             cause = f"{error.__cause__ or error}"
             if is_afar(self.path):
                 cause = sentence(where, _said(error)).partition("cannot be read: ")[2] or cause

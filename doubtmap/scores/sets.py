@@ -122,7 +122,8 @@ class LabelSets(ShownFit):
             or those of each `place`.
         alpha: the promise: the expected share of such pixels of an image whose true class is not
             in their set.
-        rows, columns: of the places.
+        rows: of places, from top to bottom.
+        columns: likewise, from left to right.
         figures: on the data of the fit: `covered` (share of the pixels whose class is in the set)
             and `classes` (mean number in a set), pooled, and `missed`, the largest over the groups
             of the mean over images of the missed share.

@@ -5,7 +5,8 @@ import types
 import pytest
 
 from doubtmap.datasets import open_dataset
-from doubtmap.datasets.opening import path_and_split
+from doubtmap.datasets.dataset import VOID
+from doubtmap.datasets.opening import open_images, path_and_split
 from doubtmap.errors import DataError, UsageError
 
 
@@ -193,3 +194,72 @@ def test_sizes_that_differ_name_both_files_and_sizes(camvid):
     message = r"test/a\.jpg with 3 x 2 and .*test_labels/a\.png with 4 x 1"
     with pytest.raises(DataError, match=message):
         open_dataset(f"camvid:{camvid.root}")[0]
+
+
+@pytest.fixture
+def package(folder, monkeypatch):
+    """An installed package that brings layouts: of files, by a function, and some that are none."""
+    folder.text(
+        "farm.py",
+        """
+from doubtmap.datasets import LabelValues, Layout
+
+fields = Layout(
+    title="fields from above",
+    images=("{split}/{frame}.png",),
+    labels=("masks/{frame}.png",),
+    values=LabelValues({"crop": (0,), "weed": (1,)}, void=(9,)),
+    default_split="test",
+)
+
+def pairs(rest):
+    import numpy as np
+    label = np.zeros((2, 3), np.uint8)
+    return [(np.zeros((2, 3, 3), np.uint8), label) for _ in range(int(rest))]
+
+number = 3
+""",
+    )
+    folder.text("farm-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: farm\nVersion: 1.0\n")
+    names = {"fields": "fields", "pairs": "pairs", "number": "number", "gone": "gone"}
+    lines = [f"{name} = farm:{of}" for name, of in names.items()]
+    lines.append("camvid = farm:gone")
+    folder.text(
+        "farm-1.0.dist-info/entry_points.txt", "\n".join(["[doubtmap.layouts]", *lines, ""])
+    )
+    monkeypatch.syspath_prepend(folder.root)
+    yield folder
+    sys.modules.pop("farm", None)
+
+
+def test_installed_packages_bring_layouts_of_files(package):
+    package.image("test/a.png")
+    package.label("masks/a.png", [[0, 1, 9]] * 2)
+    for opened in (open_dataset, open_images):
+        dataset = opened(f"fields:{package.root}:test")
+        assert dataset.name == "fields:test" and dataset.class_names == ("crop", "weed")
+    assert dataset[0].label.tolist() == [[0, 1, VOID]] * 2
+    with pytest.raises(DataError, match="nowhere: expected the folder of the data set"):
+        open_dataset("fields:nowhere")
+
+
+def test_installed_packages_bring_functions_that_open(package):
+    dataset = open_dataset("pairs:4", classes=["crop", "weed"])
+    assert len(dataset) == 4 and dataset[3].label.tolist() == [[0, 0, 0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "told"),
+    [
+        ("pairs:four", DataError, "the function of an installed package raised ValueError"),
+        ("pairs", UsageError, "Expected pairs:PATH or pairs:PATH:SPLIT"),
+        ("number:4", DataError, "expected a Layout or a function at farm:number.* got int"),
+        ("gone:4", DataError, "gone is of an installed package, farm:gone, which cannot be"),
+        ("feilds:4", UsageError, "fields, .*Did you mean fields"),
+        ("camvid:nowhere", DataError, "nowhere: expected the folder"),  # ours cannot be taken
+    ],
+)
+@pytest.mark.usefixtures("package")
+def test_layouts_of_packages_that_cannot_be_opened(text, error, told):
+    with pytest.raises(error, match=told):
+        open_dataset(text)

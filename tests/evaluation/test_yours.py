@@ -140,6 +140,11 @@ def test_what_is_no_metric(metrics, told):
         named_metrics(metrics)
 
 
+def test_intervals_need_replicates(segmenter, streets):
+    with pytest.raises(UsageError, match="expected replicates from 1 on"):
+        dm.evaluate(segmenter, streets, "entropy", replicates=0)
+
+
 def test_errors_of_the_users_own_name_the_metric(segmenter, streets, file):
     with pytest.raises(ModelError, match="Raises raised ZeroDivisionError: of mine"):
         evaluated(segmenter, streets, f"python:{file}:Raises")
@@ -168,3 +173,28 @@ def test_the_command_tells_it_and_the_report_shows_it(run, file, tmp_path):
     assert "metrics: Seen.images 2, Seen.pixels" in " ".join(error.split())
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Your metrics" in page and "Seen.\u200bimages" in page.replace("<wbr>", "\u200b")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package that brings metrics."""
+    (tmp_path / "counting.py").write_text(FILE.replace("return 3", "raise OSError('no disk')"))
+    about = tmp_path / "counting-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: counting\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[doubtmap.metrics]\nseen = counting:Seen\ngone = counting:gone\nbad = counting:number\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("package")
+def test_installed_packages_bring_metrics(segmenter, streets):
+    said = evaluated(segmenter, streets, "seen").figures["metrics"]["seen"]
+    assert said["images"] == len(streets)
+    with pytest.raises(ModelError, match="gone is of an installed package, counting:gone"):
+        named_metrics("gone")
+    with pytest.raises(ModelError, match=r"bad is of .* raised OSError: no disk"):
+        named_metrics("bad")
+    with pytest.raises(UsageError, match="one of seen, gone, bad, which packages bring"):
+        named_metrics("saw")
