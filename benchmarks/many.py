@@ -6,8 +6,9 @@ All stages write `benchmarks/results/many.json`. `workers`: CamVid's validation 
 by this process alone and by 1 and 2 workers, by wall clock; the rest is processor time of one
 thread, since the machine may be shared. `driver`: made-up images, small, into the sums as of one
 process: what each costs, and resident memory as they become more. `merge`: the sums of parts of
-made-up images as they lie in files, read and added: what each costs, to so many parts. `forecast`:
-from these rows, 64 GPUs and 10 million images; see docs/measured/many_machines.md.
+made-up images as they lie in files, read and added: what each costs, to so many small parts, and
+to a hundred of full size. `forecast`: from these rows, 64 GPUs and 10 million images; see
+docs/measured/many_machines.md.
 """
 
 from __future__ import annotations
@@ -88,23 +89,36 @@ def by_the_driver(given: Namespace) -> Iterator[Row]:
             }
 
 
+SIZED = (
+    ("small parts", 48, 64, 1, 20, "entropy"),
+    *(
+        (f"{len(names.split(','))} scores", 360, 480, 8, 300, names)
+        for names in ("entropy", SCORES.removesuffix(",gradient"))
+    ),
+)
+"""Parts by name: height and width of their images, how many, replicates, and scores."""
+LARGE = 100
+"""Parts of full size that are merged at most; of small ones as many as were asked for."""
+
+
 def by_the_merge(given: Namespace) -> Iterator[Row]:
     """What a part costs the merge."""
-    prediction, label = made(360, 480)
-    for names in ("entropy", SCORES.removesuffix(",gradient")):
+    for name, height, width, images, replicates, names in SIZED:
+        prediction, label = made(height, width)
         maps = score_maps(prediction, parse_scores(names))
-        part = Tally(list(maps), 300)
-        for index in range(8):
+        part = Tally(list(maps), replicates)
+        for index in range(images):
             part.take(observe(index, "image", prediction, label, maps))
         data = safetensors.numpy.save(part.state())
-        whole, begun = Tally(list(maps), 300), time.process_time()
-        for count in range(1, given.parts + 1):
+        whole, begun = Tally(list(maps), replicates), time.process_time()
+        for count in range(1, (given.parts if height < 100 else min(LARGE, given.parts)) + 1):
             whole.absorb(Tally.from_state(safetensors.numpy.load(data)))
             whole.images.clear()
             if count in (1, 10, 20, 100, 1000):
                 yield {
                     "set": "merge",
-                    "name": f"{len(maps)} scores, {count} parts",
+                    "name": f"{name}, {count} parts",
+                    "of": name,
                     "scores": len(maps),
                     "parts": count,
                     "megabytes_a_part": len(data) / 1e6,

@@ -40,6 +40,18 @@ def made_distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(distinct)
 
 
+ADDRESSES: dict[str, str] = {}
+"""Places on this machine, and the addresses of what lies elsewhere and was fetched to them, or is
+written there first."""
+
+
+def as_addressed(text: str) -> str:
+    """A text that names places of this machine, with the addresses that the user knows instead."""
+    for place, address in ADDRESSES.items():
+        text = text.replace(place, address)
+    return text
+
+
 SIZES = ("--input-size", "--crop")
 """Options whose value is written HxW."""
 

@@ -2,8 +2,9 @@
 
     python scripts/charts.py
 
-`growth_*.svg` of `docs/measured/speed.md`, `negatives_*.svg` of `docs/measured/nflowjs.md`, and
-`segments_*.svg` of `docs/measured/segments.md`.
+`growth_*.svg` of `docs/measured/speed.md`, `negatives_*.svg` of `docs/measured/nflowjs.md`,
+`segments_*.svg` of `docs/measured/segments.md`, and `many_*.svg` of
+`docs/measured/many_machines.md`.
 """
 
 from __future__ import annotations
@@ -243,7 +244,38 @@ def segments() -> None:
             write(f"segments_{row['name']}.svg", bars(row))
 
 
+def many() -> None:
+    """What a part costs the merge, and an image the driver, as they become more."""
+    rows = read("many")["rows"]
+    merged = [row for row in rows if row["set"] == "merge"]
+    lines = {
+        of: [(row["parts"], row["seconds_a_part"]) for row in merged if row["of"] == of]
+        for of in sorted({row["of"] for row in merged}, reverse=True)
+    }
+    write("many_merge.svg", costs(lines, "parts", "seconds a part"))
+    driven = [(r["images"], 1000 * r["seconds_an_image"]) for r in rows if r["set"] == "driver"]
+    write("many_driver.svg", costs({"driver": driven}, "images", "milliseconds an image"))
+
+
+def costs(lines: dict[str, list[tuple[int, float]]], of: str, label: str) -> Markup:
+    """What one costs, as they become more; flat where nothing grows."""
+    most = max(value for points in lines.values() for _, value in points)
+    last = max(math.log10(count) for points in lines.values() for count, _ in points)
+    first = min(math.log10(count) for points in lines.values() for count, _ in points)
+    span = math.floor(first), math.ceil(last)
+    plane = Plane(f"{of}, as a power of ten", label, span, (0.0, rounded_up(most)), 440, 260)
+    curves, entries = [], []
+    for at, (name, points) in enumerate(lines.items()):
+        values = np.array([(math.log10(count), value) for count, value in points])
+        curves.append(ChartLine(name, name, values, at, at == 0))
+        entries.append((f"{name}: {points[-1][1]:.3g} at {points[-1][0]:,} {of}", HUES[at]))
+    free = plane.top + 18 if len(entries) > 1 else plane.height - plane.bottom - 12
+    place = legend(entries, 210, free)
+    return line_chart(plane, curves, f"{label}, by {of}", place)
+
+
 if __name__ == "__main__":
     growth()
+    many()
     negatives()
     segments()

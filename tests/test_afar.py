@@ -1,15 +1,12 @@
 """Files in buckets, behind web addresses and in archives: read as if they lay here, or named."""
 
 import json
-import re
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from bucket import Store, as_buckets, serving
 from PIL import Image
 
 import doubtmap as dm
@@ -26,63 +23,6 @@ from doubtmap.windows import Windows
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
 for name in ("fsspec", "aiohttp", "s3fs"):
     pytest.importorskip(name, reason=f"{name} is not installed")
-
-
-class Store(BaseHTTPRequestHandler):
-    """As much of S3 and of a web server as is read: ranges, listings, and refusals."""
-
-    protocol_version = "HTTP/1.1"
-    files: ClassVar = {}
-    asked: ClassVar = []
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET(body=False)
-
-    def do_GET(self, body=True):
-        path, _, query = self.path.partition("?")
-        self.asked.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
-        if path.startswith("/closed/"):
-            return self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
-        if path.startswith("/nobucket"):
-            return self.answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
-        if "list-type" in query or "prefix" in query:
-            return self.answer(200, self.listing(path, query))
-        if path not in self.files:
-            return self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
-        content = self.files[path]
-        found = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        about = {"ETag": f'"{hash(content)}"', "Accept-Ranges": "bytes"}
-        if not found:
-            return self.answer(200, content, about, body, cut="torn" in path)
-        first, last = int(found[1]), min(int(found[2] or len(content)), len(content) - 1)
-        about["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
-        return self.answer(206, content[first : last + 1], about, body, cut="torn" in path)
-
-    def answer(self, code, content, about=None, body=True, cut=False):
-        self.send_response(code)
-        for key, value in ({"Content-Type": "application/xml"} | (about or {})).items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body and self.command != "HEAD":
-            self.wfile.write(content[: len(content) // 2] if cut else content)
-        if cut:
-            self.close_connection = True
-
-    def listing(self, path, query):
-        prefix = re.search(r"prefix=([^&]*)", query)
-        start = f"{path.rstrip('/')}/{prefix[1].replace('%2F', '/') if prefix else ''}"
-        names = [name for name in self.files if name.startswith(start)]
-        keys = "".join(
-            f"<Contents><Key>{name.split('/', 2)[2]}</Key><Size>{len(self.files[name])}</Size>"
-            f"<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>1</ETag></Contents>"
-            for name in names
-        )
-        count = f"<KeyCount>{len(names)}</KeyCount><IsTruncated>false</IsTruncated>"
-        return f"<ListBucketResult>{count}{keys}</ListBucketResult>".encode()
 
 
 PLACE = {"crs": "EPSG:32640", "transform": rasterio.Affine(0.5, 0, 320000, 0, -0.5, 2790000)}
@@ -115,24 +55,14 @@ def store(folder):
         content = (folder / name).read_bytes()
         Store.files |= {f"/bucket/maps/{name}": content, f"/torn/{name}": content}
     Store.files["/bucket/maps/notes.txt"] = b"no image"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving() as address:
+        yield address
 
 
 @pytest.fixture
 def s3(store, monkeypatch):
     """The same server as buckets."""
-    for name in ("AWS_S3_ENDPOINT", "AWS_HTTPS", "AWS_VIRTUAL_HOSTING"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", store)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    as_buckets(store, monkeypatch)
     return "s3://bucket/maps"
 
 
@@ -215,9 +145,9 @@ def test_marks_change_with_files(s3):
     "start, says",
     [
         ("{store}/bucket/no", "nothing lies there"),
-        ("{store}/closed", "reading it is not allowed"),
+        ("{store}/closed", "that is not allowed"),
         ("s3://bucket/no", "nothing lies there"),
-        ("s3://closed", "reading it is not allowed"),
+        ("s3://closed", "that is not allowed"),
         ("s3://nobucket", "there is no such bucket|nothing lies there"),
         ("http://127.0.0.1:9", "nobody answers"),
         ("/vsizip/{folder}/no.zip", "nothing lies there"),

@@ -289,7 +289,7 @@ def test_a_stopped_run_says_how_to_go_on(run, network, photographs, tmp_path, mo
     def stop(*_, **__):
         signal.raise_signal(number)
 
-    monkeypatch.setattr("doubtmap.images._passing", stop)
+    monkeypatch.setattr("doubtmap.images.writing.passing", stop)
     code, _, error = run("score", network, photographs, "--out", tmp_path / "out")
     assert code == 1
     assert "--resume" in error

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -23,7 +25,7 @@ from typer.core import TyperCommand
 from doubtmap.cli.configuration import configured, keep_options
 from doubtmap.cli.telling import listening, log
 from doubtmap.errors import DoubtmapError, Stopped
-from doubtmap.names import in_options
+from doubtmap.names import as_addressed, in_options
 from doubtmap.option import Option
 from doubtmap.version import __version__
 
@@ -121,19 +123,60 @@ def _run(
     flags: Mapping[str, str],
     given: dict[str, Any],
 ) -> None:
-    """Call the function; errors name options, and the run's folder keeps what it was run with."""
+    """Call the function; errors name options, and the run's folder keeps what it was run with.
+
+    What is written to an address is written here first; errors and answers name the address.
+    """
     begun = time.monotonic()
     log.info(f"doubtmap {__version__}: {command_line()}")
-    folder = Path(given["out"]) if given.get("out") is not None else None
+    given.update({name: _where(value) for name, value in given.items()})
     try:
-        function(**{group.name: group.read(given) for group in groups}, **given)
+        with _written(given) as folder:
+            try:
+                function(**{group.name: group.read(given) for group in groups}, **given)
+            except Stopped:
+                keep_options(context, folder)
+                raise
+            keep_options(context, folder)
     except Stopped:
-        keep_options(context, folder)
         raise
     except DoubtmapError as error:
-        raise type(error)(in_options(str(error), flags)) from error
-    keep_options(context, folder)
+        raise type(error)(in_options(as_addressed(str(error)), flags)) from error
     log.info(f"took {time.monotonic() - begun:.1f} s")
+
+
+@contextmanager
+def _written(given: dict[str, Any]) -> Iterator[Path | None]:
+    """The place here of what is written; for an address it is put in its stead, and sent."""
+    out = given.get("out")
+    if out is None or not _may_be_afar(out):
+        yield out
+        return
+    from doubtmap.files.stores import sent
+
+    said = io.StringIO()
+    try:
+        with sent(out, given.get("resume")) as place, redirect_stdout(said):
+            given["out"] = place
+            yield place
+    finally:
+        typer.echo(as_addressed(said.getvalue()), nl=False)
+
+
+def _may_be_afar(path: Path) -> bool:
+    """Whether it is worth to load what knows."""
+    return str(path).startswith("/vsi") or ":/" in str(path)
+
+
+def _where(value: Any) -> Any:
+    """A path, or several, by which a file is read wherever it lies."""
+    if isinstance(value, list):
+        return [*map(_where, value)]
+    if not isinstance(value, Path) or not _may_be_afar(value):
+        return value
+    from doubtmap.files.afar import path_of
+
+    return path_of(value)
 
 
 def _group(name: str, kind: type, panel: str) -> _Group:

@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from doubtmap.errors import DataError, UsageError
+from doubtmap.names import as_addressed
 from doubtmap.version import __version__
 
 KEPT = "options.toml"
@@ -60,7 +61,7 @@ def keep_options(context: typer.Context, folder: Path | None) -> None:
     ]
     about = (
         f"# Options of a run of doubtmap {__version__}. To run it again:\n"
-        f"# doubtmap {context.info_name} --config {folder / KEPT}\n"
+        f"# doubtmap {context.info_name} --config {as_addressed(str(folder / KEPT))}\n"
     )
     text = about + "\n".join(lines) + "\n"
     write_atomically(folder / KEPT, text.encode(errors="replace"))
@@ -116,4 +117,8 @@ def _toml(value: Any) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Path):
+        from doubtmap.files.afar import address_of
+
+        value = address_of(str(value))
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -14,6 +14,7 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    Parquet,
     Places,
     Resume,
     Seed,
@@ -90,6 +91,7 @@ def evaluate_command(
         bool,
         option(OUTPUT, "Keep classes, labels and doubt maps in OUT, for doubtmap view.", "--maps"),
     ] = False,
+    parquet: Parquet = False,
     by: Annotated[
         str | None,
         option(FIGURES, "A field of the images, such as case of volumes: figures of each value."),
@@ -116,6 +118,7 @@ def evaluate_command(
     from doubtmap.evaluation.report import write_evaluation
     from doubtmap.evaluation.table import print_figures
     from doubtmap.evaluation.yours import metrics_text
+    from doubtmap.files.parquet import check_parquet
     from doubtmap.progress import progress_bar
     from doubtmap.segments import MetaModel
 
@@ -124,8 +127,11 @@ def evaluate_command(
     if by is not None and repeats != 1:
         raise UsageError("--by: expected one pass, got --repeats. Leave one of them out.")
 
+    if parquet:
+        check_parquet()
+
     def write_all(results: Results, out: Path) -> None:
-        write_evaluation(results, out)
+        write_evaluation(results, out, parquet)
         if by:
             write_cases(results.figures["by"], out / "cases.csv")
 
@@ -138,6 +144,8 @@ def evaluate_command(
     place = places.place(opening(network, model, seed, segmenter))
     if place.part:
         _check_part({"--open-set": open_set, "--segments": segments, "--repeats": repeats > 1})
+        if parquet:
+            raise UsageError("--parquet: expected without --part. Give it to doubtmap merge.")
         if maps:
             raise UsageError("--maps: expected without --part, whose maps are not merged. Omit it.")
     if by and (place.part or place.elsewhere):

@@ -1,4 +1,4 @@
-"""`doubtmap merge`: the parts of an evaluation, as one process would have done it."""
+"""`doubtmap merge`: the parts of an evaluation, or of scored images, as one process would."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from doubtmap.cli.commands import OUTPUT, as_command, command_line, option
+from doubtmap.cli.options import Parquet
 from doubtmap.cli.telling import tell_notes
+from doubtmap.errors import UsageError
 
 
 def merge_command(
@@ -18,15 +20,29 @@ def merge_command(
     ],
     json: Annotated[bool, option(OUTPUT, "Print results.json to stdout.", "--json")] = False,
     csv: Annotated[bool, option(OUTPUT, "Print the table as CSV.", "--csv")] = False,
+    parquet: Parquet = False,
 ) -> None:
-    """Parts of an evaluation, made with --part on several machines, as one."""
+    """Parts of evaluate or score, made with --part on several machines, as one."""
     from doubtmap.evaluation.asking import Options
     from doubtmap.evaluation.parts import merge_parts
     from doubtmap.evaluation.report import write_evaluation
     from doubtmap.evaluation.table import print_figures
+    from doubtmap.files.parquet import check_parquet
+    from doubtmap.files.stores import near
+    from doubtmap.images.parts import is_of_scores, merge_scores
 
-    options = Options(command=command_line(), save=lambda results: write_evaluation(results, out))
-    results = merge_parts(out, parts, options)
+    if parquet:
+        check_parquet()
+    here = [near(part) for part in parts]
+    if is_of_scores(here):
+        if json or csv:
+            raise UsageError("--json, --csv: expected parts of an evaluation. Leave them out.")
+        typer.echo(merge_scores(out, here, parquet=parquet, command=command_line()))
+        return
+    options = Options(
+        command=command_line(), save=lambda results: write_evaluation(results, out, parquet)
+    )
+    results = merge_parts(out, here, options)
     tell_notes(results.figures["notes"])
     print_figures(results.figures, style="json" if json else "csv" if csv else "table")
 

@@ -16,6 +16,7 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    Parquet,
     Range,
     Seed,
     SkipBad,
@@ -84,6 +85,7 @@ def objects_command(
     to: Annotated[
         str, option(OUTPUT, "Of the map: geojson, gpkg, or both as geojson,gpkg.")
     ] = "geojson",
+    parquet: Parquet = False,
     range: Range = None,
     out: Out = Path("objects"),
     json: Annotated[bool, option(OUTPUT, "Print what was found as JSON.", "--json")] = False,
@@ -107,7 +109,7 @@ def objects_command(
     from doubtmap.objects.writing import Form, write_objects
     from doubtmap.progress import progress_bar
 
-    form = Form(simplify, encoding, crs, tuple(names(to)))
+    form = Form(simplify, encoding, crs, tuple(names(to)), parquet)
     seeded(seed)
     segmenter = network.open(model, seed)
     likely = None if probability is None else ObjectProbability.load(probability)
@@ -162,7 +164,7 @@ def check_threshold(threshold: str) -> None:
     try:
         float(threshold)
     except ValueError:
-        if not Path(threshold).exists():
+        if not Path(threshold).exists() and "://" not in threshold:
             raise UsageError(
                 f"--threshold: expected a number or a file of one, got {threshold}."
             ) from None

@@ -35,7 +35,8 @@ Model = Annotated[
 Data = Annotated[
     str,
     typer.Argument(
-        help="LAYOUT:PATH[:SPLIT], volumes:PATH[:SPLIT], film:FILM[:LABELS], or synthetic:N.",
+        help="LAYOUT:PATH[:SPLIT], table:FILE, webdataset:SHARDS, volumes:PATH[:SPLIT], "
+        "film:FILM[:LABELS], or synthetic:N.",
         metavar="DATA",
     ),
 ]
@@ -68,6 +69,9 @@ Json = Annotated[bool, option(OUTPUT, "Print the figures as JSON.", "--json")]
 Seed = Annotated[int, option(RUNNING, "Of everything random.", min=0)]
 Device = Annotated[str | None, option(RUNNING, "Such as cpu or cuda:0.")]
 Resume = Annotated[bool, option(RUNNING, "Go on where a run in --out stopped.", "--resume")]
+Parquet = Annotated[
+    bool, option(OUTPUT, "The table of images, or objects, as Parquet, too.", "--parquet")
+]
 SkipBad = Annotated[bool, option(RUNNING, "Count unreadable images and go on.", "--skip-bad")]
 
 TO = "Files of tools: some of label-studio, cvat, fiftyone, coco; with commas."

@@ -16,13 +16,14 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    Parquet,
+    PlaceOptions,
+    Places,
     Range,
     Resume,
     Scores,
     Seed,
     SkipBad,
-    WorkerOptions,
-    Workers,
     collected,
     read_range,
     score_or_usual,
@@ -43,7 +44,7 @@ def score(
     model: Model,
     images: Images,
     network: Network,
-    workers: Workers,
+    places: Places,
     scores: Scores = None,
     out: Out = Path("doubt"),
     format: Annotated[
@@ -54,6 +55,7 @@ def score(
             "png, and geotiff for images that say where on earth they lie.",
         ),
     ] = None,
+    parquet: Parquet = False,
     range: Range = None,
     every: Annotated[
         int | None,
@@ -84,7 +86,9 @@ def score(
     span = read_range(range)
     if format is not None and format not in FORMATS:
         raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format}.")
+    from doubtmap.engine.places import read_part
     from doubtmap.engine.settings import bands_needed
+    from doubtmap.files.parquet import check_parquet
     from doubtmap.films import write_films
     from doubtmap.images import write_scores
     from doubtmap.models.layers import probe_image
@@ -95,6 +99,7 @@ def score(
 
     kind = kind_of(images)
     of_images: dict[str, Any] = {"--format": format, "--resume": resume, "--skip-bad": skip_bad}
+    of_images["--parquet"] = parquet
     useless: dict[str, Any] = {
         None: {"--every": every, "--axis": axis, "--threshold": threshold},
         "films": {**of_images, "--range": range, "--axis": axis},
@@ -106,7 +111,12 @@ def score(
             f"it. Leave it out."
         )
     if kind:
-        _check_here(workers, kind)
+        _check_here(places, kind)
+    part = read_part(places.part) if places.part else None
+    if parquet and part:
+        raise UsageError("--parquet: expected without --part. Give it to doubtmap merge.")
+    if parquet:
+        check_parquet()
     seeded(seed)
     segmenter = network.open(model, seed)
     wanted = score_or_usual(scores, segmenter)
@@ -134,13 +144,25 @@ def score(
             notes += said
             about |= {"resume": resume, "skip_bad": skip_bad, "range": span}
             if format in RASTERS:
-                _check_here(workers, "rasters, window by window")
+                _check_here(places, "rasters, window by window")
+                if parquet:
+                    raise UsageError(
+                        "--parquet: expected images that are no rasters, of which there is a "
+                        "table. Leave it out."
+                    )
                 cloud = format == "cog"
                 summary = write_scenes(segmenter, paths, asked, out, cloud=cloud, **about)
             else:
-                segmenter = workers.spread(network, model, seed, segmenter)
-                summary = write_scores(segmenter, paths, asked, out, format=format, **about)
-    tell_notes(notes + json.loads((out / "score.json").read_text())["notes"])
+                segmenter = places.spread(network, model, seed, segmenter)
+                summary = write_scores(
+                    *(segmenter, paths, asked, out),
+                    format=format,
+                    parquet=parquet,
+                    part=part,
+                    **about,
+                )
+    written = out / ("part.json" if part else "score.json")
+    tell_notes(notes + json.loads(written.read_text())["notes"])
     typer.echo(summary)
 
 
@@ -154,12 +176,12 @@ def _counting(segmenter: Segmenter, score: str, threshold: str) -> Callable[...,
     return lambda doubt, classes: len(find_objects(doubt, classes, rule))
 
 
-def _check_here(workers: WorkerOptions, what: str) -> None:
-    """Refuse workers for what this process does alone."""
-    if workers.workers or workers.engine != "local":
+def _check_here(places: PlaceOptions, what: str) -> None:
+    """Refuse workers and parts for what one process does alone."""
+    if places.workers or places.engine != "local" or places.part:
         raise UsageError(
-            f"score: expected no --workers and --engine with {what}, which one process looks at. "
-            f"Leave them out, or run it once for each of them."
+            f"score: expected no --workers, --engine and --part with {what}, which one process "
+            f"looks at. Leave them out, or run it once for each of them."
         )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import typer
 
+from doubtmap.names import as_addressed
+
 log = logging.getLogger("doubtmap")
 
 
@@ -23,7 +25,7 @@ class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one."""
         start = "note: " if record.levelno == logging.WARNING else ""
-        typer.echo(f"{start}{record.getMessage()}", err=True)
+        typer.echo(as_addressed(f"{start}{record.getMessage()}"), err=True)
 
 
 @contextmanager
@@ -76,4 +78,4 @@ def tell_notes(notes: Iterable[str]) -> None:
 def tell(sentence: str) -> None:
     """What was done, and what to do with it; silent with --quiet."""
     if log.isEnabledFor(logging.WARNING):
-        typer.echo(sentence, err=True)
+        typer.echo(as_addressed(sentence), err=True)

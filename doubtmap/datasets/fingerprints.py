@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.opening import Photographs
+from doubtmap.datasets.pairs import PairedImages
 from doubtmap.datasets.pasting import Part, Pasted
 from doubtmap.errors import DataError, DoubtmapError
 from doubtmap.files.afar import is_afar, mark_of
@@ -50,7 +51,8 @@ def image_files(dataset: Dataset) -> list[Path | None]:
         return [dataset.files[index][0] for index in chosen]
     if isinstance(dataset, Photographs):
         return [dataset.files[index] for index in chosen]
-    return [None] * len(chosen)
+    told: Mapping[int, Path] = getattr(dataset, "told_files", {})  # where parts have told of it
+    return [told.get(index) for index in chosen]
 
 
 def _hash(dataset: Dataset, index: int) -> str:
@@ -95,7 +97,7 @@ def sample_marks(dataset: Dataset) -> dict[str, str]:
         if isinstance(dataset, Part):
             chosen = [dataset.indices[index] for index in chosen]
         dataset = dataset.dataset
-    if isinstance(dataset, LabelledFolder | Photographs):
+    if isinstance(dataset, LabelledFolder | Photographs) or _of_files(dataset):
         files = [_files_of(dataset, index) for index in chosen]
         of_files = file_marks(dict.fromkeys(path for paths in files for path in paths))
         return {
@@ -131,7 +133,14 @@ def _mark(path: Path) -> str:
         return ""  # who needs the file says so
 
 
-def _files_of(dataset: LabelledFolder | Photographs, index: int) -> tuple[Path, ...]:
+def _of_files(dataset: Dataset) -> TypeGuard[PairedImages]:
+    """Whether all images and masks of a list of pairs are files."""
+    if not isinstance(dataset, PairedImages):
+        return False
+    return len(dataset.files) == len(dataset) and all(mask for _, mask in dataset.files)
+
+
+def _files_of(dataset: LabelledFolder | Photographs | PairedImages, index: int) -> tuple[Path, ...]:
     files = dataset.files[index]
     return tuple(path for path in files if path) if isinstance(files, tuple) else (files,)
 

@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
@@ -22,10 +23,18 @@ from doubtmap.datasets.dataset import VOID, ComponentSizes, Dataset, Sample
 from doubtmap.datasets.description import FILE_NAME, LABEL_MAP, read_description
 from doubtmap.datasets.labelled_folder import NotThereError, open_folder, splits_of
 from doubtmap.datasets.layouts import LAYOUTS, Layout
-from doubtmap.datasets.pairs import is_saved, open_saved, open_table, pair_images
+from doubtmap.datasets.pairs import (
+    classes_beside,
+    is_saved,
+    open_saved,
+    open_table,
+    pair_images,
+)
+from doubtmap.datasets.patterns import IMAGE_SUFFIXES
 from doubtmap.datasets.reading import Rendering, collect_images, read_image
 from doubtmap.datasets.survey import survey
 from doubtmap.errors import DataError, DoubtmapError, UsageError, first_line
+from doubtmap.files.shards import Member, members_of, shards_of
 from doubtmap.shown import ShownDataset
 
 GROUP = "doubtmap.layouts"
@@ -34,7 +43,7 @@ ABOVE = {
     "volumes": ("doubtmap.volumes.labelled", "open_volumes"),
 }
 """What rooms above open, by their module and function, which take what follows the colon."""
-_OURS = (*LAYOUTS, *ABOVE, "folder", "synthetic", "table")
+_OURS = (*LAYOUTS, *ABOVE, "folder", "synthetic", "table", "webdataset")
 
 
 def open_dataset(
@@ -50,7 +59,8 @@ def open_dataset(
         text: `LAYOUT:PATH` or `LAYOUT:PATH:SPLIT` with a name of `LAYOUTS`; `folder:PATH[:SPLIT]`
             for a folder with a `doubtmap.toml`, or one that `save_to_disk` of Hugging Face's
             datasets wrote; `table:FILE` for a table of paths, `.csv` or `.parquet`, with the
-            columns image and label; `volumes:PATH[:SPLIT]` for labelled NIfTI volumes;
+            columns image and label; `webdataset:SHARDS` for tar files of samples, such as
+            `shards-{000..009}.tar`; `volumes:PATH[:SPLIT]` for labelled NIfTI volumes;
             `film:FILM[:LABELS]` for labelled frames of a film; `synthetic:N` for N drawn
             streets; or `NAME:` and what a layout of an installed package takes. Or a data set in
             Python: a torch `Dataset` or `DataLoader`, a Hugging Face
@@ -76,6 +86,8 @@ def open_dataset(
         raise UsageError(f"Expected {_form(name)}, got {text}.")
     if name == "table":
         return open_table(rest, classes, void)
+    if name == "webdataset":
+        return _webdataset(rest, classes, void)
     if name == "synthetic":
         return _synthetic(rest, text, seed)
     if name in ABOVE:
@@ -184,6 +196,69 @@ def _synthetic(count: str, text: str, seed: int) -> Dataset:
     return SyntheticStreets(int(count), seed=seed)
 
 
+OF_LABELS = ("seg", "mask", "label", "labels", "segmentation", "annotation")
+"""What the names of labels have between a sample's key and the suffix, as in `KEY.seg.png`."""
+OF_IMAGES = ("", "image", "img", "input")
+"""Likewise of images, mostly nothing."""
+
+
+def _webdataset(text: str, classes: Sequence[str], void: int | Sequence[int]) -> Dataset:
+    """The samples of shards: `KEY.png` or `.jpg` with `KEY.seg.png` or `KEY.mask.png`.
+
+    Raises:
+        UsageError: without class names.
+        DataError: for a sample without image or labels, or with two; for shards without samples.
+    """
+    shards = shards_of(text)
+    classes = classes or classes_beside(str(shards[0].parent), text)
+    keys, pairs = [], []
+    for shard, members in zip(shards, members_of(shards)):
+        samples: dict[str, dict[str, Member]] = {}
+        for member in members:
+            key, kind = _in_sample(member.inside)
+            if kind and kind in samples.setdefault(key, {}):
+                raise DataError(
+                    f"{shard}: expected one {kind} in the sample {key}, got "
+                    f"{samples[key][kind].name} and {member.name}. Leave one of them out."
+                )
+            if kind:
+                samples[key][kind] = member
+        for key, found in samples.items():
+            if missing := [kind for kind in ("image", "label") if kind not in found]:
+                raise DataError(
+                    f"{shard}: expected KEY.png or KEY.jpg with KEY.seg.png or KEY.mask.png, but "
+                    f"the sample {key} has no {missing[0]}. Add it, or leave the sample out."
+                )
+            keys.append((shard.stem, key.replace("/", "_")))
+            pairs.append((found["image"], found["label"]))
+    if not pairs:
+        raise DataError(f"{text}: expected samples of image and label, found none.")
+    twice = Counter(key for _, key in keys)
+    names = [key if twice[key] == 1 else f"{stem}_{key}" for stem, key in keys]
+    if again := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(
+            f"{text}: expected samples of names of their own, got {again[0]} twice. Rename a shard."
+        )
+    name = f"webdataset:{text.rpartition('/')[2]}"
+    return replace(pair_images(pairs, classes, void), name=name, names=tuple(names))
+
+
+def _in_sample(name: str) -> tuple[str, str]:
+    """Key of the sample that a file of a shard belongs to; and `image`, `label`, or nothing.
+
+    Example:
+        >>> _in_sample("a/7.seg.png"), _in_sample("7.jpg"), _in_sample("7.cls")
+        (('a/7', 'label'), ('7', 'image'), ('7', ''))
+    """
+    folder, _, file = name.rpartition("/")
+    start, _, rest = file.partition(".")
+    kind, _, suffix = rest.lower().rpartition(".")
+    key = f"{folder}/{start}".removeprefix("./").lstrip("/")
+    if not start or suffix not in IMAGE_SUFFIXES:
+        return key, ""
+    return key, "label" if kind in OF_LABELS else "image" if kind in OF_IMAGES else ""
+
+
 def path_and_split(rest: str) -> tuple[str, str | None]:
     """Part PATH from SPLIT; a colon of the path itself (a drive, an existing folder) stays."""
     path, colon, split = rest.rpartition(":")
@@ -196,6 +271,7 @@ def path_and_split(rest: str) -> tuple[str, str | None]:
 def _form(name: str) -> str:
     own = {"synthetic": "synthetic:N", "table": "table:FILE.csv or table:FILE.parquet"}
     own["film"] = "film:FILM or film:FILM:LABELS"
+    own["webdataset"] = "webdataset:SHARDS such as webdataset:shards-{000..009}.tar"
     return own.get(name, f"{name}:PATH or {name}:PATH:SPLIT")
 
 

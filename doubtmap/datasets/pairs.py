@@ -48,6 +48,7 @@ class PairedImages(ShownDataset):
         void: numbers that count for nothing.
         name: how results call it.
         every: see `Rendering`; images then are `(K, H, W)`.
+        names: of the samples; default: their numbers.
     """
 
     pairs: Any
@@ -55,6 +56,7 @@ class PairedImages(ShownDataset):
     void: tuple[int, ...] = (255, -1)
     name: str = "pairs"
     every: int = 0
+    names: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -76,8 +78,12 @@ class PairedImages(ShownDataset):
     @cached_property
     def _survey(self) -> Survey:
         """What the files together say, where the pairs are a list of files."""
-        files = _files(self.pairs) if isinstance(self.pairs, list | tuple) else []
-        return survey(files, Rendering(every=self.every), by_place=True)
+        return survey(self.files, Rendering(every=self.every), by_place=True)
+
+    @cached_property
+    def files(self) -> list[tuple[Path, Path | None]]:
+        """Images and masks that are files, where the pairs are a list of such."""
+        return _files(self.pairs) if isinstance(self.pairs, list | tuple) else []
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -87,8 +93,8 @@ class PairedImages(ShownDataset):
         return self if self.every == count else replace(self, every=count)
 
     def sample_name(self, index: int) -> str:
-        """Name of a sample: its number."""
-        return f"{index:06d}"
+        """Name of a sample: its own, or its number."""
+        return self.names[index] if self.names else f"{index:06d}"
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample.
@@ -254,15 +260,7 @@ def open_saved(
             f"{root}: expected a data set saved by save_to_disk, got a damaged one ({error}). Save "
             "it again."
         ) from error
-    names = root / "classes.txt"
-    if not classes and names.is_file():
-        classes = [line.strip() for line in names.read_text().splitlines() if line.strip()]
-    if not classes:
-        raise UsageError(
-            f"{root}: expected class names, which such a data set does not say. Write them into "
-            f"{names}, one a line in the order of the numbers in its masks."
-        )
-    found = pair_images(_Rows(table), classes, void)
+    found = pair_images(_Rows(table), classes or classes_beside(str(root), str(root)), void)
     return replace(found, name=f"{root.name}:{place.name}" if place != root else root.name)
 
 
@@ -288,17 +286,29 @@ def open_table(text: str, classes: Sequence[str], void: int | Sequence[int]) -> 
             f"{len(next(iter(columns.values()), []))} rows of {', '.join(columns) or 'nothing'}."
         )
     folder = str(table).rpartition("/")[0]
-    names = path_of(f"{folder}/classes.txt" if folder else "classes.txt")
-    if not classes and names.is_file():
-        listed = names.read_bytes().decode().splitlines()
-        classes = [line.strip() for line in listed if line.strip()]
-    if not classes:
-        raise UsageError(
-            f"{table}: expected class names, which a table does not say. Write them into {names}, "
-            f"one a line in the order of the numbers in the masks."
-        )
+    classes = classes or classes_beside(folder, str(table))
     pairs = [(_below(folder, a), _below(folder, b)) for a, b in zip(columns[image], columns[mask])]
     return replace(pair_images(pairs, classes, void), name=f"table:{table.name}")
+
+
+def classes_beside(folder: str, data: str) -> list[str]:
+    """The class names in a folder's `classes.txt`, one a line in the order of the numbers in masks.
+
+    Args:
+        folder: path or address; empty: the current one.
+        data: which has no names itself, for errors.
+
+    Raises:
+        UsageError: where there are none.
+    """
+    names = path_of(f"{folder}/classes.txt" if folder else "classes.txt")
+    listed = names.read_bytes().decode().splitlines() if names.is_file() else []
+    if classes := [line.strip() for line in listed if line.strip()]:
+        return classes
+    raise UsageError(
+        f"{data}: expected class names, which such data do not say. Write them into {names}, one a "
+        f"line in the order of the numbers in the masks."
+    )
 
 
 def _columns(table: Path) -> dict[str, list[str]]:

@@ -32,6 +32,13 @@ class PartNumber:
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
+    @property
+    def then(self) -> str:
+        """What to type once all parts are there."""
+        parts = " ".join(f"PART{number}" for number in range(1, self.of + 1)[:3])
+        more = " ..." if self.of > 3 else ""
+        return f"Once all parts are there: doubtmap merge OUT {parts}{more}"
+
     def numbers(self, count: int) -> range:
         """Which of so many images are this part's; all parts together have each image once.
 

@@ -27,7 +27,13 @@ import safetensors.numpy
 import safetensors.torch
 
 from doubtmap.datasets.dataset import UNKNOWN, ComponentSizes, Dataset, Sample
-from doubtmap.datasets.fingerprints import beneath, file_hashes, range_of, told_of_files
+from doubtmap.datasets.fingerprints import (
+    beneath,
+    file_hashes,
+    image_files,
+    range_of,
+    told_of_files,
+)
 from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.labels import Matching
 from doubtmap.datasets.pasting import Pasted
@@ -44,6 +50,7 @@ from doubtmap.evaluation.first_look import tally_pixels
 from doubtmap.evaluation.results import Results, strict_figures
 from doubtmap.evaluation.tally import Observation, Tally
 from doubtmap.files import alone, write_atomically, writing_to
+from doubtmap.files.afar import path_of
 from doubtmap.files.resuming import differing
 from doubtmap.prediction import Prediction
 from doubtmap.scoring import score_maps
@@ -102,11 +109,7 @@ def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
             run.seconds["total"] = time.perf_counter() - start
             about = strict_figures(_about(asked, part, own))
             write_atomically(out / "part.json", json.dumps(about, indent=1).encode())
-    return (
-        f"Part {part} of {run.dataset.name}, {len(own)} images: {out}. Once all parts are there: "
-        f"doubtmap merge OUT {' '.join(f'PART{number}' for number in range(1, part.of + 1)[:3])}"
-        f"{' ...' if part.of > 3 else ''}"
-    )
+    return f"Part {part} of {run.dataset.name}, {len(own)} images: {out}. {part.then}"
 
 
 def may_be_unknown(run: Run) -> bool:
@@ -163,6 +166,7 @@ def _about(asked: Asked, part: PartNumber, own: Sequence[int]) -> dict[str, Any]
     dataset, matching, skipped = run.dataset, run.matching, run.skipped
     numbers = part.numbers(len(dataset))
     mine = {dataset.sample_name(index) for index in numbers} if skipped else set()
+    files = image_files(dataset)
     sizes = dataset.component_sizes
     return {
         "doubtmap": __version__,
@@ -179,6 +183,7 @@ def _about(asked: Asked, part: PartNumber, own: Sequence[int]) -> dict[str, Any]
             "component_sizes": sizes and [sizes.predicted, sizes.labelled],
             "hashes": file_hashes(dataset, part.number - 1, part.of),
             "range": range_of(dataset),
+            "files": {index: str(files[index]) for index in own if files[index] is not None},
         },
         "examples": asked.options.examples,
         "unknown": list(run.unknown),
@@ -310,6 +315,7 @@ class _DataTold:
     component_sizes: ComponentSizes | None
     count: int
     examples: Mapping[int, Path]
+    told_files: Mapping[int, Path]
 
     def __len__(self) -> int:
         return self.count
@@ -379,6 +385,7 @@ def _asked(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path], options
         ComponentSizes(*sizes) if sizes else None,
         data["images"],
         examples_in(folders),
+        {int(at): path_of(file) for each in abouts for at, file in each["data"]["files"].items()},
     )
     skipped = None
     if first["skipped"] is not None:

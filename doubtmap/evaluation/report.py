@@ -36,6 +36,7 @@ from doubtmap.evaluation.results import (
 )
 from doubtmap.evaluation.yours import metric_rows
 from doubtmap.files import alone, write_atomically
+from doubtmap.files.parquet import write_parquet
 from doubtmap.reports.charts import reliability_chart
 from doubtmap.reports.colours import labels_present, robust_limits
 from doubtmap.reports.digits import count, digits, seconds
@@ -64,10 +65,18 @@ class _Shown:
 
 
 @alone
-def write_evaluation(results: Results, out: Path) -> None:
-    """Write `results.json`, `curves.json` and `report.html` of an evaluation into a folder."""
+def write_evaluation(results: Results, out: Path, parquet: bool = False) -> None:
+    """Write `results.json`, `curves.json` and `report.html` of an evaluation into a folder.
+
+    Args:
+        results: of the evaluation.
+        out: the folder.
+        parquet: write the table of images as `images.parquet`, too.
+    """
     write_curves(results, out / "curves.json")
     write_results(results, out / "results.json")
+    rows = strict_figures(results.figures).get("images", []) if parquet else []
+    write_parquet(out / "images.parquet", rows, parquet)
     write_report(results, out / "report.html")
 
 

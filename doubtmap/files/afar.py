@@ -16,7 +16,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -26,7 +26,9 @@ from doubtmap.errors import DataError, DoubtmapError, UsageError
 GDAL = {"s3": "/vsis3/", "gs": "/vsigs/", "gcs": "/vsigs/", "az": "/vsiaz/", "abfs": "/vsiaz/"}
 """How GDAL begins the names of what lies in buckets."""
 WEB = ("http", "https", "ftp")
-SCHEMES = (*GDAL, *WEB, "zip", "memory")
+SCHEMES = (*GDAL, *WEB, "zip", "memory", "hf")
+KEPT_IN = tuple(f"{scheme}://" for scheme in (*GDAL, "hf", "memory"))
+"""How addresses begin at which something can be written."""
 INSTALL = "pip install 'doubtmap[afar]'"
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):/+(?=.)|/vsi[a-z0-9_]+/", re.IGNORECASE)
 _KNOWN = re.compile(r"/vsi(s3|gs|az|zip)/")
@@ -59,7 +61,7 @@ class Afar(_Here):
     def read_bytes(self) -> bytes:
         """All of it."""
         with translated(self):
-            system, name = _found(self)
+            system, name = found_by(self)
             content: bytes = system.cat_file(name)
             return content
 
@@ -67,7 +69,7 @@ class Afar(_Here):
         """Whether it can be seen; False where it cannot for whatever reason: reading it tells."""
         try:
             with translated(self):
-                system, name = _found(self)
+                system, name = found_by(self)
                 return bool(system.isfile(name))
         except DoubtmapError:
             return False
@@ -77,9 +79,16 @@ class Afar(_Here):
     def stat(self, **_: Any) -> os.stat_result:
         """Its size, and nothing else."""
         with translated(self):
-            system, name = _found(self)
+            system, name = found_by(self)
             size = int(system.info(name)["size"] or 0)
         return os.stat_result((0o100444, 0, 0, 1, 0, 0, size, 0, 0, 0))
+
+    def mark(self) -> str:
+        """See `mark_of`."""
+        with translated(self):
+            system, name = found_by(self)
+            about = system.info(name)
+        return hashlib.blake2b(repr(said_of(about)).encode(), digest_size=8).hexdigest()
 
     def is_dir(self, **_: Any) -> bool:
         """No: see `listed`."""
@@ -159,7 +168,7 @@ def open_afar(path: str | Path) -> IO[bytes]:
         DataError: for what cannot be read, here or at a later read.
     """
     with translated(path):
-        system, name = _found(path)
+        system, name = found_by(path)
         return io.BufferedReader(_Reading(system, system.open(name, "rb"), path), 1 << 16)
 
 
@@ -180,7 +189,7 @@ def listed(path: str | Path, suffixes: Collection[str] = ()) -> list[Path]:
     if one or (_suffix(text) in suffixes and not glob.has_magic(text)):
         return [path_of(text)]
     with translated(path):
-        system, name = _found(path)
+        system, name = found_by(path)
         found = system.glob(name) if glob.has_magic(name) else system.find(name)
     return sorted(path_of(_named_alike(text, name, each)) for each in found)
 
@@ -191,12 +200,16 @@ def mark_of(path: str | Path) -> str:
     Raises:
         UsageError, DataError: as `open_afar`.
     """
-    with translated(path):
-        system, name = _found(path)
-        about = system.info(name)
+    found = path_of(path)
+    assert isinstance(found, Afar)
+    return found.mark()
+
+
+def said_of(about: Mapping[str, Any]) -> list[str]:
+    """What a file's keeper says of it that changes with its content."""
     said = [str(about.get(key)) for key in ("size", "ETag", "etag", "LastModified", "md5Hash")]
     said += [str(about.get(key)) for key in ("created", "CRC", "date_time", "file_size")]
-    return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
+    return [*said, str(about.get("blob_id"))]
 
 
 def _suffix(text: str) -> str:
@@ -236,7 +249,7 @@ class _Reading(io.RawIOBase):
         super().close()
 
 
-def _found(path: str | Path) -> tuple[Any, str]:
+def found_by(path: str | Path) -> tuple[Any, str]:
     """The file system of fsspec, and the file's name in it."""
     try:
         import fsspec
@@ -308,8 +321,12 @@ def _named_alike(address: str, asked: str, found: str) -> str:
 
 
 @contextmanager
-def translated(path: str | Path) -> Iterator[None]:
+def translated(path: str | Path, done: str = "read") -> Iterator[None]:
     """What libraries raise about a file afar, as one sentence.
+
+    Args:
+        path: of the file.
+        done: what cannot be done with it: read, or written.
 
     Raises:
         UsageError: without a library.
@@ -321,10 +338,10 @@ def translated(path: str | Path) -> Iterator[None]:
         raise
     except ImportError as error:
         raise UsageError(
-            f"{path}: needs another library to be read ({error}). Install it with: {INSTALL}"
+            f"{path}: needs another library to be {done} ({error}). Install it with: {INSTALL}"
         ) from error
     except Exception as error:  # each file system has its own, and none a class above them
-        raise DataError(sentence(path, error)) from error
+        raise DataError(sentence(path, error, done)) from error
 
 
 _CAUSES = (
@@ -335,7 +352,7 @@ _CAUSES = (
     ),
     (
         r"\b40[13]\b|Access ?Denied|Forbidden|Unauthorized|PermissionError|Permission denied",
-        "reading it is not allowed (403). Ask its owner, or give other credentials",
+        "that is not allowed (403). Ask its owner, or give other credentials",
     ),
     (
         r"NoSuchBucket|bucket does not exist|No such bucket",
@@ -374,13 +391,13 @@ def why(path: str | Path, error: BaseException) -> str:
     return f"{path}: cannot be opened as a raster: {error}."
 
 
-def sentence(path: str | Path, error: BaseException | str) -> str:
+def sentence(path: str | Path, error: BaseException | str, done: str = "read") -> str:
     """What went wrong with a file afar, and what to do next."""
     kind = "" if isinstance(error, str) else type(error).__name__
     causes = [error] if isinstance(error, str) else [error, error.__cause__ or ""]
     text = " ".join(filter(None, [kind, *map(str, causes)]))
     for pattern, says in _CAUSES:
         if re.search(pattern, text, re.IGNORECASE):
-            return f"{path}: cannot be read: {says}."
+            return f"{path}: cannot be {done}: {says}."
     short = " ".join(str(error).split())[:200]
-    return f"{path}: cannot be read ({kind or 'GDAL'}: {short}). Check the address."
+    return f"{path}: cannot be {done} ({kind or 'GDAL'}: {short}). Check the address."

@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from doubtmap.errors import DataError, DoubtmapError, UsageError
+from doubtmap.files.afar import path_of
 from doubtmap.files.tables import (
     TABLE,
     TEXT,
@@ -164,7 +165,7 @@ def read(path: str | Path, kind: FileKind, build: Callable[[Content], T]) -> T:
             else, or of a later version: one sentence.
     """
     try:
-        name, content = (_plain if kind.plain else _tensors)(Path(path))
+        name, content = (_plain if kind.plain else _tensors)(path_of(path))
         if name != kind.name:
             raise ValueError(f"it holds {name!r}")
         hold_entries(content.entries, kind.entries, "it")
@@ -183,11 +184,12 @@ def kind_of(path: str | Path) -> str:
     Raises:
         DataError: for a file that is not there.
     """
-    if not Path(path).is_file():
+    file = path_of(path)
+    if not file.is_file():
         raise DataError(f"{path}: expected a file, found none there. Check the path.")
     for look in (_plain, _tensors):
         try:
-            return look(Path(path))[0]
+            return look(file)[0]
         except _TROUBLE:
             continue
     return ""

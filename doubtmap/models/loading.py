@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from doubtmap.errors import ModelError, UsageError, first_line
+from doubtmap.files.afar import address_of, is_afar
 from doubtmap.files.resuming import sha256_of
+from doubtmap.files.stores import near
 from doubtmap.models.backend import Source
 from doubtmap.models.distilled import head_layers, with_head
 from doubtmap.models.ensemble import Ensemble
@@ -128,8 +130,12 @@ def load(
         }
         useless |= {"divisor": divisor, "output": output, "channels": channels, "bands": bands}
         _check_saved(model, useless)
-        return SavedPredictions(Path(model.removeprefix("saved:")), classes, activation)
-    source = with_head(_opened(model, device, trust), _folder(model))
+        folder = model.removeprefix("saved:")
+        return SavedPredictions(near(folder), classes, activation, folder)
+    here = near(model) if isinstance(model, str | Path) and is_afar(model) else model
+    source = with_head(_opened(here, device, trust), _folder(here))
+    if here is not model:
+        source = replace(source, name=address_of(str(model)))
     preprocessing = source.preprocessing
     if input_size is not None:
         size = ImageSize() if input_size == "image" else FixedSize(*map(int, input_size))

@@ -46,6 +46,7 @@ class SavedPredictions(ShownSegmenter):
         folder: with a file for each image.
         classes: one name per class; default: those of `dataset.json` beside the files.
         activation: what the numbers are, where they do not tell.
+        called: what results call the folder; default: its path.
 
     Raises:
         UsageError: for a folder without such files, or with two for one image name.
@@ -58,6 +59,7 @@ class SavedPredictions(ShownSegmenter):
         folder: Path,
         classes: Sequence[str] | None = None,
         activation: Activation | None = None,
+        called: str = "",
     ) -> None:
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READERS)
         if not found:
@@ -66,6 +68,7 @@ class SavedPredictions(ShownSegmenter):
                 f"image, found none. Check the path."
             )
         self.folder, self._activation = folder, activation
+        self._called = called or str(folder)
         self._files = _by_stem(folder, found)
         self._names = tuple(classes) if classes is not None else _names(folder)
         self._form: Form | None = None
@@ -83,7 +86,7 @@ class SavedPredictions(ShownSegmenter):
         kind = self._form.kind if self._form else None
         said = f"The saved predictions are taken for {kind}." if kind else "Not read yet."
         return {
-            "source": f"saved:{self.folder}",
+            "source": f"saved:{self._called}",
             "kind": "saved",
             "classes": len(self._names) or None,
             "form": kind,

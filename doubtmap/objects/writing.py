@@ -2,6 +2,7 @@
 
 OUT/objects.json        COCO: images, annotations, and in `info` how all this was made
 OUT/objects.csv         one row for each object
+OUT/objects.parquet     the same, where that is asked for
 OUT/objects.geojson     the objects of georeferenced images, in longitude and latitude
 OUT/objects.gpkg        the same in the images' own coordinates, where that is asked for
 OUT/overlay/NAME.png    each image with its objects
@@ -29,6 +30,7 @@ from doubtmap.engine.settings import bands_needed
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, cell, sweep, utf8, write_atomically
 from doubtmap.files.naming import outside, unique_names
+from doubtmap.files.parquet import check_parquet, write_parquet
 from doubtmap.images import ScoredImage, score_images
 from doubtmap.objects import (
     ObjectRule,
@@ -70,6 +72,7 @@ class Form:
         encoding: of the masks in the JSON, `polygon` (run lengths where there are holes) or `rle`.
         crs: what the user says of georeferences that name no reference system.
         to: forms of the map, of `MAPS`.
+        parquet: write the table as Parquet, too.
 
     Raises:
         UsageError: for what cannot be, or without the library that writes it.
@@ -79,6 +82,7 @@ class Form:
     encoding: str = "polygon"
     crs: str | None = None
     to: tuple[str, ...] = ("geojson",)
+    parquet: bool = False
 
     def __post_init__(self) -> None:
         check_tolerance(self.simplify)
@@ -88,6 +92,8 @@ class Form:
             raise UsageError(f"--to: expected {' or '.join(MAPS)}, got {', '.join(wrong)}.")
         if "gpkg" in self.to:
             check_library()
+        if self.parquet:
+            check_parquet()
 
 
 @dataclass
@@ -294,6 +300,9 @@ def _write(found: Found, info: dict[str, Any], earth: Map, out: Path, form: Form
     for name, text in texts.items():
         write_atomically(out / name, utf8(text))
     files = [out / name for name in texts]
+    rows = (dict(zip(COLUMNS, row)) for row in found.rows)
+    write_parquet(out / "objects.parquet", rows, form.parquet)
+    files += [out / "objects.parquet"] if form.parquet else []
     if earth.places and "gpkg" in form.to:
         first = next(iter(earth.own.values()))
         layers = [*found.layers.values()] or [Layer(str(first.crs))]

@@ -15,6 +15,7 @@ import torch
 
 from doubtmap import scores
 from doubtmap.errors import UsageError
+from doubtmap.files.afar import path_of
 from doubtmap.files.python import START
 from doubtmap.prediction import Prediction, Queries, Score
 from doubtmap.scores.default import Doubt
@@ -231,7 +232,7 @@ def needs_labels(text: str) -> bool:
 def relocated(text: str, folder: Path | None) -> str:
     """The text of a score, its file looked for in `folder` where it is not where the text says."""
     name, arguments, file = split_call(text)
-    if not file or folder is None or Path(file).exists():
+    if not file or folder is None or path_of(file).exists():
         return text
     beside = folder / Path(file).name
     return f"{name}({arguments}):{beside}" if beside.exists() else text

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import Content, FileKind, Origin, Part, read, write
+from doubtmap.files.afar import path_of
 from doubtmap.files.tables import TEXTS
 from doubtmap.prediction import Prediction, Score, digest_of
 from doubtmap.scores.wrong import Opener, finite, layers_of, logits_of
@@ -175,7 +176,7 @@ class Sum(ShownFit):
             DataError: for a file that is no fitted sum, or whose scores are not those of the fit.
         """
         texts, digests, means, deviations, origin = read(path, FILE, _parts)
-        opened = tuple(open_scores(texts, Path(path).parent).values())
+        opened = tuple(open_scores(texts, path_of(path).parent).values())
         result = cls(texts, opened, means, deviations, origin=origin)
         for text, then, now in zip(texts, digests, result.digests):
             if then != now:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Content, FileKind, Origin, Part, read, write
+from doubtmap.files.afar import path_of
 from doubtmap.files.tables import TEXTS
 from doubtmap.kernels import recording
 from doubtmap.prediction import FittedScore, Prediction, Score, digest_of
@@ -329,7 +330,7 @@ class Wrong(ShownFit):
                 were fused.
         """
         texts, digests, fitted, origin, notes = read(path, FILE, _parts)
-        opened = tuple(open_scores(texts, Path(path).parent).values())
+        opened = tuple(open_scores(texts, path_of(path).parent).values())
         result = cls(texts, opened, fitted, origin, notes)
         for text, then, now in zip(texts, digests, result._digests):
             if then != now:

@@ -176,13 +176,22 @@ def in_parts(words: list[str]) -> Iterator[list[str]]:
 
 
 def workers_of(process: int) -> list[int]:
-    """The workers of a run."""
+    """The workers of a run: what was started by the process that has imported all for them."""
     try:
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-        lines = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+        servers = [child for child in children(process) if b"forkserver" in line_of(child)]
+        return [child for server in servers for child in children(server)]
     except OSError:
         return []
-    return [int(child) for child, line in lines.items() if b"spawn_main" in line]
+
+
+def children(process: int) -> list[int]:
+    """Processes that a process has started."""
+    return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+
+
+def line_of(process: int) -> bytes:
+    """The command line of a process."""
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def ended(process: int, within: float) -> int | None:
@@ -310,7 +319,7 @@ def main() -> None:
     asked.add_argument("--only", default="")
     given = asked.parse_args()
     torch.set_num_threads(1)
-    for found in () if given.only else pkgutil.walk_packages(package.__path__, "doubtmap."):
+    for found in pkgutil.walk_packages(package.__path__, "doubtmap."):
         if not found.name.endswith(("__main__", "triton_kernels", "triton_pass", "pixels")):
             importlib.import_module(found.name)
     base = Path(tempfile.mkdtemp(prefix="kill-"))
@@ -325,9 +334,9 @@ def main() -> None:
         rows.append(row)
         bad += len(failures)
         print(row, *failures, sep="\n  ", flush=True)
-    if not given.only:
-        command = f"python tests/campaign/kill.py --count {given.count} --seed {given.seed}"
-        record.write("kill", command, rows)
+    command = f"python tests/campaign/kill.py --count {given.count} --seed {given.seed}"
+    command += f' --only "{given.only}"' if given.only else ""
+    record.write("kill", command, rows, whole=not given.only)
     if not bad:
         shutil.rmtree(base)
     sys.exit(bad > 0)

@@ -38,10 +38,20 @@ def read() -> dict:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {"commands": {}, "rows": []}
 
 
-def write(campaign: str, command: str, rows: list[dict]) -> None:
-    """Put a campaign's rows in the place of its old ones, and the tables onto the page."""
+def write(campaign: str, command: str, rows: list[dict], whole: bool = True) -> None:
+    """Put a campaign's rows in the place of its old ones, and the tables onto the page.
+
+    Of one that is not `whole`, rows of other names stay, and its command is added.
+    """
     found = read()
-    kept = [row for row in found["rows"] if row["campaign"] != campaign]
+    names = {row["name"] for row in rows}
+    kept = [
+        row
+        for row in found["rows"]
+        if row["campaign"] != campaign or not (whole or row["name"] in names)
+    ]
+    before = [] if whole else found["commands"].get(campaign, "").split("; ")
+    command = "; ".join(filter(None, dict.fromkeys([*before, command])))
     found["rows"] = kept + [{"campaign": campaign, **row} for row in rows]
     found["commands"] = found["commands"] | {campaign: command}
     lines = ",\n".join(f"  {json.dumps(row)}" for row in found["rows"])

@@ -10,9 +10,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import doubtmap as dm
+from doubtmap.datasets import open_dataset
 from doubtmap.decisions.file import Threshold
 from doubtmap.engine.places import PartNumber, Place
 from doubtmap.evaluation.asking import Options, asked_of
@@ -83,6 +85,20 @@ def three(tiny, tmp_path_factory):
 def test_parts_in_any_order_are_the_whole(three, whole, tmp_path):
     for order in itertools.permutations(three):
         assert plain(merge_parts(tmp_path / "out", order)) == whole
+
+
+def test_images_of_a_folder_keep_their_files(tiny, tmp_path):
+    toml = 'images = "*.jpg"\nlabels = "{stem}.png"\n[classes]\n'
+    (tmp_path / "doubtmap.toml").write_text(toml + "road = 0\nsky = 1\n")
+    for at in range(3):
+        image = torch.full((20, 30, 3), 60 * at, dtype=torch.uint8).numpy()
+        Image.fromarray(image).save(tmp_path / f"{at}.jpg")
+        Image.fromarray(image[..., 0] // 60 % 2).save(tmp_path / f"{at}.png")
+    dataset = open_dataset(f"folder:{tmp_path}")
+    one = dm.evaluate(tiny, dataset, SCORES, **wanted())
+    assert one.figures["images"][2]["file"] == str(tmp_path / "2.jpg")
+    parts = [part(tiny, n, 2, tmp_path / f"part{n}", dataset=dataset) for n in (1, 2)]
+    assert plain(merge_parts(tmp_path / "out", parts)) == plain(one)
 
 
 @pytest.mark.parametrize("of", [1, 7])

@@ -6,6 +6,7 @@ OUT/sets_bits/NAME.npy  of label sets: which classes, see `doubtmap.reports.sets
 OUT/sets_size/NAME.png  of label sets: how many, with a legend
 OUT/overlay/NAME.jpg    the first score laid over the image; written last
 OUT/images.csv          a row for each image: its doubt, and the share of each class
+OUT/images.parquet      the same, where that is asked for
 OUT/score.json          how all this was made
 """
 
@@ -14,133 +15,35 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from doubtmap.datasets.fingerprints import file_marks
-from doubtmap.datasets.reading import (
-    Rendering,
-    in_colour,
-    left_out,
-    none_left,
-    read_image,
-)
+from doubtmap.datasets.reading import Rendering, in_colour, left_out, none_left, read_image
 from doubtmap.datasets.survey import survey
+from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
-from doubtmap.engine.spread import looked_at
-from doubtmap.errors import DataError, UsageError, within_memory
+from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, sweep, utf8, write_atomically, writing_to
+from doubtmap.files.afar import path_of
 from doubtmap.files.naming import files_of, outside, score_folders, unique_names
+from doubtmap.files.parquet import write_parquet
 from doubtmap.files.resuming import hold_samples, hold_to
-from doubtmap.prediction import (
-    Prediction,
-    Score,
-    Segmenter,
-    showing,
-)
+from doubtmap.images.scoring import ScoredImage, passing, score_images
+from doubtmap.prediction import Score, Segmenter
 from doubtmap.reports.maps import MapFormat, image_table, read_figures, write_classes, write_map
 from doubtmap.reports.overlay import write_overlay
 from doubtmap.reports.scales import Waiting, natural_scale
 from doubtmap.reports.sets import KINDS, write_sets, write_sizes
 from doubtmap.scores.sets import sets_among
-from doubtmap.scoring import is_probability, prepared, score_maps
+from doubtmap.scoring import is_probability
 from doubtmap.version import __version__
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredImage:
-    """What a network said about one image, and how far to trust it.
-
-    Args:
-        path: of the image.
-        image: `(3, H, W)` uint8, or all bands for a network that takes others.
-        prediction: of this image alone.
-        maps: `(H, W)` float32 by score, higher = more doubt.
-    """
-
-    path: Path
-    image: Tensor
-    prediction: Prediction
-    maps: dict[str, Tensor]
-
-
-def score_images(
-    segmenter: Segmenter,
-    paths: Sequence[Path],
-    scores: dict[str, Score],
-    skipped: dict[Path, str] | None = None,
-    rendering: Rendering | None = None,
-    read: Callable[[Path], Tensor] | None = None,
-) -> Iterator[ScoredImage]:
-    """Score images in order; the next one is read while the network works.
-
-    Args:
-        segmenter: the network.
-        paths: of the images.
-        scores: by name.
-        skipped: takes the images that cannot be read, and why; without it the first ends the run.
-        rendering: how all of them become RGB; default: as a survey of them all says.
-        read: what reads an image in another way, and does so by itself.
-
-    Raises:
-        DataError: for an image that cannot be read, unless `skipped` takes it.
-    """
-    return _passing(segmenter, paths, scores, skipped, rendering, _itself, read)
-
-
-Made = TypeVar("Made")
-
-
-def _passing(
-    segmenter: Segmenter,
-    paths: Sequence[Path],
-    scores: dict[str, Score],
-    skipped: dict[Path, str] | None,
-    rendering: Rendering | None,
-    make: Callable[[ScoredImage], Made],
-    read: Callable[[Path], Tensor] | None = None,
-) -> Iterator[Made]:
-    """What is made of each image once it is scored."""
-    segmenter = prepared(segmenter, scores)
-    if rendering is None and read is None:
-        known = Rendering(every=bands_needed(segmenter))
-        rendering = survey([(path, None) for path in paths], known).rendering
-    read = read or functools.partial(read_image, rendering=rendering)
-
-    def skip(path: Path, error: DataError) -> None:
-        assert skipped is not None
-        skipped[path] = str(error)
-
-    look = functools.partial(_scored, scores=scores, make=make)
-    yield from looked_at(segmenter, paths, read, look, None if skipped is None else skip, 1)
-
-
-def _scored(
-    segmenter: Segmenter,
-    path: Path,
-    image: Tensor,
-    *,
-    scores: dict[str, Score],
-    make: Callable[[ScoredImage], Made],
-) -> Made:
-    try:
-        with showing(path.name), within_memory(image.shape[-2:]):
-            prediction = segmenter(image[None])
-            return make(ScoredImage(path, image, prediction, score_maps(prediction, scores)))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def _itself(scored: ScoredImage) -> ScoredImage:
-    return scored
-
 
 WRITERS = 2
 
@@ -156,6 +59,8 @@ def write_scores(
     resume: bool = False,
     skip_bad: bool = False,
     range: tuple[float, float] | None = None,
+    parquet: bool = False,
+    part: PartNumber | None = None,
     command: str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
@@ -171,6 +76,8 @@ def write_scores(
         skip_bad: count images that cannot be read, and go on.
         range: values that are black and white in images of more than 8 bits; default: by the bits
             that all images of the run use.
+        parquet: write the table of images as Parquet, too.
+        part: which of the images only, for `merge_scores`.
         command: what to write as the origin.
         progress: told after each image.
 
@@ -186,36 +93,38 @@ def write_scores(
             f"--format: expected one of {', '.join(get_args(MapFormat))}, got {format}."
         )
     paths = outside(paths, out)
+    own = [paths[at] for at in part.numbers(len(paths))] if part else paths
     names = unique_names(paths)
     folders = score_folders(scores)
     further = {name: [f"{folders[name]}_{kind}" for kind in KINDS] for name in sets_among(scores)}
     every = {path: files_of(out, names[path], folders, format, further) for path in paths}
     with writing_to(out):
-        own = (*folders.values(), *itertools.chain(*further.values()))
-        for folder in ("", "classes", "overlay", *own):
+        inner = (*folders.values(), *itertools.chain(*further.values()))
+        for folder in ("", "classes", "overlay", *inner):
             (out / folder).mkdir(parents=True, exist_ok=True)
             sweep(out / folder)
     seen = survey([(path, None) for path in paths], Rendering(range, every=bands_needed(segmenter)))
     settings = model_settings(segmenter) | score_settings(scores) | {"format": format}
-    settings |= {"range": seen.rendering.range}
-    asked, waiting = out / "settings.json", Waiting(out)
+    settings |= {"range": seen.rendering.range} | ({"part": str(part)} if part else {})
+    asked, waiting = out / SETTINGS, Waiting(out)
     if not resume:
         with writing_to(out):
-            for file in (asked, *(files[-1] for files in every.values())):
+            for file in (asked, out / PART, *(files[-1] for files in every.values())):
                 file.unlink(missing_ok=True)  # so that no map of an earlier run counts as done
         waiting.clear()
     hold_to(asked, settings)
-    todo = [path for path in paths if not (resume and waiting.has_all(every[path]))]
-    kept = set(paths) - set(todo)
-    hold_samples(asked, file_marks(names), [names[path] for path in kept])
+    todo = [path for path in own if not (resume and waiting.has_all(every[path]))]
+    kept = set(own) - set(todo)
+    marks = file_marks({path: names[path] for path in own})
+    hold_samples(asked, marks, [names[path] for path in kept])
     skipped: dict[Path, str] | None = {} if skip_bad else None
-    done = len(paths) - len(todo)
-    if not todo:  # a network says what it is once it has seen an image
-        next(score_images(segmenter, paths, {}, {}, seen.rendering), None)
+    done = len(own) - len(todo)
+    if not todo and own:  # a network says what it is once it has seen an image
+        next(score_images(segmenter, own, {}, {}, seen.rendering), None)
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="doubtmap-write") as pool:
         writing: list[Future[None]] = []
         make = functools.partial(_written_of, scores=scores)
-        for what in _passing(segmenter, todo, scores, skipped, seen.rendering, make):
+        for what in passing(segmenter, todo, scores, skipped, seen.rendering, make):
             if not asked.exists():
                 raise DataError(
                     f"{out}: the folder was removed while maps were written to it. Score again."
@@ -226,31 +135,111 @@ def write_scores(
                 writing.pop(0).result()
             done += 1
             if progress:
-                progress("score", done + len(skipped or ()), len(paths))
+                progress("score", done + len(skipped or ()), len(own))
         for future in writing:
             future.result()
+    told = Told(
+        seen.rendering,
+        list(scores),
+        folders,
+        further,
+        format,
+        {
+            "doubtmap": __version__,
+            "command": command,
+            "model": segmenter.description,
+            "class_names": list(segmenter.class_names),
+            "notes": list(seen.notes),
+            "images": {names[path]: str(path) for path in paths},
+            "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
+        },
+    )
+    summary = f"{done} of {len(own)} images scored{left_out(skipped)}: {out}"
+    if part:
+        _write_part(out, part, told, [names[path] for path in own])
+        return f"Part {part}: {summary}. {part.then}"
     if not done:
         raise DataError(none_left(len(paths), skipped))
-    pictures = {path: functools.partial(_picture, path, seen.rendering) for path in every}
-    scales = waiting.finish([(*every[path],) for path in every], list(scores), pictures.values())
-    rows = {str(path): read_figures(files[0]) for path, files in every.items() if files[0].exists()}
+    finish(out, told, parquet)
+    return summary
+
+
+SETTINGS, PART = "settings.json", "part.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What is said of a run at its end.
+
+    Args:
+        rendering: how its images became RGB.
+        scores: their names.
+        folders: of the scores' maps.
+        sets: folders of label sets, by score.
+        format: of the maps.
+        about: what `score.json` says; its `images` are the paths by the images' names, in order.
+    """
+
+    rendering: Rendering
+    scores: Sequence[str]
+    folders: dict[str, str]
+    sets: dict[str, list[str]]
+    format: str
+    about: dict[str, Any]
+
+
+def finish(out: Path, told: Told, parquet: bool) -> int:
+    """Write what waits for all images, the table of images, and how all was made.
+
+    Args:
+        out: the run's folder, in which the files of all images are, or wait.
+        told: what is said of the run.
+        parquet: write the table as Parquet, too.
+
+    Returns:
+        How many images have files.
+
+    Raises:
+        DataError: for a file or an image that cannot be read or written.
+    """
+    images: dict[str, str] = told.about["images"]
+    every = {n: files_of(out, n, told.folders, told.format, told.sets) for n in images}
+    files = map(path_of, images.values())
+    pictures = [functools.partial(_picture, file, told.rendering) for file in files]
+    scales = Waiting(out).finish([*every.values()], told.scores, pictures)
+    rows = {images[n]: read_figures(files[0]) for n, files in every.items() if files[0].exists()}
     write_atomically(out / "images.csv", utf8(image_table(rows)))
+    every_row = ({"image": name} | row for name, row in rows.items())
+    write_parquet(out / "images.parquet", every_row, parquet)
     about = {
-        "doubtmap": __version__,
-        "command": command,
-        "model": segmenter.description,
-        "class_names": list(segmenter.class_names),
-        "folders": folders,
-        "sets": further,
+        **{key: told.about[key] for key in ("doubtmap", "command", "model", "class_names")},
+        "folders": told.folders,
+        "sets": told.sets,
         "scales": scales,
-        "range": seen.rendering.range,
-        "notes": list(seen.notes),
+        "range": told.rendering.range,
+        "notes": told.about["notes"],
         "directory": str(Path.cwd()),
-        "images": {names[path]: str(path) for path in paths},
-        "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
+        "images": images,
+        "skipped": told.about["skipped"],
     }
     write_atomically(out / "score.json", json.dumps(about, indent=1).encode())
-    return f"{done} of {len(paths)} images scored{left_out(skipped)}: {out}"
+    return len(rows)
+
+
+def _write_part(out: Path, part: PartNumber, told: Told, own: Sequence[str]) -> None:
+    """What the merge must know beside the files; written last."""
+    about = {
+        "kind": "score",
+        "part": [part.number, part.of],
+        "own": own,
+        "rendering": asdict(told.rendering),
+        "scores": told.scores,
+        "folders": told.folders,
+        "sets": told.sets,
+        "format": told.format,
+        **told.about,
+    }
+    write_atomically(out / PART, json.dumps(about, indent=1).encode())
 
 
 def _picture(path: Path, rendering: Rendering) -> NDArray[np.uint8]:
