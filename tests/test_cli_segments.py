@@ -60,7 +60,11 @@ def test_the_report_shows_what_to_look_at_first(fitted, tmp_path):
     "arguments,code,said",
     [
         (["fit", "segments(kind=forest)", "demo", "synthetic:2", "--out", "x"], 2, "linear or boo"),
-        (["fit", "segments(x=1)", "demo", "synthetic:2", "--out", "x"], 2, "segments(kind=linear)"),
+        (
+            ["fit", "segments(x=1)", "demo", "synthetic:2", "--out", "x"],
+            2,
+            "takes kind, target",
+        ),
         (["fit", "segments", "demo", "synthetic:1", "--out", "x"], 2, "at least 2 images"),
         (["fit", "density", "demo", "synthetic:2", "--unknown", "a", "--out", "x"], 2, "--unknown"),
         (["review", "demo", "x.png", "--segments", "none"], 1, "doubtmap fit segments"),

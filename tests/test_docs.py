@@ -127,7 +127,8 @@ def place(tmp_path, monkeypatch):
         (tmp_path / "coco128/polygons" / f"{name}.txt").write_text(outline)
     page = (ROOT / "docs" / "bring_your_network.md").read_text()
     (function,) = re.findall(r"```\n(def build.*?)```", page, re.DOTALL)
-    (tmp_path / "mine.py").write_text(f"{NETWORK}\n\n{function}")
+    score = "def second_guess(prediction):\n    return prediction.probabilities.topk(2, 1)[0][:, 1]"
+    (tmp_path / "mine.py").write_text(f"{NETWORK}\n\n{function}\n\n{score}\n")
     torch.save(torch.nn.Conv2d(3, 3, 1).state_dict(), tmp_path / "best.pt")
     return tmp_path
 

@@ -51,7 +51,7 @@ VERBS = {
     ),
     "fit": (
         LEARN,
-        "Fit to a network and images; then --scores SCORE:FILE, or review --segments FILE.",
+        "Fit to a network and images; then --scores NAME:FILE, review --segments FILE, or objects.",
     ),
     "calibrate": (
         LEARN,

@@ -61,7 +61,7 @@ def fit(
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """Fit to a network and images; then --scores SCORE:FILE, review --segments FILE, or objects."""
+    """Fit to a network and images; then --scores NAME:FILE, review --segments FILE, or objects."""
     from doubtmap.errors import UsageError
     from doubtmap.fitting import fit_score
     from doubtmap.objects.fitting import parse_objects
@@ -202,7 +202,6 @@ def _summary(fitted: Density | Doubt | Sum | Wrong) -> str:
 
 EXAMPLE = """
 doubtmap fit density demo synthetic:24 --out density.safetensors
-doubtmap fit wrong demo synthetic:24 --scores entropy,margin --out wrong.safetensors
 doubtmap fit objects demo synthetic:24 --scores entropy --threshold 0.8 --out objects.json
 doubtmap evaluate demo synthetic:8 --scores density:density.safetensors,entropy
 """

@@ -224,10 +224,8 @@ def _same(scored: tuple[str, Score], chosen: Threshold | ObjectProbability) -> t
 
 
 EXAMPLE = """
-doubtmap objects demo photographs/ --threshold 0.5 --out objects
 doubtmap threshold demo synthetic:24 --score energy --of unknown --by f1 --out t.json
 doubtmap objects demo photographs/ --threshold t.json --on road,pavement --simplify 1
-doubtmap fit objects demo synthetic:24 --threshold t.json --out objects.json
 doubtmap objects demo photographs/ --probability objects.json
 """
 command = as_command("objects", objects_command, EXAMPLE)

@@ -150,8 +150,8 @@ FIGURES: dict[str, Callable[[State], float]] = {
 
 def _diagram(whole: Array, drawn: Array) -> Array:
     count, true, said = whole.T[:3]
-    with np.errstate(invalid="ignore"):
-        shares = drawn[:, :, 1] / drawn[:, :, 0]
-    ends = [interval(value, shares[:, at], (0, 1)) for at, value in enumerate(true / count)]
+    with np.errstate(invalid="ignore"):  # bins may be empty
+        shares, share, mean = drawn[:, :, 1] / drawn[:, :, 0], true / count, said / count
+    ends = [interval(value, shares[:, at], (0, 1)) for at, value in enumerate(share)]
     low, high = np.array([each or [np.nan, np.nan] for each in ends]).T
-    return np.stack([said / count, true / count, low, high, count], 1)
+    return np.stack([mean, share, low, high, count], 1)

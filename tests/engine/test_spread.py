@@ -3,16 +3,14 @@
 import contextlib
 import logging
 import multiprocessing
-import os
 import pickle
 import random
-import signal
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from echoing import KILLED, Echo
 from PIL import Image
 
 import doubtmap as dm
@@ -169,24 +167,6 @@ class Constant:
 
     def __call__(self, segmenter, item, read):
         return torch.ones(2, dtype=self.kind)
-
-
-KILLED = "DOUBTMAP_TEST_KILLED"
-
-
-class Echo:
-    """Sends its images back; one of its workers dies at the tenth where no file says it has."""
-
-    def open(self, worker):
-        return self.look
-
-    def look(self, numbers, done):
-        for number in numbers:
-            if number == 9 and not (killed := Path(os.environ[KILLED])).exists():
-                killed.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield [number], str(number).encode()
-            done(number)
 
 
 def test_workers_do_not_repeat_what_opening_the_network_tells(caplog, recwarn):
