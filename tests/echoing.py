@@ -2,21 +2,23 @@
 
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
-KILLED = "DOUBTMAP_TEST_KILLED"
 
-
+@dataclass
 class Echo:
-    """Sends its images back; one of its workers dies at the tenth where no file says it has."""
+    """Sends its images back; one of its workers dies at the tenth where `killed` is not there."""
+
+    killed: Path
 
     def open(self, worker):
         return self.look
 
     def look(self, numbers, done):
         for number in numbers:
-            if number == 9 and not (killed := Path(os.environ[KILLED])).exists():
-                killed.touch()
+            if number == 9 and not self.killed.exists():
+                self.killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             yield [number], str(number).encode()
             done(number)

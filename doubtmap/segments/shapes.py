@@ -48,7 +48,10 @@ def mass(doubt: Doubt) -> float:
 
 
 def moran(doubt: Doubt) -> float:
-    """How alike neighbours are, Moran's I in [-1, 1] over edges of pixels; 0 for a flat map."""
+    """How alike neighbours are, Moran's I over edges of pixels; 0 for a flat map.
+
+    In [-1, 1], and up to a tenth beyond on maps of a few pixels, where edges are scarce.
+    """
     away = doubt.astype(np.float64) - doubt.mean(dtype=np.float64)
     spread = float((away**2).mean())
     down, right = away[1:] * away[:-1], away[:, 1:] * away[:, :-1]

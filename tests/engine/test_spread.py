@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from echoing import KILLED, Echo
+from echoing import Echo
 from PIL import Image
 
 import doubtmap as dm
@@ -179,12 +179,13 @@ def test_workers_do_not_repeat_what_opening_the_network_tells(caplog, recwarn):
     assert caplog.messages == ["broken", "of an image"] and not recwarn.list
 
 
-def test_no_worker_is_far_ahead_of_the_image_that_is_waited_for(tmp_path, monkeypatch):
+def test_no_worker_is_far_ahead_of_the_image_that_is_waited_for(tmp_path):
     """Real processes, one of which dies: every image comes back once, none long before its turn."""
     marker = tmp_path / "killed"
-    monkeypatch.setenv(KILLED, str(marker))
     back, far = [], 0
-    with contextlib.closing(by_workers(Echo(), range(80), 2, 0, lambda _: None, True)) as found:
+    with contextlib.closing(
+        by_workers(Echo(marker), range(80), 2, 0, lambda _: None, True)
+    ) as found:
         for (number,), data in found:
             assert int(data) == number
             back.append(number)
