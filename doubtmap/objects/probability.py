@@ -87,8 +87,10 @@ class ObjectProbability(ShownFit):
     Args:
         score: as on the command line, such as `entropy`.
         rule: by which objects are found.
-        low, high: `(5,)` range of the features in the fit.
-        mean, scale: `(5,)` of the features in the fit, which they are standardised by.
+        low: `(5,)`, the least of each feature in the fit.
+        high: `(5,)`, the most.
+        mean: `(5,)` of the features in the fit, by which they are standardised.
+        scale: `(5,)`, their deviation.
         weights: `(5,)` of the standardised features.
         offset: of the log-odds.
         on: names of the classes of the rule.
