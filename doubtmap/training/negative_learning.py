@@ -5,6 +5,7 @@ On negative pixels the distance of the prediction from the uniform distribution 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -83,6 +84,55 @@ FLOW = "flow."
 """How names of the flow's parameters begin."""
 
 
+def frozen_copy(flow: Flow) -> Flow:
+    """The flow as it is now, which learns no more."""
+    return copy.deepcopy(flow).requires_grad_(False)
+
+
+class TrustRegion(nn.Module):
+    """How far a flow may go from what it was: a step that leads out of the region is taken back.
+
+    How far a flow is: the bits per dimension that the flow of the start needs for samples of the
+    flow as it is now, above those that it needs for its own, of the same latent values.
+
+    Args:
+        flow: as it is at the start.
+        width: of the region, in bits per dimension.
+
+    Reference:
+        Trust Region Policy Optimization (Schulman et al., 2015), https://arxiv.org/abs/1502.05477,
+        whose line search takes a step back where it leaves a region of divergence, too.
+    """
+
+    SAMPLES, SIDE = 8, 32
+    """How many samples tell how far a flow is, and their sides in pixels."""
+    steps_back: Tensor
+
+    def __init__(self, flow: Flow, width: float) -> None:
+        super().__init__()
+        self.start, self.last = frozen_copy(flow), frozen_copy(flow)
+        self.width, self.own = width, self._bits(flow)
+        self.register_buffer("steps_back", torch.zeros((), dtype=torch.int64))
+
+    def distance(self, flow: Flow) -> float:
+        """In bits per dimension; NaN or infinite for a flow whose samples are not finite."""
+        return self._bits(flow) - self.own
+
+    @torch.no_grad()
+    def _bits(self, flow: Flow) -> float:
+        size = (self.SIDE, self.SIDE)
+        drawn = flow.sample(self.SAMPLES, size, torch.Generator().manual_seed(0))
+        return self.start.bits(drawn, torch.Generator().manual_seed(1)).mean().item()
+
+    def hold(self, flow: Flow) -> None:
+        """Remember the flow where it is inside; else make it what it last was there."""
+        if self.distance(flow) <= self.width:
+            self.last.load_state_dict(flow.state_dict())
+        else:
+            flow.load_state_dict(self.last.state_dict())
+            self.steps_back += 1
+
+
 class NegativeLearning(CrossEntropy):
     """Cross entropy of known pixels, uniform predictions on pasted ones, the flow's likelihood.
 
@@ -101,6 +151,10 @@ class NegativeLearning(CrossEntropy):
         flow: trained by likelihood, and by the divergence where its samples are negatives.
         flow_rate: its largest learning rate.
         frozen: leave the flow as it is.
+        trust: how far the flow may go from what it was at the start, in bits per dimension; None:
+            as far as it likes, as published.
+        past: filled with the flow as it is at the end of each epoch, for a source that draws from
+            it; None: not.
         notes: what the user should know.
 
     Reference:
@@ -124,17 +178,43 @@ class NegativeLearning(CrossEntropy):
         flow: Flow | None = None,
         flow_rate: float = 1e-4,
         frozen: bool = False,
+        trust: float | None = None,
+        past: list[Flow] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         super().__init__(start, class_weights, processes)
-        self.flow, self.source, self.sides = flow, source, sides
+        self.flow, self.source, self.sides, self.past = flow, source, sides, past
         self.far, self.weight, self.pull = DIVERGENCES[divergence], weight, flow_weight / weight
         self.flow_rate, self.frozen, self.notes = flow_rate, frozen, notes
+        self.trusted = None if flow is None or trust is None else TrustRegion(flow, trust)
         if flow is not None:
             flow.requires_grad_(not frozen)
 
+    def begin(self, epoch: int) -> None:
+        """Keep what the flow has become, where the source draws from that, too."""
+        if epoch and self.past is not None and self.flow is not None:
+            self.hold()
+            self.past.append(frozen_copy(self.flow))
+
+    def hold(self) -> None:
+        """Take a step back that led the flow out of its trust region."""
+        if self.trusted is not None and self.flow is not None:
+            self.trusted.hold(self.flow)
+
+    def get_extra_state(self) -> list[dict[str, Tensor]]:
+        """What the flow was after each epoch."""
+        return [flow.state_dict() for flow in self.past or ()]
+
+    def set_extra_state(self, state: list[dict[str, Tensor]]) -> None:
+        """Have the flow's past from a checkpoint."""
+        if self.past is not None and self.flow is not None:
+            self.past[:] = [frozen_copy(self.flow) for _ in state]
+            for flow, weights in zip(self.past, state):
+                flow.load_state_dict(weights)
+
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """`{"cross_entropy": ..., "divergence": ..., "bits": ...}`, the second weighted."""
+        self.hold()
         size = drawn_size(self.sides)
         corners, clean = patch_corners(labels, size)
         content = cut(images, corners, size).detach()

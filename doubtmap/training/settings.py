@@ -184,6 +184,13 @@ class NFlowJSOptions:
         float | None,
         Option("What the divergence weighs for the flow. Default: the same."),
     ] = None
+    flow_trust: Annotated[
+        float | None,
+        Option("Bits per dimension that the flow may go from its start. Default: any."),
+    ] = None
+    flow_replay: Annotated[
+        bool, Option("Draw from the flows of earlier epochs, too.", "--flow-replay/--newest-flow")
+    ] = False
 
 
 def rate_factor(step: int, steps: int, schedule: str, warmup: float) -> float:

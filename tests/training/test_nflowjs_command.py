@@ -87,6 +87,8 @@ def test_settings_reach_the_run(run, asked, tmp_path):
         "flow_steps": 2000,
         "flow_rate": 1e-4,
         "flow_weight": None,
+        "flow_trust": None,
+        "flow_replay": False,
         "held_out": [],
     }
 
