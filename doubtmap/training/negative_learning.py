@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from doubtmap.datasets import VOID
+from doubtmap.models.distilled import NEGATIVE, Head, attach, said_by
+from doubtmap.training.dudes import HEAD_RATE, classifier_of
 from doubtmap.training.flow import Flow
 from doubtmap.training.flow_training import cut, patch_corners
 from doubtmap.training.negatives import PatchSource
@@ -153,6 +155,7 @@ class NegativeLearning(CrossEntropy):
         frozen: leave the flow as it is.
         trust: how far the flow may go from what it was at the start, in bits per dimension; None:
             as far as it likes, as published.
+        negative_class: teach a second head the logit of one more class, which pasted pixels have.
         past: filled with the flow as it is at the end of each epoch, for a source that draws from
             it; None: not.
         notes: what the user should know.
@@ -180,12 +183,14 @@ class NegativeLearning(CrossEntropy):
         frozen: bool = False,
         trust: float | None = None,
         past: list[Flow] | None = None,
+        negative_class: bool = False,
         notes: tuple[str, ...] = (),
     ) -> None:
         super().__init__(start, class_weights, processes)
         self.flow, self.source, self.sides, self.past = flow, source, sides, past
         self.far, self.weight, self.pull = DIVERGENCES[divergence], weight, flow_weight / weight
         self.flow_rate, self.frozen, self.notes = flow_rate, frozen, notes
+        self.head = with_negative_class(start) if negative_class else None
         self.trusted = None if flow is None or trust is None else TrustRegion(flow, trust)
         if flow is not None:
             flow.requires_grad_(not frozen)
@@ -222,17 +227,28 @@ class NegativeLearning(CrossEntropy):
             patches, shapes = self.source(content.float(), clean)
             patches = pulled(patches, self.pull)
         mixed, pasted = paste_patches(images, patches, shapes, corners)
-        logits = self.logits(mixed).float()
-        if logits.shape[-2:] != labels.shape[-2:]:
-            logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear")
-        known = labels.masked_fill(pasted, VOID)
+        logits, all_logits = self._both(mixed, (labels.shape[-2], labels.shape[-1]))
+        weights, pasted_as = self.class_weights, VOID
+        if self.head is not None:
+            pasted_as = logits.shape[1]
+            weights = None if weights is None else torch.cat([weights, weights.new_ones(1)])
+        known = labels.masked_fill(pasted, pasted_as)
         terms = {
-            "cross_entropy": cross_entropy(logits, known, self.class_weights, self.processes),
+            "cross_entropy": cross_entropy(all_logits, known, weights, self.processes),
             "divergence": self.weight * self._divergence(logits, pasted),
         }
         if self.flow is not None and not self.frozen:
             terms["bits"] = self._bits(self.flow, content, clean)
         return terms
+
+    def _both(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """`(B, C, H, W)` logits of the classes, and the same with that of negatives, if any."""
+        if self.head is None:
+            logits = resized(self.logits(images), size)
+            return logits, logits
+        with said_by(self.network) as said:
+            logits = resized(self.logits(images), size)
+        return logits, torch.cat([logits, resized(said[-1], size, self.head[1])], 1)
 
     def _divergence(self, logits: Tensor, pasted: Tensor) -> Tensor:
         """The mean over the pasted pixels of all processes."""
@@ -248,7 +264,9 @@ class NegativeLearning(CrossEntropy):
         return bits.where(clean, 0 * bits).sum() / amount.clamp(min=1 / self.processes.count)
 
     def rate_of(self, name: str, rate: float) -> float:
-        """The flow has a rate of its own."""
+        """The flow has a rate of its own, and a head that starts from nothing, too."""
+        if self.head is not None and name.startswith(self.head[0]):
+            return HEAD_RATE[False]
         return self.flow_rate if name.startswith(FLOW) else rate
 
     def decays(self, name: str) -> bool:
@@ -260,6 +278,30 @@ class NegativeLearning(CrossEntropy):
         learning = self.flow is not None and not self.frozen
         both = [self.network, self.flow] if learning else [self.network]
         return [list(part.parameters()) for part in both if part is not None]
+
+
+def with_negative_class(start: Start) -> tuple[str, bool]:
+    """Put the head of one more class beside the classifier.
+
+    Returns:
+        How names of its parameters begin, and how it is resized: by corners or not.
+
+    Raises:
+        ModelError: for a network whose classifier cannot be found.
+    """
+    without = "leave --negative-class out"
+    classifier, channels, align_corners = classifier_of(start, "nflowjs", without)
+    head = Head(classifier, channels, says=NEGATIVE)
+    attach(start.network, head)
+    return f"network.{head.layer}.", align_corners
+
+
+def resized(logits: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+    """`(B, C, h, w)` float32 at the labels' size, bilinear."""
+    logits = logits.float()
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
 
 
 def pulled(patches: Tensor, factor: float) -> Tensor:

@@ -35,7 +35,7 @@ SMALLEST, SHARE = 16, 0.28
 """Default sides of patches: from the first, in pixels, to that share of the crop's shorter side."""
 OF_LEARNING = ("flow_rate", "flow_weight", "flow_trust", "flow_replay")
 OF_FLOWS = ("flow", "freeze_flow", "flow_steps", *OF_LEARNING)
-OF_NEGATIVES = ("divergence", "weight", "patch")
+OF_NEGATIVES = ("divergence", "weight", "patch", "negative_class")
 """Arguments that say nothing where no flow learns, without a flow, and without negatives."""
 OPTIONS = {"weight": "--divergence-weight"}
 """What the command line calls them, where that is not their name."""
@@ -55,6 +55,7 @@ class NFlowJS(NFlowJSOptions, Recipe):
         weight: of the divergence; published: 0.03.
         flow_weight: of the divergence where it pulls at the flow; None: the same, as published.
             Held back at 0.03, samples stay close to what is known, and nothing was gained.
+        negative_class: teach a second head the logit of one more class, that of what is pasted.
         flow: file of a trained flow; None: one is trained first, on the same images.
         freeze_flow: leave the flow as it is while the network learns.
         patch: smallest and largest side of patches, divisible by 8; None: 16 to 0.28 of the
@@ -73,6 +74,10 @@ class NFlowJS(NFlowJSOptions, Recipe):
         Dense Out-of-Distribution Detection by Robust Learning on Synthetic Negative Data
         (Grcić et al., 2021), https://arxiv.org/abs/2112.12833. Departure: a weight of 1,
         since in the few epochs that a CPU can train 0.03 moves nothing (docs/nflowjs.md).
+
+        Outlier detection by ensembling uncertainty with negative objectness (Delić, Grcić, Šegvić,
+        2024), https://arxiv.org/abs/2402.15374, for `negative_class`. Departures: one class more
+        beside each pixel's classes, where the paper has masks; the divergence weighs as without.
     """
 
     held_out: tuple[str, ...] = ()
@@ -149,6 +154,7 @@ class NFlowJS(NFlowJSOptions, Recipe):
             frozen=self.freeze_flow,
             trust=self.flow_trust,
             past=past,
+            negative_class=self.negative_class,
             notes=(*self._about_flow(about), *notes, *about_start(start)),
         )
 
@@ -223,7 +229,9 @@ class NFlowJS(NFlowJSOptions, Recipe):
         flow: Flow | None = getattr(objective, "flow", None)
         if isinstance(objective, NegativeLearning) and flow is not None and not objective.frozen:
             before = read_flow(self.flow)[1].get("classes", ()) if self.flow else ()
-            about: dict[str, Any] = {"classes": list(dict.fromkeys([*before, *objective.class_names]))}
+            about: dict[str, Any] = {
+                "classes": list(dict.fromkeys([*before, *objective.class_names]))
+            }
             objective.hold()
             if (trusted := objective.trusted) is not None:
                 about |= {

@@ -170,6 +170,9 @@ class NFlowJSOptions:
     ] = "flow"
     divergence: Annotated[str, Option("From uniform: jsd, kl or reverse-kl.")] = "jsd"
     weight: Annotated[float, Option("What the divergence weighs.", "--divergence-weight")] = 1.0
+    negative_class: Annotated[
+        bool, Option("Teach negatives as a class of their own, too: score negative.")
+    ] = False
     flow: Annotated[
         str | Path | None, Option("File of a trained flow. Default: train one.", read=read_path)
     ] = None

@@ -81,6 +81,7 @@ def test_settings_reach_the_run(run, asked, tmp_path):
         "negatives": "flow,noise",
         "divergence": "kl",
         "weight": 0.5,
+        "negative_class": False,
         "flow": str(flow),
         "freeze_flow": True,
         "patch": [8, 16],
