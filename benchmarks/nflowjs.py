@@ -1,7 +1,7 @@
 """Negatives in training: what they are worth on unknown objects, on roads and from the air.
 
     python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,... [--shared ../shared] \
-        [--stages road,short,val,time,flows] [--work DIR]
+        [--stages road,short,trust,val,time,flows] [--work DIR]
     python benchmarks/nflowjs.py --halved DIR --stages halve
     python benchmarks/nflowjs.py --halved DIR --stages aerial --networks CLASS/NAME=FOLDER,...
 
@@ -23,13 +23,20 @@ Those of stage `short` are trained for two (FLOW is the file that the first run 
         --recipe nflowjs --negatives none|shuffled|flow [--flow FLOW] \
         [--freeze-flow] [--divergence kl] --out FOLDER
 
-Sets of both: CamVid test with the two held-out classes unknown; CamVid test with one COCO object
-pasted into each image, unscaled, of the half of `coco128` that no training saw, people and known
-things left out (pedestrians and bicyclists of CamVid itself are void there), the first networks of
-all names with one pasting, the second with another, and so on; every fourth image of CamVid test
-with a window of known content of another image in it, called unknown, a control: an AUROC above one
-half is a score that finds seams; RoadAnomaly21; of `road` Fishyscapes Static. Stage `val`, on which
-choices are made: CamVid val, and with objects of the half that `real` has seen. Stage `aerial`:
+Those of stage `trust` are trained as these are, with `--crop 192x256` and a flow of 600 steps of
+its own: `flow` with the defaults, `flow held` with `--flow-rate 1e-3 --flow-trust 6
+--flow-replay`, `flow fast` with `--flow-rate 1e-3` alone, `flow slow` as `flow held` with
+`--flow-rate 1e-5`, and `negative class` as `flow` with `--negative-class`. Every 8th image of the
+sets of CamVid; `doubt` is fitted on each network, on 14 images of CamVid train.
+
+Sets of `road` and `short`: CamVid test with the two held-out classes unknown; CamVid test with one
+COCO object pasted into each image, unscaled, of the half of `coco128` that no training saw, people
+and known things left out (pedestrians and bicyclists of CamVid itself are void there), the first
+networks of all names with one pasting, the second with another, and so on; every fourth image of
+CamVid test with a window of known content of another image in it, called unknown, a control: an
+AUROC above one half is a score that finds seams; RoadAnomaly21; of `road` Fishyscapes Static. Stage
+`val`, on which choices are made: CamVid val, and with objects of the half that `real` has seen.
+Stage `aerial`:
 `dubai_aerial` at half size, test tiles, the network's held-out CLASS unknown; a base network learns
 the other classes for 8 epochs from `camvid9` (`--crop 256x256 --batch 4 --class-weights 0.25
 --rate 1e-3 --seed 1`), and goes on for 8 with `--recipe nflowjs --rate 1e-4` (`--flow-steps 400`).
@@ -54,6 +61,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from doubt import Some
 from numpy.typing import NDArray
 from PIL import Image
 from stages import HELD_OUT, Row, Stage, Topic, in_turns, run
@@ -62,6 +70,7 @@ from torch import Tensor
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Dataset, Pasted, Sample, open_dataset, open_outlines
 from doubtmap.engine import Pairs
+from doubtmap.fitting import fit_score
 from doubtmap.metrics import Confusion, Histogram, RankingCurve
 from doubtmap.metrics.bootstrap import BootstrapHistogram, Weights, interval
 from doubtmap.metrics.histogram import Bins
@@ -69,6 +78,7 @@ from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.training.flow_training import read_flow
 
 PLAIN = "plain"
+NEGATIVE = "negative.safetensors"
 OTHER, BEST = ", other scores", ", best"
 """Ends of stages: rows that the docs leave out, and a row for each network and set."""
 SHORT = ("camvid test", "camvid test with objects", "camvid test with seams", "roadanomaly21")
@@ -177,6 +187,14 @@ def halve(shared: Path, to: Path) -> None:
             picture = Image.open(file)
             half = picture.resize((picture.width // 2, picture.height // 2), how)
             half.save(to / part / file.name, quality=95)
+
+
+def few_sets(shared: Path, seed: int) -> dict[str, Chosen]:
+    """Of the test sets of the road what a small training is judged on."""
+    sets = road_sets(shared, seed)
+    camvid = ("camvid test", "camvid test with objects")
+    few = {title: (*sets[title][:2], 8, 2) for title in camvid}
+    return few | {"roadanomaly21": sets["roadanomaly21"]}
 
 
 SCORES: Scores = {
@@ -348,7 +366,7 @@ def compared(stage: str, given: Namespace) -> list[Row]:
     for name, folders in given.networks.items():
         for seed, folder in enumerate(folders):
             for title, chosen in sets_of(stage, name, seed, given).items():
-                one = remembered(folder, title, seed, chosen, given.work)
+                one = remembered(folder, title, seed, chosen, given, stage == "trust")
                 found.setdefault(title, {}).setdefault(name.split("/")[-1], []).append(one)
     rows = []
     for title, by_name in found.items():
@@ -365,18 +383,38 @@ def sets_of(stage: str, name: str, seed: int, given: Namespace) -> dict[str, Cho
         return aerial_set(given.halved, name.split("/")[0])
     if stage == "val":
         return val_sets(given.shared, seed)
+    if stage == "trust":
+        return few_sets(given.shared, seed)
     sets = road_sets(given.shared, seed)
     return sets if stage == "road" else {title: sets[title] for title in SHORT}
 
 
-def remembered(folder: Path, title: str, seed: int, chosen: Chosen, work: Path) -> Measured:
-    """What one network does on one set, from `work` if it was measured before."""
+def remembered(
+    folder: Path, title: str, seed: int, chosen: Chosen, given: Namespace, more: bool = False
+) -> Measured:
+    """What one network does on one set, from `--work` if it was measured before.
+
+    With `more` scores: `doubt`, fitted on it, and `negative` where it has one.
+    """
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
-    path = work / title / f"{weights}-{seed}{f'-blocks-{chosen[-1]}' if chosen[-1] > 1 else ''}.npz"
+    path = (
+        given.work
+        / title
+        / f"{weights}-{seed}{f'-blocks-{chosen[-1]}' if chosen[-1] > 1 else ''}.npz"
+    )
     if not path.exists():
         print(f"{folder}:")
-        measured(dm.load(folder), *chosen).save(path)
+        network = dm.load(folder)
+        scores = SCORES | (more_scores(network, folder, given.shared) if more else {})
+        measured(network, *chosen, scores=scores).save(path)
     return Measured.load(path)
+
+
+def more_scores(network: Segmenter, folder: Path, shared: Path) -> Scores:
+    """`doubt` with what it is fitted on, and the score of a class of negatives."""
+    train = open_dataset(f"camvid:{shared}/data/camvid:train")
+    found: Scores = {"doubt": fit_score("doubt", network, Some(train, len(train) // 14, 14))}
+    return found | ({"negative": dm.scores.negative} if (folder / NEGATIVE).exists() else {})
 
 
 def times(given: Namespace) -> list[Row]:
@@ -426,14 +464,18 @@ def is_other(row: Row, rows: Sequence[Any]) -> bool:
     return row is not max(own, key=lambda r: float(r["unknown.auprc"]))
 
 
+SHOWN = (": divergence", ": doubt", ": negative")
+
+
 def best_of_sets(rows: Sequence[Any]) -> list[Row]:
-    """Of all sets the plain networks' best score and the others' divergence, as rows of one set."""
+    """Of all sets the plain networks' best score and the others' `SHOWN`, as rows of one set."""
     found = []
     for title in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == title]
         plain = [row for row in own if row["name"].startswith(f"{PLAIN}: ")]
         shown = [max(plain, key=lambda row: float(row["unknown.auprc"]))] if plain else []
-        shown += [r for r in own if r not in plain and r["name"].endswith(": divergence")]
+        shown += [r for r in plain if r not in shown and r["name"].endswith(": doubt")]
+        shown += [r for r in own if r not in plain and r["name"].endswith(SHOWN)]
         found += [row | {"name": f"{title}: {row['name']}", "set": "all"} for row in shown]
     return found
 
