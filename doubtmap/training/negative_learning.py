@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -190,7 +190,9 @@ class NegativeLearning(CrossEntropy):
         self.flow, self.source, self.sides, self.past = flow, source, sides, past
         self.far, self.weight, self.pull = DIVERGENCES[divergence], weight, flow_weight / weight
         self.flow_rate, self.frozen, self.notes = flow_rate, frozen, notes
-        self.head = with_negative_class(start) if negative_class else None
+        self.negative_class, self.mine, self.align_corners = negative_class, "", False
+        if negative_class:
+            self.mine, self.align_corners = with_negative_class(start)
         self.trusted = None if flow is None or trust is None else TrustRegion(flow, trust)
         if flow is not None:
             flow.requires_grad_(not frozen)
@@ -227,28 +229,27 @@ class NegativeLearning(CrossEntropy):
             patches, shapes = self.source(content.float(), clean)
             patches = pulled(patches, self.pull)
         mixed, pasted = paste_patches(images, patches, shapes, corners)
-        logits, all_logits = self._both(mixed, (labels.shape[-2], labels.shape[-1]))
-        weights, pasted_as = self.class_weights, VOID
-        if self.head is not None:
-            pasted_as = logits.shape[1]
-            weights = None if weights is None else torch.cat([weights, weights.new_ones(1)])
-        known = labels.masked_fill(pasted, pasted_as)
+        outputs = resized(self._outputs(mixed), labels.shape[-2:])
+        logits, weights = outputs[:, : len(self.class_names)], self.class_weights
+        if self.negative_class and weights is not None:
+            weights = torch.cat([weights, weights.new_ones(1)])
+        known = labels.masked_fill(pasted, logits.shape[1] if self.negative_class else VOID)
         terms = {
-            "cross_entropy": cross_entropy(all_logits, known, weights, self.processes),
+            "cross_entropy": cross_entropy(outputs, known, weights, self.processes),
             "divergence": self.weight * self._divergence(logits, pasted),
         }
         if self.flow is not None and not self.frozen:
             terms["bits"] = self._bits(self.flow, content, clean)
         return terms
 
-    def _both(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """`(B, C, H, W)` logits of the classes, and the same with that of negatives, if any."""
-        if self.head is None:
-            logits = resized(self.logits(images), size)
-            return logits, logits
+    def _outputs(self, images: Tensor) -> Tensor:
+        """`(B, C, h, w)` logits of the classes, or `(B, C + 1, h, w)` with that of negatives."""
+        if not self.negative_class:
+            return self.logits(images)
         with said_by(self.network) as said:
-            logits = resized(self.logits(images), size)
-        return logits, torch.cat([logits, resized(said[-1], size, self.head[1])], 1)
+            logits = self.logits(images)
+        head = resized(said[-1], logits.shape[-2:], self.align_corners)
+        return torch.cat([logits.float(), head], 1)
 
     def _divergence(self, logits: Tensor, pasted: Tensor) -> Tensor:
         """The mean over the pasted pixels of all processes."""
@@ -265,7 +266,7 @@ class NegativeLearning(CrossEntropy):
 
     def rate_of(self, name: str, rate: float) -> float:
         """The flow has a rate of its own, and a head that starts from nothing, too."""
-        if self.head is not None and name.startswith(self.head[0]):
+        if self.negative_class and name.startswith(self.mine):
             return HEAD_RATE[False]
         return self.flow_rate if name.startswith(FLOW) else rate
 
@@ -296,12 +297,12 @@ def with_negative_class(start: Start) -> tuple[str, bool]:
     return f"network.{head.layer}.", align_corners
 
 
-def resized(logits: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
-    """`(B, C, h, w)` float32 at the labels' size, bilinear."""
+def resized(logits: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+    """`(B, C, h, w)` float32 at another height and width, bilinear."""
     logits = logits.float()
-    if logits.shape[-2:] == size:
+    if [*logits.shape[-2:]] == [*size]:
         return logits
-    return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
+    return F.interpolate(logits, [*size], mode="bilinear", align_corners=align_corners)
 
 
 def pulled(patches: Tensor, factor: float) -> Tensor:
