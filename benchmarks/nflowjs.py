@@ -55,7 +55,7 @@ import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ from doubtmap.metrics import Confusion, Histogram, RankingCurve
 from doubtmap.metrics.bootstrap import BootstrapHistogram, Weights, interval
 from doubtmap.metrics.histogram import Bins
 from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.scoring import prepared
 from doubtmap.training.flow_training import read_flow
 
 PLAIN = "plain"
@@ -404,17 +405,22 @@ def remembered(
     )
     if not path.exists():
         print(f"{folder}:")
-        network = dm.load(folder)
-        scores = SCORES | (more_scores(network, folder, given.shared) if more else {})
+        network, scores = opened(folder, given.shared if more else None)
         measured(network, *chosen, scores=scores).save(path)
     return Measured.load(path)
 
 
-def more_scores(network: Segmenter, folder: Path, shared: Path) -> Scores:
-    """`doubt` with what it is fitted on, and the score of a class of negatives."""
+@cache
+def opened(folder: Path, shared: Path | None) -> tuple[Segmenter, Scores]:
+    """A network and its scores; with `shared` also `doubt`, fitted on it, and `negative`."""
+    network = dm.load(folder)
+    if shared is None:
+        return network, SCORES
     train = open_dataset(f"camvid:{shared}/data/camvid:train")
-    found: Scores = {"doubt": fit_score("doubt", network, Some(train, len(train) // 14, 14))}
-    return found | ({"negative": dm.scores.negative} if (folder / NEGATIVE).exists() else {})
+    scores = SCORES | {"doubt": fit_score("doubt", network, Some(train, len(train) // 14, 14))}
+    if (folder / NEGATIVE).exists():
+        scores["negative"] = dm.scores.negative
+    return prepared(network, scores), scores
 
 
 def times(given: Namespace) -> list[Row]:
