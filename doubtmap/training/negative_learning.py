@@ -122,9 +122,10 @@ class TrustRegion(nn.Module):
 
     @torch.no_grad()
     def _bits(self, flow: Flow) -> float:
-        size = (self.SIDE, self.SIDE)
-        drawn = flow.sample(self.SAMPLES, size, torch.Generator().manual_seed(0))
-        return self.start.bits(drawn, torch.Generator().manual_seed(1)).mean().item()
+        size, device = (self.SIDE, self.SIDE), next(flow.parameters()).device.type
+        with torch.autocast(device, enabled=False):
+            drawn = flow.sample(self.SAMPLES, size, torch.Generator().manual_seed(0))
+            return self.start.bits(drawn, torch.Generator().manual_seed(1)).mean().item()
 
     def hold(self, flow: Flow) -> None:
         """Remember the flow where it is inside; else make it what it last was there."""

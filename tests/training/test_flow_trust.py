@@ -46,6 +46,12 @@ def moved(flow, amount, random):
         part.add_(amount * torch.randn(part.shape, generator=random))
 
 
+def moved_once():
+    flow = started()
+    moved(flow, 0.03, torch.Generator().manual_seed(0))
+    return flow
+
+
 @pytest.mark.parametrize(("width", "step"), [(0.1, 0.01), (1.0, 0.03)])
 def test_no_negative_is_drawn_from_a_flow_beyond_its_region(width, step):
     """Wherever a step leads, negatives are drawn from a flow within."""
@@ -92,6 +98,14 @@ def test_a_flow_that_breaks_is_what_it_last_was(broken):
     region.hold(flow)
     assert all(torch.equal(inside[name], now) for name, now in flow.state_dict().items())
     assert region.steps_back == 1
+
+
+def test_half_precision_beside_it_changes_no_distance():
+    flow = moved_once()
+    region = TrustRegion(started(), 1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = region.distance(flow)
+    assert rounded == region.distance(flow) > 0
 
 
 def test_only_network_and_flow_learn():
