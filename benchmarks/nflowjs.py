@@ -450,11 +450,12 @@ def flows(given: Namespace) -> list[Row]:
             continue
         before, _ = read_flow(first)
         for kind, path in (("before", first), ("after", inner / "flow-joint.safetensors")):
-            random = torch.Generator().manual_seed(0)
+            random, (flow, about) = torch.Generator().manual_seed(0), read_flow(path)
             with torch.no_grad():
-                drawn = read_flow(path)[0].sample(64, (64, 64), random)
+                drawn = flow.sample(64, (64, 64), random)
                 bits = before.bits(drawn, torch.Generator().manual_seed(1)).mean()
             rows.append({"name": f"{name}: {kind}", "set": "samples", "bits": float(bits)})
+            rows[-1] |= {k: about[k] for k in ("distance", "steps_back") if k in about}
     return rows
 
 

@@ -95,25 +95,28 @@ class TrustRegion(nn.Module):
     """How far a flow may go from what it was: a step that leads out of the region is taken back.
 
     How far a flow is: the bits per dimension that the flow of the start needs for samples of the
-    flow as it is now, above those that it needs for its own, of the same latent values.
+    flow as it is now, above those that it needs for its own, of the same latent values. It is
+    measured on the largest patches, on which a flow runs away first (docs/measured/nflowjs.md).
 
     Args:
         flow: as it is at the start.
         width: of the region, in bits per dimension.
+        side: of the samples that tell, in pixels.
 
     Reference:
         Trust Region Policy Optimization (Schulman et al., 2015), https://arxiv.org/abs/1502.05477,
         whose line search takes a step back where it leaves a region of divergence, too.
     """
 
-    SAMPLES, SIDE = 8, 32
-    """How many samples tell how far a flow is, and their sides in pixels."""
+    SAMPLES = 8
+    """How many samples tell how far a flow is."""
     steps_back: Tensor
 
-    def __init__(self, flow: Flow, width: float) -> None:
+    def __init__(self, flow: Flow, width: float, side: int) -> None:
         super().__init__()
         self.start, self.last = frozen_copy(flow), frozen_copy(flow)
-        self.width, self.own = width, self._bits(flow)
+        self.width, self.size = width, (side, side)
+        self.own = self._bits(flow)
         self.register_buffer("steps_back", torch.zeros((), dtype=torch.int64))
 
     def distance(self, flow: Flow) -> float:
@@ -122,9 +125,8 @@ class TrustRegion(nn.Module):
 
     @torch.no_grad()
     def _bits(self, flow: Flow) -> float:
-        size, device = (self.SIDE, self.SIDE), next(flow.parameters()).device.type
-        with torch.autocast(device, enabled=False):
-            drawn = flow.sample(self.SAMPLES, size, torch.Generator().manual_seed(0))
+        with torch.autocast(next(flow.parameters()).device.type, enabled=False):
+            drawn = flow.sample(self.SAMPLES, self.size, torch.Generator().manual_seed(0))
             return self.start.bits(drawn, torch.Generator().manual_seed(1)).mean().item()
 
     def hold(self, flow: Flow) -> None:
@@ -194,7 +196,7 @@ class NegativeLearning(CrossEntropy):
         self.negative_class, self.mine, self.align_corners = negative_class, "", False
         if negative_class:
             self.mine, self.align_corners = with_negative_class(start)
-        self.trusted = None if flow is None or trust is None else TrustRegion(flow, trust)
+        self.trusted = None if flow is None or trust is None else TrustRegion(flow, trust, sides[1])
         if flow is not None:
             flow.requires_grad_(not frozen)
 

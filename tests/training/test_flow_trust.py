@@ -57,7 +57,7 @@ def test_no_negative_is_drawn_from_a_flow_beyond_its_region(width, step):
     """Wherever a step leads, negatives are drawn from a flow within."""
     flow, free, random = started(), started(), torch.Generator().manual_seed(0)
     objective, far = objective_of(flow=flow, trust=width, sides=(8, 8)), []
-    measure = TrustRegion(started(), math.inf)
+    measure = TrustRegion(started(), math.inf, 8)
     objective.source = lambda content, clean: (far.append(measure.distance(flow)), PATCHES)[1]
     for _ in range(10):
         moved(free, step, random)
@@ -78,7 +78,7 @@ def test_a_region_as_wide_as_the_flow_goes_changes_nothing():
 def test_the_distance_is_in_bits_that_the_start_needs():
     """Of samples of the same latent values, the same noise on both."""
     start, other = tiny_flow(), flow_of(9, TINY, torch.float32, 0.3)
-    region = TrustRegion(start, 1.0)
+    region = TrustRegion(start, 1.0, 32)
     assert region.distance(tiny_flow()) == 0
     drawn = [f.sample(8, (32, 32), torch.Generator().manual_seed(0)) for f in (start, other)]
     bits = [start.bits(x, torch.Generator().manual_seed(1)).mean().item() for x in drawn]
@@ -88,7 +88,7 @@ def test_the_distance_is_in_bits_that_the_start_needs():
 @pytest.mark.parametrize("broken", [math.nan, math.inf, 1e30])
 def test_a_flow_that_breaks_is_what_it_last_was(broken):
     flow = started()
-    region = TrustRegion(flow, 1.0)
+    region = TrustRegion(flow, 1.0, 32)
     with torch.no_grad():
         next(flow.parameters()).add_(1e-4)
     region.hold(flow)
@@ -102,7 +102,7 @@ def test_a_flow_that_breaks_is_what_it_last_was(broken):
 
 def test_half_precision_beside_it_changes_no_distance():
     flow = moved_once()
-    region = TrustRegion(started(), 1.0)
+    region = TrustRegion(started(), 1.0, 32)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = region.distance(flow)
     assert rounded == region.distance(flow) > 0
@@ -169,6 +169,6 @@ def test_the_file_of_the_flow_says_how_far_it_went(learn, tmp_path):
     learn(tmp_path / "n", recipe)
     inner = tmp_path / "n" / "training"
     flow, about = read_flow(inner / "flow-joint.safetensors")
-    region = TrustRegion(read_flow(inner / "flow.safetensors")[0], 0.2)
+    region = TrustRegion(read_flow(inner / "flow.safetensors")[0], 0.2, 8)
     assert about["distance"] == pytest.approx(region.distance(flow), abs=1e-5)
     assert about["distance"] <= 0.2 and about["steps_back"] > 0 and isinstance(flow, Flow)
