@@ -1,7 +1,7 @@
 """Negatives in training: what they are worth on unknown objects, on roads and from the air.
 
     python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,... [--shared ../shared] \
-        [--stages road,short,trust,val,time,flows] [--work DIR]
+        [--stages road,short,trust,val,time,flows,'trust flows'] [--work DIR]
     python benchmarks/nflowjs.py --halved DIR --stages halve
     python benchmarks/nflowjs.py --halved DIR --stages aerial --networks CLASS/NAME=FOLDER,...
 
@@ -25,9 +25,9 @@ Those of stage `short` are trained for two (FLOW is the file that the first run 
 
 Those of stage `trust` are trained as these are, with `--crop 192x256` and a flow of 600 steps of
 its own: `flow` with the defaults, `flow held` with `--flow-rate 1e-3 --flow-trust 6
---flow-replay`, `flow fast` with `--flow-rate 1e-3` alone, `flow slow` as `flow held` with
-`--flow-rate 1e-5`, and `negative class` as `flow` with `--negative-class`. Every 8th image of the
-sets of CamVid; `doubt` is fitted on each network, on 14 images of CamVid train.
+--flow-replay`, and `negative class` as `flow` with `--negative-class`; `plain` is `camvid9` itself,
+from which all start. Every 8th image of the sets of CamVid; `doubt` is fitted on each network, on
+14 images of CamVid train. `trust flows` tells the same of their flows as `flows`.
 
 Sets of `road` and `short`: CamVid test with the two held-out classes unknown; CamVid test with one
 COCO object pasted into each image, unscaled, of the half of `coco128` that no training saw, people
@@ -444,10 +444,10 @@ def flows(given: Namespace) -> list[Row]:
     rows = []
     for name, folders in given.networks.items():
         inner = folders[0] / "training"
-        asked = json.loads((inner / "settings.json").read_text())["recipe"]
-        first = Path(asked["flow"] or inner / "flow.safetensors")
         if not (inner / "flow-joint.safetensors").exists():
             continue
+        asked = json.loads((inner / "settings.json").read_text())["recipe"]
+        first = Path(asked["flow"] or inner / "flow.safetensors")
         before, _ = read_flow(first)
         for kind, path in (("before", first), ("after", inner / "flow-joint.safetensors")):
             random, (flow, about) = torch.Generator().manual_seed(0), read_flow(path)
@@ -504,9 +504,13 @@ TOPIC = Topic(
     "python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,...",
     conditions={"unknown": list(HELD_OUT), "threads": 1},
 )
-STAGES = {
-    name: Stage(TOPIC, partial(compared, name)) for name in ("road", "short", "val", "aerial")
-} | {"time": Stage(TOPIC, times), "flows": Stage(TOPIC, flows), "halve": Stage(TOPIC, halved)}
+COMPARED = ("road", "short", "trust", "val", "aerial")
+STAGES = {name: Stage(TOPIC, partial(compared, name)) for name in COMPARED} | {
+    "time": Stage(TOPIC, times),
+    "flows": Stage(TOPIC, flows),
+    "trust flows": Stage(TOPIC, flows),
+    "halve": Stage(TOPIC, halved),
+}
 OPTIONS = {
     "--networks": {"default": {}, "type": networks_of, "help": "NAME=FOLDER+FOLDER+...,..."},
     "--halved": {"type": Path, "help": "folder for dubai_aerial at half its size"},

@@ -100,6 +100,11 @@ def test_a_flow_that_breaks_is_what_it_last_was(broken):
     assert region.steps_back == 1
 
 
+def test_a_flow_is_measured_on_the_largest_patches():
+    objective = objective_of(flow=tiny_flow(), trust=1.0, sides=(8, 24))
+    assert objective.trusted.size == (24, 24)
+
+
 def test_half_precision_beside_it_changes_no_distance():
     flow = moved_once()
     region = TrustRegion(started(), 1.0, 32)
