@@ -11,7 +11,6 @@ for a minute: each must be answered with 200, 429 or 503, and memory must stay w
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -37,7 +36,6 @@ SERVING = Topic(
     "python benchmarks/serving.py",
     conditions={
         "service": "camvid9, entropy and max_softmax, one thread, 127.0.0.1, client beside it",
-        "machine": f"{os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}",
     },
 )
 SCORES = "entropy,max_softmax"
