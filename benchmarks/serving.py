@@ -11,6 +11,7 @@ for a minute: each must be answered with 200, 429 or 503, and memory must stay w
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
