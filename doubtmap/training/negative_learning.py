@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -138,6 +139,27 @@ class TrustRegion(nn.Module):
             self.steps_back += 1
 
 
+@dataclass(frozen=True, eq=False)
+class FlowLearning:
+    """How a flow learns beside a network.
+
+    Args:
+        weight: of the divergence where it pulls at the flow; None: as for the network, published.
+        rate: its largest learning rate.
+        frozen: leave the flow as it is.
+        trust: how far the flow may go from what it was at the start, in bits per dimension; None:
+            as far as it likes, as published.
+        past: filled with the flow as it is at the end of each epoch, for a source that draws from
+            it; None: not.
+    """
+
+    weight: float | None = None
+    rate: float = 1e-4
+    frozen: bool = False
+    trust: float | None = None
+    past: list[Flow] | None = None
+
+
 class NegativeLearning(CrossEntropy):
     """Cross entropy of known pixels, uniform predictions on pasted ones, the flow's likelihood.
 
@@ -152,15 +174,9 @@ class NegativeLearning(CrossEntropy):
         sides: smallest and largest side of patches in pixels, both divisible by 8.
         divergence: one of `DIVERGENCES`.
         weight: of the divergence.
-        flow_weight: of the divergence where it pulls at the flow; the published weight for both.
         flow: trained by likelihood, and by the divergence where its samples are negatives.
-        flow_rate: its largest learning rate.
-        frozen: leave the flow as it is.
-        trust: how far the flow may go from what it was at the start, in bits per dimension; None:
-            as far as it likes, as published.
+        learning: how it is.
         negative_class: teach a second head the logit of one more class, which pasted pixels have.
-        past: filled with the flow as it is at the end of each epoch, for a source that draws from
-            it; None: not.
         notes: what the user should know.
 
     Reference:
@@ -180,25 +196,25 @@ class NegativeLearning(CrossEntropy):
         *,
         divergence: str = "jsd",
         weight: float = 1.0,
-        flow_weight: float = 1.0,
         flow: Flow | None = None,
-        flow_rate: float = 1e-4,
-        frozen: bool = False,
-        trust: float | None = None,
-        past: list[Flow] | None = None,
+        learning: FlowLearning | None = None,
         negative_class: bool = False,
         notes: tuple[str, ...] = (),
     ) -> None:
         super().__init__(start, class_weights, processes)
-        self.flow, self.source, self.sides, self.past = flow, source, sides, past
-        self.far, self.weight, self.pull = DIVERGENCES[divergence], weight, flow_weight / weight
-        self.flow_rate, self.frozen, self.notes = flow_rate, frozen, notes
+        learning = learning or FlowLearning()
+        self.flow, self.source, self.sides, self.past = flow, source, sides, learning.past
+        self.far, self.weight = DIVERGENCES[divergence], weight
+        self.pull = 1.0 if learning.weight is None else learning.weight / weight
+        self.flow_rate, self.frozen, self.notes = learning.rate, learning.frozen, notes
         self.negative_class, self.mine, self.align_corners = negative_class, "", False
         if negative_class:
             self.mine, self.align_corners = with_negative_class(start)
-        self.trusted = None if flow is None or trust is None else TrustRegion(flow, trust, sides[1])
+        self.trusted: TrustRegion | None = None
         if flow is not None:
-            flow.requires_grad_(not frozen)
+            flow.requires_grad_(not self.frozen)
+            if learning.trust is not None:
+                self.trusted = TrustRegion(flow, learning.trust, sides[1])
 
     def begin(self, epoch: int) -> None:
         """Keep what the flow has become, where the source draws from that, too."""

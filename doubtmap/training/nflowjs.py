@@ -17,7 +17,7 @@ from doubtmap.training.batches import Batches
 from doubtmap.training.flow import Flow
 from doubtmap.training.flow_training import FlowTraining, pretrain, read_flow, write_flow
 from doubtmap.training.labels import trained_classes
-from doubtmap.training.negative_learning import DIVERGENCES, NegativeLearning
+from doubtmap.training.negative_learning import DIVERGENCES, FlowLearning, NegativeLearning
 from doubtmap.training.negatives import (
     REAL,
     fingerprints_of,
@@ -148,12 +148,10 @@ class NFlowJS(NFlowJSOptions, Recipe):
             processes,
             divergence=self.divergence,
             weight=self.weight,
-            flow_weight=self.weight if self.flow_weight is None else self.flow_weight,
             flow=flow,
-            flow_rate=self.flow_rate,
-            frozen=self.freeze_flow,
-            trust=self.flow_trust,
-            past=past,
+            learning=FlowLearning(
+                self.flow_weight, self.flow_rate, self.freeze_flow, self.flow_trust, past
+            ),
             negative_class=self.negative_class,
             notes=(*self._about_flow(about), *notes, *about_start(start)),
         )
