@@ -317,7 +317,9 @@ def _sum(
         prediction, label, maps = look.prediction, look.label, look.maps
         if keeping is not None:  # before the journal, which says that the image is done
             keeping.keep(look.index, look.sample, prediction, label, maps)
-        seen = observe(look.index, look.sample.name, prediction, label, maps, tally.bins)
+        several = run.matching is not None and len(run.matching.unknown) > 1
+        raw = look.sample.label if several else None
+        seen = observe(look.index, look.sample.name, prediction, label, maps, tally.bins, raw)
         if journal:
             journal.append(seen.to_bytes())
         if shelf is not None:
