@@ -35,7 +35,7 @@ _FIGURES = (
     Figure("auprc", "AUPRC", "Area under the precision-recall curve, all pixels pooled."),
     Figure("auroc", "AUROC", "Area under the ROC curve, all pixels pooled."),
     Figure("fpr95", "FPR95", "Share of false alarms when 95 % of the targets are found.", False),
-    Figure("recall", "Recall", "Share of the pixels above the score's threshold."),
+    Figure("recall", "Recall", "Share of the pixels above the score's threshold.", None),
     Figure("siou", "sIoU", "Mean over labelled components of the overlap with predicted ones."),
     Figure("ppv", "PPV", "Mean over predicted components of the share that is labelled."),
     Figure("f1", "F1*", "Component F1, averaged over overlap thresholds."),

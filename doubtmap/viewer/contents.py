@@ -82,7 +82,8 @@ def image_content(gathered: Gathered, address: str) -> bytes | None:
     if kind == "maps" and len(numbers) == 3 and numbers[1] < len(run.layers):
         return map_bytes(run, run.layers[numbers[1]].key, place)
     if kind == "objects" and len(numbers) == 2:
-        return utf8(json.dumps([_drawn(each) for each in run.objects.get(place, [])]))
+        drawn = [_drawn(each) for each in run.objects.get(place, [])]
+        return utf8(json.dumps({"size": run.sizes.get(place), "objects": drawn}))
     return None
 
 

@@ -128,7 +128,7 @@ def test_images_of_one_file_are_one_image_of_two_runs(runs):
     held = json.loads((runs.objects / "objects.json").read_text())
     assert sum(column["values"]) == len(held["annotations"]) > 0
     found = json.loads(image_content(gathered, "objects/1/2.json"))
-    assert len(found) == column["values"][2]
+    assert len(found["objects"]) == column["values"][2] and found["size"] == [96, 64]
 
 
 @pytest.mark.parametrize("encoding", ["polygon", "rle"])
