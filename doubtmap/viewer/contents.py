@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from doubtmap.errors import DataError
+from doubtmap.errors import DoubtmapError
 from doubtmap.files import utf8
 from doubtmap.objects import outlines
 from doubtmap.viewer.gathering import Gathered
@@ -121,9 +121,9 @@ def index_content(gathered: Gathered, kept: str) -> bytes:
 
 
 def readable(gathered: Gathered, address: str) -> bytes | str:
-    """What lies at an address, or the sentence why it cannot be had."""
+    """What lies at an address, or the sentence why it cannot be had, such as what to install."""
     try:
         content = image_content(gathered, address)
-    except DataError as error:
+    except DoubtmapError as error:
         return str(error)
     return f"{address}: there is nothing of that name." if content is None else content

@@ -42,7 +42,8 @@ def doubt_bytes(values: NDArray[np.float32]) -> bytes:
     if gaps:
         low -= (high - low or 1.0) / (STEPS - 1)  # so that the lowest is 1
     scale = STEPS / (high - low) if high > low else 0.0
-    pixels = np.rint((np.where(known, values, low).astype(np.float64) - low) * scale).astype("<u2")
+    above = np.where(known, values.astype(np.float64) - low, 0.0)
+    pixels = np.rint(above * scale).astype("<u2")
     return _header(GAPS if gaps else DOUBT, values.shape, low, high) + pixels.tobytes()
 
 

@@ -110,10 +110,7 @@ class Run:
         Raises:
             DataError: where it would lie outside of the run's folder.
         """
-        file = self.folder / layer.folder / f"{self.names[place]}.{layer.suffix}"
-        if self.folder.resolve() not in file.resolve().parents:
-            raise DataError(f"{self.folder}: expected maps in the folder of the run, got {file}.")
-        return file
+        return inside(self.folder, layer.folder, f"{self.names[place]}.{layer.suffix}")
 
     def image_file(self, place: int) -> Path:
         """The image as the run names it, or as it keeps it.
@@ -130,6 +127,18 @@ class Run:
                 f"{self.names[place]}: lies in no file. Evaluate with --maps, which keeps it."
             )
         return kept
+
+
+def inside(folder: Path, *parts: str) -> Path:
+    """A file of a run.
+
+    Raises:
+        DataError: where it would lie outside of the run's folder.
+    """
+    file = folder.joinpath(*parts)
+    if folder.resolve() not in file.resolve().parents:
+        raise DataError(f"{folder}: expected maps in the folder of the run, got {file}.")
+    return file
 
 
 def file_of(about: Mapping[str, Any], path: str | None) -> Path | None:

@@ -27,6 +27,7 @@ from doubtmap.viewer.run import (
     Table,
     Value,
     file_of,
+    inside,
     model_name,
     notes_of,
     read_csv,
@@ -70,7 +71,7 @@ class Scenes:
         return raster.small(raster.path).astype(np.float32)
 
     def _raster(self, layer: Layer, place: int) -> RasterScene:
-        file = self.folder / layer.folder / f"{self.names[place]}.{layer.suffix}"
+        file = inside(self.folder, layer.folder, f"{self.names[place]}.{layer.suffix}")
         return RasterScene(file, Rendering())
 
 
@@ -144,7 +145,8 @@ class Slices:
     def _opened(self, kept: str, name: str) -> Volume:
         """A volume of the run's folder, or, without a name of that, the one that was scored."""
         own = self.volumes[name]
-        found = Volume(self.folder / kept / f"{name}.nii.gz", own.axis) if kept else own
+        file = inside(self.folder, kept, f"{name}.nii.gz")
+        found = Volume(file, own.axis) if kept else own
         found.values  # noqa: B018 (read once, and kept)
         return found
 
@@ -221,7 +223,7 @@ def film_run(folder: Path, about: Mapping[str, Any]) -> Run:
         own = [table.get(title, [None] * len(table["frame"])) for table in tables]
         table[title.replace("_", " ")] = [value for values in own for value in values]
     numbers, seconds = table["frame"], table["seconds"]
-    films = {name: FilmReader(folder / f"{name}.mp4") for name in about["films"]}
+    films = {name: FilmReader(inside(folder, f"{name}.mp4")) for name in about["films"]}
     return Run(
         folder,
         "score",

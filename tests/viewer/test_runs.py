@@ -171,7 +171,7 @@ def test_names_that_two_runs_share_stay_apart_where_files_differ(runs, tmp_path)
     ("file", "change", "said"),
     [
         ("score.json", lambda about: about.pop("directory"), "written by doubtmap"),
-        ("score.json", lambda about: about.pop("images"), "QGIS"),
+        ("score.json", lambda about: about.pop("images"), "written by doubtmap"),
         ("score.json", lambda about: about.update(images={}), "no image"),
         ("score.json", lambda about: about.update(scales=3), "written by doubtmap"),
     ],
