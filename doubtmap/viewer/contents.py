@@ -6,7 +6,6 @@ Addresses hold numbers alone, never names or paths: nothing can be asked for tha
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -92,11 +91,13 @@ def _drawn(annotation: Mapping[str, Any]) -> dict[str, Any]:
     shape, (left, top, width, height) = annotation["segmentation"], annotation["bbox"]
     lines = shape
     if isinstance(shape, dict):
-        counts = np.array(shape["counts"], np.int64)
-        on = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        whole = np.zeros(math.prod(shape["size"]), bool)
-        whole[: len(on)] = on[: len(whole)]
-        mask = whole.reshape(shape["size"][::-1]).T[top : top + height, left : left + width]
+        rows = shape["size"][0]
+        ends = np.cumsum(np.array(shape["counts"], np.int64))  # down the columns, one by one
+        inside = np.clip(ends, left * rows, (left + width) * rows) - left * rows
+        on = np.repeat(np.arange(len(ends)) % 2 == 1, np.diff(inside, prepend=0))
+        columns = np.zeros(width * rows, bool)
+        columns[: len(on)] = on
+        mask = columns.reshape(width, rows).T[top : top + height]
         found = outlines(mask, (left, top))
         lines = [line[:-1].reshape(-1).tolist() for p in found for line in (p.outer, *p.holes)]
     told = {word: annotation.get(word) for word in ("predicted_class", "area", "score")}

@@ -76,7 +76,7 @@ export class Pane {
       await this.photo.decode().catch(() => this.explain(image));
       if (this.image !== image) return false;
       this.size = [this.photo.naturalWidth || 1, this.photo.naturalHeight || 1];
-      if (this.objectRun >= 0) this.draw(await this.objects(image), image);
+      if (this.objectRun >= 0) this.objects(image).then((found) => this.draw(found, image));
     }
     if (!this.has(image)) return true;
     const needed = this.needs(layer).filter((key) => !this.held[key]);
