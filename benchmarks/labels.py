@@ -1,6 +1,7 @@
 """Wrong labels found, and what to label next, on CamVid.
 
-    python benchmarks/labels.py [--shared ../shared] [--work DIR] [--stages errors,images,looked,review]
+    python benchmarks/labels.py [--shared ../shared] [--work DIR]
+        [--stages errors,images,looked,review]
 
 Writes `benchmarks/results/labels.json` and `review.json`. Labels of CamVid are spoilt as Rottmann
 and Reese (2022, drops) and Lad and Mueller (2023, swaps and shifts) spoil theirs: of the things of

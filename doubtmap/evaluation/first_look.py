@@ -31,15 +31,9 @@ from doubtmap.errors import DataError, within_memory
 from doubtmap.evaluation.asking import Asked, Options, Taker
 from doubtmap.evaluation.components import Elsewhere, observe_components
 from doubtmap.evaluation.keeping import Keeping
-from doubtmap.evaluation.tally import (
-    Observation,
-    Tally,
-    join_states,
-    observe,
-    sub_state,
-    threads_for,
-)
+from doubtmap.evaluation.tally import Observation, Tally, observe, threads_for
 from doubtmap.files import writing_to
+from doubtmap.metrics.accumulator import join_states, sub_state
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scoring import prepared, score_maps
 

@@ -28,7 +28,7 @@ from doubtmap.metrics import (
     Reliability,
     brier_score,
 )
-from doubtmap.metrics.accumulator import Array, State
+from doubtmap.metrics.accumulator import Array, State, join_states, sub_state
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
 from doubtmap.metrics.by_class import ByClass
 from doubtmap.metrics.histogram import Bins, keyed
@@ -450,18 +450,3 @@ def _missed(bins: Bins, values: Array, kind: Array) -> float:
     missed = (wrong + unknown)[:first].sum()
     missed += np.count_nonzero((own < quantile) & ((bad == WRONG) | (bad == IS_UNKNOWN)))
     return float(missed / values.size)
-
-
-def join_states(**states: State) -> State:
-    """One flat state from several, names joined by a slash."""
-    return {
-        f"{prefix}/{name}": array
-        for prefix, state in states.items()
-        for name, array in state.items()
-    }
-
-
-def sub_state(state: State, prefix: str) -> State:
-    """The arrays below a prefix, without it."""
-    start = prefix + "/"
-    return {name[len(start) :]: array for name, array in state.items() if name.startswith(start)}
