@@ -254,15 +254,13 @@ class ScoreTally:
     @classmethod
     def from_state(cls, state: State, bins: int | None = None) -> Self:
         """The sums whose `state()` this was, with the bins of a claim."""
-        tally = cls(1, bins)
+        tally = cls(state["replicates/sums"].shape[0], bins)
         tally.pixels = Histogram.from_state(sub_state(state, "pixels"))
         tally.errors = Histogram.from_state(sub_state(state, "errors"))
         tally.patches = Histogram.from_state(sub_state(state, "patches"))
         tally.replicates = BootstrapHistogram.from_state(sub_state(state, "replicates"))
         tally.patch_replicates = BootstrapHistogram.from_state(sub_state(state, "patch_replicates"))
-        tally.strange = ByClass.from_state(
-            sub_state(state, "strange"), tally.replicates.replicates, BINS
-        )
+        tally.strange.restore(sub_state(state, "strange"))
         tally.claim_sums = BootstrapSums.from_state(sub_state(state, "claim"), 1)
         tally.claim_replicates = BootstrapSums.from_state(
             sub_state(state, "claim_replicates"), tally.replicates.replicates

@@ -130,19 +130,17 @@ class ByClass:
             for name, array in state.items()
         }
 
-    @classmethod
-    def from_state(cls, state: State, replicates: int, bins: int = 1 << 21) -> Self:
-        """The sums whose `state()` this was."""
+    def restore(self, state: State) -> Self:
+        """Take the sums whose `state()` this was, of as many replicates and bins."""
         parts: dict[int, dict[str, State]] = {}
         for path, array in state.items():
             number, part, name = path.split("/")
             parts.setdefault(int(number), {}).setdefault(part, {})[name] = array
-        found = cls(replicates, bins)
         for at, own in parts.items():
             pixels = Histogram.from_state(own["pixels"])
             drawn = BootstrapHistogram.from_state(own["replicates"])
-            found.of[at] = ClassSums(pixels, int(own["images"]["count"][0]), drawn)
-        return found
+            self.of[at] = ClassSums(pixels, int(own["images"]["count"][0]), drawn)
+        return self
 
     def _sums(self, number: int) -> ClassSums:
         if number not in self.of:

@@ -97,7 +97,7 @@ def test_parts_add_up_and_outlive_being_saved():
     parts = [summed(images[at : at + 2], start=at)[2] for at in (4, 0, 2)]
     merged = ByClass(30)
     for part in parts:
-        merged.absorb(ByClass.from_state(part.state(), 30))
+        merged.absorb(ByClass(30).restore(part.state()))
     for number in CLASSES:
         assert merged.of[number].images == whole.of[number].images == 6
         one, other = (curve_of(each, number, pixels) for each in (whole, merged))
