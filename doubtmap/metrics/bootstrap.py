@@ -128,6 +128,8 @@ class BootstrapHistogram:
         """Of all images that were taken, each once: it says which bins there are."""
         self._numbers = np.empty(0, np.int64)
         self._sums = np.zeros((replicates, channels, 0))
+        self._shared = True
+        """Whether others may hold the same array, which is then not written into."""
         self._waiting: list[tuple[Histogram, Array]] = []
 
     def add(self, image: Histogram, weights: Array) -> None:
@@ -151,10 +153,10 @@ class BootstrapHistogram:
             numbers = np.union1d(numbers, theirs[0])
             sums = np.zeros((*sums.shape[:2], len(numbers)))
             _add_bins(sums, np.searchsorted(numbers, mine[0]), mine[1])
-        elif not sums.flags.writeable:  # it is a file's
+        elif self._shared:
             sums = sums.copy()
         _add_bins(sums, np.searchsorted(numbers, theirs[0]), theirs[1])
-        self._numbers, self._sums = numbers, sums
+        self._numbers, self._sums, self._shared = numbers, sums, False
 
     def figures(self, figure: Callable[[Bins], float | list[float]]) -> Array:
         """`(R,)` or `(R, k)`: figures of every replicate, from bins with counts `(channels, n)`."""
@@ -170,6 +172,7 @@ class BootstrapHistogram:
     def state(self) -> State:
         """The sums as named arrays."""
         self._settle()
+        self._shared = True
         return self.total.state() | {"numbers": self._numbers, "sums": self._sums}
 
     @classmethod
