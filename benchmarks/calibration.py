@@ -2,16 +2,19 @@
 
     python benchmarks/calibration.py [--shared ../shared] [--work FOLDER]
     python benchmarks/calibration.py --stages beside --peers PEERS
+    EDGENETS=CHECKOUT python benchmarks/calibration.py --stages cityscapes
 
 A stage for each network, which runs once for each image; its outputs and what was measured stay in
 FOLDER, so that a stopped run goes on. `beside` fits our methods, fiducio's and netcal's to the same
 pixels; PEERS is where these were installed to with `pip install --target PEERS --no-deps fiducio
-netcal`. One thread.
+netcal`. `cityscapes` has many classes, as the paper had: ESPNetv2 with 19
+(`../shared/models/edgenets_city.py`; EDGENETS names a checkout of sacmehta/EdgeNets) on the five
+labelled images at hand, each measured by what was fitted on the four others. One thread.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import re
 import sys
@@ -32,7 +35,7 @@ from torch import Tensor
 import doubtmap as dm
 from doubtmap.calibration import Calibrator, Identity, Temperature, parse_method
 from doubtmap.calibration.calibrate import CANDIDATES, choose
-from doubtmap.calibration.comparison import compare
+from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.calibration.pixels import draw_pixels
 from doubtmap.calibration.selective import log_odds_of_wrong
 from doubtmap.datasets import CORRUPTIONS, Corrupted
@@ -448,6 +451,38 @@ def beside(given: Namespace) -> Iterator[Row]:
                 yield about | {"name": f"{library}: {name}", "pixels": PIXELS} | short(row)
 
 
+CITYSCAPES = (
+    *("identity", "temperature", "selective(temperature=2)", "selective"),
+    *("selective(others=temperature)", "selective_confidence"),
+)
+
+
+def cityscapes(given: Namespace) -> Iterator[Row]:
+    """19 classes: every image by what was fitted on the others."""
+    segmenter = city(given.shared)
+    data = dm.open_dataset(f"cityscapes:{given.shared}/data/cityscapes_few:train")
+    pairs = list(Pairs(segmenter, data))
+    whole = Comparison(CITYSCAPES, block=1)
+    for index, pair in enumerate(pairs):
+        others = [*pairs[:index], *pairs[index + 1 :]]
+        fitted = {name: parse_method(name)(others) for name in CITYSCAPES}
+        one = compare([pair], fitted, block=1)
+        assert one.classwise is not None
+        whole.take(one.sums[0], one.losses[0], one.classwise)
+    for name in CITYSCAPES:
+        row = {"network": "cityscapes", "set": "five images, each by the others", "name": name}
+        yield short(row | {"images": len(pairs)} | whole.figures(name))
+
+
+def city(shared: Path) -> dm.Segmenter:
+    """ESPNetv2 of the checkout that EDGENETS names."""
+    spec = importlib.util.spec_from_file_location("city", shared / "models/edgenets_city.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return dm.load(module.load(), classes=module.CLASSES, input_size=(512, 1024))
+
+
 TOPIC = Topic(
     "calibration",
     "python benchmarks/calibration.py",
@@ -456,6 +491,7 @@ TOPIC = Topic(
 )
 STAGES = {network: Stage(TOPIC, partial(compared, network)) for network in NETWORKS}
 STAGES["beside"] = Stage(TOPIC, beside)
+STAGES["cityscapes"] = Stage(TOPIC, cityscapes)
 OPTIONS = {"--peers": {"type": Path, "help": "of `beside`: a folder, see above"}}
 
 if __name__ == "__main__":

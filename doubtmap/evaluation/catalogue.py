@@ -42,6 +42,12 @@ _FIGURES = (
     Figure("aurc", "AURC", "Area under the risk-coverage curve.", False),
     Figure("ause", "AUSE", "Area between the sparsification curve and its oracle.", False),
     Figure(
+        "ece_normalised",
+        "ECE, normalised",
+        "ECE of one minus the score, brought to [0, 1] by its least and largest value.",
+        False,
+    ),
+    Figure(
         "p_accurate_certain",
         "p(acc | cert)",
         "Share of certain 4 x 4 patches that are accurate, cut at the median score.",

@@ -42,7 +42,7 @@ from doubtmap.metrics.patches import (
     patches_by_region,
     replicated_patches,
 )
-from doubtmap.metrics.risk import areas_under_risk
+from doubtmap.metrics.risk import areas_under_risk, normalised_ece
 
 Figures = dict[str, Any]
 
@@ -126,6 +126,8 @@ def _measure(tally: Tally, name: str) -> Measured:
     by_percentile = {part: patch_curve(counts, PERCENTILES) for part, counts in patches.items()}
     wrong = figures["wrong"]
     wrong["aurc"] = number(_keeping(bins, errors=bins.counts[WRONG]).area_under_risk())
+    known = (bins.counts[RIGHT], bins.counts[WRONG])
+    wrong["ece_normalised"] = number(normalised_ece(bins.lowest, *known))
     wrong["ause"] = number(area_under_sparsification_error(*sparse))
     wrong |= _patch_figures(by_percentile["patches"])
     wrong["per_pixel"] = _patch_figures(by_percentile["pixels"])
