@@ -90,11 +90,17 @@ def test_every_measured_page_and_its_use_name_each_other():
         assert f"(../{page.name})" in page.read_text()
 
 
-def lines_for_the_shell(page):
+def lines_for_the_shell(page, inline=False):
+    """Words of each line; with `inline` also of those within sentences and tables."""
     text = page.read_text().replace("\\\n", " ")
-    lines = re.findall(r"^    (?:\$ )?(doubtmap .*)$", text, re.MULTILINE)
-    for row in re.findall(r"^\| .* \|$", text, re.MULTILINE) if page.name == "README.md" else ():
-        lines += re.findall(r"`(doubtmap .*?)`", row)
+    fenced = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [
+        *re.findall(r"^    (?:\$ )?(doubtmap .*)$", text, re.MULTILINE),
+        *re.findall(r"^(doubtmap .*)$", "\n".join(fenced), re.MULTILINE),
+    ]
+    rows = re.findall(r"^\| .* \|$", text, re.MULTILINE) if page.name == "README.md" else ()
+    for prose in [text] if inline else rows:
+        lines += re.findall(r"`(doubtmap [a-z][^`]*)`", prose)
     for line in lines:
         yield shlex.split(re.sub(r"\s# .*|\s\.\.\.", "", line))[1:]
 
@@ -107,7 +113,7 @@ def options_of(command):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_lines_for_the_shell_name_options_that_exist(page):
-    for command, *words in lines_for_the_shell(page):
+    for command, *words in lines_for_the_shell(page, inline=True):
         assert {word for word in words if word.startswith("--")} <= options_of(command), command
 
 
@@ -185,7 +191,8 @@ def test_snippets_of_python_run(page, place):
 
 
 def lacking(library, code):
-    named = re.search(rf"^(?:import|from) {library}\b", code, re.MULTILINE)
+    module = library.removesuffix("s")  # doubtmap.metrics.torchmetric needs torchmetrics
+    named = re.search(rf"^(?:import|from) [\w.]*\b{module}", code, re.MULTILINE)
     return named and importlib.util.find_spec(library) is None
 
 
