@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 TABLES = runpy.run_path(str(ROOT / "scripts" / "tables.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+USES = sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem not in ("main_job", "speed"))
 STAND_INS = {
     "MODEL": "demo",
     "MODEL2": "demo",
@@ -29,6 +30,7 @@ STAND_INS = {
     "MODEL1,MODEL2,MODEL3": "demo,demo,demo",
     "path/to/segformer": "demo",
     "IMAGES": "photographs",
+    "PHOTOGRAPHS": "photographs",
     "DIR": "out",
     "DATA": "synthetic:8",
     "FIT": "synthetic:8",
@@ -105,9 +107,13 @@ def lines_for_the_shell(page, inline=False):
         yield shlex.split(re.sub(r"\s# .*|\s\.\.\.", "", line))[1:]
 
 
-def options_of(command):
+def command_of(name):
     group = typer.main.get_command(app)
-    found = group.resolve_command(click.Context(group), [command])[1]
+    return group.resolve_command(click.Context(group), [name])[1]
+
+
+def options_of(command):
+    found = command_of(command)
     return {flag for each in found.params for flag in (*each.opts, *each.secondary_opts)}
 
 
@@ -115,6 +121,22 @@ def options_of(command):
 def test_lines_for_the_shell_name_options_that_exist(page):
     for command, *words in lines_for_the_shell(page, inline=True):
         assert {word for word in words if word.startswith("--")} <= options_of(command), command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_for_the_shell_are_whole(page):
+    """Each parses as its command's: no argument is missing, and none is too much."""
+    for name, *words in lines_for_the_shell(page):
+        command_of(name).make_context(name, words)
+
+
+@pytest.mark.parametrize("page", USES, ids=lambda page: page.stem)
+def test_names_in_capitals_are_explained(page):
+    words = [word for line in lines_for_the_shell(page) for word in line]
+    names = {word for word in words if re.fullmatch("[A-Z_]{3,}", word)}
+    explained = (ROOT / "docs" / "how_to" / "index.md").read_text()
+    assert all(f"`{name}`" in explained for name in names), names
+    assert not names or "#what-the-names-in-capitals-stand-for)" in page.read_text()
 
 
 @pytest.fixture
