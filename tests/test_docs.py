@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 TABLES = runpy.run_path(str(ROOT / "scripts" / "tables.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
-USES = sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem not in ("main_job", "speed"))
+USES = sorted((ROOT / "docs").glob("*.md"))
 STAND_INS = {
     "MODEL": "demo",
     "MODEL2": "demo",
