@@ -264,7 +264,7 @@ class Prediction(Shown):
                 )
                 assert both.divergence is not None
                 kept[temperature] = both.divergence
-                object.__setattr__(self, "statistics", PixelStatistics(*both[:-1]))
+                object.__setattr__(self, "statistics", both.with_divergence(None))
         return kept[temperature]
 
     @kept

@@ -127,8 +127,7 @@ def resized_statistics(
     statistics = reference.pixel_statistics(logits)
     if temperature is None:
         return statistics
-    # without _replace, which torch.compile of PyTorch 2.8 cannot follow; divergence is the last
-    return PixelStatistics(*statistics[:-1], reference.uniform_divergence(logits, temperature))
+    return statistics.with_divergence(reference.uniform_divergence(logits, temperature))
 
 
 def resized_divergence(
