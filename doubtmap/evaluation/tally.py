@@ -412,10 +412,30 @@ def image_figures(bins: Bins, values: Array, kind: Array) -> Row:
         figures = curves(positives[None], negatives[None])[0]
         if not np.isnan(figures[0]):
             row[name] = dict(zip(("auprc", "auroc", "fpr95"), figures.tolist()))
-    bad = (kind == WRONG) | (kind == IS_UNKNOWN)
-    if bad.any():
-        row["missed"] = float((values[bad] < np.quantile(values, 0.8)).sum() / values.size)
+    if (wrong + unknown).any():
+        row["missed"] = _missed(bins, values, kind)
     return row
+
+
+def _missed(bins: Bins, values: Array, kind: Array) -> float:
+    """Share of the pixels that are wrong or unknown, and below the quantile .8 of the values.
+
+    The bins say between which values the quantile lies; only the pixels there are looked at.
+    """
+    right, wrong, known_only, unknown = bins.counts[: IS_UNKNOWN + 1]
+    reached = np.cumsum(right + wrong + known_only + unknown)
+    place = 0.8 * (values.size - 1)
+    ranks = np.minimum([int(place), int(place) + 1], values.size - 1)
+    first, last = np.searchsorted(reached, ranks, side="right")
+    near = values >= bins.lowest[first]
+    if last + 1 < len(reached):
+        near &= values < bins.lowest[last + 1]
+    before = int(reached[first - 1]) if first else 0
+    own, bad = values[near], kind[near]
+    quantile = np.quantile(np.sort(own)[ranks - before], place - int(place))
+    missed = (wrong + unknown)[:first].sum()
+    missed += np.count_nonzero((own < quantile) & ((bad == WRONG) | (bad == IS_UNKNOWN)))
+    return float(missed / values.size)
 
 
 def join_states(**states: State) -> State:

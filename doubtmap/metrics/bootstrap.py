@@ -194,7 +194,10 @@ class BootstrapHistogram:
             one[:, np.searchsorted(numbers, own)] = held.T
         weights = np.stack([weights for _, weights in self._waiting], 1)
         sums = (weights @ counts.reshape(len(found), -1)).reshape(replicates, channels, -1)
-        sums[..., np.searchsorted(numbers, self._numbers)] += self._sums
+        if len(numbers) == len(self._numbers):
+            sums += self._sums
+        else:
+            sums[..., np.searchsorted(numbers, self._numbers)] += self._sums
         self._numbers, self._sums = numbers, sums
         self._waiting.clear()
 

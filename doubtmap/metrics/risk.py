@@ -44,15 +44,21 @@ class Keeping:
             2019), https://arxiv.org/abs/1805.08206
         """
         held = self.pixels > 0
-        pixels, errors = self.pixels[held], self.errors[held]
+        some = slice(None) if held.all() else held
+        pixels, errors = self.pixels[some], self.errors[some]
         if not pixels.size:
             return float("nan")
-        rate = errors / pixels
-        before = np.cumsum(pixels) - pixels
-        error_before = np.cumsum(errors) - errors
+        rate, before, offset = errors / pixels, np.cumsum(pixels), np.cumsum(errors)
+        before -= pixels
+        offset -= errors
         # sum over j = 1..m of (e + rate j) / (b + j), the sum of 1 / (b + j) as an integral
-        offset = (error_before - rate * before) * np.log1p(pixels / (before + 0.5))
-        return float((rate * pixels + offset).sum() / pixels.sum())
+        offset -= rate * before
+        before += 0.5
+        np.log1p(np.divide(pixels, before, out=before), out=before)
+        offset *= before
+        rate *= pixels
+        rate += offset
+        return float(rate.sum() / pixels.sum())
 
 
 def areas_under_risk(pixels: Array, errors: Array) -> Array:
