@@ -107,7 +107,7 @@ def _kept(x: Tensor, covered: Covered) -> bool:
 
 
 def _exporting() -> bool:
-    """Whether the graph is for others; PyTorch that cannot tell (2.8) says so of all it compiles."""
+    """Whether the graph is for others; PyTorch 2.8 cannot tell, and says so of all it compiles."""
     return bool(torch.compiler.is_exporting())
 
 
