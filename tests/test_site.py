@@ -101,6 +101,9 @@ def test_the_citation_names_this_version_and_the_papers_of_the_docs():
     about = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert about["version"] == __version__
     cited = {reference["url"] for reference in about["references"]}
+    for reference in about["references"]:  # the schema of CFF wants each author once
+        people = [tuple(author.values()) for author in reference["authors"]]
+        assert len(set(people)) == len(people) > 1
     pages = [path.read_text() for path in (ROOT / "docs" / "papers").glob("*.md")]
     first = [re.search(r"\[.*?\d{4}\]\((https://arxiv.org/abs/.*?)\)", page) for page in pages]
     assert cited == {found[1] for found in first if found} and len(cited) == 5

@@ -180,9 +180,8 @@ class Table:
         """
         if other.level - self.level > other.block or not compiled_serves():
             coarse = other.at_level(self.level)
-            at = self.places(coarse.numbers())
-            self.counts[at] += coarse.counts[: coarse.length, : self.channels]
-            self.only[at] = join_only(self.only[at], coarse.only[: coarse.length])
+            counts = coarse.counts[: coarse.length, : self.channels]
+            self.add(coarse.numbers(), counts, coarse.only[: coarse.length])
             return
         done, theirs = 0, other._struct()
         while done < other.used:
@@ -191,6 +190,18 @@ class Table:
             table = self._struct()
             done = compiled.absorb(table, theirs, done)
             self.used = table.used
+
+    def add(self, numbers: Array, counts: Array, only: Array) -> None:
+        """Add the sums of some bins, each there once, of pages in use.
+
+        Args:
+            numbers: `(n,)` of the bins, over all pages.
+            counts: `(n, C)`.
+            only: `(n,)`, as of `only`.
+        """
+        at = self.places(numbers)
+        self.counts[at] += counts
+        self.only[at] = join_only(self.only[at], only)
 
     def at_level(self, level: int) -> Table:
         """The same with wider bins."""

@@ -140,6 +140,7 @@ def write_scenes(
     facts = {
         "doubtmap": __version__,
         "command": command,
+        "directory": str(Path.cwd()),
         "model": windows.description,
         "class_names": list(windows.class_names),
         "folders": folders,
