@@ -95,6 +95,8 @@ COLUMNS = {
     "wrong_pearson": "Pearson",
     "found_area": "found",
     "bits": "bits per dimension",
+    "distance": "eight samples, above the start",
+    "steps_back": "steps taken back",
     "milliseconds": "ms",
     "p50": "p50, ms",
     "p99": "p99, ms",
