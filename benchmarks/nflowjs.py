@@ -27,7 +27,8 @@ Those of stage `trust` are trained as these are, with `--crop 192x256` and a flo
 its own: `flow` with the defaults, `flow held` with `--flow-rate 1e-3 --flow-trust 6
 --flow-replay`, and `negative class` as `flow` with `--negative-class`; `plain` is `camvid9` itself,
 from which all start. Every 8th image of the sets of CamVid; `doubt` is fitted on each network, on
-14 images of CamVid train. `trust flows` tells the same of their flows as `flows`.
+14 images of CamVid train. `trust flows` tells the same of their flows as `flows`; its network `flow
+held on 32 pixels` was trained when the region looked at samples of 32x32.
 
 Sets of `road` and `short`: CamVid test with the two held-out classes unknown; CamVid test with one
 COCO object pasted into each image, unscaled, of the half of `coco128` that no training saw, people
