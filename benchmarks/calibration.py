@@ -1,12 +1,14 @@
 """Every calibration method on CamVid, in-domain and shifted: `benchmarks/results/calibration.json`.
 
     python benchmarks/calibration.py [--shared ../shared] [--work FOLDER]
+    python benchmarks/calibration.py --stages selector,ensemble
     python benchmarks/calibration.py --stages beside --peers PEERS
 
 A stage for each network, which runs once for each image; its outputs and what was measured stay in
-FOLDER, so that a stopped run goes on. `beside` fits our methods, fiducio's and netcal's to the same
-pixels; PEERS is where these were installed to with `pip install --target PEERS --no-deps fiducio
-netcal`. One thread.
+FOLDER, so that a stopped run goes on. `selector` tells selective scaling which pixels are wrong,
+less and less of it true; `ensemble` holds the mean of five networks beside one of them. `beside`
+fits our methods, fiducio's and netcal's to the same pixels; PEERS is where these were installed to
+with `pip install --target PEERS --no-deps fiducio netcal`. One thread.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,13 @@ from stages import Row, Stage, Topic, apart, best_of, run
 from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.calibration import Calibrator, Identity, Temperature, parse_method
+from doubtmap.calibration import Calibrator, Identity, Selective, Temperature, parse_method
 from doubtmap.calibration.calibrate import CANDIDATES, choose
-from doubtmap.calibration.comparison import compare
+from doubtmap.calibration.calibrator import recalibrated
+from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.calibration.pixels import draw_pixels
-from doubtmap.calibration.selective import log_odds_of_wrong
+from doubtmap.calibration.selective import HOTTEST, log_odds_of_wrong
+from doubtmap.calibration.temperature import best_inverse
 from doubtmap.datasets import CORRUPTIONS, Corrupted
 from doubtmap.engine import Pairs
 from doubtmap.engine.splitting import split_images
@@ -82,12 +86,18 @@ class Kept:
         for file in self.files:
             found = safetensors.torch.load_file(file)
             size = (found["label"].shape[1], found["label"].shape[2])
-            features = found["features"].float()
+            features = found["features"].float() if "features" in found else None
             prediction = Prediction(found["logits"], size, features=features)
             yield prediction, found["label"].long()
 
 
-def keep(segmenter: dm.Segmenter, dataset: Any, folder: Path, indices: list[int]) -> list[Path]:
+def keep(
+    segmenter: dm.Segmenter,
+    dataset: Any,
+    folder: Path,
+    indices: list[int],
+    features: bool = True,
+) -> list[Path]:
     """Run the network on images that are not in the folder yet; the files by index."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{dataset.sample_name(index)}.safetensors" for index in indices]
@@ -96,13 +106,15 @@ def keep(segmenter: dm.Segmenter, dataset: Any, folder: Path, indices: list[int]
         return files
     pairs = Pairs(segmenter, dataset, indices=todo)
     for index, (prediction, label) in zip(todo, pairs):
-        assert prediction.features is not None and not prediction.align_corners
+        assert not prediction.align_corners
         assert prediction.covered in (None, tuple(map(float, prediction.size)))
         content = {
             "logits": prediction.native_logits,
-            "features": prediction.features.half(),
             "label": label.to(torch.int16),
         }
+        if features:
+            assert prediction.features is not None
+            content["features"] = prediction.features.half()
         target = folder / f"{dataset.sample_name(index)}.safetensors"
         part = target.with_suffix(".part")
         safetensors.torch.save_file({k: v.contiguous() for k, v in content.items()}, part)
@@ -131,6 +143,7 @@ def fit_all(pairs: Kept, methods: tuple[str, ...], folder: Path) -> dict[str, Ca
     for name in methods:
         file = folder / (re.sub(r"\W+", "_", name) + ".safetensors")
         if not file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
             start = time.time()
             dm.calibration.save_calibrator(parse_method(name)(pairs), file)
             print(f"  {name}: {time.time() - start:.1f} s", flush=True)
@@ -152,19 +165,22 @@ def measured(
     if file.exists():
         kept: list[dict[str, Any]] = json.loads(file.read_text())
         return kept
-    found = compare(pairs, fitted, block=RUN)
-    rows = []
-    for name in fitted:
-        difference, bounds = found.difference(name, "temperature")
-        row = {"network": network, "fitted_on": fitted_on, "set": test, "name": name}
-        row |= {"images": len(pairs)} | found.figures(name)
-        row["ece_over_raw"] = row["ece"] / found.ece("identity")
-        row["ece_minus_temperature"] = difference
-        row["ece_minus_temperature_interval"] = bounds
-        rows.append(row)
+    about = {"network": network, "fitted_on": fitted_on, "set": test}
+    rows = list(rows_of(compare(pairs, fitted, block=RUN), about))
     print(f"  {test}: {time.time() - start:.0f} s", flush=True)
     file.write_text(json.dumps(rows))
     return rows
+
+
+def rows_of(found: Comparison, about: Row) -> Iterator[Row]:
+    """A row for each method of a comparison that holds `identity` and `temperature`."""
+    for name in found.names:
+        difference, bounds = found.difference(name, "temperature")
+        row = about | {"name": name, "images": len(found.sums)} | found.figures(name)
+        row["ece_over_raw"] = row["ece"] / found.ece("identity")
+        row["ece_minus_temperature"] = difference
+        row["ece_minus_temperature_interval"] = bounds
+        yield row
 
 
 def settings_of(calibrator: Calibrator) -> dict[str, Any]:
@@ -175,7 +191,7 @@ def settings_of(calibrator: Calibrator) -> dict[str, Any]:
 
 
 def selector_quality(pairs: Kept, calibrator: Any) -> dict[str, float]:
-    """Share of flagged pixels, share of them that is wrong, share of wrong ones flagged."""
+    """Flagged pixels, wrong ones among them, flagged ones among the wrong, all told rightly."""
     pixels = flagged = wrong = both = 0
     for prediction, label in pairs:
         there = label >= 0
@@ -183,7 +199,8 @@ def selector_quality(pairs: Kept, calibrator: Any) -> dict[str, float]:
         bad = (prediction.classes != label)[there]
         pixels, flagged = pixels + len(bad), flagged + int(flag.sum())
         wrong, both = wrong + int(bad.sum()), both + int((flag & bad).sum())
-    return {"flagged": flagged / pixels, "precision": both / flagged, "recall": both / wrong}
+    found = {"flagged": flagged / pixels, "precision": both / flagged, "recall": both / wrong}
+    return found | {"accuracy": 1 - (flagged + wrong - 2 * both) / pixels}
 
 
 def short_of_the_optimum(pairs: Kept) -> dict[str, dict[str, float]]:
@@ -337,6 +354,150 @@ def short(value: Any) -> Any:
     return [short(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
+@dataclass
+class Truth:
+    """Pairs that say of the image at hand which pixels are wrong, as an oracle must know."""
+
+    pairs: Kept
+    wrong: Tensor | None = None
+    number: int = 0
+
+    def __iter__(self) -> Iterator[tuple[Prediction, Tensor]]:
+        for number, (prediction, label) in enumerate(self.pairs):
+            self.number, self.wrong = number, prediction.classes != label
+            yield prediction, label
+
+
+def flags(wrong: Tensor, found: float, spared: float, seed: int) -> Tensor:
+    """Which pixels a selector flags that finds and spares so many, by chance alone."""
+    draw = torch.rand(wrong.shape, generator=torch.Generator().manual_seed(seed))
+    return torch.where(wrong, draw < found, draw >= spared)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Oracle(Calibrator):
+    """Selective scaling whose selector is told the labels, not all of them truly.
+
+    Args:
+        truth: of the image at hand.
+        found: share of the wrong pixels that it flags.
+        spared: share of the right ones that it does not.
+        temperature: of what it flags.
+    """
+
+    truth: Truth
+    found: float
+    spared: float
+    temperature: float
+
+    def apply(self, prediction: Prediction) -> Prediction:
+        """Scale what is flagged."""
+        assert self.truth.wrong is not None
+        flagged = flags(self.truth.wrong, self.found, self.spared, self.truth.number)[:, None]
+        logits = torch.where(flagged, prediction.logits / self.temperature, prediction.logits)
+        return recalibrated(prediction, logits, keep=True)
+
+
+ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+FOUND = (0.1, 0.25, 0.5, 0.75)
+"""Shares of the wrong pixels that a selector finds which flags no right one."""
+TOLD = {f"all pixels {a:g}": (a, a) for a in ACCURACIES}
+TOLD |= {f"wrong pixels {r:g}": (r, 1.0) for r in FOUND}
+"""How much of what the selector is told is true, by name: of the wrong pixels, of the right."""
+TRAINED = ("selective(temperature=2)", "selective", "selective(inputs=all)")
+
+
+def oracles(fit: Kept, truth: Truth) -> dict[str, Oracle]:
+    """The selectors of `TOLD`, with T = 2 and with T fitted to what they flag."""
+    pixels = draw_pixels(fit)
+    made = {}
+    for name, (found, spared) in TOLD.items():
+        flagged = pixels.where(flags(pixels.wrong, found, spared, 0))
+        fitted = 1 / best_inverse(flagged, least=1 / HOTTEST)
+        for kind, temperature in (("T = 2", 2.0), ("T fitted", fitted)):
+            about = {"truth": truth, "found": found, "spared": spared, "temperature": temperature}
+            made[f"{name}, {kind}"] = Oracle(**about)
+    return made
+
+
+def selector(given: Namespace) -> Iterator[Row]:
+    """ECE against the selector's accuracy, from chance to the oracle; beside trained ones."""
+    for network in NETWORKS:
+        segmenter, home = dm.load(given.shared / "models" / network), given.work / network
+        files = []
+        for split in ("val", "test"):
+            data = dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}")
+            files.append(keep(segmenter, data, home / split, list(range(len(data)))))
+        fit, test = Kept(tuple(files[0])), Kept(tuple(files[1][::2]))
+        truth, names = Truth(test), ("identity", "temperature", *TRAINED)
+        fitted = fit_all(fit, names, home / "one-day-drive") | oracles(fit, truth)
+        about = {"network": "selector", "fitted_on": "CamVid val", "set": network}
+        for row in rows_of(compare(truth, fitted, block=RUN // 2), about):
+            yield short(row | about_selector(fitted[row["name"]], 1 - row["accuracy"], test))
+
+
+def about_selector(calibrator: Calibrator, wrong: float, test: Kept) -> Row:
+    """How good it is, and T.
+
+    Args:
+        calibrator: any; nothing is said of one without a selector.
+        wrong: share of the pixels that are.
+        test: that a trained selector is held to.
+    """
+    if isinstance(calibrator, Oracle):
+        found, spared = calibrator.found, calibrator.spared
+        told = {"selector_recall": found, "selector_accuracy": found * wrong + spared * (1 - wrong)}
+    elif isinstance(calibrator, Selective):
+        quality = selector_quality(test, calibrator)
+        told = {f"selector_{key}": quality[key] for key in ("recall", "accuracy")}
+    else:
+        return {}
+    return told | {"temperature": calibrator.temperature}
+
+
+MEMBER = ("identity", "temperature", "temperature_mix", "selective", "selective_confidence")
+
+
+def beside_each_other(one: Comparison, two: Comparison) -> Comparison:
+    """Two comparisons on the same images as one, so that differences are paired."""
+    assert one.classwise is not None and two.classwise is not None
+    return replace(
+        one,
+        names=one.names + two.names,
+        sums=[np.concatenate(both) for both in zip(one.sums, two.sums)],
+        losses=[np.concatenate(both) for both in zip(one.losses, two.losses)],
+        classwise=np.concatenate([one.classwise, two.classwise]),
+    )
+
+
+def ensemble(given: Namespace) -> Iterator[Row]:
+    """Five networks' mean probability beside the first of them, raw and with a temperature."""
+    members = [str(given.shared / "models" / "camvid9-ensemble" / str(k)) for k in range(1, 6)]
+    home, files = given.work / "camvid9-ensemble", {}
+    for name, model in (("one", members[0]), ("all", ",".join(members))):
+        segmenter = dm.load(model)
+        for split in ("val", "test"):
+            data = dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}")
+            found = keep(segmenter, data, home / name / split, list(range(len(data))), False)
+            files.setdefault(name, {})[split] = found
+    both = {name: parts(found) for name, found in files.items()}
+    for fitted_on, (fit, tests) in both["one"].items():
+        folder = home / fitted_on.replace(" ", "-")
+        fit_mean, means = both["all"][fitted_on]
+        single = fit_all(fit, MEMBER, folder)
+        mean = fit_all(fit_mean, MEMBER[:2], folder / "mean")
+        mean = {
+            "deep ensemble": mean["identity"],
+            "deep ensemble, temperature": mean["temperature"],
+        }
+        for test, pairs in tests.items():
+            found = beside_each_other(
+                compare(pairs, single, block=RUN), compare(means[test], mean, block=RUN)
+            )
+            about = {"network": "camvid9-ensemble", "fitted_on": fitted_on, "set": test}
+            yield from map(short, rows_of(found, about))
+
+
 PIXELS = 100_000
 """On which all fit, and as many others on which they are measured."""
 BESIDE = (
@@ -455,6 +616,7 @@ TOPIC = Topic(
     {"threads": 1, "bins": 15, "bootstrap_block": RUN},
 )
 STAGES = {network: Stage(TOPIC, partial(compared, network)) for network in NETWORKS}
+STAGES |= {"selector": Stage(TOPIC, selector), "ensemble": Stage(TOPIC, ensemble)}
 STAGES["beside"] = Stage(TOPIC, beside)
 OPTIONS = {"--peers": {"type": Path, "help": "of `beside`: a folder, see above"}}
 
