@@ -43,6 +43,7 @@ from doubtmap.datasets import CORRUPTIONS, Corrupted
 from doubtmap.engine import Pairs
 from doubtmap.engine.splitting import split_images
 from doubtmap.metrics import Reliability
+from doubtmap.metrics.bootstrap import interval
 from doubtmap.prediction import Prediction
 
 NETWORKS = ("camvid9-overconfident", "camvid9")
@@ -122,7 +123,10 @@ def keep(
     return files
 
 
-def parts(files: dict[str, list[Path]]) -> dict[str, tuple[Kept, dict[str, Kept]]]:
+Files = dict[str, list[Path]]
+
+
+def parts(files: Files) -> dict[str, tuple[Kept, dict[str, Kept]]]:
     """The two protocols: what is fitted on, and what is tested on, by name."""
     day = [file for file in files["test"] if file.name.startswith("Seq05VD")]
     dusk = [file for file in files["test"] if file.name.startswith("0001TP")]
@@ -276,9 +280,7 @@ def forward_seconds(segmenter: dm.Segmenter, dataset: Any) -> float:
     return float(best_of({"forward": lambda: segmenter(image)}, 5)["forward"])
 
 
-def in_domain(
-    network: str, files: dict[str, list[Path]], home: Path, told: dict[str, Any]
-) -> Iterator[Row]:
+def in_domain(network: str, files: Files, home: Path, told: dict[str, Any]) -> Iterator[Row]:
     """Rows of both protocols; what was fitted goes into `told`."""
     for fitted_on, (pairs, tests) in parts(files).items():
         print(f"{network}, fitted on {fitted_on}", flush=True)
@@ -320,10 +322,7 @@ def compared(network: str, given: Namespace) -> list[Row]:
     segmenter = dm.load(given.shared / "models" / network)
     home, data = given.work / network, given.shared / "data" / "camvid"
     sets = {split: dm.open_dataset(f"camvid:{data}:{split}") for split in ("val", "test")}
-    files = {
-        split: keep(segmenter, dataset, home / split, list(range(len(dataset))))
-        for split, dataset in sets.items()
-    }
+    files = of_camvid(given, network)
     told: dict[str, Any] = {}
     rows = list(in_domain(network, files, home, told))
     pairs, tests = parts(files)["two day drives"]
@@ -354,6 +353,23 @@ def short(value: Any) -> Any:
     return [short(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
+def of_camvid(given: Namespace, network: str, *, model: str = "", features: bool = True) -> Files:
+    """What a network gives of CamVid val and test: kept files by split.
+
+    Args:
+        given: options.
+        network: folder of what is kept.
+        model: as `dm.load` takes it; default: that folder of the networks.
+        features: whether to keep them.
+    """
+    segmenter, home = dm.load(model or given.shared / "models" / network), given.work / network
+    found = {}
+    for split in ("val", "test"):
+        data = dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}")
+        found[split] = keep(segmenter, data, home / split, list(range(len(data))), features)
+    return found
+
+
 @dataclass
 class Truth:
     """Pairs that say of the image at hand which pixels are wrong, as an oracle must know."""
@@ -370,7 +386,7 @@ class Truth:
 
 def flags(wrong: Tensor, found: float, spared: float, seed: int) -> Tensor:
     """Which pixels a selector flags that finds and spares so many, by chance alone."""
-    draw = torch.rand(wrong.shape, generator=torch.Generator().manual_seed(seed))
+    draw = torch.rand(wrong.shape, generator=seeded(seed))
     return torch.where(wrong, draw < found, draw >= spared)
 
 
@@ -423,12 +439,8 @@ def oracles(fit: Kept, truth: Truth) -> dict[str, Oracle]:
 def selector(given: Namespace) -> Iterator[Row]:
     """ECE against the selector's accuracy, from chance to the oracle; beside trained ones."""
     for network in NETWORKS:
-        segmenter, home = dm.load(given.shared / "models" / network), given.work / network
-        files = []
-        for split in ("val", "test"):
-            data = dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}")
-            files.append(keep(segmenter, data, home / split, list(range(len(data)))))
-        fit, test = Kept(tuple(files[0])), Kept(tuple(files[1][::2]))
+        files, home = of_camvid(given, network), given.work / network
+        fit, test = Kept(tuple(files["val"])), Kept(tuple(files["test"][::2]))
         truth, names = Truth(test), ("identity", "temperature", *TRAINED)
         fitted = fit_all(fit, names, home / "one-day-drive") | oracles(fit, truth)
         about = {"network": "selector", "fitted_on": "CamVid val", "set": network}
@@ -473,17 +485,13 @@ def beside_each_other(one: Comparison, two: Comparison) -> Comparison:
 def ensemble(given: Namespace) -> Iterator[Row]:
     """Five networks' mean probability beside the first of them, raw and with a temperature."""
     members = [str(given.shared / "models" / "camvid9-ensemble" / str(k)) for k in range(1, 6)]
-    home, files = given.work / "camvid9-ensemble", {}
-    for name, model in (("one", members[0]), ("all", ",".join(members))):
-        segmenter = dm.load(model)
-        for split in ("val", "test"):
-            data = dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}")
-            found = keep(segmenter, data, home / name / split, list(range(len(data))), False)
-            files.setdefault(name, {})[split] = found
-    both = {name: parts(found) for name, found in files.items()}
-    for fitted_on, (fit, tests) in both["one"].items():
-        folder = home / fitted_on.replace(" ", "-")
-        fit_mean, means = both["all"][fitted_on]
+    one, all_five = (
+        parts(of_camvid(given, f"camvid9-ensemble/{name}", model=model, features=False))
+        for name, model in (("one", members[0]), ("all", ",".join(members)))
+    )
+    for fitted_on, (fit, tests) in one.items():
+        folder = given.work / "camvid9-ensemble" / fitted_on.replace(" ", "-")
+        fit_mean, means = all_five[fitted_on]
         single = fit_all(fit, MEMBER, folder)
         mean = fit_all(fit_mean, MEMBER[:2], folder / "mean")
         mean = {
@@ -516,14 +524,22 @@ FIDUCIO = {
 }
 NETCAL = ("HistogramBinning", "IsotonicRegression")
 """Its scaling methods do not fit beside this SciPy and PyTorch: all weights stay at 1."""
-Logits = tuple[Tensor, Tensor]
+Logits = tuple[Tensor, Tensor, Tensor]
+"""Of a sample: full-size logits `(N, C)`, labels, and the number of each pixel's image."""
 
 
-def some_pixels(pairs: Pairs) -> Logits:
-    """Full-size logits `(N, C)` and labels of a sample."""
-    pixels = draw_pixels(pairs, values=9 * PIXELS)
-    order = torch.randperm(len(pixels.labels), generator=torch.Generator().manual_seed(0))[:PIXELS]
-    return pixels.values[order], pixels.labels[order]
+def some_pixels(pairs: Kept) -> Logits:
+    """Equally many pixels of each image."""
+    each = [draw_pixels(Kept((file,)), values=9 * PIXELS) for file in pairs.files]
+    count = PIXELS // len(each)
+    chosen = [torch.randperm(len(one.labels), generator=seeded(0))[:count] for one in each]
+    numbers = torch.repeat_interleave(torch.arange(len(each)), torch.tensor([*map(len, chosen)]))
+    values = torch.cat([one.values[at] for one, at in zip(each, chosen)])
+    return values, torch.cat([one.labels[at] for one, at in zip(each, chosen)]), numbers
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def as_image(logits: Tensor) -> Tensor:
@@ -576,8 +592,11 @@ def beside_one(
         at = (p[:, k] * 15).ceil().long().sub(1).clamp(0, 14)
         gap = torch.zeros(15).double().index_add(0, at, p[:, k] - own[:, k])
         by_class.append(float(gap.abs().sum()) / len(p))
+    confidence, right = p.gather(1, classes[:, None])[:, 0], (classes == labels).double()
     return {
         "ece": float(reliability.ece),
+        "ece_interval": over_images(confidence, right, test[2], float(reliability.ece)),
+        "confidence_minus_accuracy": float((confidence - right).mean()),
         "classwise_ece": float(np.mean(by_class)),
         "nll": float(-log_p.gather(1, labels[:, None]).mean()),
         "brier": float((p - own).square().sum(1).mean()),
@@ -586,27 +605,43 @@ def beside_one(
     }
 
 
+def over_images(confidence: Tensor, right: Tensor, numbers: Tensor, ece: float) -> list[float]:
+    """95 % interval of the ECE where runs of images count Poisson(1) times each."""
+    at = (confidence * 15).ceil().long().sub(1).clamp(0, 14)
+    runs = numbers // (RUN // 4)
+    sums = torch.zeros(int(runs.max()) + 1, 15, dtype=torch.float64)
+    sums.index_put_((runs, at), right - confidence, accumulate=True)
+    many = torch.bincount(runs).double()
+    drawn = torch.poisson(torch.ones(300, len(sums), dtype=torch.float64), generator=seeded(0))
+    found = interval(ece, ((drawn @ sums).abs().sum(1) / (drawn @ many)).numpy(), (0, 1))
+    assert found is not None
+    return found
+
+
 def beside(given: Namespace) -> Iterator[Row]:
     """Our methods, fiducio's and netcal's on the same pixels, each in a process of its own."""
     if given.peers is None:
         return
     sys.path.append(str(given.peers))
+    ways = {
+        "doubtmap": (fit_own, BESIDE),
+        "fiducio 0.2": (fit_fiducio, FIDUCIO),
+        "netcal 1.4": (fit_netcal, NETCAL),
+    }
     for network in NETWORKS:
-        segmenter, data = dm.load(given.shared / "models" / network), f"{given.shared}/data/camvid"
-        fit, test = (
-            some_pixels(Pairs(segmenter, part, indices=range(0, len(part), 4)))
-            for part in (dm.open_dataset(f"camvid:{data}:{split}") for split in ("val", "test"))
-        )
-        ways = {
-            "doubtmap": (fit_own, BESIDE),
-            "fiducio 0.2": (fit_fiducio, FIDUCIO),
-            "netcal 1.4": (fit_netcal, NETCAL),
+        files = of_camvid(given, network)
+        even, tests = parts(files)["two day drives"]
+        sets = {
+            "pixels of CamVid test": (files["val"], files["test"]),
+            "pixels of the same drives": (list(even.files), list(tests["same drives"].files)),
         }
-        for library, (make, names) in ways.items():
-            for name in names:
-                row = apart(beside_one, make, name, fit, test)
-                about = {"network": "beside", "set": f"{network}, pixels of CamVid test"}
-                yield about | {"name": f"{library}: {name}", "pixels": PIXELS} | short(row)
+        for where, both in sets.items():
+            fit, test = (some_pixels(Kept(tuple(part[::4]))) for part in both)
+            for library, (make, names) in ways.items():
+                for name in names:
+                    row = apart(beside_one, make, name, fit, test)
+                    about = {"network": "beside", "set": f"{network}, {where}"}
+                    yield about | {"name": f"{library}: {name}", "pixels": PIXELS} | short(row)
 
 
 TOPIC = Topic(
