@@ -472,13 +472,13 @@ MEMBER = ("identity", "temperature", "temperature_mix", "selective", "selective_
 
 def beside_each_other(one: Comparison, two: Comparison) -> Comparison:
     """Two comparisons on the same images as one, so that differences are paired."""
-    assert one.classwise is not None and two.classwise is not None
     return replace(
         one,
         names=one.names + two.names,
         sums=[np.concatenate(both) for both in zip(one.sums, two.sums)],
         losses=[np.concatenate(both) for both in zip(one.losses, two.losses)],
-        classwise=np.concatenate([one.classwise, two.classwise]),
+        classes=[],
+        by_class=[],
     )
 
 
