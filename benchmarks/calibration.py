@@ -353,20 +353,21 @@ def short(value: Any) -> Any:
     return [short(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def of_camvid(given: Namespace, network: str, *, model: str = "", features: bool = True) -> Files:
+def of_camvid(given: Namespace, network: str, *, model: str = "", every: int = 1) -> Files:
     """What a network gives of CamVid val and test: kept files by split.
 
     Args:
         given: options.
         network: folder of what is kept.
         model: as `dm.load` takes it; default: that folder of the networks.
-        features: whether to keep them.
+        every: so many images go on to the next; features are kept where all are asked for.
     """
     segmenter, home = dm.load(model or given.shared / "models" / network), given.work / network
     found = {}
     for split in ("val", "test"):
         data = dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}")
-        found[split] = keep(segmenter, data, home / split, list(range(len(data))), features)
+        chosen = list(range(0, len(data), every))
+        found[split] = keep(segmenter, data, home / split, chosen, every == 1)
     return found
 
 
@@ -467,6 +468,8 @@ def about_selector(calibrator: Calibrator, wrong: float, test: Kept) -> Row:
     return told | {"temperature": calibrator.temperature}
 
 
+THIRD = 3
+"""Every third image is enough, and five networks look at it."""
 MEMBER = ("identity", "temperature", "temperature_mix", "selective", "selective_confidence")
 
 
@@ -486,7 +489,7 @@ def ensemble(given: Namespace) -> Iterator[Row]:
     """Five networks' mean probability beside the first of them, raw and with a temperature."""
     members = [str(given.shared / "models" / "camvid9-ensemble" / str(k)) for k in range(1, 6)]
     one, all_five = (
-        parts(of_camvid(given, f"camvid9-ensemble/{name}", model=model, features=False))
+        parts(of_camvid(given, f"camvid9-ensemble/{name}", model=model, every=THIRD))
         for name, model in (("one", members[0]), ("all", ",".join(members)))
     )
     for fitted_on, (fit, tests) in one.items():
@@ -500,7 +503,10 @@ def ensemble(given: Namespace) -> Iterator[Row]:
         }
         for test, pairs in tests.items():
             found = beside_each_other(
-                compare(pairs, single, block=RUN), compare(means[test], mean, block=RUN)
+                *(
+                    compare(pairs, single, block=RUN // THIRD),
+                    compare(means[test], mean, block=RUN // THIRD),
+                )
             )
             about = {"network": "camvid9-ensemble", "fitted_on": fitted_on, "set": test}
             yield from map(short, rows_of(found, about))
