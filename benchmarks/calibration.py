@@ -512,7 +512,7 @@ def ensemble(given: Namespace) -> Iterator[Row]:
             yield from map(short, rows_of(found, about))
 
 
-PIXELS = 100_000
+PIXELS = 50_000
 """On which all fit, and as many others on which they are measured."""
 BESIDE = (
     *("identity", "temperature", "class_temperature", "temperature_mix", "histogram", "isotonic"),
