@@ -37,7 +37,6 @@ SERVING = Topic(
     "python benchmarks/serving.py",
     conditions={
         "service": "camvid9, entropy and max_softmax, one thread, 127.0.0.1, client beside it",
-        "machine": "2 cores, shared with others at the time",
     },
 )
 SCORES = "entropy,max_softmax"
