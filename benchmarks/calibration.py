@@ -2,13 +2,14 @@
 
     python benchmarks/calibration.py [--shared ../shared] [--work FOLDER]
     python benchmarks/calibration.py --stages selector,ensemble
-    python benchmarks/calibration.py --stages beside --peers PEERS
+    python benchmarks/calibration.py --stages beside,same --peers PEERS
 
 A stage for each network, which runs once for each image; its outputs and what was measured stay in
 FOLDER, so that a stopped run goes on. `selector` tells selective scaling which pixels are wrong,
 less and less of it true; `ensemble` holds the mean of five networks beside one of them. `beside`
-fits our methods, fiducio's and netcal's to the same pixels; PEERS is where these were installed to
-with `pip install --target PEERS --no-deps fiducio netcal`. One thread.
+fits our methods, fiducio's and netcal's to the same pixels and holds them to another drive, `same`
+to the same drives; PEERS is where these were installed to with `pip install --target PEERS
+--no-deps fiducio netcal`. One thread.
 """
 
 from __future__ import annotations
@@ -528,6 +529,11 @@ FIDUCIO = {
     "order-preserving matrix": "OrderPreservingMatrixScaling",
     "argmax-preserving matrix": "ArgmaxPreservingMatrixScaling",
 }
+SAME = (
+    *("identity", "temperature", "vector", "dirichlet", "order_preserving", "argmax_preserving"),
+    *("order-preserving matrix", "argmax-preserving matrix", "IsotonicRegression"),
+)
+"""What is also held to the drives that it was fitted on."""
 NETCAL = ("HistogramBinning", "IsotonicRegression")
 """Its scaling methods do not fit beside this SciPy and PyTorch: all weights stay at 1."""
 Logits = tuple[Tensor, Tensor, Tensor]
@@ -624,8 +630,13 @@ def over_images(confidence: Tensor, right: Tensor, numbers: Tensor, ece: float) 
     return found
 
 
-def beside(given: Namespace) -> Iterator[Row]:
-    """Our methods, fiducio's and netcal's on the same pixels, each in a process of its own."""
+def beside(given: Namespace, drives: str) -> Iterator[Row]:
+    """Our methods, fiducio's and netcal's on the same pixels, each in a process of its own.
+
+    Args:
+        given: options.
+        drives: `another` than was fitted on, or the `same`, with whole runs of frames kept apart.
+    """
     if given.peers is None:
         return
     sys.path.append(str(given.peers))
@@ -636,18 +647,18 @@ def beside(given: Namespace) -> Iterator[Row]:
     }
     for network in NETWORKS:
         files = of_camvid(given, network)
-        even, tests = parts(files)["two day drives"]
-        sets = {
-            "pixels of CamVid test": (files["val"], files["test"]),
-            "pixels of the same drives": (list(even.files), list(tests["same drives"].files)),
-        }
-        for where, both in sets.items():
-            fit, test = (some_pixels(Kept(tuple(part[::4]))) for part in both)
-            for library, (make, names) in ways.items():
-                for name in names:
-                    row = apart(beside_one, make, name, fit, test)
-                    about = {"network": "beside", "set": f"{network}, {where}"}
-                    yield about | {"name": f"{library}: {name}", "pixels": PIXELS} | short(row)
+        both, where = (files["val"], files["test"]), "pixels of CamVid test"
+        if drives == "same":
+            even, tests = parts(files)["two day drives"]
+            both = list(even.files), list(tests["same drives"].files)
+            where = "pixels of the same drives"
+        fit, test = (some_pixels(Kept(tuple(part[::4]))) for part in both)
+        for library, (make, names) in ways.items():
+            for name in names if drives == "another" else [n for n in names if n in SAME]:
+                row = apart(beside_one, make, name, fit, test)
+                about = {"network": "beside" if drives == "another" else "beside, same drives"}
+                about |= {"set": f"{network}, {where}", "name": f"{library}: {name}"}
+                yield about | {"pixels": PIXELS} | short(row)
 
 
 TOPIC = Topic(
@@ -658,7 +669,10 @@ TOPIC = Topic(
 )
 STAGES = {network: Stage(TOPIC, partial(compared, network)) for network in NETWORKS}
 STAGES |= {"selector": Stage(TOPIC, selector), "ensemble": Stage(TOPIC, ensemble)}
-STAGES["beside"] = Stage(TOPIC, beside)
+STAGES |= {
+    "beside": Stage(TOPIC, partial(beside, drives="another")),
+    "same": Stage(TOPIC, partial(beside, drives="same")),
+}
 OPTIONS = {"--peers": {"type": Path, "help": "of `beside`: a folder, see above"}}
 
 if __name__ == "__main__":

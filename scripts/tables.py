@@ -282,7 +282,7 @@ def beside_table(rows: list[Row], name: str) -> str:
         "|---" * 7 + "|",
     ]
     for row in rows:
-        if row["network"] == "beside" and row["set"] == name:
+        if row["network"].startswith("beside") and row["set"] == name:
             cells = [row["name"], with_interval(row)]
             cells += [f"{row[key]:.4f}" for key in ("classwise_ece", "nll", "brier")]
             cells += [f"{row['labels_changed']:.1%}", f"{row['seconds_fit']:.2f}"]
@@ -307,6 +307,8 @@ def corruption_table(rows: list[Row], network: str) -> str:
 
 def with_interval(row: Row) -> str:
     """ECE with its interval."""
+    if "ece_interval" not in row:
+        return f"{row['ece']:.4f}"
     low, high = row["ece_interval"]
     return f"{row['ece']:.4f} [{low:.3f}, {high:.3f}]"
 
@@ -314,10 +316,14 @@ def with_interval(row: Row) -> str:
 def calibrated(rows: list[Row], name: str) -> str:
     """One of the tables of `docs/measured/calibration.md`."""
     what, _, of = name.partition(" ")
-    kinds = {"methods": network_table, "corruptions": corruption_table}
-    return (
-        kinds | {"selector": selector_table, "ensemble": ensemble_table, "beside": beside_table}
-    )[what](rows, of)
+    kinds = {
+        "methods": network_table,
+        "corruptions": corruption_table,
+        "selector": selector_table,
+        "ensemble": ensemble_table,
+        "beside": beside_table,
+    }
+    return kinds[what](rows, of)
 
 
 COMPARED: dict[str, tuple[str, Callable[[Any], str]]] = {

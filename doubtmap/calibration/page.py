@@ -81,9 +81,10 @@ def write_calibration_report(found: Calibration, path: str | Path) -> None:
             "<h2>All classes</h2>"
         ),
         _before_and_after(found, None),
-        page_table("By size of the labelled segment, before and after", _sizes(found), set()),
+        Markup("<h2>By size of the labelled segment</h2>"),
+        page_table("Before and after, by size", _sizes(found), set()),
         Markup("<h2>By predicted class</h2>"),
-        page_table("Before and after", _classes(found), set()),
+        page_table("Before and after, by class", _classes(found), set()),
     ]
     for label, title in _named(found).items():
         parts += [Markup("<h3>{}</h3>").format(title), _before_and_after(found, label)]
@@ -102,8 +103,8 @@ def _named(found: Calibration) -> dict[int, str]:
 def _sizes(found: Calibration) -> list[list[str]]:
     """Rows of the sizes of segments."""
     body = [
-        [f"{size}: {low:.1%} to {high:.1%} of the image", *_parted(found, size)]
-        for size, (low, high) in SIZES.items()
+        [f"{size}, above {low:g} of the image" if low else size, *_parted(found, size)]
+        for size, (low, _) in SIZES.items()
     ]
     return [["segment", *PARTED], *body]
 
