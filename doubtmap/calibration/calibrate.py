@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from doubtmap.calibration import Calibrator, Identity, Remembered, parse_method
@@ -254,7 +255,7 @@ def _unlabelled(pairs: Held, class_names: Sequence[str]) -> list[str]:
     count = 0
     for prediction, label in pairs:
         count = prediction.native_logits.shape[1]
-        there.update(label[label >= 0].unique().tolist())
+        there.update(torch.unique(label[label >= 0]).tolist())
     names = class_names or [f"class {label}" for label in range(count)]
     none = [names[label] for label in range(count) if label not in there]
     if not none:
