@@ -3,18 +3,21 @@
     python benchmarks/calibration.py [--shared ../shared] [--work FOLDER]
     python benchmarks/calibration.py --stages selector,ensemble
     python benchmarks/calibration.py --stages beside,same --peers PEERS
+    EDGENETS=CHECKOUT python benchmarks/calibration.py --stages cityscapes
 
 A stage for each network, which runs once for each image; its outputs and what was measured stay in
 FOLDER, so that a stopped run goes on. `selector` tells selective scaling which pixels are wrong,
 less and less of it true; `ensemble` holds the mean of five networks beside one of them. `beside`
 fits our methods, fiducio's and netcal's to the same pixels and holds them to another drive, `same`
 to the same drives; PEERS is where these were installed to with `pip install --target PEERS
---no-deps fiducio netcal`. One thread.
+--no-deps fiducio netcal`. `cityscapes` has many classes, as the paper had: ESPNetv2 with 19
+(`../shared/models/edgenets_city.py`; EDGENETS names a checkout of sacmehta/EdgeNets) on the five
+labelled images at hand, each measured by what was fitted on the four others. One thread.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import re
 import sys
@@ -661,6 +664,38 @@ def beside(given: Namespace, drives: str) -> Iterator[Row]:
                 yield about | {"pixels": PIXELS} | short(row)
 
 
+CITYSCAPES = (
+    *("identity", "temperature", "selective(temperature=2)", "selective"),
+    *("selective(others=temperature)", "selective_confidence"),
+)
+
+
+def cityscapes(given: Namespace) -> Iterator[Row]:
+    """19 classes: every image by what was fitted on the others."""
+    segmenter = city(given.shared)
+    data = dm.open_dataset(f"cityscapes:{given.shared}/data/cityscapes_few:train")
+    pairs = list(Pairs(segmenter, data))
+    whole = Comparison(CITYSCAPES, block=1)
+    for index, pair in enumerate(pairs):
+        others = [*pairs[:index], *pairs[index + 1 :]]
+        fitted = {name: parse_method(name)(others) for name in CITYSCAPES}
+        one = compare([pair], fitted, block=1)
+        whole.sums += one.sums
+        whole.losses += one.losses
+    for name in CITYSCAPES:
+        row = {"network": "cityscapes", "set": "five images, each by the others", "name": name}
+        yield short(row | {"images": len(pairs)} | whole.figures(name))
+
+
+def city(shared: Path) -> dm.Segmenter:
+    """ESPNetv2 of the checkout that EDGENETS names."""
+    spec = importlib.util.spec_from_file_location("city", shared / "models/edgenets_city.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return dm.load(module.load(), classes=module.CLASSES, input_size=(512, 1024))
+
+
 TOPIC = Topic(
     "calibration",
     "python benchmarks/calibration.py",
@@ -673,6 +708,7 @@ STAGES |= {
     "beside": Stage(TOPIC, partial(beside, drives="another")),
     "same": Stage(TOPIC, partial(beside, drives="same")),
 }
+STAGES["cityscapes"] = Stage(TOPIC, cityscapes)
 OPTIONS = {"--peers": {"type": Path, "help": "of `beside`: a folder, see above"}}
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ from doubtmap.datasets.dataset import UNKNOWN
 from doubtmap.datasets.labels import match_labels
 from doubtmap.metrics import Confusion, Ranking, RankingCurve
 from doubtmap.metrics.bootstrap import Weights, interval
+from doubtmap.metrics.histogram import Bins
 from doubtmap.metrics.risk import Keeping
 from doubtmap.models.distilled import HEAD, head_of
 from doubtmap.models.ensemble import MemberSums
@@ -157,9 +158,10 @@ def spearman(counts: Any) -> float:
 
 def precision(counts: Any) -> float:
     """Average precision of `(2, BINS)`: negatives and positives by bin."""
-    held = np.flatnonzero(counts.sum(0))[::-1]
-    every = np.ones(len(held), bool)
-    return float(RankingCurve(counts[1][held], counts[0][held], held, every).average_precision())
+    bins = Bins(
+        counts, np.arange(counts.shape[1], dtype=np.float32), np.ones(counts.shape[1], bool)
+    )
+    return float(RankingCurve.from_bins(bins, counts[1], counts[0]).average_precision())
 
 
 def miou(counts: Any) -> float:

@@ -36,6 +36,7 @@ from doubtmap.fitting import fit_score
 from doubtmap.metrics import Keeping, RankingCurve
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import interval
+from doubtmap.metrics.histogram import Bins
 from doubtmap.metrics.missed import Missed
 from doubtmap.reports.charts import reliability_chart
 from doubtmap.scores.parsing import parse_scores
@@ -123,8 +124,7 @@ def figures_of(found: Row, title: str, weights: Array) -> dict[str, Array]:
     rows = []
     for wrong, right in zip(weights @ positives, weights @ negatives):
         up = np.arange(len(wrong), dtype=np.float32)
-        held = np.flatnonzero(wrong + right)[::-1]
-        curve = RankingCurve(wrong[held], right[held], up[held], single[held])
+        curve = RankingCurve.from_bins(Bins(np.stack([right, wrong]), up, single), wrong, right)
         risk = Keeping(wrong + right, wrong).area_under_risk()
         rows.append([float(curve.average_precision()), float(curve.auroc()), risk])
     figures = dict(zip(("wrong.auprc", "wrong.auroc", "wrong.aurc"), np.array(rows).T))

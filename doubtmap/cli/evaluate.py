@@ -22,7 +22,6 @@ from doubtmap.cli.options import (
     Unknown,
     names,
     opened,
-    opening,
     seeded,
     windowed,
 )
@@ -141,7 +140,7 @@ def evaluate_command(
     dataset = opened(data, seed, limit, notes)
     kept = [out / folder / "settings.json" for folder in (".passes", ".progress")]
     segmenter, of_windows = windowed(segmenter, dataset, *(kept if resume else ()))
-    place = places.place(opening(network, model, seed, segmenter))
+    place = places.place(network, model, seed, segmenter)
     if place.part:
         _check_part({"--open-set": open_set, "--segments": segments, "--repeats": repeats > 1})
         if parquet:

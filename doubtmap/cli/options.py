@@ -273,12 +273,15 @@ class WorkerOptions:
     gpus_per_worker: Annotated[
         float, Option("Devices of each worker's own, or its share of one.", group=RUNNING)
     ] = 0.0
+    batch: Annotated[
+        int, Option("Images of one size that go through the network at once.", group=RUNNING)
+    ] = 1
 
-    def place(self, network: Callable[[], Segmenter]) -> Place:
-        """The place that is meant, whose workers open the network so.
+    def place(self, network: NetworkOptions, model: str, seed: int, segmenter: Segmenter) -> Place:
+        """The place that is meant, whose workers open the network as it was opened here.
 
         Raises:
-            UsageError: for what is no engine, or numbers below 0.
+            UsageError: for what is no engine, numbers below 0, or batches of windows.
         """
         from doubtmap.engine.places import Place
 
@@ -287,7 +290,14 @@ class WorkerOptions:
                 f"--workers, --gpus-per-worker: expected 0 or more, got {self.workers} and "
                 f"{self.gpus_per_worker:g}."
             )
-        return Place(None, self.workers, self.engine, self.gpus_per_worker, network)
+        if self.batch > 1 and segmenter.description.get("windows"):
+            raise UsageError(
+                f"--batch: expected images that the network sees whole, but they are looked at "
+                f"through windows, one after the other, got {self.batch}. Leave it out."
+            )
+        opens = opening(network, model, seed, segmenter)
+        by = self.workers, self.engine, self.gpus_per_worker
+        return Place(None, *by, network=opens, batch=self.batch)
 
     def spread(
         self, network: NetworkOptions, model: str, seed: int, segmenter: Segmenter
@@ -299,8 +309,8 @@ class WorkerOptions:
         """
         from doubtmap.engine.spread import Spread
 
-        place = self.place(opening(network, model, seed, segmenter))
-        return Spread(segmenter, place) if place.elsewhere else segmenter
+        place = self.place(network, model, seed, segmenter)
+        return Spread(segmenter, place) if place.elsewhere or place.batch > 1 else segmenter
 
 
 @dataclass(frozen=True)
@@ -316,7 +326,7 @@ class PlaceOptions(WorkerOptions):
         ),
     ] = None
 
-    def place(self, network: Callable[[], Segmenter]) -> Place:
+    def place(self, network: NetworkOptions, model: str, seed: int, segmenter: Segmenter) -> Place:
         """As of `WorkerOptions`, and which part.
 
         Raises:
@@ -325,7 +335,8 @@ class PlaceOptions(WorkerOptions):
         from doubtmap.engine.places import read_part
 
         part = None if self.part is None else read_part(self.part)
-        return replace(WorkerOptions.place(self, network), part=part)
+        place = WorkerOptions.place(self, network, model, seed, segmenter)
+        return replace(place, part=part)
 
 
 Workers = Annotated[WorkerOptions, RUNNING]

@@ -178,10 +178,11 @@ def _counting(segmenter: Segmenter, score: str, threshold: str) -> Callable[...,
 
 def _check_here(places: PlaceOptions, what: str) -> None:
     """Refuse workers and parts for what one process does alone."""
-    if places.workers or places.engine != "local" or places.part:
+    if places.workers or places.engine != "local" or places.part or places.batch > 1:
         raise UsageError(
-            f"score: expected no --workers, --engine and --part with {what}, which one process "
-            f"looks at. Leave them out, or run it once for each of them."
+            f"score: expected no --workers, --engine, --part and --batch with {what}, which one "
+            f"process looks at, one after the other. Leave them out, or "
+            f"run it once for each of them."
         )
 
 

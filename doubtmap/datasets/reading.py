@@ -415,14 +415,16 @@ def read_or_skip(
     items: Iterable[K],
     workers: int,
     skipped: Callable[[K, DataError], None] | None = None,
+    ahead: int = 1,
 ) -> Iterator[tuple[K, T]]:
-    """Each item and `read` of it, in order, read one a thread ahead of their use.
+    """Each item and `read` of it, in order, read by threads that are ahead of their use.
 
     Args:
         read: of an item.
         items: such as indices or paths.
         workers: threads.
         skipped: takes what cannot be read, and why; without it the first one ends the reading.
+        ahead: how many items a thread may be ahead.
 
     Raises:
         DataError: for an item that cannot be read, unless `skipped` takes it.
@@ -434,7 +436,7 @@ def read_or_skip(
         except DataError as error:
             return item, error
 
-    for item, found in read_ahead(attempt, items, workers, 1):
+    for item, found in read_ahead(attempt, items, workers, ahead):
         if not isinstance(found, DataError):
             yield item, found
         elif skipped is None:

@@ -34,6 +34,7 @@ def by_ray(
     gpus: float,
     done: Done,
     ordered: bool = False,
+    batch: int = 1,
 ) -> Generator[tuple[list[int], bytes]]:
     """Let the workers of a cluster look at images.
 
@@ -45,6 +46,7 @@ def by_ray(
         gpus: how many devices each has to itself; below 1: how much of one.
         done: told of each image, as its chunk comes back.
         ordered: whether chunks are to come back in order, and to be small.
+        batch: images that go through a network at once: a chunk is to have as many.
 
     Yields:
         Numbers of images and what was made of them, in any order.
@@ -55,7 +57,8 @@ def by_ray(
     """
     ray = _connected(address)
     ray.data.DataContext.get_current().execution_options.preserve_order = ordered
-    size = min(SMALL if ordered else CHUNK, max(1, len(numbers) // (SHARES * max(1, workers))))
+    most = max(batch, SMALL if ordered else CHUNK)
+    size = min(most, max(batch, len(numbers) // (SHARES * max(1, workers))))
     chunks = [[*numbers[at : at + size]] for at in range(0, len(numbers), size)]
     rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
     found = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
-from doubtmap.engine.pool import Done, Work, by_workers
+from doubtmap.engine.pool import Done, Work, by_workers, window_of
 from doubtmap.errors import UsageError
 from doubtmap.files.resuming import listed
 from doubtmap.prediction import Segmenter
@@ -174,6 +174,7 @@ class Place:
         engine: `local`, for processes of this machine; `ray`, or `ray:ADDRESS` for a cluster.
         gpus: how many devices each worker has to itself; below 1: how much of one.
         network: opens the network in each worker; without it the network is sent to them.
+        batch: how many images of one size go through the network at once, at most.
     """
 
     part: PartNumber | None = None
@@ -181,6 +182,7 @@ class Place:
     engine: str = "local"
     gpus: float = 0
     network: Callable[[], Segmenter] | None = None
+    batch: int = 1
 
     def __post_init__(self) -> None:
         kind, colon, address = self.engine.partition(":")
@@ -191,6 +193,8 @@ class Place:
             )
         if self.gpus and not self.elsewhere:
             raise UsageError("--gpus-per-worker: expected --workers with it. Add --workers 2.")
+        if self.batch < 1:
+            raise UsageError(f"--batch: expected 1 image or more at once, got {self.batch}.")
 
     @property
     def elsewhere(self) -> bool:
@@ -228,12 +232,14 @@ class Place:
         if not numbers:
             return
         if self.engine == "local":
-            yield from by_workers(work, numbers, self.workers, self.gpus, done, ordered)
+            window = window_of(self.batch)
+            yield from by_workers(work, numbers, self.workers, self.gpus, done, ordered, window)
             return
         from doubtmap.engine.cluster import by_ray
 
         address = self.engine.partition(":")[2]
-        yield from by_ray(work, numbers, address, self.workers, self.gpus, done, ordered)
+        by = address, self.workers, self.gpus
+        yield from by_ray(work, numbers, *by, done, ordered, self.batch)
 
 
 def _itself(segmenter: Segmenter) -> Segmenter:

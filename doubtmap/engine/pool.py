@@ -27,8 +27,10 @@ import torch
 
 from doubtmap.errors import DataError, DoubtmapError, UsageError
 
+AHEAD = 3
+"""Threads by which a worker reads."""
 WINDOW = 6
-"""Images that a worker is given ahead: those that its threads read, and the one at hand."""
+"""Images that a worker is given ahead: those that its threads read, and the two at hand."""
 FAR = 2
 """Windows of all workers that the last image given may be after the first still waited for."""
 AGAIN = 1
@@ -93,6 +95,7 @@ def by_workers(
     gpus: float,
     done: Done,
     ordered: bool = False,
+    window: int = WINDOW,
 ) -> Iterator[tuple[list[int], bytes]]:
     """Let workers look at images.
 
@@ -103,6 +106,7 @@ def by_workers(
         gpus: how many devices each has to itself; below 1: how much of one; 0: as this process.
         done: told of each image, as it is done.
         ordered: whether no worker may be far ahead of the image that is waited for.
+        window: images that a worker is given ahead, see `window_of`.
 
     Yields:
         Numbers of images and what was made of them, in any order.
@@ -113,11 +117,26 @@ def by_workers(
     """
     images = deque(numbers)
     workers = min(workers, max(1, len(images)))
-    pool = _Pool(sendable(work), workers, gpus, FAR * workers * WINDOW if ordered else None)
+    far = FAR * workers * window if ordered else None
+    pool = _Pool(sendable(work), workers, gpus, window, far)
     try:
         yield from pool.results(images, done)
     finally:
         pool.end()
+
+
+def window_of(batch: int) -> int:
+    """Images that a worker must be given ahead, of which so many go through a network at once.
+
+    Those of a batch and the one before it, whose sums are made meanwhile; one a thread ahead for
+    each batch that they read, and the one that is asked for.
+    """
+    return batch + AHEAD * ahead_of(batch, AHEAD) + WINDOW - AHEAD - 1
+
+
+def ahead_of(batch: int, threads: int) -> int:
+    """How many images each thread may read ahead, so that the next batch is read meanwhile."""
+    return -(-batch // threads)
 
 
 def sendable(work: Work) -> bytes:
@@ -139,8 +158,10 @@ def sendable(work: Work) -> bytes:
 class _Pool:
     """The workers of one pass."""
 
-    def __init__(self, work: bytes, workers: int, gpus: float, ahead: int | None) -> None:
-        self._work, self._gpus, self._ahead = work, gpus, ahead
+    def __init__(
+        self, work: bytes, workers: int, gpus: float, window: int, ahead: int | None
+    ) -> None:
+        self._work, self._gpus, self._window, self._ahead = work, gpus, window, ahead
         self._threads = max(1, torch.get_num_threads() // workers)
         self._deaths: Counter[int] = Counter()
         self._workers: list[_Worker] = []
@@ -197,10 +218,10 @@ class _Pool:
 
     def _feed(self, worker: _Worker, pending: deque[int]) -> None:
         with suppress(BrokenPipeError):  # it has died, which the next look at it tells
-            while (worker.waiting or pending) and len(worker.at_hand) < WINDOW:
+            while (worker.waiting or pending) and len(worker.at_hand) < self._window:
                 if worker.waiting:
                     number = worker.waiting.popleft()
-                elif self._too_far(pending[0]):
+                elif self._too_far(worker, pending[0]):
                     break
                 else:
                     number = pending.popleft()
@@ -211,10 +232,14 @@ class _Pool:
                 worker.told_all = True
                 worker.connection.send(None)
 
-    def _too_far(self, number: int) -> bool:
-        """Whether an image is to wait for others of which nothing has come back."""
-        given = [number for worker in self._workers for number in worker.given]
-        return self._ahead is not None and bool(given) and number - min(given) > self._ahead
+    def _too_far(self, worker: _Worker, number: int) -> bool:
+        """Whether an image is to wait for others of which nothing has come back.
+
+        Not where the first of these is the worker's own: it may wait for more to go beside it.
+        """
+        first = min((each for one in self._workers for each in one.given), default=number)
+        far = self._ahead is not None and number - first > self._ahead
+        return far and first not in worker.given
 
     def _replace(self, worker: _Worker) -> None:
         """Start a worker in place of one that has died, and give it the same images."""

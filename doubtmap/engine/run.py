@@ -24,13 +24,14 @@ from torch import Tensor
 from doubtmap.datasets.dataset import Dataset, Sample
 from doubtmap.datasets.labels import Matching, check_labels, match_labels
 from doubtmap.datasets.reading import read_or_skip
+from doubtmap.engine.pool import AHEAD, ahead_of
 from doubtmap.engine.settings import (
     data_settings,
     model_settings,
     score_settings,
     with_bands_of,
 )
-from doubtmap.engine.spread import AHEAD, TRIMMED, looked_at
+from doubtmap.engine.spread import TRIMMED, looked_at
 from doubtmap.errors import DataError, UsageError, within_memory
 from doubtmap.files import writing_to
 from doubtmap.memory import give_back
@@ -45,7 +46,7 @@ class Skipped:
 
 
 def read_ahead(
-    dataset: Dataset, indices: Iterable[int], skipped: Skipped | None = None
+    dataset: Dataset, indices: Iterable[int], skipped: Skipped | None = None, batch: int = 1
 ) -> Iterator[tuple[int, Sample]]:
     """Read samples in order, a few ahead of their use.
 
@@ -53,6 +54,7 @@ def read_ahead(
         dataset: to read from.
         indices: which samples.
         skipped: takes the images that cannot be read; without it the first one ends the run.
+        batch: how many of them are used at once.
 
     Raises:
         DataError: for an image that cannot be read, unless `skipped` takes it.
@@ -62,7 +64,8 @@ def read_ahead(
         assert skipped is not None
         skipped.reasons[dataset.sample_name(index)] = str(error)
 
-    read = read_or_skip(dataset.__getitem__, indices, AHEAD, None if skipped is None else skip)
+    ahead, skip_or_end = ahead_of(batch, AHEAD), None if skipped is None else skip
+    read = read_or_skip(dataset.__getitem__, indices, AHEAD, skip_or_end, ahead)
     for done, found in enumerate(read, 1):
         yield found
         del found
@@ -99,14 +102,20 @@ class Run:
         asked = score_settings(self.scores) | {"unknown": list(self.unknown)}
         return model_settings(self.segmenter) | data_settings(self.dataset) | asked
 
-    def attempt(self, sample: Sample) -> tuple[Prediction, Tensor] | None:
+    def attempt(
+        self, sample: Sample, network: Segmenter | None = None
+    ) -> tuple[Prediction, Tensor] | None:
         """What `predict` gives; None where the network gives nothing that can be used.
+
+        Args:
+            sample: the image with its labels.
+            network: what is called in place of the run's own, as of `in_batches`.
 
         Raises:
             DataError: for such an image, by its name, unless `skipped` takes it.
         """
         try:
-            prediction = self._predicted(sample)
+            prediction = self._predicted(sample, network or self.segmenter)
         except DataError as error:
             self.leave_out(sample, error)
             return None
@@ -130,14 +139,14 @@ class Run:
         Raises:
             DataError: for an image whose logits are not finite, or labels that cannot be meant.
         """
-        prediction = self._predicted(sample)
+        prediction = self._predicted(sample, self.segmenter)
         return prediction, self._matched(sample, prediction)
 
-    def _predicted(self, sample: Sample) -> Prediction:
+    def _predicted(self, sample: Sample, network: Segmenter) -> Prediction:
         try:
             size = sample.image.shape[-2:]
             with self.timed("forward"), showing(sample.name), within_memory(size):
-                return self.segmenter(sample.image[None])
+                return network(sample.image[None])
         except DataError as error:
             raise DataError(f"{sample.name}: {error}") from error
 

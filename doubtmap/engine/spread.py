@@ -15,14 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from doubtmap.datasets.dataset import Sample
 from doubtmap.datasets.reading import read_ahead, read_or_skip
+from doubtmap.engine.batches import in_batches
 from doubtmap.engine.places import HERE, Place
-from doubtmap.engine.pool import Done, Looker
+from doubtmap.engine.pool import AHEAD, Done, Looker, ahead_of
 from doubtmap.errors import DataError
 from doubtmap.memory import give_back
 from doubtmap.prediction import Prediction, Segmenter, listening_to
 
-AHEAD = 3
 TRIMMED = 32
 """Images after which memory that is free goes back to the system."""
 
@@ -36,13 +37,13 @@ bear to be pickled where workers do it. It raises DataError for one that cannot 
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """A network of which workers have copies; implements `Segmenter`.
+    """A network of which workers have copies, or that takes batches; implements `Segmenter`.
 
-    Passes over images (`looked_at`) are the workers'; called by itself it predicts here.
+    So do passes over images (`looked_at`); called by itself it predicts here what it is given.
 
     Args:
         segmenter: the network.
-        place: of the workers.
+        place: of the workers, and how many images go through the network at once.
         layers: inner layers that predictions carry.
     """
 
@@ -104,12 +105,17 @@ def looked_at(
     Raises:
         DataError: for an item that cannot be used, unless `skip` takes it.
     """
+    batch = 1
     if isinstance(segmenter, Spread):
-        yield from _by_workers(segmenter, list(items), read, look, skip)
-        return
-    for done, (item, found) in enumerate(read_or_skip(read, items, threads, skip), 1):
+        if segmenter.place.elsewhere:
+            yield from _by_workers(segmenter, list(items), read, look, skip)
+            return
+        batch, segmenter = segmenter.place.batch, segmenter.segmenter
+    reading = read_or_skip(read, items, threads, skip, ahead_of(batch, threads))
+    passing = in_batches(segmenter, reading, batch, _image_of)
+    for done, (network, (item, found)) in enumerate(passing, 1):
         # Nothing of it is kept here: the network's next run takes the same memory.
-        made = _attempt(segmenter, item, found, look)
+        made = _attempt(network, item, found, look)
         del found
         if not isinstance(made, DataError):
             yield made
@@ -129,6 +135,14 @@ def _attempt(
         return error
 
 
+def _image_of(found: tuple[Any, Any]) -> Tensor:
+    """What the network is given of an item that was read; nothing of one that could not be."""
+    read = found[1]
+    if isinstance(read, Sample):
+        return read.image
+    return read if isinstance(read, Tensor) else torch.empty(0)
+
+
 def _leave_out(
     item: Item, error: DataError, skip: Callable[[Item, DataError], None] | None
 ) -> None:
@@ -146,7 +160,7 @@ def _by_workers(
 ) -> Iterator[Made]:
     """The first image here, so that this network knows what it is; what workers send after it."""
     yield from looked_at(segmenter.segmenter, items[:1], read, look, skip)
-    work = _Looks(segmenter.opening(), items, read, look)
+    work = _Looks(segmenter.opening(), items, read, look, segmenter.place.batch)
     rest = range(1, len(items))
     sent: dict[int, bytes] = {}
     with closing(segmenter.place.look(work, rest, lambda _: None, ordered=True)) as coming:
@@ -168,12 +182,14 @@ class _Looks:
 
     Args:
         network: opens it.
+        batch: how many images go through it at once.
     """
 
     network: Callable[[], Segmenter]
     items: Sequence[Any]
     read: Callable[[Any], Any]
     look: Look[Any, Any, Any]
+    batch: int
 
     def open(self, worker: int) -> Looker:
         """Open the network."""
@@ -182,9 +198,12 @@ class _Looks:
     def _look(
         self, segmenter: Segmenter, numbers: Iterable[int], done: Done
     ) -> Iterator[tuple[list[int], bytes]]:
-        for count, (number, found) in enumerate(read_ahead(self._read, numbers, AHEAD, 1), 1):
+        ahead = ahead_of(self.batch, AHEAD)
+        reading = read_ahead(self._read, numbers, AHEAD, ahead)
+        passing = in_batches(segmenter, reading, self.batch, _image_of)
+        for count, (network, (number, found)) in enumerate(passing, 1):
             if not isinstance(found, DataError):
-                found = _attempt(segmenter, self.items[number], found, self.look)
+                found = _attempt(network, self.items[number], found, self.look)
             yield [number], _as_bytes(found)
             done(number)
             if count % TRIMMED == 0:

@@ -23,7 +23,9 @@ from torch import Tensor
 from doubtmap.datasets.dataset import Sample
 from doubtmap.datasets.fingerprints import sample_marks
 from doubtmap.datasets.pasting import Part
+from doubtmap.engine.batches import in_batches
 from doubtmap.engine.journal import Journal, understood
+from doubtmap.engine.places import Place
 from doubtmap.engine.pool import Done, Looker
 from doubtmap.engine.run import Run, Skipped, read_ahead
 from doubtmap.engine.shelf import ENOUGH, MOST, Shelf, Shelves
@@ -31,15 +33,9 @@ from doubtmap.errors import DataError, within_memory
 from doubtmap.evaluation.asking import Asked, Options, Taker
 from doubtmap.evaluation.components import Elsewhere, observe_components
 from doubtmap.evaluation.keeping import Keeping
-from doubtmap.evaluation.tally import (
-    Observation,
-    Tally,
-    join_states,
-    observe,
-    sub_state,
-    threads_for,
-)
+from doubtmap.evaluation.tally import Observation, Tally, observe, threads_for
 from doubtmap.files import writing_to
+from doubtmap.metrics.accumulator import join_states, sub_state
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scoring import prepared, score_maps
 
@@ -80,7 +76,7 @@ def tally_pixels(
         kept = Shelf() if shelf is None else Shelf(ENOUGH, shelf / "0")
         with ExitStack() as failing:
             failing.callback(kept.close)
-            more = asked.options.beside, Keeping.of(asked.options.maps, run)
+            more = asked.options.beside, Keeping.of(asked.options.maps, run), place.batch
             look(run, tally, todo, journal, kept, _told(run, tally), *more)
             failing.pop_all()
     if run.skipped and run.skipped.reasons:
@@ -173,9 +169,10 @@ class FirstLook:
         """All but the network, the progress bar, and what is done with the results."""
         run = copy.copy(self.asked.run)
         run.segmenter, run.progress, run.notes = None, None, []  # type: ignore[assignment]
-        options = Options(bins=self.asked.options.bins, maps=self.asked.options.maps)
-        asked = replace(self.asked, run=run, options=options)
-        return {**vars(self), "asked": asked}
+        asked = self.asked.options
+        place = Place(batch=asked.place.batch)
+        options = Options(bins=asked.bins, maps=asked.maps, place=place)
+        return {**vars(self), "asked": replace(self.asked, run=run, options=options)}
 
     def open(self, worker: int) -> Looker:
         """Open the network."""
@@ -206,8 +203,8 @@ class FirstLook:
                     else:
                         done(number)
 
-            keeping = Keeping.of(asked.options.maps, run)
-            look(run, tally, missing(), journal, shelf, done, keeping=keeping)
+            more = Keeping.of(asked.options.maps, run), asked.options.place.batch
+            look(run, tally, missing(), journal, shelf, done, (), *more)
         if journal:
             journal.close()
         skipped = run.skipped.reasons if run.skipped else {}
@@ -262,6 +259,7 @@ def look(
     done: Done,
     others: Sequence[Taker] = (),
     keeping: Keeping | None = None,
+    batch: int = 1,
 ) -> None:
     """Look at images, one after the other, and take them into the sums."""
     with (
@@ -270,8 +268,9 @@ def look(
     ):
         summing: Future[None] | None = None
         rest = journal, shelf, done, others, keeping
-        for index, sample in read_ahead(run.dataset, numbers, run.skipped):
-            told = run.attempt(sample)
+        read = read_ahead(run.dataset, numbers, run.skipped, batch)
+        for network, (index, sample) in in_batches(run.segmenter, read, batch, _image_of):
+            told = run.attempt(sample, network)
             if told is None:
                 continue
             try:
@@ -288,6 +287,10 @@ def look(
             del told, maps, looked
         if summing is not None:
             summing.result()
+
+
+def _image_of(found: tuple[int, Sample]) -> Tensor:
+    return found[1].image
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,7 +320,9 @@ def _sum(
         prediction, label, maps = look.prediction, look.label, look.maps
         if keeping is not None:  # before the journal, which says that the image is done
             keeping.keep(look.index, look.sample, prediction, label, maps)
-        seen = observe(look.index, look.sample.name, prediction, label, maps, tally.bins)
+        several = run.matching is not None and len(run.matching.unknown) > 1
+        raw = look.sample.label if several else None
+        seen = observe(look.index, look.sample.name, prediction, label, maps, tally.bins, raw)
         if journal:
             journal.append(seen.to_bytes())
         if shelf is not None:

@@ -24,7 +24,7 @@ _SCORES = ("max_softmax", "margin", "entropy", "max_logit", "energy")
 _MAPS = (*_SCORES, "divergence", "log_norm")
 FILE = "pixels.dll" if os.name == "nt" else "pixels.so"
 """As setup.py names it: it is no module of Python's, so that one serves every Python."""
-BUILD = 4
+BUILD = 5
 """`BUILD` of pixels.h: a library with another number was compiled from other sources."""
 _STATISTICS, _NORM, _WEIGHT, _SHARES = range(4)
 
@@ -259,6 +259,27 @@ def held(
     return keys[:held], counts[:, :held], single[:held]
 
 
+def ranked(
+    positives: NDArray[np.float64],
+    negatives: NDArray[np.float64],
+    lowest: NDArray[np.float32],
+    single: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.bool_]]:
+    """The bins that hold anything, the highest first; see `counted.ranked`."""
+    n = len(lowest)
+    sums, low, one = np.empty((4, n)), np.empty(n, np.float32), np.empty(n, bool)
+    places = _at(positives), _at(negatives), _at(lowest), _at(single)
+    held = _library().doubtmap_ranked(*places, n, _at(sums), _at(low), _at(one))
+    return sums[:, :held], low[:held], one[:held]
+
+
+def areas(ranked: tuple[NDArray[Any], ...]) -> NDArray[np.float64]:
+    """The six sums of `counted.areas`; of bins, at least one."""
+    sums = np.empty(6)
+    _library().doubtmap_areas(*map(_at, ranked), len(ranked[0]), _at(sums))
+    return sums
+
+
 def binned(p: NDArray[np.float32], truth: NDArray[np.int32], bins: int) -> NDArray[np.float64]:
     """`(K, bins, 3)`, by bin of p `(K, n)`: pixels, those whose truth is k, and their summed p."""
     sums = np.zeros((len(p), bins, 3))
@@ -392,12 +413,14 @@ def _declare_sums(library: ctypes.CDLL) -> None:
             *(pointer, pointer, number, number),
             *(ctypes.c_double, ctypes.c_double, pointer, pointer),
         ),
+        "ranked": (*(pointer,) * 4, number, *(pointer,) * 3),
+        "areas": (*(pointer,) * 5, number, pointer),
         "bins": (pointer, number, number, pointer, number, pointer),
         "label": (pointer, number, number, pointer),
     }.items():
         function = getattr(library, f"doubtmap_{name}")
         function.argtypes = list(arguments)
-        function.restype = None if name in ("bins", "curves") else number
+        function.restype = None if name in ("areas", "bins", "curves") else number
 
 
 def _at(array: NDArray[Any]) -> int:

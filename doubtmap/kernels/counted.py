@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from doubtmap.kernels import compiled
-from doubtmap.kernels.fused import available
+from doubtmap.kernels.fused import compiled_serves
 
 Array = NDArray[Any]
 
@@ -45,7 +45,7 @@ class Keys:
 
 def keys_of(values: Array) -> Keys:
     """Keys of float32 numbers `(N,)`; -0.0 is 0.0."""
-    if not _compiled():
+    if not compiled_serves():
         bits = (values + np.float32(0)).view(np.int32)
         keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.uint32) ^ np.uint32(0x80000000)
         pages = np.flatnonzero(np.bincount(keys >> FINEST, minlength=PAGES))
@@ -67,7 +67,7 @@ def means(values: Array, size: int, whole: Array) -> Array:
     Returns:
         `(n,)` float32, in reading order.
     """
-    if _compiled() and whole.size:
+    if compiled_serves() and whole.size:
         arrays = np.ascontiguousarray(values), size, np.ascontiguousarray(whole)
         return compiled.means(*arrays)
     rows, columns = whole.shape
@@ -158,7 +158,7 @@ class Table:
             more: `(N,)` float64, added in another channel in the same pass.
             more_channel: which.
         """
-        if not _compiled():
+        if not compiled_serves():
             self._count(keys, channel, weight, more, more_channel)
             return
         if not isinstance(channel, int):
@@ -178,11 +178,10 @@ class Table:
 
         Of its channels, which are no fewer, the first are taken.
         """
-        if other.level - self.level > other.block or not _compiled():
+        if other.level - self.level > other.block or not compiled_serves():
             coarse = other.at_level(self.level)
-            at = self.places(coarse.numbers())
-            self.counts[at] += coarse.counts[: coarse.length, : self.channels]
-            self.only[at] = join_only(self.only[at], coarse.only[: coarse.length])
+            counts = coarse.counts[: coarse.length, : self.channels]
+            self.add(coarse.numbers(), counts, coarse.only[: coarse.length])
             return
         done, theirs = 0, other._struct()
         while done < other.used:
@@ -192,13 +191,25 @@ class Table:
             done = compiled.absorb(table, theirs, done)
             self.used = table.used
 
+    def add(self, numbers: Array, counts: Array, only: Array) -> None:
+        """Add the sums of some bins, each there once, of pages in use.
+
+        Args:
+            numbers: `(n,)` of the bins, over all pages.
+            counts: `(n, C)`.
+            only: `(n,)`, as of `only`.
+        """
+        at = self.places(numbers)
+        self.counts[at] += counts
+        self.only[at] = join_only(self.only[at], only)
+
     def at_level(self, level: int) -> Table:
         """The same with wider bins."""
         coarse, steps = Table(level, self.channels), self.level - level
         coarse.add_pages(self.pages)
         if not self.used:
             return coarse
-        if steps <= self.block and _compiled():
+        if steps <= self.block and compiled_serves():
             coarse.absorb(self)
             return coarse
         wide = steps + coarse.block
@@ -218,7 +229,7 @@ class Table:
     def held(self) -> tuple[Array, Array, Array]:
         """Of the bins that hold anything: keys, counts `(C, n)`, whether of one number only."""
         order = np.argsort(self.blocks[: self.used])
-        if _compiled():
+        if compiled_serves():
             return compiled.held(self._struct(), order)
         at = ((order << self.block)[:, None] + np.arange(1 << self.block)).reshape(-1)
         at = at[self.counts[at].any(1)]
@@ -313,7 +324,7 @@ def binned(p: Array, truth: Array, bins: int) -> Array:
     Returns:
         `(K, bins, 3)` float64: pixels, those whose truth is k, and the sum of p.
     """
-    if p.dtype == np.float32 and _compiled():
+    if p.dtype == np.float32 and compiled_serves():
         return compiled.binned(np.ascontiguousarray(p), truth.astype(np.int32), bins)
     sums = []
     for k, own in enumerate(p):
@@ -336,7 +347,7 @@ def curves(positives: Array, negatives: Array, tpr: float = 0.95) -> Array:
     Returns:
         `(R, 3)`; NaN for rows without positives or without negatives.
     """
-    if _compiled():
+    if compiled_serves():
         ours = np.ascontiguousarray(positives), np.ascontiguousarray(negatives)
         return compiled.curves(*ours, tpr)
     return np.array([_curve(p[::-1], n[::-1], tpr) for p, n in zip(positives, negatives)])
@@ -358,6 +369,51 @@ def _curve(p: Array, n: Array, tpr: float) -> tuple[float, float, float]:
     )
 
 
+def ranked(
+    positives: Array, negatives: Array, lowest: Array, single: Array
+) -> tuple[Array, Array, Array]:
+    """The bins that hold positives or negatives, the highest first.
+
+    Args:
+        positives: `(n,)` float64 by ascending bin.
+        negatives: `(n,)`.
+        lowest: `(n,)` float32, the lowest value of each.
+        single: `(n,)` bool, whether each holds one number only.
+
+    Returns:
+        `(4, m)` positives, negatives, and the sums of each so far; `(m,)` lowest; `(m,)` single.
+    """
+    if compiled_serves():
+        return compiled.ranked(*map(np.ascontiguousarray, (positives, negatives, lowest, single)))
+    held = np.flatnonzero(positives + negatives)[::-1]
+    p, n = positives[held], negatives[held]
+    return np.stack([p, n, np.cumsum(p), np.cumsum(n)]), lowest[held], single[held]
+
+
+def areas(p: Array, n: Array, tp: Array, fp: Array, single: Array) -> Array:
+    """What average precision and AUROC sum over bins as `ranked` has them, at least one.
+
+    Within a bin whose order is unknown, no positive can have a precision above that of all
+    the bin's positives ahead of its negatives, and the j-th none below that of j positives
+    behind all negatives; the sums of these are the bounds.
+
+    Returns:
+        `(6,)`: positives times precision, the same where each bin's order is the worst and the
+        best; then negatives times the positives before them, the share of pairs within one bin,
+        and within one that holds several numbers.
+    """
+    if compiled_serves():
+        return compiled.areas(tuple(map(np.ascontiguousarray, (p, n, tp, fp, single))))
+    tied, within = p * tp / (tp + fp), p * n / (tp[-1] * fp[-1])
+    best = p * tp / np.where(tp + fp > n, tp + fp - n, 1)
+    worst = np.where(p > 1, p - fp * np.log1p(p / (tp - p + fp + 0.5)), tied)
+    unsure = (p > 0) & ~single
+    lower = np.where(unsure, np.minimum(worst, tied), tied)
+    upper = np.where(unsure, np.maximum(best, tied), tied)
+    terms = (tied, lower, upper, n * (tp - p), within, within * ~single)
+    return np.array([term.sum() for term in terms])
+
+
 def label_mask(mask: Array) -> tuple[Array, int]:
     """Number the 8-connected components of a mask.
 
@@ -367,11 +423,7 @@ def label_mask(mask: Array) -> tuple[Array, int]:
     Returns:
         `(H, W)` int32, numbers from 1 in reading order of first pixels, 0 outside; how many.
     """
-    if _compiled() and mask.size:
+    if compiled_serves() and mask.size:
         return compiled.label(np.ascontiguousarray(mask))
     labels, count = ndimage.label(mask, np.ones((3, 3), int))
     return labels, count
-
-
-def _compiled() -> bool:
-    return available()["kernels"] == "compiled"

@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from doubtmap.kernels import compiled
-from doubtmap.kernels.fused import available, for_compiled, grid_of
+from doubtmap.kernels.fused import compiled_serves, for_compiled, grid_of
 from doubtmap.kernels.resizing import resize_logits
 
 
@@ -28,7 +28,7 @@ def segments_of(classes: Tensor) -> tuple[Tensor, int]:
         `(H, W)` int32 on the CPU, numbers from 0 in reading order of the first pixels; how many.
     """
     values = classes.to("cpu", torch.int32).contiguous()
-    if _compiled():
+    if compiled_serves():
         labels = torch.empty_like(values)
         return labels, compiled.components(values, labels)
     return _segments_of(values)
@@ -43,7 +43,7 @@ def edges_of(labels: Tensor) -> Tensor:
     Returns:
         `(H, W)` bool; the image's border is no edge.
     """
-    if _compiled():
+    if compiled_serves():
         return compiled.edges(labels.contiguous())
     values = labels.numpy()
     around = np.ones((3, 3), bool)
@@ -65,7 +65,7 @@ def moments(labels: Tensor, edge: Tensor, maps: Sequence[Tensor], count: int) ->
         `(count, 2, M, 2)` float64: segment, interior or edge, map, first or second power.
     """
     values = [m.detach().to("cpu", torch.float32).contiguous() for m in maps]
-    if _compiled():
+    if compiled_serves():
         return compiled.summed_moments(labels.contiguous(), edge.contiguous(), values, count)
     parts = np.where(labels.numpy() < 0, 2 * count, 2 * labels.numpy() + edge.numpy()).reshape(-1)
     sums = np.zeros((2 * count + 1, len(values), 2))
@@ -122,7 +122,3 @@ def _segments_of(values: Tensor) -> tuple[Tensor, int]:
     number = np.empty(count, np.int32)
     number[np.argsort(first)] = np.arange(count, dtype=np.int32)
     return torch.from_numpy(number[labels]), count
-
-
-def _compiled() -> bool:
-    return available()["kernels"] == "compiled"

@@ -4,6 +4,7 @@
  * made in the order in which NumPy makes it, so that figures are the same to the last digit.
  */
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -226,6 +227,81 @@ EXPORT void doubtmap_curves(const double *positives, const double *negatives, in
         to[1] = pairwise(ordered, held) / pairs + pairwise(within, held) / 2;
         to[2] = rate;
     }
+}
+
+/* Of bins by ascending value, those with positives or negatives, the highest first: positives,
+ * negatives and their sums so far (4, n), lowest values, and whether they hold one number. Their
+ * number. */
+EXPORT int64_t doubtmap_ranked(const double *positives, const double *negatives,
+                               const float *lowest, const uint8_t *single, int64_t n,
+                               double *ranked, float *low, uint8_t *one) {
+    double tp = 0.0, fp = 0.0;
+    int64_t held = 0;
+    for (int64_t i = n - 1; i >= 0; i--) {
+        if (positives[i] + negatives[i] == 0.0) continue;
+        ranked[held] = positives[i];
+        ranked[n + held] = negatives[i];
+        ranked[2 * n + held] = tp += positives[i];
+        ranked[3 * n + held] = fp += negatives[i];
+        low[held] = lowest[i];
+        one[held++] = single[i];
+    }
+    return held;
+}
+
+#define AREAS 6
+#define LEAF 128
+
+/* What `ranked` has left, from which the sums are made. */
+struct ranked {
+    const double *positives, *negatives, *tp, *fp;
+    const uint8_t *single;
+    double pairs;
+};
+
+/* Of n bins from `start` on: what average precision and AUROC sum, and their bounds. */
+static void leaf_areas(const struct ranked *r, int64_t start, int64_t n, double *sums) {
+    double terms[AREAS][LEAF];
+    for (int64_t k = 0; k < n; k++) {
+        const int64_t i = start + k;
+        const double p = r->positives[i], m = r->negatives[i], tp = r->tp[i], fp = r->fp[i];
+        const double tied = p * tp / (tp + fp), within = p * m / r->pairs;
+        double lower = tied, upper = tied;
+        if (p > 0.0 && !r->single[i]) {
+            const double best = p * tp / (tp + fp - m);
+            const double worst = p > 1.0 ? p - fp * log1p(p / (tp - p + fp + 0.5)) : tied;
+            lower = worst < tied ? worst : tied;
+            upper = best > tied ? best : tied;
+        }
+        terms[0][k] = tied;
+        terms[1][k] = lower;
+        terms[2][k] = upper;
+        terms[3][k] = m * (tp - p);
+        terms[4][k] = within;
+        terms[5][k] = r->single[i] ? 0.0 : within;
+    }
+    for (int area = 0; area < AREAS; area++) sums[area] = pairwise(terms[area], n);
+}
+
+/* `pairwise` of terms that are made as they are needed. */
+static void pairwise_areas(const struct ranked *r, int64_t start, int64_t n, double *sums) {
+    if (n <= LEAF) {
+        leaf_areas(r, start, n, sums);
+        return;
+    }
+    const int64_t half = n / 2 - n / 2 % 8;
+    double rest[AREAS];
+    pairwise_areas(r, start, half, sums);
+    pairwise_areas(r, start + half, n - half, rest);
+    for (int area = 0; area < AREAS; area++) sums[area] += rest[area];
+}
+
+/* sums[6]: of what `ranked` wrote, for average precision p tp / (tp + fp) with its lower and upper
+ * bounds, and for AUROC ordered pairs, tied ones and those of bins of several numbers. */
+EXPORT void doubtmap_areas(const double *positives, const double *negatives, const double *tp,
+                           const double *fp, const uint8_t *single, int64_t n, double *sums) {
+    const struct ranked r = {positives, negatives, tp, fp, single, tp[n - 1] * fp[n - 1]};
+    pairwise_areas(&r, 0, n, sums);
 }
 
 /* sums[k][bin]: pixels, those whose `truth` is k, and the sum of their p, of p (count, n); bins

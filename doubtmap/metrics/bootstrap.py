@@ -11,6 +11,7 @@ Reference:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Self
 
@@ -96,7 +97,7 @@ class BootstrapSums:
         bootstrap = cls(replicates)
         for name, array in state.items():
             into = bootstrap._steps if name.endswith(".steps") else bootstrap._whole
-            into[name.removesuffix(".steps")] = array.copy()
+            into[name.removesuffix(".steps")] = array  # never written into, see `_add`
         return bootstrap
 
     def _add(self, name: str, whole: Array, steps: Array | None) -> None:
@@ -127,6 +128,8 @@ class BootstrapHistogram:
         """Of all images that were taken, each once: it says which bins there are."""
         self._numbers = np.empty(0, np.int64)
         self._sums = np.zeros((replicates, channels, 0))
+        self._shared = True
+        """Whether others may hold the same array, which is then not written into."""
         self._waiting: list[tuple[Histogram, Array]] = []
 
     def add(self, image: Histogram, weights: Array) -> None:
@@ -145,11 +148,15 @@ class BootstrapHistogram:
         self.total.absorb(other.total)
         mine = _coarser(self._numbers, self._sums, levels[0] - self.total.level)
         theirs = _coarser(other._numbers, other._sums, levels[1] - self.total.level)
-        numbers = np.union1d(mine[0], theirs[0])
-        sums = np.zeros((*self._sums.shape[:2], len(numbers)))
-        for held, counts in (mine, theirs):
-            sums[..., np.searchsorted(numbers, held)] += counts
-        self._numbers, self._sums = numbers, sums
+        numbers, sums = mine
+        if not np.isin(theirs[0], numbers, assume_unique=True).all():
+            numbers = np.union1d(numbers, theirs[0])
+            sums = np.zeros((*sums.shape[:2], len(numbers)))
+            _add_bins(sums, np.searchsorted(numbers, mine[0]), mine[1])
+        elif self._shared:
+            sums = sums.copy()
+        _add_bins(sums, np.searchsorted(numbers, theirs[0]), theirs[1])
+        self._numbers, self._sums, self._shared = numbers, sums, False
 
     def figures(self, figure: Callable[[Bins], float | list[float]]) -> Array:
         """`(R,)` or `(R, k)`: figures of every replicate, from bins with counts `(channels, n)`."""
@@ -162,9 +169,24 @@ class BootstrapHistogram:
         bins = self.total.view()
         return Bins(self._sums, bins.lowest, bins.single)
 
+    @property
+    def level(self) -> int:
+        """Of the bins: the larger, the finer."""
+        self._settle()
+        return self.total.level
+
+    def numbered(self, level: int) -> tuple[Array, Array]:
+        """Numbers of the bins at a level no finer than this, `(n,)`, and counts `(R, channels, n)`.
+
+        Level as of `Histogram.numbered`.
+        """
+        self._settle()
+        return _coarser(self._numbers, self._sums, self.total.level - level)
+
     def state(self) -> State:
         """The sums as named arrays."""
         self._settle()
+        self._shared = True
         return self.total.state() | {"numbers": self._numbers, "sums": self._sums}
 
     @classmethod
@@ -174,7 +196,7 @@ class BootstrapHistogram:
         replicates, channels = state["sums"].shape[:2]
         bootstrap = cls(replicates, channels, total.bins)
         bootstrap.total = total
-        bootstrap._numbers, bootstrap._sums = state["numbers"].copy(), state["sums"].copy()
+        bootstrap._numbers, bootstrap._sums = state["numbers"], state["sums"]
         return bootstrap
 
     def _settle(self) -> None:
@@ -194,9 +216,19 @@ class BootstrapHistogram:
             one[:, np.searchsorted(numbers, own)] = held.T
         weights = np.stack([weights for _, weights in self._waiting], 1)
         sums = (weights @ counts.reshape(len(found), -1)).reshape(replicates, channels, -1)
-        sums[..., np.searchsorted(numbers, self._numbers)] += self._sums
+        if len(numbers) == len(self._numbers):
+            sums += self._sums
+        else:
+            sums[..., np.searchsorted(numbers, self._numbers)] += self._sums
         self._numbers, self._sums = numbers, sums
         self._waiting.clear()
+
+
+def _add_bins(sums: Array, at: Array, more: Array) -> None:
+    """Add sums of bins to those of these numbers, ascending, one run of neighbours at a time."""
+    cuts = [0, *(np.flatnonzero(np.diff(at) != 1) + 1), len(at)]
+    for start, end in itertools.pairwise(cuts) if len(at) else ():
+        sums[..., at[start] : at[start] + end - start] += more[..., start:end]
 
 
 def _coarser(numbers: Array, sums: Array, steps: int) -> tuple[Array, Array]:

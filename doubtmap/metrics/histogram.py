@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.kernels.counted import EMPTY, FINEST, Keys, Table, join_only, keys_of
+from doubtmap.kernels.counted import EMPTY, FINEST, MIXED, Keys, Table, join_only, keys_of
 from doubtmap.metrics.accumulator import Array, ArrayLike, State, to_numpy
 
 
@@ -84,8 +84,16 @@ class Histogram:
         self.bins = bins
         self.shape = shape
         self.rounded = False
-        self._table = Table(FINEST, prod(shape))
+        self._own = Table(FINEST, prod(shape))
+        self._told: State | None = None
+        """What `from_state` was given, until more is done with it than to add it to another."""
         self._seen: Bins | None = None
+
+    @property
+    def _table(self) -> Table:
+        if self._told is not None:
+            self._own, self._told = _unpacked(self._told), None
+        return self._own
 
     @property
     def level(self) -> int:
@@ -128,11 +136,15 @@ class Histogram:
 
         Of one with more channels in a row the first are taken.
         """
+        plain = isinstance(weight, float | int) and weight == 1
+        if plain and self.shape == other.shape and self._absorbed(other._told):
+            self.rounded |= other.rounded
+            return
         self._make_room(other.pages)
         self._set_level(min(self.level, other.level))
         self.rounded |= other.rounded
         flat = len(self.shape) == len(other.shape) == 1 and self.shape <= other.shape
-        if isinstance(weight, float | int) and weight == 1 and (flat or self.shape == other.shape):
+        if plain and (flat or self.shape == other.shape):
             self._table.absorb(other._table)
             return
         theirs = other._table.at_level(self.level)
@@ -151,6 +163,20 @@ class Histogram:
         table = self._table if level == self.level else self._table.at_level(level)
         keys, counts, _ = table.held()
         return (keys >> (FINEST - level)).astype(np.int64), counts.T
+
+    def above(self, threshold: float) -> tuple[Array, Array]:
+        """Sums of the values above a threshold, and of those that may be: `(channels,)` each.
+
+        Only a bin of several numbers, between which the threshold lies, may be.
+        """
+        table, first = self._table, _key_above(threshold)
+        held = np.flatnonzero(table.only[: table.length] != EMPTY)
+        only, counts, shift = table.only[held], table.counts[held], FINEST - table.level
+        low = table.numbers()[held] << shift
+        high = low + (1 << shift) - 1
+        one = (only != MIXED) & (not self.rounded)
+        low, high = np.where(one, low | only, low), np.where(one, low | only, high)
+        return counts[low >= first].sum(0), counts[(low < first) & (high >= first)].sum(0)
 
     def __add__(self, other: Self) -> Self:
         if (self.bins, self.shape) != (other.bins, other.shape):
@@ -191,15 +217,23 @@ class Histogram:
     @classmethod
     def from_state(cls, state: State) -> Self:
         """The histogram whose `state()` this was."""
-        bins, level, rounded = (int(flag) for flag in state["flags"])
+        bins, _, rounded = (int(flag) for flag in state["flags"])
         histogram = cls(bins, state["counts"].shape[1:])
         histogram.rounded = bool(rounded)
-        table = histogram._table = Table(level, prod(histogram.shape))
-        table.add_pages(state["pages"])
-        table.add_blocks(state["blocks"])
-        table.counts[state["held"]] = state["counts"].reshape(-1, prod(histogram.shape))
-        table.only[state["held"]] = state["only"]
+        histogram._told = state
         return histogram
+
+    def _absorbed(self, told: State | None) -> bool:
+        """Add what a state says bin by bin, where these are no wider here; whether that was so."""
+        if told is None:
+            return False
+        self._make_room(told["pages"])
+        level = int(told["flags"][1])
+        self._set_level(min(self.level, level))
+        if self.level != level:
+            return False
+        self._table.add(_numbers(told), told["counts"].reshape(-1, prod(self.shape)), told["only"])
+        return True
 
     def _make_room(self, touched: Array) -> None:
         self._seen = None
@@ -215,7 +249,25 @@ class Histogram:
         if level != self.level and not self._table.used:
             self._table.relevel(level)
         elif level != self.level:
-            self._table = self._table.at_level(level)
+            self._own = self._table.at_level(level)
+
+
+def _unpacked(state: State) -> Table:
+    """The sums that a state tells."""
+    table = Table(int(state["flags"][1]), prod(state["counts"].shape[1:]))
+    table.add_pages(state["pages"])
+    table.add_blocks(state["blocks"])
+    table.counts[state["held"]] = state["counts"].reshape(-1, table.channels)
+    table.only[state["held"]] = state["only"]
+    return table
+
+
+def _numbers(state: State) -> Array:
+    """Over all pages, the numbers of the bins that a state tells of."""
+    block = Table(int(state["flags"][1]), 1).block
+    held = state["held"]
+    numbers: Array = (state["blocks"][held >> block] << block) | (held & ((1 << block) - 1))
+    return numbers
 
 
 def check_finite(values: Array) -> None:
@@ -226,6 +278,14 @@ def check_finite(values: Array) -> None:
             f"Histogram: expected finite scores, got {np.count_nonzero(~finite)} NaN or infinite "
             f"values. Leave these pixels out as void, or mend the score."
         )
+
+
+def _key_above(threshold: float) -> int:
+    """The key of the lowest float32 above a threshold."""
+    above = np.float32(threshold)
+    if float(above) <= threshold:
+        above = np.nextafter(above, np.float32(np.inf))
+    return int(keys_of(np.array([above], np.float32)).keys[0])
 
 
 def value_of(keys: Array) -> Array:

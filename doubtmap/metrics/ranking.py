@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 
 from doubtmap.errors import UsageError
+from doubtmap.kernels.counted import areas, ranked
 from doubtmap.metrics.accumulator import Array, ArrayLike, Figure, State, same_shape, to_numpy
 from doubtmap.metrics.histogram import Bins, Histogram
 
@@ -26,68 +27,50 @@ class RankingCurve:
     Args:
         positives: `(n,)` per bin.
         negatives: `(n,)` per bin.
+        true_positives: `(n,)` positives with a score in this bin or above.
+        false_positives: `(n,)` negatives with a score in this bin or above.
         lowest: `(n,)` lowest score of each bin.
         single: `(n,)` whether a bin holds one number only, so that all its pixels tie.
     """
 
     positives: Array
     negatives: Array
+    true_positives: Array
+    false_positives: Array
     lowest: Array
     single: Array
 
     @classmethod
     def from_bins(cls, bins: Bins, positives: Array, negatives: Array) -> Self:
         """Order bins by descending score, dropping those without positives and negatives."""
-        held = np.flatnonzero(positives + negatives)[::-1]
-        return cls(positives[held], negatives[held], bins.lowest[held], bins.single[held])
-
-    @cached_property
-    def true_positives(self) -> Array:
-        """`(n,)` positives with a score in this bin or above."""
-        return np.cumsum(self.positives)
-
-    @cached_property
-    def false_positives(self) -> Array:
-        """`(n,)` negatives with a score in this bin or above."""
-        return np.cumsum(self.negatives)
+        (p, n, tp, fp), *rest = ranked(positives, negatives, bins.lowest, bins.single)
+        return cls(p, n, tp, fp, *rest)
 
     @property
     def defined(self) -> bool:
         """Whether there is a positive and a negative."""
-        return bool(self.positives.sum() > 0 and self.negatives.sum() > 0)
+        found = self.true_positives[-1:] * self.false_positives[-1:]
+        return bool(found.size and found[0] > 0)
+
+    @cached_property
+    def _areas(self) -> Array:
+        sums = self.true_positives, self.false_positives
+        return areas(self.positives, self.negatives, *sums, self.single)
 
     def average_precision(self) -> Figure:
-        """Area under the precision-recall curve, as the step sum without interpolation.
-
-        Within a bin whose order is unknown, no positive can have a precision above that of all
-        the bin's positives ahead of its negatives, and the j-th none below that of j positives
-        behind all negatives; the sums of these are the bounds.
-        """
-        p, tp, fp = self.positives, self.true_positives, self.false_positives
+        """Area under the precision-recall curve, as the step sum without interpolation."""
         if not self.defined:
             return _undefined()
-        total = tp[-1]
-        tied = p * tp / (tp + fp)
-        unsure = np.flatnonzero((p > 0) & ~self.single)
-        p, tp, fp, n = p[unsure], tp[unsure], fp[unsure], self.negatives[unsure]
-        best = p * tp / (tp + fp - n)
-        worst = np.where(p > 1, p - fp * np.log1p(p / (tp - p + fp + 0.5)), tied[unsure])
-        value, lower, upper = tied.sum() / total, tied.copy(), tied
-        lower[unsure] = np.minimum(worst, tied[unsure])
-        upper[unsure] = np.maximum(best, tied[unsure])
-        return _figure(value, lower.sum() / total, upper.sum() / total)
+        return _figure(*(self._areas[:3] / self.true_positives[-1]))
 
     def auroc(self) -> Figure:
         """Area under the ROC curve; ties count one half."""
         if not self.defined:
             return _undefined()
-        p, n = self.positives, self.negatives
         pairs = self.true_positives[-1] * self.false_positives[-1]
-        ordered = (n * (self.true_positives - p)).sum() / pairs
-        within = p * n / pairs
-        unsure = (within * ~self.single).sum() / 2
-        value = ordered + within.sum() / 2
-        return _figure(value, value - unsure, value + unsure)
+        ordered, within, unsure = self._areas[3:]
+        value = ordered / pairs + within / 2
+        return _figure(value, value - unsure / 2, value + unsure / 2)
 
     def fpr_at_tpr(self, tpr: float = 0.95) -> Figure:
         """False-positive rate at the first threshold whose true-positive rate reaches `tpr`."""
@@ -95,8 +78,7 @@ class RankingCurve:
             raise UsageError(f"fpr_at_tpr: expected a rate in (0, 1], got {tpr}.")
         if not self.defined:
             return _undefined()
-        reached = self.true_positives / self.true_positives[-1]
-        at = int(np.searchsorted(reached, tpr, side="left"))
+        at = int(np.searchsorted(self._recall, tpr, side="left"))
         total = self.false_positives[-1]
         upper = self.false_positives[at] / total
         before = (self.false_positives[at] - self.negatives[at]) / total
@@ -113,8 +95,7 @@ class RankingCurve:
             raise UsageError(f"threshold_at_tpr: expected a rate in (0, 1], got {tpr}.")
         if not self.defined:
             return float("nan")
-        reached = self.true_positives / self.true_positives[-1]
-        at = int(np.searchsorted(reached, tpr, side="left"))
+        at = int(np.searchsorted(self._recall, tpr, side="left"))
         return float(np.nextafter(self.lowest[at], np.float32(-np.inf), dtype=np.float32))
 
     def best_f1(self) -> tuple[float, float]:
@@ -132,23 +113,24 @@ class RankingCurve:
 
     def precision_recall(self, points: int = 400) -> tuple[Array, Array]:
         """Recall and precision from the highest score down, thinned to about `points`."""
-        tp, fp = self.true_positives, self.false_positives
-        recall = tp / max(self.positives.sum(), 1)
-        at = _thin(recall, points)
-        return recall[at], tp[at] / np.maximum(tp[at] + fp[at], 1)
+        _, recall, precision = self.operating_points(points)
+        return recall, precision
 
     def operating_points(self, points: int = 400) -> tuple[Array, Array, Array]:
         """Thresholds from the highest down, and the recall and precision of `score >= it`."""
-        recall, precision = self.precision_recall(points)
-        held = self.true_positives / max(self.positives.sum(), 1)
-        return self.lowest[_thin(held, points)], recall, precision
+        at = _thin(self._recall, points)
+        tp, fp = self.true_positives[at], self.false_positives[at]
+        return self.lowest[at], self._recall[at], tp / np.maximum(tp + fp, 1)
 
     def roc(self, points: int = 400) -> tuple[Array, Array]:
         """False- and true-positive rates from the highest score down, thinned."""
-        tpr = self.true_positives / max(self.positives.sum(), 1)
-        fpr = self.false_positives / max(self.negatives.sum(), 1)
-        at = _thin(fpr + tpr, points)
-        return fpr[at], tpr[at]
+        fpr = self.false_positives / (self.false_positives[-1:].sum() or 1.0)
+        at = _thin(fpr + self._recall, points)
+        return fpr[at], self._recall[at]
+
+    @cached_property
+    def _recall(self) -> Array:
+        return np.asarray(self.true_positives / (self.true_positives[-1:].sum() or 1.0))
 
 
 class Ranking:

@@ -44,15 +44,21 @@ class Keeping:
             2019), https://arxiv.org/abs/1805.08206
         """
         held = self.pixels > 0
-        pixels, errors = self.pixels[held], self.errors[held]
+        some = slice(None) if held.all() else held
+        pixels, errors = self.pixels[some], self.errors[some]
         if not pixels.size:
             return float("nan")
-        rate = errors / pixels
-        before = np.cumsum(pixels) - pixels
-        error_before = np.cumsum(errors) - errors
+        rate, before, offset = errors / pixels, np.cumsum(pixels), np.cumsum(errors)
+        before -= pixels
+        offset -= errors
         # sum over j = 1..m of (e + rate j) / (b + j), the sum of 1 / (b + j) as an integral
-        offset = (error_before - rate * before) * np.log1p(pixels / (before + 0.5))
-        return float((rate * pixels + offset).sum() / pixels.sum())
+        offset -= rate * before
+        before += 0.5
+        np.log1p(np.divide(pixels, before, out=before), out=before)
+        offset *= before
+        rate *= pixels
+        rate += offset
+        return float(rate.sum() / pixels.sum())
 
 
 def areas_under_risk(pixels: Array, errors: Array) -> Array:
@@ -72,6 +78,37 @@ def areas_under_risk(pixels: Array, errors: Array) -> Array:
     parts = rate * pixels + offset
     sums = [parts[a:b].sum() for a, b in itertools.pairwise(ends)]
     return np.array([s / t if t else np.nan for s, t in zip(sums, totals)])
+
+
+def normalised_ece(doubt: Array, right: Array, wrong: Array, bins: int = 10) -> float:
+    """ECE of `1 - (s - min s) / (max s - min s)`, a score s brought to [0, 1] by its extremes.
+
+    What it says of a score depends on its two extreme pixels; it is here since papers give it.
+
+    Args:
+        doubt: `(n,)`, values of the score.
+        right: `(n,)`, how many right pixels have each.
+        wrong: `(n,)`, how many wrong ones.
+        bins: equally wide, of the confidence.
+
+    Returns:
+        Mean over the pixels of |accuracy - confidence| of their bin, in [0, 1]; NaN where no two
+        values differ.
+
+    Reference:
+        Pixel-wise Gradient Uncertainty for Convolutional Neural Networks applied to
+        Out-of-Distribution Segmentation (Maag and Riedlinger, 2023),
+        https://arxiv.org/abs/2303.06920. Departure: pixels of confidence 1 count.
+    """
+    pixels = right + wrong
+    held = pixels > 0
+    values, pixels, right = (part[held].astype(np.float64) for part in (doubt, pixels, right))
+    if not values.size or values.min() == values.max():
+        return float("nan")
+    confidence = (values.max() - values) / (values.max() - values.min())
+    at = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(at, right - pixels * confidence, bins)
+    return float(np.abs(gaps).sum() / pixels.sum())
 
 
 def sparsification(by_doubt: Keeping, by_error: Keeping) -> tuple[Array, Array, Array]:

@@ -8,8 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubtmap.kernels import available
-from doubtmap.kernels.counted import Table, binned, curves, keys_of, label_mask, means
+from doubtmap.kernels.counted import (
+    Table,
+    areas,
+    binned,
+    curves,
+    keys_of,
+    label_mask,
+    means,
+    ranked,
+)
 from doubtmap.metrics import Histogram, RankingCurve
+from doubtmap.metrics.histogram import Bins
 
 pytestmark = pytest.mark.skipif(
     available()["kernels"] != "compiled", reason="the sums in C were not built"
@@ -136,7 +146,22 @@ def test_figures_of_many_curves_are_those_of_each(seed, n, share):
     compiled, plain = both(curves, positives, negatives)
     np.testing.assert_array_equal(compiled, plain)
     for row, p, m in zip(compiled, positives, negatives):
-        held = np.flatnonzero(p + m)[::-1]
-        curve = RankingCurve(p[held], m[held], held.astype(np.float32), held >= 0)
+        bins = Bins(np.stack([m, p]), np.arange(n, dtype=np.float32), np.ones(n, bool))
+        curve = RankingCurve.from_bins(bins, p, m)
         expected = (curve.average_precision(), curve.auroc(), curve.fpr_at_tpr())
         np.testing.assert_array_equal(row, [float(figure) for figure in expected])
+
+
+@some
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 700), share=st.sampled_from([0.01, 0.5, 1]))
+def test_a_curve_and_its_bounds_are_those_of_numpy(seed, n, share):
+    rng = np.random.default_rng(seed)
+    positives, negatives = rng.integers(0, 60, (2, n)) * (rng.random((2, n)) < share) * 1.0
+    lowest, single = np.sort(rng.normal(size=n)).astype(np.float32), rng.random(n) < 0.5
+    compiled, plain = both(ranked, positives, negatives, lowest, single)
+    for ours, theirs in zip(compiled, plain):
+        np.testing.assert_array_equal(ours, theirs)
+    if plain[0][2:, -1:].all() and len(plain[1]):
+        sums = both(areas, *plain[0], plain[2])
+        np.testing.assert_array_equal(sums[0][[0, 3, 4, 5]], sums[1][[0, 3, 4, 5]])
+        np.testing.assert_allclose(*sums, rtol=1e-13)  # the bounds have a logarithm

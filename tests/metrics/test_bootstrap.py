@@ -87,6 +87,34 @@ def test_a_bootstrap_goes_on_from_its_saved_state():
     np.testing.assert_array_equal(restored.figures(precision_of), whole.figures(precision_of))
 
 
+def test_what_is_added_to_sums_leaves_their_saved_state_as_it_was():
+    values = [np.float32([0.1, 0.2]), np.float32([0.2, 0.9]), np.float32([0.3, 0.4])]
+    weights = Weights(5)
+
+    def taken(*images):
+        sums = BootstrapHistogram(5, channels=1)
+        for index in images:
+            image = Histogram(shape=(1,))
+            image.update(values[index])
+            sums.add(image, weights(index))
+        return sums
+
+    def same(one, other):
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+    whole, first = taken(0, 1, 2), taken(0, 1)
+    saved = first.state()
+    before = {name: array.copy() for name, array in saved.items()}
+    again = BootstrapHistogram.from_state(saved)
+    for each in (first, again):
+        each.absorb(taken(1))
+        each.absorb(BootstrapHistogram.from_state(taken(2).state()))
+    same(saved, before)
+    again, whole = (each.view() for each in (again, taken(0, 1, 1, 2)))
+    same(vars(again), vars(whole))
+    same(vars(first.view()), vars(whole))
+
+
 def test_memory_does_not_grow_with_the_images_or_their_bins():
     weights, bootstrap = Weights(8), BootstrapHistogram(8, 2, bins=1024)
     for index, image in enumerate(image_histograms(20, bins=1 << 18)):

@@ -41,6 +41,28 @@ def test_bins_are_ascending_and_hold_the_values_between_their_edges(values, bins
     np.testing.assert_array_equal(view.single, np.array(distinct) == 1)
 
 
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(
+    one=hnp.arrays(np.float32, st.integers(0, 30), elements=finite),
+    other=hnp.arrays(np.float32, st.integers(0, 30), elements=finite),
+    bins=st.sampled_from([16, 4096, 1 << 20]),
+    second=st.booleans(),
+)
+def test_what_was_saved_adds_up_to_the_histogram_of_all(one, other, bins, second):
+    whole = histogram_of(np.concatenate([one, other, other]), bins)
+    merged, saved = histogram_of(one, bins), histogram_of(other, bins).state()
+    kept = {name: array.copy() for name, array in saved.items()}
+    told = Histogram.from_state(saved)
+    if second:  # looked at before it is added
+        np.testing.assert_array_equal(told.view().counts, histogram_of(other, bins).view().counts)
+    merged.absorb(told)
+    merged.absorb(told)
+    for name, value in vars(whole.view()).items():
+        np.testing.assert_array_equal(vars(merged.view())[name], value)
+    assert merged.level == whole.level
+    assert all(np.array_equal(saved[name], array) for name, array in kept.items())
+
+
 def test_single_says_whether_all_values_of_a_bin_are_one_number():
     # a budget of 16 bins for nine pages: each bin is a page, an eighth of an octave
     pages = [2.0**k for k in range(9)]

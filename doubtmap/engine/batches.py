@@ -1,0 +1,189 @@
+"""Several images through the network at once, and the prediction of each by itself.
+
+Whoever looks at an image calls the network on it as always; where the images after it have its
+size, they go through the network with it, and their predictions wait until they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from doubtmap.errors import DataError, ModelError, UsageError, first_line, is_out_of_memory
+from doubtmap.prediction import Members, Prediction, Queries, Segmenter
+
+NEAR = 0.01
+"""How far the logits of an image may differ beside others from those alone, as a share of their
+largest: rounding stays below it, in half precision too; images that act on each other do not."""
+
+Found = TypeVar("Found")
+
+
+def in_batches(
+    segmenter: Segmenter,
+    found: Iterator[Found],
+    most: int,
+    image_of: Callable[[Found], Tensor],
+) -> Iterator[tuple[Segmenter, Found]]:
+    """Each of what was found, and the network that is to be called on its image.
+
+    Args:
+        segmenter: the network.
+        found: in order.
+        most: how many images go through the network at once; those of one size that follow each
+            other do.
+        image_of: the image of one of them, `(3, H, W)`, as the network will be given it.
+    """
+    together = Batches(segmenter)
+    batch: list[Found] = []
+    for each in found:
+        if batch and image_of(batch[0]).shape != image_of(each).shape:
+            yield from _apart(together, batch, image_of)
+        batch.append(each)
+        del each
+        if len(batch) == most:
+            yield from _apart(together, batch, image_of)
+    yield from _apart(together, batch, image_of)
+
+
+def _apart(
+    together: Batches, batch: list[Found], image_of: Callable[[Found], Tensor]
+) -> Iterator[tuple[Segmenter, Found]]:
+    """What is in a batch, which is empty then; nothing of it is kept that was given out."""
+    network = together.of([image_of(each) for each in batch])
+    while batch:
+        yield network, batch.pop(0)
+
+
+@dataclass(eq=False)
+class Batches:
+    """A network that is given several images at once.
+
+    Args:
+        segmenter: the network.
+    """
+
+    segmenter: Segmenter
+    _known: bool = field(default=False, init=False)
+
+    def of(self, images: Sequence[Tensor]) -> Segmenter:
+        """The network, for whoever calls it on each of these images by itself."""
+        return _Together(self, list(images)) if len(images) > 1 else self.segmenter
+
+    def predict(self, images: Sequence[Tensor]) -> list[Prediction]:
+        """Predictions of images of one size, each by itself.
+
+        Raises:
+            UsageError: where memory ends.
+            ModelError: for a network that takes one image at a time, or of whose images one acts
+                on another.
+            DataError: where it gives nothing that can be used of one of them.
+        """
+        try:
+            found = singles(self.segmenter(torch.stack([*images])))
+        except (ModelError, UsageError, MemoryError, RuntimeError) as error:
+            raise self._refused(images, error) from error
+        if not self._known:
+            self._check(images[0], found[0])
+            self._known = True
+        return found
+
+    def _check(self, image: Tensor, beside: Prediction) -> None:
+        """See once whether images act on each other, as in a network left in training mode."""
+        alone = self.segmenter(image[None]).native_logits
+        largest = alone.abs().max().item()
+        apart = (alone - beside.native_logits).abs().max().item()
+        if apart > NEAR * largest:
+            raise ModelError(
+                f"--batch: expected a network that says the same of an image alone and beside "
+                f"others, but its logits of up to {largest:.3g} differ by {apart:.3g}. Leave "
+                f"--batch out."
+            )
+
+    def _refused(self, images: Sequence[Tensor], error: Exception) -> Exception:
+        """What to say where several images cannot go through the network."""
+        height, width = images[0].shape[-2:]
+        if is_out_of_memory(error):
+            return UsageError(
+                f"--batch: out of memory with {len(images)} images of {width} x {height} pixels "
+                f"at once. Take fewer, such as --batch {max(1, len(images) // 2)}."
+            )
+        self.segmenter(images[0][None])  # whose own error comes first
+        return ModelError(
+            f"--batch: expected a network that takes several images at once, but with "
+            f"{len(images)} it says: {first_line(error)}. Leave --batch out."
+        )
+
+
+class _Together:
+    """A network, called on images by themselves, that sees them together.
+
+    Args:
+        batches: with the network.
+        images: of one size.
+    """
+
+    def __init__(self, batches: Batches, images: list[Tensor]) -> None:
+        self._batches = batches
+        self._images: list[Tensor] | None = images
+        self._waiting: dict[int, tuple[Tensor, Prediction]] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The network's."""
+        return self._batches.segmenter.class_names
+
+    @property
+    def description(self) -> dict[str, object]:
+        """The network's."""
+        return self._batches.segmenter.description
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches.segmenter, name)
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """The prediction of one of the images; others go through the network by themselves."""
+        self._run()
+        waiting = self._waiting.pop(images.data_ptr(), None)
+        return self._batches.segmenter(images) if waiting is None else waiting[1]
+
+    def _run(self) -> None:
+        """Predict all images, once; where one is no good each goes by itself, to be named."""
+        images, self._images = self._images, None
+        if images is None:
+            return
+        try:
+            found = self._batches.predict(images)
+        except DataError:
+            return
+        # The images are kept with them, so that no other comes to lie where they were.
+        self._waiting = {image.data_ptr(): (image, each) for image, each in zip(images, found)}
+
+
+def singles(prediction: Prediction) -> list[Prediction]:
+    """The predictions of the images of a batch, each by itself.
+
+    Returns:
+        One for each image, that share the batch's memory.
+    """
+    count = len(prediction.native_logits)
+    kept = prediction.classes_of
+    behind = [None] * count if kept is None else singles(kept)
+    return [_single(prediction, slice(k, k + 1), behind[k]) for k in range(count)]
+
+
+def _single(prediction: Prediction, k: slice, classes_of: Prediction | None) -> Prediction:
+    features, members, queries = prediction.features, prediction.members, prediction.queries
+    return replace(
+        prediction,
+        native_logits=prediction.native_logits[k],
+        features=None if features is None else features[k],
+        classes_of=classes_of,
+        members=members and Members(members.count, members.entropy[k], members.spread[k]),
+        layers={name: values[k] for name, values in prediction.layers.items()},
+        queries=queries and Queries(queries.accepted[k]),
+    )
