@@ -37,6 +37,10 @@ AGAIN = 1
 """How often an image is looked at again whose worker has died."""
 
 
+IMPORTED_ONCE = ("doubtmap", "transformers", "timm", "segmentation_models_pytorch", "torchvision")
+"""Packages of networks: what this process has imported of them is there for all its workers."""
+
+
 class Looker(Protocol):
     """What a worker does, with a network that is open."""
 
@@ -269,7 +273,8 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([name for name in sys.modules if name.startswith("doubtmap.")])
+    here = [name for name, found in sys.modules.items() if getattr(found, "__file__", None)]
+    context.set_forkserver_preload([name for name in here if name.split(".")[0] in IMPORTED_ONCE])
     return context
 
 
