@@ -99,7 +99,9 @@ class Film:
         try:
             self._container = self._av.open(name, format=form)
         except (OSError, ValueError, self._av.FFmpegError) as error:
-            raise DataError(f"{name}: cannot be opened as a film: {_cause(error)}.") from error
+            raise DataError(
+                f"{name}: cannot be opened as a film ({_cause(error)}). Check the path and file."
+            ) from error
         if not self._container.streams.video:
             self.close()
             raise DataError(f"{name}: expected a film, found no pictures in it.")
