@@ -384,7 +384,9 @@ def ranked(
         `(4, m)` positives, negatives, and the sums of each so far; `(m,)` lowest; `(m,)` single.
     """
     if compiled_serves():
-        return compiled.ranked(*map(np.ascontiguousarray, (positives, negatives, lowest, single)))
+        kinds = (np.float64, np.float64, np.float32, bool)
+        given = zip((positives, negatives, lowest, single), kinds)
+        return compiled.ranked(*(np.ascontiguousarray(each, kind) for each, kind in given))
     held = np.flatnonzero(positives + negatives)[::-1]
     p, n = positives[held], negatives[held]
     return np.stack([p, n, np.cumsum(p), np.cumsum(n)]), lowest[held], single[held]
@@ -403,7 +405,8 @@ def areas(p: Array, n: Array, tp: Array, fp: Array, single: Array) -> Array:
         and within one that holds several numbers.
     """
     if compiled_serves():
-        return compiled.areas(tuple(map(np.ascontiguousarray, (p, n, tp, fp, single))))
+        counts = [np.ascontiguousarray(each, np.float64) for each in (p, n, tp, fp)]
+        return compiled.areas((*counts, np.ascontiguousarray(single, bool)))
     tied, within = p * tp / (tp + fp), p * n / (tp[-1] * fp[-1])
     best = p * tp / np.where(tp + fp > n, tp + fp - n, 1)
     worst = np.where(p > 1, p - fp * np.log1p(p / (tp - p + fp + 0.5)), tied)

@@ -48,7 +48,8 @@ class Keeping:
         pixels, errors = self.pixels[some], self.errors[some]
         if not pixels.size:
             return float("nan")
-        rate, before, offset = errors / pixels, np.cumsum(pixels), np.cumsum(errors)
+        rate = errors / pixels
+        before, offset = np.cumsum(pixels, dtype=float), np.cumsum(errors, dtype=float)
         before -= pixels
         offset -= errors
         # sum over j = 1..m of (e + rate j) / (b + j), the sum of 1 / (b + j) as an integral

@@ -158,7 +158,8 @@ def test_a_curve_and_its_bounds_are_those_of_numpy(seed, n, share):
     rng = np.random.default_rng(seed)
     positives, negatives = rng.integers(0, 60, (2, n)) * (rng.random((2, n)) < share) * 1.0
     lowest, single = np.sort(rng.normal(size=n)).astype(np.float32), rng.random(n) < 0.5
-    compiled, plain = both(ranked, positives, negatives, lowest, single)
+    whole = [np.asarray(each, np.int64) for each in (positives, negatives)]
+    compiled, plain = both(ranked, *whole, lowest, single)
     for ours, theirs in zip(compiled, plain):
         np.testing.assert_array_equal(ours, theirs)
     if plain[0][2:, -1:].all() and len(plain[1]):
