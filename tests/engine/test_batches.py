@@ -258,7 +258,7 @@ class Filling:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ("--batch 2 --tile 32", "--batch: expected images that the network sees whole, but they"),
+        ("--batch 2 --tile 64", "--batch: expected images that the network sees whole, but they"),
         ("--batch 0", "--batch: expected 1 image or more at once, got 0"),
         ("--batch 2 --dropout-passes 2 --dropout-rate 0.5", "alone and beside others"),
     ],
