@@ -1,24 +1,30 @@
 """Every calibration method on CamVid, in-domain and shifted: `benchmarks/results/calibration.json`.
 
     python benchmarks/calibration.py [--shared ../shared] [--work FOLDER]
-    python benchmarks/calibration.py --stages beside --peers PEERS
+    python benchmarks/calibration.py --stages selector,ensemble
+    python benchmarks/calibration.py --stages beside,same --peers PEERS
+    EDGENETS=CHECKOUT python benchmarks/calibration.py --stages cityscapes
 
 A stage for each network, which runs once for each image; its outputs and what was measured stay in
-FOLDER, so that a stopped run goes on. `beside` fits our methods, fiducio's and netcal's to the same
-pixels; PEERS is where these were installed to with `pip install --target PEERS --no-deps fiducio
-netcal`. One thread.
+FOLDER, so that a stopped run goes on. `selector` tells selective scaling which pixels are wrong,
+less and less of it true; `ensemble` holds the mean of five networks beside one of them. `beside`
+fits our methods, fiducio's and netcal's to the same pixels and holds them to another drive, `same`
+to the same drives; PEERS is where these were installed to with `pip install --target PEERS
+--no-deps fiducio netcal`. `cityscapes` has many classes, as the paper had: ESPNetv2 with 19
+(`../shared/models/edgenets_city.py`; EDGENETS names a checkout of sacmehta/EdgeNets) on the five
+labelled images at hand, each measured by what was fitted on the four others. One thread.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import re
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,15 +36,18 @@ from stages import Row, Stage, Topic, apart, best_of, run
 from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.calibration import Calibrator, Identity, Temperature, parse_method
+from doubtmap.calibration import Calibrator, Identity, Selective, Temperature, parse_method
 from doubtmap.calibration.calibrate import CANDIDATES, choose
-from doubtmap.calibration.comparison import compare
+from doubtmap.calibration.calibrator import recalibrated
+from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.calibration.pixels import draw_pixels
-from doubtmap.calibration.selective import log_odds_of_wrong
+from doubtmap.calibration.selective import HOTTEST, log_odds_of_wrong
+from doubtmap.calibration.temperature import best_inverse
 from doubtmap.datasets import CORRUPTIONS, Corrupted
 from doubtmap.engine import Pairs
 from doubtmap.engine.splitting import split_images
 from doubtmap.metrics import Reliability
+from doubtmap.metrics.bootstrap import interval
 from doubtmap.prediction import Prediction
 
 NETWORKS = ("camvid9-overconfident", "camvid9")
@@ -82,12 +91,18 @@ class Kept:
         for file in self.files:
             found = safetensors.torch.load_file(file)
             size = (found["label"].shape[1], found["label"].shape[2])
-            features = found["features"].float()
+            features = found["features"].float() if "features" in found else None
             prediction = Prediction(found["logits"], size, features=features)
             yield prediction, found["label"].long()
 
 
-def keep(segmenter: dm.Segmenter, dataset: Any, folder: Path, indices: list[int]) -> list[Path]:
+def keep(
+    segmenter: dm.Segmenter,
+    dataset: Any,
+    folder: Path,
+    indices: list[int],
+    features: bool = True,
+) -> list[Path]:
     """Run the network on images that are not in the folder yet; the files by index."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{dataset.sample_name(index)}.safetensors" for index in indices]
@@ -96,13 +111,15 @@ def keep(segmenter: dm.Segmenter, dataset: Any, folder: Path, indices: list[int]
         return files
     pairs = Pairs(segmenter, dataset, indices=todo)
     for index, (prediction, label) in zip(todo, pairs):
-        assert prediction.features is not None and not prediction.align_corners
+        assert not prediction.align_corners
         assert prediction.covered in (None, tuple(map(float, prediction.size)))
         content = {
             "logits": prediction.native_logits,
-            "features": prediction.features.half(),
             "label": label.to(torch.int16),
         }
+        if features:
+            assert prediction.features is not None
+            content["features"] = prediction.features.half()
         target = folder / f"{dataset.sample_name(index)}.safetensors"
         part = target.with_suffix(".part")
         safetensors.torch.save_file({k: v.contiguous() for k, v in content.items()}, part)
@@ -110,7 +127,10 @@ def keep(segmenter: dm.Segmenter, dataset: Any, folder: Path, indices: list[int]
     return files
 
 
-def parts(files: dict[str, list[Path]]) -> dict[str, tuple[Kept, dict[str, Kept]]]:
+Files = dict[str, list[Path]]
+
+
+def parts(files: Files) -> dict[str, tuple[Kept, dict[str, Kept]]]:
     """The two protocols: what is fitted on, and what is tested on, by name."""
     day = [file for file in files["test"] if file.name.startswith("Seq05VD")]
     dusk = [file for file in files["test"] if file.name.startswith("0001TP")]
@@ -131,6 +151,7 @@ def fit_all(pairs: Kept, methods: tuple[str, ...], folder: Path) -> dict[str, Ca
     for name in methods:
         file = folder / (re.sub(r"\W+", "_", name) + ".safetensors")
         if not file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
             start = time.time()
             dm.calibration.save_calibrator(parse_method(name)(pairs), file)
             print(f"  {name}: {time.time() - start:.1f} s", flush=True)
@@ -152,19 +173,22 @@ def measured(
     if file.exists():
         kept: list[dict[str, Any]] = json.loads(file.read_text())
         return kept
-    found = compare(pairs, fitted, block=RUN)
-    rows = []
-    for name in fitted:
-        difference, bounds = found.difference(name, "temperature")
-        row = {"network": network, "fitted_on": fitted_on, "set": test, "name": name}
-        row |= {"images": len(pairs)} | found.figures(name)
-        row["ece_over_raw"] = row["ece"] / found.ece("identity")
-        row["ece_minus_temperature"] = difference
-        row["ece_minus_temperature_interval"] = bounds
-        rows.append(row)
+    about = {"network": network, "fitted_on": fitted_on, "set": test}
+    rows = list(rows_of(compare(pairs, fitted, block=RUN), about))
     print(f"  {test}: {time.time() - start:.0f} s", flush=True)
     file.write_text(json.dumps(rows))
     return rows
+
+
+def rows_of(found: Comparison, about: Row) -> Iterator[Row]:
+    """A row for each method of a comparison that holds `identity` and `temperature`."""
+    for name in found.names:
+        difference, bounds = found.difference(name, "temperature")
+        row = about | {"name": name, "images": len(found.sums)} | found.figures(name)
+        row["ece_over_raw"] = row["ece"] / found.ece("identity")
+        row["ece_minus_temperature"] = difference
+        row["ece_minus_temperature_interval"] = bounds
+        yield row
 
 
 def settings_of(calibrator: Calibrator) -> dict[str, Any]:
@@ -175,7 +199,7 @@ def settings_of(calibrator: Calibrator) -> dict[str, Any]:
 
 
 def selector_quality(pairs: Kept, calibrator: Any) -> dict[str, float]:
-    """Share of flagged pixels, share of them that is wrong, share of wrong ones flagged."""
+    """Flagged pixels, wrong ones among them, flagged ones among the wrong, all told rightly."""
     pixels = flagged = wrong = both = 0
     for prediction, label in pairs:
         there = label >= 0
@@ -183,7 +207,8 @@ def selector_quality(pairs: Kept, calibrator: Any) -> dict[str, float]:
         bad = (prediction.classes != label)[there]
         pixels, flagged = pixels + len(bad), flagged + int(flag.sum())
         wrong, both = wrong + int(bad.sum()), both + int((flag & bad).sum())
-    return {"flagged": flagged / pixels, "precision": both / flagged, "recall": both / wrong}
+    found = {"flagged": flagged / pixels, "precision": both / flagged, "recall": both / wrong}
+    return found | {"accuracy": 1 - (flagged + wrong - 2 * both) / pixels}
 
 
 def short_of_the_optimum(pairs: Kept) -> dict[str, dict[str, float]]:
@@ -259,9 +284,7 @@ def forward_seconds(segmenter: dm.Segmenter, dataset: Any) -> float:
     return float(best_of({"forward": lambda: segmenter(image)}, 5)["forward"])
 
 
-def in_domain(
-    network: str, files: dict[str, list[Path]], home: Path, told: dict[str, Any]
-) -> Iterator[Row]:
+def in_domain(network: str, files: Files, home: Path, told: dict[str, Any]) -> Iterator[Row]:
     """Rows of both protocols; what was fitted goes into `told`."""
     for fitted_on, (pairs, tests) in parts(files).items():
         print(f"{network}, fitted on {fitted_on}", flush=True)
@@ -303,10 +326,7 @@ def compared(network: str, given: Namespace) -> list[Row]:
     segmenter = dm.load(given.shared / "models" / network)
     home, data = given.work / network, given.shared / "data" / "camvid"
     sets = {split: dm.open_dataset(f"camvid:{data}:{split}") for split in ("val", "test")}
-    files = {
-        split: keep(segmenter, dataset, home / split, list(range(len(dataset))))
-        for split, dataset in sets.items()
-    }
+    files = of_camvid(given, network)
     told: dict[str, Any] = {}
     rows = list(in_domain(network, files, home, told))
     pairs, tests = parts(files)["two day drives"]
@@ -337,7 +357,166 @@ def short(value: Any) -> Any:
     return [short(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-PIXELS = 100_000
+def of_camvid(given: Namespace, network: str, *, model: str = "", every: int = 1) -> Files:
+    """What a network gives of CamVid val and test: kept files by split.
+
+    Args:
+        given: options.
+        network: folder of what is kept.
+        model: as `dm.load` takes it; default: that folder of the networks.
+        every: so many images go on to the next; features are kept where all are asked for.
+    """
+    segmenter, home = dm.load(model or given.shared / "models" / network), given.work / network
+    found = {}
+    for split in ("val", "test"):
+        data = dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}")
+        chosen = list(range(0, len(data), every))
+        found[split] = keep(segmenter, data, home / split, chosen, every == 1)
+    return found
+
+
+@dataclass
+class Truth:
+    """Pairs that say of the image at hand which pixels are wrong, as an oracle must know."""
+
+    pairs: Kept
+    wrong: Tensor | None = None
+    number: int = 0
+
+    def __iter__(self) -> Iterator[tuple[Prediction, Tensor]]:
+        for number, (prediction, label) in enumerate(self.pairs):
+            self.number, self.wrong = number, prediction.classes != label
+            yield prediction, label
+
+
+def flags(wrong: Tensor, found: float, spared: float, seed: int) -> Tensor:
+    """Which pixels a selector flags that finds and spares so many, by chance alone."""
+    draw = torch.rand(wrong.shape, generator=seeded(seed))
+    return torch.where(wrong, draw < found, draw >= spared)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Oracle(Calibrator):
+    """Selective scaling whose selector is told the labels, not all of them truly.
+
+    Args:
+        truth: of the image at hand.
+        found: share of the wrong pixels that it flags.
+        spared: share of the right ones that it does not.
+        temperature: of what it flags.
+    """
+
+    truth: Truth
+    found: float
+    spared: float
+    temperature: float
+
+    def apply(self, prediction: Prediction) -> Prediction:
+        """Scale what is flagged."""
+        assert self.truth.wrong is not None
+        flagged = flags(self.truth.wrong, self.found, self.spared, self.truth.number)[:, None]
+        logits = torch.where(flagged, prediction.logits / self.temperature, prediction.logits)
+        return recalibrated(prediction, logits, keep=True)
+
+
+ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+FOUND = (0.1, 0.25, 0.5, 0.75)
+"""Shares of the wrong pixels that a selector finds which flags no right one."""
+TOLD = {f"all pixels {a:g}": (a, a) for a in ACCURACIES}
+TOLD |= {f"wrong pixels {r:g}": (r, 1.0) for r in FOUND}
+"""How much of what the selector is told is true, by name: of the wrong pixels, of the right."""
+TRAINED = ("selective(temperature=2)", "selective", "selective(inputs=all)")
+
+
+def oracles(fit: Kept, truth: Truth) -> dict[str, Oracle]:
+    """The selectors of `TOLD`, with T = 2 and with T fitted to what they flag."""
+    pixels = draw_pixels(fit)
+    made = {}
+    for name, (found, spared) in TOLD.items():
+        flagged = pixels.where(flags(pixels.wrong, found, spared, 0))
+        fitted = 1 / best_inverse(flagged, least=1 / HOTTEST)
+        for kind, temperature in (("T = 2", 2.0), ("T fitted", fitted)):
+            about = {"truth": truth, "found": found, "spared": spared, "temperature": temperature}
+            made[f"{name}, {kind}"] = Oracle(**about)
+    return made
+
+
+def selector(given: Namespace) -> Iterator[Row]:
+    """ECE against the selector's accuracy, from chance to the oracle; beside trained ones."""
+    for network in NETWORKS:
+        files, home = of_camvid(given, network), given.work / network
+        fit, test = Kept(tuple(files["val"])), Kept(tuple(files["test"][::2]))
+        truth, names = Truth(test), ("identity", "temperature", *TRAINED)
+        fitted = fit_all(fit, names, home / "one-day-drive") | oracles(fit, truth)
+        about = {"network": "selector", "fitted_on": "CamVid val", "set": network}
+        for row in rows_of(compare(truth, fitted, block=RUN // 2), about):
+            yield short(row | about_selector(fitted[row["name"]], 1 - row["accuracy"], test))
+
+
+def about_selector(calibrator: Calibrator, wrong: float, test: Kept) -> Row:
+    """How good it is, and T.
+
+    Args:
+        calibrator: any; nothing is said of one without a selector.
+        wrong: share of the pixels that are.
+        test: that a trained selector is held to.
+    """
+    if isinstance(calibrator, Oracle):
+        found, spared = calibrator.found, calibrator.spared
+        told = {"selector_recall": found, "selector_accuracy": found * wrong + spared * (1 - wrong)}
+    elif isinstance(calibrator, Selective):
+        quality = selector_quality(test, calibrator)
+        told = {f"selector_{key}": quality[key] for key in ("recall", "accuracy")}
+    else:
+        return {}
+    return told | {"temperature": calibrator.temperature}
+
+
+THIRD = 3
+"""Every third image is enough, and five networks look at it."""
+MEMBER = ("identity", "temperature", "temperature_mix", "selective", "selective_confidence")
+
+
+def beside_each_other(one: Comparison, two: Comparison) -> Comparison:
+    """Two comparisons on the same images as one, so that differences are paired."""
+    return replace(
+        one,
+        names=one.names + two.names,
+        sums=[np.concatenate(both) for both in zip(one.sums, two.sums)],
+        losses=[np.concatenate(both) for both in zip(one.losses, two.losses)],
+        classes=[],
+        by_class=[],
+    )
+
+
+def ensemble(given: Namespace) -> Iterator[Row]:
+    """Five networks' mean probability beside the first of them, raw and with a temperature."""
+    members = [str(given.shared / "models" / "camvid9-ensemble" / str(k)) for k in range(1, 6)]
+    one, all_five = (
+        parts(of_camvid(given, f"camvid9-ensemble/{name}", model=model, every=THIRD))
+        for name, model in (("one", members[0]), ("all", ",".join(members)))
+    )
+    for fitted_on, (fit, tests) in one.items():
+        folder = given.work / "camvid9-ensemble" / fitted_on.replace(" ", "-")
+        fit_mean, means = all_five[fitted_on]
+        single = fit_all(fit, MEMBER, folder)
+        mean = fit_all(fit_mean, MEMBER[:2], folder / "mean")
+        mean = {
+            "deep ensemble": mean["identity"],
+            "deep ensemble, temperature": mean["temperature"],
+        }
+        for test, pairs in tests.items():
+            found = beside_each_other(
+                *(
+                    compare(pairs, single, block=RUN // THIRD),
+                    compare(means[test], mean, block=RUN // THIRD),
+                )
+            )
+            about = {"network": "camvid9-ensemble", "fitted_on": fitted_on, "set": test}
+            yield from map(short, rows_of(found, about))
+
+
+PIXELS = 50_000
 """On which all fit, and as many others on which they are measured."""
 BESIDE = (
     *("identity", "temperature", "class_temperature", "temperature_mix", "histogram", "isotonic"),
@@ -353,16 +532,29 @@ FIDUCIO = {
     "order-preserving matrix": "OrderPreservingMatrixScaling",
     "argmax-preserving matrix": "ArgmaxPreservingMatrixScaling",
 }
+SAME = (
+    *("identity", "temperature", "vector", "dirichlet", "order_preserving", "argmax_preserving"),
+    *("order-preserving matrix", "argmax-preserving matrix", "IsotonicRegression"),
+)
+"""What is also held to the drives that it was fitted on."""
 NETCAL = ("HistogramBinning", "IsotonicRegression")
 """Its scaling methods do not fit beside this SciPy and PyTorch: all weights stay at 1."""
-Logits = tuple[Tensor, Tensor]
+Logits = tuple[Tensor, Tensor, Tensor]
+"""Of a sample: full-size logits `(N, C)`, labels, and the number of each pixel's image."""
 
 
-def some_pixels(pairs: Pairs) -> Logits:
-    """Full-size logits `(N, C)` and labels of a sample."""
-    pixels = draw_pixels(pairs, values=9 * PIXELS)
-    order = torch.randperm(len(pixels.labels), generator=torch.Generator().manual_seed(0))[:PIXELS]
-    return pixels.values[order], pixels.labels[order]
+def some_pixels(pairs: Kept) -> Logits:
+    """Equally many pixels of each image."""
+    each = [draw_pixels(Kept((file,)), values=9 * PIXELS) for file in pairs.files]
+    count = PIXELS // len(each)
+    chosen = [torch.randperm(len(one.labels), generator=seeded(0))[:count] for one in each]
+    numbers = torch.repeat_interleave(torch.arange(len(each)), torch.tensor([*map(len, chosen)]))
+    values = torch.cat([one.values[at] for one, at in zip(each, chosen)])
+    return values, torch.cat([one.labels[at] for one, at in zip(each, chosen)]), numbers
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def as_image(logits: Tensor) -> Tensor:
@@ -415,8 +607,11 @@ def beside_one(
         at = (p[:, k] * 15).ceil().long().sub(1).clamp(0, 14)
         gap = torch.zeros(15).double().index_add(0, at, p[:, k] - own[:, k])
         by_class.append(float(gap.abs().sum()) / len(p))
+    confidence, right = p.gather(1, classes[:, None])[:, 0], (classes == labels).double()
     return {
         "ece": float(reliability.ece),
+        "ece_interval": over_images(confidence, right, test[2], float(reliability.ece)),
+        "confidence_minus_accuracy": float((confidence - right).mean()),
         "classwise_ece": float(np.mean(by_class)),
         "nll": float(-log_p.gather(1, labels[:, None]).mean()),
         "brier": float((p - own).square().sum(1).mean()),
@@ -425,27 +620,80 @@ def beside_one(
     }
 
 
-def beside(given: Namespace) -> Iterator[Row]:
-    """Our methods, fiducio's and netcal's on the same pixels, each in a process of its own."""
+def over_images(confidence: Tensor, right: Tensor, numbers: Tensor, ece: float) -> list[float]:
+    """95 % interval of the ECE where runs of images count Poisson(1) times each."""
+    at = (confidence * 15).ceil().long().sub(1).clamp(0, 14)
+    runs = numbers // (RUN // 4)
+    sums = torch.zeros(int(runs.max()) + 1, 15, dtype=torch.float64)
+    sums.index_put_((runs, at), right - confidence, accumulate=True)
+    many = torch.bincount(runs).double()
+    drawn = torch.poisson(torch.ones(300, len(sums), dtype=torch.float64), generator=seeded(0))
+    found = interval(ece, ((drawn @ sums).abs().sum(1) / (drawn @ many)).numpy(), (0, 1))
+    assert found is not None
+    return found
+
+
+def beside(given: Namespace, drives: str) -> Iterator[Row]:
+    """Our methods, fiducio's and netcal's on the same pixels, each in a process of its own.
+
+    Args:
+        given: options.
+        drives: `another` than was fitted on, or the `same`, with whole runs of frames kept apart.
+    """
     if given.peers is None:
         return
     sys.path.append(str(given.peers))
+    ways = {
+        "doubtmap": (fit_own, BESIDE),
+        "fiducio 0.2": (fit_fiducio, FIDUCIO),
+        "netcal 1.4": (fit_netcal, NETCAL),
+    }
     for network in NETWORKS:
-        segmenter, data = dm.load(given.shared / "models" / network), f"{given.shared}/data/camvid"
-        fit, test = (
-            some_pixels(Pairs(segmenter, part, indices=range(0, len(part), 4)))
-            for part in (dm.open_dataset(f"camvid:{data}:{split}") for split in ("val", "test"))
-        )
-        ways = {
-            "doubtmap": (fit_own, BESIDE),
-            "fiducio 0.2": (fit_fiducio, FIDUCIO),
-            "netcal 1.4": (fit_netcal, NETCAL),
-        }
+        files = of_camvid(given, network)
+        both, where = (files["val"], files["test"]), "pixels of CamVid test"
+        if drives == "same":
+            even, tests = parts(files)["two day drives"]
+            both = list(even.files), list(tests["same drives"].files)
+            where = "pixels of the same drives"
+        fit, test = (some_pixels(Kept(tuple(part[::4]))) for part in both)
         for library, (make, names) in ways.items():
-            for name in names:
+            for name in names if drives == "another" else [n for n in names if n in SAME]:
                 row = apart(beside_one, make, name, fit, test)
-                about = {"network": "beside", "set": f"{network}, pixels of CamVid test"}
-                yield about | {"name": f"{library}: {name}", "pixels": PIXELS} | short(row)
+                about = {"network": "beside" if drives == "another" else "beside, same drives"}
+                about |= {"set": f"{network}, {where}", "name": f"{library}: {name}"}
+                yield about | {"pixels": PIXELS} | short(row)
+
+
+CITYSCAPES = (
+    *("identity", "temperature", "selective(temperature=2)", "selective"),
+    *("selective(others=temperature)", "selective_confidence"),
+)
+
+
+def cityscapes(given: Namespace) -> Iterator[Row]:
+    """19 classes: every image by what was fitted on the others."""
+    segmenter = city(given.shared)
+    data = dm.open_dataset(f"cityscapes:{given.shared}/data/cityscapes_few:train")
+    pairs = list(Pairs(segmenter, data))
+    whole = Comparison(CITYSCAPES, block=1)
+    for index, pair in enumerate(pairs):
+        others = [*pairs[:index], *pairs[index + 1 :]]
+        fitted = {name: parse_method(name)(others) for name in CITYSCAPES}
+        one = compare([pair], fitted, block=1)
+        whole.sums += one.sums
+        whole.losses += one.losses
+    for name in CITYSCAPES:
+        row = {"network": "cityscapes", "set": "five images, each by the others", "name": name}
+        yield short(row | {"images": len(pairs)} | whole.figures(name))
+
+
+def city(shared: Path) -> dm.Segmenter:
+    """ESPNetv2 of the checkout that EDGENETS names."""
+    spec = importlib.util.spec_from_file_location("city", shared / "models/edgenets_city.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return dm.load(module.load(), classes=module.CLASSES, input_size=(512, 1024))
 
 
 TOPIC = Topic(
@@ -455,7 +703,12 @@ TOPIC = Topic(
     {"threads": 1, "bins": 15, "bootstrap_block": RUN},
 )
 STAGES = {network: Stage(TOPIC, partial(compared, network)) for network in NETWORKS}
-STAGES["beside"] = Stage(TOPIC, beside)
+STAGES |= {"selector": Stage(TOPIC, selector), "ensemble": Stage(TOPIC, ensemble)}
+STAGES |= {
+    "beside": Stage(TOPIC, partial(beside, drives="another")),
+    "same": Stage(TOPIC, partial(beside, drives="same")),
+}
+STAGES["cityscapes"] = Stage(TOPIC, cityscapes)
 OPTIONS = {"--peers": {"type": Path, "help": "of `beside`: a folder, see above"}}
 
 if __name__ == "__main__":

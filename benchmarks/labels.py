@@ -1,6 +1,7 @@
 """Wrong labels found, and what to label next, on CamVid.
 
-    python benchmarks/labels.py [--shared ../shared] [--work DIR] [--stages errors,images,review]
+    python benchmarks/labels.py [--shared ../shared] [--work DIR]
+        [--stages errors,images,looked,review]
 
 Writes `benchmarks/results/labels.json` and `review.json`. Labels of CamVid are spoilt as Rottmann
 and Reese (2022, drops) and Lad and Mueller (2023, swaps and shifts) spoil theirs: of the things of
@@ -10,10 +11,13 @@ another class, or moved. All that is fitted or chosen is so on val; test is judg
 
 from __future__ import annotations
 
+import csv
 import pickle
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -402,6 +406,21 @@ def found_early(badness: np.ndarray, wrong: np.ndarray) -> Row:
     return {"found_area": found, "found_area_interval": ends}
 
 
+def looked(given: Namespace) -> Iterator[Row]:
+    """Verdicts by eye on places that `doubtmap labels` listed, counted; see `looked_at.csv`.
+
+    `dubai`: 18 tiles of test at half size, network of `doubtmap train dubai:HALVED:train --model
+    ../shared/models/camvid9 --epochs 14 --crop 224x224 --batch 4 --rate 5e-4`.
+    """
+    with (Path(__file__).parent / "results" / "looked_at.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in dict.fromkeys(row["set"] for row in rows):
+        own = Counter(row["verdict"] for row in rows if row["set"] == name)
+        for verdict, places in own.items():
+            total = own.total()
+            yield {"name": verdict, "set": name, "places": places, "share": places / total}
+
+
 LABELS = Topic(
     "labels",
     "python benchmarks/labels.py",
@@ -425,6 +444,7 @@ REVIEW = Topic(
 STAGES = {
     "errors": Stage(LABELS, errors),
     "images": Stage(LABELS, images),
+    "looked": Stage(LABELS, looked),
     "review": Stage(REVIEW, review),
 }
 

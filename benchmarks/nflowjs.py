@@ -1,7 +1,7 @@
 """Negatives in training: what they are worth on unknown objects, on roads and from the air.
 
     python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,... [--shared ../shared] \
-        [--stages road,short,val,time,flows] [--work DIR]
+        [--stages road,short,trust,val,time,flows,'trust flows'] [--work DIR]
     python benchmarks/nflowjs.py --halved DIR --stages halve
     python benchmarks/nflowjs.py --halved DIR --stages aerial --networks CLASS/NAME=FOLDER,...
 
@@ -23,13 +23,21 @@ Those of stage `short` are trained for two (FLOW is the file that the first run 
         --recipe nflowjs --negatives none|shuffled|flow [--flow FLOW] \
         [--freeze-flow] [--divergence kl] --out FOLDER
 
-Sets of both: CamVid test with the two held-out classes unknown; CamVid test with one COCO object
-pasted into each image, unscaled, of the half of `coco128` that no training saw, people and known
-things left out (pedestrians and bicyclists of CamVid itself are void there), the first networks of
-all names with one pasting, the second with another, and so on; every fourth image of CamVid test
-with a window of known content of another image in it, called unknown, a control: an AUROC above one
-half is a score that finds seams; RoadAnomaly21; of `road` Fishyscapes Static. Stage `val`, on which
-choices are made: CamVid val, and with objects of the half that `real` has seen. Stage `aerial`:
+Those of stage `trust` are trained as these are, with `--crop 192x256` and a flow of 600 steps of
+its own: `flow` with the defaults, `flow held` with `--flow-rate 1e-3 --flow-trust 6
+--flow-replay`, and `negative class` as `flow` with `--negative-class`; `plain` is `camvid9` itself,
+from which all start. Every 8th image of the sets of CamVid; `doubt` is fitted on each network, on
+14 images of CamVid train. `trust flows` tells the same of their flows as `flows`; its network `flow
+held on 32 pixels` was trained when the region looked at samples of 32x32.
+
+Sets of `road` and `short`: CamVid test with the two held-out classes unknown; CamVid test with one
+COCO object pasted into each image, unscaled, of the half of `coco128` that no training saw, people
+and known things left out (pedestrians and bicyclists of CamVid itself are void there), the first
+networks of all names with one pasting, the second with another, and so on; every fourth image of
+CamVid test with a window of known content of another image in it, called unknown, a control: an
+AUROC above one half is a score that finds seams; RoadAnomaly21; of `road` Fishyscapes Static. Stage
+`val`, on which choices are made: CamVid val, and with objects of the half that `real` has seen.
+Stage `aerial`:
 `dubai_aerial` at half size, test tiles, the network's held-out CLASS unknown; a base network learns
 the other classes for 8 epochs from `camvid9` (`--crop 256x256 --batch 4 --class-weights 0.25
 --rate 1e-3 --seed 1`), and goes on for 8 with `--recipe nflowjs --rate 1e-4` (`--flow-steps 400`).
@@ -48,12 +56,13 @@ import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from doubt import Some
 from numpy.typing import NDArray
 from PIL import Image
 from stages import HELD_OUT, Row, Stage, Topic, in_turns, run
@@ -62,13 +71,16 @@ from torch import Tensor
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Dataset, Pasted, Sample, open_dataset, open_outlines
 from doubtmap.engine import Pairs
+from doubtmap.fitting import fit_score
 from doubtmap.metrics import Confusion, Histogram, RankingCurve
 from doubtmap.metrics.bootstrap import BootstrapHistogram, Weights, interval
 from doubtmap.metrics.histogram import Bins
 from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.scoring import prepared
 from doubtmap.training.flow_training import read_flow
 
 PLAIN = "plain"
+NEGATIVE = "negative.safetensors"
 OTHER, BEST = ", other scores", ", best"
 """Ends of stages: rows that the docs leave out, and a row for each network and set."""
 SHORT = ("camvid test", "camvid test with objects", "camvid test with seams", "roadanomaly21")
@@ -177,6 +189,14 @@ def halve(shared: Path, to: Path) -> None:
             picture = Image.open(file)
             half = picture.resize((picture.width // 2, picture.height // 2), how)
             half.save(to / part / file.name, quality=95)
+
+
+def few_sets(shared: Path, seed: int) -> dict[str, Chosen]:
+    """Of the test sets of the road what a small training is judged on."""
+    sets = road_sets(shared, seed)
+    camvid = ("camvid test", "camvid test with objects")
+    few = {title: (*sets[title][:2], 8, 2) for title in camvid}
+    return few | {"roadanomaly21": sets["roadanomaly21"]}
 
 
 SCORES: Scores = {
@@ -348,7 +368,7 @@ def compared(stage: str, given: Namespace) -> list[Row]:
     for name, folders in given.networks.items():
         for seed, folder in enumerate(folders):
             for title, chosen in sets_of(stage, name, seed, given).items():
-                one = remembered(folder, title, seed, chosen, given.work)
+                one = remembered(folder, title, seed, chosen, given, stage == "trust")
                 found.setdefault(title, {}).setdefault(name.split("/")[-1], []).append(one)
     rows = []
     for title, by_name in found.items():
@@ -365,18 +385,43 @@ def sets_of(stage: str, name: str, seed: int, given: Namespace) -> dict[str, Cho
         return aerial_set(given.halved, name.split("/")[0])
     if stage == "val":
         return val_sets(given.shared, seed)
+    if stage == "trust":
+        return few_sets(given.shared, seed)
     sets = road_sets(given.shared, seed)
     return sets if stage == "road" else {title: sets[title] for title in SHORT}
 
 
-def remembered(folder: Path, title: str, seed: int, chosen: Chosen, work: Path) -> Measured:
-    """What one network does on one set, from `work` if it was measured before."""
+def remembered(
+    folder: Path, title: str, seed: int, chosen: Chosen, given: Namespace, more: bool = False
+) -> Measured:
+    """What one network does on one set, from `--work` if it was measured before.
+
+    With `more` scores: `doubt`, fitted on it, and `negative` where it has one.
+    """
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
-    path = work / title / f"{weights}-{seed}{f'-blocks-{chosen[-1]}' if chosen[-1] > 1 else ''}.npz"
+    path = (
+        given.work
+        / title
+        / f"{weights}-{seed}{f'-blocks-{chosen[-1]}' if chosen[-1] > 1 else ''}.npz"
+    )
     if not path.exists():
         print(f"{folder}:")
-        measured(dm.load(folder), *chosen).save(path)
+        network, scores = opened(folder, given.shared if more else None)
+        measured(network, *chosen, scores=scores).save(path)
     return Measured.load(path)
+
+
+@cache
+def opened(folder: Path, shared: Path | None) -> tuple[Segmenter, Scores]:
+    """A network and its scores; with `shared` also `doubt`, fitted on it, and `negative`."""
+    network = dm.load(folder)
+    if shared is None:
+        return network, SCORES
+    train = open_dataset(f"camvid:{shared}/data/camvid:train")
+    scores = SCORES | {"doubt": fit_score("doubt", network, Some(train, len(train) // 14, 14))}
+    if (folder / NEGATIVE).exists():
+        scores["negative"] = dm.scores.negative
+    return prepared(network, scores), scores
 
 
 def times(given: Namespace) -> list[Row]:
@@ -400,17 +445,18 @@ def flows(given: Namespace) -> list[Row]:
     rows = []
     for name, folders in given.networks.items():
         inner = folders[0] / "training"
-        asked = json.loads((inner / "settings.json").read_text())["recipe"]
-        first = Path(asked["flow"] or inner / "flow.safetensors")
         if not (inner / "flow-joint.safetensors").exists():
             continue
+        asked = json.loads((inner / "settings.json").read_text())["recipe"]
+        first = Path(asked["flow"] or inner / "flow.safetensors")
         before, _ = read_flow(first)
         for kind, path in (("before", first), ("after", inner / "flow-joint.safetensors")):
-            random = torch.Generator().manual_seed(0)
+            random, (flow, about) = torch.Generator().manual_seed(0), read_flow(path)
             with torch.no_grad():
-                drawn = read_flow(path)[0].sample(64, (64, 64), random)
+                drawn = flow.sample(64, (64, 64), random)
                 bits = before.bits(drawn, torch.Generator().manual_seed(1)).mean()
             rows.append({"name": f"{name}: {kind}", "set": "samples", "bits": float(bits)})
+            rows[-1] |= {k: about[k] for k in ("distance", "steps_back") if k in about}
     return rows
 
 
@@ -426,14 +472,18 @@ def is_other(row: Row, rows: Sequence[Any]) -> bool:
     return row is not max(own, key=lambda r: float(r["unknown.auprc"]))
 
 
+SHOWN = (": divergence", ": doubt", ": negative")
+
+
 def best_of_sets(rows: Sequence[Any]) -> list[Row]:
-    """Of all sets the plain networks' best score and the others' divergence, as rows of one set."""
+    """Of all sets the plain networks' best score and the others' `SHOWN`, as rows of one set."""
     found = []
     for title in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == title]
         plain = [row for row in own if row["name"].startswith(f"{PLAIN}: ")]
         shown = [max(plain, key=lambda row: float(row["unknown.auprc"]))] if plain else []
-        shown += [r for r in own if r not in plain and r["name"].endswith(": divergence")]
+        shown += [r for r in plain if r not in shown and r["name"].endswith(": doubt")]
+        shown += [r for r in own if r not in plain and r["name"].endswith(SHOWN)]
         found += [row | {"name": f"{title}: {row['name']}", "set": "all"} for row in shown]
     return found
 
@@ -455,9 +505,13 @@ TOPIC = Topic(
     "python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,...",
     conditions={"unknown": list(HELD_OUT), "threads": 1},
 )
-STAGES = {
-    name: Stage(TOPIC, partial(compared, name)) for name in ("road", "short", "val", "aerial")
-} | {"time": Stage(TOPIC, times), "flows": Stage(TOPIC, flows), "halve": Stage(TOPIC, halved)}
+COMPARED = ("road", "short", "trust", "val", "aerial")
+STAGES = {name: Stage(TOPIC, partial(compared, name)) for name in COMPARED} | {
+    "time": Stage(TOPIC, times),
+    "flows": Stage(TOPIC, flows),
+    "trust flows": Stage(TOPIC, flows),
+    "halve": Stage(TOPIC, halved),
+}
 OPTIONS = {
     "--networks": {"default": {}, "type": networks_of, "help": "NAME=FOLDER+FOLDER+...,..."},
     "--halved": {"type": Path, "help": "folder for dubai_aerial at half its size"},

@@ -3,9 +3,11 @@
     python benchmarks/sets.py [--shared ../shared] [--work FOLDER] [--peers FOLDER]
 
 `splits`: the images of CamVid val and test, halved 200 times; levels are chosen on one half and
-held to the other. The network runs once for each image. `peers`: the same promise by MAPIE, on the
-pixels of the same frames, each way in a process of its own; FOLDER is where MAPIE was installed to
-with `pip install --target FOLDER --no-deps mapie`. One thread.
+held to the other. The network runs once for each image. `cose`: the same halves by the protocol of
+COSE (Mossina, Dalmau and Andeol, 2024, https://arxiv.org/abs/2405.05145), beside LAC and APS of all
+pixels in one pot. `peers`: the same promise by MAPIE, on the pixels of the same frames, each way in
+a process of its own; FOLDER is where MAPIE was installed to with `pip install --target FOLDER
+--no-deps mapie`. One thread.
 """
 
 from __future__ import annotations
@@ -91,10 +93,9 @@ def pooled_steps(pixels: Array, alpha: float) -> Array:
 
 def splits(given: Namespace) -> Iterator[Row]:
     """The missed share of the other half, and the size of the sets there."""
-    kinds = {"halves at random": 1, "halves of runs of ten": BLOCK}
     for name, table in tables(given).items():
         summed, held = cumulated(table), table[1].any(-1)
-        for kind, block in kinds.items():
+        for kind, block in HALVES.items():
             found: dict[tuple[str, float], list[list[float]]] = {}
             for fit, test in halves(len(held), block):
                 inside = np.isin(np.arange(len(held)), fit).astype(np.float32)
@@ -135,6 +136,64 @@ def over_splits(found: Array, alpha: float) -> Row:
         "classes": float(many.mean()),
         "splits": len(missed),
     }
+
+
+RATIOS = (0.95, 0.99)
+"""Coverages of an image that COSE asks for."""
+PROTOCOL: dict[str, tuple[float | None, tuple[float, ...]]] = {
+    "share missed": (None, (0.1, 0.05, 0.01)),
+    **{f"images covered below {ratio}": (ratio, (0.1, 0.01)) for ratio in RATIOS},
+}
+"""COSE's losses of an image, the share of its pixels that miss their class, or whether the share
+that does not is below a ratio; and levels of risk that its settings for Cityscapes name."""
+HALVES = {"halves at random": 1, "halves of runs of ten": BLOCK}
+
+
+def cose(given: Namespace) -> Iterator[Row]:
+    """What COSE tells of label sets: risk, coverage and classes, as means over images.
+
+    As it does: every set holds the predicted class, and the level is the least whose mean loss over
+    n images is at most `alpha - (1 - alpha) / n`. Neither its code nor its networks and data are
+    used; levels are ours, 128 to the octave of nonconformity, where it narrows an interval.
+    """
+    for form in ("lac", "aps"):
+        table = tables(given)[form]
+        missed, _, many = (part[:, 0] for part in cumulated(table))
+        pixels = table[1][:, 0]
+        classes = many / pixels.sum(-1, keepdims=True)
+        for name, (ratio, alphas) in PROTOCOL.items():
+            losses = missed if ratio is None else (missed > 1 - ratio).astype(np.float32)
+            for kind, block in HALVES.items():
+                found: dict[tuple[str, float], list[list[float]]] = {}
+                for fit, test in halves(len(missed), block):
+                    risk = (losses[fit].sum(0, dtype=np.float64) + 1) / (len(fit) + 1)
+                    pot = pixels[fit].sum(0, dtype=np.float64)[None]
+                    for alpha in alphas:
+                        ways = {f"{form}, {name}": int(np.argmax(risk <= alpha))}
+                        if ratio is None:
+                            ways[f"{form}, pooled pixels"] = int(pooled_steps(pot, alpha)[0])
+                        for title, at in ways.items():
+                            one = of_images(losses[test, at], missed[test, at], classes[test, at])
+                            found.setdefault((title, alpha), []).append(one)
+                for (title, alpha), rows in found.items():
+                    about = {"name": f"{title}, alpha {alpha}", "set": kind, "alpha": alpha}
+                    yield about | cose_figures(np.array(rows), alpha)
+
+
+def of_images(losses: Array, missed: Array, classes: Array) -> list[float]:
+    """Means over images: loss, coverage, classes in a set, and coverage below each ratio."""
+    below = [float((missed > 1 - ratio).mean()) for ratio in RATIOS]
+    return [float(losses.mean()), 1 - float(missed.mean()), float(classes.mean()), *below]
+
+
+def cose_figures(found: Array, alpha: float) -> Row:
+    """Means over the splits, and the middle 95 % of them."""
+    names = ("risk", "covered", "classes", *(f"covered_below_{ratio}" for ratio in RATIOS))
+    row: Row = {"splits": len(found), "splits_above_alpha": float((found[:, 0] > alpha).mean())}
+    for name, values in zip(names, found.T):
+        row[name] = float(values.mean())
+        row[f"{name}_range"] = [float(x) for x in np.percentile(values, [2.5, 97.5])]
+    return row
 
 
 FRAMES, LEVEL = 19, 0.1
@@ -236,7 +295,10 @@ TOPIC = Topic(
     ("stage",),
     {"network": "camvid9", "splits": SPLITS, "images to a block": BLOCK, "threads": 1},
 )
-STAGES = {"splits": Stage(TOPIC, splits), "peers": Stage(TOPIC, peers)}
+STAGES = {
+    name: Stage(TOPIC, work)
+    for name, work in {"splits": splits, "cose": cose, "peers": peers}.items()
+}
 OPTIONS = {"--peers": {"type": Path, "help": "of `peers`: a folder, see above"}}
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def seen(given: Namespace, name: str) -> Seen:
         found: Seen = pickle.loads(file.read_bytes())
         return found
     promise, dataset, rows = promise_of(given), data_of(given.shared, name), []
-    glance = Glance(promise.name, promise.score, promise.wrong, None, {})
+    glance = Glance(promise.name, promise.score, promise.wrong, None)
     unknown = HELD_OUT if set(HELD_OUT) <= set(dataset.class_names) else ()
     pairs = Pairs(promise.segmenter, dataset, unknown)
     for at, (prediction, label) in enumerate(pairs):

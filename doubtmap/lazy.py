@@ -50,5 +50,6 @@ class kept(Generic[Value]):
 
     def __get__(self, owner: Any, of: type | None = None) -> Value:
         """The value, made at the first call; then it lies in the object and is found there."""
-        value = owner.__dict__[self.made.__name__] = self.made(owner)
+        value = self.made(owner)
+        object.__setattr__(owner, self.made.__name__, value)  # owners may be frozen
         return value

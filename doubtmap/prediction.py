@@ -264,7 +264,7 @@ class Prediction(Shown):
                 )
                 assert both.divergence is not None
                 kept[temperature] = both.divergence
-                self.__dict__["statistics"] = both._replace(divergence=None)
+                object.__setattr__(self, "statistics", both.with_divergence(None))
         return kept[temperature]
 
     @kept

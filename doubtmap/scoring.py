@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
+from abc import ABC
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from torch import Tensor
 from doubtmap.engine.settings import bands_needed
 from doubtmap.engine.spread import Spread
 from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.files import Origin
 from doubtmap.models.layers import deepest_layer, probe_image
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
@@ -26,8 +29,10 @@ from doubtmap.prediction import (
     Prediction,
     Score,
     Segmenter,
+    digest_of,
     listening_to,
 )
+from doubtmap.scores.parsing import parse_scores
 from doubtmap.windows import without_windows
 
 
@@ -125,6 +130,67 @@ def same_network(found: Tensor, fitted: Fitted) -> bool:
         return False
     slack = 1e-2 * float(expected.abs().max())
     return torch.allclose(found, expected, 1e-2, slack)
+
+
+class OfScore(ABC):
+    """Something that was chosen or fitted in a score of a network, and is nothing elsewhere.
+
+    Attributes:
+        score: as on the command line, such as `entropy`.
+        digest: of the score, where it learnt from data.
+        origin: with the fingerprint of the network's logits.
+    """
+
+    WHO: ClassVar[str]
+    """Of what messages are."""
+    DONE: ClassVar[str]
+    """Such as `chosen`."""
+    AGAIN: ClassVar[str]
+    """What to do where the score or the network is another."""
+
+    score: str
+    digest: str
+    origin: Origin
+
+    def opened(self) -> tuple[str, Score]:
+        """What results call the score, and the score.
+
+        Raises:
+            UsageError, DataError: where it cannot be opened, or its file holds another fit.
+        """
+        ((name, score),) = parse_scores([self.score]).items()
+        self.check_score(score)
+        return name, score
+
+    def check_score(self, score: Score) -> None:
+        """Refuse another fit of the same score.
+
+        Raises:
+            DataError: where the file of the score holds another fit.
+        """
+        if digest_of(score) != self.digest:
+            raise DataError(
+                f"{self.WHO}: expected the fit of {self.score} that it was {self.DONE} with, got "
+                f"another. {self.AGAIN} --score {self.score}."
+            )
+
+    def belongs_to(self, name: str, score: Score) -> bool:
+        """Whether this is of a score: by its fit where it learnt from data, or by name."""
+        if self.digest:
+            return digest_of(score) == self.digest
+        return name == next(iter(parse_scores(self.score)))
+
+    def check_network(self, segmenter: Segmenter) -> None:
+        """Refuse another network, or the same with another calibrator or input size.
+
+        Raises:
+            ModelError: where its logits on a probe image differ.
+        """
+        if self.origin.fingerprint and not same_network(probe_logits(segmenter), self):
+            raise ModelError(
+                f"{self.WHO}: expected the network that it was {self.DONE} for, with the same "
+                f"calibrator and --input-size, but this one's logits differ. {self.AGAIN}."
+            )
 
 
 def before_last_activation(segmenter: Segmenter) -> str | None:

@@ -3,8 +3,8 @@
     python scripts/charts.py
 
 `growth_*.svg` of `docs/measured/speed.md`, `negatives_*.svg` of `docs/measured/nflowjs.md`,
-`segments_*.svg` of `docs/measured/segments.md`, and `many_*.svg` of
-`docs/measured/many_machines.md`.
+`segments_*.svg` of `docs/measured/segments.md`, `many_*.svg` of `docs/measured/many_machines.md`,
+and `selector_*.svg` of `docs/measured/calibration.md`.
 """
 
 from __future__ import annotations
@@ -274,8 +274,52 @@ def costs(lines: dict[str, list[tuple[int, float]]], of: str, label: str) -> Mar
     return line_chart(plane, curves, f"{label}, by {of}", place)
 
 
+SELECTORS = {
+    "accuracy": ("all pixels", "selector_accuracy", "accuracy of the selector", (0.5, 1.0)),
+    "found": ("wrong pixels", "selector_recall", "share of the wrong pixels flagged", (0.0, 1.0)),
+}
+"""By plot: kind of what the selector is told, figure on the axis, its label and its range."""
+
+
+def selectors() -> None:
+    """ECE of selective scaling against how good its selector is."""
+    rows = [row for row in read("calibration")["rows"] if row["network"] == "selector"]
+    for name in SELECTORS:
+        write(f"selector_{name}.svg", told_chart(name, rows))
+
+
+def told_chart(name: str, rows: list[Row]) -> Markup:
+    """Lines of told selectors, dots of the trained one, both networks."""
+    kind, key, label, span = SELECTORS[name]
+    plane = Plane(label, "ECE", span, (0.0, 0.16), 520, 340)
+    curves, entries, dots = [], [], []
+    for network in ("camvid9-overconfident", "camvid9"):
+        own = {row["name"]: row for row in rows if row["set"] == network}
+        for temperature in ("T = 2", "T fitted"):
+            told = [row for title, row in own.items() if title.endswith(f", {temperature}")]
+            points = [(row[key], row["ece"]) for row in told if row["name"].startswith(kind)]
+            if name == "found":  # from none to all, where both kinds meet
+                points += [(0.0, own["identity"]["ece"])]
+                points += [(1.0, own[f"all pixels 1, {temperature}"]["ece"])]
+            at, title = len(curves), f"{network}, {temperature}"
+            curves.append(ChartLine(title, title, np.array(sorted(points)), at, False))
+            entries.append((title, HUES[at]))
+            row = own["selective" if temperature == "T fitted" else "selective(temperature=2)"]
+            if name == "accuracy":
+                dots.append((row[key], row["ece"], HUES[at]))
+    marks = [
+        Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4" fill="{}"/>').format(
+            plane.x(x), plane.y(y), hue
+        )
+        for x, y, hue in dots
+    ]
+    marks.append(legend(entries, plane.left + 14, plane.top + 16))
+    return line_chart(plane, curves, f"ECE, by {label}", Markup("").join(marks))
+
+
 if __name__ == "__main__":
     growth()
     many()
     negatives()
     segments()
+    selectors()

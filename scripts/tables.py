@@ -4,7 +4,7 @@
 
 A table stands between `<!-- table: SET -->`, or `<!-- table: STAGE: SET -->` where the rows have
 stages, and `<!-- end -->`; those of `docs/measured/calibration.md` between
-`<!-- table: methods NETWORK -->` or `<!-- table: corruptions NETWORK -->` and the same.
+`<!-- table: KIND OF -->` and the same, with a kind of `calibrated` and what it is of.
 A test holds the pages to the results.
 """
 
@@ -95,6 +95,8 @@ COLUMNS = {
     "wrong_pearson": "Pearson",
     "found_area": "found",
     "bits": "bits per dimension",
+    "distance": "eight samples, above the start",
+    "steps_back": "steps taken back",
     "milliseconds": "ms",
     "p50": "p50, ms",
     "p99": "p99, ms",
@@ -243,6 +245,56 @@ def network_table(rows: list[Row], network: str) -> str:
     return "\n".join(lines)
 
 
+def selector_table(rows: list[Row], network: str) -> str:
+    """Selective scaling by how good its selector is."""
+    lines = ["| selector | accuracy | wrong found | T | ECE | NLL | Brier |", "|---" * 7 + "|"]
+    for row in rows:
+        if row["network"] == "selector" and row["set"] == network:
+            known = (row.get(f"selector_{key}") for key in ("accuracy", "recall"))
+            cells = [row["name"], *("" if x is None else f"{x:.2f}" for x in known)]
+            cells.append(f"{row['temperature']:.2f}" if "temperature" in row else "")
+            cells += [with_interval(row), f"{row['nll']:.3f}", f"{row['brier']:.3f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def ensemble_table(rows: list[Row], fitted_on: str) -> str:
+    """Five networks beside one, fitted on the same images."""
+    found = {
+        (row["set"], row["name"]): row
+        for row in rows
+        if row["network"] == "camvid9-ensemble" and row["fitted_on"] == fitted_on
+    }
+    first, second = dict.fromkeys(test for test, _ in found)
+    lines = [
+        f"| | ECE, {first} | less temperature's | NLL | Brier | accuracy | ECE, {second} |",
+        "|---" * 7 + "|",
+    ]
+    for name in dict.fromkeys(name for _, name in found):
+        row = found[first, name]
+        low, high = row["ece_minus_temperature_interval"]
+        cells = [name, with_interval(row)]
+        cells.append(f"{row['ece_minus_temperature']:+.4f} [{low:+.3f}, {high:+.3f}]")
+        cells += [f"{row[key]:.3f}" for key in ("nll", "brier", "accuracy")]
+        lines.append("| " + " | ".join([*cells, with_interval(found[second, name])]) + " |")
+    return "\n".join(lines)
+
+
+def beside_table(rows: list[Row], name: str) -> str:
+    """Libraries on the same pixels."""
+    lines = [
+        "| method | ECE | class-wise | NLL | Brier | changed | seconds to fit |",
+        "|---" * 7 + "|",
+    ]
+    for row in rows:
+        if row["network"].startswith("beside") and row["set"] == name:
+            cells = [row["name"], with_interval(row)]
+            cells += [f"{row[key]:.4f}" for key in ("classwise_ece", "nll", "brier")]
+            cells += [f"{row['labels_changed']:.1%}", f"{row['seconds_fit']:.2f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def corruption_table(rows: list[Row], network: str) -> str:
     """ECE on each corruption: at strengths 1, 3 and 5."""
     lines = [
@@ -260,14 +312,23 @@ def corruption_table(rows: list[Row], network: str) -> str:
 
 def with_interval(row: Row) -> str:
     """ECE with its interval."""
+    if "ece_interval" not in row:
+        return f"{row['ece']:.4f}"
     low, high = row["ece_interval"]
     return f"{row['ece']:.4f} [{low:.3f}, {high:.3f}]"
 
 
 def calibrated(rows: list[Row], name: str) -> str:
     """One of the tables of `docs/measured/calibration.md`."""
-    what, network = name.split(" ")
-    return {"methods": network_table, "corruptions": corruption_table}[what](rows, network)
+    what, _, of = name.partition(" ")
+    kinds = {
+        "methods": network_table,
+        "corruptions": corruption_table,
+        "selector": selector_table,
+        "ensemble": ensemble_table,
+        "beside": beside_table,
+    }
+    return kinds[what](rows, of)
 
 
 COMPARED: dict[str, tuple[str, Callable[[Any], str]]] = {

@@ -84,7 +84,7 @@ def test_the_viewer_shows_wrong_labels_and_keeps_verdicts(labelled):
     assert found.names[0] == f"{EVIL}_1"
     assert found.table["denied"][0] >= 1
     gathered = gather([out])
-    drawn = json.loads(image_content(gathered, "objects/0/0.json"))
+    drawn = json.loads(image_content(gathered, "objects/0/0.json"))["objects"]
     assert drawn[0]["lines"]
     assert "sky" in {each["labelled_class"] for each in drawn}
     assert image_content(gathered, "thumbs/0.jpg")

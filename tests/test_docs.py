@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 TABLES = runpy.run_path(str(ROOT / "scripts" / "tables.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+USES = sorted((ROOT / "docs").glob("*.md"))
 STAND_INS = {
     "MODEL": "demo",
     "MODEL2": "demo",
@@ -29,6 +30,7 @@ STAND_INS = {
     "MODEL1,MODEL2,MODEL3": "demo,demo,demo",
     "path/to/segformer": "demo",
     "IMAGES": "photographs",
+    "PHOTOGRAPHS": "photographs",
     "DIR": "out",
     "DATA": "synthetic:8",
     "FIT": "synthetic:8",
@@ -90,25 +92,51 @@ def test_every_measured_page_and_its_use_name_each_other():
         assert f"(../{page.name})" in page.read_text()
 
 
-def lines_for_the_shell(page):
+def lines_for_the_shell(page, inline=False):
+    """Words of each line; with `inline` also of those within sentences and tables."""
     text = page.read_text().replace("\\\n", " ")
-    lines = re.findall(r"^    (?:\$ )?(doubtmap .*)$", text, re.MULTILINE)
-    for row in re.findall(r"^\| .* \|$", text, re.MULTILINE) if page.name == "README.md" else ():
-        lines += re.findall(r"`(doubtmap .*?)`", row)
+    fenced = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [
+        *re.findall(r"^    (?:\$ )?(doubtmap .*)$", text, re.MULTILINE),
+        *re.findall(r"^(doubtmap .*)$", "\n".join(fenced), re.MULTILINE),
+    ]
+    rows = re.findall(r"^\| .* \|$", text, re.MULTILINE) if page.name == "README.md" else ()
+    for prose in [text] if inline else rows:
+        lines += re.findall(r"`(doubtmap [a-z][^`]*)`", prose)
     for line in lines:
         yield shlex.split(re.sub(r"\s# .*|\s\.\.\.", "", line))[1:]
 
 
-def options_of(command):
+def command_of(name):
     group = typer.main.get_command(app)
-    found = group.resolve_command(click.Context(group), [command])[1]
+    return group.resolve_command(click.Context(group), [name])[1]
+
+
+def options_of(command):
+    found = command_of(command)
     return {flag for each in found.params for flag in (*each.opts, *each.secondary_opts)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_lines_for_the_shell_name_options_that_exist(page):
-    for command, *words in lines_for_the_shell(page):
+    for command, *words in lines_for_the_shell(page, inline=True):
         assert {word for word in words if word.startswith("--")} <= options_of(command), command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_for_the_shell_are_whole(page):
+    """Each parses as its command's: no argument is missing, and none is too much."""
+    for name, *words in lines_for_the_shell(page):
+        command_of(name).make_context(name, words)
+
+
+@pytest.mark.parametrize("page", USES, ids=lambda page: page.stem)
+def test_names_in_capitals_are_explained(page):
+    words = [word for line in lines_for_the_shell(page) for word in line]
+    names = {word for word in words if re.fullmatch("[A-Z_]{3,}", word)}
+    explained = (ROOT / "docs" / "how_to" / "index.md").read_text()
+    assert all(f"`{name}`" in explained for name in names), names
+    assert not names or "#what-the-names-in-capitals-stand-for)" in page.read_text()
 
 
 @pytest.fixture
@@ -185,7 +213,8 @@ def test_snippets_of_python_run(page, place):
 
 
 def lacking(library, code):
-    named = re.search(rf"^(?:import|from) {library}\b", code, re.MULTILINE)
+    module = library.removesuffix("s")  # doubtmap.metrics.torchmetric needs torchmetrics
+    named = re.search(rf"^(?:import|from) [\w.]*\b{module}", code, re.MULTILINE)
     return named and importlib.util.find_spec(library) is None
 
 

@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from doubtmap.calibration import Calibrator, Identity, Remembered, parse_method
+from doubtmap.calibration.calibrator import Pairs as Held
 from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
@@ -129,7 +131,8 @@ def calibrate(
         command=command,
         fingerprint=tuple(probe_logits(segmenter).tolist()),
     )
-    said = (*notes_of_training(segmenter, dataset), *notes, *found)
+    missing = _unlabelled(everything, segmenter.class_names)
+    said = (*notes_of_training(segmenter, dataset), *notes, *missing, *found)
     return Calibration(taken, replace(calibrator, origin=origin), comparison, said)
 
 
@@ -184,7 +187,7 @@ def _unproven(comparison: Comparison, names: Sequence[str], by: Criterion) -> st
     unsure = {
         name: (value, bounds)
         for name, (value, bounds) in found.items()
-        if value < 0 and bounds is not None and bounds[0] <= 0 <= bounds[1]
+        if value < 0 and (bounds is None or bounds[0] <= 0 <= bounds[1])
     }
     if not unsure:
         return ""
@@ -192,11 +195,22 @@ def _unproven(comparison: Comparison, names: Sequence[str], by: Criterion) -> st
     value, bounds = unsure[name]
     raw = getattr(comparison, by)(RAW)
     return (
-        f"Improvement on the raw network: none that {len(comparison.sums)} images can prove. The "
-        f"{FIGURES[by]} of {name} is {raw + value:.4f}, that of the raw network {raw:.4f}, and the "
-        f"95 % interval of the difference, {bounds[0]:.4f} to {bounds[1]:.4f}, contains zero. The "
-        f"calibrator written leaves predictions as they are."
+        f"Improvement on the raw network: none that {_images(comparison)} can prove. The "
+        f"{FIGURES[by]} of {name} is {raw + value:.4f}, that of the raw network {raw:.4f}, and "
+        f"{_not_below(bounds)}. The calibrator written leaves predictions as they are."
     )
+
+
+def _images(comparison: Comparison) -> str:
+    count = len(comparison.sums)
+    return "one image" if count == 1 else f"{count} images"
+
+
+def _not_below(bounds: list[float] | None) -> str:
+    """What an interval of a difference says that has 0 in it, or could not be had."""
+    if bounds is None:
+        return "so few have no interval of the difference: give twenty images or more"
+    return f"the 95 % interval of the difference, {bounds[0]:.4f} to {bounds[1]:.4f}, contains zero"
 
 
 def beats(
@@ -213,10 +227,9 @@ def _warnings(comparison: Comparison, method: str) -> tuple[str, ...]:
     if beats(comparison, RAW, method, margin=0.0):
         return (f"{sentence} It makes this network worse. Take --method auto, which would not.",)
     difference, bounds = comparison.difference(method, RAW)
-    if difference < 0 and bounds is not None and bounds[1] >= 0:
-        proof = f"It is an improvement that {len(comparison.sums)} images cannot prove: the 95 %"
-        ends = f"{bounds[0]:.4f} to {bounds[1]:.4f}"
-        return (f"{sentence} {proof} interval of the difference, {ends}, contains zero.",)
+    if difference < 0 and (bounds is None or bounds[1] >= 0):
+        proof = f"It is an improvement that {_images(comparison)} cannot prove:"
+        return (f"{sentence} {proof} {_not_below(bounds)}.",)
     return (sentence,)
 
 
@@ -234,6 +247,23 @@ def _fit_each(
                 raise
             notes.append(f"{name}: left out ({error})")
     return result, notes
+
+
+def _unlabelled(pairs: Held, class_names: Sequence[str]) -> list[str]:
+    """What to say where classes of the model have no pixel in the images."""
+    there: set[int] = set()
+    count = 0
+    for prediction, label in pairs:
+        count = prediction.native_logits.shape[1]
+        there.update(torch.unique(label[label >= 0]).tolist())
+    names = class_names or [f"class {label}" for label in range(count)]
+    none = [names[label] for label in range(count) if label not in there]
+    if not none:
+        return []
+    return [
+        f"Without a labelled pixel: {', '.join(none)}. What a calibrator makes of them rests on no "
+        f"image, and one that is no temperature may rule them out. Give images that hold them."
+    ]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from doubtmap.calibration.calibrator import Pairs
 from doubtmap.calibration.pixels import checked_label
 from doubtmap.engine.run import Progress
 from doubtmap.errors import DataError, UsageError
+from doubtmap.kernels.labelled import segments_of
 from doubtmap.metrics.accumulator import Array
 from doubtmap.metrics.bootstrap import interval
 from doubtmap.metrics.patches import boundary_band, random_patches
@@ -32,10 +33,17 @@ FINE = 30
 PATCHES = 10
 
 
-Region = Literal["all", "boundary", "inside"]
+Region = Literal["all", "boundary", "inside", "small", "middle", "large"]
 
 
-REGIONS: tuple[Region, ...] = ("all", "boundary", "inside")
+REGIONS: tuple[Region, ...] = ("all", "boundary", "inside", "small", "middle", "large")
+SIZES: dict[Region, tuple[float, float]] = {
+    "small": (0.0, 0.001),
+    "middle": (0.001, 0.01),
+    "large": (0.01, 1.0),
+}
+"""Shares of an image that a labelled segment, connected pixels of one class, takes: above the
+first, up to the second."""
 
 
 @dataclass(eq=False)
@@ -51,7 +59,8 @@ class Comparison:
         sums: for each image `(methods, regions + patches, 30, 3)`: by bin of the confidence,
             pixels, right ones, and the sum of the confidence.
         losses: for each image `(methods, 3)`: pixels, Brier score and negative log-likelihood.
-        classwise: `(methods, C, 30, 3)`: as sums, by predicted class, pooled.
+        classes: for each image those that any method predicts in it, `(K,)`.
+        by_class: for each image `(methods, K, 30, 3)`: as sums, by predicted class.
     """
 
     names: tuple[str, ...]
@@ -60,7 +69,8 @@ class Comparison:
     seed: int = 0
     sums: list[Array] = field(default_factory=list)
     losses: list[Array] = field(default_factory=list)
-    classwise: Array | None = None
+    classes: list[Array] = field(default_factory=list)
+    by_class: list[Array] = field(default_factory=list)
 
     def ece(self, name: str, bins: int = 15, region: Region = "all") -> float:
         """Expected calibration error, pooled over all pixels of a region."""
@@ -119,9 +129,8 @@ class Comparison:
         Returns:
             `confidence`, `accuracy` and `share` by bin, None where a bin is empty.
         """
-        assert self.classwise is not None
-        found = self.classwise[self._at(name)]
-        count, right, confidence = _coarse(found.sum(0) if label is None else found[label], bins).T
+        found = self._region(name, "all") if label is None else self._class(name, label)
+        count, right, confidence = _coarse(found.sum(0), bins).T
         some = np.where(count > 0, count, np.nan)
         return {
             "confidence": _or_none(confidence / some),
@@ -129,11 +138,41 @@ class Comparison:
             "share": (count / max(count.sum(), 1)).tolist(),
         }
 
-    def take(self, rows: Array, losses: Array, classwise: Array) -> None:
-        """Take an image."""
+    @property
+    def predicted(self) -> list[int]:
+        """The classes that any method predicts anywhere."""
+        return sorted({int(label) for some in self.classes for label in some})
+
+    def within(self, name: str, part: Region | int) -> dict[str, Any]:
+        """Calibration of some pixels: of a region, or of those predicted to be a class.
+
+        Returns:
+            `share` of all pixels, `confidence` and `accuracy` in the mean, and `ece` with
+            `ece_interval`; all but the share None where there are none.
+        """
+        sums = self._class(name, part) if isinstance(part, int) else self._region(name, part)
+        pixels, right, confidence = sums.sum((0, 1))
+        found: dict[str, Any] = dict.fromkeys(("confidence", "accuracy", "ece", "ece_interval"))
+        found["share"] = float(pixels / self._region(name, "all")[..., 0].sum())
+        if pixels:
+            found |= {"confidence": float(confidence / pixels), "accuracy": float(right / pixels)}
+            found["ece"] = ece = mean_gap(_coarse(sums.sum(0), 15))
+            found["ece_interval"] = interval(ece, self._replicated_ece(sums), (0, 1))
+        return found
+
+    def take(self, rows: Array, losses: Array, by_class: Array) -> None:
+        """Take an image.
+
+        Args:
+            rows: one of `sums`.
+            losses: one of `losses`.
+            by_class: `(methods, C, 30, 3)`.
+        """
+        there = np.flatnonzero(by_class[..., 0].any((0, 2)))
         self.sums.append(rows)
         self.losses.append(losses)
-        self.classwise = classwise if self.classwise is None else self.classwise + classwise
+        self.classes.append(there)
+        self.by_class.append(by_class[:, there])
 
     @property
     def _stacked(self) -> Array:
@@ -147,25 +186,40 @@ class Comparison:
     def _region(self, name: str, region: Region) -> Array:
         return np.stack([row[self._at(name), REGIONS.index(region)] for row in self.sums])
 
+    def _class(self, name: str, label: int) -> Array:
+        found = np.zeros((len(self.classes), FINE, 3))
+        for row, classes, sums in zip(found, self.classes, self.by_class):
+            for at in np.flatnonzero(classes == label):
+                row += sums[self._at(name), at]
+        return found
+
     def _loss(self, name: str, column: int) -> float:
         pixels, value = np.stack(self.losses)[:, self._at(name)][:, [0, column]].sum(0)
         return float(value / pixels)
 
     def _replicated(self, name: str, figure: str) -> Array:
         """`(R,)`: the figure where blocks of images count Poisson(1) times each."""
+        if figure == "ece":
+            return self._replicated_ece(self._region(name, "all"))
+        column = {"brier": 1, "nll": 2}[figure]
+        losses = self._drawn @ np.stack(self.losses)[:, self._at(name)]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            result: Array = losses[:, column] / losses[:, 0]
+        return result
+
+    def _replicated_ece(self, sums: Array) -> Array:
+        """`(R,)`, of `(images, 30, 3)`."""
+        drawn = np.tensordot(self._drawn, _coarse(sums, 15), 1)
+        return np.array([mean_gap(row) for row in drawn])
+
+    @property
+    def _drawn(self) -> Array:
+        """`(R, images)`: how often each image counts."""
         images = len(self.sums)
         block = max(1, min(self.block, images // 10))
         blocks = -(-images // block)
         drawn = np.random.default_rng(self.seed).poisson(1.0, (self.replicates, blocks))
-        weights = np.repeat(drawn, block, 1)[:, :images].astype(np.float64)
-        if figure == "ece":
-            sums = np.tensordot(weights, self._region(name, "all"), 1)
-            return np.array([mean_gap(_coarse(row, 15)) for row in sums])
-        column = {"brier": 1, "nll": 2}[figure]
-        losses = weights @ np.stack(self.losses)[:, self._at(name)]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            result: Array = losses[:, column] / losses[:, 0]
-        return result
+        return np.repeat(drawn, block, 1)[:, :images].astype(np.float64)
 
 
 def compare(
@@ -237,11 +291,20 @@ def _regions(label: Tensor, seed: int) -> list[Tensor]:
     there = label >= 0
     band = boundary_band(label)[there]
     masks = [torch.ones_like(band), band, ~band]
+    size = _segment_shares(label)[there]
+    masks += [(size > low) & (size <= high) for low, high in SIZES.values()]
     for rows, columns in random_patches((label.shape[-2], label.shape[-1]), PATCHES, seed=seed):
         patch = torch.zeros_like(there)
         patch[:, rows, columns] = True
         masks.append(patch[there])
     return [torch.nonzero(mask)[:, 0] for mask in masks]
+
+
+def _segment_shares(label: Tensor) -> Tensor:
+    """`(1, H, W)`: the share of the image that each pixel's labelled segment takes."""
+    segments, count = segments_of(label[0])
+    pixels = torch.bincount(segments.flatten().long(), minlength=count)
+    return (pixels[segments.long()] / label[0].numel())[None]
 
 
 def _coarse(sums: Array, bins: int) -> Array:

@@ -86,6 +86,10 @@ class Vector(Calibrator):
             origin=pixels.origin,
         )
 
+    def mapped(self, logits: Tensor) -> Tensor:
+        """Logits `(N, C)` of pixels as it has them."""
+        return _centred(logits) * self.factors + self.offsets
+
     def apply(self, prediction: Prediction) -> Prediction:
         """Scale and shift."""
         logits = _centred(at_least_float32(prediction.native_logits))
@@ -178,6 +182,10 @@ class Dirichlet(Calibrator):
             channels=classes,
             origin=pixels.origin,
         )
+
+    def mapped(self, logits: Tensor) -> Tensor:
+        """Logits `(N, C)` of pixels as it has them."""
+        return logits.log_softmax(1) @ self.weights.T + self.offsets
 
     def apply(self, prediction: Prediction) -> Prediction:
         """Map log-probabilities."""

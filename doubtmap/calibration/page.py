@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from doubtmap.calibration.calibrate import Calibration
+from doubtmap.calibration.comparison import SIZES, Region
 from doubtmap.files import write_atomically
 from doubtmap.reports.charts import reliability_chart
 from doubtmap.reports.page import framed, header, page_table, plain_table
@@ -25,6 +26,8 @@ COLUMNS = {
     "accuracy": "accuracy",
 }
 """Figures of `Comparison.figures` and their headings."""
+PARTED = ("pixels", "accuracy", "confidence before", "ECE before", "confidence after", "ECE after")
+"""Headings of the figures of some of the pixels."""
 
 
 def comparison_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
@@ -34,6 +37,26 @@ def comparison_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
         figures: by method, as `Comparison.figures` gives them.
     """
     return plain_table(_rows(figures))
+
+
+def with_parts(
+    found: Calibration, figures: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The same with the figures of each size of segments and of each predicted class.
+
+    Args:
+        found: what `calibrate` gave.
+        figures: by method, as `Comparison.figures` gives them.
+    """
+    within = found.comparison.within
+    return {
+        name: {
+            **row,
+            "by_size": {size: within(name, size) for size in SIZES},
+            "by_class": {title: within(name, label) for label, title in _named(found).items()},
+        }
+        for name, row in figures.items()
+    }
 
 
 def write_calibration_report(found: Calibration, path: str | Path) -> None:
@@ -58,15 +81,47 @@ def write_calibration_report(found: Calibration, path: str | Path) -> None:
             "<h2>All classes</h2>"
         ),
         _before_and_after(found, None),
+        Markup("<h2>By size of the labelled segment</h2>"),
+        page_table("Before and after, by size", _sizes(found), set()),
         Markup("<h2>By predicted class</h2>"),
+        page_table("Before and after, by class", _classes(found), set()),
     ]
-    assert comparison.classwise is not None
-    names = found.calibrator.origin.class_names
-    for label in range(comparison.classwise.shape[1]):
-        if comparison.classwise[0, label].any():
-            title = names[label] if label < len(names) else f"class {label}"
-            parts += [Markup("<h3>{}</h3>").format(title), _before_and_after(found, label)]
+    for label, title in _named(found).items():
+        parts += [Markup("<h3>{}</h3>").format(title), _before_and_after(found, label)]
     write_atomically(path, framed(f"Calibration: {taken}", *parts))
+
+
+def _named(found: Calibration) -> dict[int, str]:
+    """The classes that are predicted, by their numbers."""
+    names = found.calibrator.origin.class_names
+    return {
+        label: names[label] if label < len(names) else f"class {label}"
+        for label in found.comparison.predicted
+    }
+
+
+def _sizes(found: Calibration) -> list[list[str]]:
+    """Rows of the sizes of segments."""
+    body = [
+        [f"{size}, above {low:g} of the image" if low else size, *_parted(found, size)]
+        for size, (low, _) in SIZES.items()
+    ]
+    return [["segment", *PARTED], *body]
+
+
+def _classes(found: Calibration) -> list[list[str]]:
+    """Rows of the predicted classes."""
+    body = [[title, *_parted(found, label)] for label, title in _named(found).items()]
+    return [["class", *PARTED], *body]
+
+
+def _parted(found: Calibration, part: Region | int) -> list[str]:
+    """Cells of some of the pixels."""
+    raw, now = (found.comparison.within(name, part) for name in ("identity", found.method))
+    shown = [f"{raw['share']:.1%}", _number(now["accuracy"])]
+    for figures in (raw, now):
+        shown += [_number(figures["confidence"]), _cell(figures, "ece")]
+    return shown
 
 
 def _before_and_after(found: Calibration, label: int | None) -> Markup:

@@ -20,7 +20,12 @@ from torch import Tensor
 from doubtmap.calibration.calibrator import Calibrator, Pairs, recalibrated
 from doubtmap.calibration.linear import Dirichlet, Vector
 from doubtmap.calibration.pixels import Pixels, draw_pixels
-from doubtmap.calibration.temperature import ABOVE_ZERO, best_inverse, check_temperature
+from doubtmap.calibration.temperature import (
+    ABOVE_ZERO,
+    best_inverse,
+    check_temperature,
+    matching_temperature,
+)
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import Entry, Part
 from doubtmap.prediction import Prediction
@@ -66,6 +71,8 @@ class _Matrices(Calibrator):
     def fit(cls, pairs: Pairs, *, penalty: float = 10.0, seed: int = 0) -> Self:
         """Find the numbers of least penalised negative log-likelihood on a pixel sample.
 
+        Then one temperature, by which all are divided, makes the mean confidence the accuracy.
+
         Args:
             pairs: held-out predictions and labels, gone through once.
             penalty: on the mean square of the departure from the best single temperature.
@@ -92,12 +99,16 @@ class _Matrices(Calibrator):
         start, total = best_inverse(pixels), float(pixels.weights.sum())
         found = [cls._of_class(pixels, k, start, penalty, total) for k in range(count)]
         tables = torch.from_numpy(np.stack(found)).float()
-        return cls(
+        best = cls(
             matrices=tables[..., :-1].contiguous(),
             offsets=tables[..., -1].contiguous(),
             channels=count,
             origin=pixels.origin,
         )
+        # no number below 0 can make a class less sure than a tie, so the best is too sure
+        mapped = best.mapped(pixels.values.log_softmax(1), pixels.classes)
+        heat = matching_temperature(replace(pixels, values=mapped))
+        return replace(best, matrices=best.matrices / heat, offsets=best.offsets / heat)
 
     @classmethod
     def _of_class(
@@ -125,18 +136,22 @@ class _Matrices(Calibrator):
         """Map log-probabilities, the pixels of each predicted class by its own matrix."""
         logits, classes = prediction.logits, prediction.classes.reshape(-1)
         flat = logits.movedim(1, -1).reshape(len(classes), -1).log_softmax(1)
-        result = torch.empty_like(flat)
-        for number in torch.unique(classes).tolist():
-            at = torch.nonzero(classes == number)[:, 0]
-            steps, order = self._steps(flat[at], classes[at])
-            matrix, offset = (x[number].to(flat) for x in (self.matrices, self.offsets))
-            below = steps @ matrix.T + offset
-            below = below.cumsum(1) if self.SUMMED else below
-            mapped = torch.cat([torch.zeros_like(below[:, :1]), -below], 1)
-            result[at] = torch.empty_like(mapped).scatter_(1, order, mapped)
-        size = prediction.size
+        result, size = self.mapped(flat, classes), prediction.size
         mapped = result.reshape(len(logits), *size, -1).movedim(-1, 1).contiguous()
         return recalibrated(prediction, mapped, keep=True)
+
+    def mapped(self, log_p: Tensor, classes: Tensor) -> Tensor:
+        """Logits `(N, C)` of pixels, given log-probabilities and predicted classes `(N,)`."""
+        result = torch.empty_like(log_p)
+        for number in torch.unique(classes).tolist():
+            at = torch.nonzero(classes == number)[:, 0]
+            steps, order = self._steps(log_p[at], classes[at])
+            matrix, offset = (x[number].to(log_p) for x in (self.matrices, self.offsets))
+            below = steps @ matrix.T + offset
+            below = below.cumsum(1) if self.SUMMED else below
+            found = torch.cat([torch.zeros_like(below[:, :1]), -below], 1)
+            result[at] = torch.empty_like(found).scatter_(1, order, found)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -303,11 +318,11 @@ class ClassTemperature(Calibrator):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class VectorKept(Vector):
-    """Vector scaling that keeps labels: no other class rises above the predicted one.
+class _Kept(Calibrator):
+    """A linear calibrator that keeps labels: no other class rises above the predicted one.
 
-    The logits of vector scaling, each at most that of the predicted class, divided by a
-    temperature that is fitted to them anew.
+    Its logits, each at most that of the predicted class, divided by a temperature that is fitted
+    to them anew.
 
     Args:
         temperature: above 0.
@@ -315,84 +330,46 @@ class VectorKept(Vector):
 
     temperature: float
 
-    PARTS: ClassVar[Mapping[str, Part | Entry]] = {**Vector.PARTS, "temperature": ABOVE_ZERO}
     keeps_grid: ClassVar[bool] = False
+    BASE: ClassVar[type[Vector] | type[Dirichlet]]
+    """What it keeps the labels of; it is one of these, too."""
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
 
     @property
     def keeps_classes(self) -> bool:
-        """Yes, unlike vector scaling itself."""
+        """Yes, unlike the calibrator itself."""
         return True
 
     @classmethod
-    def from_pixels(cls, pixels: Pixels) -> VectorKept:
-        """Fit to sampled logits: vector scaling first, then the temperature."""
-        base = Vector.from_pixels(pixels)
-        logits = pixels.values - pixels.values.mean(1, keepdim=True)
-        return cls(
-            factors=base.factors,
-            offsets=base.offsets,
-            temperature=_temperature_of(pixels, logits * base.factors + base.offsets),
-            channels=base.channels,
-            origin=base.origin,
-        )
+    def from_pixels(cls, pixels: Pixels, *penalties: float) -> Self:
+        """Fit to sampled logits: the calibrator itself first, then the temperature."""
+        base = cls.BASE.from_pixels(pixels, *penalties)
+        logits = base.mapped(pixels.values)
+        most = logits.gather(1, pixels.classes[:, None])
+        held = replace(pixels, values=torch.minimum(logits, most))
+        return cls(**vars(base), temperature=1 / best_inverse(held))
 
     def apply(self, prediction: Prediction) -> Prediction:
-        """Scale, shift and hold back."""
-        return _held_back(prediction, super().apply(prediction).logits / self.temperature)
+        """Map logits, and hold back what rises above the predicted class."""
+        found = super().apply(prediction)  # type: ignore[safe-super]  # of `BASE`
+        logits = found.logits / self.temperature
+        most = logits.gather(1, prediction.classes[:, None])
+        return recalibrated(prediction, torch.minimum(logits, most), keep=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DirichletKept(Dirichlet):
-    """Dirichlet calibration that keeps labels: no other class rises above the predicted one.
+class VectorKept(_Kept, Vector):
+    """Vector scaling that keeps labels, see `_Kept`."""
 
-    The logits of Dirichlet calibration, each at most that of the predicted class, divided by a
-    temperature that is fitted to them anew.
+    BASE = Vector
+    PARTS: ClassVar[Mapping[str, Part | Entry]] = {**Vector.PARTS, "temperature": ABOVE_ZERO}
 
-    Args:
-        temperature: above 0.
-    """
 
-    temperature: float
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DirichletKept(_Kept, Dirichlet):
+    """Dirichlet calibration that keeps labels, see `_Kept`."""
 
+    BASE = Dirichlet
     PARTS: ClassVar[Mapping[str, Part | Entry]] = {**Dirichlet.PARTS, "temperature": ABOVE_ZERO}
-
-    def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-
-    @property
-    def keeps_classes(self) -> bool:
-        """Yes, unlike Dirichlet calibration itself."""
-        return True
-
-    @classmethod
-    def from_pixels(
-        cls, pixels: Pixels, off_diagonal: float = 1e-3, offset: float = 1e-3
-    ) -> DirichletKept:
-        """Fit to sampled logits: Dirichlet calibration first, then the temperature."""
-        base = Dirichlet.from_pixels(pixels, off_diagonal, offset)
-        logits = pixels.values.log_softmax(1) @ base.weights.T + base.offsets
-        return cls(
-            weights=base.weights,
-            offsets=base.offsets,
-            temperature=_temperature_of(pixels, logits),
-            channels=base.channels,
-            origin=base.origin,
-        )
-
-    def apply(self, prediction: Prediction) -> Prediction:
-        """Map log-probabilities and hold back."""
-        return _held_back(prediction, super().apply(prediction).logits / self.temperature)
-
-
-def _temperature_of(pixels: Pixels, logits: Tensor) -> float:
-    """The best one of logits `(N, C)` that are held back below the predicted class."""
-    most = logits.gather(1, pixels.classes[:, None])
-    return 1 / best_inverse(replace(pixels, values=torch.minimum(logits, most)))
-
-
-def _held_back(prediction: Prediction, logits: Tensor) -> Prediction:
-    most = logits.gather(1, prediction.classes[:, None])
-    return recalibrated(prediction, torch.minimum(logits, most), keep=True)

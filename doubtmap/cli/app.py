@@ -190,5 +190,5 @@ def machines(error: Exception) -> str | None:
 def _stopped(number: int, _: object) -> NoReturn:
     raise Stopped(
         f"stopped by {signal.Signals(number).name}; score, evaluate and train keep what was done, "
-        f"and the same command with --resume goes on."
+        f"and the same command with --resume goes on; watch goes on without it."
     )

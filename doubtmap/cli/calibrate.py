@@ -77,7 +77,7 @@ def calibrate_command(
     from doubtmap.calibration import save_calibrator
     from doubtmap.calibration.calibrate import CANDIDATES, calibrate
     from doubtmap.calibration.methods import split_methods
-    from doubtmap.calibration.page import comparison_table, write_calibration_report
+    from doubtmap.calibration.page import comparison_table, with_parts, write_calibration_report
     from doubtmap.files import check_place
     from doubtmap.progress import progress_bar
 
@@ -104,7 +104,8 @@ def calibrate_command(
     if report is not None:
         write_calibration_report(found, report)
     figures = {name: found.comparison.figures(name) for name in found.comparison.names}
-    typer.echo(json_text.dumps(figures, indent=1) if json else comparison_table(figures))
+    told = json_text.dumps(with_parts(found, figures), indent=1) if json else None
+    typer.echo(told or comparison_table(figures))
     tell_notes([*notes, *found.notes])
     tell(f"Wrote {out}. Use it with --calibrator {out}.")
 

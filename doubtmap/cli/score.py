@@ -97,7 +97,7 @@ def score(
     from doubtmap.scores.parsing import parse_asked
     from doubtmap.volumes import write_volumes
 
-    kind = kind_of(images)
+    kind = kind_of("score", images)
     of_images: dict[str, Any] = {"--format": format, "--resume": resume, "--skip-bad": skip_bad}
     of_images["--parquet"] = parquet
     useless: dict[str, Any] = {
@@ -186,8 +186,12 @@ def _check_here(places: PlaceOptions, what: str) -> None:
         )
 
 
-def kind_of(names: list[str]) -> str | None:
+def kind_of(command: str, names: list[str]) -> str | None:
     """Whether films, volumes, or, with None, images are meant.
+
+    Args:
+        command: for messages.
+        names: of files, folders and streams.
 
     Raises:
         UsageError: for several of these.
@@ -199,7 +203,7 @@ def kind_of(names: list[str]) -> str | None:
         found = [name for name in names if belongs(name)]
         if found and len(found) < len(names):
             raise UsageError(
-                f"score: expected {kind} or other images, got both, such as {found[0]}. Run it "
+                f"{command}: expected {kind} or other images, got both, such as {found[0]}. Run it "
                 f"once for each."
             )
         if found:

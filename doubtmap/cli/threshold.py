@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -88,6 +89,7 @@ def threshold_command(
     seed: Seed = 0,
 ) -> None:
     """Choose a threshold on labelled images, or --check one on others."""
+    both = partial(_opened, model, data, network, workers, limit, seed)
     if check is not None:
         others = (score, of, by, out, unknown, count_empty, form, per, places, keep, delta)
         if any(others) or (at, alpha) != (None, None):
@@ -95,10 +97,7 @@ def threshold_command(
                 "threshold: expected --check FILE alone, which says all that it was chosen with. "
                 "Leave the other options out."
             )
-        seeded(seed)
-        dataset = opened(data, seed, limit)
-        segmenter, notes = windowed(network.open(model, seed), dataset)
-        segmenter = workers.spread(network, model, seed, segmenter)
+        segmenter, dataset, notes = both()
         tell_notes(notes)
         _check_file(segmenter, dataset, check)
         return
@@ -108,8 +107,7 @@ def threshold_command(
                 "threshold: expected --by sets with --out FILE, and of the others --alpha, --form, "
                 "--per and --places only."
             )
-        asked = (alpha, form, per, places)
-        _choose_sets(model, data, network, workers, out, asked, limit, seed)
+        _choose_sets(both, out, (alpha, form, per, places))
         return
     if form or per or places:
         raise UsageError("threshold: expected --form, --per and --places with --by sets only.")
@@ -125,11 +123,8 @@ def threshold_command(
     from doubtmap.files import check_place
     from doubtmap.progress import progress_bar
 
-    seeded(seed)
     check_place(out)
-    dataset = opened(data, seed, limit)
-    segmenter, notes = windowed(network.open(model, seed), dataset)
-    segmenter = workers.spread(network, model, seed, segmenter)
+    segmenter, dataset, notes = both()
     with progress_bar() as progress:
         chosen = choose_threshold(
             segmenter,
@@ -149,15 +144,20 @@ def threshold_command(
     typer.echo(f"{out}: {_summary(chosen)}")
 
 
+def _opened(
+    model: str, data: str, network: Network, workers: Workers, limit: int | None, seed: int
+) -> tuple[Segmenter, Dataset, list[str]]:
+    """The network, the images, and what to note of both."""
+    seeded(seed)
+    dataset = opened(data, seed, limit)
+    segmenter, notes = windowed(network.open(model, seed), dataset)
+    return workers.spread(network, model, seed, segmenter), dataset, notes
+
+
 def _choose_sets(
-    model: str,
-    data: str,
-    network: Network,
-    workers: Workers,
+    both: Callable[[], tuple[Segmenter, Dataset, list[str]]],
     out: Path,
     asked: tuple[float | None, str, str, str],
-    limit: int | None,
-    seed: int,
 ) -> None:
     """Choose the levels of label sets, and write them."""
     from doubtmap.decisions.sets import check_asked, fit_sets
@@ -174,11 +174,8 @@ def _choose_sets(
         "places": _cells(places or "4x4"),
     }
     check_asked(**given)
-    seeded(seed)
     check_place(out)
-    dataset = opened(data, seed, limit)
-    segmenter, notes = windowed(network.open(model, seed), dataset)
-    segmenter = workers.spread(network, model, seed, segmenter)
+    segmenter, dataset, notes = both()
     with progress_bar() as progress:
         sets = fit_sets(segmenter, dataset, **given, command=command_line(), progress=progress)
     sets.save(out)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json as json_text
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from doubtmap.cli.commands import DATA, OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
-    Limit,
     Model,
     Network,
     Out,
     Seed,
     SkipBad,
+    WorkerOptions,
     Workers,
     collected,
     opened,
@@ -24,6 +24,9 @@ from doubtmap.cli.options import (
 )
 from doubtmap.cli.telling import tell_notes
 from doubtmap.errors import UsageError
+
+if TYPE_CHECKING:
+    from doubtmap.datasets.dataset import Dataset
 
 ALARM = 3
 """The exit code of an alarm."""
@@ -36,7 +39,10 @@ def watch(
     workers: Workers,
     images: Annotated[
         list[str] | None,
-        typer.Argument(help="New images, folders or patterns.", metavar="IMAGES..."),
+        typer.Argument(
+            help="New images, folders or patterns; or films, streams, or NIfTI volumes.",
+            metavar="IMAGES...",
+        ),
     ] = None,
     promise: Annotated[
         Path | None,
@@ -69,7 +75,16 @@ def watch(
         False
     ),
     out: Out = Path("watch"),
-    limit: Limit = None,
+    every: Annotated[
+        int | None,
+        option(DATA, "Look at each N-th frame of films. Default: 1.", min=1, metavar="N"),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        option(
+            DATA, "Look at the first N images, or frames of each film, only.", min=1, metavar="N"
+        ),
+    ] = None,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
@@ -78,7 +93,6 @@ def watch(
         raise UsageError(
             "watch: expected new images, --reference DATA or --labelled DATA, got none. Add one."
         )
-    from doubtmap.datasets.opening import Photographs
     from doubtmap.progress import progress_bar
     from doubtmap.watching import write_watch
     from doubtmap.watching.page import summary
@@ -86,8 +100,7 @@ def watch(
     seeded(seed)
     usual = None if reference is None else opened(reference, seed, unlabelled=True)
     truth = None if labelled is None else opened(labelled, seed)
-    paths = collected(images, limit) if images else []
-    new = Photographs("new images", tuple(paths)) if paths else None
+    new = arrived(images, every, limit, workers) if images else None
     segmenter, notes = network.open(model, seed), list[str]()
     for each in (usual, new, truth):
         if each is not None:
@@ -116,6 +129,37 @@ def watch(
         typer.echo(f"{out}: {summary(verdict)}")
     if verdict.alarm:
         raise typer.Exit(ALARM)
+
+
+def arrived(
+    images: list[str], every: int | None, limit: int | None, workers: WorkerOptions
+) -> Dataset:
+    """New images, frames or slices as a data set, in their order.
+
+    Raises:
+        UsageError: for options that have no use.
+    """
+    from doubtmap.cli.score import kind_of
+    from doubtmap.datasets.opening import Photographs
+    from doubtmap.films.unlabelled import Frames
+    from doubtmap.volumes.unlabelled import Slices
+
+    kind = kind_of("watch", images)
+    given = {
+        "--every": every is not None and kind != "films",
+        "--limit": limit is not None and kind == "volumes",
+        "--workers": kind is not None and (workers.workers or workers.engine != "local"),
+    }
+    if useless := [name for name, there in given.items() if there]:
+        raise UsageError(
+            f"watch: expected no {', '.join(useless)} with {kind or 'images'}, which have no use "
+            f"for it. Leave it out."
+        )
+    if kind == "films":
+        return Frames(images, every or 1, limit)
+    if kind == "volumes":
+        return Slices(tuple(map(Path, images)))
+    return Photographs("new images", tuple(collected(images, limit)))
 
 
 EXAMPLE = """

@@ -25,7 +25,7 @@ def fingerprints(dataset: Dataset, indices: Iterable[int] | None = None) -> tupl
     """A short hash for each image: of its file's bytes, or of its pixels where it has no file.
 
     The same picture under another name, in another folder, corrupted or pasted into has the same
-    fingerprint.
+    fingerprint. A data set may tell them by a method of its own, `own_mark(index)`.
 
     Args:
         dataset: any; one without files is read, image by image.
@@ -60,6 +60,8 @@ def _hash(dataset: Dataset, index: int) -> str:
         return fingerprint_of(dataset.files[index][0])
     if isinstance(dataset, Photographs):
         return fingerprint_of(dataset.files[index])
+    if hasattr(dataset, "own_mark"):
+        return str(dataset.own_mark(index))
     return _hash_of(dataset[index].image)
 
 

@@ -43,6 +43,11 @@ class Matching:
     targets: tuple[int, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def unknown(self) -> tuple[int, ...]:
+        """The data set's label classes that count as unknown objects."""
+        return tuple(index for index, target in enumerate(self.targets) if target == UNKNOWN)
+
     def apply(self, label: Tensor) -> Tensor:
         """Translate labels.
 

@@ -6,18 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.errors import UsageError
 from doubtmap.files import Content, Entry, FileKind, Origin, read, write
 from doubtmap.files.tables import FLAG, TEXT, TEXTS, one_of, optional, within
-from doubtmap.prediction import Score, Segmenter, digest_of
-from doubtmap.scores.parsing import parse_scores
-from doubtmap.scoring import probe_logits, same_network
+from doubtmap.prediction import Score, Segmenter
+from doubtmap.scoring import OfScore
 from doubtmap.shown import ShownFit
 
 Of = Literal["wrong", "unknown"]
@@ -50,7 +49,7 @@ FILE = FileKind(
 
 
 @dataclass(frozen=True)
-class Threshold(ShownFit):
+class Threshold(ShownFit, OfScore):
     """From which score on a pixel is flagged, chosen on data of its own.
 
     Args:
@@ -71,6 +70,10 @@ class Threshold(ShownFit):
     Raises:
         UsageError: for values that cannot be.
     """
+
+    WHO: ClassVar[str] = "threshold"
+    DONE: ClassVar[str] = "chosen"
+    AGAIN: ClassVar[str] = "Choose it again with: doubtmap threshold MODEL DATA"
 
     score: str
     threshold: float
@@ -111,48 +114,6 @@ class Threshold(ShownFit):
             The same shape, bool: above the threshold, not at it.
         """
         return (values if values.dtype == torch.float64 else values.float()) > self.threshold
-
-    def opened(self) -> tuple[str, Score]:
-        """What results call the score, and the score.
-
-        Raises:
-            UsageError, DataError: where it cannot be opened, or its file holds another fit.
-        """
-        ((name, score),) = parse_scores([self.score]).items()
-        self.check_score(score)
-        return name, score
-
-    def check_score(self, score: Score) -> None:
-        """Refuse another fit of the same score.
-
-        Raises:
-            DataError: where the file of the score holds another fit.
-        """
-        if digest_of(score) != self.digest:
-            raise DataError(
-                f"threshold: expected the fit of {self.score} that it was chosen with, got "
-                f"another. Choose it again with: doubtmap threshold MODEL DATA --score "
-                f"{self.score}."
-            )
-
-    def belongs_to(self, name: str, score: Score) -> bool:
-        """Whether this is a score's threshold: by its fit where it learnt from data, or by name."""
-        if self.digest:
-            return digest_of(score) == self.digest
-        return name == next(iter(parse_scores(self.score)))
-
-    def check_network(self, segmenter: Segmenter) -> None:
-        """Refuse another network, or the same with another calibrator or input size.
-
-        Raises:
-            ModelError: where its logits on a probe image differ.
-        """
-        if self.origin.fingerprint and not same_network(probe_logits(segmenter), self):
-            raise ModelError(
-                "threshold: expected the network that it was chosen for, with the same calibrator "
-                "and --input-size, but this one's logits differ. Choose it again with: doubtmap "
-                "threshold MODEL DATA."
-            )
 
     @classmethod
     def of_content(cls, content: Content) -> Self:

@@ -24,6 +24,7 @@ from doubtmap.scores import (
     margin,
     max_logit,
     max_softmax,
+    negative,
     rejected,
 )
 
@@ -89,6 +90,8 @@ def bounds(name: str, score: Score, classes: int) -> tuple[float, float]:
         return 0, math.log(classes)
     if plain is divergence:
         return -math.log(2), 0
+    if plain is negative:
+        return -1, 1
     if plain is rejected and told.get("variant", "rba") == "rba":
         return -classes, 0
     raise UsageError(

@@ -35,11 +35,18 @@ _FIGURES = (
     Figure("auprc", "AUPRC", "Area under the precision-recall curve, all pixels pooled."),
     Figure("auroc", "AUROC", "Area under the ROC curve, all pixels pooled."),
     Figure("fpr95", "FPR95", "Share of false alarms when 95 % of the targets are found.", False),
+    Figure("recall", "Recall", "Share of the pixels above the score's threshold.", None),
     Figure("siou", "sIoU", "Mean over labelled components of the overlap with predicted ones."),
     Figure("ppv", "PPV", "Mean over predicted components of the share that is labelled."),
     Figure("f1", "F1*", "Component F1, averaged over overlap thresholds."),
     Figure("aurc", "AURC", "Area under the risk-coverage curve.", False),
     Figure("ause", "AUSE", "Area between the sparsification curve and its oracle.", False),
+    Figure(
+        "ece_normalised",
+        "ECE, normalised",
+        "ECE of one minus the score, brought to [0, 1] by its least and largest value.",
+        False,
+    ),
     Figure(
         "p_accurate_certain",
         "p(acc | cert)",
@@ -124,10 +131,15 @@ def best(figures: Mapping[str, Any], group: str, key: str) -> str | None:
         name: number(section(figures, "scores", name, group).get(key))
         for name in section(figures, "scores")
     }
+    return best_of(values, figure(key))
+
+
+def best_of(values: Mapping[str, float | None], of: Figure) -> str | None:
+    """Name of the best value of a figure, None where there is none."""
     there = {name: value for name, value in values.items() if value is not None}
-    if not there or figure(key).higher_is_better is None:
+    if not there or of.higher_is_better is None:
         return None
-    pick = max if figure(key).higher_is_better else min
+    pick = max if of.higher_is_better else min
     return pick(there, key=lambda name: there[name])
 
 

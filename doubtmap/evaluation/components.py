@@ -12,15 +12,9 @@ from doubtmap.datasets.dataset import UNKNOWN, VOID, ComponentSizes
 from doubtmap.engine.journal import Journal, understood
 from doubtmap.engine.run import Run, read_ahead
 from doubtmap.engine.shelf import Shelf
-from doubtmap.evaluation.tally import (
-    Observation,
-    Tally,
-    join_states,
-    sub_state,
-    threads_for,
-)
+from doubtmap.evaluation.tally import Observation, Tally, threads_for
 from doubtmap.metrics import Components
-from doubtmap.metrics.accumulator import Array, State, to_numpy
+from doubtmap.metrics.accumulator import Array, State, join_states, sub_state, to_numpy
 from doubtmap.metrics.bootstrap import BootstrapSums
 from doubtmap.metrics.components import labelled_things, meeting
 from doubtmap.scoring import score_maps

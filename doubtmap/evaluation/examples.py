@@ -16,7 +16,14 @@ from doubtmap.evaluation.results import Example
 from doubtmap.evaluation.tally import Row, Tally
 from doubtmap.scoring import score_maps
 
-EPISTEMIC = ("density", "mahalanobis", "mutual_information", "distilled", "member_spread")
+EPISTEMIC = (
+    "density",
+    "mahalanobis",
+    "mutual_information",
+    "distilled",
+    "negative",
+    "member_spread",
+)
 """Scores of what the network does not know, best first."""
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from doubtmap.datasets.dataset import ComponentSizes
+from doubtmap.datasets.dataset import UNKNOWN, ComponentSizes
 from doubtmap.datasets.fingerprints import image_files
 from doubtmap.engine.run import Run
 from doubtmap.evaluation.components import ComponentTally
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.score_figures import (
     SHARE,
+    UNKNOWN_FIGURES,
     Figures,
     Measured,
     curves_of,
@@ -28,6 +29,9 @@ from doubtmap.metrics.accumulator import State
 from doubtmap.metrics.bootstrap import BootstrapSums, interval
 from doubtmap.metrics.reliability import ReliabilitySums
 from doubtmap.version import __version__
+
+UNNAMED = "unnamed"
+"""Of several unknown classes the pixels that the data set calls unknown, and by no class."""
 
 LIMITS = {"brier": (0.0, 2.0), "nll": (0.0, np.inf)}
 
@@ -103,6 +107,7 @@ def summarise(
     """Figures and curves from the sums; `files` is what is said of the data set's."""
     names = run.segmenter.class_names
     scores = {name: one.figures for name, one in measured.items()}
+    strange = _strange_classes(run, tally)
     for name, figures in scores.items():
         blank: dict[str, Any] = dict.fromkeys(("siou", "ppv", "f1"))
         if name in components:
@@ -110,6 +115,8 @@ def summarise(
             blank = component_figures(found.components, found.replicates)
             blank |= {"threshold": found.threshold, "threshold_mode": found.mode}
         figures["unknown"] |= blank
+        if strange:
+            figures["unknown"]["by_class"] = _by_class(strange, tally, name, measured[name])
     labelled = sorted({c for c in run.matching.targets if c >= 0} if run.matching else set())
     right, wrong, known_only, unknown = (int(count) for count in tally.kinds)
     known = right + wrong + known_only
@@ -124,6 +131,7 @@ def summarise(
             "images": len(tally.images),
             "images_with_both": with_both(tally),
             "pixels": {"known": known, "unknown": unknown, "void": tally.void},
+            **({"unknown_classes": _counted(strange, tally)} if strange else {}),
             **files,
         },
         "segmentation": segmentation_figures(tally, names, labelled),
@@ -137,6 +145,39 @@ def summarise(
     if run.skipped:
         figures["data"]["skipped"] = run.skipped.reasons
     return Results(figures, curves_of(tally, measured), names, [])
+
+
+def _strange_classes(run: Run, tally: Tally) -> dict[int, str]:
+    """Names of the unknown classes by their labels, where there are several; else empty."""
+    labels = run.matching.unknown if run.matching else ()
+    if len(labels) < 2:
+        return {}
+    names = {label: run.dataset.class_names[label] for label in labels}
+    bare = any(UNKNOWN in score.strange.of for score in tally.scores.values())
+    return names | ({UNKNOWN: UNNAMED} if bare else {})
+
+
+def _counted(strange: Mapping[int, str], tally: Tally) -> Figures:
+    """Pixels and images of each unknown class; all scores have seen the same."""
+    first = next(iter(tally.scores.values())).strange.of
+    found = {name: first.get(label) for label, name in strange.items()}
+    return {
+        name: {"pixels": sums.count if sums else 0, "images": sums.images if sums else 0}
+        for name, sums in found.items()
+    }
+
+
+def _by_class(strange: Mapping[int, str], tally: Tally, score: str, measured: Measured) -> Figures:
+    """A score's figures of each unknown class, and its recall at the score's threshold."""
+    sums, at = tally.scores[score].strange.of, measured.figures["unknown"].get("threshold")
+    found: Figures = {}
+    for label, name in strange.items():
+        keys = [f"{key}{end}" for key in UNKNOWN_FIGURES for end in ("", "_bounds", "_interval")]
+        found[name] = dict.fromkeys(keys) | measured.strange.get(label, {})
+        recall = sums[label].recall(at) if label in sums and at is not None else None
+        found[name]["recall"] = None if recall is None else number(recall)
+        found[name]["recall_bounds"] = None if recall is None else list(recall.bounds)
+    return found
 
 
 def _rows(run: Run, tally: Tally) -> list[dict[str, Any]]:
@@ -164,6 +205,9 @@ def _notes(
             f"unknown, per image: means over the {with_both(tally)} of {len(tally.images)} images "
             f"that have both unknown and known pixels."
         )
+    for name, found in _counted(_strange_classes(run, tally), tally).items():
+        if unknown and not found["pixels"]:
+            yield f"unknown.by_class.{name}: no pixel is labelled so, so these figures are null."
     if not unknown:
         yield "unknown: no pixel is labelled unknown, so these figures are null."
     if right + wrong == 0:

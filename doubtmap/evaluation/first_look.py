@@ -33,15 +33,9 @@ from doubtmap.errors import DataError, within_memory
 from doubtmap.evaluation.asking import Asked, Options, Taker
 from doubtmap.evaluation.components import Elsewhere, observe_components
 from doubtmap.evaluation.keeping import Keeping
-from doubtmap.evaluation.tally import (
-    Observation,
-    Tally,
-    join_states,
-    observe,
-    sub_state,
-    threads_for,
-)
+from doubtmap.evaluation.tally import Observation, Tally, observe, threads_for
 from doubtmap.files import writing_to
+from doubtmap.metrics.accumulator import join_states, sub_state
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scoring import prepared, score_maps
 
@@ -326,7 +320,9 @@ def _sum(
         prediction, label, maps = look.prediction, look.label, look.maps
         if keeping is not None:  # before the journal, which says that the image is done
             keeping.keep(look.index, look.sample, prediction, label, maps)
-        seen = observe(look.index, look.sample.name, prediction, label, maps, tally.bins)
+        several = run.matching is not None and len(run.matching.unknown) > 1
+        raw = look.sample.label if several else None
+        seen = observe(look.index, look.sample.name, prediction, label, maps, tally.bins, raw)
         if journal:
             journal.append(seen.to_bytes())
         if shelf is not None:

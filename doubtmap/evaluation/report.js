@@ -32,7 +32,7 @@ for (const table of document.querySelectorAll("table.filtered")) {
   box.addEventListener("input", () => {
     const wanted = box.value.toLowerCase();
     for (const row of table.tBodies[0].rows)
-      row.hidden = !row.cells[0].dataset.sort.toLowerCase().includes(wanted);
+      row.hidden = !(row.dataset.filter || row.cells[0].dataset.sort).toLowerCase().includes(wanted);
   });
   table.closest(".scroll").before(box);
 }

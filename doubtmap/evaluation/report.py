@@ -23,6 +23,7 @@ from doubtmap.evaluation.report_images import MEANS, case_rows, confusions, imag
 from doubtmap.evaluation.report_tables import (
     claims,
     class_bars,
+    class_table,
     difference_tables,
     figure_list,
     score_tables,
@@ -127,6 +128,7 @@ def _context(results: Results) -> dict[str, Any]:
         "data": section(figures, "data"),
         "pixels": section(figures, "data", "pixels"),
         "tables": [row for row in tables if row[2]],
+        "class_table": class_table(figures),
         "segmentation": figure_list(figures, "segmentation"),
         "class_bars": class_bars(figures, results.class_names),
         "calibration": figure_list(figures, "calibration"),

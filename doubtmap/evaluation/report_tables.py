@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from doubtmap.evaluation.catalogue import Figure, best, figure, figures_of, section
+from doubtmap.evaluation.catalogue import Figure, best, best_of, figure, figures_of, section
 from doubtmap.reports.charts import interval_chart, reliability_chart
 from doubtmap.reports.colours import class_colours
 from doubtmap.reports.digits import MISSING, column, digits, interval, number, pair
@@ -104,6 +104,52 @@ def claim_table(figures: Mapping[str, Any]) -> ScoreTable | None:
     scores = section(figures, "scores")
     claiming = {n: s for n, s in scores.items() if {*CLAIM} & {*section(scores, n, "wrong")}}
     return _score_table({**figures, "scores": claiming}, "wrong", [figure(key) for key in CLAIM])
+
+
+CLASS_FIGURES = ("auprc", "auroc", "fpr95", "recall")
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Unknown classes x scores x figures: a row for each class and score."""
+
+    columns: list[Figure]
+    rows: list[ClassRow]
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A score on one unknown class, with the class's pixels and images."""
+
+    name: str
+    score: str
+    pixels: int
+    images: int
+    cells: list[Cell]
+
+
+def class_table(figures: Mapping[str, Any]) -> ClassTable | None:
+    """The figures of each of several unknown classes; None where there are not several.
+
+    The best score of each class is marked.
+    """
+    counts, scores = section(figures, "data", "unknown_classes"), section(figures, "scores")
+    columns = [figure(key) for key in CLASS_FIGURES]
+    rows = []
+    for name in counts:
+        place = "unknown", "by_class", name
+        found = {score: section(scores, score, *place) for score in scores}
+        texts = [column([own.get(c.key) for own in found.values()]) for c in columns]
+        for at, (score, own) in enumerate(found.items()):
+            cells = []
+            for item, text in zip(columns, texts):
+                lead = len(found) > 1 and score == best_of(
+                    {s: number(f.get(item.key)) for s, f in found.items()}, item
+                )
+                cells.append(_cell(figures, own, (*place, item.key), text[at], lead))
+            count = section(counts, name)
+            rows.append(ClassRow(name, score, count["pixels"], count["images"], cells))
+    return ClassTable(columns, rows) if rows else None
 
 
 def _score_table(

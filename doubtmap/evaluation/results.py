@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,8 +130,7 @@ class Results(Shown):
             score: {
                 f"{group}.{key}": value
                 for group in ("unknown", "wrong")
-                for key, value in section(found, group).items()
-                if value is None or number(value) is not None
+                for key, value in _flat(section(found, group))
             }
             for score, found in section(self.figures, "scores").items()
         }
@@ -144,6 +143,15 @@ class Results(Shown):
             DataError: where it cannot be written.
         """
         later("doubtmap.evaluation.report", "write_evaluation")(self, Path(folder))
+
+
+def _flat(group: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """The single numbers of a group, and of each unknown class: `CLASS.FIGURE`."""
+    for key, value in group.items():
+        if value is None or number(value) is not None:
+            yield key, value
+    for label, own in section(group, "by_class").items():
+        yield from ((f"{label}.{key}", value) for key, value in _flat(own))
 
 
 def write_results(results: Results, path: str | Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from doubtmap.evaluation.tally import (
     BRIER,
+    KNOWN_ONLY,
     RIGHT,
     WRONG,
     ScoreTally,
@@ -41,7 +42,7 @@ from doubtmap.metrics.patches import (
     patches_by_region,
     replicated_patches,
 )
-from doubtmap.metrics.risk import areas_under_risk
+from doubtmap.metrics.risk import areas_under_risk, normalised_ece
 
 Figures = dict[str, Any]
 
@@ -67,12 +68,14 @@ class Measured:
         replicates: `(R,)` of the figures that have intervals, by `KIND.NAME`.
         curves: by chart, thinned to a few hundred points.
         best: the threshold of the best pixel F1 of the unknown; None where that is not defined.
+        strange: of several unknown classes the figures of each, by its label.
     """
 
     figures: Figures
     replicates: dict[str, Array]
     curves: dict[str, Figures]
     best: float | None
+    strange: dict[int, Figures]
 
 
 def measure_scores(tally: Tally) -> dict[str, Measured]:
@@ -123,6 +126,8 @@ def _measure(tally: Tally, name: str) -> Measured:
     by_percentile = {part: patch_curve(counts, PERCENTILES) for part, counts in patches.items()}
     wrong = figures["wrong"]
     wrong["aurc"] = number(_keeping(bins, errors=bins.counts[WRONG]).area_under_risk())
+    known = (bins.counts[RIGHT], bins.counts[WRONG])
+    wrong["ece_normalised"] = number(normalised_ece(bins.lowest, *known))
     wrong["ause"] = number(area_under_sparsification_error(*sparse))
     wrong |= _patch_figures(by_percentile["patches"])
     wrong["per_pixel"] = _patch_figures(by_percentile["pixels"])
@@ -136,16 +141,37 @@ def _measure(tally: Tally, name: str) -> Measured:
     if tally.reliability is not None:
         curves |= _curves_of_wrong(bins, sparse, by_percentile)
     best = ranked["unknown"].best_f1()[1] if ranked["unknown"].defined else None
-    return Measured(figures, replicates, curves, best)
+    return Measured(figures, replicates, curves, best, _strange(score, bins))
+
+
+def _strange(score: ScoreTally, bins: Bins) -> dict[int, Figures]:
+    """Of several unknown classes each one against the known pixels, the others left out."""
+    found: dict[int, Figures] = {}
+    for label, sums in sorted(score.strange.of.items()):
+        known = bins.counts[: KNOWN_ONLY + 1].sum(0)
+        found[label] = _figures_of_curve(sums.curve(bins, score.pixels, known))
+        negatives = score.replicates.view().counts[:, : KNOWN_ONLY + 1].sum(1)
+        drawn = curves_of_rows(sums.drawn(score.replicates), negatives)
+        for at, name in enumerate(UNKNOWN_FIGURES):
+            found[label][f"{name}_interval"] = interval(found[label][name], drawn[:, at], SHARE)
+    return found
+
+
+def _figures_of_curve(curve: RankingCurve) -> Figures:
+    """The figures of `UNKNOWN_FIGURES` with their bounds."""
+    figures: Figures = {}
+    exact = (curve.average_precision(), curve.auroc(), curve.fpr_at_tpr())
+    for name, figure in zip(UNKNOWN_FIGURES, exact):
+        figures[name] = number(figure)
+        figures[f"{name}_bounds"] = list(figure.bounds) if curve.defined else None
+    return figures
 
 
 def _ranking_figures(ranked: dict[str, RankingCurve], rows: list[dict[str, Any]]) -> Figures:
     figures: Figures = {"unknown": {}, "wrong": {}}
     for kind, curve in ranked.items():
-        exact = (curve.average_precision(), curve.auroc(), curve.fpr_at_tpr())
-        for name, figure in zip(UNKNOWN_FIGURES, exact):
-            figures[kind][name] = number(figure)
-            figures[kind][f"{name}_bounds"] = list(figure.bounds) if curve.defined else None
+        figures[kind] = _figures_of_curve(curve)
+        for name in UNKNOWN_FIGURES:
             per_image = mean_of([row.get(kind, {}).get(name) for row in rows])
             figures[kind][f"{name}_per_image"] = per_image
     return figures

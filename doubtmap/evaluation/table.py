@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from doubtmap.errors import UsageError
-from doubtmap.evaluation.catalogue import best, figure, figures_of, section
+from doubtmap.evaluation.catalogue import Figure, best, figure, figures_of, section
 from doubtmap.evaluation.results import strict_figures
 from doubtmap.files import cell
 from doubtmap.reports.digits import MISSING, column, digits, interval, number
@@ -63,18 +63,29 @@ def figures_text(figures: Mapping[str, Any]) -> str:
 def figures_csv(figures: Mapping[str, Any]) -> str:
     """All figures of all scores with all their digits; a missing figure is an empty field."""
     scores = section(figures, "scores")
-    groups = {
-        group: figures_of(section(figures, "scores", name, group) for name in scores)
-        for group in ("unknown", "wrong")
-    }
+    columns: list[tuple[str, str]] = []
+    for group in ("unknown", "wrong"):
+        parts = [section(figures, "scores", name, group) for name in scores]
+        columns += [(group, key) for key in _keys(parts)]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    columns = [(group, item.key) for group, items in groups.items() for item in items]
+    found = {at: _column_of({"": figures}, [("", n) for n in scores], *at).values for at in columns}
     writer.writerow(["score", *(f"{group}.{key}" for group, key in columns)])
-    for name in scores:
-        values = (number(section(scores, name, group).get(key)) for group, key in columns)
+    for row, name in enumerate(scores):
+        values = (found[at][row] for at in columns)
         writer.writerow([cell(name), *("" if value is None else repr(value) for value in values)])
     return stream.getvalue()
+
+
+def _keys(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the figures of a group, those of its parts and of its classes after its own."""
+    own = figures_of({k: v for k, v in p.items() if not isinstance(v, Mapping)} for p in parts)
+    keys = [item.key for item in own]
+    inner = dict.fromkeys(k for p in parts for k, v in p.items() if isinstance(v, Mapping))
+    for name in inner:
+        below = _keys([section(part, name) for part in parts])
+        keys += below if name == "by_class" else [f"{name}.{key}" for key in below]
+    return keys
 
 
 def print_figures(figures: Mapping[str, Any], style: str = "table") -> None:
@@ -147,12 +158,18 @@ class _Column:
 
     @property
     def heading(self) -> str:
-        return f"{self.group} {figure(self.key).title}"
+        part, _, _ = self.key.rpartition(".")
+        return " ".join(filter(None, (self.group, part.replace("_", " "), self.figure.title)))
+
+    @property
+    def figure(self) -> Figure:
+        """What the catalogue says of it."""
+        return figure(self.key.rpartition(".")[2])
 
     @property
     def best(self) -> set[int]:
         """Rows with the best value, where there are others to compare with."""
-        better = figure(self.key).higher_is_better
+        better = self.figure.higher_is_better
         there = [value for value in self.values if value is not None]
         if better is None or len(there) < 2:
             return set()
@@ -169,8 +186,9 @@ def runs_table(
         runs: contents of `results.json` by the names of the runs.
         style: `markdown`, `latex` (of the package booktabs), `html` or `csv`, which has all
             digits, no intervals and nothing in bold.
-        figures: such as `unknown.auprc` or `segmentation.miou`, which all scores of a run share;
-            default: the headline figures that any run has.
+        figures: such as `unknown.auprc`, `unknown.pedestrian.auprc` of one of several unknown
+            classes, or `segmentation.miou`, which all scores of a run share; default: the headline
+            figures that any run has.
 
     Raises:
         UsageError: for another style, or a figure that no run has.
@@ -211,8 +229,11 @@ def _column_of(
         section(runs[run], "scores", score, group) if of_scores else section(runs[run], group)
         for run, score in names
     ]
-    values = [number(row.get(key)) for row in rows]
-    return _Column(group, key, values, [interval(row.get(f"{key}_interval")) for row in rows])
+    part, _, own = key.rpartition(".")
+    if part:  # of an unknown class, or of patches such as those inside of wrong.inside.pavpu
+        rows = [section(row, "by_class", part) or section(row, part) for row in rows]
+    values = [number(row.get(own)) for row in rows]
+    return _Column(group, key, values, [interval(row.get(f"{own}_interval")) for row in rows])
 
 
 def _markdown(head: list[str], first: list[list[str]], columns: list[_Column]) -> str:
@@ -237,7 +258,7 @@ def _latex(head: list[str], first: list[list[str]], columns: list[_Column]) -> s
         )
 
     arrows = {"↑": r" $\uparrow$", "↓": r" $\downarrow$"}
-    heads = [plain(each.heading) + arrows.get(figure(each.key).arrow, "") for each in columns]
+    heads = [plain(each.heading) + arrows.get(each.figure.arrow, "") for each in columns]
     lines = [" & ".join([*map(plain, head), *heads])]
     for row, texts in enumerate(first):
         cells = [_set(each, row, r"\textbf{{{}}}", r" {{\scriptsize [{}]}}") for each in columns]

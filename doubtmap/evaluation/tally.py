@@ -28,14 +28,15 @@ from doubtmap.metrics import (
     Reliability,
     brier_score,
 )
-from doubtmap.metrics.accumulator import Array, State
+from doubtmap.metrics.accumulator import Array, State, join_states, sub_state
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
+from doubtmap.metrics.by_class import ByClass
 from doubtmap.metrics.histogram import Bins, keyed
 from doubtmap.metrics.patches import PATCH_KINDS, WITH_UNKNOWN, patch_kinds, patch_scores
 from doubtmap.metrics.reliability import ONCE, ReliabilitySums
 from doubtmap.prediction import Prediction
 
-VERSION = 5
+VERSION = 6
 """Of the observations and sums as a journal holds them: a run goes on only with its own."""
 
 RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)
@@ -56,8 +57,9 @@ class Observation:
         meta: JSON values: `stage` (of the run), `index`, `name`, `void` (pixels).
         arrays: `kind` `(N,)` uint8 of the N pixels that are not void; `score/NAME` `(N,)`
             float32; `patch/NAME` and `patches`, `(P,)` mean and kind per patch; `brier`, `doubt`,
-            `wrong` per pixel with a class; `confusion` and `reliability/...` sums. Of the stage of
-            components: `NAME/...`, the sums of each score's components.
+            `wrong` per pixel with a class; `confusion` and `reliability/...` sums; of several
+            unknown classes `strange`, the label of each unknown pixel. Of the stage of components:
+            `NAME/...`, the sums of each score's components.
     """
 
     meta: dict[str, Any]
@@ -83,6 +85,7 @@ def observe(
     label: Tensor,
     maps: dict[str, Tensor],
     bins: int = 15,
+    raw: Tensor | None = None,
 ) -> Observation:
     """Measure one image.
 
@@ -93,6 +96,7 @@ def observe(
         label: `(H, W)` in the model's classes, or `KNOWN`, `UNKNOWN`, `VOID`.
         maps: score maps `(H, W)` by name, finite.
         bins: of the reliability diagram.
+        raw: `(H, W)` the data set's own labels, where several of its classes are unknown.
     """
     classes = prediction.classes[0]
     label = label.to(classes.device).long()
@@ -103,6 +107,8 @@ def observe(
     arrays: dict[str, Array] = {"kind": _numpy(kind[counted].to(torch.uint8))}
     for score, values in maps.items():
         arrays[f"score/{score}"] = _numpy(values.reshape(-1)[places])
+    if raw is not None:
+        arrays["strange"] = _numpy(raw[(label == UNKNOWN).to(raw.device)].to(torch.int16))
     if (label >= 0).any():
         arrays |= _observe_classes(prediction, label, maps, bins)
     meta = {
@@ -172,6 +178,7 @@ class ScoreTally:
         self.errors = Histogram(IMAGE_BINS, shape=(5,))
         self.patches = Histogram(PATCH_BINS, shape=(PATCH_KINDS,))
         self.replicates = BootstrapHistogram(replicates, channels=4)
+        self.strange = ByClass(replicates, BINS)
         self.patch_replicates = BootstrapHistogram(replicates, channels=2)
         self.bins = bins
         self.claim_sums = BootstrapSums(1)
@@ -191,6 +198,7 @@ class ScoreTally:
         self.errors.absorb(other.errors)
         self.patches.absorb(other.patches)
         self.replicates.absorb(other.replicates)
+        self.strange.absorb(other.strange)
         self.patch_replicates.absorb(other.patch_replicates)
         self.claim_sums.absorb(other.claim_sums)
         self.claim_replicates.absorb(other.claim_replicates)
@@ -206,6 +214,8 @@ class ScoreTally:
             self._take_patches(arrays[f"patch/{name}"], arrays["patches"], weights)
         if self.bins is not None:
             self._claimed(values, kind, weights)
+        if "strange" in arrays:
+            self.strange.take(values[kind == IS_UNKNOWN], arrays["strange"], weights)
         self.errors.absorb(image)
         self.replicates.add(image, weights)
         return image_figures(image.view(), values, kind)
@@ -235,6 +245,7 @@ class ScoreTally:
             errors=self.errors.state(),
             patches=self.patches.state(),
             replicates=self.replicates.state(),
+            strange=self.strange.state(),
             patch_replicates=self.patch_replicates.state(),
             claim=self.claim_sums.state(),
             claim_replicates=self.claim_replicates.state(),
@@ -243,12 +254,13 @@ class ScoreTally:
     @classmethod
     def from_state(cls, state: State, bins: int | None = None) -> Self:
         """The sums whose `state()` this was, with the bins of a claim."""
-        tally = cls(1, bins)
+        tally = cls(state["replicates/sums"].shape[0], bins)
         tally.pixels = Histogram.from_state(sub_state(state, "pixels"))
         tally.errors = Histogram.from_state(sub_state(state, "errors"))
         tally.patches = Histogram.from_state(sub_state(state, "patches"))
         tally.replicates = BootstrapHistogram.from_state(sub_state(state, "replicates"))
         tally.patch_replicates = BootstrapHistogram.from_state(sub_state(state, "patch_replicates"))
+        tally.strange.restore(sub_state(state, "strange"))
         tally.claim_sums = BootstrapSums.from_state(sub_state(state, "claim"), 1)
         tally.claim_replicates = BootstrapSums.from_state(
             sub_state(state, "claim_replicates"), tally.replicates.replicates
@@ -436,18 +448,3 @@ def _missed(bins: Bins, values: Array, kind: Array) -> float:
     missed = (wrong + unknown)[:first].sum()
     missed += np.count_nonzero((own < quantile) & ((bad == WRONG) | (bad == IS_UNKNOWN)))
     return float(missed / values.size)
-
-
-def join_states(**states: State) -> State:
-    """One flat state from several, names joined by a slash."""
-    return {
-        f"{prefix}/{name}": array
-        for prefix, state in states.items()
-        for name, array in state.items()
-    }
-
-
-def sub_state(state: State, prefix: str) -> State:
-    """The arrays below a prefix, without it."""
-    start = prefix + "/"
-    return {name[len(start) :]: array for name, array in state.items() if name.startswith(start)}

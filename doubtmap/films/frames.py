@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -98,7 +99,9 @@ class Film:
         try:
             self._container = self._av.open(name, format=form)
         except (OSError, ValueError, self._av.FFmpegError) as error:
-            raise DataError(f"{name}: cannot be opened as a film: {_cause(error)}.") from error
+            raise DataError(
+                f"{name}: cannot be opened as a film ({_cause(error)}). Check the path and file."
+            ) from error
         if not self._container.streams.video:
             self.close()
             raise DataError(f"{name}: expected a film, found no pictures in it.")
@@ -141,6 +144,23 @@ class Film:
         """Let go of the file."""
         self._container.close()
 
+    def numbered(self, index: int) -> Iterator[tuple[int, Any]]:
+        """Frames as PyAV has them with their numbers, from one at or before `index` on.
+
+        By their times: the rate must be constant.
+
+        Raises:
+            DataError: for a film that is damaged.
+        """
+        start = self._stream.start_time or 0
+        ticks = 1 / (self.rate * self._stream.time_base)
+        try:
+            self._container.seek(int(start + index * ticks), stream=self._stream)
+            for frame in self._container.decode(self._stream):
+                yield round((frame.pts - start) / ticks), frame
+        except self._av.FFmpegError as error:
+            raise DataError(f"{self.name}: cannot be read: {_cause(error)}.") from error
+
     def frames(self, every: int = 1) -> Generator[Frame, None, None]:
         """Each `every`-th frame, decoded by a thread that is a few ahead of their use.
 
@@ -171,6 +191,45 @@ class Film:
             raise DataError(
                 f"{self.name}: cannot be read after frame {index}: {_cause(error)}."
             ) from error
+
+
+class FilmReader:
+    """Any frame of a film of constant rate, such as those that are written here.
+
+    One frame after the other is decoded as it comes; for another the film is sought through.
+
+    Args:
+        path: of the film.
+    """
+
+    NEAR = 100
+    """Frames ahead that are decoded sooner than sought."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._film: Film | None = None
+        self._coming: Iterator[tuple[int, Any]] = iter(())
+        self._next = 0
+
+    def frame(self, index: int) -> NDArray[np.uint8]:
+        """`(H, W, 3)` RGB.
+
+        Raises:
+            UsageError: without PyAV.
+            DataError: where there is no such frame.
+        """
+        with self._lock:
+            if self._film is None or not self._next <= index < self._next + self.NEAR:
+                self._seek(index)
+            found = next((frame for at, frame in self._coming if at >= index), None)
+            self._next = index + 1
+            if found is None:
+                raise DataError(f"{self._path}: expected frame {index}, the film ends before it.")
+            return np.asarray(found.to_ndarray(format="rgb24"))
+
+    def _seek(self, index: int) -> None:
+        self._film = self._film or Film(str(self._path))
+        self._coming = self._film.numbered(index)
 
 
 class FolderOfFrames:

@@ -15,7 +15,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -30,13 +30,14 @@ from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.datasets.patterns import IMAGE_SUFFIXES
 from doubtmap.datasets.reading import read_label
 from doubtmap.errors import DataError, UsageError
-from doubtmap.films.frames import Film, Frame
+from doubtmap.films.frames import Film, Frame, opened
 
 VOID_VALUE = 255
 HELD = 8
 """Labelled frames that are held for whoever asks for them out of order."""
 _TIME = re.compile(r"(?:.*?[_-])?(\d+(?:\.\d+)?)s", re.IGNORECASE)
 _NUMBER = re.compile(r"(\d+)(?!.*\d)")
+_OF_LABELS = "Remove the labels of later ones, or correct their names."
 
 
 class LabelledFilm:
@@ -56,7 +57,7 @@ class LabelledFilm:
         self.film, self.class_names = film, class_names
         self.labels = dict(sorted(labels.items()))
         self._wanted = list(self.labels)
-        self._decoder = _Decoder(film, set(labels))
+        self._decoder = Decoder(str(film), set(labels), advice=_OF_LABELS)
 
     @property
     def name(self) -> str:
@@ -112,15 +113,24 @@ class LabelledFilm:
 
 
 @dataclass(eq=False)
-class _Decoder:
-    """Goes through a film once, as long as frames are asked for in order or nearly so."""
+class Decoder:
+    """Goes through a film once, as long as frames are asked for in order or nearly so.
 
-    film: Path
-    wanted: set[int]
+    Args:
+        film: its name.
+        wanted: numbers of the frames that may be asked for.
+        every: a divisor of them all.
+        advice: where the film ends before.
+    """
+
+    film: str
+    wanted: Set[int]
+    every: int = 1
+    advice: str = "Replace it by a whole one."
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _held: OrderedDict[int, Frame] = field(default_factory=OrderedDict)
     _frames: Generator[Frame, None, None] | None = None
-    _next: int = 0
+    _last: int = -1
 
     def frame(self, index: int) -> Frame:
         """The frame of this number.
@@ -129,39 +139,45 @@ class _Decoder:
             DataError: for a film that ends before it.
         """
         with self._lock:
-            if index not in self._held and (self._frames is None or index < self._next):
+            if index not in self._held and (self._frames is None or index <= self._last):
                 self._begin()
             while index not in self._held:
                 assert self._frames is not None
                 found = next(self._frames, None)
                 if found is None:
                     raise DataError(
-                        f"{self.film}: expected frame {index}, as its labels say, got "
-                        f"{self._next} frames. Remove the labels, or correct their names."
+                        f"{self.film}: expected frame {index}, but it ends after frame "
+                        f"{self._last}. {self.advice}"
                     )
                 self._take(found)
             return self._held[index]
 
     def _take(self, found: Frame) -> None:
-        self._next = found.index + 1
+        self._last = found.index
         if found.index in self.wanted:
             self._held[found.index] = found
             while len(self._held) > HELD:
                 self._held.popitem(last=False)
 
+    def close(self) -> None:
+        """Let go of the film and of what is held."""
+        with self._lock:
+            self._end()
+
     def _begin(self) -> None:
+        self._end()
+        self._frames = _whole(self.film, self.every)
+
+    def _end(self) -> None:
         if self._frames is not None:
             self._frames.close()
-        self._frames, self._next = _whole(self.film), 0
+        self._frames, self._last = None, -1
         self._held.clear()
 
 
-def _whole(path: Path) -> Generator[Frame, None, None]:
-    film = Film(str(path))
-    try:
-        yield from film.frames()
-    finally:
-        film.close()
+def _whole(name: str, every: int) -> Generator[Frame, None, None]:
+    with closing(opened(name)) as film, closing(film.frames(every)) as frames:
+        yield from frames
 
 
 def open_film(place: str) -> LabelledFilm:
@@ -183,8 +199,8 @@ def open_film(place: str) -> LabelledFilm:
             kind = "a film" if what == film else "a folder with labels of its frames"
             raise DataError(f"{what}: expected {kind}, found none there. Check the path.")
     found: dict[int, Path] = {}
-    with closing(Film(str(film))) as opened:
-        times = cache(opened.times)
+    with closing(Film(str(film))) as shown:
+        times = cache(shown.times)
         for file in sorted(labels.iterdir()):
             if file.suffix.lower().lstrip(".") in IMAGE_SUFFIXES or file.suffix == ".npy":
                 at = frame_of(file, times)

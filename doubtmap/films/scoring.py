@@ -156,6 +156,7 @@ def write_films(
     facts = {
         "doubtmap": __version__,
         "command": command,
+        "directory": str(Path.cwd()),
         "model": segmenter.description,
         "class_names": list(segmenter.class_names),
         "films": about,

@@ -134,7 +134,7 @@ def resized_statistics(
     statistics = reference.pixel_statistics(logits)
     if temperature is None:
         return statistics
-    return statistics._replace(divergence=reference.uniform_divergence(logits, temperature))
+    return statistics.with_divergence(reference.uniform_divergence(logits, temperature))
 
 
 def resized_divergence(

@@ -107,9 +107,8 @@ def _kept(x: Tensor, covered: Covered) -> bool:
 
 
 def _exporting() -> bool:
-    """Whether the graph is for others; PyTorch that cannot tell (before 2.7) is taken to."""
-    told = getattr(torch.compiler, "is_exporting", None)
-    return True if told is None else bool(told())
+    """Whether the graph is for others; PyTorch 2.8 cannot tell, and says so of all it compiles."""
+    return bool(torch.compiler.is_exporting())
 
 
 def _served(device: str) -> bool:

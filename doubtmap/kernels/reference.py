@@ -36,6 +36,18 @@ class PixelStatistics(NamedTuple):
     divergence: Tensor | None = None
     """Jensen-Shannon divergence to uniform, in nats, where a temperature was given."""
 
+    def with_divergence(self, divergence: Tensor | None) -> PixelStatistics:
+        """The same with it; `_replace` is what `torch.compile` of PyTorch 2.8 cannot follow."""
+        return PixelStatistics(
+            self.classes,
+            self.max_softmax,
+            self.margin,
+            self.entropy,
+            self.max_logit,
+            self.energy,
+            divergence,
+        )
+
 
 def pixel_statistics(logits: Tensor) -> PixelStatistics:
     """Reduce logits over their classes.

@@ -81,3 +81,18 @@ def same_shape(who: str, **arrays: Array) -> None:
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise UsageError(f"{who}: expected arrays of one shape, got {listed}.")
+
+
+def join_states(**states: State) -> State:
+    """One flat state from several, names joined by a slash."""
+    return {
+        f"{prefix}/{name}": array
+        for prefix, state in states.items()
+        for name, array in state.items()
+    }
+
+
+def sub_state(state: State, prefix: str) -> State:
+    """The arrays below a prefix, without it."""
+    start = prefix + "/"
+    return {name[len(start) :]: array for name, array in state.items() if name.startswith(start)}

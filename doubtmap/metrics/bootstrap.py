@@ -169,6 +169,20 @@ class BootstrapHistogram:
         bins = self.total.view()
         return Bins(self._sums, bins.lowest, bins.single)
 
+    @property
+    def level(self) -> int:
+        """Of the bins: the larger, the finer."""
+        self._settle()
+        return self.total.level
+
+    def numbered(self, level: int) -> tuple[Array, Array]:
+        """Numbers of the bins at a level no finer than this, `(n,)`, and counts `(R, channels, n)`.
+
+        Level as of `Histogram.numbered`.
+        """
+        self._settle()
+        return _coarser(self._numbers, self._sums, self.total.level - level)
+
     def state(self) -> State:
         """The sums as named arrays."""
         self._settle()

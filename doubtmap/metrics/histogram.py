@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.kernels.counted import EMPTY, FINEST, Keys, Table, join_only, keys_of
+from doubtmap.kernels.counted import EMPTY, FINEST, MIXED, Keys, Table, join_only, keys_of
 from doubtmap.metrics.accumulator import Array, ArrayLike, State, to_numpy
 
 
@@ -164,6 +164,20 @@ class Histogram:
         keys, counts, _ = table.held()
         return (keys >> (FINEST - level)).astype(np.int64), counts.T
 
+    def above(self, threshold: float) -> tuple[Array, Array]:
+        """Sums of the values above a threshold, and of those that may be: `(channels,)` each.
+
+        Only a bin of several numbers, between which the threshold lies, may be.
+        """
+        table, first = self._table, _key_above(threshold)
+        held = np.flatnonzero(table.only[: table.length] != EMPTY)
+        only, counts, shift = table.only[held], table.counts[held], FINEST - table.level
+        low = table.numbers()[held] << shift
+        high = low + (1 << shift) - 1
+        one = (only != MIXED) & (not self.rounded)
+        low, high = np.where(one, low | only, low), np.where(one, low | only, high)
+        return counts[low >= first].sum(0), counts[(low < first) & (high >= first)].sum(0)
+
     def __add__(self, other: Self) -> Self:
         if (self.bins, self.shape) != (other.bins, other.shape):
             raise UsageError(
@@ -257,6 +271,14 @@ def check_finite(values: Array) -> None:
             f"Histogram: expected finite scores, got {np.count_nonzero(~finite)} NaN or infinite "
             f"values. Leave these pixels out as void, or mend the score."
         )
+
+
+def _key_above(threshold: float) -> int:
+    """The key of the lowest float32 above a threshold."""
+    above = np.float32(threshold)
+    if float(above) <= threshold:
+        above = np.nextafter(above, np.float32(np.inf))
+    return int(keys_of(np.array([above], np.float32)).keys[0])
 
 
 def value_of(keys: Array) -> Array:

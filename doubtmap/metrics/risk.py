@@ -80,6 +80,37 @@ def areas_under_risk(pixels: Array, errors: Array) -> Array:
     return np.array([s / t if t else np.nan for s, t in zip(sums, totals)])
 
 
+def normalised_ece(doubt: Array, right: Array, wrong: Array, bins: int = 10) -> float:
+    """ECE of `1 - (s - min s) / (max s - min s)`, a score s brought to [0, 1] by its extremes.
+
+    What it says of a score depends on its two extreme pixels; it is here since papers give it.
+
+    Args:
+        doubt: `(n,)`, values of the score.
+        right: `(n,)`, how many right pixels have each.
+        wrong: `(n,)`, how many wrong ones.
+        bins: equally wide, of the confidence.
+
+    Returns:
+        Mean over the pixels of |accuracy - confidence| of their bin, in [0, 1]; NaN where no two
+        values differ.
+
+    Reference:
+        Pixel-wise Gradient Uncertainty for Convolutional Neural Networks applied to
+        Out-of-Distribution Segmentation (Maag and Riedlinger, 2023),
+        https://arxiv.org/abs/2303.06920. Departure: pixels of confidence 1 count.
+    """
+    pixels = right + wrong
+    held = pixels > 0
+    values, pixels, right = (part[held].astype(np.float64) for part in (doubt, pixels, right))
+    if not values.size or values.min() == values.max():
+        return float("nan")
+    confidence = (values.max() - values) / (values.max() - values.min())
+    at = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(at, right - pixels * confidence, bins)
+    return float(np.abs(gaps).sum() / pixels.sum())
+
+
 def sparsification(by_doubt: Keeping, by_error: Keeping) -> tuple[Array, Array, Array]:
     """Mean error of what remains when the most doubtful, or the worst, pixels are removed.
 

@@ -1,7 +1,8 @@
-"""The second head of a student: 1x1 convolutions beside the classifier, and its file.
+"""A second head: 1x1 convolutions beside the classifier, and its file.
 
-`doubtmap train --recipe dudes` writes `distilled.safetensors` into the network's folder; the
-network's own files stay as they would be without it, so that other tools read them as ever.
+`doubtmap train --recipe dudes` writes `distilled.safetensors` into the network's folder, and
+`--recipe nflowjs --negative-class` writes `negative.safetensors`; the network's own files stay as
+they would be without it, so that other tools read them as ever.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from doubtmap.files.tables import TABLE, TEXT, whole
 from doubtmap.models.backend import Backend, Source
 from doubtmap.models.module import ModuleBackend
 
-HEAD = "distilled"
-"""Name of the layer, below the classifier's, and so of what predictions carry of it."""
-FILE = "distilled.safetensors"
+HEAD, NEGATIVE = HEADS = ("distilled", "negative")
+"""Names of the layer, below the classifier's, and so of what predictions carry of it: what teachers
+disagree about, and the logit of a class beside the others."""
+FILES = {name: f"{name}.safetensors" for name in HEADS}
+FILE = FILES[HEAD]
 WEIGHTS = "model.safetensors"
 START = 0.05
 """What a new head says everywhere: about the mean spread of trained ensembles."""
@@ -84,6 +87,7 @@ class Head(nn.Sequential):
         hidden: channels of the hidden layer; 0: none, as published.
         about: what a reader of its file should know.
         layers: inner layers that the hidden layer hears too, with their channels.
+        says: what it is for, one of `HEADS`.
 
     Reference:
         DUDES: Deep Uncertainty Distillation using Ensembles for Semantic Segmentation (Landgraf
@@ -97,6 +101,7 @@ class Head(nn.Sequential):
         hidden: int = 0,
         about: Mapping[str, Any] | None = None,
         layers: Mapping[str, int] | None = None,
+        says: str = HEAD,
     ) -> None:
         last = nn.Conv2d(hidden or channels, 1, 1)
         assert last.bias is not None
@@ -106,13 +111,13 @@ class Head(nn.Sequential):
         first = Hidden(channels, hidden, [*heard.values()]) if hidden else None
         super().__init__(*((first, nn.ReLU()) if first else ()), last)
         self.classifier, self.channels, self.hidden = classifier, channels, hidden
-        self.about, self.layers = dict(about or {}), heard
+        self.about, self.layers, self.says = dict(about or {}), heard, says
         self.kept: dict[str, Tensor] = {}
 
     @property
     def layer(self) -> str:
         """Its name in the network."""
-        return f"{self.classifier}.{HEAD}"
+        return f"{self.classifier}.{self.says}"
 
     def hear(self, _: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         """Speak whenever the classifier does; who listens takes it from the call.
@@ -147,7 +152,7 @@ class Head(nn.Sequential):
 
 
 def attach(network: nn.Module, head: Head) -> None:
-    """Put a head beside the classifier of a network, as the layer `CLASSIFIER.distilled`.
+    """Put a head beside the classifier of a network, as the layer `CLASSIFIER.NAME`.
 
     There, below a convolution, no container such as `nn.Sequential` calls it a second time.
 
@@ -166,7 +171,7 @@ def attach(network: nn.Module, head: Head) -> None:
             f"distilled: expected a network with the layers of the second head, but "
             f"{first_line(error)}. Train the student again."
         ) from error
-    classifier.add_module(HEAD, head)
+    classifier.add_module(head.says, head)
     classifier.register_forward_pre_hook(head.hear, with_kwargs=True)
     for name, layer in inner:
         layer.register_forward_hook(partial(head.keep, name))
@@ -187,7 +192,7 @@ def take_off(network: nn.Module) -> Head | None:
     """Part a network from its head, so that its weights are those of a plain one."""
     head = head_of(network)
     if head is not None:
-        delattr(network.get_submodule(head.classifier), HEAD)
+        delattr(network.get_submodule(head.classifier), head.says)
     return head
 
 
@@ -205,7 +210,7 @@ def said_by(network: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def head_file(head: Head, weights: bytes) -> bytes:
-    """The content of `distilled.safetensors` beside these weights.
+    """The content of a head's file beside these weights.
 
     Args:
         head: trained.
@@ -231,8 +236,8 @@ def with_head(source: Source, folder: Path | None) -> Source:
     network = source.backend.module if isinstance(source.backend, ModuleBackend) else None
     if folder is None or network is None or source.kind == "demo":
         return source  # a folder that happens to be called demo is not the embedded network's
-    path = folder / FILE
-    if not path.is_file():
+    path = next((folder / file for file in FILES.values() if (folder / file).is_file()), None)
+    if path is None:
         return source
     head, weights = _read(path)
     if not (folder / WEIGHTS).is_file() or sha256_of(folder / WEIGHTS) != weights:
@@ -242,7 +247,11 @@ def with_head(source: Source, folder: Path | None) -> Source:
         )
     attach(network, head.to(source.backend.device, source.backend.dtype).eval())
     both = f"{source.sha256}{sha256_of(path)}".encode()
-    note = f"A second head tells what its teachers disagree about: {head.about.get('target')}."
+    note = (
+        "A second head tells how much a pixel looks like a negative."
+        if head.says == NEGATIVE
+        else f"A second head tells what its teachers disagree about: {head.about.get('target')}."
+    )
     return replace(source, sha256=hashlib.sha256(both).hexdigest(), notes=(*source.notes, note))
 
 
@@ -251,7 +260,8 @@ def _read(path: Path) -> tuple[Head, str]:
 
     def built(content: Content) -> tuple[Head, str]:
         known, heard = content.entries, content.entries["layers"]
-        head = Head(known["classifier"], known["channels"], known["hidden"], known["about"], heard)
+        shape = (known["classifier"], known["channels"], known["hidden"])
+        head = Head(*shape, known["about"], heard, says=path.stem)
         head.load_state_dict(content.tensors)
         return head, known["network"]
 

@@ -127,7 +127,8 @@ def find_objects(doubt: ArrayLike, classes: ArrayLike, rule: ObjectRule) -> list
     """
     values, predicted = to_numpy(doubt), to_numpy(classes)
     _check(values, predicted)
-    flagged = values > np.float64(rule.threshold)  # in float64, so that the threshold is exact
+    # in float64, so that the threshold is exact; NumPy 1 would compare in float32
+    flagged = np.greater(values, rule.threshold, signature="dd->?")
     if rule.fill_holes:
         flagged = without_holes(flagged)
     # a share such as 0.07 is a little more than 7 of 100 once it is multiplied

@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from doubtmap.calibration.logistic import logistic, sigmoid
-from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.errors import UsageError
 from doubtmap.files import Content, Entry, FileKind, Origin, read, write
 from doubtmap.files.tables import FLAG, TABLE, TEXT, TEXTS, all_within, whole, within
 from doubtmap.metrics.accumulator import Array
 from doubtmap.objects.find import ObjectRule, UnknownObject
-from doubtmap.prediction import Score, Segmenter, digest_of
-from doubtmap.scores.parsing import parse_scores
-from doubtmap.scoring import probe_logits, same_network
+from doubtmap.scoring import OfScore
 from doubtmap.shown import ShownFit
 
 FEATURES = ("score", "score_max", "size", "fill", "predicted_share")
@@ -79,7 +77,7 @@ def features_of(things: Sequence[UnknownObject], size: tuple[int, int]) -> Array
 
 
 @dataclass(frozen=True, eq=False)
-class ObjectProbability(ShownFit):
+class ObjectProbability(ShownFit, OfScore):
     """P(unknown) of objects that a rule finds in a score: logistic regression of `FEATURES`.
 
     Outside of the range that it was fitted to, a feature counts as the end of that range.
@@ -101,6 +99,10 @@ class ObjectProbability(ShownFit):
         notes: sentences for the user.
         origin: the data of the fit, and the network; its fingerprint is of logits.
     """
+
+    WHO: ClassVar[str] = "objects"
+    DONE: ClassVar[str] = "fitted"
+    AGAIN: ClassVar[str] = "Fit the probability again with: doubtmap fit objects MODEL DATA"
 
     score: str
     rule: ObjectRule
@@ -152,39 +154,6 @@ class ObjectProbability(ShownFit):
         found = self.of_features(features_of(things, size))
         likely = [replace(thing, probability=float(p)) for thing, p in zip(things, found)]
         return [likely[at] for at in np.argsort(-found, kind="stable")]
-
-    def opened(self) -> tuple[str, Score]:
-        """What results call the score, and the score.
-
-        Raises:
-            DataError: where its file holds another fit.
-        """
-        ((name, score),) = parse_scores([self.score]).items()
-        if digest_of(score) != self.digest:
-            raise DataError(
-                f"objects: expected the fit of {self.score} in which the objects were found, got "
-                f"another. Fit the probability again with: doubtmap fit objects MODEL DATA."
-            )
-        return name, score
-
-    def belongs_to(self, name: str, score: Score) -> bool:
-        """Whether this is of a score: by its fit where it learnt from data, or by name."""
-        if self.digest:
-            return digest_of(score) == self.digest
-        return name == next(iter(parse_scores(self.score)))
-
-    def check_network(self, segmenter: Segmenter) -> None:
-        """Refuse another network, or the same with another calibrator or input size.
-
-        Raises:
-            ModelError: where its logits on a probe image differ.
-        """
-        if self.origin.fingerprint and not same_network(probe_logits(segmenter), self):
-            raise ModelError(
-                "objects: expected the network that the probability was fitted to, with the same "
-                "calibrator and --input-size, but this one's logits differ. Fit it again with: "
-                "doubtmap fit objects MODEL DATA."
-            )
 
     def check_rule(self, rule: ObjectRule) -> None:
         """Refuse another rule: other objects are found by it, or others are kept.

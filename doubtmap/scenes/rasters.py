@@ -234,9 +234,9 @@ class RasterScene:
 
     def small(self, path: Path) -> NDArray[np.float32]:
         """A map of this image, `(h, w)` of the thumbnail's size; NaN without data."""
-        with _quiet(), _rasterio(path).open(path) as source:
-            values: NDArray[np.float32] = source.read(1, out_shape=self._small_size)
-        return values
+        of, shape = RasterScene(path, self.rendering), self._small_size
+        read = of._guarded(lambda: of._source.read(1, out_shape=shape), "an overview")
+        return np.asarray(read)
 
     @property
     def place(self) -> dict[str, Any]:

@@ -48,7 +48,8 @@ from doubtmap.windows.spans import STEP
 
 PIXELWISE = (
     *("max_softmax", "margin", "entropy", "max_logit", "energy", "divergence", "gradient"),
-    *("mutual_information", "member_entropy", "member_spread", "rejected", "distilled"),
+    *("mutual_information", "member_entropy", "member_spread", "rejected"),
+    *("distilled", "negative"),
     *("density", "mahalanobis"),
 )
 """Scores that look at a pixel and its neighbours on the native grid; the others look about."""
@@ -139,6 +140,7 @@ def write_scenes(
     facts = {
         "doubtmap": __version__,
         "command": command,
+        "directory": str(Path.cwd()),
         "model": windows.description,
         "class_names": list(windows.class_names),
         "folders": folders,

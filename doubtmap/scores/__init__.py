@@ -1,7 +1,7 @@
 """Scores: per pixel, higher = more doubt, for every one without exception.
 
 A score is a function of a `Prediction`, `(B, H, W)` float32; those that are plain arithmetic on
-logits take a tensor `(B, C, H, W)` too. `STATELESS`, `OF_MEMBERS`, `OF_STUDENTS` and
+logits take a tensor `(B, C, H, W)` too. `STATELESS`, `OF_MEMBERS`, `OF_HEADS` and
 `OF_QUERIES` list those without fitting.
 """
 
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from doubtmap.scores.gradient_norm import gradient, pixel_gradient_norm
     from doubtmap.scores.islands import island
     from doubtmap.scores.mahalanobis import Mahalanobis
-    from doubtmap.scores.members import distilled, member_entropy, member_spread, mutual_information
+    from doubtmap.scores.members import (
+        distilled,
+        member_entropy,
+        member_spread,
+        mutual_information,
+        negative,
+    )
     from doubtmap.scores.rejection import rejected
     from doubtmap.scores.sets import LabelSets
     from doubtmap.scores.softmax import divergence, energy, entropy, margin, max_logit, max_softmax
@@ -35,6 +41,7 @@ else:
                 "member_entropy",
                 "member_spread",
                 "mutual_information",
+                "negative",
             ],
             "doubtmap.scores.rejection": ["rejected"],
             "doubtmap.scores.softmax": [
@@ -69,8 +76,8 @@ AROUND = ("doubt", "island")
 """Of these, those that look at what lies around a pixel; the others look at the pixel alone."""
 OF_MEMBERS = ("mutual_information", "member_entropy", "member_spread")
 """Of several networks or passes."""
-OF_STUDENTS = ("distilled",)
-"""Of a network with a second head, which learnt from several."""
+OF_HEADS = ("distilled", "negative")
+"""Of a network with a second head, which learnt from several networks, or from negatives."""
 OF_QUERIES = ("rejected",)
 """Of a network that predicts masks by queries."""
 
@@ -94,6 +101,7 @@ __all__ = [
     "member_entropy",
     "member_spread",
     "mutual_information",
+    "negative",
     "pixel_gradient_norm",
     "rejected",
 ]

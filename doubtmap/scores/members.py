@@ -2,7 +2,8 @@
 
 Each needs a prediction that was made by several: an ensemble, or dropout switched on.
 
-What a student learnt of its teachers' doubt: an ensemble's answer from one network.
+What a second head says: of its teachers' doubt, an ensemble's answer from one network; or of
+how much a pixel looks like the negatives of the training.
 """
 
 from __future__ import annotations
@@ -80,10 +81,6 @@ def member_spread(prediction: Prediction) -> Tensor:
     return prediction.require_members("member_spread").spread.float()
 
 
-LAYER = "distilled"
-"""What predictions of a student carry: a layer of this name, wherever it is in the network."""
-
-
 def distilled(prediction: Prediction) -> Tensor:
     """`sigmoid(resize(w . z + b))`: the student's guess of what its teachers disagree about.
 
@@ -104,21 +101,72 @@ def distilled(prediction: Prediction) -> Tensor:
         DUDES: Deep Uncertainty Distillation using Ensembles for Semantic Segmentation (Landgraf
         et al., 2024), https://arxiv.org/abs/2303.09843
     """
-    said = said_by_head(prediction)
+    how = "--recipe dudes --teachers MODEL1,MODEL2,..."
+    return _full_size(prediction, "distilled", how).sigmoid()
+
+
+def negative(prediction: Prediction) -> Tensor:
+    """`p_n - max_k p_k`: how much a pixel looks like a negative, and how unsure its class is.
+
+    `p` is the softmax over the classes `k` and one more, `n`, that pasted negatives were taught as.
+    The head's logit of `n` is resized as the others are.
+
+    Args:
+        prediction: of a network that `doubtmap train --recipe nflowjs --negative-class` wrote.
+
+    Returns:
+        `(B, H, W)` float32 in [-1, 1].
+
+    Raises:
+        ModelError: for a prediction without what the head says, or whose logits are not the
+            network's own.
+        DataError: where what the head says is not finite.
+
+    Reference:
+        Outlier detection by ensembling uncertainty with negative objectness (Delić, Grcić, Šegvić,
+        2024), https://arxiv.org/abs/2402.15374: the score UNO of a classifier with K + 1 outputs.
+    """
+    said = _full_size(prediction, "negative", "--recipe nflowjs --negative-class --model MODEL")
+    if prediction.classes_of is not None:
+        raise ModelError(
+            "negative: needs the network's own logits, beside which its class was learnt, but "
+            "these are calibrated. Leave the calibrator out for this score."
+        )
+    known = prediction.statistics
+    objectness = (said + known.energy.float()).sigmoid()
+    return objectness - (1 - objectness) * (1 - known.max_softmax.float())
+
+
+def _full_size(prediction: Prediction, name: str, how: str) -> Tensor:
+    """`(B, H, W)` of what a second head says, by its name.
+
+    Args:
+        prediction: of a network with this head.
+        name: of the head, and of the score.
+        how: such a network is trained.
+
+    Raises:
+        ModelError: for a prediction without it.
+        DataError: where it is not finite.
+    """
+    said = said_by_head(prediction, name)
     if said is None or said.ndim != 4 or said.shape[1] != 1:
         raise ModelError(
-            "distilled: needs a network with a second head, but this one has none. Train one with: "
-            "doubtmap train DATA --recipe dudes --teachers MODEL1,MODEL2,... --out DIR."
+            f"{name}: needs a network with a second head, but this one has none. Train one with: "
+            f"doubtmap train DATA {how} --out DIR."
         )
     if not recording(said) and not bool(torch.isfinite(said).all()):
         raise DataError(
-            "distilled: expected a finite second head, got NaN or infinity. Run the network in "
-            "float32, or train the student again."
+            f"{name}: expected a finite second head, got NaN or infinity. Run the network in "
+            f"float32, or train it again."
         )
-    return prediction.to_size(said.float())[:, 0].sigmoid()
+    return prediction.to_size(said.float())[:, 0]
 
 
-def said_by_head(prediction: Prediction) -> Tensor | None:
-    """`(B, 1, h, w)`, what the second head of a network said, where it has one."""
-    found = [said for name, said in prediction.layers.items() if name.split(".")[-1] == LAYER]
+def said_by_head(prediction: Prediction, name: str = "distilled") -> Tensor | None:
+    """`(B, 1, h, w)`, what the second head of this name said, where the network has one.
+
+    Predictions carry it as a layer of this name, wherever it is in the network.
+    """
+    found = [said for layer, said in prediction.layers.items() if layer.split(".")[-1] == name]
     return found[-1] if found else None

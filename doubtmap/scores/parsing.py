@@ -31,7 +31,7 @@ from doubtmap.scores.yours import Yours, of_packages, opened
 _NAME = re.compile(r"(?P<name>\w+)\s*(?:\((?P<arguments>[^()]*)\))?(?::(?P<file>.+))?")
 
 
-OURS = (*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_STUDENTS, *scores.OF_QUERIES)
+OURS = (*scores.STATELESS, *scores.OF_MEMBERS, *scores.OF_HEADS, *scores.OF_QUERIES)
 ALL = "all"
 """Among names of scores: every one without fitting."""
 FITTED: dict[
@@ -135,8 +135,10 @@ def possible_scores(prediction: Prediction) -> tuple[list[str], list[str]]:
             "probability, whose energy is 0 everywhere"
         )
         notes.append(f"energy: left out, since {why}.")
-    if said_by_head(prediction) is not None:
-        names += scores.OF_STUDENTS
+    names += [name for name in scores.OF_HEADS if said_by_head(prediction, name) is not None]
+    if "negative" in names and prediction.classes_of is not None:
+        names.remove("negative")
+        notes.append("negative: left out, since it needs the network's own logits, not calibrated.")
     return names, notes
 
 

@@ -164,8 +164,15 @@ class MeanProbability(Distilling):
         return {"cross_entropy": loss, "divergence": KL_WEIGHT * far}
 
 
-def classifier_of(start: Start) -> tuple[str, int, bool]:
+def classifier_of(
+    start: Start, asked: str = "dudes", instead: str = "--target mean"
+) -> tuple[str, int, bool]:
     """Name of the classifier, the channels that it sees, and how its output is resized.
+
+    Args:
+        start: the network.
+        asked: which recipe wants a head beside it.
+        instead: what that recipe offers a network without.
 
     Raises:
         ModelError: where it cannot be found.
@@ -176,8 +183,8 @@ def classifier_of(start: Start) -> tuple[str, int, bool]:
     layer: Any = start.network.get_submodule(str(about["classifier"] or ""))
     if about["classifier"] is None or set(getattr(layer, "kernel_size", (1,))) != {1}:
         raise ModelError(
-            "dudes: expected a student with a 1x1 convolution as classifier, on whose features "
-            "a second head can stand, found none. Use another network, or --target mean."
+            f"{asked}: expected a network with a 1x1 convolution as classifier, on whose features "
+            f"a second head can stand, found none. Use another network, or {instead}."
         )
     return str(about["classifier"]), int(layer.in_channels), bool(about["align_corners"])
 

@@ -90,6 +90,7 @@ def fit(
         sums: dict[str, float] = {}
         torch.manual_seed(mixed(settings.seed, epoch, processes.rank))
         objective.train()
+        objective.begin(epoch)
         for step, (images, labels) in enumerate(batches.epoch(epoch), epoch * len(batches)):
             now = set_rate(optimizer, settings, rate, step, settings.epochs * len(batches))
             with in_our_words(images):

@@ -4,7 +4,7 @@
 DIR/                 a folder that doubtmap.load takes
   config.json, model.safetensors, preprocessor_config.json     for Hugging Face networks
   doubtmap.json, model.safetensors                             for others
-  distilled.safetensors                                        the second head of a student
+  distilled.safetensors, negative.safetensors                  a second head, where there is one
   training/
     settings.json    what was asked; only the same goes on where it stopped
     log.csv          a row for each epoch; the command draws it as log.svg after each
@@ -30,8 +30,7 @@ from torch import nn
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import held, sweep, write_atomically, writing_to
 from doubtmap.files.resuming import differing, listed
-from doubtmap.models.distilled import FILE as HEAD_FILE
-from doubtmap.models.distilled import head_file, take_off
+from doubtmap.models.distilled import FILES, head_file, take_off
 from doubtmap.models.folders import DESCRIPTION, WEIGHTS, Description
 from doubtmap.training.networks import Start, huggingface_files
 from doubtmap.version import __version__
@@ -168,9 +167,10 @@ class Folder:
             state = {name: part.cpu().contiguous() for name, part in network.state_dict().items()}
             files = {DESCRIPTION: about.to_json().encode(), WEIGHTS: to_safetensors(_untied(state))}
         if head is not None:
-            files[HEAD_FILE] = head_file(head, files[WEIGHTS])
-        else:
-            self._remove(HEAD_FILE)  # of a run that got no further, and of other weights
+            files[FILES[head.says]] = head_file(head, files[WEIGHTS])
+        for name in FILES.values():
+            if name not in files:  # of a run that got no further, and of other weights
+                self._remove(name)
         for name, content in files.items():
             write_atomically(self.path / name, content, durable=True)
 

@@ -5,14 +5,18 @@ On negative pixels the distance of the prediction from the uniform distribution 
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from doubtmap.datasets import VOID
+from doubtmap.models.distilled import NEGATIVE, Head, attach, said_by
+from doubtmap.training.dudes import HEAD_RATE, classifier_of
 from doubtmap.training.flow import Flow
 from doubtmap.training.flow_training import cut, patch_corners
 from doubtmap.training.negatives import PatchSource
@@ -83,6 +87,79 @@ FLOW = "flow."
 """How names of the flow's parameters begin."""
 
 
+def frozen_copy(flow: Flow) -> Flow:
+    """The flow as it is now, which learns no more."""
+    return copy.deepcopy(flow).requires_grad_(False)
+
+
+class TrustRegion(nn.Module):
+    """How far a flow may go from what it was: a step that leads out of the region is taken back.
+
+    How far a flow is: the bits per dimension that the flow of the start needs for samples of the
+    flow as it is now, above those that it needs for its own, of the same latent values. It is
+    measured on the largest patches, on which a flow runs away first (docs/measured/nflowjs.md).
+
+    Args:
+        flow: as it is at the start.
+        width: of the region, in bits per dimension.
+        side: of the samples that tell, in pixels.
+
+    Reference:
+        Trust Region Policy Optimization (Schulman et al., 2015), https://arxiv.org/abs/1502.05477,
+        whose line search takes a step back where it leaves a region of divergence, too.
+    """
+
+    SAMPLES = 8
+    """How many samples tell how far a flow is."""
+    steps_back: Tensor
+
+    def __init__(self, flow: Flow, width: float, side: int) -> None:
+        super().__init__()
+        self.start, self.last = frozen_copy(flow), frozen_copy(flow)
+        self.width, self.size = width, (side, side)
+        self.own = self._bits(flow)
+        self.register_buffer("steps_back", torch.zeros((), dtype=torch.int64))
+
+    def distance(self, flow: Flow) -> float:
+        """In bits per dimension; NaN or infinite for a flow whose samples are not finite."""
+        return self._bits(flow) - self.own
+
+    @torch.no_grad()
+    def _bits(self, flow: Flow) -> float:
+        with torch.autocast(next(flow.parameters()).device.type, enabled=False):
+            drawn = flow.sample(self.SAMPLES, self.size, torch.Generator().manual_seed(0))
+            return self.start.bits(drawn, torch.Generator().manual_seed(1)).mean().item()
+
+    def hold(self, flow: Flow) -> None:
+        """Remember the flow where it is inside; else make it what it last was there."""
+        if self.distance(flow) <= self.width:
+            self.last.load_state_dict(flow.state_dict())
+        else:
+            flow.load_state_dict(self.last.state_dict())
+            self.steps_back += 1
+
+
+@dataclass(frozen=True, eq=False)
+class FlowLearning:
+    """How a flow learns beside a network.
+
+    Args:
+        weight: of the divergence where it pulls at the flow; None: as for the network, published.
+        rate: its largest learning rate.
+        frozen: leave the flow as it is.
+        trust: how far the flow may go from what it was at the start, in bits per dimension; None:
+            as far as it likes, as published.
+        past: filled with the flow as it is at the end of each epoch, for a source that draws from
+            it; None: not.
+    """
+
+    weight: float | None = None
+    rate: float = 1e-4
+    frozen: bool = False
+    trust: float | None = None
+    past: list[Flow] | None = None
+
+
 class NegativeLearning(CrossEntropy):
     """Cross entropy of known pixels, uniform predictions on pasted ones, the flow's likelihood.
 
@@ -97,10 +174,9 @@ class NegativeLearning(CrossEntropy):
         sides: smallest and largest side of patches in pixels, both divisible by 8.
         divergence: one of `DIVERGENCES`.
         weight: of the divergence.
-        flow_weight: of the divergence where it pulls at the flow; the published weight for both.
         flow: trained by likelihood, and by the divergence where its samples are negatives.
-        flow_rate: its largest learning rate.
-        frozen: leave the flow as it is.
+        learning: how it is.
+        negative_class: teach a second head the logit of one more class, which pasted pixels have.
         notes: what the user should know.
 
     Reference:
@@ -120,21 +196,51 @@ class NegativeLearning(CrossEntropy):
         *,
         divergence: str = "jsd",
         weight: float = 1.0,
-        flow_weight: float = 1.0,
         flow: Flow | None = None,
-        flow_rate: float = 1e-4,
-        frozen: bool = False,
+        learning: FlowLearning | None = None,
+        negative_class: bool = False,
         notes: tuple[str, ...] = (),
     ) -> None:
         super().__init__(start, class_weights, processes)
-        self.flow, self.source, self.sides = flow, source, sides
-        self.far, self.weight, self.pull = DIVERGENCES[divergence], weight, flow_weight / weight
-        self.flow_rate, self.frozen, self.notes = flow_rate, frozen, notes
+        learning = learning or FlowLearning()
+        self.flow, self.source, self.sides, self.past = flow, source, sides, learning.past
+        self.far, self.weight = DIVERGENCES[divergence], weight
+        self.pull = 1.0 if learning.weight is None else learning.weight / weight
+        self.flow_rate, self.frozen, self.notes = learning.rate, learning.frozen, notes
+        self.negative_class, self.mine, self.align_corners = negative_class, "", False
+        if negative_class:
+            self.mine, self.align_corners = with_negative_class(start)
+        self.trusted: TrustRegion | None = None
         if flow is not None:
-            flow.requires_grad_(not frozen)
+            flow.requires_grad_(not self.frozen)
+            if learning.trust is not None:
+                self.trusted = TrustRegion(flow, learning.trust, sides[1])
+
+    def begin(self, epoch: int) -> None:
+        """Keep what the flow has become, where the source draws from that, too."""
+        if epoch and self.past is not None and self.flow is not None:
+            self.hold()
+            self.past.append(frozen_copy(self.flow))
+
+    def hold(self) -> None:
+        """Take a step back that led the flow out of its trust region."""
+        if self.trusted is not None and self.flow is not None:
+            self.trusted.hold(self.flow)
+
+    def get_extra_state(self) -> list[dict[str, Tensor]]:
+        """What the flow was after each epoch."""
+        return [flow.state_dict() for flow in self.past or ()]
+
+    def set_extra_state(self, state: list[dict[str, Tensor]]) -> None:
+        """Have the flow's past from a checkpoint."""
+        if self.past is not None and self.flow is not None:
+            self.past[:] = [frozen_copy(self.flow) for _ in state]
+            for flow, weights in zip(self.past, state):
+                flow.load_state_dict(weights)
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """`{"cross_entropy": ..., "divergence": ..., "bits": ...}`, the second weighted."""
+        self.hold()
         size = drawn_size(self.sides)
         corners, clean = patch_corners(labels, size)
         content = cut(images, corners, size).detach()
@@ -142,17 +248,27 @@ class NegativeLearning(CrossEntropy):
             patches, shapes = self.source(content.float(), clean)
             patches = pulled(patches, self.pull)
         mixed, pasted = paste_patches(images, patches, shapes, corners)
-        logits = self.logits(mixed).float()
-        if logits.shape[-2:] != labels.shape[-2:]:
-            logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear")
-        known = labels.masked_fill(pasted, VOID)
+        outputs = resized(self._outputs(mixed), labels.shape[-2:])
+        logits, weights = outputs[:, : len(self.class_names)], self.class_weights
+        if self.negative_class and weights is not None:
+            weights = torch.cat([weights, weights.new_ones(1)])
+        known = labels.masked_fill(pasted, logits.shape[1] if self.negative_class else VOID)
         terms = {
-            "cross_entropy": cross_entropy(logits, known, self.class_weights, self.processes),
+            "cross_entropy": cross_entropy(outputs, known, weights, self.processes),
             "divergence": self.weight * self._divergence(logits, pasted),
         }
         if self.flow is not None and not self.frozen:
             terms["bits"] = self._bits(self.flow, content, clean)
         return terms
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        """`(B, C, h, w)` logits of the classes, or `(B, C + 1, h, w)` with that of negatives."""
+        if not self.negative_class:
+            return self.logits(images)
+        with said_by(self.network) as said:
+            logits = self.logits(images)
+        head = resized(said[-1], logits.shape[-2:], self.align_corners)
+        return torch.cat([logits.float(), head], 1)
 
     def _divergence(self, logits: Tensor, pasted: Tensor) -> Tensor:
         """The mean over the pasted pixels of all processes."""
@@ -168,7 +284,9 @@ class NegativeLearning(CrossEntropy):
         return bits.where(clean, 0 * bits).sum() / amount.clamp(min=1 / self.processes.count)
 
     def rate_of(self, name: str, rate: float) -> float:
-        """The flow has a rate of its own."""
+        """The flow has a rate of its own, and a head that starts from nothing, too."""
+        if self.negative_class and name.startswith(self.mine):
+            return HEAD_RATE[False]
         return self.flow_rate if name.startswith(FLOW) else rate
 
     def decays(self, name: str) -> bool:
@@ -180,6 +298,30 @@ class NegativeLearning(CrossEntropy):
         learning = self.flow is not None and not self.frozen
         both = [self.network, self.flow] if learning else [self.network]
         return [list(part.parameters()) for part in both if part is not None]
+
+
+def with_negative_class(start: Start) -> tuple[str, bool]:
+    """Put the head of one more class beside the classifier.
+
+    Returns:
+        How names of its parameters begin, and how it is resized: by corners or not.
+
+    Raises:
+        ModelError: for a network whose classifier cannot be found.
+    """
+    without = "leave --negative-class out"
+    classifier, channels, align_corners = classifier_of(start, "nflowjs", without)
+    head = Head(classifier, channels, says=NEGATIVE)
+    attach(start.network, head)
+    return f"network.{head.layer}.", align_corners
+
+
+def resized(logits: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+    """`(B, C, h, w)` float32 at another height and width, bilinear."""
+    logits = logits.float()
+    if [*logits.shape[-2:]] == [*size]:
+        return logits
+    return F.interpolate(logits, [*size], mode="bilinear", align_corners=align_corners)
 
 
 def pulled(patches: Tensor, factor: float) -> Tensor:

@@ -6,7 +6,7 @@ They are samples of a flow, or real: things and photographs of elsewhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -238,18 +238,25 @@ class Shuffled:
 
 @dataclass(frozen=True, eq=False)
 class FlowSamples:
-    """Samples of a flow, which the loss reaches through them.
+    """Samples of a flow, which the loss reaches through them, and of what it was before.
 
     Args:
         flow: any size divisible by 8.
+        past: the flow as it was, frozen; each sample is drawn from one of all, evenly.
     """
 
     flow: Flow
+    past: list[Flow] = field(default_factory=list)
 
     def __call__(self, content: Tensor, clean: Tensor) -> Drawn:
         """Patches of `content`'s shape, sides divisible by 8."""
         size = (content.shape[-2], content.shape[-1])
-        return self.flow.sample(len(content), size), everywhere(content)
+        if not self.past:
+            return self.flow.sample(len(content), size), everywhere(content)
+        flows = [self.flow, *self.past]
+        which = torch.randint(len(flows), (len(content),)).tolist()
+        drawn = [flows[number].sample(1, size) for number in which]
+        return torch.cat(drawn), everywhere(content)
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,6 +306,7 @@ def open_source(
     flow: Flow | None,
     class_names: Sequence[str],
     held_out: Sequence[str] = (),
+    past: list[Flow] | None = None,
 ) -> tuple[PatchSource, tuple[str, ...]]:
     """The source of negatives that a text means, and what the user should know of it.
 
@@ -308,6 +316,7 @@ def open_source(
         class_names: of the network; real things of these classes are left out where their
             outlines say what they are.
         held_out: classes that are not learnt, and of which nothing may be pasted either.
+        past: what the flow was; `flow` draws from these too, as they are then.
 
     Raises:
         UsageError: for `flow` without a flow.
@@ -319,7 +328,7 @@ def open_source(
         if kind == "flow":
             if flow is None:
                 raise UsageError("nflowjs: expected a flow. Give --flow FILE.")
-            sources.append(FlowSamples(flow))
+            sources.append(FlowSamples(flow, [] if past is None else past))
         elif kind.startswith(REAL):
             real = open_real(kind.removeprefix(REAL), class_names, held_out)
             sources.append(real)

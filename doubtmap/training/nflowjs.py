@@ -17,7 +17,7 @@ from doubtmap.training.batches import Batches
 from doubtmap.training.flow import Flow
 from doubtmap.training.flow_training import FlowTraining, pretrain, read_flow, write_flow
 from doubtmap.training.labels import trained_classes
-from doubtmap.training.negative_learning import DIVERGENCES, NegativeLearning
+from doubtmap.training.negative_learning import DIVERGENCES, FlowLearning, NegativeLearning
 from doubtmap.training.negatives import (
     REAL,
     fingerprints_of,
@@ -33,9 +33,10 @@ from doubtmap.training.settings import NFlowJSOptions
 
 SMALLEST, SHARE = 16, 0.28
 """Default sides of patches: from the first, in pixels, to that share of the crop's shorter side."""
-OF_FLOWS = ("flow", "freeze_flow", "flow_steps", "flow_rate", "flow_weight")
-OF_NEGATIVES = ("divergence", "weight", "patch")
-"""Arguments that say nothing without a flow, and without negatives."""
+OF_LEARNING = ("flow_rate", "flow_weight", "flow_trust", "flow_replay")
+OF_FLOWS = ("flow", "freeze_flow", "flow_steps", *OF_LEARNING)
+OF_NEGATIVES = ("divergence", "weight", "patch", "negative_class")
+"""Arguments that say nothing where no flow learns, without a flow, and without negatives."""
 OPTIONS = {"weight": "--divergence-weight"}
 """What the command line calls them, where that is not their name."""
 SIDE = 64
@@ -54,12 +55,16 @@ class NFlowJS(NFlowJSOptions, Recipe):
         weight: of the divergence; published: 0.03.
         flow_weight: of the divergence where it pulls at the flow; None: the same, as published.
             Held back at 0.03, samples stay close to what is known, and nothing was gained.
+        negative_class: teach a second head the logit of one more class, that of what is pasted.
         flow: file of a trained flow; None: one is trained first, on the same images.
         freeze_flow: leave the flow as it is while the network learns.
         patch: smallest and largest side of patches, divisible by 8; None: 16 to 0.28 of the
             crop's shorter side.
         flow_steps: of the flow's own training.
-        flow_rate: the flow's largest learning rate beside the network.
+        flow_rate: the flow's largest learning rate beside the network; published: 1e-5.
+        flow_trust: how far the flow may go from what it was, in bits per dimension that it needed
+            then for what it draws now; None: as far as it likes, as published.
+        flow_replay: draw each patch from the flow as it is or as it was after one of the epochs.
         held_out: classes that are not learnt, and so are no negatives either; `train` knows them.
 
     Raises:
@@ -69,6 +74,10 @@ class NFlowJS(NFlowJSOptions, Recipe):
         Dense Out-of-Distribution Detection by Robust Learning on Synthetic Negative Data
         (Grcić et al., 2021), https://arxiv.org/abs/2112.12833. Departure: a weight of 1,
         since in the few epochs that a CPU can train 0.03 moves nothing (docs/nflowjs.md).
+
+        Outlier detection by ensembling uncertainty with negative objectness (Delić, Grcić, Šegvić,
+        2024), https://arxiv.org/abs/2402.15374, for `negative_class`. Departures: one class more
+        beside each pixel's classes, where the paper has masks; the divergence weighs as without.
     """
 
     held_out: tuple[str, ...] = ()
@@ -83,6 +92,7 @@ class NFlowJS(NFlowJSOptions, Recipe):
             ("--divergence-weight", self.weight),
             ("--flow-rate", self.flow_rate),
             ("--flow-weight", self.weight if self.flow_weight is None else self.flow_weight),
+            ("--flow-trust", 1.0 if self.flow_trust is None else self.flow_trust),
         ):
             if not 0 < value < float("inf"):
                 raise UsageError(f"{option}: expected a finite number above 0, got {value}.")
@@ -111,7 +121,7 @@ class NFlowJS(NFlowJSOptions, Recipe):
             (OF_FLOWS, not self.has_flow, f"where no flow is among the negatives {self.negatives}"),
             (OF_NEGATIVES, not self.kinds, "without negatives"),
             (("flow_steps",), self.flow is not None, "with --flow, a flow that is trained"),
-            (("flow_rate", "flow_weight"), self.freeze_flow, "with --freeze-flow"),
+            (OF_LEARNING, self.freeze_flow, "with --freeze-flow"),
         ):
             for name in names:
                 if vain and name in given:
@@ -128,7 +138,8 @@ class NFlowJS(NFlowJSOptions, Recipe):
         if not self.kinds:
             return CrossEntropy(start, class_weights, processes)
         flow, about = read_flow(self.flow) if self.flow is not None else (None, {})
-        source, notes = open_source(self.kinds, flow, start.class_names, self.held_out)
+        past: list[Flow] | None = [] if self.flow_replay else None
+        source, notes = open_source(self.kinds, flow, start.class_names, self.held_out, past)
         return NegativeLearning(
             start,
             source,
@@ -137,10 +148,11 @@ class NFlowJS(NFlowJSOptions, Recipe):
             processes,
             divergence=self.divergence,
             weight=self.weight,
-            flow_weight=self.weight if self.flow_weight is None else self.flow_weight,
             flow=flow,
-            flow_rate=self.flow_rate,
-            frozen=self.freeze_flow,
+            learning=FlowLearning(
+                self.flow_weight, self.flow_rate, self.freeze_flow, self.flow_trust, past
+            ),
+            negative_class=self.negative_class,
             notes=(*self._about_flow(about), *notes, *about_start(start)),
         )
 
@@ -215,8 +227,16 @@ class NFlowJS(NFlowJSOptions, Recipe):
         flow: Flow | None = getattr(objective, "flow", None)
         if isinstance(objective, NegativeLearning) and flow is not None and not objective.frozen:
             before = read_flow(self.flow)[1].get("classes", ()) if self.flow else ()
-            classes = list(dict.fromkeys([*before, *objective.class_names]))
-            write_flow(folder / "flow-joint.safetensors", flow, classes=classes)
+            about: dict[str, Any] = {
+                "classes": list(dict.fromkeys([*before, *objective.class_names]))
+            }
+            objective.hold()
+            if (trusted := objective.trusted) is not None:
+                about |= {
+                    "distance": trusted.distance(flow),
+                    "steps_back": int(trusted.steps_back),
+                }
+            write_flow(folder / "flow-joint.safetensors", flow, **about)
 
     def _about_flow(self, about: Mapping[str, Any]) -> tuple[str, ...]:
         """What the flow's file says of its fit."""

@@ -40,6 +40,9 @@ class Objective(nn.Module):
 
     notes: tuple[str, ...] = ()
 
+    def begin(self, epoch: int) -> None:
+        """Do what comes before an epoch, from 0."""
+
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The terms of the loss by name, scalars, which are added up.
 

@@ -170,6 +170,9 @@ class NFlowJSOptions:
     ] = "flow"
     divergence: Annotated[str, Option("From uniform: jsd, kl or reverse-kl.")] = "jsd"
     weight: Annotated[float, Option("What the divergence weighs.", "--divergence-weight")] = 1.0
+    negative_class: Annotated[
+        bool, Option("Teach negatives as a class of their own, too: score negative.")
+    ] = False
     flow: Annotated[
         str | Path | None, Option("File of a trained flow. Default: train one.", read=read_path)
     ] = None
@@ -184,6 +187,13 @@ class NFlowJSOptions:
         float | None,
         Option("What the divergence weighs for the flow. Default: the same."),
     ] = None
+    flow_trust: Annotated[
+        float | None,
+        Option("Bits per dimension that the flow may go from its start. Default: any."),
+    ] = None
+    flow_replay: Annotated[
+        bool, Option("Draw from the flows of earlier epochs, too.", "--flow-replay/--newest-flow")
+    ] = False
 
 
 def rate_factor(step: int, steps: int, schedule: str, warmup: float) -> float:

@@ -6,7 +6,6 @@ Addresses hold numbers alone, never names or paths: nothing can be asked for tha
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from doubtmap.errors import DataError
+from doubtmap.errors import DoubtmapError
 from doubtmap.files import utf8
 from doubtmap.objects import outlines
 from doubtmap.viewer.gathering import Gathered
@@ -82,7 +81,8 @@ def image_content(gathered: Gathered, address: str) -> bytes | None:
     if kind == "maps" and len(numbers) == 3 and numbers[1] < len(run.layers):
         return map_bytes(run, run.layers[numbers[1]].key, place)
     if kind == "objects" and len(numbers) == 2:
-        return utf8(json.dumps([_drawn(each) for each in run.objects.get(place, [])]))
+        drawn = [_drawn(each) for each in run.objects.get(place, [])]
+        return utf8(json.dumps({"size": run.sizes.get(place), "objects": drawn}))
     return None
 
 
@@ -91,11 +91,13 @@ def _drawn(annotation: Mapping[str, Any]) -> dict[str, Any]:
     shape, (left, top, width, height) = annotation["segmentation"], annotation["bbox"]
     lines = shape
     if isinstance(shape, dict):
-        counts = np.array(shape["counts"], np.int64)
-        on = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        whole = np.zeros(math.prod(shape["size"]), bool)
-        whole[: len(on)] = on[: len(whole)]
-        mask = whole.reshape(shape["size"][::-1]).T[top : top + height, left : left + width]
+        rows = shape["size"][0]
+        ends = np.cumsum(np.array(shape["counts"], np.int64))  # down the columns, one by one
+        inside = np.clip(ends, left * rows, (left + width) * rows) - left * rows
+        on = np.repeat(np.arange(len(ends)) % 2 == 1, np.diff(inside, prepend=0))
+        columns = np.zeros(width * rows, bool)
+        columns[: len(on)] = on
+        mask = columns.reshape(width, rows).T[top : top + height]
         found = outlines(mask, (left, top))
         lines = [line[:-1].reshape(-1).tolist() for p in found for line in (p.outer, *p.holes)]
     told = {word: annotation.get(word) for word in ("predicted_class", "area", "score")}
@@ -120,9 +122,9 @@ def index_content(gathered: Gathered, kept: str) -> bytes:
 
 
 def readable(gathered: Gathered, address: str) -> bytes | str:
-    """What lies at an address, or the sentence why it cannot be had."""
+    """What lies at an address, or the sentence why it cannot be had, such as what to install."""
     try:
         content = image_content(gathered, address)
-    except DataError as error:
+    except DoubtmapError as error:
         return str(error)
     return f"{address}: there is nothing of that name." if content is None else content

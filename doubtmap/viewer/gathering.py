@@ -13,7 +13,8 @@ from doubtmap.engine.splitting import sequences_of
 from doubtmap.errors import UsageError
 from doubtmap.reports.colours import CODE_COLOURS, CODE_NAMES, class_colours, ramp
 from doubtmap.version import __version__
-from doubtmap.viewer.runs import Run, Value, open_run
+from doubtmap.viewer.run import Run, Value
+from doubtmap.viewer.runs import open_run
 
 LETTERS = "ABCDEFGH"
 """What the runs are called, of which so many are shown at most."""

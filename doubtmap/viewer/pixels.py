@@ -1,8 +1,9 @@
 """Images and maps as the bytes that the page takes.
 
-A map is a header of 24 bytes, little-endian: `DMAP`, its kind (0: doubt, 1: codes), width, height,
-lowest and highest value; then 16 bits for each pixel. Doubt is `low + pixel / 65535 * (high -
-low)`; codes are classes, or below zero what is no class, and are compressed with gzip as a whole.
+A map is a header of 24 bytes, little-endian: `DMAP`, its kind (0: doubt, 1: codes, 2: doubt with
+gaps), width, height, lowest and highest value; then 16 bits for each pixel. Doubt is `low + pixel /
+65535 * (high - low)`; with gaps 0 is where there are no data. Codes are classes, or below zero what
+is no class, and are compressed with gzip as a whole.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from PIL import Image
 from doubtmap.datasets.reading import in_colour, read_image
 from doubtmap.errors import DataError
 from doubtmap.reports.maps import read_map
-from doubtmap.viewer.runs import Run
+from doubtmap.scenes.rasters import LARGE, raster_size, scene_of
+from doubtmap.viewer.run import Run
 
-DOUBT, CODES = 0, 1
+DOUBT, CODES, GAPS = 0, 1, 2
 STEPS = 65535
 THUMBNAIL = 320
 """Pixels across."""
@@ -33,10 +35,16 @@ MOST = 16_000_000
 def doubt_bytes(values: NDArray[np.float32]) -> bytes:
     """A doubt map for the page, `(H, W)`."""
     values = values[:: (step := _step(values.shape)), ::step]
-    low, high = float(values.min()), float(values.max())
+    known = np.isfinite(values)
+    gaps = not known.all()
+    there = values[known] if known.any() else np.zeros(1, np.float32)
+    low, high = float(there.min()), float(there.max())
+    if gaps:
+        low -= (high - low or 1.0) / (STEPS - 1)  # so that the lowest is 1
     scale = STEPS / (high - low) if high > low else 0.0
-    pixels = np.rint((values.astype(np.float64) - low) * scale).astype("<u2")
-    return _header(DOUBT, values.shape, low, high) + pixels.tobytes()
+    above = np.where(known, values.astype(np.float64) - low, 0.0)
+    pixels = np.rint(above * scale).astype("<u2")
+    return _header(GAPS if gaps else DOUBT, values.shape, low, high) + pixels.tobytes()
 
 
 def code_bytes(codes: NDArray[np.int16]) -> bytes:
@@ -65,11 +73,11 @@ def map_bytes(run: Run, key: str, place: int) -> bytes:
     Raises:
         DataError: where there is none, or it cannot be read.
     """
-    layer = run.layer(key)
+    layer, own = run.layer(key), run.pictures
     file = run.map_file(layer, place)
     if key.startswith("doubt:"):
-        return doubt_bytes(read_map(file))
-    return code_bytes(read_codes(file))
+        return doubt_bytes(own.doubt(layer, place) if own else read_map(file))
+    return code_bytes(own.codes(layer, place) if own else read_codes(file))
 
 
 def read_codes(path: Path) -> NDArray[np.int16]:
@@ -91,7 +99,7 @@ def photograph_bytes(run: Run, place: int) -> bytes:
     Raises:
         DataError: where it cannot be read.
     """
-    pixels = in_colour(read_image(run.image_file(place), run.rendering))
+    pixels = _photograph(run, place)
     pixels = pixels[:: (step := _step(pixels.shape)), ::step]
     return _jpeg(Image.fromarray(np.ascontiguousarray(pixels)), 92)
 
@@ -102,9 +110,20 @@ def thumbnail_bytes(run: Run, place: int) -> bytes:
     Raises:
         DataError: where it cannot be read.
     """
-    picture = Image.fromarray(in_colour(read_image(run.image_file(place), run.rendering)))
+    picture = Image.fromarray(np.ascontiguousarray(_photograph(run, place)))
     picture.thumbnail((THUMBNAIL, 4 * THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return _jpeg(picture, 80)
+
+
+def _photograph(run: Run, place: int) -> NDArray[np.uint8]:
+    """`(H, W, 3)`; of what is too large for memory an overview."""
+    if run.pictures:
+        return run.pictures.photograph(place)
+    file = run.image_file(place)
+    height, width = raster_size(file) or (0, 0)
+    if height * width > LARGE:
+        return scene_of(file, run.rendering).thumbnail()
+    return in_colour(read_image(file, run.rendering))
 
 
 def _jpeg(picture: Image.Image, quality: int) -> bytes:

@@ -1,116 +1,29 @@
-"""A folder that a command wrote, as what a viewer needs of it: images, a table, layers.
-
-Nothing is read from outside of the folder but the images that the run names.
-"""
+"""A folder that a command wrote, as what a viewer needs of it: images, a table, layers."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from doubtmap.datasets.reading import Rendering
 from doubtmap.errors import DataError
 from doubtmap.evaluation.results import read_results
-from doubtmap.files.writing import FORMULA
 from doubtmap.reports.digits import number
 from doubtmap.reports.maps import MapFormat
 from doubtmap.version import __version__
-
-Value = float | str | None
-Table = dict[str, list[Value]]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One kind of map that a run keeps of each image.
-
-    Args:
-        key: `labels`, `classes`, or `doubt:` and the name of a score.
-        folder: below that of the run.
-        suffix: of its files.
-        scale: lowest and highest doubt of the run; None: each map's own.
-        thresholds: by `unknown` and `wrong`: `threshold`, `recall` and `precision` of the run.
-    """
-
-    key: str
-    folder: str
-    suffix: str = "png"
-    scale: tuple[float, float] | None = None
-    thresholds: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What a viewer shows of one run.
-
-    Args:
-        folder: of the run.
-        kind: the command that wrote it.
-        title: the network and the data, in short.
-        names: of the images, unique, as their files in the folder are called.
-        files: of the images; None where the run says none.
-        table: columns by their titles, one value for each image.
-        class_names: of the network, or empty.
-        layers: kinds of maps.
-        objects: of each image, annotations as COCO has them, by the image's place.
-        rendering: how the images become RGB.
-        notes: sentences to tell.
-    """
-
-    folder: Path
-    kind: str
-    title: str
-    names: list[str]
-    files: list[Path | None]
-    table: Table
-    class_names: tuple[str, ...] = ()
-    layers: tuple[Layer, ...] = ()
-    objects: Mapping[int, list[dict[str, Any]]] = field(default_factory=dict)
-    rendering: Rendering = field(default_factory=Rendering)
-    notes: tuple[str, ...] = ()
-
-    def layer(self, key: str) -> Layer:
-        """The layer of a key.
-
-        Raises:
-            DataError: where there is none.
-        """
-        for layer in self.layers:
-            if layer.key == key:
-                return layer
-        raise DataError(f"{self.folder}: expected a layer of the run, got {key!r}.")
-
-    def map_file(self, layer: Layer, place: int) -> Path:
-        """The file of a layer of an image.
-
-        Raises:
-            DataError: where it would lie outside of the run's folder.
-        """
-        file = self.folder / layer.folder / f"{self.names[place]}.{layer.suffix}"
-        if self.folder.resolve() not in file.resolve().parents:
-            raise DataError(f"{self.folder}: expected maps in the folder of the run, got {file}.")
-        return file
-
-    def image_file(self, place: int) -> Path:
-        """The image as the run names it, or as it keeps it.
-
-        Raises:
-            DataError: where the run has neither.
-        """
-        named = self.files[place]
-        if named is not None:
-            return named
-        kept = self.map_file(Layer("image", "images", "jpg"), place)
-        if not kept.exists():
-            raise DataError(
-                f"{self.names[place]}: lies in no file. Evaluate with --maps, which keeps it."
-            )
-        return kept
+from doubtmap.viewer.run import (
+    Layer,
+    Run,
+    Value,
+    columns_of,
+    file_of,
+    model_name,
+    notes_of,
+    read_csv,
+)
+from doubtmap.viewer.unfolded import film_run, scene_run, volume_run
 
 
 def open_run(folder: str | Path) -> Run:
@@ -169,14 +82,14 @@ def _evaluated(folder: Path) -> Run:
     return Run(
         folder,
         "evaluate",
-        f"{_model(figures['model'])} on {figures['data']['name']}",
+        f"{model_name(figures['model'])} on {figures['data']['name']}",
         [row["image"] for row in rows],
-        [_file(figures, row.get("file")) for row in rows],
-        _columns([dict(_row(row, classes)) for row in rows]),
+        [file_of(figures, row.get("file")) for row in rows],
+        columns_of([dict(_row(row, classes)) for row in rows]),
         classes,
         tuple(layers) if "maps" in figures else (),
         rendering=Rendering(tuple(span) if span else None),
-        notes=_notes(folder, figures, "" if "maps" in figures else "evaluate with --maps"),
+        notes=notes_of(folder, figures, "" if "maps" in figures else "evaluate with --maps"),
     )
 
 
@@ -194,13 +107,13 @@ def _row(row: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[tuple[str
 
 def _scored(folder: Path) -> Run:
     about = read_results(folder / "score.json")
-    if "folders" not in about or "images" not in about:
-        raise DataError(
-            f"{folder}: holds the rasters, films or volumes of doubtmap score, which a browser "
-            f"does not show. Open them in QGIS, a player or a viewer of NIfTI."
-        )
-    listed = {name: _file(about, path) for name, path in about["images"].items()}
-    table = _csv(folder / "images.csv")
+    for key, unfold in (("films", film_run), ("volumes", volume_run)):
+        if key in about:
+            return unfold(folder, about)
+    if any(isinstance(each, Mapping) for each in about["images"].values()):
+        return scene_run(folder, about)
+    listed = {name: file_of(about, path) for name, path in about["images"].items()}
+    table = read_csv(folder / "images.csv")
     at = {str(path): place for place, path in enumerate(table.pop("image"))}
     there = [name for name, path in about["images"].items() if path in at]
     order = [at[about["images"][name]] for name in there]
@@ -213,14 +126,14 @@ def _scored(folder: Path) -> Run:
     return Run(
         folder,
         "score",
-        f"{_model(about['model'])}: {', '.join(about['folders'])}",
+        f"{model_name(about['model'])}: {', '.join(about['folders'])}",
         there,
         [listed[name] for name in there],
         {title: [values[place] for place in order] for title, values in table.items()},
         tuple(about["class_names"]),
         tuple(layers),
         rendering=Rendering(tuple(about["range"]) if about.get("range") else None),
-        notes=_notes(folder, about),
+        notes=notes_of(folder, about),
     )
 
 
@@ -232,20 +145,20 @@ def _suffix(folder: Path) -> str:
 
 def _reviewed(folder: Path) -> Run:
     about = read_results(folder / "review.json")
-    table = _csv(folder / "images.csv")
+    table = read_csv(folder / "images.csv")
     paths = [str(path) for path in table.pop("image")]
     names = {path: name for name, path in about["images"].items()}
     table.pop("pixels")
     return Run(
         folder,
         "review",
-        f"review of {_model(about['model'])}",
+        f"review of {model_name(about['model'])}",
         [names[path] for path in paths],
-        [_file(about, path) for path in paths],
+        [file_of(about, path) for path in paths],
         {title.replace("_", " "): values for title, values in table.items()},
         tuple(about["class_names"]),
         rendering=Rendering(tuple(about["range"]) if about.get("range") else None),
-        notes=_notes(folder, about),
+        notes=notes_of(folder, about),
     )
 
 
@@ -263,9 +176,9 @@ def _with_objects(folder: Path) -> Run:
     return Run(
         folder,
         "objects",
-        f"objects of {_model(info['model'])} by {info['score']}",
+        f"objects of {model_name(info['model'])} by {info['score']}",
         [image["file_name"] for image in images],
-        [_file(info, image["file_name"]) for image in images],
+        [file_of(info, image["file_name"]) for image in images],
         {
             "objects": [len(objects.get(at, ())) for at in place.values()],
             "largest object": largest,
@@ -273,14 +186,15 @@ def _with_objects(folder: Path) -> Run:
         },
         tuple(info["class_names"]),
         objects=objects,
+        sizes={at: (image["width"], image["height"]) for at, image in enumerate(images)},
         rendering=Rendering(tuple(info["range"]) if info.get("range") else None),
-        notes=_notes(folder, info),
+        notes=notes_of(folder, info),
     )
 
 
 def _labelled(folder: Path) -> Run:
     about = read_results(folder / "labels.json")
-    table = _csv(folder / "images.csv")
+    table = read_csv(folder / "images.csv")
     names = [str(name) for name in table.pop("image")]
     place = {name: at for at, name in enumerate(names)}
     denied: dict[int, list[dict[str, Any]]] = {}
@@ -289,14 +203,15 @@ def _labelled(folder: Path) -> Run:
     return Run(
         folder,
         "labels",
-        f"labels of {about['data']} by {_model(about['model'])}",
+        f"labels of {about['data']} by {model_name(about['model'])}",
         names,
-        [_file(about, about["images"][name]) for name in names],
+        [file_of(about, about["images"][name]) for name in names],
         {title.replace("_", " "): values for title, values in table.items()},
         tuple(about["class_names"]),
         objects=denied,
+        sizes={at: tuple(own[0]["segmentation"]["size"][::-1]) for at, own in denied.items()},
         rendering=Rendering(tuple(about["range"]) if about.get("range") else None),
-        notes=_notes(folder, about),
+        notes=notes_of(folder, about),
     )
 
 
@@ -307,59 +222,3 @@ READERS: dict[str, Callable[[Path], Run]] = {
     "labels.json": _labelled,
     "objects.json": _with_objects,
 }
-
-
-def _file(about: Mapping[str, Any], path: str | None) -> Path | None:
-    """An image as the run named it, seen from where it was run."""
-    return None if path is None else Path(about["directory"]) / path
-
-
-def _model(described: Any) -> str:
-    """Name of a network, in short."""
-    told = described if isinstance(described, Mapping) else {"name": described}
-    source = next((str(told[k]) for k in ("name", "source", "path", "kind") if told.get(k)), "")
-    return ", ".join(part.rstrip("/").rsplit("/", 1)[-1] for part in source.split(","))
-
-
-def _notes(folder: Path, about: Mapping[str, Any], more: str = "") -> tuple[str, ...]:
-    notes = []
-    if about["doubtmap"] != __version__:
-        notes.append(
-            f"{folder}: was written by doubtmap {about['doubtmap']}, this is {__version__}; what "
-            f"is shown may lack something."
-        )
-    if more:
-        notes.append(f"{folder}: the run kept no maps, so that images are shown alone; {more}.")
-    return tuple(notes)
-
-
-def _columns(rows: list[dict[str, Value]]) -> Table:
-    titles = dict.fromkeys(title for row in rows for title in row)
-    table = {title: [row.get(title) for row in rows] for title in titles}
-    return {title: values for title, values in table.items() if any(v is not None for v in values)}
-
-
-def _csv(path: Path) -> Table:
-    """A table as doubtmap writes it: numbers where all fields are numbers or empty.
-
-    Raises:
-        DataError: where it cannot be read.
-    """
-    try:
-        rows = list(csv.reader(io.StringIO(path.read_text("utf-8"))))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Run it again.") from error
-    titles = [_as_meant(title) for title in rows[0]]
-    return {title: _values([row[place] for row in rows[1:]]) for place, title in enumerate(titles)}
-
-
-def _as_meant(text: str) -> str:
-    """A text without what `doubtmap.files.cell` put before it."""
-    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
-
-
-def _values(texts: list[str]) -> list[Value]:
-    try:
-        return [float(text) if text else None for text in texts]
-    except ValueError:
-        return [_as_meant(text) for text in texts]

@@ -306,6 +306,7 @@ def write_volumes(
     facts = {
         "doubtmap": __version__,
         "command": command,
+        "directory": str(Path.cwd()),
         "model": segmenter.description,
         "class_names": list(segmenter.class_names),
         "folders": folders,

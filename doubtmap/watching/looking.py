@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from doubtmap.calibration import Calibrator
-from doubtmap.datasets.dataset import Sample
+from doubtmap.datasets import fingerprints
+from doubtmap.datasets.dataset import Dataset, Sample
 from doubtmap.errors import DataError, within_memory
 from doubtmap.kernels.steps import STEPS, steps
 from doubtmap.metrics.accumulator import Array
@@ -51,6 +51,28 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
+class Marked:
+    """Reads an image with its fingerprint, or the fingerprint alone; workers do it, too.
+
+    Args:
+        dataset: of the images.
+        seen: fingerprints of those that need not be read.
+    """
+
+    dataset: Dataset
+    seen: frozenset[str]
+
+    def __call__(self, index: int) -> tuple[str, Sample | None]:
+        """The fingerprint, and the image where it was not seen before.
+
+        Raises:
+            DataError: for an image that cannot be read.
+        """
+        (mark,) = fingerprints(self.dataset, [index])
+        return mark, None if mark in self.seen else self.dataset[index]
+
+
+@dataclass(frozen=True, eq=False)
 class Glance:
     """Takes what is kept of an image; workers do it, too.
 
@@ -59,27 +81,30 @@ class Glance:
         score: whose mean is watched.
         wrong: the probability that a pixel is wrong.
         calibrator: of predictions, where that is the promise.
-        marks: fingerprints of images, by their number.
     """
 
     name: str
     score: Score
     wrong: Score
     calibrator: Calibrator | None
-    marks: Mapping[int, str]
 
-    def __call__(self, segmenter: Segmenter, index: int, sample: Sample) -> Look:
-        """Predict an image of a data set.
+    def __call__(
+        self, segmenter: Segmenter, index: int, read: tuple[str, Sample | None]
+    ) -> Look | None:
+        """Predict an image of a data set; None of one that was seen before.
 
         Raises:
             DataError: for an image for which the network or the score gives nothing finite.
         """
+        mark, sample = read
+        if sample is None:
+            return None
         try:
             with showing(sample.name), within_memory(sample.image.shape[-2:]):
                 prediction = segmenter(sample.image[None])
                 if self.calibrator is not None:
                     prediction = self.calibrator(prediction)
-                return self.of(prediction, sample.image, self.marks[index])
+                return self.of(prediction, sample.image, mark)
         except DataError as error:
             raise DataError(f"{sample.name}: {error}") from error
 

@@ -52,6 +52,8 @@ def write_watch(
 ) -> tuple[Verdict, list[str]]:
     """Begin a watch in a folder, or go on with the one that is there.
 
+    The state is written while images come: what ends a run early leaves those before it seen.
+
     Args:
         segmenter: the network.
         images: new ones, in the order in which they came; None where there are none yet.
@@ -96,9 +98,9 @@ def write_watch(
         )
         watch.save(place)
     if images is not None:
-        watch.update(images, skipped=skipped, progress=progress)
+        watch.update(images, skipped=skipped, place=place, progress=progress)
     if labelled is not None:
-        watch.check(labelled, progress=progress)
+        watch.check(labelled, place=place, progress=progress)
     verdict, notes = watch.verdict, [*watch.notes, *notes_of(watch, skipped)]
     watch.save(place)
     write_atomically(out / "watch.json", json.dumps(verdict.figures, indent=1).encode())

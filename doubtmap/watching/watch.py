@@ -13,10 +13,12 @@ watch = Watch.resume("state.json", segmenter)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from time import monotonic
 
 from doubtmap.datasets import fingerprints
 from doubtmap.datasets.dataset import Dataset
@@ -31,12 +33,14 @@ from doubtmap.prediction import Segmenter
 from doubtmap.scoring import probe_logits, same_network
 from doubtmap.shown import Shown
 from doubtmap.watching.judging import Verdict, judged
-from doubtmap.watching.looking import Glance, Look
+from doubtmap.watching.looking import Glance, Look, Marked
 from doubtmap.watching.promise import Promise, open_promise
 from doubtmap.watching.state import State
 
 FEWEST = 20
 """Blocks of images that a reference must have: half of them say what is usual."""
+SECONDS = 2.0
+"""After which a state is written again, at the least, while images come."""
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Watch(Shown):
     state: State
     notes: list[str] = field(default_factory=list)
     again: int = 0
+    _due: float = field(default=0.0, init=False, repr=False)
 
     def _facts(self) -> Mapping[str, object]:
         return self.state._facts()
@@ -100,7 +105,7 @@ class Watch(Shown):
         seen = {what: images_seen(part) for what, part in opened.fitted.items()}
         found = [*notes_of_seen(seen, reference), *notes_of_training(opened.network, reference)]
         notes = [_flattered(note) for note in found]
-        looks = list(_looks(opened, reference, None, skipped, progress, "reference"))
+        looks = [*filter(None, _looks(opened, reference, None, skipped, progress, "reference"))]
         _enough(len(looks), block)
         if len({one.mark for one in looks}) < len(looks):
             notes.append("The reference holds an image twice, which makes it look less varied.")
@@ -145,14 +150,18 @@ class Watch(Shown):
         images: Dataset,
         *,
         skipped: Skipped | None = None,
+        place: str | Path | None = None,
         progress: Progress | None = None,
     ) -> Verdict:
         """Look at new images, in their order; those that were seen before are left out.
 
+        Each counts at once: what ends the run, an image that cannot be used or a hand, leaves those
+        before it seen, and the same call goes on after them, to the same evidence.
+
         Args:
             images: labels are not used.
-            skipped: takes the images that cannot be used; without it the first ends the run, and
-                nothing of it is kept.
+            skipped: takes the images that cannot be used; without it the first ends the run.
+            place: where the state is written while images come, and where the run ends.
             progress: told after each image.
 
         Returns:
@@ -162,17 +171,26 @@ class Watch(Shown):
             DataError: for an image that cannot be used, unless `skipped` takes it, or where none
                 can.
         """
-        marks, missing = self.state.marks, Skipped() if skipped is None else skipped
-        before = len(missing.reasons)
-        looks = list(_looks(self.promise, images, marks, skipped, progress, "watch"))
-        lost = len(missing.reasons) - before
-        self.again = len(images) - lost - len(looks)
-        if lost == len(images) and len(images):
-            raise DataError(none_left(len(images), missing.reasons))
-        self.state = self.state.with_new(looks)
+        self.again, fresh, looks = 0, 0, self.state.looks + 1
+        with self._kept(place):
+            for one in _looks(self.promise, images, self.state.marks, skipped, progress, "watch"):
+                if one is None:
+                    self.again += 1
+                    continue
+                fresh += 1
+                self.state = replace(self.state.with_new([one]), looks=looks)
+                self._keep(place)
+        if skipped is not None and not (self.again or fresh) and len(images):
+            raise DataError(none_left(len(images), skipped.reasons))
         return self.verdict
 
-    def check(self, labelled: Dataset, *, progress: Progress | None = None) -> Verdict:
+    def check(
+        self,
+        labelled: Dataset,
+        *,
+        place: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> Verdict:
         """Hold the promise to labelled images, drawn without regard to how they look.
 
         They take part in the bound of the risk alone, not in the test without labels.
@@ -180,6 +198,7 @@ class Watch(Shown):
         Args:
             labelled: images that the promise has not learnt from; those seen before with their
                 labels are left out.
+            place: as of `update`.
             progress: told after each image.
 
         Returns:
@@ -202,16 +221,17 @@ class Watch(Shown):
         pairs = Pairs(
             self.promise.segmenter, labelled, self.promise.unknown, fresh, "labels", progress
         )
-        losses = []
-        for at, (prediction, label) in zip(fresh, pairs):
-            if lost := self.promise.losses(prediction, label):
-                losses.append((marks[at], lost))
-        if fresh and not losses:
+        before = len(self.state.losses)
+        with self._kept(place):
+            for at, (prediction, label) in zip(fresh, pairs):
+                if lost := self.promise.losses(prediction, label):
+                    self.state = self.state.with_losses([(marks[at], lost)])
+                    self._keep(place)
+        if fresh and len(self.state.losses) == before:
             raise DataError(
                 f"{labelled.name}: expected labelled images with something to lose, found none. "
                 f"Give images that hold pixels of the kind that the promise is about."
             )
-        self.state = self.state.with_losses(losses)
         return self.verdict
 
     @property
@@ -226,6 +246,23 @@ class Watch(Shown):
             DataError: where it cannot be written.
         """
         self.state.save(path)
+
+    @contextmanager
+    def _kept(self, place: str | Path | None) -> Iterator[None]:
+        """What has come is written in the end, whatever ends it."""
+        try:
+            yield
+        finally:
+            if place is not None:
+                self.save(place)
+
+    def _keep(self, place: str | Path | None) -> None:
+        """Write the state, but not so often that it takes a twentieth of the time."""
+        if place is None or monotonic() < self._due:
+            return
+        start = monotonic()
+        self.save(place)
+        self._due = monotonic() + max(SECONDS, 20 * (monotonic() - start))
 
     def _refuse_own(self, labelled: Dataset) -> None:
         own = self.promise.fitted | self.promise.chosen
@@ -257,42 +294,27 @@ def _looks(
     skipped: Skipped | None,
     progress: Progress | None,
     stage: str,
-) -> Iterator[Look]:
-    """What is kept of each image that was not seen before, in order."""
+) -> Iterator[Look | None]:
+    """What is kept of each image, in order; None of one that was seen before.
+
+    Without `seen`, all are new.
+    """
     dataset = with_bands_of(promise.network, dataset)
 
     def skip(index: int, error: DataError) -> None:
         assert skipped is not None
         skipped.reasons[dataset.sample_name(index)] = str(error)
 
+    glance = Glance(promise.name, promise.score, promise.wrong, promise.calibrator)
+    read, known = Marked(dataset, frozenset(seen or ())), set(seen or ())
     leave_out = None if skipped is None else skip
-    marks = dict(_marks(dataset, leave_out))
-    if seen is None:
-        todo = list(marks)
-    else:
-        first = {mark: index for index, mark in reversed(marks.items())}
-        todo = [index for index, mark in marks.items() if mark not in seen and first[mark] == index]
-    glance = Glance(promise.name, promise.score, promise.wrong, promise.calibrator, marks)
-    found = looked_at(promise.network, todo, dataset.__getitem__, glance, leave_out)
+    found = looked_at(promise.network, range(len(dataset)), read, glance, leave_out)
     for done, one in enumerate(found, 1):
-        yield one
+        again = one is None or (seen is not None and one.mark in known)
+        yield None if again else one
+        known |= set() if one is None else {one.mark}
         if progress:
-            progress(stage, done, len(todo))
-
-
-def _marks(
-    dataset: Dataset, skip: Callable[[int, DataError], None] | None
-) -> Iterator[tuple[int, str]]:
-    """The fingerprint of each image that can be read."""
-    for index in range(len(dataset)):
-        try:
-            (mark,) = fingerprints(dataset, [index])
-        except DataError as error:
-            if skip is None:
-                raise
-            skip(index, error)
-            continue
-        yield index, mark
+            progress(stage, done, len(dataset))
 
 
 def _enough(count: int, block: int) -> None:

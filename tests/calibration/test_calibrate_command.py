@@ -1,9 +1,11 @@
 """`doubtmap calibrate`, and its file on `score` and `evaluate`."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import doubtmap as dm
@@ -17,6 +19,7 @@ from doubtmap.calibration import (
 )
 from doubtmap.calibration.calibrate import CANDIDATES, calibrate
 from doubtmap.datasets import Corrupted, fingerprints
+from doubtmap.datasets.pasting import Part
 from doubtmap.engine.run import Run
 from doubtmap.engine.seen import note_of_overlap
 from doubtmap.engine.settings import model_settings
@@ -278,3 +281,28 @@ def test_auto_compares_all_that_keep_labels():
     kept |= {"selective", "vector_kept", "dirichlet_kept"}
     assert set(CANDIDATES) == kept - {"identity", "meta"}
     assert [name for name in METHODS if name in CANDIDATES] == list(CANDIDATES)
+
+
+def test_one_image_proves_nothing_and_is_told_so(fresh_segmenter):
+    found = calibrate(fresh_segmenter(), dm.open_dataset("synthetic:2"), "temperature")
+    assert "an improvement that one image cannot prove: so few have no interval" in found.notes[-1]
+    assert not any("Without a labelled pixel" in note for note in found.notes)
+    found = calibrate(
+        fresh_segmenter(), dm.open_dataset("synthetic:2"), candidates=("temperature",)
+    )
+    assert found.method == "identity" and "none that one image can prove" in found.notes[-1]
+
+
+def test_classes_without_a_labelled_pixel_are_named(fresh_segmenter):
+    class Without(Part):
+        """Streets whose poles and signs nobody labelled."""
+
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            own = [self.class_names.index(name) for name in ("pole", "sign")]
+            label = sample.label.masked_fill(torch.isin(sample.label, torch.tensor(own)), -2)
+            return replace(sample, label=label)
+
+    few = Without(dm.open_dataset("synthetic:2"), range(2), "few")
+    (note,) = [n for n in calibrate(fresh_segmenter(), few, "temperature").notes if "Without" in n]
+    assert note.startswith("Without a labelled pixel: pole, sign. What a calibrator")

@@ -47,8 +47,7 @@ def test_figures_are_those_of_the_accumulator(pairs, comparison, bins, temperatu
 def test_diagrams_by_class_add_up_to_the_whole(comparison):
     whole = comparison.diagram("identity")
     assert sum(whole["share"]) == pytest.approx(1)
-    counts = comparison.classwise[0].sum((1, 2))
-    assert (counts > 0).all()
+    assert comparison.predicted == [0, 1, 2, 3]
     for label in range(4):
         assert sum(comparison.diagram("identity", label=label)["share"]) == pytest.approx(1)
 
@@ -71,6 +70,37 @@ def test_regions_part_the_pixels():
     everything, band, inside = sums[0, :3]
     assert np.allclose(band + inside, everything)
     assert (everything[:, 0].sum(), band[:, 0].sum()) == (35 * 60, 35 * 4)
+
+
+def test_parts_by_size_and_by_class_are_the_accumulator_on_their_pixels():
+    generator = torch.Generator().manual_seed(5)
+    label = torch.zeros(1, 100, 100, dtype=torch.int64)
+    label[:, 10:12, 10:13] = 1  # 6 pixels: small
+    label[:, 30:36, 30:36] = 1  # 36 pixels, at a corner of 1 more: middle
+    label[:, 50:, 50:] = 2  # large
+    label[:, 90:, :10] = -2  # 100 pixels of void, 1 %
+    prediction = Prediction(torch.randn(1, 3, 100, 100, generator=generator), (100, 100))
+    hot = Temperature(temperature=0.5)
+    found = compare([(prediction, label)] * 3, {"identity": Identity(), "hot": hot}, block=1)
+    middle, small = torch.zeros(2, 1, 100, 100, dtype=torch.bool)
+    middle[:, 30:36, 30:36], small[:, 10:12, 10:13] = True, True
+    large = (label >= 0) & ~middle & ~small
+    masks = {"small": small, "middle": middle, "large": large}
+    masks |= {k: (prediction.classes == k) & (label >= 0) for k in range(3)}
+    for part, mask in masks.items():
+        for name, factor in (("identity", 1.0), ("hot", 2.0)):
+            oracle = Reliability(3)
+            oracle.update(factor * prediction.logits, label.clamp_min(0), mask)
+            row = found.within(name, part)
+            assert row["ece"] == pytest.approx(oracle.ece, abs=1e-6)
+            assert row["share"] == pytest.approx(float(mask.sum() / (label >= 0).sum()))
+            right = (prediction.classes == label)[mask].double().mean()
+            assert row["accuracy"] == pytest.approx(float(right))
+            low, high = row["ece_interval"]  # three images alike: no doubt of the mean
+            assert low == pytest.approx(row["ece"]) == pytest.approx(high)
+    assert found.predicted == [0, 1, 2]
+    nothing = found.within("hot", 7)
+    assert (nothing["share"], nothing["ece"], nothing["ece_interval"]) == (0, None, None)
 
 
 def test_calibrated_networks_are_left_alone():

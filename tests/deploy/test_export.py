@@ -20,6 +20,7 @@ from doubtmap.deploy.operators import Pooled
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.kernels.steps import ordered
 from doubtmap.models import Ensemble, load
+from doubtmap.models.distilled import NEGATIVE, Head, attach
 from doubtmap.models.preprocessing import shares
 from doubtmap.scores import Density, Mahalanobis, Wrong
 from doubtmap.scores.parsing import parse_scores
@@ -110,6 +111,17 @@ def test_the_file_gives_what_the_library_gives(tmp_path, name):
     for score, values in found.items():
         wanted = parse_scores(score)[score](prediction)
         torch.testing.assert_close(values, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_class_of_negatives_is_inside(tmp_path):
+    layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 4, 1)]
+    network, head = nn.Sequential(*layers), Head("2", 8, says=NEGATIVE)
+    nn.init.normal_(head[-1].weight)
+    attach(network, head)
+    segmenter, path = exported(tmp_path, network, "negative,entropy")
+    images = torch.rand(2, 3, 41, 58)
+    wanted = parse_scores("negative")["negative"](segmenter(images))
+    torch.testing.assert_close(said_by(path, images)["negative"], wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_resizing_is_inside(tmp_path):

@@ -64,6 +64,20 @@ def figures() -> dict[str, Any]:
     }
 
 
+def figures_by_class() -> dict[str, Any]:
+    """Figures with two unknown classes, one of which has a name that tries to be HTML."""
+    found = figures()
+    found["data"]["unknown_classes"] = {
+        "<b>dog": {"pixels": 80, "images": 2},
+        "cone": {"pixels": 0, "images": 0},
+    }
+    for place, score in enumerate(found["scores"].values()):
+        dog = {"auprc": 0.2 + place / 10, "auprc_interval": [0.1, 0.5], "recall": 0.5}
+        score["unknown"]["by_class"] = {"<b>dog": dog, "cone": dict.fromkeys(dog)}
+    found["notes"].append("unknown.by_class.cone: no pixel is labelled so")
+    return found
+
+
 def curves() -> dict[str, Any]:
     x = np.linspace(0, 1, 40).tolist()
     down = [1 - v for v in x]

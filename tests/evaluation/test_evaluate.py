@@ -88,6 +88,39 @@ def test_figures_are_those_of_all_pixels_in_one_pot(figures, segmenter, streets)
     }
 
 
+def test_each_unknown_class_is_held_against_the_known_pixels_alone(segmenter, streets):
+    names = (*streets.class_names, "dog", "cone", "never")
+    dog, cone = len(names) - 3, len(names) - 2
+    samples = [streets[index] for index in range(4)]
+    for place, sample in enumerate(samples):
+        sample.label[20:30, 10 : 20 + place] = dog
+        sample.label[40:50, 50:60] = cone if place else UNKNOWN
+    dataset = Streets(samples, names)
+    asked = {"unknown": names[-3:], "replicates": 20}
+    found = dm.evaluate(segmenter, dataset, "entropy", **asked).figures
+    counts = found["data"]["unknown_classes"]
+    unknown = found["scores"]["entropy"]["unknown"]
+    doubt, label, _ = all_pixels(segmenter, dataset, dm.scores.entropy)
+    known = (label >= 0) & (label < dog)
+    for name, value in (("dog", dog), ("cone", cone), ("unnamed", UNKNOWN)):
+        own, keep = unknown["by_class"][name], known | (label == value)
+        truth, scores = label[keep] == value, doubt[keep]
+        for key, exact in (
+            ("auprc", average_precision_score(truth, scores)),
+            ("auroc", roc_auc_score(truth, scores)),
+            ("recall", (doubt[label == value] > unknown["threshold"]).mean()),
+        ):
+            low, high = own[f"{key}_bounds"]
+            assert low <= exact <= high and own[key] == pytest.approx(exact, abs=1e-4)
+        assert own["auprc_interval"] is None or len(own["auprc_interval"]) == 2
+        assert counts[name]["pixels"] == truth.sum()
+    assert counts["cone"]["images"] == 3 and counts["never"]["pixels"] == 0
+    assert set(unknown["by_class"]["never"].values()) == {None}
+    assert any("unknown.by_class.never: no pixel" in note for note in found["notes"])
+    alone = dm.evaluate(segmenter, dataset, "entropy", unknown="dog", replicates=5).figures
+    assert "by_class" not in alone["scores"]["entropy"]["unknown"]
+
+
 def test_every_headline_figure_has_an_interval_that_is_not_upside_down(figures):
     intervals = [figures["segmentation"]["miou_interval"], figures["calibration"]["ece_interval"]]
     for score in figures["scores"].values():

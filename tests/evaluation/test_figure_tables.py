@@ -3,10 +3,10 @@
 import csv
 import io
 
-from made_up_results import SCORES, figures
+from made_up_results import SCORES, figures, figures_by_class
 from rich.console import Console
 
-from doubtmap.evaluation.table import figures_csv, figures_table, figures_text
+from doubtmap.evaluation.table import figures_csv, figures_table, figures_text, runs_table
 
 
 def printed(figures):
@@ -53,6 +53,17 @@ def test_text_and_csv_have_a_row_for_each_score():
     assert float(rows[1]["unknown.auprc"]) == figures()["scores"]["entropy"]["unknown"]["auprc"]
     assert rows[1]["unknown.f1"] == ""
     assert [row["wrong.ece"] for row in rows] == ["0.0321", "0.0321", ""]
+
+
+def test_csv_and_tables_have_the_figures_of_each_unknown_class():
+    found = figures_by_class()
+    rows = list(csv.DictReader(io.StringIO(figures_csv(found))))
+    assert [row["unknown.<b>dog.auprc"] for row in rows] == ["0.2", "0.30000000000000004", "0.4"]
+    assert [row["unknown.cone.auprc"] for row in rows] == [""] * len(SCORES)
+    assert not any("by_class" in name for name in rows[0])
+    line = runs_table({"": found}, "markdown", ["unknown.<b>dog.auprc"]).splitlines()
+    assert r"unknown \<b\>dog AUPRC" in line[0]
+    assert "**0.400** (" in line[-1] and "**" not in line[-2]
 
 
 def test_no_figures_are_no_error():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_up_results import CLASSES, SCORES, curves, example, figures, results
+from made_up_results import CLASSES, SCORES, curves, example, figures, figures_by_class, results
 from read_page import Page
 
 from doubtmap.evaluation.report import write_report
@@ -36,6 +36,16 @@ def test_the_page_is_well_formed_and_has_all_sections(html):
     assert links == [f"#{name}" for name in sections]
     ids = page.values("id")
     assert len(ids) == len(set(ids))
+
+
+def test_each_of_several_unknown_classes_has_its_rows(tmp_path, html):
+    assert "Each unknown class" not in html
+    page = Page(render(tmp_path, replace(results(), figures=figures_by_class())))
+    assert "unknown-classes" in page.values("id")
+    kinds = [f"{name} {score}" for name in ("<b>dog", "cone") for score in SCORES]
+    assert page.values("data-filter") == kinds
+    assert "b" not in page.tags
+    assert "unknown.by_class.cone: no pixel is labelled so" in page.values("title")
 
 
 def test_the_page_needs_nothing_from_anywhere(html):

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from made_up_results import SCORES, figures
+from made_up_results import SCORES, figures, figures_by_class
 
 import doubtmap as dm
 from doubtmap.evaluation.results import Results
@@ -92,6 +92,9 @@ def test_results_become_a_data_frame():
     assert frame.loc[SCORES[1], "unknown.auprc"] == 0.5
     assert frame["unknown.f1"].isna().all()
     assert "unknown.auprc_bounds" not in frame
+    frame = Results(figures_by_class()).to_pandas()
+    assert frame.loc[SCORES[0], "unknown.<b>dog.auprc"] == 0.2
+    assert frame["unknown.cone.auprc"].isna().all()
 
 
 def test_the_command_puts_folders_into_one_table(run, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from doubtmap.metrics import Keeping, area_under_sparsification_error, sparsification
+from doubtmap.metrics.risk import normalised_ece
 
 
 def by(order, errors):
@@ -115,3 +116,33 @@ def test_curves_start_at_one_and_the_oracle_falls():
 def test_without_any_error_the_curves_are_not_defined():
     nothing = Keeping(np.array([5.0]), np.array([0.0]))
     assert math.isnan(area_under_sparsification_error(*sparsification(nothing, nothing)))
+
+
+def one_by_one(doubt, wrong, bins=10):
+    """The definition, pixel by pixel."""
+    confidence = 1 - (doubt - doubt.min()) / (doubt.max() - doubt.min())
+    at = np.minimum((confidence * bins).astype(int), bins - 1)
+    parts = [at == k for k in range(bins)]
+    gaps = [abs((1 - wrong[p]).mean() - confidence[p].mean()) * p.mean() for p in parts if p.any()]
+    return sum(gaps)
+
+
+@pytest.mark.parametrize("scale", [1.0, -3.0, 1e4])
+def test_normalised_calibration_is_that_of_the_scaled_score(scale):
+    """By pixels; the same however the score is scaled and moved."""
+    random = np.random.default_rng(0)
+    doubt = random.normal(size=2000).round(2)
+    wrong = (random.random(2000) < 0.3 + 0.1 * doubt).astype(float)
+    values = np.unique(doubt)
+    counts = [np.array([(wrong[doubt == v] == k).sum() for v in values]) for k in (0, 1)]
+    got = normalised_ece(abs(scale) * values + scale, *counts)
+    assert got == pytest.approx(one_by_one(doubt, wrong), abs=1e-6)
+
+
+def test_known_normalised_calibration():
+    """Certain and right, doubtful and wrong; the other way round; and nothing to scale by."""
+    ends, ten, none = np.array([2.0, 7.0]), np.array([10, 0]), np.array([0, 10])
+    assert normalised_ece(ends, ten, none) == 0 and normalised_ece(ends, none, ten) == 1
+    assert normalised_ece(ends, np.array([5, 5]), np.array([5, 5])) == 0.5
+    assert math.isnan(normalised_ece(ends, ten, 0 * none))
+    assert math.isnan(normalised_ece(ends[:0], ten[:0], none[:0]))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from cases import NONE, Net, at_full, binary, check, corners, full, net, up
 
+from doubtmap.files.archives import TRIED
 from doubtmap.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 onnx = pytest.importorskip("onnx")
@@ -224,6 +225,9 @@ PROGRAMS = {
 }  # fmt: skip
 
 
+@pytest.mark.skipif(
+    not torch.__version__.startswith(TRIED), reason="this PyTorch's reader of .pt2 was not tried"
+)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_program(name, tmp_path):
     case = PROGRAMS[name]

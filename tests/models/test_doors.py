@@ -1,5 +1,6 @@
 """Every door: what files, folders and objects say of themselves, and what is refused."""
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -128,7 +129,8 @@ def test_torchscript(tmp_path, suffix):
     network, path = Tiny().eval(), tmp_path / f"network{suffix}"
     images = torch.rand(2, 3, 32, 40)
     jit = torch.jit
-    with pytest.warns(DeprecationWarning):
+    with warnings.catch_warnings():  # newer PyTorch calls it deprecated
+        warnings.simplefilter("ignore", DeprecationWarning)
         jit.save(jit.trace(network, images), str(path))
     segmenter = opened(path)
     torch.testing.assert_close(segmenter(images).logits, own(network, images), atol=1e-4, rtol=0)
@@ -136,7 +138,8 @@ def test_torchscript(tmp_path, suffix):
 
 
 def opened(path):
-    with pytest.warns(DeprecationWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
         return load(path)
 
 

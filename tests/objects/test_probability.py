@@ -166,7 +166,7 @@ def test_objects_are_written_with_their_probability(fit, demo, tmp_path):
             demo, [tmp_path / "a.png"], scored, replace(RULE, smallest=99), out, probability=model
         )
     other = replace(model, origin=Origin(fingerprint=(9.0,) * 8))
-    with pytest.raises(ModelError, match="the network that the probability was fitted to"):
+    with pytest.raises(ModelError, match="the network that it was fitted for"):
         write_objects(demo, [tmp_path / "a.png"], scored, RULE, out, probability=other)
 
 

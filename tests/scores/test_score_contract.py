@@ -23,7 +23,7 @@ def test_the_catalogue_lists_every_score():
     unfitted = {
         *scores.STATELESS,
         *scores.OF_MEMBERS,
-        *scores.OF_STUDENTS,
+        *scores.OF_HEADS,
         *scores.OF_QUERIES,
     }
     assert unfitted | fitted == set(scores.__all__)

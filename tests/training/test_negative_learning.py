@@ -12,11 +12,13 @@ from doubtmap.datasets import VOID
 from doubtmap.training import NFlowJS, Settings, negative_learning
 from doubtmap.training.flow import Flow
 from doubtmap.training.flow_training import write_flow
-from doubtmap.training.negative_learning import DIVERGENCES, NegativeLearning
+from doubtmap.training.negative_learning import DIVERGENCES, FlowLearning, NegativeLearning
 from doubtmap.training.negatives import FlowSamples, Noise, Shuffled
 from doubtmap.training.networks import Start
 from doubtmap.training.optimizing import ALONE, clip, optimizer_of
 from doubtmap.training.recipe import CrossEntropy
+
+LEARNING = ("flow_weight", "flow_rate", "frozen", "trust", "past")
 
 
 def start_of(classes=3):
@@ -28,6 +30,8 @@ def start_of(classes=3):
 
 def objective_of(source=None, flow=None, sides=(8, 16), **options):
     source = source or (FlowSamples(flow) if flow else Noise())
+    learning = {name: options.pop(name) for name in LEARNING if name in options}
+    options["learning"] = FlowLearning(**{n.removeprefix("flow_"): v for n, v in learning.items()})
     return NegativeLearning(start_of(), source, sides, flow=flow, **options)
 
 

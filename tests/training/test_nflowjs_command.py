@@ -81,12 +81,15 @@ def test_settings_reach_the_run(run, asked, tmp_path):
         "negatives": "flow,noise",
         "divergence": "kl",
         "weight": 0.5,
+        "negative_class": False,
         "flow": str(flow),
         "freeze_flow": True,
         "patch": [8, 16],
         "flow_steps": 2000,
         "flow_rate": 1e-4,
         "flow_weight": None,
+        "flow_trust": None,
+        "flow_replay": False,
         "held_out": [],
     }
 

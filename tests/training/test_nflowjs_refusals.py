@@ -18,6 +18,7 @@ NO_FLOW = "has no effect where no flow is among the negatives "
         ({"divergence": "js"}, "one of jsd, kl, reverse-kl, got js"),
         ({"weight": 0.0}, "--divergence-weight: expected a finite number above 0, got 0"),
         ({"flow_rate": float("inf")}, "--flow-rate: expected a finite number above 0, got inf"),
+        ({"flow_trust": 0.0}, "--flow-trust: expected a finite number above 0, got 0"),
         ({"flow_steps": 0}, "--flow-steps: expected at least 1, got 0"),
         ({"patch": (12, 16)}, "both multiples of 8 such as 16-80, got 12-16"),
         ({"patch": (24, 16)}, "both multiples of 8 such as 16-80, got 24-16"),
@@ -42,6 +43,8 @@ def test_recipes_that_make_no_sense_are_refused(options, words):
         ({"negatives": "none", "weight": 0.5}, "--divergence-weight: has no effect without neg"),
         ({"negatives": "none", "patch": (8, 8)}, "--patch: has no effect without negatives"),
         ({"flow": "f", "flow_steps": 4}, "--flow-steps: has no effect with --flow, a flow that is"),
+        ({"negatives": "noise", "flow_trust": 6.0}, f"--flow-trust: {NO_FLOW}noise"),
+        ({"freeze_flow": True, "flow_replay": True}, "--flow-replay: has no effect with --freeze"),
         ({"freeze_flow": True, "flow_rate": 0.1}, "--flow-rate: has no effect with --freeze-flow"),
     ],
 )

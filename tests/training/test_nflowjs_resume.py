@@ -29,7 +29,7 @@ def same_weights(one, two):
 
 @pytest.mark.parametrize("negatives", ["flow", "flow,noise"])
 def test_resumed_it_ends_as_if_it_had_not_been_stopped(learn, tmp_path, negatives):
-    recipe = recipe_of(negatives)
+    recipe = recipe_of(negatives, flow_trust=0.2, flow_replay=True, flow_rate=0.01)
     with pytest.raises(Stop):
         learn(tmp_path / "a", recipe, report=Reporter(epoch=after_one_epoch))
     learn(tmp_path / "a", recipe, resume=True)

@@ -223,6 +223,7 @@ def test_objects_are_drawn_over_doubt_and_dark_and_small_screens_show_all(look, 
     opened(page, "plain")
     held = json.loads((served["folder"] / "objects" / "objects.json").read_text())
     number = next(i["id"] for i in held["images"] if i["file_name"].endswith("plain.png"))
+    playwright.expect(page.locator(".world svg > *")).not_to_have_count(0)
     drawn = page.locator(".world svg > *").count()
     assert drawn >= sum(a["image_id"] == number for a in held["annotations"]) > 0
     page.keyboard.press("o")

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_a_look_keeps_means_and_a_histogram(segmenter, promise):
     opened = open_promise(segmenter, promise)
     image = Scenes(1, 0)[0].image
     prediction = segmenter(image[None])
-    found = Glance(opened.name, opened.score, opened.wrong, None, {}).of(prediction, image, "mark")
+    found = Glance(opened.name, opened.score, opened.wrong, None).of(prediction, image, "mark")
     assert found.doubt == pytest.approx(float(entropy(prediction).mean()), rel=1e-6)
     weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     grey = (image.double() / 255 * weights).sum(0)
@@ -254,9 +255,9 @@ def test_a_fitted_wrong_is_watched_by_what_it_says(fresh_segmenter, tmp_path):
 
 def test_workers_are_sent_what_they_need(segmenter, promise):
     opened, scenes = open_promise(segmenter, promise), Scenes(1, 0)
-    glance = Glance(opened.name, opened.score, opened.wrong, None, {0: "mark"})
+    glance = Glance(opened.name, opened.score, opened.wrong, None)
     sent = pickle.loads(pickle.dumps(glance))
-    here, there = (each(segmenter, 0, scenes[0]) for each in (glance, sent))
+    here, there = (each(segmenter, 0, ("mark", scenes[0])) for each in (glance, sent))
     assert (here.mark, here.doubt) == (there.mark, there.doubt)
     assert np.array_equal(here.table, there.table)
 
@@ -497,3 +498,87 @@ def test_risks_without_their_levels_are_no_promise(fresh_segmenter, tmp_path):
     save_threshold(Threshold("entropy", 0.5, "wrong", "risks", 0.1), tmp_path / "t.json")
     with pytest.raises(DataError, match="the levels that its risks are kept at"):
         open_promise(fresh_segmenter(), tmp_path / "t.json")
+
+
+class Ends(Part):
+    """A data set whose pass is ended from outside at one of its images."""
+
+    def __init__(self, dataset, at):
+        super().__init__(dataset, range(len(dataset)), "ends")
+        object.__setattr__(self, "at", at)
+
+    def __getitem__(self, index):
+        if index == self.at:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("stops", [[7], [0], [3, 3, 11]])
+def test_what_is_stopped_goes_on_to_the_same_evidence(begun, fresh_segmenter, tmp_path, stops):
+    images, place = Scenes(14, 2), tmp_path / "state.json"
+    begun.save(place)
+    for at in stops:
+        watch = Watch.resume(place, fresh_segmenter())
+        with pytest.raises(KeyboardInterrupt):
+            watch.update(Ends(images, at), place=place)
+        assert len(State.load(place).new) == at
+    watch = Watch.resume(place, fresh_segmenter())
+    found, whole = watch.update(images, place=place), begun.update(images)
+    assert watch.again == stops[-1]
+    assert np.array_equal(found.evidence, whole.evidence)
+    assert found.figures | {"looks": 1} == whole.figures
+    assert np.array_equal(State.load(place).scores, begun.state.scores)
+
+
+def test_a_killed_watch_has_what_was_written_while_images_came(begun, tmp_path, monkeypatch):
+    place, written = tmp_path / "state.json", []
+    monkeypatch.setattr("doubtmap.watching.watch.SECONDS", 0.0)
+    monkeypatch.setattr("doubtmap.watching.watch.monotonic", lambda: 0.0)
+
+    def look(*_):
+        written.append(len(State.load(place).new))
+
+    begun.update(Scenes(4, 2), place=place, progress=look)
+    assert written == [1, 2, 3, 4]
+
+
+def test_labels_that_were_looked_at_stay_too(begun, fresh_segmenter, tmp_path):
+    labelled, place = Scenes(5, 6), tmp_path / "state.json"
+    with pytest.raises(KeyboardInterrupt):
+        begun.check(Ends(labelled, 3), place=place)
+    watch = Watch.resume(place, fresh_segmenter())
+    assert len(watch.state.losses) == 3
+    assert watch.check(labelled).risk.losses == 5
+
+
+def test_an_image_that_comes_twice_counts_once(begun):
+    twice = Part(Scenes(3, 2), [0, 1, 0, 2, 1], "twice")
+    assert (begun.update(twice).images, begun.again) == (3, 2)
+
+
+def test_frames_of_a_film_are_watched(run, tmp_path, promise):
+    pytest.importorskip("av", reason="PyAV is not installed")
+    from doubtmap.films.frames import write_film
+
+    def filmed(name, dataset):
+        frames = (each.image.permute(1, 2, 0).numpy() for each in dataset)
+        write_film(tmp_path / name, frames, Fraction(10))
+        return tmp_path / name
+
+    out, usual = tmp_path / "watch", tmp_path / "usual"
+    usual.mkdir()
+    for at, each in enumerate(Scenes(30, 1)):
+        Image.fromarray(each.image.permute(1, 2, 0).numpy()).save(usual / f"{at}.png")
+    begin = ("watch", "demo", "--promise", promise, "--reference", usual, "--out", out)
+    film = filmed("drive.mp4", Scenes(24, 3, 0.3))
+    code, _, err = run(*begin, film, "--every", "2", "--limit", "5", "--json")
+    assert code in (0, 3), err
+    code, said, err = run("watch", "demo", film, "--out", out, "--json")
+    assert code == 3, err
+    assert json.loads(said)["images"] == 24 and "5 images had been seen before" in err
+    code, _, err = run("watch", "demo", film, usual, "--out", out)
+    assert code == 2 and "expected films or other images, got both" in err
+    code, _, err = run("watch", "demo", usual, "--every", "2", "--out", out)
+    assert code == 2 and "expected no --every with images" in err
+    code, _, err = run("watch", "demo", film, "--workers", "2", "--out", out)
+    assert code == 2 and "expected no --workers with films" in err

@@ -76,7 +76,7 @@ export class Pane {
       await this.photo.decode().catch(() => this.explain(image));
       if (this.image !== image) return false;
       this.size = [this.photo.naturalWidth || 1, this.photo.naturalHeight || 1];
-      if (this.objectRun >= 0) this.draw(await this.objects(image), image);
+      if (this.objectRun >= 0) this.objects(image).then((found) => this.draw(found, image));
     }
     if (!this.has(image)) return true;
     const needed = this.needs(layer).filter((key) => !this.held[key]);
@@ -95,12 +95,13 @@ export class Pane {
 
   async objects(image) {
     const answer = await fetch(`objects/${this.objectRun}/${image}.json`);
-    return answer.ok ? answer.json() : [];
+    return answer.ok ? answer.json() : { size: null, objects: [] };
   }
 
-  draw(objects, image) {
+  /** Objects have the coordinates of the whole image, of which the picture may be an overview. */
+  draw({ size, objects }, image) {
     if (this.image !== image) return;
-    this.things.setAttribute("viewBox", `0 0 ${this.size.join(" ")}`);
+    this.things.setAttribute("viewBox", `0 0 ${(size || this.size).join(" ")}`);
     for (const each of objects) {
       const drawn = document.createElementNS(SVG, "path");
       const paths = each.lines.map((line) => `M${line.slice(0, 2)}L${line.slice(2)}Z`);
@@ -174,7 +175,8 @@ export class Pane {
       const row = Math.floor((y / this.size[1]) * map.height);
       const pixel = map.pixels[row * map.width + column];
       const name = key.replace(/^doubt:/, "").replace("classes", "prediction").replace("labels", "label");
-      if (!map.codes) words.push(`${name} ${doubtOf(map, pixel).toPrecision(4)}`);
+      if (map.gaps && pixel === 0) words.push(`${name}: no data`);
+      else if (!map.codes) words.push(`${name} ${doubtOf(map, pixel).toPrecision(4)}`);
       else if (pixel < 0) words.push(`${name} ${this.index.codes[pixel][0]}`);
       else words.push(`${name} ${this.about.classes[pixel] ?? pixel}`);
     }

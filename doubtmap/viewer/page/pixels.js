@@ -19,9 +19,10 @@ export async function readMap(address) {
     buffer = await new Response(stream).arrayBuffer();
   }
   const head = new DataView(buffer);
-  const codes = head.getUint32(4, true) === 1;
+  const kind = head.getUint32(4, true), codes = kind === 1;
   return {
     codes,
+    gaps: kind === 2, // pixels of 0 have no data
     width: head.getUint32(8, true),
     height: head.getUint32(12, true),
     low: head.getFloat32(16, true),
@@ -61,7 +62,9 @@ export function paintDoubt(out, map, { scale, threshold, opacity, ramp, step }) 
   if (threshold !== null && opacity > 0) // what is above a threshold can be told from what is not
     ramp.forEach((hex, place) => { colours[place] = packed(hex, Math.max(colours[place] >>> 24, most / 2)); });
   table.fill(0, 0, Math.min(level, LEVELS));
-  for (let pixel = level; pixel < LEVELS; pixel++) {
+  const first = map.gaps ? Math.max(level, 1) : level;
+  if (map.gaps) table[0] = 0;
+  for (let pixel = first; pixel < LEVELS; pixel++) {
     const place = Math.round((ramp.length - 1) * (doubtOf(map, pixel) - low) * stretch);
     table[pixel] = colours[place < 0 ? 0 : place >= ramp.length ? ramp.length - 1 : place];
   }
@@ -115,8 +118,9 @@ export function paintChanges(out, first, second, labels) {
 /** How many pixels of each state reach a level or more: `counts[state * (LEVELS + 1) + level]`. */
 export function countAbove(map, states) {
   const wide = LEVELS + 1, counts = new Uint32Array(KINDS * wide);
-  const { pixels } = map;
-  for (let at = 0; at < pixels.length; at++) counts[(states ? states[at] : NOTHING) * wide + pixels[at]]++;
+  const { pixels, gaps } = map;
+  for (let at = 0; at < pixels.length; at++)
+    if (pixels[at] || !gaps) counts[(states ? states[at] : NOTHING) * wide + pixels[at]]++;
   for (let state = 0; state < KINDS; state++)
     for (let level = LEVELS - 1; level >= 0; level--)
       counts[state * wide + level] += counts[state * wide + level + 1];
