@@ -90,9 +90,11 @@ def against_forward(given: Namespace) -> Iterator[Row]:
         yield {"set": "CamVid", "name": clock, "images": len(images), **seconds, "ratio": ratio}
 
 
-def made(height: int, width: int, classes: int = 11) -> tuple[Prediction, torch.Tensor]:
+def made(
+    height: int, width: int, classes: int = 11, seed: int = 0
+) -> tuple[Prediction, torch.Tensor]:
     """A prediction and its labels, smooth as a network's are."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     logits = 4 * torch.randn(1, classes, height // 4, width // 4, generator=generator)
     prediction = Prediction(logits, size=(height, width))
     label = torch.where(

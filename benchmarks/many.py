@@ -1,10 +1,11 @@
 """What evaluating on many machines costs: workers, the driver, the merge, and a forecast.
 
-    python benchmarks/many.py [--images 48] [--parts 1000] [--stages workers,driver,merge,forecast]
+    python benchmarks/many.py [--images 48] [--parts 1000] [--stages workers,batch,driver,merge]
 
 All stages write `benchmarks/results/many.json`. `workers`: CamVid's validation images, `camvid9`,
-by this process alone and by 1 and 2 workers, by wall clock; the rest is processor time of one
-thread, since the machine may be shared. `driver`: made-up images, small, into the sums as of one
+by this process alone and by 1 and 2 workers, by wall clock; `batch`: the network's pass over 12 of
+them, 1 to 8 at once, and how far its logits move; the rest is processor time of one thread, since
+the machine may be shared. `driver`: made-up images, small, into the sums as of one
 process: what each costs, and resident memory as they become more. `merge`: the sums of parts of
 made-up images as they lie in files, read and added: what each costs, to so many small parts, and
 to a hundred of full size. `forecast`: from these rows, 64 GPUs and 10 million images; see
@@ -18,14 +19,19 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import safetensors.numpy
 import torch
+import transformers
 from evaluate import first, made
+from numpy.typing import NDArray
 from stages import HELD_OUT, RESULTS, Row, Stage, Topic, run
 
 import doubtmap as dm
+from doubtmap.engine import Pairs
 from doubtmap.engine.places import Place
+from doubtmap.engine.spread import Spread
 from doubtmap.evaluation.asking import Options
 from doubtmap.evaluation.tally import Tally, observe
 from doubtmap.memory import give_back
@@ -34,6 +40,8 @@ from doubtmap.scoring import score_maps
 
 SCORES = "max_softmax,entropy,max_logit,gradient"
 TOPIC = Topic("many", "python benchmarks/many.py")
+BATCHED = 12
+"""Images that go through the network in batches."""
 GPUS, MILLIONS = 64, 10
 PER_GPU = 20.0
 """Images a second of one GPU that the forecast takes for granted."""
@@ -59,6 +67,36 @@ def by_workers(given: Namespace) -> Iterator[Row]:
             "images_a_second": len(dataset) / seconds,
             "miou": found.figures["segmentation"]["miou"],
         }
+
+
+def by_batches(given: Namespace) -> Iterator[Row]:
+    """Images a second with several at once in the network, and how far logits move."""
+    torch.manual_seed(0)
+    config = transformers.SegformerConfig(num_labels=11)
+    attending = transformers.SegformerForSemanticSegmentation(config).eval()
+    networks = {
+        "camvid9": (dm.load(str(given.shared / "models/camvid9")), (1, 2, 4, 8)),
+        "SegFormer": (dm.load(attending, mean=(0, 0, 0), std=(1, 1, 1)), (1, 4)),
+    }
+    dataset = first(f"camvid:{given.shared}/data/camvid:val", BATCHED)
+    images = torch.stack([dataset[index].image for index in range(len(dataset))])
+    for name, (segmenter, batches) in networks.items():
+        alone = torch.cat([segmenter(image[None]).native_logits for image in images])
+        for batch in batches:
+            begun = time.perf_counter(), time.process_time()
+            pairs = Pairs(Spread(segmenter, Place(batch=batch)), dataset)
+            found = torch.cat([prediction.native_logits for prediction, _ in pairs])
+            seconds, processor = time.perf_counter() - begun[0], time.process_time() - begun[1]
+            yield {
+                "set": "batch",
+                "name": f"{name}, {batch}",
+                "batch": batch,
+                "images": len(dataset),
+                "images_a_second": len(dataset) / seconds,
+                "processor_seconds_an_image": processor / len(dataset),
+                "largest_logit": alone.abs().max().item(),
+                "apart": (found - alone).abs().max().item(),
+            }
 
 
 def resident() -> float:
@@ -97,21 +135,35 @@ SIZED = (
     ),
 )
 """Parts by name: height and width of their images, how many, replicates, and scores."""
+OTHERS = 4
+"""Parts that differ, which are taken in turn."""
 LARGE = 100
 """Parts of full size that are merged at most; of small ones as many as were asked for."""
+
+
+def summed(
+    height: int, width: int, images: int, replicates: int, names: str, seed: int
+) -> dict[str, NDArray[Any]]:
+    """The sums of a part, of one image made so many times."""
+    prediction, label = made(height, width, seed=seed)
+    maps = score_maps(prediction, parse_scores(names))
+    part = Tally(list(maps), replicates)
+    for index in range(images):
+        part.take(observe(index, "image", prediction, label, maps))
+    return part.state()
 
 
 def by_the_merge(given: Namespace) -> Iterator[Row]:
     """What a part costs the merge."""
     for name, height, width, images, replicates, names in SIZED:
-        prediction, label = made(height, width)
-        maps = score_maps(prediction, parse_scores(names))
-        part = Tally(list(maps), replicates)
-        for index in range(images):
-            part.take(observe(index, "image", prediction, label, maps))
-        data = safetensors.numpy.save(part.state())
-        whole, begun = Tally(list(maps), replicates), time.process_time()
+        parts = [
+            safetensors.numpy.save(summed(height, width, images, replicates, names, seed))
+            for seed in range(OTHERS)
+        ]
+        whole = Tally(names.split(","), replicates)
+        begun = time.process_time()
         for count in range(1, (given.parts if height < 100 else min(LARGE, given.parts)) + 1):
+            data = parts[count % OTHERS]
             whole.absorb(Tally.from_state(safetensors.numpy.load(data)))
             whole.images.clear()
             if count in (1, 10, 20, 100, 1000):
@@ -119,7 +171,7 @@ def by_the_merge(given: Namespace) -> Iterator[Row]:
                     "set": "merge",
                     "name": f"{name}, {count} parts",
                     "of": name,
-                    "scores": len(maps),
+                    "scores": len(whole.scores),
                     "parts": count,
                     "megabytes_a_part": len(data) / 1e6,
                     "seconds_a_part": (time.process_time() - begun) / count,
@@ -155,6 +207,7 @@ def foreseen(given: Namespace) -> Iterator[Row]:
 
 STAGES = {
     "workers": Stage(TOPIC, by_workers),
+    "batch": Stage(TOPIC, by_batches),
     "driver": Stage(TOPIC, by_the_driver, threads=1),
     "merge": Stage(TOPIC, by_the_merge, threads=1),
     "forecast": Stage(TOPIC, foreseen, threads=1),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import io
+import multiprocessing
 import shlex
 import sys
 import time
@@ -130,6 +131,8 @@ def _run(
     begun = time.monotonic()
     log.info(f"doubtmap {__version__}: {command_line()}")
     given.update({name: _where(value) for name, value in given.items()})
+    if given.get("workers", 0) > 0 and given.get("engine") == "local":
+        _begin_workers(given.get("model") or "")
     try:
         with _written(given) as folder:
             try:
@@ -143,6 +146,24 @@ def _run(
     except DoubtmapError as error:
         raise type(error)(in_options(as_addressed(str(error)), flags)) from error
     log.info(f"took {time.monotonic() - begun:.1f} s")
+
+
+def _begin_workers(model: str) -> None:
+    """Let the process that workers start from import what they need while this one does so, too."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return
+    from multiprocessing import forkserver
+
+    known = [Path(name, "config.json").exists() for name in model.split(",")]
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        [*WORKERS_NEED, *(NETWORKS_NEED if any(known) else ())]
+    )
+    forkserver.ensure_running()
+
+
+WORKERS_NEED = ("doubtmap.evaluation.first_look", "doubtmap.images", "doubtmap.models.loading")
+NETWORKS_NEED = ("doubtmap.models.huggingface", "transformers.modeling_utils")
+"""Of networks in Hugging Face's folders."""
 
 
 @contextmanager

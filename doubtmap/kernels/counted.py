@@ -181,7 +181,8 @@ class Table:
         if other.level - self.level > other.block or not compiled_serves():
             coarse = other.at_level(self.level)
             counts = coarse.counts[: coarse.length, : self.channels]
-            self.add(coarse.numbers(), counts, coarse.only[: coarse.length])
+            held = np.arange(coarse.length)
+            self.add(coarse.blocks[: coarse.used], held, counts, coarse.only[: coarse.length])
             return
         done, theirs = 0, other._struct()
         while done < other.used:
@@ -191,15 +192,17 @@ class Table:
             done = compiled.absorb(table, theirs, done)
             self.used = table.used
 
-    def add(self, numbers: Array, counts: Array, only: Array) -> None:
-        """Add the sums of some bins, each there once, of pages in use.
+    def add(self, blocks: Array, held: Array, counts: Array, only: Array) -> None:
+        """Add the sums of some bins, each there once, of blocks on pages in use.
 
         Args:
-            numbers: `(n,)` of the bins, over all pages.
+            blocks: their numbers, each there once.
+            held: `(n,)`, which bins of these blocks, in their order.
             counts: `(n, C)`.
             only: `(n,)`, as of `only`.
         """
-        at = self.places(numbers)
+        start = self.places(blocks << self.block)
+        at = start[held >> self.block] | (held & ((1 << self.block) - 1))
         self.counts[at] += counts
         self.only[at] = join_only(self.only[at], only)
 

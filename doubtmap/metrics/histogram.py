@@ -232,7 +232,8 @@ class Histogram:
         self._set_level(min(self.level, level))
         if self.level != level:
             return False
-        self._table.add(_numbers(told), told["counts"].reshape(-1, prod(self.shape)), told["only"])
+        counts = told["counts"].reshape(-1, prod(self.shape))
+        self._table.add(told["blocks"], told["held"], counts, told["only"])
         return True
 
     def _make_room(self, touched: Array) -> None:
@@ -260,14 +261,6 @@ def _unpacked(state: State) -> Table:
     table.counts[state["held"]] = state["counts"].reshape(-1, table.channels)
     table.only[state["held"]] = state["only"]
     return table
-
-
-def _numbers(state: State) -> Array:
-    """Over all pages, the numbers of the bins that a state tells of."""
-    block = Table(int(state["flags"][1]), 1).block
-    held = state["held"]
-    numbers: Array = (state["blocks"][held >> block] << block) | (held & ((1 << block) - 1))
-    return numbers
 
 
 def check_finite(values: Array) -> None:

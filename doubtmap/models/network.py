@@ -257,7 +257,7 @@ class NetworkSegmenter(ShownSegmenter):
         """Checked, normalised, on the network's device."""
         backend, how = self.source.backend, self.source.preprocessing
         plain = 3 if len(how.mean) == 3 and not how.bands else 0
-        return how(checked_images(images, plain).to(backend.device), backend.dtype)
+        return how(_sent(checked_images(images, plain), backend.device), backend.dtype)
 
     def _of_queries(
         self, reading: Reading, x: Tensor, size: tuple[int, int]
@@ -385,6 +385,13 @@ class NetworkSegmenter(ShownSegmenter):
             at_least_float32(tap.input), grid, mode="bilinear", align_corners=found.align_corners
         )
         return Native(own.logits, features)
+
+
+def _sent(images: Tensor, device: torch.device) -> Tensor:
+    """Images on a device; to one of CUDA by pinned memory, so that nobody waits for the copy."""
+    if device.type != "cuda" or images.is_cuda:
+        return images.to(device)
+    return images.pin_memory().to(device, non_blocking=True)
 
 
 def queries_in(answer: Answer) -> tuple[Tensor, Tensor]:

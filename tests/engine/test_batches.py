@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
 import doubtmap as dm
@@ -21,7 +22,9 @@ from doubtmap.engine.pool import AHEAD, WINDOW, by_workers, window_of
 from doubtmap.engine.spread import Spread
 from doubtmap.evaluation.asking import Options, asked_of
 from doubtmap.evaluation.first_look import FirstLook
+from doubtmap.images import write_scores
 from doubtmap.models import Ensemble
+from doubtmap.scores.parsing import parse_scores
 from doubtmap.streets.synthetic import SyntheticStreets
 
 
@@ -250,3 +253,29 @@ class Filling:
             for number in [first, *itertools.islice(numbers, self.batch - 1)]:
                 yield [number], b""
                 done(number)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("--batch 2 --tile 64", "--batch: expected images that the network sees whole, but they"),
+        ("--batch 0", "--batch: expected 1 image or more at once, got 0"),
+        ("--batch 2 --dropout-passes 2 --dropout-rate 0.5", "alone and beside others"),
+    ],
+)
+def test_commands_refuse_batches_that_make_no_sense(run, tmp_path, more, told):
+    asked = f"evaluate demo synthetic:3 --scores entropy --replicates 20 --out {tmp_path} {more}"
+    code, _, err = run(*asked.split())
+    assert code in (1, 2) and told in " ".join(err.split())
+
+
+def test_maps_scored_in_batches_are_those_of_single_images(tmp_path):
+    for index, sample in enumerate(SyntheticStreets(5, size=(64, 96))):
+        Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(tmp_path / f"{index}.png")
+    paths, scores = sorted(tmp_path.glob("*.png")), parse_scores("entropy,energy")
+    for batch in (1, 2):
+        network = Spread(Exact(), Place(batch=batch))
+        write_scores(network, paths, scores, tmp_path / str(batch))
+    one, other = (sorted((tmp_path / str(batch)).rglob("*.png")) for batch in (1, 2))
+    assert len(one) >= 15
+    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in other]
