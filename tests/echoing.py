@@ -1,5 +1,6 @@
 """Work for worker processes, which import it by its name."""
 
+import itertools
 import os
 import signal
 from dataclasses import dataclass
@@ -22,3 +23,19 @@ class Echo:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield [number], str(number).encode()
             done(number)
+
+
+@dataclass
+class Filling:
+    """Sends nothing back before it has a whole batch."""
+
+    batch: int
+
+    def open(self, worker):
+        return self.look
+
+    def look(self, numbers, done):
+        for first in numbers:
+            for number in [first, *itertools.islice(numbers, self.batch - 1)]:
+                yield [number], b""
+                done(number)

@@ -1,12 +1,12 @@
 """Several images through the network at once: each has the prediction that it has alone."""
 
-import itertools
 import pickle
 from collections import Counter
 from typing import ClassVar
 
 import pytest
 import torch
+from echoing import Filling
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -237,22 +237,6 @@ def test_a_worker_is_given_what_it_must_have_to_fill_its_batches(batch):
 def test_workers_fill_their_batches_and_end_though_none_may_be_far_ahead():
     found = by_workers(Filling(5), range(63), 2, 0, lambda n: None, True, window_of(5))
     assert sorted(number for covered, _ in found for number in covered) == [*range(63)]
-
-
-class Filling:
-    """Work that gives nothing back before it has a whole batch."""
-
-    def __init__(self, batch):
-        self.batch = batch
-
-    def open(self, worker):
-        return self.look
-
-    def look(self, numbers, done):
-        for first in numbers:
-            for number in [first, *itertools.islice(numbers, self.batch - 1)]:
-                yield [number], b""
-                done(number)
 
 
 @pytest.mark.parametrize(
