@@ -27,7 +27,7 @@ def in_batches(
     segmenter: Segmenter,
     found: Iterator[Found],
     most: int,
-    image_of: Callable[[Found], Tensor],
+    image_of: Callable[[Found], Tensor | None],
 ) -> Iterator[tuple[Segmenter, Found]]:
     """Each of what was found, and the network that is to be called on its image.
 
@@ -36,25 +36,33 @@ def in_batches(
         found: in order.
         most: how many images go through the network at once; those of one size that follow each
             other do.
-        image_of: the image of one of them, `(3, H, W)`, as the network will be given it.
+        image_of: the image of one of them, `(3, H, W)`, as the network will be given it; None
+            where it will not be called.
     """
     together = Batches(segmenter)
     batch: list[Found] = []
+
+    def size(each: Found) -> torch.Size | None:
+        image = image_of(each)
+        return None if image is None else image.shape
+
     for each in found:
-        if batch and image_of(batch[0]).shape != image_of(each).shape:
+        if batch and size(batch[0]) != size(each):
             yield from _apart(together, batch, image_of)
         batch.append(each)
         del each
-        if len(batch) == most:
+        if len(batch) == most or size(batch[0]) is None:
             yield from _apart(together, batch, image_of)
     yield from _apart(together, batch, image_of)
 
 
 def _apart(
-    together: Batches, batch: list[Found], image_of: Callable[[Found], Tensor]
+    together: Batches, batch: list[Found], image_of: Callable[[Found], Tensor | None]
 ) -> Iterator[tuple[Segmenter, Found]]:
     """What is in a batch, which is empty then; nothing of it is kept that was given out."""
-    network = together.of([image_of(each) for each in batch])
+    images = [image for each in batch if (image := image_of(each)) is not None]
+    network = together.of(images)
+    del images
     while batch:
         yield network, batch.pop(0)
 
@@ -148,8 +156,11 @@ class _Together:
     def __call__(self, images: Tensor) -> Prediction:
         """The prediction of one of the images; others go through the network by themselves."""
         self._run()
-        waiting = self._waiting.pop(images.data_ptr(), None)
-        return self._batches.segmenter(images) if waiting is None else waiting[1]
+        image, prediction = self._waiting.get(images.data_ptr(), (None, None))
+        if image is None or prediction is None or not _is_of(images, image):
+            return self._batches.segmenter(images)
+        del self._waiting[images.data_ptr()]
+        return prediction
 
     def _run(self) -> None:
         """Predict all images, once; where one is no good each goes by itself, to be named."""
@@ -162,6 +173,12 @@ class _Together:
             return
         # The images are kept with them, so that no other comes to lie where they were.
         self._waiting = {image.data_ptr(): (image, each) for image, each in zip(images, found)}
+
+
+def _is_of(images: Tensor, image: Tensor) -> bool:
+    """Whether these, which begin where an image does, are it: no part of it, and not turned."""
+    view = image[None]
+    return images.shape == view.shape and images.stride()[1:] == view.stride()[1:]
 
 
 def singles(prediction: Prediction) -> list[Prediction]:

@@ -135,12 +135,14 @@ def _attempt(
         return error
 
 
-def _image_of(found: tuple[Any, Any]) -> Tensor:
+def _image_of(found: tuple[Any, Any]) -> Tensor | None:
     """What the network is given of an item that was read; nothing of one that could not be."""
     read = found[1]
+    if isinstance(read, tuple):  # such as with its fingerprint before it
+        read = read[-1]
     if isinstance(read, Sample):
         return read.image
-    return read if isinstance(read, Tensor) else torch.empty(0)
+    return read if isinstance(read, Tensor) else None
 
 
 def _leave_out(

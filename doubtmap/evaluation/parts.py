@@ -13,6 +13,7 @@ process to the last bit.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -105,9 +106,11 @@ def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
             for index in sorted(telling(run, tally, asked.options.examples)):
                 _keep_example(run, index, shelf, out / "examples" / str(index))
             arrays = {name: np.ascontiguousarray(array) for name, array in tally.state().items()}
-            write_atomically(out / "sums.safetensors", safetensors.numpy.save(arrays))
+            sums = safetensors.numpy.save(arrays)
+            write_atomically(out / "sums.safetensors", sums)
             run.seconds["total"] = time.perf_counter() - start
-            about = strict_figures(_about(asked, part, own))
+            told = _about(asked, part, own) | {"sums": hashlib.sha256(sums).hexdigest()}
+            about = strict_figures(told)
             write_atomically(out / "part.json", json.dumps(about, indent=1).encode())
     return f"Part {part} of {run.dataset.name}, {len(own)} images: {out}. {part.then}"
 
@@ -214,11 +217,9 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
     _check_alike(abouts, folders)
     asked = _asked(abouts, folders, options)
     tally = asked.tally()
-    for folder in folders:
+    for folder, about in zip(folders, abouts):
         with understood(folder):
-            state = safetensors.numpy.load_file(folder / "sums.safetensors")
-            tally.absorb(Tally.from_state(state))
-            del state
+            tally.absorb(Tally.from_state(_sums(folder / "sums.safetensors", about["sums"])))
     hashes = [about["data"]["hashes"] for about in abouts]
     every = None if hashes[0] is None else [each for own in hashes for each in own]
     shelf = _Kept(folders, abouts)
@@ -252,7 +253,7 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads(file.read_text())
         PartNumber(*about["part"])
-        [about[key] for key in ("settings", "images", "data", "seconds")]
+        [about[key] for key in ("settings", "images", "data", "seconds", "sums")]
     except FileNotFoundError:
         raise DataError(
             f"{folder}: expected a part of an evaluation, found none. Make it with: doubtmap "
@@ -261,6 +262,20 @@ def _read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{file}: cannot be used ({error}). Make the part again.") from error
     return about
+
+
+def _sums(file: Path, sha256: str) -> dict[str, Any]:
+    """The sums of a part as it wrote them; others would be added as if they were right."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be used ({error}). Make the part again.") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DataError(
+            f"{file}: cannot be used: expected what its part wrote, got something else, as of a "
+            f"copy that was cut short. Copy it again, or make the part again."
+        )
+    return safetensors.numpy.load(content)
 
 
 def _check_alike(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:

@@ -19,7 +19,7 @@ from doubtmap.engine import Pairs
 from doubtmap.engine.batches import in_batches, singles
 from doubtmap.engine.places import Place
 from doubtmap.engine.pool import AHEAD, WINDOW, by_workers, window_of
-from doubtmap.engine.spread import Spread
+from doubtmap.engine.spread import Spread, looked_at
 from doubtmap.evaluation.asking import Options, asked_of
 from doubtmap.evaluation.first_look import FirstLook
 from doubtmap.images import write_scores
@@ -263,3 +263,29 @@ def test_maps_scored_in_batches_are_those_of_single_images(tmp_path):
     one, other = (sorted((tmp_path / str(batch)).rglob("*.png")) for batch in (1, 2))
     assert len(one) >= 15
     assert [file.read_bytes() for file in one] == [file.read_bytes() for file in other]
+
+
+def test_parts_of_an_image_and_images_turned_are_not_taken_for_it():
+    image = torch.arange(3 * 16 * 16, dtype=torch.uint8).reshape(3, 16, 16)
+    for network, each in in_batches(Exact(), iter([image, image + 1]), 2, lambda image: image):
+        for part in (each[:, :8], each[:, :, :8], each.transpose(1, 2), each):
+            alone, found = Exact()(part[None]), network(part[None])
+            assert torch.equal(found.native_logits, alone.native_logits)
+        several = torch.stack([each, each + 3])
+        assert torch.equal(network(several).native_logits, Exact()(several).native_logits)
+
+
+def test_a_pass_over_images_with_their_fingerprints_takes_batches_and_needs_no_image():
+    dataset, network = Sizes([64] * 6), Exact()
+
+    def read(index):
+        return str(index), None if index == 3 else dataset[index]
+
+    def look(segmenter, index, found):
+        return found[1] and segmenter(found[1].image[None]).native_logits
+
+    single = list(looked_at(Exact(), range(6), read, look))
+    batched = list(looked_at(Spread(network, Place(batch=4)), range(6), read, look))
+    assert network.calls == [3, 1, 2]  # the second looks at the first again, to compare
+    for one, other in zip(single, batched, strict=True):
+        assert one is other is None or torch.equal(one, other)

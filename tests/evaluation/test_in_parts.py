@@ -192,9 +192,15 @@ def test_damaged_parts_are_a_sentence(three, tmp_path):
     with pytest.raises(dm.DataError, match="cannot be used"):
         merge_parts(tmp_path / "out", [tmp_path, *three[1:]])
     (tmp_path / "part.json").write_text((three[0] / "part.json").read_text())
-    (tmp_path / "sums.safetensors").write_bytes(b"damaged")
-    with pytest.raises(dm.DataError, match="cannot be used"):
+    sums = tmp_path / "sums.safetensors"
+    with pytest.raises(dm.DataError, match=r"sums.*cannot be used .*Make the part again"):
         merge_parts(tmp_path / "out", [tmp_path, *three[1:]])
+    content = bytearray((three[0] / "sums.safetensors").read_bytes())
+    content[len(content) // 2] ^= 1  # the file is well-formed as before, and its sums are others
+    for damaged in (b"damaged", content[:-100], content):
+        sums.write_bytes(damaged)
+        with pytest.raises(dm.DataError, match="cannot be used: expected what its part wrote"):
+            merge_parts(tmp_path / "out", [tmp_path, *three[1:]])
 
 
 def test_chunks_of_a_cluster_are_the_whole_and_go_on(tiny, whole, tmp_path, monkeypatch):
