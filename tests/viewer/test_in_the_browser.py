@@ -49,7 +49,8 @@ def served(runs, tmp_path_factory):
         servers.append(server)
         return address
 
-    addresses = {"two": serve("first", "second"), "scored": serve("scored", "objects")}
+    addresses = {"two": serve("first", "second"), "turned": serve("first", "turned")}
+    addresses |= {"scored": serve("scored", "objects")}
     yield addresses | {"folder": place}
     for server in servers:
         server.shutdown()
@@ -215,6 +216,17 @@ def test_two_runs_stand_side_by_side_and_a_link_brings_back_the_view(look, serve
     assert painted == (a != b).sum() > 0
     page.keyboard.press("b")
     playwright.expect(page.locator(".pane")).to_have_count(1)
+
+
+def test_classes_in_another_order_are_no_change(look, served):
+    for layer, painted in (("changed", 0), ("classes", 1)):
+        name = gather([served["folder"] / "first"]).names[0]
+        page = look(served["turned"] + f"#image={name}&layer={layer}&other=1")
+        opened(page, name)
+        shown = page.locator("canvas").nth(1).evaluate(
+            "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v)"
+        )
+        assert shown == bool(painted)
 
 
 def test_objects_are_drawn_over_doubt_and_dark_and_small_screens_show_all(look, served):

@@ -152,8 +152,8 @@ export class Pane {
     if (doubt) paintDoubt(this.out, map, { scale, threshold, opacity, ramp, step });
     else if (layer === "right") paintStates(this.out, this.states);
     else if (layer === "changed") {
-      const [first, second] = this.run < other.run ? [map, beside] : [beside, map];
-      paintChanges(this.out, first, second, this.held.labels || other.held.labels);
+      const both = [this, other].sort((one, two) => one.run - two.run);
+      paintChanges(this.out, ...both.map((pane) => ({ ...pane.held, names: pane.about.classes })));
     } else paintCodes(this.out, map, this.about.colours, this.index.codes);
     this.context.putImageData(this.data, 0, 0);
   }
