@@ -93,6 +93,7 @@ def test_the_grid_sorts_and_filters_and_the_address_says_so(look, served):
     page = look(served["two"])
     names = gather([served["folder"] / "first"]).names
     assert tiles(page) == names
+    playwright.expect(page.locator("#direction")).to_be_disabled()
     found = gather([served["folder"] / "first"]).runs[0].table["accuracy"]
     values = [float(f"{value:.5g}") for value in found]
     page.locator("#sort").select_option("accuracy (A)")
@@ -175,10 +176,14 @@ def test_keys_go_through_images_layers_and_verdicts(look, served):
     page.locator("#grid").focus()
     page.keyboard.press("Enter")
     opened(page, names[0])
+    checked = page.locator(".layers [aria-checked=true]")
+    playwright.expect(checked).to_contain_text("doubt: entropy")
     page.keyboard.press("j")
     opened(page, names[1])
+    page.keyboard.press("1")
+    playwright.expect(checked).to_contain_text("image")
+    page.wait_for_url(re.compile("layer=(&|$)"))
     page.keyboard.press("4")
-    checked = page.locator(".layers [aria-checked=true]")
     playwright.expect(checked).to_contain_text("right or wrong")
     page.keyboard.press("a")
     playwright.expect(page.locator(".verdicts [aria-pressed=true]")).to_have_text("label wrong")
