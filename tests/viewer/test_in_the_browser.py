@@ -243,6 +243,11 @@ def test_objects_are_drawn_over_doubt_and_dark_and_small_screens_show_all(look, 
     playwright.expect(page.locator(".world svg > *")).not_to_have_count(0)
     drawn = page.locator(".world svg > *").count()
     assert drawn >= sum(a["image_id"] == number for a in held["annotations"]) > 0
+    width, scale = page.locator(".world svg > *").first.evaluate(
+        "e => [parseFloat(getComputedStyle(e).strokeWidth),"
+        " new DOMMatrix(getComputedStyle(e.closest('.world')).transform).a]"
+    )
+    assert scale > 1 and width * scale == pytest.approx(2, abs=0.01)
     page.keyboard.press("o")
     playwright.expect(page.locator(".world svg")).to_be_hidden()
     wide = page.evaluate_handle("document.documentElement").evaluate("e => e.scrollWidth")

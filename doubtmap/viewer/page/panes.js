@@ -231,6 +231,7 @@ export class Stage {
       pane.world.style.width = `${width}px`;
       pane.world.style.height = `${height}px`;
       pane.world.style.transform = `translate(${pane.shown.left}px, ${pane.shown.top}px) scale(${scale})`;
+      pane.world.style.setProperty("--scale", scale); // outlines are as thin whatever the scale
       pane.world.classList.toggle("near", scale > 2);
     }
   }
