@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from runs_to_look_at import FORMULA, HOSTILE
+from runs_to_look_at import CLASSES, FORMULA, HOSTILE
 
 from doubtmap.reports.maps import read_map
 from doubtmap.viewer import gather, write_static
@@ -232,6 +232,11 @@ def test_classes_in_another_order_are_no_change(look, served):
             "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v)"
         )
         assert shown == bool(painted)
+    about = gather([served["folder"] / name for name in ("first", "turned")]).index("")["runs"]
+    first, second = (set(zip(run["classes"], run["colours"], strict=True)) for run in about)
+    legend = page.locator(".legend li").all_text_contents()
+    beside = [name for name, _ in second - first]
+    assert sorted(legend) == sorted([*CLASSES, *(f"{name} (B)" for name in beside)])
 
 
 def test_objects_are_drawn_over_doubt_and_dark_and_small_screens_show_all(look, served):
