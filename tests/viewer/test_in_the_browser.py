@@ -228,7 +228,8 @@ def test_classes_in_another_order_are_no_change(look, served):
         name = gather([served["folder"] / "first"]).names[0]
         page = look(served["turned"] + f"#image={name}&layer={layer}&other=1")
         opened(page, name)
-        shown = page.locator("canvas").nth(1).evaluate(
+        canvas = page.locator("canvas").nth(1)
+        shown = canvas.evaluate(
             "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v)"
         )
         assert shown == bool(painted)
