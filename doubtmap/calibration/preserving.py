@@ -20,12 +20,7 @@ from torch import Tensor
 from doubtmap.calibration.calibrator import Calibrator, Pairs, recalibrated
 from doubtmap.calibration.linear import Dirichlet, Vector
 from doubtmap.calibration.pixels import Pixels, draw_pixels
-from doubtmap.calibration.temperature import (
-    ABOVE_ZERO,
-    best_inverse,
-    check_temperature,
-    matching_temperature,
-)
+from doubtmap.calibration.temperature import ABOVE_ZERO, best_inverse, check_temperature
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import Entry, Part
 from doubtmap.prediction import Prediction
@@ -71,8 +66,6 @@ class _Matrices(Calibrator):
     def fit(cls, pairs: Pairs, *, penalty: float = 10.0, seed: int = 0) -> Self:
         """Find the numbers of least penalised negative log-likelihood on a pixel sample.
 
-        Then one temperature, by which all are divided, makes the mean confidence the accuracy.
-
         Args:
             pairs: held-out predictions and labels, gone through once.
             penalty: on the mean square of the departure from the best single temperature.
@@ -99,16 +92,12 @@ class _Matrices(Calibrator):
         start, total = best_inverse(pixels), float(pixels.weights.sum())
         found = [cls._of_class(pixels, k, start, penalty, total) for k in range(count)]
         tables = torch.from_numpy(np.stack(found)).float()
-        best = cls(
+        return cls(
             matrices=tables[..., :-1].contiguous(),
             offsets=tables[..., -1].contiguous(),
             channels=count,
             origin=pixels.origin,
         )
-        # no number below 0 can make a class less sure than a tie, so the best is too sure
-        mapped = best.mapped(pixels.values.log_softmax(1), pixels.classes)
-        heat = matching_temperature(replace(pixels, values=mapped))
-        return replace(best, matrices=best.matrices / heat, offsets=best.offsets / heat)
 
     @classmethod
     def _of_class(
@@ -136,22 +125,18 @@ class _Matrices(Calibrator):
         """Map log-probabilities, the pixels of each predicted class by its own matrix."""
         logits, classes = prediction.logits, prediction.classes.reshape(-1)
         flat = logits.movedim(1, -1).reshape(len(classes), -1).log_softmax(1)
-        result, size = self.mapped(flat, classes), prediction.size
-        mapped = result.reshape(len(logits), *size, -1).movedim(-1, 1).contiguous()
-        return recalibrated(prediction, mapped, keep=True)
-
-    def mapped(self, log_p: Tensor, classes: Tensor) -> Tensor:
-        """Logits `(N, C)` of pixels, given log-probabilities and predicted classes `(N,)`."""
-        result = torch.empty_like(log_p)
+        result = torch.empty_like(flat)
         for number in torch.unique(classes).tolist():
             at = torch.nonzero(classes == number)[:, 0]
-            steps, order = self._steps(log_p[at], classes[at])
-            matrix, offset = (x[number].to(log_p) for x in (self.matrices, self.offsets))
+            steps, order = self._steps(flat[at], classes[at])
+            matrix, offset = (x[number].to(flat) for x in (self.matrices, self.offsets))
             below = steps @ matrix.T + offset
             below = below.cumsum(1) if self.SUMMED else below
-            found = torch.cat([torch.zeros_like(below[:, :1]), -below], 1)
-            result[at] = torch.empty_like(found).scatter_(1, order, found)
-        return result
+            mapped = torch.cat([torch.zeros_like(below[:, :1]), -below], 1)
+            result[at] = torch.empty_like(mapped).scatter_(1, order, mapped)
+        size = prediction.size
+        mapped = result.reshape(len(logits), *size, -1).movedim(-1, 1).contiguous()
+        return recalibrated(prediction, mapped, keep=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,6 +6,7 @@ A small network, the selector, tells wrong pixels from right ones by the network
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -19,18 +20,13 @@ from doubtmap.calibration.calibrator import Calibrator, Identity, Pairs, recalib
 from doubtmap.calibration.judge import Inputs, Judge, read_inputs, train_judge
 from doubtmap.calibration.optimum import minimise
 from doubtmap.calibration.pixels import VALUES, Pixels, draw_pixels
-from doubtmap.calibration.temperature import (
-    ABOVE_ZERO,
-    HOTTEST,
-    best_inverse,
-    check_temperature,
-    matching_temperature,
-)
+from doubtmap.calibration.temperature import ABOVE_ZERO, best_inverse, check_temperature
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import Entry, Part
 from doubtmap.files.tables import within
 from doubtmap.prediction import Prediction
 
+HOTTEST = 1e10
 Rule = Literal["likelihood", "accuracy"]
 
 
@@ -301,7 +297,7 @@ def _flagged_temperature(flagged: Pixels, rule: float | Rule) -> float:
     if rule == "likelihood":
         return 1 / best_inverse(flagged, least=1 / HOTTEST)
     if rule == "accuracy":
-        return matching_temperature(flagged)
+        return _matching_temperature(flagged)
     return rule
 
 
@@ -318,6 +314,20 @@ def _checked_rule(temperature: float | Rule) -> float | Rule:
         ) from None
     check_temperature(number)
     return number
+
+
+def _matching_temperature(pixels: Pixels) -> float:
+    """T at which the mean confidence is the accuracy, by bisection; `HOTTEST` where none is."""
+    logits = pixels.values.double()
+    accuracy = float(pixels.mean((~pixels.wrong).double()))
+    low, high = 1e-3, HOTTEST
+    if accuracy <= 1 / logits.shape[1]:
+        return HOTTEST
+    for _ in range(100):
+        middle = math.sqrt(low * high)
+        confidence = float(pixels.mean((logits / middle).softmax(1).amax(1)))
+        low, high = (middle, high) if confidence > accuracy else (low, middle)
+    return math.sqrt(low * high)
 
 
 @dataclass(frozen=True)

@@ -233,21 +233,3 @@ class TemperatureMix(Calibrator):
         floor = torch.finfo(p.dtype).tiny
         mixed = (p + w3 / logits.shape[1]).clamp_min(floor)
         return recalibrated(prediction, mixed.log(), keep=True)
-
-
-HOTTEST = 1e10
-"""The highest that is looked for."""
-
-
-def matching_temperature(pixels: Pixels) -> float:
-    """T at which the mean confidence is the accuracy, by bisection; `HOTTEST` where none is."""
-    logits = pixels.values.double()
-    accuracy = float(pixels.mean((~pixels.wrong).double()))
-    low, high = 1e-3, HOTTEST
-    if accuracy <= 1 / logits.shape[1]:
-        return HOTTEST
-    for _ in range(100):
-        middle = math.sqrt(low * high)
-        confidence = float(pixels.mean((logits / middle).softmax(1).amax(1)))
-        low, high = (middle, high) if confidence > accuracy else (low, middle)
-    return math.sqrt(low * high)

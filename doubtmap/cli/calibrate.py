@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -107,7 +108,7 @@ def calibrate_command(
     told = json_text.dumps(with_parts(found, figures), indent=1) if json else None
     typer.echo(told or comparison_table(figures))
     tell_notes([*notes, *found.notes])
-    tell(f"Wrote {out}. Use it with --calibrator {out}.")
+    tell(f"Wrote {out}. Use it with --calibrator {shlex.quote(str(out))}.")
 
 
 EXAMPLE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,7 +146,8 @@ def _fit_objects(
     typer.echo(plain_table(told.rows()))
     page = out.with_suffix(".html")
     write_reliability(model, told, page)
-    tell(f"Wrote {out} and {page}. Use it with: doubtmap objects MODEL IMAGES --probability {out}")
+    use = f"doubtmap objects MODEL IMAGES --probability {shlex.quote(str(out))}"
+    tell(f"Wrote {out} and {page}. Use it with: {use}")
 
 
 def _fit_segments(
@@ -180,7 +182,8 @@ def _fit_segments(
     typer.echo(segments_table(found))
     page = out.with_suffix(".html")
     write_reliability(found, page)
-    tell(f"Wrote {out} and {page}. Use it with: doubtmap review MODEL IMAGES --segments {out}")
+    use = f"doubtmap review MODEL IMAGES --segments {shlex.quote(str(out))}"
+    tell(f"Wrote {out} and {page}. Use it with: {use}")
 
 
 def _summary(fitted: Density | Doubt | Sum | Wrong) -> str:

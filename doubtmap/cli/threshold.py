@@ -102,10 +102,15 @@ def threshold_command(
         _check_file(segmenter, dataset, check)
         return
     if by == "sets":
-        if score or of or unknown or count_empty or keep or (at, delta) != (None, None) or not out:
+        useless = {"--score": score, "--of": of, "--at": at is not None, "--keep": keep}
+        useless |= {"--delta": delta is not None, "--unknown": unknown}
+        useless |= {"--count-empty": count_empty}
+        given = [name for name, there in useless.items() if there]
+        if given or not out:
             raise UsageError(
                 "threshold: expected --by sets with --out FILE, and of the others --alpha, --form, "
-                "--per and --places only."
+                f"--per and --places only, got {', '.join(given) or 'no --out'}. "
+                f"{'Leave it out' if given else 'Add it'}."
             )
         _choose_sets(both, out, (alpha, form, per, places))
         return

@@ -404,8 +404,8 @@ def _label(root: Path, layout: Layout, layout_name: str, image: dict[str, str]) 
     if len(found) > 1:
         raise DataError(
             f"{root / image['file']}: expected one label, found {len(found)}, such as {found[0]} "
-            f"and {found[1]} ({layout_name} layout). Make the pattern of the labels exact, or "
-            "remove all but one."
+            f"and {found[1]} ({layout_name} layout). Make the pattern of the labels exact "
+            "(masks/{path}.png for images/{path}.jpg), or remove all but one."
         )
     return found[0] if found else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,5 +51,5 @@ def write_static(
     left = f"; {len(lost)} files could not be made, the first since {lost[0]}" if lost else ""
     return (
         f"{len(gathered.names)} images: {out / 'index.html'}, for any web server, such as "
-        f"python -m http.server --directory {out}{left}"
+        f"python -m http.server --directory {shlex.quote(str(out))}{left}"
     )

@@ -131,14 +131,6 @@ def test_the_map_is_the_formula(fitted, kind):
         )
 
 
-@pytest.mark.parametrize("kind", [ArgmaxPreserving, OrderPreserving])
-def test_what_is_sure_is_right_as_often_on_the_pixels_of_the_fit(fitted, pixels, kind):
-    """The bounds keep a class that is mostly wrong above the others, so the optimum is too sure."""
-    p = fitted[kind](shown(pixels)).probabilities[0, :, :, 0].T
-    confidence = float(p.gather(1, pixels.classes[:, None]).double().mean())
-    assert confidence == pytest.approx(float((~pixels.wrong).double().mean()), abs=1e-4)
-
-
 @pytest.mark.parametrize("summed", [False, True])
 def test_the_optimum_is_that_of_another_solver(summed):
     """Projected gradient by autograd, from the same place, finds nothing better."""

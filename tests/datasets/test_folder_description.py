@@ -62,6 +62,7 @@ def test_shell_patterns_and_the_fields_of_the_image(folder):
 def test_a_label_pattern_that_fits_twice(folder):
     folder.label("labels/a_old.png", [[0] * 3] * 2)
     message = r"images/a\.jpg: expected one label, found 2, .*a\.png and .*a_old\.png.*exact"
+    message += r" \(masks/\{path\}"
     with pytest.raises(DataError, match=message):
         small(folder, GOOD.replace("labels/{frame}", "labels/{frame}*"))
 

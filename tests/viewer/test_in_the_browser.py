@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from runs_to_look_at import FORMULA, HOSTILE
+from runs_to_look_at import CLASSES, FORMULA, HOSTILE
 
 from doubtmap.reports.maps import read_map
 from doubtmap.viewer import gather, write_static
@@ -49,7 +49,8 @@ def served(runs, tmp_path_factory):
         servers.append(server)
         return address
 
-    addresses = {"two": serve("first", "second"), "scored": serve("scored", "objects")}
+    addresses = {"two": serve("first", "second"), "turned": serve("first", "turned")}
+    addresses |= {"scored": serve("scored", "objects")}
     yield addresses | {"folder": place}
     for server in servers:
         server.shutdown()
@@ -92,6 +93,7 @@ def test_the_grid_sorts_and_filters_and_the_address_says_so(look, served):
     page = look(served["two"])
     names = gather([served["folder"] / "first"]).names
     assert tiles(page) == names
+    playwright.expect(page.locator("#direction")).to_be_disabled()
     found = gather([served["folder"] / "first"]).runs[0].table["accuracy"]
     values = [float(f"{value:.5g}") for value in found]
     page.locator("#sort").select_option("accuracy (A)")
@@ -174,10 +176,14 @@ def test_keys_go_through_images_layers_and_verdicts(look, served):
     page.locator("#grid").focus()
     page.keyboard.press("Enter")
     opened(page, names[0])
+    checked = page.locator(".layers [aria-checked=true]")
+    playwright.expect(checked).to_contain_text("doubt: entropy")
     page.keyboard.press("j")
     opened(page, names[1])
+    page.keyboard.press("1")
+    playwright.expect(checked).to_contain_text("image")
+    page.wait_for_url(re.compile("layer=(&|$)"))
     page.keyboard.press("4")
-    checked = page.locator(".layers [aria-checked=true]")
     playwright.expect(checked).to_contain_text("right or wrong")
     page.keyboard.press("a")
     playwright.expect(page.locator(".verdicts [aria-pressed=true]")).to_have_text("label wrong")
@@ -217,6 +223,23 @@ def test_two_runs_stand_side_by_side_and_a_link_brings_back_the_view(look, serve
     playwright.expect(page.locator(".pane")).to_have_count(1)
 
 
+def test_classes_in_another_order_are_no_change(look, served):
+    for layer, painted in (("changed", 0), ("classes", 1)):
+        name = gather([served["folder"] / "first"]).names[0]
+        page = look(served["turned"] + f"#image={name}&layer={layer}&other=1")
+        opened(page, name)
+        canvas = page.locator("canvas").nth(1)
+        shown = canvas.evaluate(
+            "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v)"
+        )
+        assert shown == bool(painted)
+    about = gather([served["folder"] / name for name in ("first", "turned")]).index("")["runs"]
+    first, second = (set(zip(run["classes"], run["colours"], strict=True)) for run in about)
+    legend = page.locator(".legend li").all_text_contents()
+    beside = [name for name, _ in second - first]
+    assert sorted(legend) == sorted([*CLASSES, *(f"{name} (B)" for name in beside)])
+
+
 def test_objects_are_drawn_over_doubt_and_dark_and_small_screens_show_all(look, served):
     page = look(served["scored"] + "#image=plain", color_scheme="dark")
     page.set_viewport_size({"width": 420, "height": 800})
@@ -226,6 +249,11 @@ def test_objects_are_drawn_over_doubt_and_dark_and_small_screens_show_all(look, 
     playwright.expect(page.locator(".world svg > *")).not_to_have_count(0)
     drawn = page.locator(".world svg > *").count()
     assert drawn >= sum(a["image_id"] == number for a in held["annotations"]) > 0
+    width, scale = page.locator(".world svg > *").first.evaluate(
+        "e => [parseFloat(getComputedStyle(e).strokeWidth),"
+        " new DOMMatrix(getComputedStyle(e.closest('.world')).transform).a]"
+    )
+    assert scale > 1 and width * scale == pytest.approx(2, abs=0.01)
     page.keyboard.press("o")
     playwright.expect(page.locator(".world svg")).to_be_hidden()
     wide = page.evaluate_handle("document.documentElement").evaluate("e => e.scrollWidth")

@@ -331,7 +331,8 @@ def test_a_folder_of_files_holds_all_that_the_page_asks_for(runs, tmp_path):
 def test_a_folder_of_files_says_what_is_lost(runs, tmp_path):
     folder = shutil.copytree(runs.scored, tmp_path / "run")
     (folder / "entropy" / "plain.png").unlink()
-    assert "1 files could not be made" in write_static(gather([folder]), tmp_path / "site")
+    said = write_static(gather([folder]), tmp_path / "my site")
+    assert "1 files could not be made" in said and f"--directory '{tmp_path / 'my site'}'" in said
 
 
 def test_the_page_loads_nothing_from_elsewhere():

@@ -110,9 +110,10 @@ function show() {
 function sorted() {
   order = table.order(state);
   grid.show(order, state.sort);
-  byId("count").textContent =
-    order.length === table.names.length ? `${order.length.toLocaleString("en")} images`
-      : `${order.length.toLocaleString("en")} of ${table.names.length.toLocaleString("en")} images`;
+  byId("direction").disabled = !state.sort;
+  const all = table.names.length, things = all === 1 ? "image" : "images";
+  const kept = order.length === all ? "" : `${order.length.toLocaleString("en")} of `;
+  byId("count").textContent = `${kept}${all.toLocaleString("en")} ${things}`;
 }
 
 let turn = 0;

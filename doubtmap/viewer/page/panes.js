@@ -152,8 +152,8 @@ export class Pane {
     if (doubt) paintDoubt(this.out, map, { scale, threshold, opacity, ramp, step });
     else if (layer === "right") paintStates(this.out, this.states);
     else if (layer === "changed") {
-      const [first, second] = this.run < other.run ? [map, beside] : [beside, map];
-      paintChanges(this.out, first, second, this.held.labels || other.held.labels);
+      const both = [this, other].sort((one, two) => one.run - two.run);
+      paintChanges(this.out, ...both.map((pane) => ({ ...pane.held, names: pane.about.classes })));
     } else paintCodes(this.out, map, this.about.colours, this.index.codes);
     this.context.putImageData(this.data, 0, 0);
   }
@@ -231,6 +231,7 @@ export class Stage {
       pane.world.style.width = `${width}px`;
       pane.world.style.height = `${height}px`;
       pane.world.style.transform = `translate(${pane.shown.left}px, ${pane.shown.top}px) scale(${scale})`;
+      pane.world.style.setProperty("--scale", scale); // outlines are as thin whatever the scale
       pane.world.classList.toggle("near", scale > 2);
     }
   }

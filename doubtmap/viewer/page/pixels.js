@@ -103,14 +103,30 @@ export function paintStates(out, states) {
   for (let at = 0; at < out.length; at++) out[at] = shades[states[at]];
 }
 
-/** Where two runs differ, and for whom that is better; without labels, where they differ. */
-export function paintChanges(out, first, second, labels) {
+/** The names of classes as numbers that two lists of them share, as names meet elsewhere. */
+function shared(first, second) {
+  const bare = (name) => name.toLowerCase().replace(/[-_ ]/g, "");
+  const numbers = new Map();
+  return [first, second].map((names) =>
+    names.map((name) => {
+      if (!numbers.has(bare(name))) numbers.set(bare(name), numbers.size);
+      return numbers.get(bare(name));
+    }),
+  );
+}
+
+/** Where two runs differ, and for whom that is better; without labels, where they differ. Each run
+    is `{ classes, labels, names }`; its numbers of classes are its own, so that they meet by name. */
+export function paintChanges(out, first, second) {
   const [better, worse, other] = Object.values(CHANGES).map((hex) => packed(hex));
+  const [ofFirst, ofSecond] = shared(first.names, second.names);
+  const number = (map, numbers, at) => (map ? numbers[map.pixels[at]] ?? map.pixels[at] : null);
   for (let at = 0; at < out.length; at++) {
-    const a = first.pixels[at], b = second.pixels[at];
+    const a = number(first.classes, ofFirst, at), b = number(second.classes, ofSecond, at);
+    const labelOfA = number(first.labels, ofFirst, at), labelOfB = number(second.labels, ofSecond, at);
     if (a === b) out[at] = 0;
-    else if (labels && labels.pixels[at] === b) out[at] = better;
-    else if (labels && labels.pixels[at] === a) out[at] = worse;
+    else if (b === (labelOfB ?? labelOfA)) out[at] = better;
+    else if (a === (labelOfA ?? labelOfB)) out[at] = worse;
     else out[at] = other;
   }
 }

@@ -146,7 +146,7 @@ export class Side {
     this.any.hidden = !doubt || state.threshold === null;
     this.objects.checked = state.objects;
     this.above.replaceChildren(...(doubt ? this.panes.flatMap((pane, place) => this.told(pane, place)) : []));
-    const shown = JSON.stringify([state.layer, this.image, low, high]);
+    const shown = JSON.stringify([state.layer, this.image, low, high, ...this.panes.map((pane) => pane.run)]);
     if (shown !== this.legendOf) this.colours(low, high);
     this.legendOf = shown;
   }
@@ -180,14 +180,21 @@ export class Side {
 
   colours(low, high) {
     const item = (name, colour) => element("li", {}, element("span", { class: "swatch", colour }), name);
-    const { layer } = state, { classes, colours } = this.panes[0].about;
+    const { layer } = state;
     if (layer === "right") this.legend.replaceChildren(...Object.entries(STATES).map((one) => item(...one)));
     else if (layer === "changed") this.legend.replaceChildren(...Object.entries(CHANGES).map((one) => item(...one)));
     else if (layer.startsWith("doubt:")) this.legend.replaceChildren(this.bar(low, high));
     else if (layer) {
       const codes = layer === "labels" ? Object.values(this.index.codes) : [];
-      this.legend.replaceChildren(...classes.map((name, at) => item(name, colours[at])), ...codes.map((one) => item(...one)));
+      this.legend.replaceChildren(...this.classes().map((one) => item(...one)), ...codes.map((one) => item(...one)));
     } else this.legend.replaceChildren();
+  }
+
+  /** Classes and their colours; those that the second run alone has say so. */
+  classes() {
+    const [first, second = []] = this.panes.map(({ about }) => about.classes.map((name, at) => [name, about.colours[at]]));
+    const own = new Set(first.map(String));
+    return [...first, ...second.filter((one) => !own.has(String(one))).map(([name, colour]) => [`${name} (B)`, colour])];
   }
 
   bar(low, high) {

@@ -1,7 +1,8 @@
-// What is looked at, in the address of the page: a link to every view.
+// What is looked at, in the address of the page: a link to every view. The layer "" is the image
+// alone; null is none chosen yet, which shows the first doubt.
 
 const EMPTY = {
-  image: "", layer: "", opacity: 0.75, threshold: null, objects: true, run: 0, other: -1,
+  image: "", layer: null, opacity: 0.75, threshold: null, objects: true, run: 0, other: -1,
   sort: "", down: true, search: "", filters: [], at: null,
 };
 export const state = { ...EMPTY };
@@ -30,7 +31,8 @@ export function readAddress() {
 export function address() {
   const held = new URLSearchParams();
   const put = (name, value, usual) => value !== usual && held.set(name, value);
-  for (const name of ["image", "layer", "sort", "search"]) put(name, state[name], "");
+  for (const name of ["image", "sort", "search"]) put(name, state[name], "");
+  put("layer", state.layer, null);
   put("run", state.run, 0);
   put("other", state.other, -1);
   put("opacity", +state.opacity.toFixed(2), EMPTY.opacity);
