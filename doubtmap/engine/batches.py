@@ -93,7 +93,9 @@ class Batches:
         """
         try:
             found = singles(self.segmenter(torch.stack([*images])))
-        except (ModelError, UsageError, MemoryError, RuntimeError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # of any kind, where the network is somebody's own class
             raise self._refused(images, error) from error
         if not self._known:
             self._check(images[0], found[0])

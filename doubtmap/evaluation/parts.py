@@ -275,7 +275,8 @@ def _sums(file: Path, sha256: str) -> dict[str, Any]:
             f"{file}: cannot be used: expected what its part wrote, got something else, as of a "
             f"copy that was cut short. Copy it again, or make the part again."
         )
-    return safetensors.numpy.load(content)
+    state: dict[str, Any] = safetensors.numpy.load(content)
+    return state
 
 
 def _check_alike(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:

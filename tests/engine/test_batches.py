@@ -2,6 +2,7 @@
 
 import pickle
 from collections import Counter
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -148,14 +149,14 @@ def test_what_cannot_go_in_batches_is_a_sentence():
     with pytest.raises(dm.ModelError, match=r"alone and beside others, but .* Leave --batch out"):
         evaluated(mixing, dataset, 2)
 
-    def one(images):
+    def one(kind, images):
         if len(images) > 1:
-            raise dm.ModelError("expected one image, got several.")
+            raise kind("expected one image, got several.")
 
-    with pytest.raises(
-        dm.ModelError, match=r"with 2 it says: expected one image, got several\. Lea"
-    ):
-        evaluated(Exact(one), dataset, 2)
+    for kind in (dm.ModelError, ValueError, AssertionError):
+        told = r"with 2 it says: expected one image, got several\. Lea"
+        with pytest.raises(dm.ModelError, match=told):
+            evaluated(Exact(partial(one, kind)), dataset, 2)
 
     def full(images):
         if len(images) > 1:
