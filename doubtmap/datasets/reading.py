@@ -6,8 +6,9 @@ The images that a command line means: files, folders and shell patterns.
 from __future__ import annotations
 
 import glob
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -387,7 +388,7 @@ def none_left(count: int, skipped: Mapping[Path, str] | Mapping[str, str] | None
 
 def read_ahead(
     read: Callable[[K], T], items: Iterable[K], workers: int, ahead: int = AHEAD
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """`read` of each item, in order, by threads that are a few ahead of their use.
 
     Args:
@@ -397,17 +398,19 @@ def read_ahead(
         ahead: how many items a thread may be ahead.
     """
     waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="doubtmap-read") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(read, item))
-                if len(waiting) > ahead * workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    own: set[int] = set()
+    pool = ThreadPoolExecutor(workers, "doubtmap-read", lambda: own.add(threading.get_ident()))
+    try:
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > ahead * workers:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # What nobody uses to its end is closed by whichever thread collects it, one of these too,
+        # and a thread cannot wait for itself.
+        pool.shutdown(wait=threading.get_ident() not in own, cancel_futures=True)
 
 
 def read_or_skip(

@@ -152,7 +152,7 @@ def shards_of(text: str) -> list[Path]:
     return list(found)
 
 
-def members_of(shards: Sequence[Path]) -> Iterator[list[Member]]:
+def members_of(shards: Sequence[Path]) -> list[list[Member]]:
     """The files in each of several shards, in order.
 
     Of shards afar the places of their files are kept in this machine's cache.
@@ -161,7 +161,7 @@ def members_of(shards: Sequence[Path]) -> Iterator[list[Member]]:
         UsageError, DataError: for a shard that cannot be read, or is none.
     """
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="doubtmap-shards") as pool:
-        yield from pool.map(_members, shards)
+        return list(pool.map(_members, shards))
 
 
 def _members(shard: Path) -> list[Member]:

@@ -6,10 +6,10 @@ import re
 import secrets
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -167,15 +167,12 @@ class Film:
         Raises:
             DataError: for a film that is damaged, after the frames before.
         """
-        pool = ThreadPoolExecutor(1, thread_name_prefix="doubtmap-film")
         decoded = self._decoded(every)
-        try:
-            waiting = [pool.submit(next, decoded, None) for _ in range(AHEAD)]
-            while (frame := waiting.pop(0).result()) is not None:
-                waiting.append(pool.submit(next, decoded, None))
+        with closing(read_ahead(lambda _: next(decoded, None), count(), 1, AHEAD)) as read:
+            for frame in read:
+                if frame is None:
+                    return
                 yield frame
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def _decoded(self, every: int) -> Iterator[Frame]:
         index, first = -1, 0.0

@@ -86,6 +86,22 @@ def test_reading_keeps_order_stops_at_errors_and_ends_its_threads():
     assert not any("doubtmap-read" in thread.name for thread in threading.enumerate())
 
 
+def test_reading_may_be_ended_by_a_thread_that_reads():
+    """As where the garbage collector runs in one of them."""
+    started, closed = threading.Event(), threading.Event()
+
+    def read(index):
+        if index == 1:
+            started.wait(10)
+            views.close()
+            closed.set()
+
+    views = read_ahead(read, range(50), 2)
+    next(views)
+    started.set()
+    assert closed.wait(10)
+
+
 def test_mixed_seeds_differ():
     seeds = {mixed(a, b, c) for a in range(8) for b in range(8) for c in range(8)}
     assert len(seeds) == 512 and all(0 <= seed < 2**63 for seed in seeds)
