@@ -14,7 +14,6 @@ process to the last bit.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,10 +38,11 @@ from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.labels import Matching
 from doubtmap.datasets.pasting import Pasted
 from doubtmap.engine.journal import journalled, records_in, understood, write_records
-from doubtmap.engine.places import PartNumber, all_parts
+from doubtmap.engine.parts import PART, as_written, check_alike, read_parts, write_part
+from doubtmap.engine.places import PartNumber
 from doubtmap.engine.run import Run, Skipped, read_ahead
 from doubtmap.engine.shelf import ENOUGH, Looked, Shelf, Shelves
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError
 from doubtmap.evaluation.asking import PLAIN, Asked, Options
 from doubtmap.evaluation.components import find_components
 from doubtmap.evaluation.evaluate import figures_of
@@ -52,10 +52,13 @@ from doubtmap.evaluation.results import Results, strict_figures
 from doubtmap.evaluation.tally import Observation, Tally
 from doubtmap.files import alone, write_atomically, writing_to
 from doubtmap.files.afar import path_of
-from doubtmap.files.resuming import differing
 from doubtmap.prediction import Prediction
 from doubtmap.scoring import score_maps
 from doubtmap.version import __version__
+
+SUMS = "sums.safetensors"
+SAID = ("settings", "images", "data", "seconds", "sums")
+"""What a part says."""
 
 
 @alone
@@ -107,11 +110,10 @@ def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
                 _keep_example(run, index, shelf, out / "examples" / str(index))
             arrays = {name: np.ascontiguousarray(array) for name, array in tally.state().items()}
             sums = safetensors.numpy.save(arrays)
-            write_atomically(out / "sums.safetensors", sums)
+            write_atomically(out / SUMS, sums)
             run.seconds["total"] = time.perf_counter() - start
             told = _about(asked, part, own) | {"sums": hashlib.sha256(sums).hexdigest()}
-            about = strict_figures(told)
-            write_atomically(out / "part.json", json.dumps(about, indent=1).encode())
+            write_part(out, "evaluate", part, strict_figures(told))
     return f"Part {part} of {run.dataset.name}, {len(own)} images: {out}. {part.then}"
 
 
@@ -129,7 +131,7 @@ def may_be_unknown(run: Run) -> bool:
 def _clear(out: Path) -> None:
     """Remove what an earlier part has left."""
     with writing_to(out):
-        for name in ("part.json", "sums.safetensors", "components"):
+        for name in (PART, SUMS, "components"):
             (out / name).unlink(missing_ok=True)
         for name in ("maps", "examples"):
             if (out / name).is_dir():
@@ -173,7 +175,6 @@ def _about(asked: Asked, part: PartNumber, own: Sequence[int]) -> dict[str, Any]
     sizes = dataset.component_sizes
     return {
         "doubtmap": __version__,
-        "part": [part.number, part.of],
         "settings": asked.settings,
         "images": own,
         "model": run.segmenter.description,
@@ -210,16 +211,13 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
         DataError: for a folder without a part, or one that is damaged.
     """
     start = time.perf_counter()
-    told = [_read(folder) for folder in parts]
-    order = all_parts([PartNumber(*about["part"]) for about in told], parts)
-    folders = [parts[at] for at in order]
-    abouts = [told[at] for at in order]
-    _check_alike(abouts, folders)
+    folders, abouts = read_parts("evaluate", out, parts, SAID)
+    check_alike([*map(_compared, abouts)], folders)
     asked = _asked(abouts, folders, options)
     tally = asked.tally()
     for folder, about in zip(folders, abouts):
         with understood(folder):
-            tally.absorb(Tally.from_state(_sums(folder / "sums.safetensors", about["sums"])))
+            tally.absorb(Tally.from_state(_sums(folder, about["sums"])))
     hashes = [about["data"]["hashes"] for about in abouts]
     every = None if hashes[0] is None else [each for own in hashes for each in own]
     shelf = _Kept(folders, abouts)
@@ -242,54 +240,10 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
     return results
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    """What a part says of itself."""
-    file = folder / "part.json"
-    if (folder / ".progress").exists() and not file.exists():
-        raise DataError(
-            f"{folder}: expected a part that is finished, found one that was stopped. Go on with "
-            f"the same command and --resume."
-        )
-    try:
-        about: dict[str, Any] = json.loads(file.read_text())
-        PartNumber(*about["part"])
-        [about[key] for key in ("settings", "images", "data", "seconds", "sums")]
-    except FileNotFoundError:
-        raise DataError(
-            f"{folder}: expected a part of an evaluation, found none. Make it with: doubtmap "
-            f"evaluate MODEL DATA --part I/N --out {folder}."
-        ) from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{file}: cannot be used ({error}). Make the part again.") from error
-    return about
-
-
-def _sums(file: Path, sha256: str) -> dict[str, Any]:
-    """The sums of a part as it wrote them; others would be added as if they were right."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be used ({error}). Make the part again.") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise DataError(
-            f"{file}: cannot be used: expected what its part wrote, got something else, as of a "
-            f"copy that was cut short. Copy it again, or make the part again."
-        )
-    state: dict[str, Any] = safetensors.numpy.load(content)
+def _sums(folder: Path, sha256: str) -> dict[str, Any]:
+    file = as_written(folder / SUMS, {SUMS: sha256})
+    state: dict[str, Any] = safetensors.numpy.load_file(file)
     return state
-
-
-def _check_alike(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:
-    """Refuse parts of different settings, networks, data or versions; the folder may differ."""
-    first = _compared(abouts[0])
-    for about, folder in zip(abouts, folders):
-        changed = differing(first, _compared(about))
-        if changed:
-            raise UsageError(
-                f"merge: expected parts of one evaluation, but {', '.join(changed)} differ between "
-                f"{folders[0]} and {folder}. Make the parts anew with the same options, network, "
-                f"data and version."
-            )
 
 
 def _compared(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def test_parts_that_are_missing_or_twice_there_are_named(three, tmp_path):
         merge_parts(tmp_path / "out", three[1:2])
     with pytest.raises(dm.UsageError, match="part 2/3 is there twice"):
         merge_parts(tmp_path / "out", [*three, three[1]])
-    with pytest.raises(dm.DataError, match="expected a part of an evaluation, found none"):
+    with pytest.raises(dm.DataError, match="expected a part of doubtmap evaluate that is finished"):
         merge_parts(tmp_path / "out", [*three[:2], tmp_path])
     assert not (tmp_path / "out").exists()
 
