@@ -7,7 +7,7 @@ for. It is written last: a folder without it holds no part, or one that was stop
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def write_part(out: Path, command: str, part: PartNumber, about: Mapping[str, An
         DataError: for a folder that cannot be written.
     """
     told = {"kind": command, "part": [part.number, part.of], **about}
-    write_atomically(out / PART, json.dumps(told, indent=1).encode())
+    write_atomically(out / PART, json.dumps(told).encode())
 
 
 def command_of(folders: Sequence[Path]) -> str:
@@ -128,23 +128,35 @@ def check_alike(asked: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> 
             )
 
 
-def as_written(file: Path, hashes: Mapping[str, str]) -> Path:
+def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files of a part, by their names in its folder."""
+    return {name: sha256_of(folder / name) for name in names}
+
+
+def as_written(folder: Path, name: str, hashes: Mapping[str, str]) -> Path:
     """A file of a part, where it is what the part wrote; else it would count as if it were right.
 
     Args:
-        file: its path.
-        hashes: SHA-256 of each file of the part, by name.
+        folder: of the part.
+        name: of the file.
+        hashes: as of `hashes_of` when the part was written.
 
     Raises:
         DataError: for another file, or one that cannot be read.
     """
+    file = folder / name
     try:
-        same = sha256_of(file) == hashes[file.name]
+        same = sha256_of(file) == hashes[name]
     except (OSError, LookupError) as error:
         raise DataError(f"{file}: cannot be used ({error}). Make the part again.") from error
     if not same:
-        raise DataError(
-            f"{file}: cannot be used: expected what its part wrote, got something else, as of a "
-            f"copy that was cut short. Copy it again, or make the part again."
-        )
+        raise DataError(damaged(file))
     return file
+
+
+def damaged(file: Path) -> str:
+    """What to say of a file of a part that is not as it was written."""
+    return (
+        f"{file}: cannot be used: expected what its part wrote, got something else, as of a copy "
+        f"that was cut short. Copy it again, or make the part again."
+    )

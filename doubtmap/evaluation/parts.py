@@ -13,12 +13,12 @@ process to the last bit.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
@@ -26,6 +26,7 @@ import numpy as np
 import safetensors.numpy
 import safetensors.torch
 
+from doubtmap.datasets import reading
 from doubtmap.datasets.dataset import UNKNOWN, ComponentSizes, Dataset, Sample
 from doubtmap.datasets.fingerprints import (
     beneath,
@@ -37,8 +38,16 @@ from doubtmap.datasets.fingerprints import (
 from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.labels import Matching
 from doubtmap.datasets.pasting import Pasted
-from doubtmap.engine.journal import journalled, records_in, understood, write_records
-from doubtmap.engine.parts import PART, as_written, check_alike, read_parts, write_part
+from doubtmap.engine.journal import journalled, records_in, write_records
+from doubtmap.engine.parts import (
+    PART,
+    as_written,
+    check_alike,
+    damaged,
+    hashes_of,
+    read_parts,
+    write_part,
+)
 from doubtmap.engine.places import PartNumber
 from doubtmap.engine.run import Run, Skipped, read_ahead
 from doubtmap.engine.shelf import ENOUGH, Looked, Shelf, Shelves
@@ -57,8 +66,12 @@ from doubtmap.scoring import score_maps
 from doubtmap.version import __version__
 
 SUMS = "sums.safetensors"
-SAID = ("settings", "images", "data", "seconds", "sums")
+EXAMPLES = "examples/"
+SAID = ("settings", "images", "data", "seconds", "hashes", "maps")
 """What a part says."""
+
+READERS = 2
+"""Threads that read parts while others are summed."""
 
 
 @alone
@@ -106,14 +119,15 @@ def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
                 _fill(run, Shelf(ENOUGH, maps / "more"), missing)
                 shelf = Shelves(maps)
                 closed.callback(shelf.close)
+            files = [SUMS, *(["components"] if given else [])]
             for index in sorted(telling(run, tally, asked.options.examples)):
-                _keep_example(run, index, shelf, out / "examples" / str(index))
+                files.append(f"{EXAMPLES}{index}")
+                _keep_example(run, index, shelf, out / files[-1])
             arrays = {name: np.ascontiguousarray(array) for name, array in tally.state().items()}
-            sums = safetensors.numpy.save(arrays)
-            write_atomically(out / SUMS, sums)
+            write_atomically(out / SUMS, safetensors.numpy.save(arrays))
             run.seconds["total"] = time.perf_counter() - start
-            told = _about(asked, part, own) | {"sums": hashlib.sha256(sums).hexdigest()}
-            write_part(out, "evaluate", part, strict_figures(told))
+            written = {"hashes": hashes_of(out, files), "maps": _sizes(out / "maps")}
+            write_part(out, "evaluate", part, strict_figures(_about(asked, part, own) | written))
     return f"Part {part} of {run.dataset.name}, {len(own)} images: {out}. {part.then}"
 
 
@@ -126,6 +140,11 @@ def may_be_unknown(run: Run) -> bool:
     while dataset is not folder and not isinstance(dataset, Pasted):
         dataset = dataset.dataset  # type: ignore[attr-defined]
     return isinstance(dataset, Pasted) or bool(values.unknown) or values.other == UNKNOWN
+
+
+def _sizes(maps: Path) -> dict[str, int]:
+    """Bytes of each file of score maps, which are too large to be read once more."""
+    return {path.name: path.stat().st_size for path in sorted(maps.glob("*"))}
 
 
 def _clear(out: Path) -> None:
@@ -215,9 +234,9 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
     check_alike([*map(_compared, abouts)], folders)
     asked = _asked(abouts, folders, options)
     tally = asked.tally()
-    for folder, about in zip(folders, abouts):
-        with understood(folder):
-            tally.absorb(Tally.from_state(_sums(folder, about["sums"])))
+    places = [(folder, about["hashes"]) for folder, about in zip(folders, abouts)]
+    for sums in reading.read_ahead(sums_of, places, READERS, ahead=1):
+        tally.absorb(sums)
     hashes = [about["data"]["hashes"] for about in abouts]
     every = None if hashes[0] is None else [each for own in hashes for each in own]
     shelf = _Kept(folders, abouts)
@@ -225,7 +244,7 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
         asked,
         tally,
         told_of_files(every, abouts[0]["data"]["range"]),
-        held=[Observation.from_bytes(data) for folder in folders for data in _components(folder)],
+        held=[*map(Observation.from_bytes, _components(folders, abouts))],
         journal=None,
         shelf=shelf,
     )
@@ -240,10 +259,14 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
     return results
 
 
-def _sums(folder: Path, sha256: str) -> dict[str, Any]:
-    file = as_written(folder / SUMS, {SUMS: sha256})
-    state: dict[str, Any] = safetensors.numpy.load_file(file)
-    return state
+def sums_of(part: tuple[Path, Mapping[str, str]]) -> Tally:
+    """The sums of a part, by its folder and the hashes of its files.
+
+    Raises:
+        DataError: for others than the part wrote.
+    """
+    folder, hashes = part
+    return Tally.from_state(safetensors.numpy.load_file(as_written(folder, SUMS, hashes)))
 
 
 def _compared(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,7 +307,7 @@ class _DataTold:
     class_names: tuple[str, ...]
     component_sizes: ComponentSizes | None
     count: int
-    examples: Mapping[int, Path]
+    examples: Mapping[int, Callable[[], Path]]
     told_files: Mapping[int, Path]
 
     def __len__(self) -> int:
@@ -305,10 +328,12 @@ class _Kept(Shelf):
 
     def __init__(self, folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(0)
+        for folder, about in zip(folders, abouts):
+            _check_sizes(folder / "maps", about["maps"])
         self._shelves = [Shelves(folder / "maps") for folder in folders]
         pairs = zip(self._shelves, abouts)
         self._of = {index: shelf for shelf, about in pairs for index in about["images"]}
-        self._examples = examples_in(folders)
+        self._examples = examples_in(folders, abouts)
 
     def __contains__(self, index: int) -> bool:
         return index in self._examples or index in self._of[index]
@@ -327,21 +352,34 @@ class _Kept(Shelf):
             shelf.close()
 
 
-def examples_in(folders: Sequence[Path]) -> dict[int, Path]:
-    """The examples of all parts, by number of the image."""
-    return {int(path.name): path for folder in folders for path in (folder / "examples").glob("*")}
+def _check_sizes(maps: Path, sizes: Mapping[str, int]) -> None:
+    """Refuse score maps that are not as long as their part wrote them."""
+    found = _sizes(maps)
+    for name, size in sizes.items():
+        if found.get(name) != size:
+            raise DataError(damaged(maps / name))
 
 
-def _tensors(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        _not_kept()
-    with understood(path.parent.parent):
-        return dict(safetensors.torch.load_file(path))
+def examples_in(
+    folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]
+) -> dict[int, Callable[[], Path]]:
+    """What finds the file of each example of all parts, by number of the image."""
+    return {
+        int(name.removeprefix(EXAMPLES)): partial(as_written, folder, name, about["hashes"])
+        for folder, about in zip(folders, abouts)
+        for name in about["hashes"]
+        if name.startswith(EXAMPLES)
+    }
 
 
-def _components(folder: Path) -> Iterator[bytes]:
-    path = folder / "components"
-    return records_in(path) if path.exists() else iter(())
+def _tensors(find: Callable[[], Path] | None) -> dict[str, Any]:
+    return dict(safetensors.torch.load_file((find or _not_kept)()))
+
+
+def _components(folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
+    for folder, about in zip(folders, abouts):
+        if "components" in about["hashes"]:
+            yield from records_in(as_written(folder, "components", about["hashes"]))
 
 
 def _asked(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path], options: Options) -> Asked:
@@ -354,7 +392,7 @@ def _asked(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path], options
         tuple(data["class_names"]),
         ComponentSizes(*sizes) if sizes else None,
         data["images"],
-        examples_in(folders),
+        examples_in(folders, abouts),
         {int(at): path_of(file) for each in abouts for at, file in each["data"]["files"].items()},
     )
     skipped = None

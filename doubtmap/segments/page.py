@@ -28,14 +28,13 @@ from PIL import Image
 
 from doubtmap.datasets.reading import Rendering, in_colour, left_out, none_left, read_image
 from doubtmap.datasets.survey import survey
-from doubtmap.engine.parts import PART, write_part
+from doubtmap.engine.parts import PART, hashes_of, write_part
 from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, beside, cell, sweep, utf8, write_atomically, writing_to
 from doubtmap.files.afar import path_of
 from doubtmap.files.naming import outside, unique_names
-from doubtmap.files.resuming import sha256_of
 from doubtmap.images import ScoredImage
 from doubtmap.prediction import Segmenter
 from doubtmap.reports.page import framed, header
@@ -170,7 +169,7 @@ def _write_part(out: Path, part: PartNumber, found: Review | None, told: Mapping
     if found is not None:
         write_atomically(out / REVIEWED, safetensors.numpy.save(_contiguous(found.arrays)))
         files.append(REVIEWED)
-    hashes = {name: sha256_of(out / name) for name in files}
+    hashes = hashes_of(out, files)
     reviewed = [] if found is None else found.names
     write_part(out, "review", part, {**told, "reviewed": reviewed, "hashes": hashes})
 

@@ -58,7 +58,7 @@ def merge_reviews(
         raise DataError(none_left(len(abouts[0]["images"]), skipped))
     about = full[-1][1] | {"command": command, "skipped": skipped}
     found = Review.joined(
-        [safetensors.numpy.load_file(as_written(f / REVIEWED, each["hashes"])) for f, each in full],
+        [safetensors.numpy.load_file(as_written(f, REVIEWED, each["hashes"])) for f, each in full],
         [name for _, each in full for name in each["reviewed"]],
         about["class_names"],
         about["errors"],
@@ -82,6 +82,6 @@ def _compared(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _add_rows(folder: Path, about: Mapping[str, Any], file: IO[bytes]) -> None:
     """The rows of a part's segments, after a header where it is the first."""
-    with as_written(folder / "segments.csv", about["hashes"]).open("rb") as rows:
+    with as_written(folder, "segments.csv", about["hashes"]).open("rb") as rows:
         rows.seek(about["header"] if file.tell() else 0)
         shutil.copyfileobj(rows, file)
