@@ -239,16 +239,15 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
         tally.absorb(sums)
     hashes = [about["data"]["hashes"] for about in abouts]
     every = None if hashes[0] is None else [each for own in hashes for each in own]
-    shelf = _Kept(folders, abouts)
-    results = figures_of(
-        asked,
-        tally,
-        told_of_files(every, abouts[0]["data"]["range"]),
-        held=[*map(Observation.from_bytes, _components(folders, abouts))],
-        journal=None,
-        shelf=shelf,
-    )
-    shelf.close()
+    with closing(_Kept(folders, abouts)) as shelf:
+        results = figures_of(
+            asked,
+            tally,
+            told_of_files(every, abouts[0]["data"]["range"]),
+            held=[*map(Observation.from_bytes, _components(folders, abouts))],
+            journal=None,
+            shelf=shelf,
+        )
     seconds = {key: sum(about["seconds"][key] for about in abouts) for key in abouts[0]["seconds"]}
     seconds["metrics"] += time.perf_counter() - start
     seconds["total"] += time.perf_counter() - start
