@@ -317,7 +317,7 @@ def _columns(table: Path) -> dict[str, list[str]]:
     kind = table.suffix.lower()
     if kind not in _KINDS:
         raise DataError(
-            f"{table}: expected a table of paths, .csv or .parquet, got {kind or 'no such ending'}. "
+            f"{table}: expected a table of paths, .csv or .parquet, got {kind or 'no ending'}. "
             f"Save it as one of these, with the columns image and label."
         )
     try:
