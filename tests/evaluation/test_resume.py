@@ -1,17 +1,16 @@
 """A run that was killed and goes on gives what an unbroken one gives."""
 
 import json
-import signal
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from apart import Apart
 
 import doubtmap as dm
 from doubtmap.engine import journal as journal_module
@@ -228,29 +227,12 @@ def test_a_run_of_another_version_of_the_sums_is_refused(segmenter, streets, tmp
         dm.evaluate(segmenter, streets, "entropy", out=tmp_path, resume=True)
 
 
-SMALL_STREETS = """
-import functools
-from doubtmap.streets import synthetic
-synthetic.SyntheticStreets = functools.partial(synthetic.SyntheticStreets, size=(96, 144))
-from doubtmap.cli import main
-main()
-"""
-"""What the fixture `run` does, in a process of its own."""
-
-
 def test_a_process_killed_outright_loses_nothing_that_was_done(run, tmp_path):
     words = ["evaluate", "demo", "synthetic:12", "--scores", SCORES, "--replicates", "20", "--out"]
     assert run(*words, tmp_path / "unbroken")[0] == 0
-    process = subprocess.Popen(
-        [sys.executable, "-c", SMALL_STREETS, *words, str(tmp_path / "killed")],
-        stderr=subprocess.DEVNULL,
-    )
     written = tmp_path / "killed" / ".progress" / "journal"
-    while not (written.exists() and written.stat().st_size):
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    other = Apart(tmp_path / "apart", *words, tmp_path / "killed", streets=(96, 144))
+    other.killed_when(lambda: written.exists() and written.stat().st_size)
     assert written.stat().st_size
     code, _, err = run(*words, tmp_path / "killed", "--resume")
     assert code == 0, err
