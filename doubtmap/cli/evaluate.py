@@ -20,12 +20,12 @@ from doubtmap.cli.options import (
     Seed,
     SkipBad,
     Unknown,
-    names,
     opened,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell, tell_notes
+from doubtmap.cli.texts import names
 from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
