@@ -93,7 +93,10 @@ def evaluate_command(
     parquet: Parquet = False,
     by: Annotated[
         str | None,
-        option(FIGURES, "A field of the images, such as case of volumes: figures of each value."),
+        option(
+            FIGURES,
+            "A field of the images, as case of volumes, or sequence: figures of each.",
+        ),
     ] = None,
     tolerance: Annotated[
         float,
