@@ -20,6 +20,7 @@ from doubtmap.training.labels import trained_classes
 from doubtmap.training.negative_learning import DIVERGENCES, FlowLearning, NegativeLearning
 from doubtmap.training.negatives import (
     REAL,
+    FlowSamples,
     fingerprints_of,
     open_real,
     open_source,
@@ -30,6 +31,7 @@ from doubtmap.training.networks import Start
 from doubtmap.training.optimizing import Processes
 from doubtmap.training.recipe import CrossEntropy, Job, Objective, Recipe, Work
 from doubtmap.training.settings import NFlowJSOptions
+from doubtmap.training.trust import TrustRegion
 
 SMALLEST, SHARE = 16, 0.28
 """Default sides of patches: from the first, in pixels, to that share of the crop's shorter side."""
@@ -138,8 +140,8 @@ class NFlowJS(NFlowJSOptions, Recipe):
         if not self.kinds:
             return CrossEntropy(start, class_weights, processes)
         flow, about = read_flow(self.flow) if self.flow is not None else (None, {})
-        past: list[Flow] | None = [] if self.flow_replay else None
-        source, notes = open_source(self.kinds, flow, start.class_names, self.held_out, past)
+        samples, learning = self._samples(flow, processes)
+        source, notes = open_source(self.kinds, samples, start.class_names, self.held_out)
         return NegativeLearning(
             start,
             source,
@@ -149,12 +151,22 @@ class NFlowJS(NFlowJSOptions, Recipe):
             divergence=self.divergence,
             weight=self.weight,
             flow=flow,
-            learning=FlowLearning(
-                self.flow_weight, self.flow_rate, self.freeze_flow, self.flow_trust, past
-            ),
+            learning=learning,
             negative_class=self.negative_class,
             notes=(*self._about_flow(about), *notes, *about_start(start)),
         )
+
+    def _samples(
+        self, flow: Flow | None, processes: Processes
+    ) -> tuple[FlowSamples | None, FlowLearning]:
+        """What is drawn of a flow, and how it learns."""
+        how = self.flow_weight, self.flow_rate, self.freeze_flow
+        if flow is None:
+            return None, FlowLearning(*how)
+        trust, past = self.flow_trust, list[Flow]()
+        region = None if trust is None else TrustRegion(flow, trust, processes)
+        learning = FlowLearning(*how, region, past if self.flow_replay else None)
+        return FlowSamples(flow, past, region), learning
 
     def materials(self, job: Job) -> dict[str, Any]:
         """Hashes of the photographs and of the flow that negatives are made of."""
@@ -224,17 +236,16 @@ class NFlowJS(NFlowJSOptions, Recipe):
 
     def keep(self, objective: Objective, folder: Path) -> None:
         """Write the flow that learnt beside the network, as it is now."""
-        flow: Flow | None = getattr(objective, "flow", None)
+        flow: Flow | None = getattr(objective, "held", None)
         if isinstance(objective, NegativeLearning) and flow is not None and not objective.frozen:
             before = read_flow(self.flow)[1].get("classes", ()) if self.flow else ()
             about: dict[str, Any] = {
                 "classes": list(dict.fromkeys([*before, *objective.class_names]))
             }
-            objective.hold()
-            if (trusted := objective.trusted) is not None:
+            if (region := objective.region) is not None:
                 about |= {
-                    "distance": trusted.distance(flow),
-                    "steps_back": int(trusted.steps_back),
+                    "distance": region.distance(flow, objective.sides[1]),
+                    "steps_back": int(region.steps_back),
                 }
             write_flow(folder / "flow-joint.safetensors", flow, **about)
 
