@@ -46,8 +46,19 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from doubt import Some
-from nflowjs import Measured, measured, rows_of_runs, val_sets
-from stages import HELD_OUT, Row, Stage, Topic, in_turns, run, show
+from nflowjs import val_sets
+from stages import (
+    HELD_OUT,
+    Measured,
+    Row,
+    Stage,
+    Topic,
+    in_turns,
+    measured,
+    rows_of_runs,
+    run,
+    show,
+)
 from torch import Tensor
 
 import doubtmap as dm
