@@ -1,6 +1,7 @@
 """Densities: of features (DDU), and with a head of its own beside negatives (DenseHybrid).
 
     python benchmarks/density.py [--spectral FOLDER] [--stages table,ablation,time,regions,hybrid]
+    python benchmarks/density.py --networks NAME=FOLDER+FOLDER+...,... --stages seeds
 
 Unknown: pedestrian and bicyclist of CamVid. Stages `table` (feature density against softmax
 entropy, dropout and ensembles, all methods on test), `ablation` (variants of the density on val and
@@ -18,6 +19,11 @@ measures on all patches, on those inside regions, at borders, and with those of 
 Densities and `doubt` are fitted on every 4th image of train, figures are of every 4th of val and
 test. `density` has the exponent that leaves half of the pixels, `density, certainty 64` that of
 the other stages.
+
+Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each,
+on every 4th image of test. `spectral` is trained as above, but for eight epochs with `--crop
+192x256` and without validation, `plain` with `--recipe plain` in its place. Density and
+`doubt:FILE` are fitted on each anew, on every 4th image of train and on 14 of these.
 
 Stage `hybrid` (`hybrid.json`, `--seeds 1,2`) asks whether a head of its own pays beside negatives.
 It trains `camvid9` as `benchmarks/nflowjs.py` does, with a flow that learns along, and a second
@@ -46,7 +52,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from doubt import Some
-from nflowjs import val_sets
+from nflowjs import networks_of, val_sets
 from stages import (
     HELD_OUT,
     Measured,
@@ -54,6 +60,7 @@ from stages import (
     Stage,
     Topic,
     in_turns,
+    mean_of,
     measured,
     rows_of_runs,
     run,
@@ -62,7 +69,7 @@ from stages import (
 from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.datasets import VOID, open_dataset
+from doubtmap.datasets import VOID, Dataset, open_dataset
 from doubtmap.engine import Pairs
 from doubtmap.fitting import fit_score
 from doubtmap.models import MonteCarloDropout
@@ -289,6 +296,41 @@ PARTS = ("inside", "border", "with_unknown")
 AREAS = ("p_accurate_certain_area", "p_uncertain_inaccurate_area", "pavpu_area")
 
 
+def seeds(given: Namespace) -> Iterator[Row]:
+    """Means over networks that differ by their seed alone; everything is fitted on each."""
+    camvid = {
+        split: Some(dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}"), 4)
+        for split in ("train", "test")
+    }
+    for title, folders in given.networks.items():
+        runs = [list(fitted_anew(title, dm.load(folder), camvid)) for folder in folders]
+        for rows in zip(*runs):
+            yield mean_of(rows[0]["name"], rows) | {"set": "camvid test, every 4th image"}
+
+
+def fitted_anew(title: str, model: Segmenter, camvid: dict[str, Dataset]) -> Iterator[Row]:
+    """A row for each score of one network."""
+    density = fit_score("density", model, camvid["train"])
+    assert isinstance(density, Density)
+    few = Some(camvid["train"], len(camvid["train"]) // 14, 14)
+    scores: dict[str, Score] = {
+        "max_softmax": dm.scores.max_softmax,
+        "entropy": dm.scores.entropy,
+        "density": density,
+        "density, any class": replace(density, at="any"),
+        "doubt": dm.scores.doubt,
+        "doubt:FILE": fit_score("doubt", model, few),
+    }
+    figures = dm.evaluate(
+        model, camvid["test"], scores, unknown=list(HELD_OUT), replicates=20
+    ).figures
+    for name, found in figures["scores"].items():
+        row: Row = {"name": f"{title}: {name}", "miou": figures["segmentation"]["miou"]}
+        row |= {f"unknown.{figure}": found["unknown"][figure] for figure in FIGURES}
+        row |= {f"wrong.{figure}": found["wrong"][figure] for figure in FIGURES}
+        yield row | {area: found["wrong"][area] for area in AREAS}
+
+
 def regions(given: Namespace) -> Iterator[Row]:
     """Patch measures by region, of scores that need no fit, of density, and of doubt."""
     camvid = {
@@ -446,11 +488,17 @@ STAGES = {
     "ablation": Stage(DDU, ablation, None),
     "time": Stage(DDU, times, None),
     "regions": Stage(DDU, regions),
+    "seeds": Stage(DDU, seeds),
     "hybrid": Stage(HYBRID, hybrid),
 }
 OPTIONS = {
     "--spectral": {"type": Path, "help": "of `table`: a folder, see above"},
     "--only": {"default": "", "help": "of `table` and `regions`: networks, between ;"},
+    "--networks": {
+        "default": {},
+        "type": networks_of,
+        "help": "of `seeds`",
+    },
     "--seeds": {"default": "1,2", "help": "of `hybrid`"},
     "--flow": {"type": Path, "help": "of `hybrid`: a trained flow; default: the first run's"},
 }

@@ -56,7 +56,7 @@ from typing import Any
 import numpy as np
 import torch
 from doubt import Some
-from stages import HELD_OUT, Row, Stage, Topic, in_turns, run, show
+from stages import HELD_OUT, Row, Stage, Topic, in_turns, mean_of, run, show
 from torch import Tensor
 
 import doubtmap as dm
@@ -390,20 +390,6 @@ def seeds(given: Namespace) -> list[Row]:
         network, _, score = row["name"].partition(": ")
         groups.setdefault(f"{re.sub(r' [0-9]+$', '', network)}: {score}", []).append(row)
     return [rows[0] if len(rows) == 1 else mean_of(name, rows) for name, rows in groups.items()]
-
-
-def mean_of(name: str, rows: list[Row]) -> Row:
-    """The mean of rows, `FIGURE_runs` each; intervals over images are those of one network."""
-    mean: Row = {"name": name, "set": rows[0]["set"], "networks": len(rows)}
-    for key, first in rows[0].items():
-        runs = [row[key] for row in rows]
-        if isinstance(first, float):
-            mean |= {key: float(np.mean(runs)), f"{key}_runs": runs}
-        elif key.endswith("_of_the_rest"):
-            mean[key] = np.mean(runs, 0).tolist()
-        elif key == "mean_by_predicted_class":
-            mean[key] = {c: float(np.mean([run[c] for run in runs])) for c in first}
-    return mean
 
 
 def rows_of(

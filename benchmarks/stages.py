@@ -165,6 +165,25 @@ def parsed(
     return given
 
 
+def mean_of(name: str, rows: Sequence[Row]) -> Row:
+    """The mean of rows of networks that differ by their seed alone, and `FIGURE_runs` of each.
+
+    Intervals are left out: those over images are of one network.
+    """
+    mean: Row = {"name": name, "networks": len(rows)}
+    for key, first in rows[0].items():
+        runs = [row[key] for row in rows]
+        if isinstance(first, float):
+            mean |= {key: float(np.mean(runs)), f"{key}_runs": runs}
+        elif isinstance(first, list) and not key.endswith("_interval"):
+            mean[key] = np.mean(runs, 0).tolist()
+        elif isinstance(first, dict) and all(isinstance(v, float) for v in first.values()):
+            mean[key] = {part: float(np.mean([run[part] for run in runs])) for part in first}
+        elif isinstance(first, str):
+            mean.setdefault(key, first)
+    return mean
+
+
 def told(row: Row) -> str:
     """A row for the eye: its texts and numbers."""
     shown = {k: v for k, v in row.items() if isinstance(v, float | int | str)}
