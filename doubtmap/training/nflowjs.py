@@ -64,8 +64,8 @@ class NFlowJS(NFlowJSOptions, Recipe):
             crop's shorter side.
         flow_steps: of the flow's own training.
         flow_rate: the flow's largest learning rate beside the network; published: 1e-5.
-        flow_trust: how far the flow may go from what it was, in bits per dimension that it needed
-            then for what it draws now; None: as far as it likes, as published.
+        flow_trust: how much rarer a patch may be than at the start, in bits per dimension that the
+            flow needed then; None: as rare as the flow likes, as published.
         flow_replay: draw each patch from the flow as it is or as it was after one of the epochs.
         held_out: classes that are not learnt, and so are no negatives either; `train` knows them.
 

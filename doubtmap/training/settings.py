@@ -189,7 +189,7 @@ class NFlowJSOptions:
     ] = None
     flow_trust: Annotated[
         float | None,
-        Option("Bits per dimension that the flow may go from its start. Default: any."),
+        Option("Bits by which patches may be rarer than at the start. Default: any."),
     ] = None
     flow_replay: Annotated[
         bool, Option("Draw from the flows of earlier epochs, too.", "--flow-replay/--newest-flow")

@@ -16,7 +16,7 @@ import doubtmap as dm
 from doubtmap.datasets.fingerprints import fingerprint_of
 from doubtmap.training import flow_training as flow_fit
 from doubtmap.training.flow import Flow, FlowShape
-from doubtmap.training.flow_training import write_flow
+from doubtmap.training.flow_training import read_flow, write_flow
 from doubtmap.training.pictures import loss_chart
 
 
@@ -166,7 +166,7 @@ def test_two_processes_share_a_batch_and_a_flow(with_flow, network, tmp_path):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
-    arguments = [str(a) for a in with_flow]
+    arguments = [str(a) for a in (*with_flow, "--flow-trust", 1e-4, "--flow-replay")]
     arguments[arguments.index("--model") + 1] = network.replace("build", "without_norm")
     code = "import torch; torch.set_num_threads(1); from doubtmap.cli import main; main()"
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
@@ -182,4 +182,5 @@ def test_two_processes_share_a_batch_and_a_flow(with_flow, network, tmp_path):
     ]
     said = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    assert (tmp_path / "run" / "training" / "flow-joint.safetensors").exists()
+    _, about = read_flow(tmp_path / "run" / "training" / "flow-joint.safetensors")
+    assert about["steps_back"] > 0
