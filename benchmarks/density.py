@@ -21,7 +21,7 @@ test. `density` has the exponent that leaves half of the pixels, `density, certa
 the other stages.
 
 Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each,
-on every 4th image of test. `spectral` is trained as above, but for eight epochs with `--crop
+on every 4th image of test. `spectral` is trained as above, but for six epochs with `--crop
 192x256` and without validation, `plain` with `--recipe plain` in its place. Density and
 `doubt:FILE` are fitted on each anew, on every 4th image of train and on 14 of these.
 

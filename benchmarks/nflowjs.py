@@ -326,19 +326,26 @@ def flows(given: Namespace) -> list[Row]:
     """
     rows = []
     for name, folders in given.networks.items():
-        inner = folders[0] / "training"
-        if not (inner / "flow-joint.safetensors").exists():
-            continue
-        asked = json.loads((inner / "settings.json").read_text())["recipe"]
-        first = Path(asked["flow"] or inner / "flow.safetensors")
-        before, _ = read_flow(first)
-        for kind, path in (("before", first), ("after", inner / "flow-joint.safetensors")):
-            random, (flow, about) = torch.Generator().manual_seed(0), read_flow(path)
-            with torch.no_grad():
-                drawn = flow.sample(64, (64, 64), random)
-                bits = before.bits(drawn, torch.Generator().manual_seed(1)).mean()
-            rows.append({"name": f"{name}: {kind}", "set": "samples", "bits": float(bits)})
-            rows[-1] |= {k: about[k] for k in ("distance", "steps_back") if k in about}
+        for number, folder in enumerate(folders, 1):
+            title = f"{name} {number}" if len(folders) > 1 else name
+            if (folder / "training" / "flow-joint.safetensors").exists():
+                rows += flows_of(title, folder / "training")
+    return rows
+
+
+def flows_of(title: str, inner: Path) -> list[Row]:
+    """Two rows, of one network."""
+    asked = json.loads((inner / "settings.json").read_text())["recipe"]
+    first = Path(asked["flow"] or inner / "flow.safetensors")
+    before, _ = read_flow(first)
+    rows: list[Row] = []
+    for kind, path in (("before", first), ("after", inner / "flow-joint.safetensors")):
+        random, (flow, about) = torch.Generator().manual_seed(0), read_flow(path)
+        with torch.no_grad():
+            drawn = flow.sample(64, (64, 64), random)
+            bits = before.bits(drawn, torch.Generator().manual_seed(1)).mean()
+        rows.append({"name": f"{title}: {kind}", "set": "samples", "bits": float(bits)})
+        rows[-1] |= {k: about[k] for k in ("distance", "steps_back") if k in about}
     return rows
 
 
