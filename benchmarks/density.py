@@ -52,7 +52,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from doubt import Some
-from nflowjs import networks_of, val_sets
+from nflowjs import FREE, networks_of, val_sets
 from stages import (
     HELD_OUT,
     Measured,
@@ -441,7 +441,7 @@ def trained(shared: Path, folder: Path, loss: str, seed: int, flow: Path | None)
     train(
         open_dataset(f"camvid:{shared}/data/camvid:train"),
         folder,
-        recipe=Hybrid(loss=loss, flow=flow),
+        recipe=Hybrid(loss=loss, flow=flow, **FREE),
         model=f"{shared}/models/camvid9",
         hold_out=HELD_OUT,
         settings=Settings(

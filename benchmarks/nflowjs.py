@@ -11,23 +11,24 @@ at once. What was measured is kept in `--work`, and taken from there for the sam
 Folders of one name are networks that differ by `--seed` alone; one name is `plain`, which the
 others are compared with. Networks of the road start from `camvid9`, which never learnt pedestrian
 and bicyclist, and differ only by what is pasted (`DATA` is camvid:../shared/data/camvid:train).
-Those of stage `road` have the defaults, ten epochs:
+Their flows are free, as all were before there was a trust region, but for `flow held`: FREE is
+`--flow-rate 1e-4 --flow-trust inf --newest-flow`. Those of stage `road` have ten epochs:
 
     doubtmap train DATA --model ../shared/models/camvid9 --hold-out pedestrian,bicyclist \
         --recipe nflowjs --negatives none|noise|real:../shared/data/coco128:train|flow \
-        [--flow-weight 0.03] --out FOLDER
+        [FREE] [--flow-weight 0.03] --out FOLDER
 
 Those of stage `short` are trained for two (FLOW is the file that the first run trains):
 
     doubtmap train DATA --model ../shared/models/camvid9 --hold-out pedestrian,bicyclist \
         --batch 4 --crop 288x384 --epochs 2 --rate 3e-4 --class-weights 0.25 --seed SEED \
         --recipe nflowjs --negatives none|shuffled|flow [--flow FLOW] \
-        [--freeze-flow] [--divergence kl] --out FOLDER
+        [FREE] [--freeze-flow] [--divergence kl] --out FOLDER
 
 Those of stage `trust` are what `teach` trains, as these are but with `--crop 192x256`, one for each
 of `--seeds`; a run that was stopped goes on where it was. The flow of a seed learns alone for 600
-steps, and all networks of the seed begin with it: `flow` has the defaults, `flow held` `--flow-rate
-1e-3 --flow-trust 6 --flow-replay`, `negative class` `--negative-class`; `plain` pastes nothing.
+steps, and all networks of the seed begin with it: `flow` with FREE, `flow held` with the defaults,
+`negative class` with FREE and `--negative-class`; `plain` pastes nothing.
 Every 8th image of the sets of CamVid; `doubt:FILE` is fitted on each network, on 14 images of
 CamVid train. `trust flows` tells the same of their flows as `flows`.
 
@@ -38,10 +39,10 @@ networks of all names with one pasting, the second with another, and so on; ever
 CamVid test with a window of known content of another image in it, called unknown, a control: an
 AUROC above one half is a score that finds seams; RoadAnomaly21; of `road` Fishyscapes Static. Stage
 `val`, on which choices are made: CamVid val, and with objects of the half that `real` has seen.
-Stage `aerial`:
-`dubai_aerial` at half size, test tiles, the network's held-out CLASS unknown; a base network learns
+Stage `aerial`: `dubai_aerial` at half size, test tiles, the network's held-out CLASS unknown; a base network learns
 the other classes for 8 epochs from `camvid9` (`--crop 256x256 --batch 4 --class-weights 0.25
---rate 1e-3 --seed 1`), and goes on for 8 with `--recipe nflowjs --rate 1e-4` (`--flow-steps 400`).
+--rate 1e-3 --seed 1`), and goes on for 8 with `--recipe nflowjs --rate 1e-4 --flow-steps 400` and
+FREE.
 
 Pixels are pooled, void left out. Intervals are the 2.5 and 97.5 % percentiles, moved to the figure,
 of 300 bootstrap replicates over images, frames of a drive in blocks of ten; they do not know how
@@ -54,6 +55,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -198,11 +200,13 @@ def few_sets(shared: Path, seed: int) -> dict[str, Chosen]:
 
 SMALL = Settings(epochs=2, batch=4, crop=(192, 256), rate=3e-4, class_weights=0.25, workers=1)
 """How the networks of `trust` are trained."""
+FREE = {"flow_rate": 1e-4, "flow_trust": math.inf, "flow_replay": False}
+"""Of a flow that goes as far as it likes, as all did before there was a region."""
 TAUGHT: dict[str, dict[str, Any]] = {
     PLAIN: {},
-    "flow": {},
-    "flow held": {"flow_rate": 1e-3, "flow_trust": 6.0, "flow_replay": True},
-    "negative class": {"negative_class": True},
+    "flow": FREE,
+    "flow held": {},
+    "negative class": FREE | {"negative_class": True},
 }
 """Options of each."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -65,8 +66,9 @@ class NFlowJS(NFlowJSOptions, Recipe):
         flow_steps: of the flow's own training.
         flow_rate: the flow's largest learning rate beside the network; published: 1e-5.
         flow_trust: how much rarer a patch may be than at the start, in bits per dimension that the
-            flow needed then; None: as rare as the flow likes, as published.
-        flow_replay: draw each patch from the flow as it is or as it was after one of the epochs.
+            flow needed then; infinite: as rare as the flow likes, as published.
+        flow_replay: draw each patch from the flow as it is or as it was after one of the epochs;
+            published: as it is.
         held_out: classes that are not learnt, and so are no negatives either; `train` knows them.
 
     Raises:
@@ -94,10 +96,11 @@ class NFlowJS(NFlowJSOptions, Recipe):
             ("--divergence-weight", self.weight),
             ("--flow-rate", self.flow_rate),
             ("--flow-weight", self.weight if self.flow_weight is None else self.flow_weight),
-            ("--flow-trust", 1.0 if self.flow_trust is None else self.flow_trust),
         ):
-            if not 0 < value < float("inf"):
+            if not 0 < value < math.inf:
                 raise UsageError(f"{option}: expected a finite number above 0, got {value}.")
+        if not self.flow_trust > 0:
+            raise UsageError(f"--flow-trust: expected bits above 0, or inf, got {self.flow_trust}.")
         if self.flow_steps < 1:
             raise UsageError(f"--flow-steps: expected at least 1, got {self.flow_steps}.")
         for option, what in self._without_effect():
@@ -161,10 +164,11 @@ class NFlowJS(NFlowJSOptions, Recipe):
     ) -> tuple[FlowSamples | None, FlowLearning]:
         """What is drawn of a flow, and how it learns."""
         how = self.flow_weight, self.flow_rate, self.freeze_flow
-        if flow is None:
-            return None, FlowLearning(*how)
-        trust, past = self.flow_trust, list[Flow]()
-        region = None if trust is None else TrustRegion(flow, trust, processes)
+        if flow is None or self.freeze_flow:
+            return None if flow is None else FlowSamples(flow), FlowLearning(*how)
+        region, past = None, list[Flow]()
+        if math.isfinite(self.flow_trust):
+            region = TrustRegion(flow, self.flow_trust, processes)
         learning = FlowLearning(*how, region, past if self.flow_replay else None)
         return FlowSamples(flow, past, region), learning
 

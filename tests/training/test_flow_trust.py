@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from test_negative_learning import batch_of, objective_of, touched
+from test_negative_learning import batch_of, objective_of, start_of, touched
 from tiny_flows import TINY, flow_of, recipe_of, tiny_flow
 
-from doubtmap.training import Settings
+from doubtmap.training import NFlowJS, Settings
 from doubtmap.training.flow import Flow
-from doubtmap.training.flow_training import read_flow
+from doubtmap.training.flow_training import read_flow, write_flow
 from doubtmap.training.negatives import FlowSamples, Mixture, Noise
 from doubtmap.training.optimizing import ALONE, Processes, optimizer_of, set_rate
 from doubtmap.training.trust import TrustRegion, frozen_copy
@@ -295,6 +295,18 @@ def test_the_past_comes_back_from_a_checkpoint():
     moments = zip(one.region.moments, two.region.moments)
     assert all(a.keys() and same(a, b) for a, b in moments)
     assert steps(two, 2) == steps(one, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "held"),
+    [({}, True), ({"flow_trust": math.inf}, False), ({"freeze_flow": True}, False)],
+)
+def test_a_flow_is_held_unless_it_may_go_anywhere_or_nowhere(tmp_path, options, held):
+    write_flow(tmp_path / "f.safetensors", tiny_flow())
+    recipe = NFlowJS(flow=tmp_path / "f.safetensors", **options)
+    objective = recipe(start_of(), None, ALONE)
+    assert (objective.region is not None) == held == (objective.source.region is not None)
+    assert (objective.past is None) == (not recipe.flow_replay or recipe.freeze_flow)
 
 
 def test_the_file_of_the_flow_says_how_far_it_went(learn, tmp_path):

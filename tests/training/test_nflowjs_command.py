@@ -86,10 +86,10 @@ def test_settings_reach_the_run(run, asked, tmp_path):
         "freeze_flow": True,
         "patch": [8, 16],
         "flow_steps": 2000,
-        "flow_rate": 1e-4,
+        "flow_rate": 1e-3,
         "flow_weight": None,
-        "flow_trust": None,
-        "flow_replay": False,
+        "flow_trust": 6.0,
+        "flow_replay": True,
         "held_out": [],
     }
 
