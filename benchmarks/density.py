@@ -20,10 +20,11 @@ Densities and `doubt` are fitted on every 4th image of train, figures are of eve
 test. `density` has the exponent that leaves half of the pixels, `density, certainty 64` that of
 the other stages.
 
-Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each,
-on every 4th image of test. `spectral` is trained as above, but for six epochs with `--crop
-192x256` and without validation, `plain` with `--recipe plain` in its place. Density and
-`doubt:FILE` are fitted on each anew, on every 4th image of train and on 14 of these.
+Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each, on
+every 4th image of test. `plain` and `spectral` go on from `camvid9`: `--recipe plain`, and
+`--recipe spectral --coefficient 3`, with `--hold-out pedestrian,bicyclist --batch 4 --crop 192x256
+--epochs 2 --rate 3e-4 --class-weights 0.25 --seed SEED`. Density and `doubt:FILE` are fitted on
+each anew, on every 4th image of train and on 14 of these.
 
 Stage `hybrid` (`hybrid.json`, `--seeds 1,2`) asks whether a head of its own pays beside negatives.
 It trains `camvid9` as `benchmarks/nflowjs.py` does, with a flow that learns along, and a second
