@@ -40,9 +40,9 @@ CamVid test with a window of known content of another image in it, called unknow
 AUROC above one half is a score that finds seams; RoadAnomaly21; of `road` Fishyscapes Static. Stage
 `val`, on which choices are made: CamVid val, and with objects of the half that `real` has seen.
 Stage `aerial`: `dubai_aerial` at half size, test tiles, the network's held-out CLASS unknown; a
-base network learns the other classes for 8 epochs from `camvid9` (`--crop 256x256 --batch 4 --class-weights 0.25
---rate 1e-3 --seed 1`), and goes on for 8 with `--recipe nflowjs --rate 1e-4 --flow-steps 400` and
-FREE.
+base network learns the other classes for 8 epochs from `camvid9` (`--crop 256x256 --batch 4
+--class-weights 0.25 --rate 1e-3 --seed 1`), and goes on for 8 with `--recipe nflowjs --rate 1e-4
+--flow-steps 400` and FREE.
 
 Pixels are pooled, void left out. Intervals are the 2.5 and 97.5 % percentiles, moved to the figure,
 of 300 bootstrap replicates over images, frames of a drive in blocks of ten; they do not know how
