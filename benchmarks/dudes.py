@@ -2,7 +2,7 @@
 
     python benchmarks/dudes.py --plain FOLDER --students NAME=FOLDER,... [--shared ../shared] \
         [--stages maps,parts,borders,time]
-    python benchmarks/dudes.py --plain FOLDER --students NAME=FOLDER+FOLDER+...,... --stages seeds
+    python benchmarks/dudes.py --students NAME=FOLDER+FOLDER+...,... --stages seeds
 
 Unknown: pedestrian and bicyclist. Teachers: the five networks of `camvid9-ensemble`. The folders
 are what these wrote (networks under ../shared/models, `DATA` is
@@ -23,8 +23,8 @@ images` differs in on 26, with heads fitted to stored features, after a look at 
 reach on test; the epochs by the time that a CPU needs. The joint row with a hidden layer was added
 after a first look at test, its width of 32 chosen by timing alone.
 
-Stage `seeds`: networks that differ by `--seed` alone (1, 2, 3), in means over them; `NAME_runs` is
-of each. `student whole images` is trained jointly on whole images and hears an earlier stage, too:
+Stage `seeds`: networks that differ by `--seed` alone, in means over them, `NAME_runs` of each; every
+4th image, and `doubt` of each network. `student whole images` is trained jointly on whole images and hears an earlier stage, too:
 `--epochs 4 --rate 3e-4 --class-weights 0.25 --no-augment --crop 360x480 --batch 2 --hidden 64
 --layers backbone.encoder.stages.2,backbone.encoder.stages.3`; `doubt:FILE` is fitted on 14 images
 of train, on each network.
@@ -332,8 +332,10 @@ def with_doubt(network: Any, train: Any) -> dict[str, Score]:
 def maps(given: Namespace, fitted: bool = False) -> list[Row]:
     """One pass over the images with all networks; with `doubt` of each, where that is fitted."""
     data, teachers = images_of(given, given.split), teachers_of(given)
+    if fitted:
+        data = Some(data, 4)
     ensemble = dm.load(",".join(teachers))
-    networks: dict[str, Any] = {"plain": dm.load(given.plain)}
+    networks: dict[str, Any] = {"plain": dm.load(given.plain)} if given.plain else {}
     networks["camvid9"] = dm.load(given.shared / "models" / "camvid9")
     loaded = {name: dm.load(folder) for name, folder in given.students.items()}
     frozen = {name: one for name, one in loaded.items() if name.startswith("frozen")}
@@ -412,7 +414,8 @@ def rows_of(
             both = target.figures() | target.intervals()
             row |= {f"target.{key}": value for key, value in both.items()}
         if network not in {"ensemble", "plain", "camvid9", *frozen}:
-            against.append((name, "miou", "plain: entropy", "plain"))
+            base = "plain" if "plain: entropy" in worth else "camvid9"
+            against.append((name, "miou", f"{base}: entropy", base))
         if score == "distilled":
             below = "camvid9" if network in frozen else network
             against.append((name, "wrong.auprc", f"{below}: entropy", "entropy"))

@@ -30,7 +30,7 @@ of `--seeds`; a run that was stopped goes on where it was. The flow of a seed le
 steps, and all networks of the seed begin with it: `flow` with FREE, `flow held` with the defaults,
 `negative class` with FREE and `--negative-class`; `plain` pastes nothing.
 Every 8th image of the sets of CamVid; `doubt:FILE` is fitted on each network, on 14 images of
-CamVid train. `trust flows` tells the same of their flows as `flows`.
+CamVid train. `longer` compares those of seed 1 with one of five epochs. `trust flows` tells the same of their flows as `flows`.
 
 Sets of `road` and `short`: CamVid test with the two held-out classes unknown; CamVid test with one
 COCO object pasted into each image, unscaled, of the half of `coco128` that no training saw, people
@@ -200,6 +200,8 @@ def few_sets(shared: Path, seed: int) -> dict[str, Chosen]:
 
 SMALL = Settings(epochs=2, batch=4, crop=(192, 256), rate=3e-4, class_weights=0.25, workers=1)
 """How the networks of `trust` are trained."""
+TOLD_MORE = ("trust", "longer")
+"""Stages with `doubt`, and `negative` where a network has one."""
 FREE = {"flow_rate": 1e-4, "flow_trust": math.inf, "flow_replay": False}
 """Of a flow that goes as far as it likes, as all did before there was a region."""
 TAUGHT: dict[str, dict[str, Any]] = {
@@ -224,7 +226,7 @@ def compared(stage: str, given: Namespace) -> list[Row]:
     for name, folders in given.networks.items():
         for seed, folder in enumerate(folders):
             for title, chosen in sets_of(stage, name, seed, given).items():
-                one = remembered(folder, title, seed, chosen, given, stage == "trust")
+                one = remembered(folder, title, seed, chosen, given, stage in TOLD_MORE)
                 found.setdefault(title, {}).setdefault(name.split("/")[-1], []).append(one)
     rows = []
     for title, by_name in found.items():
@@ -241,7 +243,7 @@ def sets_of(stage: str, name: str, seed: int, given: Namespace) -> dict[str, Cho
         return aerial_set(given.halved, name.split("/")[0])
     if stage == "val":
         return val_sets(given.shared, seed)
-    if stage == "trust":
+    if stage in TOLD_MORE:
         return few_sets(given.shared, seed)
     sets = road_sets(given.shared, seed)
     return sets if stage == "road" else {title: sets[title] for title in SHORT}
@@ -403,7 +405,7 @@ TOPIC = Topic(
     "python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,...",
     conditions={"unknown": list(HELD_OUT), "threads": 1},
 )
-COMPARED = ("road", "short", "trust", "val", "aerial")
+COMPARED = ("road", "short", "trust", "longer", "val", "aerial")
 STAGES = {name: Stage(TOPIC, partial(compared, name)) for name in COMPARED} | {
     "time": Stage(TOPIC, times),
     "flows": Stage(TOPIC, flows),
