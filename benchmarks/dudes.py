@@ -24,10 +24,10 @@ reach on test; the epochs by the time that a CPU needs. The joint row with a hid
 after a first look at test, its width of 32 chosen by timing alone.
 
 Stage `seeds`: networks that differ by `--seed` alone, in means over them, `NAME_runs` of each; every
-4th image, and `doubt` of each network. `student whole images` is trained jointly on whole images and hears an earlier stage, too:
-`--epochs 4 --rate 3e-4 --class-weights 0.25 --no-augment --crop 360x480 --batch 2 --hidden 64
---layers backbone.encoder.stages.2,backbone.encoder.stages.3`; `doubt:FILE` is fitted on 14 images
-of train, on each network.
+4th image, and `doubt` of each network (`doubt:FILE` is fitted on 14 images of train). `student
+whole images` is trained jointly on whole images and hears an earlier stage, too: `--epochs 4 --rate
+3e-4 --class-weights 0.25 --no-augment --crop 360x480 --batch 2 --hidden 64 --layers
+backbone.encoder.stages.2,backbone.encoder.stages.3`.
 
 Pearson, Spearman and RMSE are over all pixels of the test images, pooled, against the teachers'
 spread; those of `target.` against what a student of another target learnt. Spearman is that of the

@@ -28,9 +28,10 @@ Those of stage `short` are trained for two (FLOW is the file that the first run 
 Those of stage `trust` are what `teach` trains, as these are but with `--crop 192x256`, one for each
 of `--seeds`; a run that was stopped goes on where it was. The flow of a seed learns alone for 600
 steps, and all networks of the seed begin with it: `flow` with FREE, `flow held` with the defaults,
-`negative class` with FREE and `--negative-class`; `plain` pastes nothing.
-Every 8th image of the sets of CamVid; `doubt:FILE` is fitted on each network, on 14 images of
-CamVid train. `longer` compares those of seed 1 with one of five epochs. `trust flows` tells the same of their flows as `flows`.
+`negative class` with FREE and `--negative-class`; `plain` pastes nothing. Every 8th image of the
+sets of CamVid; `doubt:FILE` is fitted on each network, on 14 images of CamVid train. `longer`
+compares those of seed 1 with one of five epochs. `trust flows` tells the same of their flows as
+`flows`.
 
 Sets of `road` and `short`: CamVid test with the two held-out classes unknown; CamVid test with one
 COCO object pasted into each image, unscaled, of the half of `coco128` that no training saw, people
