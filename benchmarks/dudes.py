@@ -23,8 +23,8 @@ images` differs in on 26, with heads fitted to stored features, after a look at 
 reach on test; the epochs by the time that a CPU needs. The joint row with a hidden layer was added
 after a first look at test, its width of 32 chosen by timing alone.
 
-Stage `seeds`: networks that differ by `--seed` alone, in means over them, `NAME_runs` of each; every
-4th image, and `doubt` of each network (`doubt:FILE` is fitted on 14 images of train). `student
+Stage `seeds`: networks that differ by `--seed` alone, in means over them, `NAME_runs` of each;
+every 4th image, and `doubt` of each (`doubt:FILE` is fitted on 14 images of train). `student
 whole images` is trained jointly on whole images and hears an earlier stage, too: `--epochs 4 --rate
 3e-4 --class-weights 0.25 --no-augment --crop 360x480 --batch 2 --hidden 64 --layers
 backbone.encoder.stages.2,backbone.encoder.stages.3`.
