@@ -21,10 +21,10 @@ test. `density` has the exponent that leaves half of the pixels, `density, certa
 the other stages.
 
 Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each, on
-every 4th image of test. `plain` and `spectral` go on from `camvid9`: `--recipe plain`, and
+every 8th image of test. `plain` and `spectral` go on from `camvid9`: `--recipe plain`, and
 `--recipe spectral --coefficient 3`, with `--hold-out pedestrian,bicyclist --batch 4 --crop 192x256
 --epochs 2 --rate 3e-4 --class-weights 0.25 --seed SEED`. Density and `doubt:FILE` are fitted on
-each anew, on every 4th image of train and on 14 of these.
+each anew, on every 8th image of train and on 14 of these.
 
 Stage `hybrid` (`hybrid.json`, `--seeds 1,2`) asks whether a head of its own pays beside negatives.
 It trains `camvid9` as `benchmarks/nflowjs.py` does, with a flow that learns along, and a second
@@ -300,13 +300,13 @@ AREAS = ("p_accurate_certain_area", "p_uncertain_inaccurate_area", "pavpu_area")
 def seeds(given: Namespace) -> Iterator[Row]:
     """Means over networks that differ by their seed alone; everything is fitted on each."""
     camvid = {
-        split: Some(dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}"), 4)
+        split: Some(dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}"), 8)
         for split in ("train", "test")
     }
     for title, folders in given.networks.items():
         runs = [list(fitted_anew(title, dm.load(folder), camvid)) for folder in folders]
         for rows in zip(*runs):
-            yield mean_of(rows[0]["name"], rows) | {"set": "camvid test, every 4th image"}
+            yield mean_of(rows[0]["name"], rows) | {"set": "camvid test, every 8th image"}
 
 
 def fitted_anew(title: str, model: Segmenter, camvid: dict[str, Dataset]) -> Iterator[Row]:
