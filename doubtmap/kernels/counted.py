@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from doubtmap.kernels import compiled
+from doubtmap.kernels import compiled_sums
+from doubtmap.kernels.compiled import SumsTable
 from doubtmap.kernels.fused import compiled_serves
 
 Array = NDArray[Any]
@@ -52,7 +53,7 @@ def keys_of(values: Array) -> Keys:
         return Keys(keys, pages, int(np.count_nonzero(~np.isfinite(values))))
     values, seen = np.ascontiguousarray(values), np.zeros(PAGES, np.uint8)
     keys = np.empty(len(values), np.uint32)
-    infinite = compiled.keys(values, keys, seen)
+    infinite = compiled_sums.keys(values, keys, seen)
     return Keys(keys, np.flatnonzero(seen), infinite)
 
 
@@ -69,7 +70,7 @@ def means(values: Array, size: int, whole: Array) -> Array:
     """
     if compiled_serves() and whole.size:
         arrays = np.ascontiguousarray(values), size, np.ascontiguousarray(whole)
-        return compiled.means(*arrays)
+        return compiled_sums.means(*arrays)
     rows, columns = whole.shape
     inside = values[: rows * size, : columns * size].reshape(rows, size, columns, size)
     squares = inside.transpose(0, 2, 1, 3).reshape(rows, columns, size * size)
@@ -170,7 +171,7 @@ class Table:
             if self.used == len(self.blocks):
                 self._reserve(self.used + 1)
             table = self._struct()
-            done = compiled.count(table, keys, done, channel, weight, more, more_channel)
+            done = compiled_sums.count(table, keys, done, channel, weight, more, more_channel)
             self.used = table.used
 
     def absorb(self, other: Table) -> None:
@@ -189,7 +190,7 @@ class Table:
             if self.used == len(self.blocks):
                 self._reserve(self.used + 1)
             table = self._struct()
-            done = compiled.absorb(table, theirs, done)
+            done = compiled_sums.absorb(table, theirs, done)
             self.used = table.used
 
     def add(self, blocks: Array, held: Array, counts: Array, only: Array) -> None:
@@ -233,7 +234,7 @@ class Table:
         """Of the bins that hold anything: keys, counts `(C, n)`, whether of one number only."""
         order = np.argsort(self.blocks[: self.used])
         if compiled_serves():
-            return compiled.held(self._struct(), order)
+            return compiled_sums.held(self._struct(), order)
         at = ((order << self.block)[:, None] + np.arange(1 << self.block)).reshape(-1)
         at = at[self.counts[at].any(1)]
         keys = (self.numbers()[at] << (FINEST - self.level)).astype(np.uint32)
@@ -274,9 +275,9 @@ class Table:
             counts[:held], only[:held] = self.counts[:held], self.only[:held]
         self.blocks, self.counts, self.only = numbers, counts, only
 
-    def _struct(self) -> compiled.SumsTable:
+    def _struct(self) -> SumsTable:
         arrays = (self.row_of_page, self.directory, self.blocks, self.counts, self.only)
-        return compiled.SumsTable(
+        return SumsTable(
             *(array.ctypes.data for array in arrays),
             *(self.used, len(self.blocks), self.channels, self.level, self.block),
         )
@@ -328,7 +329,7 @@ def binned(p: Array, truth: Array, bins: int) -> Array:
         `(K, bins, 3)` float64: pixels, those whose truth is k, and the sum of p.
     """
     if p.dtype == np.float32 and compiled_serves():
-        return compiled.binned(np.ascontiguousarray(p), truth.astype(np.int32), bins)
+        return compiled_sums.binned(np.ascontiguousarray(p), truth.astype(np.int32), bins)
     sums = []
     for k, own in enumerate(p):
         with np.errstate(invalid="ignore"):  # NaN is refused by those who count it
@@ -352,7 +353,7 @@ def curves(positives: Array, negatives: Array, tpr: float = 0.95) -> Array:
     """
     if compiled_serves():
         ours = np.ascontiguousarray(positives), np.ascontiguousarray(negatives)
-        return compiled.curves(*ours, tpr)
+        return compiled_sums.curves(*ours, tpr)
     return np.array([_curve(p[::-1], n[::-1], tpr) for p, n in zip(positives, negatives)])
 
 
@@ -389,7 +390,7 @@ def ranked(
     if compiled_serves():
         kinds = (np.float64, np.float64, np.float32, bool)
         given = zip((positives, negatives, lowest, single), kinds)
-        return compiled.ranked(*(np.ascontiguousarray(each, kind) for each, kind in given))
+        return compiled_sums.ranked(*(np.ascontiguousarray(each, kind) for each, kind in given))
     held = np.flatnonzero(positives + negatives)[::-1]
     p, n = positives[held], negatives[held]
     return np.stack([p, n, np.cumsum(p), np.cumsum(n)]), lowest[held], single[held]
@@ -409,7 +410,7 @@ def areas(p: Array, n: Array, tp: Array, fp: Array, single: Array) -> Array:
     """
     if compiled_serves():
         counts = [np.ascontiguousarray(each, np.float64) for each in (p, n, tp, fp)]
-        return compiled.areas((*counts, np.ascontiguousarray(single, bool)))
+        return compiled_sums.areas((*counts, np.ascontiguousarray(single, bool)))
     tied, within = p * tp / (tp + fp), p * n / (tp[-1] * fp[-1])
     best = p * tp / np.where(tp + fp > n, tp + fp - n, 1)
     worst = np.where(p > 1, p - fp * np.log1p(p / (tp - p + fp + 0.5)), tied)
@@ -430,6 +431,6 @@ def label_mask(mask: Array) -> tuple[Array, int]:
         `(H, W)` int32, numbers from 1 in reading order of first pixels, 0 outside; how many.
     """
     if compiled_serves() and mask.size:
-        return compiled.label(np.ascontiguousarray(mask))
+        return compiled_sums.label(np.ascontiguousarray(mask))
     labels, count = ndimage.label(mask, np.ones((3, 3), int))
     return labels, count

@@ -219,7 +219,7 @@ class BootstrapHistogram:
         if len(numbers) == len(self._numbers):
             sums += self._sums
         else:
-            sums[..., np.searchsorted(numbers, self._numbers)] += self._sums
+            _add_bins(sums, np.searchsorted(numbers, self._numbers), self._sums)
         self._numbers, self._sums = numbers, sums
         self._waiting.clear()
 
