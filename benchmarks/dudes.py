@@ -362,10 +362,6 @@ def maps(given: Namespace, fitted: bool = False) -> list[Row]:
             for score in ("member_spread", "mutual_information", "entropy")
         }
         predictions = {name: network(image) for name, network in networks.items()}
-        for name, scores in fits.items():
-            chosen = predictions[name].classes[0]
-            for kind, score in scores.items():
-                doubts[f"{name}: {kind}"] = score(predictions[name])[0], chosen
         predictions |= with_heads(predictions["camvid9"], heads)
         for name, prediction in predictions.items():
             if name not in frozen:
@@ -377,6 +373,10 @@ def maps(given: Namespace, fitted: bool = False) -> list[Row]:
                 if targets[name] != "spread":
                     follow = following.setdefault(f"{name}: target", Following(len(names)))
                     follow.update(own, asked[str(targets[name])], theirs.classes[0])
+        for name, scores in fits.items():
+            chosen = predictions[name].classes[0]
+            for kind, score in scores.items():
+                doubts[f"{name}: {kind}"] = score(predictions[name])[0], chosen
         for name, (doubt, predicted) in doubts.items():
             worth.setdefault(name, Worth(len(names))).update(doubt, predicted, label)
             follow = following.setdefault(name, Following(len(names)))
@@ -391,7 +391,8 @@ def seeds(given: Namespace) -> list[Row]:
     for row in maps(given, fitted=True):
         network, _, score = row["name"].partition(": ")
         groups.setdefault(f"{re.sub(r' [0-9]+$', '', network)}: {score}", []).append(row)
-    return [rows[0] if len(rows) == 1 else mean_of(name, rows) for name, rows in groups.items()]
+    means = [rows[0] if len(rows) == 1 else mean_of(name, rows) for name, rows in groups.items()]
+    return [row | {"set": f"{row['set']}, every 4th image"} for row in means]
 
 
 def rows_of(
