@@ -76,8 +76,9 @@ class NFlowJS(NFlowJSOptions, Recipe):
 
     Reference:
         Dense Out-of-Distribution Detection by Robust Learning on Synthetic Negative Data
-        (Grcić et al., 2021), https://arxiv.org/abs/2112.12833. Departure: a weight of 1,
-        since in the few epochs that a CPU can train 0.03 moves nothing (docs/nflowjs.md).
+        (Grcić et al., 2021), https://arxiv.org/abs/2112.12833. Departures: a weight of 1,
+        since in the few epochs that a CPU can train 0.03 moves nothing; so the flow would run away,
+        and is held and replayed (docs/nflowjs.md).
 
         Outlier detection by ensembling uncertainty with negative objectness (Delić, Grcić, Šegvić,
         2024), https://arxiv.org/abs/2402.15374, for `negative_class`. Departures: one class more
