@@ -103,7 +103,8 @@ def test_bins_that_lie_in_a_file_are_added_as_their_table(seed, level, kind):
 @given(seed=st.integers(0, 10**6), kind=st.sampled_from([np.uint8, np.uint16, np.uint32, float]))
 def test_columns_are_added_where_they_belong(seed, kind):
     rng = np.random.default_rng(seed)
-    at, more = rng.integers(0, 7, 5), rng.integers(0, 200, (3, 2, 5)).astype(kind)
+    most = 1000 if kind is float else np.iinfo(kind).max
+    at, more = rng.integers(0, 7, 5), rng.integers(most // 3, most, (3, 2, 5)).astype(kind)
 
     def make():
         sums = np.ones((3, 2, 7))
