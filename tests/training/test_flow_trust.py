@@ -77,6 +77,14 @@ def bits_beyond(start, patches, latents):
     return (bits[0] - bits[1]).max().item()
 
 
+def parts_of_the_way(flow, far, start):
+    """Of each of the weights: how far from the start it is, as a share of how far it was."""
+    return [
+        ((flow.state_dict()[name] - begun).norm() / (far[name] - begun).norm()).item()
+        for name, begun in start.state_dict().items()
+    ]
+
+
 @pytest.mark.parametrize("width", [0.1, 0.5])
 @torch.no_grad()
 def test_no_patch_beyond_is_drawn_whatever_its_size_and_whoever_draws_it(width):
@@ -113,13 +121,36 @@ def test_a_flow_that_last_was_inside_for_another_size_goes_half_way_to_the_start
     region = TrustRegion(start, width)
     region.last.load_state_dict(far)
     region.drawn(flow, latents)
-    went = [
-        ((flow.state_dict()[name] - begun).norm() / (far[name] - begun).norm()).item()
-        for name, begun in start.state_dict().items()
-    ]
+    went = parts_of_the_way(flow, far, start)
     halvings = round(-math.log2(went[0]))
     assert 1 <= halvings <= 3 and went == pytest.approx([0.5**halvings] * len(went), rel=1e-4)
     assert same(weights_of(region.last), weights_of(flow))
+
+
+def test_what_the_flow_was_goes_towards_the_start_and_not_to_what_it_is_now():
+    """Where that draws beyond; the newest stays what it is."""
+    start, newest, old = started(), started(), started()
+    random = torch.Generator().manual_seed(0)
+    moved(newest, 0.001, random), moved(old, 0.05, random)
+    far, latents = weights_of(old), old.noise(4, (16, 16), random)
+    width = 0.4 * bits_beyond(start, old.drawn(latents), latents)
+    region = TrustRegion(start, width)
+    region.last.load_state_dict(newest.state_dict())
+    old.requires_grad_(False)
+    region.drawn(old, latents)
+    went = parts_of_the_way(old, far, start)
+    assert went[0] < 0.9 and went == pytest.approx([went[0]] * len(went), rel=1e-4)
+    assert same(weights_of(region.last), weights_of(newest))
+
+
+def test_what_is_kept_of_a_flow_is_what_it_last_was_inside():
+    """Nothing has been drawn yet of what the last step of an epoch made of it."""
+    flow, past = started(), []
+    objective = held_objective(flow, 0.5, past=past)
+    inside = weights_of(objective.region.last)
+    moved(flow, 1.0, torch.Generator().manual_seed(0))
+    objective.begin(1)
+    assert same(weights_of(past[0]), inside) and same(weights_of(objective.held), inside)
 
 
 def test_a_region_as_wide_as_the_flow_goes_changes_nothing():
