@@ -32,6 +32,14 @@ def test_means_over_squares_are_those_of_double_precision(instructions, case):
     torch.testing.assert_close(entropy.double(), unsure, rtol=1e-5, atol=1e-6)
 
 
+def test_squares_that_the_compiled_pass_cannot_hold_are_those_of_pytorch(built):
+    logits = random_logits(3, 1, 300, 75, 150)
+    for cell in (WIDEST + 1, 70):
+        pairs = zip(averaged_softmax(logits, cell), averaged_softmax(logits.double(), cell))
+        for one, other in pairs:
+            torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("sides", ["mean", "geometric"])
 @given(shapes)
 @same_function

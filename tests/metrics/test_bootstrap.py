@@ -87,7 +87,9 @@ def test_a_bootstrap_goes_on_from_its_saved_state():
     np.testing.assert_array_equal(restored.figures(precision_of), whole.figures(precision_of))
 
 
-def test_what_is_added_to_sums_leaves_their_saved_state_as_it_was():
+@pytest.mark.parametrize("weight", [1, 0.5])
+def test_what_is_added_to_sums_leaves_their_saved_state_as_it_was(weight):
+    """Sums that are whole are saved narrower; others as they are, and so shared."""
     values = [np.float32([0.1, 0.2]), np.float32([0.2, 0.9]), np.float32([0.3, 0.4])]
     weights = Weights(5)
 
@@ -95,7 +97,7 @@ def test_what_is_added_to_sums_leaves_their_saved_state_as_it_was():
         sums = BootstrapHistogram(5, channels=1)
         for index in images:
             image = Histogram(shape=(1,))
-            image.update(values[index])
+            image.update(values[index], weight=weight)
             sums.add(image, weights(index))
         return sums
 

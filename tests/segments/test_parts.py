@@ -122,6 +122,9 @@ def test_parts_that_do_not_belong_together_are_refused(network, paths, model, th
     reviewed(network, paths, model, other, (3, 3), choice=Choice(2, "miou"))
     with pytest.raises(UsageError, match="but by, count, diverse, to differ between"):
         merged(tmp_path / "out", [*three[:2], other])
+    reviewed(network, paths, model, other, (3, 3), range=(0, 200))
+    with pytest.raises(UsageError, match="but rendering.* differ between"):
+        merged(tmp_path / "out", [*three[:2], other])
     reviewed(network, paths[:4], model, other, (3, 3))
     with pytest.raises(UsageError, match="images differ between"):
         merged(tmp_path / "out", [*three[:2], other])
