@@ -1,4 +1,4 @@
-"""The per-pixel pass, the segments in C (`pixels.c`, `segments.c`), through ctypes.
+"""The per-pixel pass and the segments in C (`pixels.c`, `segments.c`), through ctypes.
 
 The package's build compiles it where there is a compiler. Everything here trusts its arguments:
 `fused.py` is the door.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.parts import check_alike, read_parts
+from doubtmap.engine.parts import PART, check_alike, read_parts
 from doubtmap.errors import DataError
 from doubtmap.files import alone, writing_to
 from doubtmap.files.parquet import check_parquet
@@ -49,6 +49,8 @@ def merge_objects(
     folders, abouts = read_parts("objects", out, parts, SAID)
     check_alike([*map(_compared, abouts)], folders)
     found, skipped = Found(), dict[str, str]()
+    with writing_to(out):
+        (out / PART).unlink(missing_ok=True)
     for folder, about in zip(folders, abouts):
         found.take(about["found"])
         skipped |= about["info"]["skipped"]

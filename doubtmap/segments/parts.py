@@ -16,7 +16,7 @@ from typing import IO, Any
 import safetensors.numpy
 
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.parts import as_written, check_alike, read_parts
+from doubtmap.engine.parts import PART, as_written, check_alike, read_parts
 from doubtmap.errors import DataError
 from doubtmap.files import alone, beside, writing_to
 from doubtmap.images.parts import rendering_of, take_files
@@ -65,6 +65,7 @@ def merge_reviews(
     )
     with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
+        (out / PART).unlink(missing_ok=True)
         with beside(out / "segments.csv") as file:
             for folder, each in full:
                 _add_rows(folder, each, file)

@@ -148,6 +148,25 @@ def test_parts_that_do_not_belong_together_are_refused(network, paths, three, tm
         merge_objects(tmp_path / "out", [*three[:2], tmp_path / "few"])
 
 
+@pytest.mark.parametrize(
+    "asked", ["rule", "probability", "simplify", "encoding", "crs", "to", "range", "seed"]
+)
+def test_a_part_that_was_asked_for_otherwise_is_refused(three, tmp_path, asked):
+    about = json.loads((three[2] / "part.json").read_text())
+    about["info"][asked] = "another"
+    (tmp_path / "part.json").write_text(json.dumps(about))
+    with pytest.raises(UsageError, match=f"but {asked}.* differ"):
+        merge_objects(tmp_path / "out", [*three[:2], tmp_path])
+
+
+def test_a_part_of_another_run_where_the_results_go_is_none_any_more(
+    network, paths, three, tmp_path
+):
+    objects(network, paths, tmp_path, PartNumber(1, 7))
+    merge_objects(tmp_path, three)
+    assert not (tmp_path / "part.json").exists()
+
+
 def test_the_commands(run, paths, tmp_path):
     images = paths[0].parents[1]
     words = ["objects", "demo", images, "--score", "entropy", "--threshold", "1", "--crs"]

@@ -123,11 +123,19 @@ def test_parts_that_do_not_belong_together_are_refused(network, paths, model, th
     with pytest.raises(UsageError, match="but by, count, diverse, to differ between"):
         merged(tmp_path / "out", [*three[:2], other])
     reviewed(network, paths, model, other, (3, 3), range=(0, 200))
-    with pytest.raises(UsageError, match="but rendering.* differ between"):
+    with pytest.raises(UsageError, match=r"but rendering.* differ between"):
         merged(tmp_path / "out", [*three[:2], other])
     reviewed(network, paths[:4], model, other, (3, 3))
     with pytest.raises(UsageError, match="images differ between"):
         merged(tmp_path / "out", [*three[:2], other])
+
+
+def test_a_part_of_another_run_where_the_results_go_is_none_any_more(
+    network, paths, model, three, tmp_path
+):
+    reviewed(network, paths, model, tmp_path, (1, 7))
+    merged(tmp_path, three)
+    assert not (tmp_path / "part.json").exists()
 
 
 @pytest.mark.parametrize("name", ["segments.csv", "review.safetensors"])
