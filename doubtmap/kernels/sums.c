@@ -1,7 +1,8 @@
 /* Sums over pixels on the CPU: sparse histograms, bins of probabilities, components of a mask.
  *
- * Built into one library with pixels.c; counted.py is the door, compiled_sums.py calls it. Figures are
- * those of NumPy to the last digit: sums are made in its order, or of numbers whose sums are exact.
+ * Built into one library with pixels.c; counted.py is the door, compiled_sums.py calls it. Figures
+ * are those of NumPy to the last digit: sums are made in its order, or of numbers whose sums are
+ * exact.
  */
 
 #include <math.h>

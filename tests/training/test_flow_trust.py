@@ -127,6 +127,16 @@ def test_a_flow_that_last_was_inside_for_another_size_goes_half_way_to_the_start
     assert same(weights_of(region.last), weights_of(flow))
 
 
+def test_a_flow_that_is_beyond_however_near_becomes_what_it_was_at_the_start():
+    start, flow = started(), started()
+    moved(flow, 0.05, torch.Generator().manual_seed(0))
+    region, latents = TrustRegion(start, 0.0), flow.noise(4, (16, 16))
+    region.last.load_state_dict(flow.state_dict())
+    patches = region.drawn(flow.requires_grad_(), latents)
+    assert same(weights_of(flow), weights_of(start))
+    assert torch.equal(patches, start.drawn(latents))
+
+
 def test_what_the_flow_was_goes_towards_the_start_and_not_to_what_it_is_now():
     """Where that draws beyond; the newest stays what it is."""
     start, newest, old = started(), started(), started()
