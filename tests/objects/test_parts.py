@@ -167,6 +167,19 @@ def test_a_part_of_another_run_where_the_results_go_is_none_any_more(
     assert not (tmp_path / "part.json").exists()
 
 
+def test_a_part_that_is_begun_anew_and_stopped_is_none(network, paths, tmp_path):
+    objects(network, paths, tmp_path, PartNumber(1, 3))
+    assert (tmp_path / "part.json").exists()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        objects(network, paths, tmp_path, PartNumber(1, 3), progress=stop)
+    with pytest.raises(DataError, match="that is finished, found none"):
+        merge_objects(tmp_path / "out", [tmp_path])
+
+
 def test_the_commands(run, paths, tmp_path):
     images = paths[0].parents[1]
     words = ["objects", "demo", images, "--score", "entropy", "--threshold", "1", "--crs"]

@@ -138,6 +138,19 @@ def test_a_part_of_another_run_where_the_results_go_is_none_any_more(
     assert not (tmp_path / "part.json").exists()
 
 
+def test_a_part_that_is_begun_anew_and_stopped_is_none(network, paths, model, tmp_path):
+    reviewed(network, paths, model, tmp_path, (1, 3))
+    assert (tmp_path / "part.json").exists()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reviewed(network, paths, model, tmp_path, (1, 3), progress=stop)
+    with pytest.raises(DataError, match="that is finished, found none"):
+        merged(tmp_path / "out", [tmp_path])
+
+
 @pytest.mark.parametrize("name", ["segments.csv", "review.safetensors"])
 def test_a_part_that_was_copied_in_part_is_refused(network, paths, model, three, tmp_path, name):
     reviewed(network, paths, model, tmp_path / "3", (3, 3))
