@@ -18,6 +18,8 @@ from doubtmap.engine.pool import Done, Work, sendable
 from doubtmap.errors import DataError, DoubtmapError, UsageError
 from doubtmap.version import __version__
 
+log = logging.getLogger("doubtmap")
+
 CHUNK = 256
 """Images whose sums come back as one, at most."""
 SMALL = 8
@@ -76,6 +78,7 @@ def by_ray(
                 raise pickle.loads(row["error"])  # what our own worker has sent
             for covered, result in pickle.loads(row["results"]):
                 if taken.issuperset(covered):  # by a worker whose node was given up too early
+                    log.info("%d images came back twice and count once.", len(covered))
                     continue
                 taken.update(covered)
                 for number in covered:

@@ -1,11 +1,11 @@
 """An evaluation and doubt maps on a Ray cluster of two nodes, one of which is killed midway.
 
-    python tests/campaign/cluster.py [--data camvid:../shared/data/camvid:val] [--images 101]
+    OMP_NUM_THREADS=1 python tests/campaign/cluster.py [--images 101] [--only score]
 
-The nodes are processes of this machine. What `evaluate` says must be, but for times, what it says
-in one process, to the last bit, and, of all of CamVid's validation images, what
-`benchmarks/results/main_job.json` has. The maps of `--photographs` must be, byte for byte, those
-of one process.
+The nodes are processes of this machine, of one thread each as Ray has them; so this process has
+one, too. What `evaluate` says must be, but for times, what it says in one process, to the last bit,
+and, of all of CamVid's validation images, what `benchmarks/results/main_job.json` has. The maps of
+`--photographs` must be, byte for byte, those of one process.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ SCORES = "max_softmax,entropy,max_logit,divergence"
 MAIN_JOB = Path(__file__).parents[2] / "benchmarks/results/main_job.json"
 SET, WHOLE = "camvid val", 101
 """Of the main job: a set, and how many images it has."""
-NEAR = 1e-5
-"""How far figures may lie from the main job's, whose threads were others."""
+NEAR = 1e-3
+"""How far figures may lie from the main job's. It ran on two threads, by which the last bits of
+logits are others, and so may be a threshold and the components at it."""
 
 Kill = Callable[[str, int, int], None]
 
@@ -78,7 +79,7 @@ def differing(one: object, other: object, name: str = "") -> list[str]:
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         pairs = [(f"{name}[{at}]", *both) for at, both in enumerate(zip(one, other))]
     else:
-        return [] if one == other else [f"{name}: {one} and {other}"]
+        return [] if json.dumps(one) == json.dumps(other) else [f"{name}: {one} and {other}"]
     return [told for key, a, b in pairs for told in differing(a, b, key)]
 
 
@@ -152,9 +153,12 @@ def main() -> None:
     asked.add_argument("--data", default="camvid:../shared/data/camvid:val")
     asked.add_argument("--images", type=int, default=WHOLE)
     asked.add_argument("--photographs", default="../shared/data/dubai_aerial/images")
+    asked.add_argument("--only", choices=["evaluate", "score"])
     given = asked.parse_args()
-    evaluated(given)
-    scored(given)
+    if given.only != "score":
+        evaluated(given)
+    if given.only != "evaluate":
+        scored(given)
     sys.exit(0)
 
 
