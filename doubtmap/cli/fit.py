@@ -17,12 +17,12 @@ from doubtmap.cli.options import (
     Seed,
     Unknown,
     Workers,
-    names,
     opened,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell, tell_notes
+from doubtmap.cli.texts import names
 
 if TYPE_CHECKING:
     from doubtmap.datasets import Dataset

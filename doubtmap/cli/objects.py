@@ -22,13 +22,12 @@ from doubtmap.cli.options import (
     Seed,
     SkipBad,
     collected,
-    names,
-    read_range,
     score_or_usual,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell_notes
+from doubtmap.cli.texts import names, read_range
 from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def objects_command(
     threshold: Annotated[
         str | None, option(SCORES, "Of the score: a number, or a file of doubtmap threshold.")
     ] = None,
-    score: Annotated[
+    scores: Annotated[
         str | None, option(SCORES, "One. Default: the file's, else doubt, or rejected of queries.")
     ] = None,
     probability: Annotated[
@@ -117,7 +116,7 @@ def objects_command(
     seeded(seed)
     segmenter = network.open(model, seed)
     likely = None if probability is None else ObjectProbability.load(probability)
-    scored, above, chosen = _found_in(segmenter, score, threshold, likely)
+    scored, above, chosen = _found_in(segmenter, scores, threshold, likely)
     usual = ObjectRule(above) if likely is None else replace(likely.rule, threshold=above)
     asked: dict[str, Any] = {
         "smallest": smallest,
@@ -223,7 +222,7 @@ def one(score: str) -> tuple[str, Score]:
 
     named = parse_scores(score)
     if len(named) != 1:
-        raise UsageError(f"--score: expected one score, got {', '.join(named)}. Choose one.")
+        raise UsageError(f"--scores: expected one score, got {', '.join(named)}. Choose one.")
     return next(iter(named.items()))
 
 
@@ -233,14 +232,14 @@ def _same(scored: tuple[str, Score], chosen: Threshold | ObjectProbability) -> t
         of = "threshold" if hasattr(chosen, "threshold") else "probability"
         again = "fit objects" if of == "probability" else "threshold"
         raise UsageError(
-            f"--{of}: expected a {of} of {scored[0]}, got one of {chosen.score}. Leave --score "
-            f"out, or make one for it with: doubtmap {again} MODEL DATA."
+            f"--{of}: expected a {of} of {scored[0]}, got one of {chosen.score}. Leave "
+            f"--scores out, or make one for it with: doubtmap {again} MODEL DATA."
         )
     return scored
 
 
 EXAMPLE = """
-doubtmap threshold demo synthetic:24 --score energy --of unknown --by f1 --out t.json
+doubtmap threshold demo synthetic:24 --scores energy --of unknown --by f1 --out t.json
 doubtmap objects demo photographs/ --threshold t.json --on road,pavement --simplify 1
 doubtmap objects demo photographs/ --probability objects.json
 """

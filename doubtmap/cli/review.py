@@ -21,12 +21,11 @@ from doubtmap.cli.options import (
     Seed,
     SkipBad,
     collected,
-    names,
-    read_range,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell_notes
+from doubtmap.cli.texts import names, read_range
 from doubtmap.errors import UsageError
 
 

@@ -227,7 +227,7 @@ class BootstrapHistogram:
         if len(numbers) == len(self._numbers):
             sums += self._sums
         else:
-            sums[..., np.searchsorted(numbers, self._numbers)] += self._sums
+            add_columns(sums, np.searchsorted(numbers, self._numbers), self._sums)
         self._numbers, self._sums = numbers, sums
         self._waiting.clear()
 

@@ -245,6 +245,11 @@ class Histogram:
             self._own = self._table.at_level(level)
 
 
+def bin_numbers(lowest: Array, level: int) -> Array:
+    """Numbers, as of `Histogram.numbered`, of the bins at a level whose lowest values these are."""
+    return (keys_of(lowest).keys >> (FINEST - level)).astype(np.int64)
+
+
 def _unpacked(state: State) -> Table:
     """The sums that a state tells."""
     table = Table(int(state["flags"][1]), prod(state["counts"].shape[1:]))

@@ -1,6 +1,7 @@
 """Meta models fitted to a network and images, and reviews by them."""
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -21,6 +22,16 @@ from doubtmap.segments.look_first import area, look_first, share_found
 from doubtmap.segments.meta import inputs
 from doubtmap.segments.page import Choice, read_segments, write_review, write_segments
 from doubtmap.segments.review import review
+from doubtmap.streets import synthetic
+
+
+@pytest.fixture(scope="module", autouse=True)
+def smaller_streets():
+    """`synthetic:N` draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        small = functools.partial(synthetic.SyntheticStreets, size=(192, 288))
+        patch.setattr(synthetic, "SyntheticStreets", small)
+        yield
 
 
 @pytest.fixture(scope="module")
