@@ -45,6 +45,8 @@ _LEFT_OUT = 1 | _MASK
 """Bits of the subfile tag: a smaller copy, a mask."""
 _EXTRA, _NO_DATA = 338, 42113
 """Tags of what bands beyond the colours are, and of the number that GDAL writes for no data."""
+_PLACE = (33922, 34264)
+"""Tags of a place on earth: tie points, a transformation."""
 _PALETTE = 3
 
 
@@ -82,8 +84,8 @@ class Raster:
 
     @property
     def filled(self) -> Raster:
-        """With the lowest of its numbers where it has no data."""
-        if self.missing is None:
+        """With the lowest of its numbers where it has no data; bytes stay as they are."""
+        if self.missing is None or self.pixels.dtype == np.uint8:
             return self
         known = self.pixels[~self.missing]
         dark = known.min() if known.size else 0
@@ -183,7 +185,9 @@ def mask_of(image: Image.Image) -> list[NDArray[np.bool_]]:
 def without_data(
     pixels: NDArray[Any], tags: Mapping[int, Any], masks: Sequence[NDArray[np.bool_]]
 ) -> NDArray[np.bool_] | None:
-    """Where a TIFF has no data: by its masks, its alpha, NaN, and the number that stands for none.
+    """Where a TIFF has no data: by its masks, no finite number, or that which stands for none.
+
+    By its alpha, too, where it has a place on earth: elsewhere transparency is dropped.
 
     Args:
         pixels: `(H, W, bands)`, as stored.
@@ -197,8 +201,9 @@ def without_data(
     for mask in masks:
         found |= ~mask if mask.shape == found.shape else False
     if pixels.dtype.kind == "f":
-        found |= np.isnan(pixels).any(2)
-    extra = [int(kind) for kind in np.atleast_1d(tags.get(_EXTRA, ()))]
+        found |= ~np.isfinite(pixels).all(2)
+    placed = any(tag in tags for tag in _PLACE)
+    extra = [int(kind) for kind in np.atleast_1d(tags.get(_EXTRA, ()))] if placed else []
     for band, kind in enumerate(extra, pixels.shape[2] - len(extra)):
         found |= (pixels[..., band] == 0) if kind in (1, 2) and band > 0 else False
     with suppress(ValueError):
