@@ -11,7 +11,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 SOURCES = ("pixels", "doubtmap_pixels", "segments", "sums", "pixels_threads")
-HEADERS = ("pixels", "pixels_tile", "doubtmap_pixels", "pixels_threads")
+HEADERS = ("pixels", "pixels_tile", "pixels_squares", "doubtmap_pixels", "pixels_threads")
 FAST = [
     "-std=c11",
     "-O3",

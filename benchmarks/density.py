@@ -1,6 +1,7 @@
 """Densities: of features (DDU), and with a head of its own beside negatives (DenseHybrid).
 
     python benchmarks/density.py [--spectral FOLDER] [--stages table,ablation,time,regions,hybrid]
+    python benchmarks/density.py --networks NAME=FOLDER+FOLDER+...,... --stages seeds
 
 Unknown: pedestrian and bicyclist of CamVid. Stages `table` (feature density against softmax
 entropy, dropout and ensembles, all methods on test), `ablation` (variants of the density on val and
@@ -18,6 +19,12 @@ measures on all patches, on those inside regions, at borders, and with those of 
 Densities and `doubt` are fitted on every 4th image of train, figures are of every 4th of val and
 test. `density` has the exponent that leaves half of the pixels, `density, certainty 64` that of
 the other stages.
+
+Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each, on
+every 8th image of test. `plain` and `spectral` go on from `camvid9`: `--recipe plain`, and
+`--recipe spectral --coefficient 3`, with `--hold-out pedestrian,bicyclist --batch 4 --crop 192x256
+--epochs 2 --rate 3e-4 --class-weights 0.25 --seed SEED`. Density and `doubt:FILE` are fitted on
+each anew, on every 8th image of train and on 14 of these.
 
 Stage `hybrid` (`hybrid.json`, `--seeds 1,2`) asks whether a head of its own pays beside negatives.
 It trains `camvid9` as `benchmarks/nflowjs.py` does, with a flow that learns along, and a second
@@ -46,12 +53,24 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from doubt import Some
-from nflowjs import Measured, measured, rows_of_runs, val_sets
-from stages import HELD_OUT, Row, Stage, Topic, in_turns, run, show
+from nflowjs import FREE, networks_of, val_sets
+from stages import (
+    HELD_OUT,
+    Measured,
+    Row,
+    Stage,
+    Topic,
+    in_turns,
+    mean_of,
+    measured,
+    rows_of_runs,
+    run,
+    show,
+)
 from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.datasets import VOID, open_dataset
+from doubtmap.datasets import VOID, Dataset, open_dataset
 from doubtmap.engine import Pairs
 from doubtmap.fitting import fit_score
 from doubtmap.models import MonteCarloDropout
@@ -278,6 +297,41 @@ PARTS = ("inside", "border", "with_unknown")
 AREAS = ("p_accurate_certain_area", "p_uncertain_inaccurate_area", "pavpu_area")
 
 
+def seeds(given: Namespace) -> Iterator[Row]:
+    """Means over networks that differ by their seed alone; everything is fitted on each."""
+    camvid = {
+        split: Some(dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}"), 8)
+        for split in ("train", "test")
+    }
+    for title, folders in given.networks.items():
+        runs = [list(fitted_anew(title, dm.load(folder), camvid)) for folder in folders]
+        for rows in zip(*runs):
+            yield mean_of(rows[0]["name"], rows) | {"set": "camvid test, every 8th image"}
+
+
+def fitted_anew(title: str, model: Segmenter, camvid: dict[str, Dataset]) -> Iterator[Row]:
+    """A row for each score of one network."""
+    density = fit_score("density", model, camvid["train"])
+    assert isinstance(density, Density)
+    few = Some(camvid["train"], len(camvid["train"]) // 14, 14)
+    scores: dict[str, Score] = {
+        "max_softmax": dm.scores.max_softmax,
+        "entropy": dm.scores.entropy,
+        "density": density,
+        "density, any class": replace(density, at="any"),
+        "doubt": dm.scores.doubt,
+        "doubt:FILE": fit_score("doubt", model, few),
+    }
+    figures = dm.evaluate(
+        model, camvid["test"], scores, unknown=list(HELD_OUT), replicates=20
+    ).figures
+    for name, found in figures["scores"].items():
+        row: Row = {"name": f"{title}: {name}", "miou": figures["segmentation"]["miou"]}
+        row |= {f"unknown.{figure}": found["unknown"][figure] for figure in FIGURES}
+        row |= {f"wrong.{figure}": found["wrong"][figure] for figure in FIGURES}
+        yield row | {area: found["wrong"][area] for area in AREAS}
+
+
 def regions(given: Namespace) -> Iterator[Row]:
     """Patch measures by region, of scores that need no fit, of density, and of doubt."""
     camvid = {
@@ -388,7 +442,7 @@ def trained(shared: Path, folder: Path, loss: str, seed: int, flow: Path | None)
     train(
         open_dataset(f"camvid:{shared}/data/camvid:train"),
         folder,
-        recipe=Hybrid(loss=loss, flow=flow),
+        recipe=Hybrid(loss=loss, flow=flow, **FREE),
         model=f"{shared}/models/camvid9",
         hold_out=HELD_OUT,
         settings=Settings(
@@ -435,11 +489,17 @@ STAGES = {
     "ablation": Stage(DDU, ablation, None),
     "time": Stage(DDU, times, None),
     "regions": Stage(DDU, regions),
+    "seeds": Stage(DDU, seeds),
     "hybrid": Stage(HYBRID, hybrid),
 }
 OPTIONS = {
     "--spectral": {"type": Path, "help": "of `table`: a folder, see above"},
     "--only": {"default": "", "help": "of `table` and `regions`: networks, between ;"},
+    "--networks": {
+        "default": {},
+        "type": networks_of,
+        "help": "of `seeds`",
+    },
     "--seeds": {"default": "1,2", "help": "of `hybrid`"},
     "--flow": {"type": Path, "help": "of `hybrid`: a trained flow; default: the first run's"},
 }

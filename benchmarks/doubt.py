@@ -10,6 +10,7 @@ see 14 ordinary images without labels: of CamVid train, or of Cityscapes.
 Stages: `all` sees all images of the road sets and every fourth of CamVid, and judges `doubt` and
 the scores nearest to it; `others` sees every `--every`-th image (every eighth of CamVid) and judges
 every score without a fit, and for some pairs factors left out and fits of fewer images;
+`cost` says what `doubt` and `doubt:FILE` take beside a forward pass, of one image on one thread;
 `elsewhere` judges networks of scenes that are no streets, in the folder `--elsewhere`, made by
 
     doubtmap train dubai:FOLDER/half:train --model ../shared/models/camvid9 --hold-out CLASS
@@ -31,8 +32,10 @@ file to start anew.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import statistics
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,9 +52,10 @@ from doubtmap.datasets import Dataset, Sample, open_dataset, open_images
 from doubtmap.datasets.dataset import Derived
 from doubtmap.evaluation.asking import Options
 from doubtmap.fitting import fit_score
-from doubtmap.prediction import Prediction, Score, Segmenter, at_least_float32
+from doubtmap.kernels import resize_logits
+from doubtmap.prediction import Prediction, Score, Segmenter, at_least_float32, listening_to
 from doubtmap.scores import STATELESS
-from doubtmap.scores.default import on_image, terms
+from doubtmap.scores.default import Doubt, doubt, on_image, terms
 from doubtmap.scores.islands import pixels_across
 from doubtmap.scores.parsing import parse_scores
 
@@ -283,6 +287,42 @@ def short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
+def costs(given: Namespace) -> list[Row]:
+    """Processor time of one image on one thread, the best of five, over the network's own."""
+    rows = [row for row in stages.read("doubt")["rows"] if row["stage"] != "cost"]
+    for name, opened, ordinary in networks(given.shared):
+        segmenter = opened()
+        fitted = fit_score("doubt", segmenter, Some(ordinary, 7, 2))
+        seconds = seconds_of(segmenter, fitted, ordinary[0].image[None])
+        for step, own in seconds.items():
+            row = {"name": step, "set": name, "stage": "cost", "repeats": 5}
+            rows.append(row | {"processor_seconds": short(own)})
+            with_it = own / seconds["forward"] + (step != "forward")
+            rows[-1]["processor_ratio_to_forward"] = short(with_it)
+    return rows
+
+
+def seconds_of(segmenter: Segmenter, fitted: Score, image: Tensor) -> dict[str, float]:
+    """Of the network, and of what comes on top of it."""
+    listening = listening_to(segmenter, fitted.layers if isinstance(fitted, Doubt) else ())
+    prediction = listening(image)
+    full = resize_logits(prediction.native_logits, prediction.size)
+    wide = Prediction(full, prediction.size)
+    steps: dict[str, Callable[[], object]] = {
+        "forward": lambda: listening(image),
+        "doubt": lambda: doubt(prediction),
+        "doubt:FILE": lambda: fitted(prediction),
+        "doubt, full-size logits": lambda: doubt(wide),
+    }
+    seconds = dict.fromkeys(steps, math.inf)
+    for _ in range(5):
+        for step, run in steps.items():
+            start = time.process_time()
+            run()
+            seconds[step] = min(seconds[step], time.process_time() - start)
+    return seconds
+
+
 def stage(name: str) -> Callable[[Namespace], list[Row]]:
     """Rows of a stage, kept after each set, and what they sum up to."""
 
@@ -291,15 +331,16 @@ def stage(name: str) -> Callable[[Namespace], list[Row]]:
         path = stages.RESULTS / "doubt.json"
         there = stages.read("doubt")["rows"] if path.exists() else []
         rows = [row for row in there if "network" in row]
+        cost = [row for row in there if row["stage"] == "cost"]
 
         def keep(rows: list[Row]) -> None:
-            stages.put(TOPIC, rows + summed_up(rows), given.conditions)
+            stages.put(TOPIC, rows + summed_up(rows) + cost, given.conditions)
 
         if name in STREETS:
             measure(given.shared, given.every, name, rows, keep)
         elif given.elsewhere:
             elsewhere(given.elsewhere, rows, keep)
-        return rows + summed_up(rows)
+        return rows + summed_up(rows) + cost
 
     return rows_of
 
@@ -317,6 +358,7 @@ TOPIC = stages.Topic(
     },
 )
 STAGES = {name: stages.Stage(TOPIC, stage(name)) for name in (*STREETS, "elsewhere")}
+STAGES["cost"] = stages.Stage(TOPIC, costs)
 OPTIONS = {
     "--every": {"type": int, "default": 5, "help": "of the images of larger sets, in `others`"},
     "--elsewhere": {"type": Path, "help": "folder of the networks of the stage `elsewhere`"},

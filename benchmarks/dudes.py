@@ -2,6 +2,7 @@
 
     python benchmarks/dudes.py --plain FOLDER --students NAME=FOLDER,... [--shared ../shared] \
         [--stages maps,parts,borders,time]
+    python benchmarks/dudes.py --students NAME=FOLDER+FOLDER+...,... --stages seeds
 
 Unknown: pedestrian and bicyclist. Teachers: the five networks of `camvid9-ensemble`. The folders
 are what these wrote (networks under ../shared/models, `DATA` is
@@ -22,6 +23,12 @@ images` differs in on 26, with heads fitted to stored features, after a look at 
 reach on test; the epochs by the time that a CPU needs. The joint row with a hidden layer was added
 after a first look at test, its width of 32 chosen by timing alone.
 
+Stage `seeds`: networks that differ by `--seed` alone, in means over them, `NAME_runs` of each;
+every 4th image, and `doubt` of each (`doubt:FILE` is fitted on 14 images of train). `student
+whole images` is trained jointly on whole images and hears an earlier stage, too: `--epochs 4 --rate
+3e-4 --class-weights 0.25 --no-augment --crop 360x480 --batch 2 --hidden 64 --layers
+backbone.encoder.stages.2,backbone.encoder.stages.3`.
+
 Pearson, Spearman and RMSE are over all pixels of the test images, pooled, against the teachers'
 spread; those of `target.` against what a student of another target learnt. Spearman is that of the
 maps rounded to sixteenths of octaves, with average ranks for ties; its replicates are of half
@@ -38,6 +45,7 @@ weights, so differences between maps are paired.
 from __future__ import annotations
 
 import math
+import re
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -47,20 +55,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from stages import HELD_OUT, Row, Stage, Topic, in_turns, run, show
+from doubt import Some
+from stages import HELD_OUT, Row, Stage, Topic, in_turns, mean_of, run, show
 from torch import Tensor
 
 import doubtmap as dm
 from doubtmap.datasets.dataset import UNKNOWN
 from doubtmap.datasets.labels import match_labels
+from doubtmap.fitting import fit_score
 from doubtmap.metrics import Confusion, Ranking, RankingCurve
 from doubtmap.metrics.bootstrap import Weights, interval
 from doubtmap.metrics.histogram import Bins
 from doubtmap.metrics.risk import Keeping
 from doubtmap.models.distilled import HEAD, head_of
 from doubtmap.models.ensemble import MemberSums
-from doubtmap.prediction import Prediction
+from doubtmap.prediction import Prediction, Score
 from doubtmap.scores.members import said_by_head
+from doubtmap.scoring import prepared
 
 KINDS = ("unknown", "wrong")
 OCTAVES, STEPS = (-30, 2), 16
@@ -312,11 +323,19 @@ def teachers_of(given: Namespace) -> list[str]:
     return [f"{given.shared}/models/camvid9-ensemble/{number}" for number in range(1, 6)]
 
 
-def maps(given: Namespace) -> list[Row]:
-    """One pass over the images with all networks."""
+def with_doubt(network: Any, train: Any) -> dict[str, Score]:
+    """`doubt`, and the same fitted on a few images."""
+    few = Some(train, len(train) // 14, 14)
+    return {"doubt": dm.scores.doubt, "doubt:FILE": fit_score("doubt", network, few)}
+
+
+def maps(given: Namespace, fitted: bool = False) -> list[Row]:
+    """One pass over the images with all networks; with `doubt` of each, where that is fitted."""
     data, teachers = images_of(given, given.split), teachers_of(given)
+    if fitted:
+        data = Some(data, 4)
     ensemble = dm.load(",".join(teachers))
-    networks: dict[str, Any] = {"plain": dm.load(given.plain)}
+    networks: dict[str, Any] = {"plain": dm.load(given.plain)} if given.plain else {}
     networks["camvid9"] = dm.load(given.shared / "models" / "camvid9")
     loaded = {name: dm.load(folder) for name, folder in given.students.items()}
     frozen = {name: one for name, one in loaded.items() if name.startswith("frozen")}
@@ -325,6 +344,10 @@ def maps(given: Namespace) -> list[Row]:
     heard = {layer for head in heads.values() for layer in head.layers}
     networks["camvid9"] = networks["camvid9"].listening(sorted(heard))
     targets = {name: target_of(one) for name, one in loaded.items()}
+    fits: dict[str, dict[str, Score]] = {}
+    for name in networks if fitted else ():
+        fits[name] = with_doubt(networks[name], images_of(given, "train"))
+        networks[name] = prepared(networks[name], fits[name])
     names = ensemble.class_names
     matching = match_labels(data.class_names, names, HELD_OUT)
     worth: dict[str, Worth] = {}
@@ -350,12 +373,26 @@ def maps(given: Namespace) -> list[Row]:
                 if targets[name] != "spread":
                     follow = following.setdefault(f"{name}: target", Following(len(names)))
                     follow.update(own, asked[str(targets[name])], theirs.classes[0])
+        for name, scores in fits.items():
+            chosen = predictions[name].classes[0]
+            for kind, score in scores.items():
+                doubts[f"{name}: {kind}"] = score(predictions[name])[0], chosen
         for name, (doubt, predicted) in doubts.items():
             worth.setdefault(name, Worth(len(names))).update(doubt, predicted, label)
             follow = following.setdefault(name, Following(len(names)))
             follow.update(doubt, asked["spread"], theirs.classes[0])
         show(given.split, index + 1, len(data))
     return rows_of(worth, following, names, given.split, set(frozen))
+
+
+def seeds(given: Namespace) -> list[Row]:
+    """Rows of `maps`, those of networks that differ by their seed alone as one: their mean."""
+    groups: dict[str, list[Row]] = {}
+    for row in maps(given, fitted=True):
+        network, _, score = row["name"].partition(": ")
+        groups.setdefault(f"{re.sub(r' [0-9]+$', '', network)}: {score}", []).append(row)
+    means = [rows[0] if len(rows) == 1 else mean_of(name, rows) for name, rows in groups.items()]
+    return [row | {"set": f"{row['set']}, every 4th image"} for row in means]
 
 
 def rows_of(
@@ -378,7 +415,8 @@ def rows_of(
             both = target.figures() | target.intervals()
             row |= {f"target.{key}": value for key, value in both.items()}
         if network not in {"ensemble", "plain", "camvid9", *frozen}:
-            against.append((name, "miou", "plain: entropy", "plain"))
+            base = "plain" if "plain: entropy" in worth else "camvid9"
+            against.append((name, "miou", f"{base}: entropy", base))
         if score == "distilled":
             below = "camvid9" if network in frozen else network
             against.append((name, "wrong.auprc", f"{below}: entropy", "entropy"))
@@ -483,9 +521,13 @@ def times(given: Namespace) -> list[Row]:
 
 
 def students_of(text: str) -> dict[str, Path]:
-    """`NAME=FOLDER,...` of the command line."""
-    pairs = (part.partition("=") for part in text.split(",") if part)
-    return {name: Path(folder) for name, _, folder in pairs}
+    """`NAME=FOLDER,...` of the command line; of `NAME=FOLDER+FOLDER` `NAME 1`, `NAME 2`."""
+    found = {}
+    for name, _, folders in (part.partition("=") for part in text.split(",") if part):
+        several = folders.split("+")
+        for number, folder in enumerate(several, 1):
+            found[f"{name} {number}" if len(several) > 1 else name] = Path(folder)
+    return found
 
 
 TOPIC = Topic(
@@ -495,6 +537,7 @@ TOPIC = Topic(
 )
 STAGES = {
     "maps": Stage(TOPIC, maps),
+    "seeds": Stage(TOPIC, seeds),
     "parts": Stage(TOPIC, parts),
     "borders": Stage(TOPIC, borders),
     "time": Stage(TOPIC, times),
@@ -506,4 +549,4 @@ OPTIONS = {
 }
 
 if __name__ == "__main__":
-    run(__doc__, STAGES, OPTIONS)
+    run(__doc__, STAGES, OPTIONS, default="maps,parts,borders,time")

@@ -1,34 +1,37 @@
 """Negatives in training: what they are worth on unknown objects, on roads and from the air.
 
     python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,... [--shared ../shared] \
-        [--stages road,short,trust,val,time,flows,'trust flows'] [--work DIR]
+        [--stages road,short,val,time,flows] [--work DIR]
     python benchmarks/nflowjs.py --halved DIR --stages halve
     python benchmarks/nflowjs.py --halved DIR --stages aerial --networks CLASS/NAME=FOLDER,...
+    python benchmarks/nflowjs.py --work DIR --stages "teach,trust,trust flows" [--seeds 1,2,3]
 
 Writes `benchmarks/results/nflowjs.json`: the rows of the stages that are asked for, all networks
 at once. What was measured is kept in `--work`, and taken from there for the same weights and set.
 Folders of one name are networks that differ by `--seed` alone; one name is `plain`, which the
 others are compared with. Networks of the road start from `camvid9`, which never learnt pedestrian
 and bicyclist, and differ only by what is pasted (`DATA` is camvid:../shared/data/camvid:train).
-Those of stage `road` have the defaults, ten epochs:
+Their flows are free, as all were before there was a trust region, but for `flow held`: FREE is
+`--flow-rate 1e-4 --flow-trust inf --newest-flow`. Those of stage `road` have ten epochs:
 
     doubtmap train DATA --model ../shared/models/camvid9 --hold-out pedestrian,bicyclist \
         --recipe nflowjs --negatives none|noise|real:../shared/data/coco128:train|flow \
-        [--flow-weight 0.03] --out FOLDER
+        [FREE] [--flow-weight 0.03] --out FOLDER
 
 Those of stage `short` are trained for two (FLOW is the file that the first run trains):
 
     doubtmap train DATA --model ../shared/models/camvid9 --hold-out pedestrian,bicyclist \
         --batch 4 --crop 288x384 --epochs 2 --rate 3e-4 --class-weights 0.25 --seed SEED \
         --recipe nflowjs --negatives none|shuffled|flow [--flow FLOW] \
-        [--freeze-flow] [--divergence kl] --out FOLDER
+        [FREE] [--freeze-flow] [--divergence kl] --out FOLDER
 
-Those of stage `trust` are trained as these are, with `--crop 192x256` and a flow of 600 steps of
-its own: `flow` with the defaults, `flow held` with `--flow-rate 1e-3 --flow-trust 6
---flow-replay`, and `negative class` as `flow` with `--negative-class`; `plain` is `camvid9` itself,
-from which all start. Every 8th image of the sets of CamVid; `doubt` is fitted on each network, on
-14 images of CamVid train. `trust flows` tells the same of their flows as `flows`; its network `flow
-held on 32 pixels` was trained when the region looked at samples of 32x32.
+Those of stage `trust` are what `teach` trains, as these are but with `--crop 192x256`, one for each
+of `--seeds`; a run that was stopped goes on where it was. The flow of a seed learns alone for 600
+steps, and all networks of the seed begin with it: `flow` with FREE, `flow held` with the defaults,
+`negative class` with FREE and `--negative-class`; `plain` pastes nothing. Every 8th image of the
+sets of CamVid; `doubt:FILE` is fitted on each network, on 14 images of CamVid train. `longer`
+compares those of seed 1 with one of five epochs. `trust flows` tells the same of their flows as
+`flows`.
 
 Sets of `road` and `short`: CamVid test with the two held-out classes unknown; CamVid test with one
 COCO object pasted into each image, unscaled, of the half of `coco128` that no training saw, people
@@ -37,10 +40,10 @@ networks of all names with one pasting, the second with another, and so on; ever
 CamVid test with a window of known content of another image in it, called unknown, a control: an
 AUROC above one half is a score that finds seams; RoadAnomaly21; of `road` Fishyscapes Static. Stage
 `val`, on which choices are made: CamVid val, and with objects of the half that `real` has seen.
-Stage `aerial`:
-`dubai_aerial` at half size, test tiles, the network's held-out CLASS unknown; a base network learns
-the other classes for 8 epochs from `camvid9` (`--crop 256x256 --batch 4 --class-weights 0.25
---rate 1e-3 --seed 1`), and goes on for 8 with `--recipe nflowjs --rate 1e-4` (`--flow-steps 400`).
+Stage `aerial`: `dubai_aerial` at half size, test tiles, the network's held-out CLASS unknown; a
+base network learns the other classes for 8 epochs from `camvid9` (`--crop 256x256 --batch 4
+--class-weights 0.25 --rate 1e-3 --seed 1`), and goes on for 8 with `--recipe nflowjs --rate 1e-4
+--flow-steps 400` and FREE.
 
 Pixels are pooled, void left out. Intervals are the 2.5 and 97.5 % percentiles, moved to the figure,
 of 300 bootstrap replicates over images, frames of a drive in blocks of ten; they do not know how
@@ -53,9 +56,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -63,20 +67,16 @@ from typing import Any
 import numpy as np
 import torch
 from doubt import Some
-from numpy.typing import NDArray
 from PIL import Image
-from stages import HELD_OUT, Row, Stage, Topic, in_turns, run
+from stages import HELD_OUT, Measured, Row, Stage, Topic, in_turns, measured, rows_of_runs, run
 from torch import Tensor
 
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Dataset, Pasted, Sample, open_dataset, open_outlines
-from doubtmap.engine import Pairs
 from doubtmap.fitting import fit_score
-from doubtmap.metrics import Confusion, Histogram, RankingCurve
-from doubtmap.metrics.bootstrap import BootstrapHistogram, Weights, interval
-from doubtmap.metrics.histogram import Bins
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scoring import prepared
+from doubtmap.training import NFlowJS, Settings, train
 from doubtmap.training.flow_training import read_flow
 
 PLAIN = "plain"
@@ -199,167 +199,26 @@ def few_sets(shared: Path, seed: int) -> dict[str, Chosen]:
     return few | {"roadanomaly21": sets["roadanomaly21"]}
 
 
+SMALL = Settings(epochs=2, batch=4, crop=(192, 256), rate=3e-4, class_weights=0.25, workers=1)
+"""How the networks of `trust` are trained."""
+TOLD_MORE = ("trust", "longer")
+"""Stages with `doubt`, and `negative` where a network has one."""
+FREE = {"flow_rate": 1e-4, "flow_trust": math.inf, "flow_replay": False}
+"""Of a flow that goes as far as it likes, as all did before there was a region."""
+TAUGHT: dict[str, dict[str, Any]] = {
+    PLAIN: {},
+    "flow": FREE,
+    "flow held": {},
+    "negative class": FREE | {"negative_class": True},
+}
+"""Options of each."""
+
 SCORES: Scores = {
     "max_softmax": dm.scores.max_softmax,
     "entropy": dm.scores.entropy,
     "max_logit": dm.scores.max_logit,
     "divergence": dm.scores.divergence,
 }
-FIGURES = ("auprc", "auroc", "fpr95")
-REPLICATES = 300
-
-
-def figures_of(bins: Bins) -> list[float]:
-    """AUPRC, AUROC and FPR95 of unknown (channel 1) against known pixels (channel 0)."""
-    curve = RankingCurve.from_bins(bins, bins.counts[1], bins.counts[0])
-    if not curve.defined:
-        return [float("nan")] * len(FIGURES)
-    found = (curve.average_precision(), curve.auroc(), curve.fpr_at_tpr(0.95))
-    return [float(figure) for figure in found]
-
-
-@dataclass
-class Found:
-    """Known and unknown pixels by the value of one score, and their bootstrap replicates."""
-
-    pixels: Histogram = field(default_factory=lambda: Histogram(1 << 19, shape=(2,)))
-    replicates: BootstrapHistogram = field(
-        default_factory=lambda: BootstrapHistogram(REPLICATES, channels=2)
-    )
-
-    def update(self, values: Any, unknown: Any, weights: Any) -> None:
-        """Take one image: `(N,)` values, and which pixels are unknown."""
-        self.pixels.update(values, unknown)
-        image = Histogram(1 << 15, shape=(2,))
-        image.update(values, unknown)
-        self.replicates.add(image, weights)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one network does on one set.
-
-    Args:
-        values: by score, `(3,)`: `FIGURES`.
-        drawn: by score, `(R, 3)`: of each bootstrap replicate; an image weighs the same in all
-            networks' replicates of a number, so differences of them are paired.
-        miou: NaN without labels of known classes.
-        images: how many.
-    """
-
-    values: Mapping[str, NDArray[np.float64]]
-    drawn: Mapping[str, NDArray[np.float64]]
-    miou: float
-    images: int
-
-    def save(self, path: Path) -> None:
-        """Write it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {f"values {name}": array for name, array in self.values.items()}
-        arrays |= {f"drawn {name}": array for name, array in self.drawn.items()}
-        np.savez(path, miou=np.array(self.miou), images=np.array(self.images), **arrays)
-
-    @classmethod
-    def load(cls, path: Path) -> Measured:
-        """Read what `save` wrote."""
-        with np.load(path) as file:
-            parts = [
-                {name.split(" ", 1)[1]: file[name] for name in file.files if name.startswith(kind)}
-                for kind in ("values ", "drawn ")
-            ]
-            return cls(parts[0], parts[1], float(file["miou"]), int(file["images"]))
-
-
-def measured(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    unknown: tuple[str, ...],
-    every: int = 1,
-    together: int = 1,
-    scores: Scores = SCORES,
-) -> Measured:
-    """All scores in one pass over every so many-th image, pixels pooled, void left out.
-
-    So many images in a row are drawn `together` by the bootstrap: frames of a drive look alike.
-    """
-    indices = range(0, len(dataset), every)
-    found = {name: Found() for name in scores}
-    weights, confusion = Weights(REPLICATES), Confusion.empty(len(segmenter.class_names))
-    for index, (prediction, label) in enumerate(Pairs(segmenter, dataset, unknown, indices)):
-        confusion.update(prediction.classes, label, label >= 0)
-        counts = label != -2
-        is_unknown = (label[counts] == -1).numpy().astype(np.int64)
-        for name, score in scores.items():
-            values = score(prediction)[counts].numpy()
-            found[name].update(values, is_unknown, weights(index // together))
-        print(f"\r{dataset.name}: {index + 1}/{len(indices)}   ", end="", flush=True)
-    print()
-    return Measured(
-        {name: np.array(figures_of(one.pixels.view())) for name, one in found.items()},
-        {name: one.replicates.figures(figures_of) for name, one in found.items()},
-        confusion.miou if confusion.counts.any() else float("nan"),
-        len(indices),
-    )
-
-
-def rows_of_runs(name: str, runs: Sequence[Measured], plain: Sequence[Measured]) -> list[Row]:
-    """A row for each score: means over networks that differ by their seed alone.
-
-    Args:
-        name: of the networks.
-        runs: one for each seed.
-        plain: of the networks that they are compared with, the same seeds in the same order, of
-            which the first so many count; may be empty.
-
-    Returns:
-        Rows with `unknown.FIGURE`, the mean over the runs; `_runs`, each of them; `_interval`, the
-        bootstrap's over images, with the networks as they are; and `unknown.auprc_gain`, how far
-        the mean lies above that of the plain networks' best score, with its paired interval.
-
-    Raises:
-        ValueError: for fewer networks to compare with than networks.
-    """
-    miou = [run.miou for run in runs]
-    about: Row = {"miou": None, "images": runs[0].images, "networks": len(runs)}
-    if not np.isnan(miou).any():
-        about |= {"miou": float(np.mean(miou)), "miou_runs": miou}
-    rows = []
-    for score in runs[0].values:
-        row: Row = {"name": f"{name}: {score}"} | about
-        values, drawn = stacked(runs, score)
-        for at, figure in enumerate(FIGURES):
-            mean = float(values[:, at].mean())
-            row[f"unknown.{figure}"] = mean
-            row[f"unknown.{figure}_interval"] = interval(mean, drawn.mean(0)[:, at], (0.0, 1.0))
-            row[f"unknown.{figure}_runs"] = values[:, at].tolist()
-        if plain:
-            if len(plain) < len(runs):
-                raise ValueError(f"{name}: expected {len(runs)} plain networks, got {len(plain)}")
-            row |= gain(values, drawn, plain[: len(runs)])
-        rows.append(row)
-    return rows
-
-
-def gain(values: NDArray[np.float64], drawn: NDArray[np.float64], plain: Sequence[Measured]) -> Row:
-    """The AUPRC above that of the plain networks' best score, mean over the runs of both."""
-    best = max(plain[0].values, key=lambda score: stacked(plain, score)[0][:, 0].mean())
-    base, base_drawn = stacked(plain, best)
-    mean = float(values[:, 0].mean() - base[:, 0].mean())
-    replicates = drawn.mean(0)[:, 0] - base_drawn.mean(0)[:, 0]
-    found: Row = {"plain_best": best, "plain_best_auprc": float(base[:, 0].mean())}
-    found["unknown.auprc_gain"] = mean
-    found["unknown.auprc_gain_interval"] = interval(mean, replicates)
-    return found
-
-
-def stacked(
-    runs: Sequence[Measured], score: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`(runs, 3)` values and `(runs, R, 3)` replicates of a score."""
-    return (
-        np.stack([run.values[score] for run in runs]),
-        np.stack([run.drawn[score] for run in runs]),
-    )
 
 
 def compared(stage: str, given: Namespace) -> list[Row]:
@@ -368,7 +227,7 @@ def compared(stage: str, given: Namespace) -> list[Row]:
     for name, folders in given.networks.items():
         for seed, folder in enumerate(folders):
             for title, chosen in sets_of(stage, name, seed, given).items():
-                one = remembered(folder, title, seed, chosen, given, stage == "trust")
+                one = remembered(folder, title, seed, chosen, given, stage in TOLD_MORE)
                 found.setdefault(title, {}).setdefault(name.split("/")[-1], []).append(one)
     rows = []
     for title, by_name in found.items():
@@ -385,7 +244,7 @@ def sets_of(stage: str, name: str, seed: int, given: Namespace) -> dict[str, Cho
         return aerial_set(given.halved, name.split("/")[0])
     if stage == "val":
         return val_sets(given.shared, seed)
-    if stage == "trust":
+    if stage in TOLD_MORE:
         return few_sets(given.shared, seed)
     sets = road_sets(given.shared, seed)
     return sets if stage == "road" else {title: sets[title] for title in SHORT}
@@ -417,11 +276,41 @@ def opened(folder: Path, shared: Path | None) -> tuple[Segmenter, Scores]:
     network = dm.load(folder)
     if shared is None:
         return network, SCORES
-    train = open_dataset(f"camvid:{shared}/data/camvid:train")
-    scores = SCORES | {"doubt": fit_score("doubt", network, Some(train, len(train) // 14, 14))}
+    camvid = open_dataset(f"camvid:{shared}/data/camvid:train")
+    images = Some(camvid, len(camvid) // 14, 14)
+    scores = SCORES | {"doubt": dm.scores.doubt, "doubt:FILE": fit_score("doubt", network, images)}
     if (folder / NEGATIVE).exists():
         scores["negative"] = dm.scores.negative
     return prepared(network, scores), scores
+
+
+def teach(given: Namespace) -> list[Row]:
+    """No rows: trains the networks that `trust` judges, or goes on with them."""
+    folders = {
+        name: [given.work / "networks" / f"{name} {seed}" for seed in given.seeds]
+        for name in TAUGHT
+    }
+    for place, seed in enumerate(given.seeds):
+        flow = folders["flow"][place] / "training" / "flow.safetensors"
+        for name, options in TAUGHT.items():
+            recipe = NFlowJS("none")
+            if name != PLAIN:
+                own = {"flow_steps": 600} if name == "flow" else {"flow": flow}
+                recipe = NFlowJS(**own, **options)
+            folder = folders[name][place]
+            print(f"{folder}:")
+            train(
+                open_dataset(f"camvid:{given.shared}/data/camvid:train"),
+                folder,
+                recipe=recipe,
+                model=f"{given.shared}/models/camvid9",
+                hold_out=HELD_OUT,
+                settings=replace(SMALL, seed=seed),
+                device="cpu",
+                resume=(folder / "training" / "settings.json").exists(),
+            )
+    given.networks = folders
+    return []
 
 
 def times(given: Namespace) -> list[Row]:
@@ -444,19 +333,26 @@ def flows(given: Namespace) -> list[Row]:
     """
     rows = []
     for name, folders in given.networks.items():
-        inner = folders[0] / "training"
-        if not (inner / "flow-joint.safetensors").exists():
-            continue
-        asked = json.loads((inner / "settings.json").read_text())["recipe"]
-        first = Path(asked["flow"] or inner / "flow.safetensors")
-        before, _ = read_flow(first)
-        for kind, path in (("before", first), ("after", inner / "flow-joint.safetensors")):
-            random, (flow, about) = torch.Generator().manual_seed(0), read_flow(path)
-            with torch.no_grad():
-                drawn = flow.sample(64, (64, 64), random)
-                bits = before.bits(drawn, torch.Generator().manual_seed(1)).mean()
-            rows.append({"name": f"{name}: {kind}", "set": "samples", "bits": float(bits)})
-            rows[-1] |= {k: about[k] for k in ("distance", "steps_back") if k in about}
+        for number, folder in enumerate(folders, 1):
+            title = f"{name} {number}" if len(folders) > 1 else name
+            if (folder / "training" / "flow-joint.safetensors").exists():
+                rows += flows_of(title, folder / "training")
+    return rows
+
+
+def flows_of(title: str, inner: Path) -> list[Row]:
+    """Two rows, of one network."""
+    asked = json.loads((inner / "settings.json").read_text())["recipe"]
+    first = Path(asked["flow"] or inner / "flow.safetensors")
+    before, _ = read_flow(first)
+    rows: list[Row] = []
+    for kind, path in (("before", first), ("after", inner / "flow-joint.safetensors")):
+        random, (flow, about) = torch.Generator().manual_seed(0), read_flow(path)
+        with torch.no_grad():
+            drawn = flow.sample(64, (64, 64), random)
+            bits = before.bits(drawn, torch.Generator().manual_seed(1)).mean()
+        rows.append({"name": f"{title}: {kind}", "set": "samples", "bits": float(bits)})
+        rows[-1] |= {k: about[k] for k in ("distance", "steps_back") if k in about}
     return rows
 
 
@@ -472,7 +368,7 @@ def is_other(row: Row, rows: Sequence[Any]) -> bool:
     return row is not max(own, key=lambda r: float(r["unknown.auprc"]))
 
 
-SHOWN = (": divergence", ": doubt", ": negative")
+SHOWN = (": divergence", ": doubt", ": doubt:FILE", ": negative")
 
 
 def best_of_sets(rows: Sequence[Any]) -> list[Row]:
@@ -482,7 +378,7 @@ def best_of_sets(rows: Sequence[Any]) -> list[Row]:
         own = [row for row in rows if row["set"] == title]
         plain = [row for row in own if row["name"].startswith(f"{PLAIN}: ")]
         shown = [max(plain, key=lambda row: float(row["unknown.auprc"]))] if plain else []
-        shown += [r for r in plain if r not in shown and r["name"].endswith(": doubt")]
+        shown += [r for r in plain if r not in shown and r["name"].endswith(SHOWN[1:3])]
         shown += [r for r in own if r not in plain and r["name"].endswith(SHOWN)]
         found += [row | {"name": f"{title}: {row['name']}", "set": "all"} for row in shown]
     return found
@@ -500,20 +396,27 @@ def networks_of(text: str) -> Networks:
     return {name: [Path(folder) for folder in folders.split("+")] for name, folders in pairs}
 
 
+def read_seeds(text: str) -> tuple[int, ...]:
+    """`1,2,3` of the command line."""
+    return tuple(map(int, text.split(",")))
+
+
 TOPIC = Topic(
     "nflowjs",
     "python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,...",
     conditions={"unknown": list(HELD_OUT), "threads": 1},
 )
-COMPARED = ("road", "short", "trust", "val", "aerial")
+COMPARED = ("road", "short", "trust", "longer", "val", "aerial")
 STAGES = {name: Stage(TOPIC, partial(compared, name)) for name in COMPARED} | {
     "time": Stage(TOPIC, times),
     "flows": Stage(TOPIC, flows),
     "trust flows": Stage(TOPIC, flows),
     "halve": Stage(TOPIC, halved),
+    "teach": Stage(TOPIC, teach),
 }
 OPTIONS = {
     "--networks": {"default": {}, "type": networks_of, "help": "NAME=FOLDER+FOLDER+...,..."},
+    "--seeds": {"default": (1, 2, 3), "type": read_seeds, "help": "of `teach`, between commas"},
     "--halved": {"type": Path, "help": "folder for dubai_aerial at half its size"},
 }
 

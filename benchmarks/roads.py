@@ -3,7 +3,10 @@
     python benchmarks/roads.py [--shared ../shared] [--stages camvid,...,objects,probability]
     python benchmarks/roads.py --stages speed         # milliseconds, on an idle machine, no images
 
-Stages named by a set (`benchmarks/results/main_job.json`): every score by `evaluate`.
+Stages named by a set (`benchmarks/results/main_job.json`): every score by `evaluate`. `lengths`
+(the same file): the length of the features held to what is usual in the predicted class, on every
+12th image of CamVid train, beside the norms that it is made of; every 4th image of CamVid, every
+third of Fishyscapes Static.
 
 `objects` (`objects.json`). Thresholds: `chosen` is the best pixel F1 on CamVid val, which is what a
 user can have; `oracle` the best pixel F1 on the very images that are measured, as the published
@@ -33,8 +36,21 @@ from functools import partial
 
 import numpy as np
 import torch
+from doubt import Some
 from scipy import ndimage
-from stages import HELD_OUT, Row, Stage, Topic, Work, best_of, run, show
+from stages import (
+    HELD_OUT,
+    Row,
+    Stage,
+    Topic,
+    Work,
+    best_of,
+    measured,
+    rows_of_runs,
+    run,
+    show,
+)
+from torch import Tensor
 
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, ComponentSizes, Dataset, pasted_passes
@@ -45,6 +61,7 @@ from doubtmap.engine.splitting import folds_of
 from doubtmap.evaluation.asking import Options
 from doubtmap.evaluation.open_set import refused_figures, take_thresholds
 from doubtmap.evaluation.repeats import evaluate_passes
+from doubtmap.kernels import log_feature_norm, log_weight_norm
 from doubtmap.metrics import Components, Ranking
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapSums, Weights, interval
@@ -53,7 +70,7 @@ from doubtmap.metrics.events import event_reliability
 from doubtmap.objects import ObjectProbability, ObjectRule, find_objects, outlines
 from doubtmap.objects.find import class_indices
 from doubtmap.objects.fitting import FOLDS, LabelledObjects, cross_fitted, labelled_objects
-from doubtmap.prediction import Segmenter
+from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores import STATELESS
 from doubtmap.scores.parsing import parse_scores
 
@@ -121,6 +138,55 @@ def main_job(name: str, given: Namespace) -> list[Row]:
     conditions["differences"] = [d for d in figures["differences"] if "entropy" in d["scores"]]
     given.conditions[name] = conditions
     return rows
+
+
+EVERY = {"camvid": 4, "camvid val": 4, "roadanomaly21": 1, "fishyscapes static": 3}
+"""Which images `lengths` sees of each set."""
+ORDER = 0.3
+"""Of the norms of `lengths`."""
+
+
+def lengths(given: Namespace) -> Iterator[Row]:
+    """Rows of norms with the features, without, and with their length against its class's own."""
+    segmenter = camvid9(given)
+    train = Some(dm.open_dataset(f"camvid:{given.shared}/data/camvid:train"), 12)
+    scores: dict[str, Score] = {"entropy": dm.scores.entropy, "doubt": dm.scores.doubt}
+    scores |= parse_scores(f"gradient(p={ORDER}),gradient(of=bias,p={ORDER})")
+    scores["length of its class"] = of_usual_length(*usual_lengths(segmenter, train))
+    for name, every in EVERY.items():
+        unknown = tuple(SETS[name].get("unknown", ()))
+        found = measured(segmenter, opened(name, given), unknown, every, scores=scores)
+        for row in rows_of_runs("camvid9", [found], ()):
+            yield {"set": f"{name}, lengths"} | row
+
+
+def usual_lengths(segmenter: Segmenter, data: Dataset) -> tuple[Tensor, Tensor]:
+    """`(C,)` mean and deviation of the logarithm of the features' norm, by predicted class."""
+    sums = torch.zeros(3, len(segmenter.class_names), dtype=torch.float64)
+    for prediction, _ in Pairs(segmenter, data, HELD_OUT):
+        length, classes = length_and_class(prediction)
+        for place, part in enumerate((torch.ones_like(length), length, length**2)):
+            sums[place].index_add_(0, classes.flatten(), part.flatten().double())
+    mean = sums[1] / sums[0]
+    return mean, (sums[2] / sums[0] - mean**2).sqrt()
+
+
+def length_and_class(prediction: Prediction) -> tuple[Tensor, Tensor]:
+    """`(B, h, w)` of both, on the native grid."""
+    assert prediction.features is not None and prediction.window.single
+    return log_feature_norm(prediction.features, ORDER), prediction.native_logits.argmax(1)
+
+
+def of_usual_length(mean: Tensor, deviation: Tensor) -> Score:
+    """`|| S - y ||_p log(1 + |z|)`: a long feature and a short one are as strange."""
+
+    def score(prediction: Prediction) -> Tensor:
+        length, classes = length_and_class(prediction)
+        strange = ((length - mean[classes]) / deviation[classes]).abs().log1p().float()
+        norm = log_weight_norm(prediction.native_logits, ORDER, "predicted", "exact").exp()
+        return prediction.to_size((norm * strange)[:, None])[:, 0]
+
+    return score
 
 
 FIGURES: dict[str, Callable[[State], float]] = {
@@ -327,7 +393,7 @@ def pasted_row(network: str, score: str, figures: Row, refusing: Row) -> Row:
 
 
 COMMAND = "python benchmarks/roads.py"
-MAIN_JOB = Topic("main_job", f"{COMMAND} --stages '{','.join(SETS)}'", ("set",))
+MAIN_JOB = Topic("main_job", f"{COMMAND} --stages '{','.join(SETS)},lengths'", ("set",))
 OBJECTS = Topic(
     "objects",
     f"{COMMAND} --stages objects,probability",
@@ -344,6 +410,7 @@ OBJECTS = Topic(
 )
 PASTING = Topic("pasting", f"{COMMAND} --stages pasting", ("name",), {"passes": PASSES})
 STAGES = {name: Stage(MAIN_JOB, partial(main_job, name), None) for name in SETS} | {
+    "lengths": Stage(MAIN_JOB, lengths),
     "objects": Stage(OBJECTS, objects),
     "probability": Stage(OBJECTS, probability),
     "speed": Stage(OBJECTS, speed),

@@ -22,8 +22,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import doubtmap as dm
+from doubtmap.datasets import Dataset
+from doubtmap.engine import Pairs
+from doubtmap.metrics import Confusion, Histogram, RankingCurve
+from doubtmap.metrics.bootstrap import BootstrapHistogram, Weights, interval
+from doubtmap.metrics.histogram import Bins
+from doubtmap.prediction import Score, Segmenter
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -158,6 +165,25 @@ def parsed(
     return given
 
 
+def mean_of(name: str, rows: Sequence[Row]) -> Row:
+    """The mean of rows of networks that differ by their seed alone, and `FIGURE_runs` of each.
+
+    Intervals are left out: those over images are of one network.
+    """
+    mean: Row = {"name": name, "networks": len(rows)}
+    for key, first in rows[0].items():
+        runs = [row[key] for row in rows]
+        if isinstance(first, float):
+            mean |= {key: float(np.mean(runs)), f"{key}_runs": runs}
+        elif isinstance(first, list) and not key.endswith("_interval"):
+            mean[key] = np.mean(runs, 0).tolist()
+        elif isinstance(first, dict) and all(isinstance(v, float) for v in first.values()):
+            mean[key] = {part: float(np.mean([run[part] for run in runs])) for part in first}
+        elif isinstance(first, str):
+            mean.setdefault(key, first)
+    return mean
+
+
 def told(row: Row) -> str:
     """A row for the eye: its texts and numbers."""
     shown = {k: v for k, v in row.items() if isinstance(v, float | int | str)}
@@ -221,3 +247,161 @@ def in_turns(
         ratio = statistics.median(a / b for a, b in zip(own, base))
         rows.append({"name": name, "milliseconds": 1000 * statistics.median(own), "ratio": ratio})
     return rows
+
+
+FIGURES = ("auprc", "auroc", "fpr95")
+REPLICATES = 300
+
+
+def figures_of(bins: Bins) -> list[float]:
+    """AUPRC, AUROC and FPR95 of unknown (channel 1) against known pixels (channel 0)."""
+    curve = RankingCurve.from_bins(bins, bins.counts[1], bins.counts[0])
+    if not curve.defined:
+        return [float("nan")] * len(FIGURES)
+    found = (curve.average_precision(), curve.auroc(), curve.fpr_at_tpr(0.95))
+    return [float(figure) for figure in found]
+
+
+@dataclass
+class Found:
+    """Known and unknown pixels by the value of one score, and their bootstrap replicates."""
+
+    pixels: Histogram = field(default_factory=lambda: Histogram(1 << 19, shape=(2,)))
+    replicates: BootstrapHistogram = field(
+        default_factory=lambda: BootstrapHistogram(REPLICATES, channels=2)
+    )
+
+    def update(self, values: Any, unknown: Any, weights: Any) -> None:
+        """Take one image: `(N,)` values, and which pixels are unknown."""
+        self.pixels.update(values, unknown)
+        image = Histogram(1 << 15, shape=(2,))
+        image.update(values, unknown)
+        self.replicates.add(image, weights)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one network does on one set.
+
+    Args:
+        values: by score, `(3,)`: `FIGURES`.
+        drawn: by score, `(R, 3)`: of each bootstrap replicate; an image weighs the same in all
+            networks' replicates of a number, so differences of them are paired.
+        miou: NaN without labels of known classes.
+        images: how many.
+    """
+
+    values: Mapping[str, NDArray[np.float64]]
+    drawn: Mapping[str, NDArray[np.float64]]
+    miou: float
+    images: int
+
+    def save(self, path: Path) -> None:
+        """Write it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {f"values {name}": array for name, array in self.values.items()}
+        arrays |= {f"drawn {name}": array for name, array in self.drawn.items()}
+        np.savez(path, miou=np.array(self.miou), images=np.array(self.images), **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Measured:
+        """Read what `save` wrote."""
+        with np.load(path) as file:
+            parts = [
+                {name.split(" ", 1)[1]: file[name] for name in file.files if name.startswith(kind)}
+                for kind in ("values ", "drawn ")
+            ]
+            return cls(parts[0], parts[1], float(file["miou"]), int(file["images"]))
+
+
+def measured(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    unknown: tuple[str, ...],
+    every: int = 1,
+    together: int = 1,
+    *,
+    scores: Mapping[str, Score],
+) -> Measured:
+    """All scores in one pass over every so many-th image, pixels pooled, void left out.
+
+    So many images in a row are drawn `together` by the bootstrap: frames of a drive look alike.
+    """
+    indices = range(0, len(dataset), every)
+    found = {name: Found() for name in scores}
+    weights, confusion = Weights(REPLICATES), Confusion.empty(len(segmenter.class_names))
+    for index, (prediction, label) in enumerate(Pairs(segmenter, dataset, unknown, indices)):
+        confusion.update(prediction.classes, label, label >= 0)
+        counts = label != -2
+        is_unknown = (label[counts] == -1).numpy().astype(np.int64)
+        for name, score in scores.items():
+            values = score(prediction)[counts].numpy()
+            found[name].update(values, is_unknown, weights(index // together))
+        print(f"\r{dataset.name}: {index + 1}/{len(indices)}   ", end="", flush=True)
+    print()
+    return Measured(
+        {name: np.array(figures_of(one.pixels.view())) for name, one in found.items()},
+        {name: one.replicates.figures(figures_of) for name, one in found.items()},
+        confusion.miou if confusion.counts.any() else float("nan"),
+        len(indices),
+    )
+
+
+def rows_of_runs(name: str, runs: Sequence[Measured], plain: Sequence[Measured]) -> list[Row]:
+    """A row for each score: means over networks that differ by their seed alone.
+
+    Args:
+        name: of the networks.
+        runs: one for each seed.
+        plain: of the networks that they are compared with, the same seeds in the same order, of
+            which the first so many count; may be empty.
+
+    Returns:
+        Rows with `unknown.FIGURE`, the mean over the runs; `_runs`, each of them; `_interval`, the
+        bootstrap's over images, with the networks as they are; and `unknown.auprc_gain`, how far
+        the mean lies above that of the plain networks' best score, with its paired interval.
+
+    Raises:
+        ValueError: for fewer networks to compare with than networks.
+    """
+    miou = [run.miou for run in runs]
+    about: Row = {"miou": None, "images": runs[0].images, "networks": len(runs)}
+    if not np.isnan(miou).any():
+        about |= {"miou": float(np.mean(miou)), "miou_runs": miou}
+    rows = []
+    for score in runs[0].values:
+        row: Row = {"name": f"{name}: {score}"} | about
+        values, drawn = stacked(runs, score)
+        for at, figure in enumerate(FIGURES):
+            mean = float(values[:, at].mean())
+            row[f"unknown.{figure}"] = mean
+            row[f"unknown.{figure}_interval"] = interval(mean, drawn.mean(0)[:, at], (0.0, 1.0))
+            row[f"unknown.{figure}_runs"] = values[:, at].tolist()
+        if plain:
+            if len(plain) < len(runs):
+                raise ValueError(f"{name}: expected {len(runs)} plain networks, got {len(plain)}")
+            row |= gain(values, drawn, plain[: len(runs)])
+        rows.append(row)
+    return rows
+
+
+def gain(values: NDArray[np.float64], drawn: NDArray[np.float64], plain: Sequence[Measured]) -> Row:
+    """The AUPRC above that of the plain networks' best score, mean over the runs of both."""
+    best = max(plain[0].values, key=lambda score: stacked(plain, score)[0][:, 0].mean())
+    base, base_drawn = stacked(plain, best)
+    mean = float(values[:, 0].mean() - base[:, 0].mean())
+    replicates = drawn.mean(0)[:, 0] - base_drawn.mean(0)[:, 0]
+    found: Row = {"plain_best": best, "plain_best_auprc": float(base[:, 0].mean())}
+    found["unknown.auprc_gain"] = mean
+    found["unknown.auprc_gain_interval"] = interval(mean, replicates)
+    return found
+
+
+def stacked(
+    runs: Sequence[Measured], score: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`(runs, 3)` values and `(runs, R, 3)` replicates of a score."""
+    return (
+        np.stack([run.values[score] for run in runs]),
+        np.stack([run.drawn[score] for run in runs]),
+    )

@@ -95,7 +95,7 @@ COLUMNS = {
     "wrong_pearson": "Pearson",
     "found_area": "found",
     "bits": "bits per dimension",
-    "distance": "eight samples, above the start",
+    "distance": "eight large patches, above the start",
     "steps_back": "steps taken back",
     "milliseconds": "ms",
     "p50": "p50, ms",

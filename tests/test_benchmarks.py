@@ -126,3 +126,23 @@ def test_ways_take_turns_and_are_compared_with_the_first():
     assert fast == {"name": "fast", "milliseconds": 3000.0, "ratio": 0.5}
     seconds = stages.best_of({"slow": lambda: ways["slow"](1.0)}, 3, lambda: now[0])
     assert seconds == {"slow": 2.0}
+
+
+def test_rows_of_networks_of_other_seeds_become_their_mean():
+    """Interval by interval nothing is made up, and what no mean has is left out."""
+    shared = {"set": "roads", "by_class": {"sky": {"rmse": 1.0}}}
+    rows = [
+        {"name": f"net {k}", "miou": k / 4, "miou_interval": [0.0, 1.0], "curve": [k, 2 * k]}
+        | {"mean_by_class": {"sky": k / 2}}
+        | shared
+        for k in (1, 2, 3)
+    ]
+    assert stages.mean_of("net", rows) == {
+        "name": "net",
+        "networks": 3,
+        "set": "roads",
+        "miou": 0.5,
+        "miou_runs": [0.25, 0.5, 0.75],
+        "curve": [2.0, 4.0],
+        "mean_by_class": {"sky": 1.0},
+    }

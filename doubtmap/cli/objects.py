@@ -17,10 +17,10 @@ from doubtmap.cli.options import (
     Network,
     Out,
     Parquet,
+    Places,
     Range,
     Seed,
     SkipBad,
-    Workers,
     collected,
     score_or_usual,
     seeded,
@@ -32,6 +32,7 @@ from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
     from doubtmap.decisions.file import Threshold
+    from doubtmap.engine.places import PartNumber
     from doubtmap.objects import ObjectProbability
     from doubtmap.prediction import Score, Segmenter
 
@@ -42,7 +43,7 @@ def objects_command(
     model: Model,
     images: Images,
     network: Network,
-    workers: Workers,
+    places: Places,
     threshold: Annotated[
         str | None, option(SCORES, "Of the score: a number, or a file of doubtmap threshold.")
     ] = None,
@@ -102,12 +103,15 @@ def objects_command(
         check_threshold(threshold)
     if on_share is not None and not on:
         raise UsageError("--on-share: expected --on with it, which says of which classes. Add it.")
-    from doubtmap.datasets.reading import left_out
+    from doubtmap.engine.places import read_part
     from doubtmap.objects import ObjectProbability, ObjectRule
     from doubtmap.objects.find import class_indices
     from doubtmap.objects.writing import Form, write_objects
     from doubtmap.progress import progress_bar
 
+    part = read_part(places.part) if places.part else None
+    if parquet and part:
+        raise UsageError("--parquet: expected without --part. Give it to doubtmap merge.")
     form = Form(simplify, encoding, crs, tuple(names(to)), parquet)
     seeded(seed)
     segmenter = network.open(model, seed)
@@ -124,7 +128,7 @@ def objects_command(
     rule = replace(usual, **{name: value for name, value in asked.items() if value is not None})
     paths = collected(images, limit)
     segmenter, notes = windowed(segmenter, paths)
-    segmenter = workers.spread(network, model, seed, segmenter)
+    segmenter = places.spread(network, model, seed, segmenter)
     with progress_bar() as progress:
         found = write_objects(
             segmenter,
@@ -134,14 +138,26 @@ def objects_command(
             out,
             probability=likely,
             form=form,
+            part=part,
             skip_bad=skip_bad,
             range=read_range(range),
             about={"threshold": chosen, "seed": seed, "command": command_line()},
             progress=progress,
         )
     tell_notes(notes + found["notes"])
+    tell_objects(found, out, json=json, part=part)
+
+
+def tell_objects(
+    found: dict[str, Any], out: Path, *, json: bool, part: PartNumber | None = None
+) -> None:
+    """Print what was found."""
+    from doubtmap.datasets.reading import left_out
+
     skipped = left_out(found["skipped"])
     sentence = f"{found['objects']} objects in {found['images']} images{skipped}: {out}"
+    if part:
+        sentence = f"Part {part}: {sentence}. {part.then}"
     typer.echo(json_text.dumps(found, indent=1) if json else sentence)
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from doubtmap.kernels import at_least_float32
+from doubtmap.kernels.squares import PARTS, Sides
 from doubtmap.prediction import Prediction, Score
 from doubtmap.scores import doubt, island
 from doubtmap.scores.default import ACROSS, FLOOR, SQUARES
-from doubtmap.scores.islands import PARTS, Sides
 from doubtmap.scores.sums import Sum
 from doubtmap.scores.wrong import Wrong
 
@@ -95,7 +95,7 @@ class Grid:
         return Grid(self.rows.coarser(square), self.columns.coarser(square))
 
     def averaged(self, maps: Tensor, square: Tensor) -> Tensor:
-        """Means over squares, as `doubtmap.scores.smoothing.averaged`."""
+        """Means over squares, as `doubtmap.kernels.squares.averaged`."""
         return self.rows.means(square) @ maps @ self.columns.means(square).T
 
     def spread_out(self, maps: Tensor, square: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Grid:
         return self.rows.between(square) @ maps @ self.columns.between(square).T
 
     def islands(self, p: Tensor, sides: Sides) -> Tensor:
-        """As `doubtmap.scores.islands.islands`, `(B, 1, h, w)`."""
+        """As `doubtmap.kernels.squares.islands`, `(B, 1, h, w)`."""
         found = []
         for part in PARTS:
             reach = (self.columns.cells // part).clamp_min(1)

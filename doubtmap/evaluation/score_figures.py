@@ -149,7 +149,7 @@ def _strange(score: ScoreTally, bins: Bins) -> dict[int, Figures]:
     found: dict[int, Figures] = {}
     for label, sums in sorted(score.strange.of.items()):
         known = bins.counts[: KNOWN_ONLY + 1].sum(0)
-        found[label] = _figures_of_curve(sums.curve(bins, score.pixels, known))
+        found[label] = _figures_of_curve(sums.curve(bins, score.pixels.level, known))
         negatives = score.replicates.view().counts[:, : KNOWN_ONLY + 1].sum(1)
         drawn = curves_of_rows(sums.drawn(score.replicates), negatives)
         for at, name in enumerate(UNKNOWN_FIGURES):

@@ -222,9 +222,7 @@ class ScoreTally:
 
     def _take_patches(self, values: Array, kinds: Array, weights: Array) -> None:
         """Take an image's patches; only those without unknown pixels have replicates."""
-        image = Histogram(PATCH_BINS, shape=(PATCH_KINDS,))
-        image.update(values, kinds)
-        self.patches.absorb(image)
+        self.patches.update(values, kinds)
         known = kinds < WITH_UNKNOWN
         image = Histogram(PATCH_BINS)
         image.update(values[known], kinds[known] % 2)

@@ -1,4 +1,4 @@
-"""The per-pixel pass and the sums in C (`pixels.c`, `segments.c`, `sums.c`), through ctypes.
+"""The per-pixel pass, the segments in C (`pixels.c`, `segments.c`), through ctypes.
 
 The package's build compiles it where there is a compiler. Everything here trusts its arguments:
 `fused.py` is the door.
@@ -11,11 +11,8 @@ import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from doubtmap.kernels.resizing import neighbours
@@ -24,9 +21,9 @@ _SCORES = ("max_softmax", "margin", "entropy", "max_logit", "energy")
 _MAPS = (*_SCORES, "divergence", "log_norm")
 FILE = "pixels.dll" if os.name == "nt" else "pixels.so"
 """As setup.py names it: it is no module of Python's, so that one serves every Python."""
-BUILD = 5
+BUILD = 6
 """`BUILD` of pixels.h: a library with another number was compiled from other sources."""
-_STATISTICS, _NORM, _WEIGHT, _SHARES = range(4)
+_STATISTICS, _NORM, _WEIGHT, _SHARES, _SQUARES = range(5)
 
 
 class _Job(ctypes.Structure):
@@ -55,6 +52,7 @@ class _Job(ctypes.Structure):
         ("limit", ctypes.c_float * len(_MAPS)),
         ("segments", ctypes.c_void_p),
         ("sums", ctypes.c_void_p),
+        ("probabilities", ctypes.c_void_p),
         ("instructions", ctypes.c_char_p),
         ("factor", ctypes.c_float),
         ("inverse_temperature", ctypes.c_float),
@@ -67,6 +65,7 @@ class _Job(ctypes.Structure):
         ("channels", ctypes.c_int32),
         ("class_bytes", ctypes.c_int32),
         ("threads", ctypes.c_int32),
+        ("square", ctypes.c_int32),
     )
 
 
@@ -176,9 +175,30 @@ def summed_probabilities(grid: Grid, segments: Tensor, count: int) -> Tensor:
     return sums.double() / 2**32
 
 
+def squares(grid: Grid, side: int) -> tuple[Tensor, Tensor]:
+    """Means of the softmax, `(B, C, h', w')`, and of its entropy, `(B, h', w')`, over squares."""
+    images, channels, *native = grid.values.shape
+    grid.job.height, grid.job.width = (-(-n // side) for n in native)
+    grid.shape = images, grid.job.height, grid.job.width
+    found = torch.empty(images, channels, *grid.shape[1:])
+    entropy = _new_map(grid, "entropy")
+    grid.job.square, grid.job.probabilities = side, found.data_ptr()
+    _run(grid, _SQUARES)
+    return found, entropy
+
+
+def islands(p: Tensor, reaches: tuple[int, int, int], geometric: bool) -> Tensor:
+    """`(B, h, w)`, of probabilities `(B, C, h, w)`, contiguous; see `squares.islands`."""
+    found = torch.empty(p.shape[0], *p.shape[2:])
+    places = p.data_ptr(), *p.shape, (ctypes.c_int64 * 3)(*reaches), geometric, found.data_ptr()
+    if library().doubtmap_islands(_asked.name, *places, torch.get_num_threads()):
+        raise MemoryError("kernels: no memory left to look for islands.")
+    return found
+
+
 def components(values: Tensor, labels: Tensor) -> int:
     """Number the 8-connected components of equal `values` `(H, W)`, both int32, contiguous."""
-    found: int = _library().doubtmap_components(values.data_ptr(), *values.shape, labels.data_ptr())
+    found: int = library().doubtmap_components(values.data_ptr(), *values.shape, labels.data_ptr())
     if found < 0:
         raise MemoryError("kernels: no memory left to find components.")
     return found
@@ -187,7 +207,7 @@ def components(values: Tensor, labels: Tensor) -> int:
 def edges(labels: Tensor) -> Tensor:
     """`(H, W)` bool, whether a pixel has one of another label among its 8 neighbours."""
     edge = torch.empty(labels.shape, dtype=torch.bool)
-    _library().doubtmap_edges(labels.data_ptr(), *labels.shape, edge.data_ptr())
+    library().doubtmap_edges(labels.data_ptr(), *labels.shape, edge.data_ptr())
     return edge
 
 
@@ -196,7 +216,7 @@ def summed_moments(labels: Tensor, edge: Tensor, maps: list[Tensor], count: int)
     sums = torch.zeros(count, 2, len(maps), 2, dtype=torch.float64)
     pointers = (ctypes.c_void_p * len(maps))(*(m.data_ptr() for m in maps))
     threads = torch.get_num_threads()
-    _library().doubtmap_moments(
+    library().doubtmap_moments(
         labels.data_ptr(),
         edge.data_ptr(),
         labels.numel(),
@@ -206,106 +226,6 @@ def summed_moments(labels: Tensor, edge: Tensor, maps: list[Tensor], count: int)
         threads,
     )
     return sums
-
-
-def keys(values: NDArray[np.float32], found: NDArray[np.uint32], pages: NDArray[np.uint8]) -> int:
-    """Write the keys of `values` and mark their pages; how many are not finite."""
-    sums = _library()
-    bad: int = sums.doubtmap_keys(_at(values), len(values), _at(found), _at(pages))
-    return bad
-
-
-def means(values: NDArray[np.float32], size: int, whole: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Means of those squares of a map `(H, W)` that are `whole`, `(H // size, W // size)`."""
-    found = np.empty(whole.size, np.float32)
-    count = _library().doubtmap_means(_at(values), *values.shape, size, _at(whole), _at(found))
-    return found[:count]
-
-
-def count(
-    table: SumsTable,
-    found: NDArray[np.uint32],
-    start: int,
-    channel: NDArray[np.uint8] | int,
-    weight: float,
-    more: NDArray[np.float64] | None,
-    more_channel: int,
-) -> int:
-    """Count keys from `start` on; the index reached, below their number where room ran out."""
-    many = None if isinstance(channel, int) else _at(channel)
-    reached: int = _library().doubtmap_count(
-        ctypes.byref(table),
-        *(_at(found), start, len(found), many, channel if isinstance(channel, int) else 0),
-        *(weight, None if more is None else _at(more), more_channel),
-    )
-    return reached
-
-
-def absorb(table: SumsTable, other: SumsTable, start: int) -> int:
-    """Add the blocks of another table from `start` on; the block reached."""
-    reached: int = _library().doubtmap_absorb(ctypes.byref(table), ctypes.byref(other), start)
-    return reached
-
-
-def held(
-    table: SumsTable, order: NDArray[np.int64]
-) -> tuple[NDArray[np.uint32], NDArray[np.float64], NDArray[np.bool_]]:
-    """Keys, counts `(channels, n)` and singleness of the bins that hold anything."""
-    n = table.used << table.block
-    keys, counts = np.empty(n, np.uint32), np.empty((table.channels, n))
-    single = np.empty(n, bool)
-    places = map(_at, (keys, counts, single))
-    held = _library().doubtmap_held(ctypes.byref(table), _at(order), n, *places)
-    return keys[:held], counts[:, :held], single[:held]
-
-
-def ranked(
-    positives: NDArray[np.float64],
-    negatives: NDArray[np.float64],
-    lowest: NDArray[np.float32],
-    single: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.bool_]]:
-    """The bins that hold anything, the highest first; see `counted.ranked`."""
-    n = len(lowest)
-    sums, low, one = np.empty((4, n)), np.empty(n, np.float32), np.empty(n, bool)
-    places = _at(positives), _at(negatives), _at(lowest), _at(single)
-    held = _library().doubtmap_ranked(*places, n, _at(sums), _at(low), _at(one))
-    return sums[:, :held], low[:held], one[:held]
-
-
-def areas(ranked: tuple[NDArray[Any], ...]) -> NDArray[np.float64]:
-    """The six sums of `counted.areas`; of bins, at least one."""
-    sums = np.empty(6)
-    _library().doubtmap_areas(*map(_at, ranked), len(ranked[0]), _at(sums))
-    return sums
-
-
-def binned(p: NDArray[np.float32], truth: NDArray[np.int32], bins: int) -> NDArray[np.float64]:
-    """`(K, bins, 3)`, by bin of p `(K, n)`: pixels, those whose truth is k, and their summed p."""
-    sums = np.zeros((len(p), bins, 3))
-    _library().doubtmap_bins(_at(p), *p.shape, _at(truth), bins, _at(sums))
-    return sums
-
-
-def curves(
-    positives: NDArray[np.float64], negatives: NDArray[np.float64], tpr: float
-) -> NDArray[np.float64]:
-    """`(R, 3)`: average precision, AUROC and FPR at `tpr` of each row `(R, n)`."""
-    rows, n = positives.shape
-    figures, scratch = np.empty((rows, 3)), np.empty(3 * n)
-    _library().doubtmap_curves(
-        *(_at(positives), _at(negatives), rows, n, tpr, np.nan, _at(scratch), _at(figures))
-    )
-    return figures
-
-
-def label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
-    """Numbers from 1 of the 8-connected components of a mask `(H, W)`, 0 outside; how many."""
-    labels = np.empty(mask.shape, np.int32)
-    found: int = _library().doubtmap_label(_at(mask), *mask.shape, _at(labels))
-    if found < 0:
-        raise MemoryError("kernels: no memory left to find components.")
-    return labels, found
 
 
 class _Asked:
@@ -323,7 +243,7 @@ def instructions(wanted: str | None = None) -> str | None:
     `avx512`, `avx2` or `baseline`; None where the processor does not have those wanted.
     """
     asked = wanted.encode() if wanted else _asked.name
-    name: bytes | None = _library().doubtmap_instructions(asked)
+    name: bytes | None = library().doubtmap_instructions(asked)
     if name is not None:
         _asked.name = asked
     return name.decode() if name else None
@@ -333,7 +253,7 @@ def exponential_and_logarithm(x: Tensor) -> tuple[Tensor, Tensor]:
     """The pass's own approximations, of float32 numbers."""
     x = x.contiguous()
     results = torch.empty_like(x), torch.empty_like(x)
-    _library().doubtmap_functions(
+    library().doubtmap_functions(
         _asked.name, x.data_ptr(), x.numel(), *(r.data_ptr() for r in results)
     )
     return results
@@ -343,7 +263,7 @@ def exponential_and_logarithm(x: Tensor) -> tuple[Tensor, Tensor]:
 def missing() -> str | None:
     """Why the library cannot be used, one sentence, or None where it can."""
     try:
-        _library()
+        library()
     except OSError as error:
         return str(error)
     return None
@@ -359,73 +279,48 @@ def _why_missing(file: Path) -> str:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """The library, loaded once.
+
+    Raises:
+        OSError: where it is not there, or of other sources.
+    """
     file = Path(__file__).with_name(FILE)
     if not file.exists():
         raise OSError(_why_missing(file))
-    library = ctypes.CDLL(str(file))
-    built = library.doubtmap_build() if hasattr(library, "doubtmap_build") else "none"
-    same = built == BUILD and library.doubtmap_job_bytes() == ctypes.sizeof(_Job)
-    if not same or library.doubtmap_table_bytes() != ctypes.sizeof(SumsTable):
+    loaded = ctypes.CDLL(str(file))
+    built = loaded.doubtmap_build() if hasattr(loaded, "doubtmap_build") else "none"
+    same = built == BUILD and loaded.doubtmap_job_bytes() == ctypes.sizeof(_Job)
+    if not same or loaded.doubtmap_table_bytes() != ctypes.sizeof(SumsTable):
         raise OSError(
             f"{file.name} was built from another version of doubtmap (build {built}, expected "
             f"{BUILD}); build it again with: pip install --force-reinstall --no-deps doubtmap, or, "
             f"in its sources, python setup.py build_ext --inplace"
         )
-    library.doubtmap_instructions.argtypes = [ctypes.c_char_p]
-    library.doubtmap_instructions.restype = ctypes.c_char_p
-    library.doubtmap_run.argtypes = [ctypes.POINTER(_Job)]
+    loaded.doubtmap_instructions.argtypes = [ctypes.c_char_p]
+    loaded.doubtmap_instructions.restype = ctypes.c_char_p
+    loaded.doubtmap_run.argtypes = [ctypes.POINTER(_Job)]
     pointer = ctypes.c_void_p
-    library.doubtmap_functions.argtypes = [
+    loaded.doubtmap_functions.argtypes = [
         ctypes.c_char_p,
         pointer,
         ctypes.c_int64,
         pointer,
         pointer,
     ]
-    library.doubtmap_functions.restype = None
+    loaded.doubtmap_functions.restype = None
     sides = [ctypes.c_int64, ctypes.c_int64]
-    library.doubtmap_components.argtypes = [pointer, *sides, pointer]
-    library.doubtmap_components.restype = ctypes.c_int64
-    library.doubtmap_edges.argtypes = [pointer, *sides, pointer]
-    library.doubtmap_edges.restype = None
-    library.doubtmap_moments.argtypes = [
+    loaded.doubtmap_islands.argtypes = [ctypes.c_char_p, pointer, *sides, *sides, pointer]
+    loaded.doubtmap_islands.argtypes += [ctypes.c_int32, pointer, ctypes.c_int32]
+    loaded.doubtmap_components.argtypes = [pointer, *sides, pointer]
+    loaded.doubtmap_components.restype = ctypes.c_int64
+    loaded.doubtmap_edges.argtypes = [pointer, *sides, pointer]
+    loaded.doubtmap_edges.restype = None
+    loaded.doubtmap_moments.argtypes = [
         *(pointer, pointer, ctypes.c_int64, pointer, ctypes.c_int64, pointer, ctypes.c_int32)
     ]
-    library.doubtmap_moments.restype = None
-    _declare_sums(library)
-    return library
-
-
-def _declare_sums(library: ctypes.CDLL) -> None:
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    table = ctypes.POINTER(SumsTable)
-    for name, arguments in {
-        "keys": (pointer, number, pointer, pointer),
-        "count": (
-            *(table, pointer, number, number, pointer, number),
-            *(ctypes.c_double, pointer, number),
-        ),
-        "means": (pointer, number, number, number, pointer, pointer),
-        "absorb": (table, table, number),
-        "held": (table, pointer, number, pointer, pointer, pointer),
-        "curves": (
-            *(pointer, pointer, number, number),
-            *(ctypes.c_double, ctypes.c_double, pointer, pointer),
-        ),
-        "ranked": (*(pointer,) * 4, number, *(pointer,) * 3),
-        "areas": (*(pointer,) * 5, number, pointer),
-        "bins": (pointer, number, number, pointer, number, pointer),
-        "label": (pointer, number, number, pointer),
-    }.items():
-        function = getattr(library, f"doubtmap_{name}")
-        function.argtypes = list(arguments)
-        function.restype = None if name in ("areas", "bins", "curves") else number
-
-
-def _at(array: NDArray[Any]) -> int:
-    """Where an array's numbers lie."""
-    return array.ctypes.data
+    loaded.doubtmap_moments.restype = None
+    return loaded
 
 
 def _new_map(grid: Grid, name: str) -> Tensor:
@@ -440,5 +335,5 @@ def _order(p: float) -> float:
 
 def _run(grid: Grid, operation: int) -> None:
     grid.job.operation = operation
-    if _library().doubtmap_run(ctypes.byref(grid.job)):
+    if library().doubtmap_run(ctypes.byref(grid.job)):
         raise MemoryError("kernels: no memory left for the pixel pass.")

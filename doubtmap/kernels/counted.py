@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from doubtmap.kernels import compiled
+from doubtmap.kernels import compiled_sums
+from doubtmap.kernels.compiled import SumsTable
 from doubtmap.kernels.fused import compiled_serves
 
 Array = NDArray[Any]
@@ -52,7 +53,7 @@ def keys_of(values: Array) -> Keys:
         return Keys(keys, pages, int(np.count_nonzero(~np.isfinite(values))))
     values, seen = np.ascontiguousarray(values), np.zeros(PAGES, np.uint8)
     keys = np.empty(len(values), np.uint32)
-    infinite = compiled.keys(values, keys, seen)
+    infinite = compiled_sums.keys(values, keys, seen)
     return Keys(keys, np.flatnonzero(seen), infinite)
 
 
@@ -69,7 +70,7 @@ def means(values: Array, size: int, whole: Array) -> Array:
     """
     if compiled_serves() and whole.size:
         arrays = np.ascontiguousarray(values), size, np.ascontiguousarray(whole)
-        return compiled.means(*arrays)
+        return compiled_sums.means(*arrays)
     rows, columns = whole.shape
     inside = values[: rows * size, : columns * size].reshape(rows, size, columns, size)
     squares = inside.transpose(0, 2, 1, 3).reshape(rows, columns, size * size)
@@ -170,7 +171,7 @@ class Table:
             if self.used == len(self.blocks):
                 self._reserve(self.used + 1)
             table = self._struct()
-            done = compiled.count(table, keys, done, channel, weight, more, more_channel)
+            done = compiled_sums.count(table, keys, done, channel, weight, more, more_channel)
             self.used = table.used
 
     def absorb(self, other: Table) -> None:
@@ -179,61 +180,53 @@ class Table:
         Of its channels, which are no fewer, the first are taken.
         """
         if other.level - self.level > other.block or not compiled_serves():
-            coarse = other.at_level(self.level)
-            counts = coarse.counts[: coarse.length, : self.channels]
-            held = np.arange(coarse.length)
-            self.add(coarse.blocks[: coarse.used], held, counts, coarse.only[: coarse.length])
+            only = other.only[: other.length]
+            held = np.flatnonzero(only != EMPTY).astype(np.int32)
+            counts = other.counts[held, : self.channels]
+            self.add(other.blocks[: other.used], held, counts, only[held], other.level)
             return
         done, theirs = 0, other._struct()
         while done < other.used:
             if self.used == len(self.blocks):
                 self._reserve(self.used + 1)
             table = self._struct()
-            done = compiled.absorb(table, theirs, done)
+            done = compiled_sums.absorb(table, theirs, done)
             self.used = table.used
 
-    def add(self, blocks: Array, held: Array, counts: Array, only: Array) -> None:
-        """Add the sums of some bins, each there once, of blocks on pages in use.
+    def add(self, blocks: Array, held: Array, counts: Array, only: Array, level: int) -> None:
+        """Add the sums of some bins, no wider than these, of blocks on pages in use.
 
         Args:
             blocks: their numbers, each there once.
-            held: `(n,)`, which bins of these blocks, in their order.
-            counts: `(n, C)`.
-            only: `(n,)`, as of `only`.
+            held: `(n,)` int32, which bins of these blocks, in their order; each holds something.
+            counts: `(n, C)` float64, or unsigned and of up to 32 bits.
+            only: `(n,)` int32, as of `only`.
+            level: of the bins.
         """
-        start = self.places(blocks << self.block)
-        at = start[held >> self.block] | (held & ((1 << self.block) - 1))
-        self.counts[at] += counts
-        self.only[at] = join_only(self.only[at], only)
+        if not compiled_serves():
+            self._add(blocks, held, counts, only, level)
+            return
+        told = compiled_sums.Told(blocks, held, np.ascontiguousarray(counts), only, level)
+        done = 0
+        while done < len(held):
+            if self.used == len(self.blocks):
+                self._reserve(self.used + 1)
+            table = self._struct()
+            done = compiled_sums.add(table, told, done)
+            self.used = table.used
 
     def at_level(self, level: int) -> Table:
         """The same with wider bins."""
-        coarse, steps = Table(level, self.channels), self.level - level
+        coarse = Table(level, self.channels)
         coarse.add_pages(self.pages)
-        if not self.used:
-            return coarse
-        if steps <= self.block and compiled_serves():
-            coarse.absorb(self)
-            return coarse
-        wide = steps + coarse.block
-        finer = self.numbers()
-        blocks, which = np.unique(finer >> wide, return_inverse=True)
-        at = (which << wide) | (finer & ((1 << wide) - 1))
-        counts = np.zeros((self.channels, len(blocks) << wide))
-        counts[:, at] = self.counts[: self.length].T
-        only = np.full(len(blocks) << wide, EMPTY, np.int32)
-        only[at] = self.only[: self.length]
-        coarse.add_blocks(blocks)
-        summed = counts.reshape(self.channels, -1, 1 << steps).sum(-1) if steps else counts
-        coarse.counts[: coarse.length] = summed.T
-        coarse.only[: coarse.length] = coarsen_only(only, steps, FINEST - self.level)
+        coarse.absorb(self)
         return coarse
 
     def held(self) -> tuple[Array, Array, Array]:
         """Of the bins that hold anything: keys, counts `(C, n)`, whether of one number only."""
         order = np.argsort(self.blocks[: self.used])
         if compiled_serves():
-            return compiled.held(self._struct(), order)
+            return compiled_sums.held(self._struct(), order)
         at = ((order << self.block)[:, None] + np.arange(1 << self.block)).reshape(-1)
         at = at[self.counts[at].any(1)]
         keys = (self.numbers()[at] << (FINEST - self.level)).astype(np.uint32)
@@ -274,9 +267,9 @@ class Table:
             counts[:held], only[:held] = self.counts[:held], self.only[:held]
         self.blocks, self.counts, self.only = numbers, counts, only
 
-    def _struct(self) -> compiled.SumsTable:
+    def _struct(self) -> SumsTable:
         arrays = (self.row_of_page, self.directory, self.blocks, self.counts, self.only)
-        return compiled.SumsTable(
+        return SumsTable(
             *(array.ctypes.data for array in arrays),
             *(self.used, len(self.blocks), self.channels, self.level, self.block),
         )
@@ -296,24 +289,35 @@ class Table:
         np.add.at(self.counts.reshape(-1), flat, weight)
         if more is not None:
             np.add.at(self.counts.reshape(-1), at * self.channels + more_channel, more)
-        rest = (keys & np.uint32((1 << low) - 1)).astype(np.int32)
+        self._hold(at, (keys & np.uint32((1 << low) - 1)).astype(np.int32))
+
+    def _add(self, blocks: Array, held: Array, counts: Array, only: Array, level: int) -> None:
+        """`add` in NumPy."""
+        block, steps = min(BLOCK, level), level - self.level
+        numbers = (blocks[held >> block] << block) | (held & ((1 << block) - 1))
+        at = self.places(numbers >> steps)
+        np.add.at(self.counts, at, counts)
+        within = (numbers & ((1 << steps) - 1)).astype(np.int32) << (FINEST - level)
+        self._hold(at, np.where(only < 0, only, only | within))
+
+    def _hold(self, at: Array, only: Array) -> None:
+        """Let bins hold what others held as well, the only values of which are told."""
         first = self.only[at] == EMPTY
-        self.only[at[first]] = rest[first]
-        self.only[at[(self.only[at] != rest)]] = MIXED
-
-
-def coarsen_only(only: Array, levels: int, low: int) -> Array:
-    """The only values of bins that grow `2 ** levels` wide; `low` bits were below them."""
-    for level in range(levels):
-        left, right = only[0::2], only[1::2].copy()
-        right[right >= 0] |= 1 << (low + level)
-        only = join_only(left, right)
-    return only
+        self.only[at[first]] = only[first]
+        self.only[at[self.only[at] != only]] = MIXED
 
 
 def join_only(a: Array, b: Array) -> Array:
     """The only value of a bin that gets what two bins held."""
     return np.where(a == EMPTY, b, np.where((b == EMPTY) | (a == b), a, MIXED))
+
+
+def add_columns(sums: Array, at: Array, more: Array) -> None:
+    """Add columns `(..., n)`, float64 or unsigned of up to 32 bits, to others at places `(n,)`."""
+    if compiled_serves():
+        compiled_sums.add_columns(sums, at, np.ascontiguousarray(more))
+    else:
+        np.add.at(np.moveaxis(sums, -1, 0), at, np.moveaxis(more, -1, 0))
 
 
 def binned(p: Array, truth: Array, bins: int) -> Array:
@@ -328,7 +332,7 @@ def binned(p: Array, truth: Array, bins: int) -> Array:
         `(K, bins, 3)` float64: pixels, those whose truth is k, and the sum of p.
     """
     if p.dtype == np.float32 and compiled_serves():
-        return compiled.binned(np.ascontiguousarray(p), truth.astype(np.int32), bins)
+        return compiled_sums.binned(np.ascontiguousarray(p), truth.astype(np.int32), bins)
     sums = []
     for k, own in enumerate(p):
         with np.errstate(invalid="ignore"):  # NaN is refused by those who count it
@@ -352,7 +356,7 @@ def curves(positives: Array, negatives: Array, tpr: float = 0.95) -> Array:
     """
     if compiled_serves():
         ours = np.ascontiguousarray(positives), np.ascontiguousarray(negatives)
-        return compiled.curves(*ours, tpr)
+        return compiled_sums.curves(*ours, tpr)
     return np.array([_curve(p[::-1], n[::-1], tpr) for p, n in zip(positives, negatives)])
 
 
@@ -389,7 +393,7 @@ def ranked(
     if compiled_serves():
         kinds = (np.float64, np.float64, np.float32, bool)
         given = zip((positives, negatives, lowest, single), kinds)
-        return compiled.ranked(*(np.ascontiguousarray(each, kind) for each, kind in given))
+        return compiled_sums.ranked(*(np.ascontiguousarray(each, kind) for each, kind in given))
     held = np.flatnonzero(positives + negatives)[::-1]
     p, n = positives[held], negatives[held]
     return np.stack([p, n, np.cumsum(p), np.cumsum(n)]), lowest[held], single[held]
@@ -409,7 +413,7 @@ def areas(p: Array, n: Array, tp: Array, fp: Array, single: Array) -> Array:
     """
     if compiled_serves():
         counts = [np.ascontiguousarray(each, np.float64) for each in (p, n, tp, fp)]
-        return compiled.areas((*counts, np.ascontiguousarray(single, bool)))
+        return compiled_sums.areas((*counts, np.ascontiguousarray(single, bool)))
     tied, within = p * tp / (tp + fp), p * n / (tp[-1] * fp[-1])
     best = p * tp / np.where(tp + fp > n, tp + fp - n, 1)
     worst = np.where(p > 1, p - fp * np.log1p(p / (tp - p + fp + 0.5)), tied)
@@ -430,6 +434,6 @@ def label_mask(mask: Array) -> tuple[Array, int]:
         `(H, W)` int32, numbers from 1 in reading order of first pixels, 0 outside; how many.
     """
     if compiled_serves() and mask.size:
-        return compiled.label(np.ascontiguousarray(mask))
+        return compiled_sums.label(np.ascontiguousarray(mask))
     labels, count = ndimage.label(mask, np.ones((3, 3), int))
     return labels, count

@@ -36,6 +36,12 @@ typedef void tile_function(const struct job *, const float *, ptrdiff_t, int, pt
 struct instructions {
     const char *name;
     tile_function *statistics, *norm, *weight, *shares;
+    void (*softmax)(const float *, ptrdiff_t, int, int, float *restrict, float *restrict);
+    void (*add_row)(const float *restrict, int, float *restrict);
+    void (*slide)(const float *restrict, const float *restrict, int64_t, double *restrict);
+    void (*island_row)(const float *restrict, const double *restrict, const double *restrict,
+                       int64_t, int64_t, int, float *restrict);
+    void (*island_end)(int64_t, int, float *restrict);
     void (*resample_row)(const float *restrict, ptrdiff_t, const int32_t *restrict,
                          const float *restrict, int, float, float *restrict, float *restrict);
     void (*blend_rows)(const float *, const float *, float, ptrdiff_t, int, int, float *restrict);
@@ -195,6 +201,41 @@ static void other_grid(const struct pass *pass, int64_t item) {
     }
 }
 
+/* A row of squares, or as much of it as a tile holds: means of the softmax and of its entropy. */
+static void some_squares(const struct pass *pass, int64_t item) {
+    const struct job *job = pass->job;
+    const int side = job->square, classes = job->channels;
+    const int64_t wide = pass->tile / side, tiles = parts(job->width, wide);
+    const int64_t left = item % tiles * wide, y = item / tiles % job->height;
+    const int64_t image = item / tiles / job->height, plane = job->height * job->width;
+    const int64_t x = left * side, below = least((y + 1) * side, job->rows);
+    const int n = (int)least(wide * side, job->columns - x), stride = TILE_STRIDE(n);
+    float *block = pass->scratch, *sums = block + (ptrdiff_t)stride * classes;
+    float *entropy = pass->own, *entropies = pass->own + TILE;
+    for (int64_t row = y * side; row < below; row++) {
+        const int only = row == y * side;
+        const float *values = job->values + image * job->image_stride + row * job->row_stride + x;
+        pass->use->softmax(values, (ptrdiff_t)job->channel_stride, classes, n,
+                           only ? sums : block, only ? entropies : entropy);
+        if (only) continue;
+        pass->use->add_row(block, (int)stride * classes, sums);
+        pass->use->add_row(entropy, n, entropies);
+    }
+    const float rows = (float)(below - y * side);
+    for (int k = 0; k <= classes; k++) {
+        const float *from = k < classes ? sums + (ptrdiff_t)k * stride : entropies;
+        float *to = k < classes ? job->probabilities + (image * classes + k) * plane
+                                : job->maps[ENTROPY] + image * plane;
+        to += y * job->width + left;
+        for (int start = 0, end; start < n; start = end) {
+            float sum = 0.0f;
+            end = start + side < n ? start + side : n;
+            for (int i = start; i < end; i++) sum += from[i];
+            *to++ = sum / (rows * (float)(end - start));
+        }
+    }
+}
+
 /* A call: what its threads share. */
 struct run {
     struct pass pass; /* without memory */
@@ -213,7 +254,8 @@ static void some_items(void *shared) {
     int64_t item;
     while ((item = take(&run->next, run->step)) < run->items)
         for (const int64_t end = least(item + run->step, run->items); item < end; item++) {
-            if (pass.job->row_below) other_grid(&pass, item);
+            if (pass.job->operation == SQUARES) some_squares(&pass, item);
+            else if (pass.job->row_below) other_grid(&pass, item);
             else same_grid(&pass, item);
         }
     free(memory);
@@ -227,23 +269,99 @@ EXPORT int doubtmap_run(const struct job *given) {
                               : job.operation == NORM     ? use->norm
                               : job.operation == WEIGHT   ? use->weight
                                                           : use->shares;
-    const int resized = job.row_below != NULL, tile = tile_of(&job, resized);
-    if (!resized && job.row_stride == job.columns) { /* rows without gaps are one long row */
+    const int resized = job.row_below != NULL, squares = job.operation == SQUARES;
+    const int tile = tile_of(&job, resized || squares);
+    if (!resized && !squares && job.row_stride == job.columns) { /* rows without gaps are one long row */
         job.width *= job.height;
         job.height = 1;
     }
     struct run run = {
         .pass = {.job = &job, .use = use, .function = function, .tile = tile},
-        .floats = (size_t)TILE_STRIDE(tile) * (size_t)job.channels * (resized ? 4 : 1) +
+        .floats = (size_t)TILE_STRIDE(tile) * (size_t)job.channels * (resized ? 4 : squares ? 2 : 1) +
                   (resized ? (size_t)job.columns : 0),
-        .items = job.images * parts(job.width, tile) *
+        .items = job.images * parts(job.width, squares ? tile / job.square : tile) *
                  (resized ? parts(job.height, CHUNK) : job.height),
         .step = resized ? 1 : 8,
     };
-    const int64_t worth = job.images * job.height * job.width / (SHARE / job.channels + 1);
+    const int64_t pixels = squares ? job.rows * job.columns : job.height * job.width;
+    const int64_t worth = job.images * pixels / (SHARE / job.channels + 1);
     const int64_t most = least(worth, parts(run.items, run.step));
     doubtmap_together(some_items, &run, (int)least(job.threads, most));
     return run.next < run.items; /* no thread had memory */
+}
+
+#define BAND 64     /* rows that one thread looks for islands in at once */
+#define WINDOWS 3
+
+/* Islands: what the threads share. */
+struct islands {
+    const struct instructions *use;
+    const float *p; /* p[image][channel][row][column] */
+    int64_t images, channels, rows, columns;
+    const int64_t *reaches; /* of the windows, in cells */
+    int geometric;
+    float *found; /* found[image][row][column] */
+    int64_t widest, next;
+};
+
+/* The rows of a band, from below, one class: sums of the windows below slide along. */
+static void class_of_band(const struct islands *job, const float *p, int64_t first, int64_t end,
+                          double *restrict before, double *restrict down, float *found) {
+    const struct instructions *use = job->use;
+    const int64_t columns = job->columns;
+    for (int window = 0; window < WINDOWS; window++) {
+        double *sums = down + window * columns;
+        memset(sums, 0, (size_t)columns * sizeof *sums);
+        for (int64_t y = end; y < least(end + job->reaches[window] + 1, job->rows); y++)
+            use->slide(p + y * columns, NULL, columns, sums);
+    }
+    for (int64_t y = end - 1; y >= first; y--) {
+        const float *row = p + y * columns;
+        double sum = 0.0;
+        for (int64_t x = 0; x < columns; x++) before[x + 1] = sum += row[x];
+        for (int64_t x = columns + 1; x <= columns + job->widest; x++) before[x] = sum;
+        for (int window = 0; window < WINDOWS; window++) {
+            const int64_t reach = job->reaches[window], gone = y + reach + 1;
+            double *sums = down + window * columns;
+            use->slide(row, gone < job->rows ? p + gone * columns : NULL, columns, sums);
+            use->island_row(row, before, sums, columns, reach, job->geometric,
+                            found + y * columns);
+        }
+    }
+}
+
+static void some_bands(void *shared) {
+    struct islands *job = shared;
+    const int64_t bands = parts(job->rows, BAND), columns = job->columns;
+    const size_t sums = (size_t)(columns + 1 + 2 * job->widest);
+    double *memory = calloc(sums + WINDOWS * (size_t)columns, sizeof *memory);
+    if (!memory) return; /* the others take them all */
+    int64_t band;
+    while ((band = take(&job->next, 1)) < job->images * bands) {
+        const int64_t image = band / bands, first = band % bands * BAND;
+        const int64_t end = least(first + BAND, job->rows);
+        float *found = job->found + image * job->rows * columns;
+        memset(found + first * columns, 0, (size_t)((end - first) * columns) * sizeof *found);
+        for (int64_t k = 0; k < job->channels; k++)
+            class_of_band(job, job->p + (image * job->channels + k) * job->rows * columns, first,
+                          end, memory + job->widest, memory + sums, found);
+        job->use->island_end((end - first) * columns, job->geometric, found + first * columns);
+    }
+    free(memory);
+}
+
+/* How much each cell is an island in another class; 0, or 1 where memory ran out. */
+EXPORT int doubtmap_islands(const char *name, const float *p, int64_t images, int64_t channels,
+                            int64_t rows, int64_t columns, const int64_t *reaches,
+                            int32_t geometric, float *found, int32_t threads) {
+    const struct instructions *use = choose(name);
+    struct islands job = {use ? use : choose(NULL), p, images, channels, rows, columns, reaches,
+                          geometric, found, 1, 0};
+    for (int window = 0; window < WINDOWS; window++)
+        if (reaches[window] > job.widest) job.widest = reaches[window];
+    const int64_t bands = images * parts(rows, BAND), worth = rows * columns * channels / SHARE + 1;
+    doubtmap_together(some_bands, &job, (int)least(threads, least(bands, worth * images)));
+    return job.next < bands;
 }
 
 /* exp and log of n numbers by the pass's own approximations, for the tests. */

@@ -14,10 +14,10 @@
 #endif
 
 /* Grows with every change that Python has to know of: compiled.py refuses other numbers. */
-#define BUILD 5
+#define BUILD 6
 
 enum { MAX_SOFTMAX, MARGIN, ENTROPY, MAX_LOGIT, ENERGY, DIVERGENCE, LOG_NORM, MAPS };
-enum { STATISTICS, NORM, WEIGHT, SHARES };
+enum { STATISTICS, NORM, WEIGHT, SHARES, SQUARES };
 
 /* What to do; compiled.py has the same structure. */
 struct job {
@@ -37,11 +37,14 @@ struct job {
      * the sums[segment][channel], integers so that the order of threads does not matter. */
     const int32_t *segments;
     int64_t *sums;
+    /* Means over squares of `square` x `square` of the native grid, of which height x width lie on
+     * it: of the entropy in its map, and probabilities[image][channel][row][column]. */
+    float *probabilities;
     const char *instructions; /* NULL: the widest */
     float factor; /* by which values are multiplied before they are resized */
     float inverse_temperature, p; /* 0: no divergence; p: 0 stands for infinity */
     float sign;                   /* of the divergence */
-    int32_t operation, scores, uniform, published, channels, class_bytes, threads;
+    int32_t operation, scores, uniform, published, channels, class_bytes, threads, square;
 };
 
 /* Do the job; 0, or 1 where memory ran out. */

@@ -294,31 +294,16 @@ static TARGET void VARIANT(weight_tile)(const struct job *job, const float *valu
     }
 }
 
+#include "pixels_squares.h"
+
 /* Probabilities, added to the sums of the segments that the pixels lie in. */
 static TARGET void VARIANT(shares_tile)(const struct job *job, const float *values,
                                         ptrdiff_t stride, int n, ptrdiff_t pixel,
                                         const struct tile *to, float *restrict block) {
-    float first[TILE], total[TILE];
     const int classes = job->channels;
     const int32_t *segments = job->segments + pixel;
     (void)to;
-    EACH_PIXEL {
-        first[x] = values[x];
-        total[x] = 0.0f;
-    }
-    EACH_CLASS {
-        const float *a = values + k * stride;
-        EACH_PIXEL first[x] = fmax_(first[x], a[x]);
-    }
-    EACH_CLASS {
-        const float *a = values + k * stride;
-        float *restrict odds = block + k * TILE_STRIDE(n);
-        EACH_PIXEL {
-            odds[x] = VARIANT(exponential)(a[x] - first[x]);
-            total[x] += odds[x];
-        }
-    }
-    EACH_PIXEL total[x] = 1.0f / total[x];
+    VARIANT(softmax)(values, stride, classes, n, block, NULL);
     for (int start = 0, end; start < n; start = end) {
         for (end = start + 1; end < n && segments[end] == segments[start]; end++) {}
         if (segments[start] < 0) continue;
@@ -327,7 +312,7 @@ static TARGET void VARIANT(shares_tile)(const struct job *job, const float *valu
             const float *odds = block + k * TILE_STRIDE(n);
             float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-            for (int x = start; x < end; x++) sum += odds[x] * total[x];
+            for (int x = start; x < end; x++) sum += odds[x];
             take(sums + k, (int64_t)((double)sum * 4294967296.0 + 0.5));
         }
     }
@@ -428,6 +413,11 @@ static const struct instructions VARIANT(instructions) = {
     VARIANT(norm_tile),
     VARIANT(weight_tile),
     VARIANT(shares_tile),
+    VARIANT(softmax),
+    VARIANT(add_row),
+    VARIANT(slide),
+    VARIANT(island_row),
+    VARIANT(island_end),
     VARIANT(resample_row),
     VARIANT(blend_rows),
     VARIANT(store),

@@ -13,7 +13,7 @@ import numpy as np
 
 from doubtmap.metrics.accumulator import Array, Figure, State
 from doubtmap.metrics.bootstrap import BootstrapHistogram
-from doubtmap.metrics.histogram import Bins, Histogram, keyed
+from doubtmap.metrics.histogram import Bins, Histogram, bin_numbers, keyed
 from doubtmap.metrics.ranking import RankingCurve
 
 IMAGE_BINS = 1 << 15
@@ -45,17 +45,17 @@ class ClassSums:
         """Pixels of the class."""
         return int(self.pixels.view().counts.sum())
 
-    def curve(self, bins: Bins, all_pixels: Histogram, others: Array) -> RankingCurve:
+    def curve(self, bins: Bins, level: int, others: Array) -> RankingCurve:
         """The pixels of the class against others.
 
         Args:
-            bins: the view of `all_pixels`.
-            all_pixels: among which are those of the class, of the same budget of bins.
+            bins: the view of all pixels, among which are those of the class.
+            level: of these bins.
             others: `(n,)` negatives in each bin.
         """
-        numbers, counts = self.pixels.numbered(all_pixels.level)
+        numbers, counts = self.pixels.numbered(level)
         positives = np.zeros(len(bins.lowest))
-        positives[np.searchsorted(all_pixels.numbered(all_pixels.level)[0], numbers)] = counts[:, 0]
+        positives[np.searchsorted(bin_numbers(bins.lowest, level), numbers)] = counts[:, 0]
         return RankingCurve.from_bins(bins, positives, others)
 
     def drawn(self, all_pixels: BootstrapHistogram) -> Array:

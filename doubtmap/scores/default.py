@@ -17,6 +17,7 @@ from doubtmap.errors import DataError, ModelError, UsageError
 from doubtmap.files import Content, FileKind, Origin, Part, read, write
 from doubtmap.files.tables import TEXT, TEXTS, whole, within
 from doubtmap.kernels import at_least_float32
+from doubtmap.kernels.squares import Sides, averaged, averaged_softmax, islands
 from doubtmap.prediction import Prediction, as_prediction
 from doubtmap.scores.diagonal import (
     SURE,
@@ -27,8 +28,8 @@ from doubtmap.scores.diagonal import (
     sums_of,
     surprise,
 )
-from doubtmap.scores.islands import Sides, islands, pixels_across, samples
-from doubtmap.scores.smoothing import averaged, smoothed, spread_out
+from doubtmap.scores.islands import pixels_across, samples
+from doubtmap.scores.smoothing import smoothed, spread_out
 from doubtmap.shown import ShownFit
 
 FLOOR = 0.2
@@ -115,10 +116,7 @@ def terms(logits: Tensor, across: float = 0) -> tuple[Tensor, Tensor, Tensor]:
         `(B, h', w')` on the native grid, or about `ACROSS` wide where that is finer.
     """
     fine, across = fineness(logits), across or logits.shape[-1]
-    log_p = logits.log_softmax(1).clamp_min(-1e4)
-    p = log_p.exp()
-    entropy = averaged(-(log_p * p).sum(1, keepdim=True), fine)[:, 0]
-    p = averaged(p, fine)
+    p, entropy = averaged_softmax(logits, fine)
     unsure = 0.5 * (smoothed(entropy, max(1.0, 2 * float(p.shape[-1]) / ACROSS)) + 1e-6).log()
     squares = [samples(pixels, p.shape[-1], across) for pixels in SQUARES]
     return unsure, _log_islands(p, squares[0], "mean"), _log_islands(p, squares[1], "geometric")

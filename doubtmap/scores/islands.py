@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
-import torch
 from torch import Tensor
 
 from doubtmap.errors import UsageError
 from doubtmap.kernels import at_least_float32
+from doubtmap.kernels.squares import Sides, averaged_softmax, islands
 from doubtmap.prediction import Prediction, as_prediction
-from doubtmap.scores.smoothing import averaged, spread_out
-
-Sides = Literal["mean", "geometric"]
-PARTS = (16, 8, 4)
-"""The windows reach over these parts of the width."""
+from doubtmap.scores.smoothing import spread_out
 
 
 def island(prediction: Prediction | Tensor, cell: float = 8, sides: Sides = "mean") -> Tensor:
@@ -58,7 +54,7 @@ def island(prediction: Prediction | Tensor, cell: float = 8, sides: Sides = "mea
     prediction = as_prediction(prediction)
     logits = at_least_float32(prediction.native_logits)
     square = samples(cell, logits.shape[-1], pixels_across(prediction))
-    found = islands(averaged(logits.softmax(1), square), sides)
+    found = islands(averaged_softmax(logits, square)[0], sides)
     found = spread_out(found, square, (logits.shape[-2], logits.shape[-1]))
     return prediction.to_size(found[:, None])[:, 0].float()
 
@@ -77,38 +73,3 @@ def samples(pixels: float, width: int, across: float) -> int:
         across: of the grid, in pixels.
     """
     return max(1, round(float(pixels * width / across)))
-
-
-def islands(probabilities: Tensor, sides: Sides) -> Tensor:
-    """The formula of `island` on the grid of the probabilities.
-
-    Args:
-        probabilities: `(B, C, h, w)`.
-        sides: see `island`.
-
-    Returns:
-        `(B, h, w)` in [0, 1].
-    """
-    p, (height, width) = probabilities, map(int, probabilities.shape[-2:])
-    other = 1 - p
-    best = p.new_zeros(p.shape[0], height, width)
-    for part in PARTS:
-        reach = max(1, width // part)
-        across, down = _ahead(width, reach, p), _ahead(height, reach, p)
-        if sides == "mean":
-            mean = (p @ (across + across.T)).add_(down.T @ p).div_(3)
-        else:
-            product = (p @ across).mul_(p @ across.T).mul_(down.T @ p)
-            mean = product.clamp_min_(1e-9).log_().div_(3).exp_()
-        best = torch.maximum(best, mean.mul_(other).amax(1) / reach)
-    return best.clamp(0, 1)
-
-
-def _ahead(count: int, reach: int, like: Tensor) -> Tensor:
-    """`(n, n)`: of n cells in a row itself and those ahead, within reach: 1 at (cell, of which).
-
-    Windows are products with such matrices: quicker here than running sums, and no less exact.
-    """
-    steps = torch.arange(count, device=like.device)
-    gap = steps[:, None] - steps
-    return ((gap >= 0) & (gap <= reach)).to(like)

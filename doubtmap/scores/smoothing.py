@@ -27,21 +27,6 @@ def smoothed(maps: Tensor, sigma: float) -> Tensor:
     return F.conv2d(columns, kernel.view(1, 1, -1, 1))[:, 0]
 
 
-def averaged(maps: Tensor, cell: int) -> Tensor:
-    """Means over squares of `cell` x `cell`; those at the right and bottom may be cut.
-
-    Args:
-        maps: `(B, K, h, w)`.
-        cell: side of the squares, at least 1.
-
-    Returns:
-        `(B, K, ceil(h / cell), ceil(w / cell))`.
-    """
-    if cell == 1:
-        return maps
-    return F.avg_pool2d(maps, cell, ceil_mode=True, count_include_pad=False)
-
-
 def spread_out(maps: Tensor, cell: int, grid: tuple[int, int]) -> Tensor:
     """Bring maps of squares back to the grid that `averaged` took them from, bilinearly.
 

@@ -82,6 +82,7 @@ def fit(
     objective.to(device)
     together = processes.together(objective, device)
     optimizer = optimizer_of(objective, settings, rate)
+    objective.stepped_by(optimizer)
     kind = precision_of(settings.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=kind is torch.float16)
     done = restored(folder.checkpoint(device), objective, optimizer, scaler)
@@ -101,6 +102,7 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)
+            objective.before_step()
             length = clip(objective.parts(), settings.clip)
             if kind is not torch.float16:  # whose scaler leaves such steps out
                 check_finite(length.item(), epoch, "gradient")

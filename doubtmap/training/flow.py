@@ -302,13 +302,29 @@ class Flow(nn.Module):
         Raises:
             UsageError: for sides that are no multiples of `divisor`.
         """
+        return self.drawn(self.noise(count, size, generator))
+
+    def noise(
+        self, count: int, size: tuple[int, int], generator: torch.Generator | None = None
+    ) -> list[Tensor]:
+        """The latent values of as many images of a size; arguments as of `sample`.
+
+        Raises:
+            UsageError: for sides that are no multiples of `divisor`.
+        """
         self._check(*size)
         like = next(self.parameters())
-        noise = [
+        return [
             torch.randn(count, *shape, generator=generator).to(like)
             for shape in latent_shapes(size, self.shape.levels)
         ]
-        return softly_clamped(self.inverse(noise))
+
+    def drawn(self, latents: list[Tensor]) -> Tensor:
+        """The images of latent values, `(B, 3, h, w)` in [0, 1], as `sample` draws them."""
+        if not len(latents[0]):  # of which PyTorch's `pixel_shuffle` gives other sides
+            height, width = latents[0].shape[2:]
+            return latents[0].new_empty(0, 3, 2 * height, 2 * width)
+        return softly_clamped(self.inverse(latents))
 
     @torch.no_grad()
     def start(self, images: Tensor) -> None:

@@ -5,7 +5,6 @@ On negative pixels the distance of the prediction from the uniform distribution 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from doubtmap.training.negatives import PatchSource
 from doubtmap.training.networks import Start
 from doubtmap.training.optimizing import ALONE, Processes
 from doubtmap.training.recipe import CrossEntropy, cross_entropy
+from doubtmap.training.trust import TrustRegion, frozen_copy
 
 
 def jensen_shannon(logits: Tensor) -> Tensor:
@@ -87,58 +87,6 @@ FLOW = "flow."
 """How names of the flow's parameters begin."""
 
 
-def frozen_copy(flow: Flow) -> Flow:
-    """The flow as it is now, which learns no more."""
-    return copy.deepcopy(flow).requires_grad_(False)
-
-
-class TrustRegion(nn.Module):
-    """How far a flow may go from what it was: a step that leads out of the region is taken back.
-
-    How far a flow is: the bits per dimension that the flow of the start needs for samples of the
-    flow as it is now, above those that it needs for its own, of the same latent values. It is
-    measured on the largest patches, on which a flow runs away first (docs/measured/nflowjs.md).
-
-    Args:
-        flow: as it is at the start.
-        width: of the region, in bits per dimension.
-        side: of the samples that tell, in pixels.
-
-    Reference:
-        Trust Region Policy Optimization (Schulman et al., 2015), https://arxiv.org/abs/1502.05477,
-        whose line search takes a step back where it leaves a region of divergence, too.
-    """
-
-    SAMPLES = 8
-    """How many samples tell how far a flow is."""
-    steps_back: Tensor
-
-    def __init__(self, flow: Flow, width: float, side: int) -> None:
-        super().__init__()
-        self.start, self.last = frozen_copy(flow), frozen_copy(flow)
-        self.width, self.size = width, (side, side)
-        self.own = self._bits(flow)
-        self.register_buffer("steps_back", torch.zeros((), dtype=torch.int64))
-
-    def distance(self, flow: Flow) -> float:
-        """In bits per dimension; NaN or infinite for a flow whose samples are not finite."""
-        return self._bits(flow) - self.own
-
-    @torch.no_grad()
-    def _bits(self, flow: Flow) -> float:
-        with torch.autocast(next(flow.parameters()).device.type, enabled=False):
-            drawn = flow.sample(self.SAMPLES, self.size, torch.Generator().manual_seed(0))
-            return self.start.bits(drawn, torch.Generator().manual_seed(1)).mean().item()
-
-    def hold(self, flow: Flow) -> None:
-        """Remember the flow where it is inside; else make it what it last was there."""
-        if self.distance(flow) <= self.width:
-            self.last.load_state_dict(flow.state_dict())
-        else:
-            flow.load_state_dict(self.last.state_dict())
-            self.steps_back += 1
-
-
 @dataclass(frozen=True, eq=False)
 class FlowLearning:
     """How a flow learns beside a network.
@@ -147,8 +95,8 @@ class FlowLearning:
         weight: of the divergence where it pulls at the flow; None: as for the network, published.
         rate: its largest learning rate.
         frozen: leave the flow as it is.
-        trust: how far the flow may go from what it was at the start, in bits per dimension; None:
-            as far as it likes, as published.
+        region: that the flow is held in, by the source that draws from it; None: it goes as far as
+            it likes, as published.
         past: filled with the flow as it is at the end of each epoch, for a source that draws from
             it; None: not.
     """
@@ -156,7 +104,7 @@ class FlowLearning:
     weight: float | None = None
     rate: float = 1e-4
     frozen: bool = False
-    trust: float | None = None
+    region: TrustRegion | None = None
     past: list[Flow] | None = None
 
 
@@ -210,22 +158,33 @@ class NegativeLearning(CrossEntropy):
         self.negative_class, self.mine, self.align_corners = negative_class, "", False
         if negative_class:
             self.mine, self.align_corners = with_negative_class(start)
-        self.trusted: TrustRegion | None = None
+        self.region = learning.region
         if flow is not None:
             flow.requires_grad_(not self.frozen)
-            if learning.trust is not None:
-                self.trusted = TrustRegion(flow, learning.trust, sides[1])
 
     def begin(self, epoch: int) -> None:
         """Keep what the flow has become, where the source draws from that, too."""
-        if epoch and self.past is not None and self.flow is not None:
-            self.hold()
-            self.past.append(frozen_copy(self.flow))
+        if epoch and self.past is not None and self.held is not None:
+            self.past.append(frozen_copy(self.held))
 
-    def hold(self) -> None:
-        """Take a step back that led the flow out of its trust region."""
-        if self.trusted is not None and self.flow is not None:
-            self.trusted.hold(self.flow)
+    @property
+    def held(self) -> Flow | None:
+        """The flow as it last was inside its region; without one, as it is."""
+        return self.flow if self.region is None else self.region.last
+
+    def stepped_by(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the region take moments back, too."""
+        if self.region is not None:
+            self.region.optimizer = optimizer
+
+    def before_step(self) -> None:
+        """Leave the flow's step out where its gradient is not finite and a region holds it."""
+        if self.region is None or self.flow is None:
+            return
+        gradients = [part.grad for part in self.flow.parameters() if part.grad is not None]
+        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+            self.flow.zero_grad(set_to_none=True)
+            self.region.steps_back += 1
 
     def get_extra_state(self) -> list[dict[str, Tensor]]:
         """What the flow was after each epoch."""
@@ -240,7 +199,6 @@ class NegativeLearning(CrossEntropy):
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """`{"cross_entropy": ..., "divergence": ..., "bits": ...}`, the second weighted."""
-        self.hold()
         size = drawn_size(self.sides)
         corners, clean = patch_corners(labels, size)
         content = cut(images, corners, size).detach()

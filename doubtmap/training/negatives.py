@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from doubtmap.datasets.fingerprints import fingerprint_of
 from doubtmap.datasets.reading import read_size
 from doubtmap.errors import DataError, UsageError
 from doubtmap.training.flow import Flow
+from doubtmap.training.trust import TrustRegion
 
 Drawn = tuple[Tensor, Tensor]
 """Patches `(B, 3, h, w)` in [0, 1], and `(B, h, w)` bool: which of their pixels are pasted."""
@@ -75,8 +77,10 @@ class PhotographPatches:
     def __call__(self, content: Tensor, clean: Tensor) -> Drawn:
         """Patches of `content`'s shape; a photograph that is smaller is scaled up."""
         size = (content.shape[-2], content.shape[-1])
-        patches = [self._window(size) for _ in content]
-        return torch.stack(patches).to(content), everywhere(content)
+        patches = torch.empty_like(content)
+        for number in range(len(content)):
+            patches[number] = self._window(size)
+        return patches, everywhere(content)
 
     def _window(self, size: tuple[int, int]) -> Tensor:
         image = read_image(self.paths[int(torch.randint(len(self.paths), ()))]).float() / 255
@@ -243,20 +247,25 @@ class FlowSamples:
     Args:
         flow: any size divisible by 8.
         past: the flow as it was, frozen; each sample is drawn from one of all, evenly.
+        region: beyond which nothing is drawn; None: anything is.
     """
 
     flow: Flow
     past: list[Flow] = field(default_factory=list)
+    region: TrustRegion | None = None
 
     def __call__(self, content: Tensor, clean: Tensor) -> Drawn:
         """Patches of `content`'s shape, sides divisible by 8."""
-        size = (content.shape[-2], content.shape[-1])
-        if not self.past:
-            return self.flow.sample(len(content), size), everywhere(content)
-        flows = [self.flow, *self.past]
-        which = torch.randint(len(flows), (len(content),)).tolist()
-        drawn = [flows[number].sample(1, size) for number in which]
-        return torch.cat(drawn), everywhere(content)
+        flows, patches = [self.flow, *self.past], torch.empty_like(content)
+        which = torch.zeros(len(content), dtype=torch.int64)
+        if self.past:
+            which = torch.randint(len(flows), (len(content),))
+        latents = self.flow.noise(len(content), (content.shape[-2], content.shape[-1]))
+        for number, flow in enumerate(flows):
+            own = (which == number).to(content.device)
+            drawn = flow.drawn if self.region is None else partial(self.region.drawn, flow)
+            patches[own] = drawn([part[own] for part in latents])
+        return patches, everywhere(content)
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,14 +280,12 @@ class Mixture:
 
     def __call__(self, content: Tensor, clean: Tensor) -> Drawn:
         """Patches of `content`'s shape."""
-        which = torch.randint(len(self.sources), (len(content),))
-        parts = {
-            k: self.sources[k](content[which == k], clean[which == k])
-            for k in sorted(set(which.tolist()))
-        }
-        taken = {k: iter(zip(*drawn)) for k, drawn in parts.items()}
-        patches, masks = zip(*(next(taken[k]) for k in which.tolist()))
-        return torch.stack(patches), torch.stack(masks)
+        which = torch.randint(len(self.sources), (len(content),)).to(content.device)
+        patches, masks = torch.empty_like(content), everywhere(content)
+        for number, source in enumerate(self.sources):  # in step with other processes, so all
+            own = which == number
+            patches[own], masks[own] = source(content[own], clean[own])
+        return patches, masks
 
 
 def parse_negatives(text: str) -> tuple[str, ...]:
@@ -303,20 +310,18 @@ def parse_negatives(text: str) -> tuple[str, ...]:
 
 def open_source(
     kinds: Sequence[str],
-    flow: Flow | None,
+    flow: FlowSamples | None,
     class_names: Sequence[str],
     held_out: Sequence[str] = (),
-    past: list[Flow] | None = None,
 ) -> tuple[PatchSource, tuple[str, ...]]:
     """The source of negatives that a text means, and what the user should know of it.
 
     Args:
         kinds: as `parse_negatives` gives them, at least one.
-        flow: whose samples `flow` are.
+        flow: what `flow` is.
         class_names: of the network; real things of these classes are left out where their
             outlines say what they are.
         held_out: classes that are not learnt, and of which nothing may be pasted either.
-        past: what the flow was; `flow` draws from these too, as they are then.
 
     Raises:
         UsageError: for `flow` without a flow.
@@ -328,7 +333,7 @@ def open_source(
         if kind == "flow":
             if flow is None:
                 raise UsageError("nflowjs: expected a flow. Give --flow FILE.")
-            sources.append(FlowSamples(flow, [] if past is None else past))
+            sources.append(flow)
         elif kind.startswith(REAL):
             real = open_real(kind.removeprefix(REAL), class_names, held_out)
             sources.append(real)

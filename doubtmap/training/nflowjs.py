@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from doubtmap.training.labels import trained_classes
 from doubtmap.training.negative_learning import DIVERGENCES, FlowLearning, NegativeLearning
 from doubtmap.training.negatives import (
     REAL,
+    FlowSamples,
     fingerprints_of,
     open_real,
     open_source,
@@ -30,6 +32,7 @@ from doubtmap.training.networks import Start
 from doubtmap.training.optimizing import Processes
 from doubtmap.training.recipe import CrossEntropy, Job, Objective, Recipe, Work
 from doubtmap.training.settings import NFlowJSOptions
+from doubtmap.training.trust import TrustRegion
 
 SMALLEST, SHARE = 16, 0.28
 """Default sides of patches: from the first, in pixels, to that share of the crop's shorter side."""
@@ -62,9 +65,10 @@ class NFlowJS(NFlowJSOptions, Recipe):
             crop's shorter side.
         flow_steps: of the flow's own training.
         flow_rate: the flow's largest learning rate beside the network; published: 1e-5.
-        flow_trust: how far the flow may go from what it was, in bits per dimension that it needed
-            then for what it draws now; None: as far as it likes, as published.
-        flow_replay: draw each patch from the flow as it is or as it was after one of the epochs.
+        flow_trust: how much rarer a patch may be than at the start, in bits per dimension that the
+            flow needed then; infinite: as rare as the flow likes, as published.
+        flow_replay: draw each patch from the flow as it is or as it was after one of the epochs;
+            published: as it is.
         held_out: classes that are not learnt, and so are no negatives either; `train` knows them.
 
     Raises:
@@ -72,8 +76,9 @@ class NFlowJS(NFlowJSOptions, Recipe):
 
     Reference:
         Dense Out-of-Distribution Detection by Robust Learning on Synthetic Negative Data
-        (Grcić et al., 2021), https://arxiv.org/abs/2112.12833. Departure: a weight of 1,
-        since in the few epochs that a CPU can train 0.03 moves nothing (docs/nflowjs.md).
+        (Grcić et al., 2021), https://arxiv.org/abs/2112.12833. Departures: a weight of 1,
+        since in the few epochs that a CPU can train 0.03 moves nothing; so the flow would run away,
+        and is held and replayed (docs/nflowjs.md).
 
         Outlier detection by ensembling uncertainty with negative objectness (Delić, Grcić, Šegvić,
         2024), https://arxiv.org/abs/2402.15374, for `negative_class`. Departures: one class more
@@ -92,10 +97,11 @@ class NFlowJS(NFlowJSOptions, Recipe):
             ("--divergence-weight", self.weight),
             ("--flow-rate", self.flow_rate),
             ("--flow-weight", self.weight if self.flow_weight is None else self.flow_weight),
-            ("--flow-trust", 1.0 if self.flow_trust is None else self.flow_trust),
         ):
-            if not 0 < value < float("inf"):
+            if not 0 < value < math.inf:
                 raise UsageError(f"{option}: expected a finite number above 0, got {value}.")
+        if not self.flow_trust > 0:
+            raise UsageError(f"--flow-trust: expected bits above 0, or inf, got {self.flow_trust}.")
         if self.flow_steps < 1:
             raise UsageError(f"--flow-steps: expected at least 1, got {self.flow_steps}.")
         for option, what in self._without_effect():
@@ -138,8 +144,8 @@ class NFlowJS(NFlowJSOptions, Recipe):
         if not self.kinds:
             return CrossEntropy(start, class_weights, processes)
         flow, about = read_flow(self.flow) if self.flow is not None else (None, {})
-        past: list[Flow] | None = [] if self.flow_replay else None
-        source, notes = open_source(self.kinds, flow, start.class_names, self.held_out, past)
+        samples, learning = self._samples(flow, processes)
+        source, notes = open_source(self.kinds, samples, start.class_names, self.held_out)
         return NegativeLearning(
             start,
             source,
@@ -149,12 +155,23 @@ class NFlowJS(NFlowJSOptions, Recipe):
             divergence=self.divergence,
             weight=self.weight,
             flow=flow,
-            learning=FlowLearning(
-                self.flow_weight, self.flow_rate, self.freeze_flow, self.flow_trust, past
-            ),
+            learning=learning,
             negative_class=self.negative_class,
             notes=(*self._about_flow(about), *notes, *about_start(start)),
         )
+
+    def _samples(
+        self, flow: Flow | None, processes: Processes
+    ) -> tuple[FlowSamples | None, FlowLearning]:
+        """What is drawn of a flow, and how it learns."""
+        how = self.flow_weight, self.flow_rate, self.freeze_flow
+        if flow is None or self.freeze_flow:
+            return None if flow is None else FlowSamples(flow), FlowLearning(*how)
+        region, past = None, list[Flow]()
+        if math.isfinite(self.flow_trust):
+            region = TrustRegion(flow, self.flow_trust, processes)
+        learning = FlowLearning(*how, region, past if self.flow_replay else None)
+        return FlowSamples(flow, past, region), learning
 
     def materials(self, job: Job) -> dict[str, Any]:
         """Hashes of the photographs and of the flow that negatives are made of."""
@@ -224,17 +241,16 @@ class NFlowJS(NFlowJSOptions, Recipe):
 
     def keep(self, objective: Objective, folder: Path) -> None:
         """Write the flow that learnt beside the network, as it is now."""
-        flow: Flow | None = getattr(objective, "flow", None)
+        flow: Flow | None = getattr(objective, "held", None)
         if isinstance(objective, NegativeLearning) and flow is not None and not objective.frozen:
             before = read_flow(self.flow)[1].get("classes", ()) if self.flow else ()
             about: dict[str, Any] = {
                 "classes": list(dict.fromkeys([*before, *objective.class_names]))
             }
-            objective.hold()
-            if (trusted := objective.trusted) is not None:
+            if (region := objective.region) is not None:
                 about |= {
-                    "distance": trusted.distance(flow),
-                    "steps_back": int(trusted.steps_back),
+                    "distance": region.distance(flow, objective.sides[1]),
+                    "steps_back": int(region.steps_back),
                 }
             write_flow(folder / "flow-joint.safetensors", flow, **about)
 

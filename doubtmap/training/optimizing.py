@@ -51,7 +51,7 @@ def clip(parts: Sequence[Iterable[nn.Parameter]], longest: float) -> Tensor:
         `()`, the largest length before; not finite where one is not.
     """
     lengths = [nn.utils.clip_grad_norm_(part, longest or math.inf) for part in parts]
-    return torch.stack(lengths).max()
+    return torch.stack([length.to(lengths[0].device) for length in lengths]).max()
 
 
 def set_rate(

@@ -53,6 +53,12 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def stepped_by(self, optimizer: torch.optim.Optimizer) -> None:
+        """Know the optimiser that steps, before the first step."""
+
+    def before_step(self) -> None:
+        """Do what comes between the gradient and the step."""
+
     def rate_of(self, name: str, rate: float) -> float:
         """The largest learning rate of a parameter, by its name, where `rate` is the training's."""
         return rate

@@ -182,18 +182,17 @@ class NFlowJSOptions:
         Option("MIN-MAX sides of patches, such as 16-80.", read=read_sides),
     ] = None
     flow_steps: Annotated[int, Option("Steps of the flow's own training.")] = 2000
-    flow_rate: Annotated[float, Option("The flow's learning rate beside the network.")] = 1e-4
+    flow_rate: Annotated[float, Option("The flow's learning rate beside the network.")] = 1e-3
     flow_weight: Annotated[
         float | None,
         Option("What the divergence weighs for the flow. Default: the same."),
     ] = None
     flow_trust: Annotated[
-        float | None,
-        Option("Bits per dimension that the flow may go from its start. Default: any."),
-    ] = None
+        float, Option("Bits by which patches may be rarer than at the start; inf: any.")
+    ] = 6.0
     flow_replay: Annotated[
         bool, Option("Draw from the flows of earlier epochs, too.", "--flow-replay/--newest-flow")
-    ] = False
+    ] = True
 
 
 def rate_factor(step: int, steps: int, schedule: str, warmup: float) -> float:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from doubtmap.datasets import Dataset
 from doubtmap.errors import DataError, UsageError
 from doubtmap.models.loading import check_device
-from doubtmap.training.augment import NONE, USUAL
-from doubtmap.training.batches import Batches, count_labels
+from doubtmap.training.batches import NONE, USUAL, Batches, count_labels
 from doubtmap.training.fit import fit
 from doubtmap.training.folder import Folder
 from doubtmap.training.labels import Targets, Validation, trained_classes, weights_of

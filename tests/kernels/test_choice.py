@@ -59,10 +59,10 @@ def test_who_must_wait_for_pytorch_is_told_once(monkeypatch, caplog):
 def test_a_missing_library_is_told_with_the_reason(monkeypatch, tmp_path):
     monkeypatch.setattr(compiled, "__file__", str(tmp_path / "doubtmap/kernels/compiled.py"))
     with pytest.raises(OSError, match="it was not built when doubtmap was installed"):
-        compiled._library.__wrapped__()
+        compiled.library.__wrapped__()
     (tmp_path / "setup.py").touch()
     with pytest.raises(OSError, match="in these sources; build it with"):
-        compiled._library.__wrapped__()
+        compiled.library.__wrapped__()
 
 
 @pytest.mark.parametrize("of", ["structures", "build"])
@@ -72,7 +72,7 @@ def test_a_library_of_other_sources_is_refused(built, monkeypatch, of):
     else:
         monkeypatch.setattr(compiled.ctypes, "sizeof", lambda _: 8)
     with pytest.raises(OSError, match=r"another version.*build it again with: pip install"):
-        compiled._library.__wrapped__()
+        compiled.library.__wrapped__()
 
 
 def test_a_library_without_a_number_is_refused(built, monkeypatch, tmp_path):
@@ -84,7 +84,7 @@ def test_a_library_without_a_number_is_refused(built, monkeypatch, tmp_path):
         pytest.skip("no C compiler")
     monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
     with pytest.raises(OSError, match=r"build none, expected \d"):
-        compiled._library.__wrapped__()
+        compiled.library.__wrapped__()
 
 
 def test_the_number_is_that_of_the_sources():

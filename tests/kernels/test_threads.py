@@ -48,7 +48,7 @@ def test_threads_do_not_race(tmp_path, flags):
 @pytest.mark.parametrize("asked, expected", [("3", 3), ("2,4", 2), ("99999", 1024)])
 def test_as_many_threads_as_the_environment_says(built, monkeypatch, asked, expected):
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert compiled._library().doubtmap_threads() == expected
+    assert compiled.library().doubtmap_threads() == expected
 
 
 @pytest.mark.parametrize("asked", [None, "", "0", "-2", "many"])
@@ -56,7 +56,7 @@ def test_else_one_a_processor_of_the_process(built, monkeypatch, asked):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if asked is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert compiled._library().doubtmap_threads() == len(os.sched_getaffinity(0))
+    assert compiled.library().doubtmap_threads() == len(os.sched_getaffinity(0))
 
 
 def test_no_runtime_of_threads_comes_with_the_library(built):

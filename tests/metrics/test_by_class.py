@@ -37,7 +37,7 @@ def summed(images, bins=1 << 21, start=0):
 
 def curve_of(found, number, pixels):
     bins = pixels.view()
-    return found.of[number].curve(bins, pixels, bins.counts[0])
+    return found.of[number].curve(bins, pixels.level, bins.counts[0])
 
 
 @given(seed=st.integers(0, 10**6), digits=st.integers(0, 4))

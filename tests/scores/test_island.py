@@ -4,10 +4,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from doubtmap.errors import UsageError
+from doubtmap.kernels.squares import PARTS, averaged, islands
 from doubtmap.prediction import Prediction
 from doubtmap.scores import island
-from doubtmap.scores.islands import PARTS, islands, samples
-from doubtmap.scores.smoothing import averaged, smoothed, spread_out
+from doubtmap.scores.islands import samples
+from doubtmap.scores.smoothing import smoothed, spread_out
 
 
 def slow_islands(p, sides):

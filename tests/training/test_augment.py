@@ -2,8 +2,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from doubtmap.training.augment import NONE, Augmentation, nearest, recoloured, resized, view
-from doubtmap.training.batches import generator
+from doubtmap.training.batches import (
+    NONE,
+    Augmentation,
+    generator,
+    nearest,
+    recoloured,
+    resized,
+    view,
+)
 
 FILL = (0.25, 0.5, 0.75)
 RAMP = torch.arange(20 * 30).view(20, 30) % 200

@@ -13,8 +13,7 @@ from doubtmap.datasets import VOID
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.distilled import HEAD, Head, head_of, said_by
 from doubtmap.training import Settings
-from doubtmap.training.augment import NONE, USUAL, view
-from doubtmap.training.batches import generator
+from doubtmap.training.batches import NONE, USUAL, generator, view
 from doubtmap.training.dudes import MeanProbability, SecondHead, classifier_of
 from doubtmap.training.networks import Start
 from doubtmap.training.optimizing import optimizer_of, set_rate

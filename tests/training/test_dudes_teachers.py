@@ -8,8 +8,7 @@ import torch
 from tiny_school import NAMES, taught
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.training.augment import NONE
-from doubtmap.training.batches import Batches
+from doubtmap.training.batches import NONE, Batches
 from doubtmap.training.labels import Targets
 from doubtmap.training.teachers import TARGETS, Cache, Teachers, teacher_fingerprints
 

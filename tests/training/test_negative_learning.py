@@ -18,7 +18,7 @@ from doubtmap.training.networks import Start
 from doubtmap.training.optimizing import ALONE, clip, optimizer_of
 from doubtmap.training.recipe import CrossEntropy
 
-LEARNING = ("flow_weight", "flow_rate", "frozen", "trust", "past")
+LEARNING = ("flow_weight", "flow_rate", "frozen", "region", "past")
 
 
 def start_of(classes=3):

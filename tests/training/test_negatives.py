@@ -15,7 +15,14 @@ from doubtmap.errors import UsageError
 from doubtmap.training.flow import Flow, FlowShape
 from doubtmap.training.flow_training import cut, patch_corners
 from doubtmap.training.negative_learning import DIVERGENCES, drawn_size, paste_patches
-from doubtmap.training.negatives import Mixture, Noise, Shuffled, open_source, parse_negatives
+from doubtmap.training.negatives import (
+    FlowSamples,
+    Mixture,
+    Noise,
+    Shuffled,
+    open_source,
+    parse_negatives,
+)
 from doubtmap.training.nflowjs import fitted_patch
 
 LOGITS = 4 * torch.randn(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -171,7 +178,7 @@ def test_the_text_of_negatives():
 
 def test_a_source_of_several_kinds_is_a_mixture():
     flow = Flow(FlowShape(3, 1, 4))
-    source, notes = open_source(("flow", "noise", "shuffled"), flow, ["road"])
+    source, notes = open_source(("flow", "noise", "shuffled"), FlowSamples(flow), ["road"])
     assert isinstance(source, Mixture) and len(source.sources) == 3 and notes == ()
     with pytest.raises(UsageError, match="Give --flow FILE"):
         open_source(("flow",), None, ["road"])

@@ -13,7 +13,7 @@ import doubtmap as dm
 from doubtmap.datasets.fingerprints import fingerprint_of
 from doubtmap.training import flow_training as flow_fit
 from doubtmap.training.flow import Flow, FlowShape
-from doubtmap.training.flow_training import write_flow
+from doubtmap.training.flow_training import read_flow, write_flow
 from doubtmap.training.pictures import loss_chart
 
 
@@ -83,10 +83,10 @@ def test_settings_reach_the_run(run, asked, tmp_path):
         "freeze_flow": True,
         "patch": [8, 16],
         "flow_steps": 2000,
-        "flow_rate": 1e-4,
+        "flow_rate": 1e-3,
         "flow_weight": None,
-        "flow_trust": None,
-        "flow_replay": False,
+        "flow_trust": 6.0,
+        "flow_replay": True,
         "held_out": [],
     }
 
@@ -160,8 +160,10 @@ def test_bad_input_is_one_sentence(run, asked, tmp_path, monkeypatch, options, c
 
 
 def test_two_processes_share_a_batch_and_a_flow(with_flow, network, tmp_path):
-    words = [*with_flow, "--negatives", "flow,noise"]
+    trust = ("--flow-trust", "1e-4", "--flow-replay")
+    words = [*with_flow, "--negatives", "flow,noise", *trust]
     words[words.index("--model") + 1] = network.replace("build", "without_norm")
     said = two_of_them(tmp_path, *words)
     assert [code for code, _, _ in said] == [0, 0], said
-    assert (tmp_path / "run" / "training" / "flow-joint.safetensors").exists()
+    _, about = read_flow(tmp_path / "run" / "training" / "flow-joint.safetensors")
+    assert about["steps_back"] > 0

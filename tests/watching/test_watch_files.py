@@ -192,6 +192,16 @@ def test_frames_of_a_film_are_watched(run, tmp_path, promise):
     code, said, err = run("watch", "demo", film, "--out", out, "--json")
     assert code == 3, err
     assert json.loads(said)["images"] == 24 and "5 images had been seen before" in err
+    found = []
+    for batch in ("1", "4"):
+        asked = (*begin[:-1], tmp_path / batch, film, "--every", "3", "--batch", batch, "--json")
+        code, said, err = run(*asked)
+        assert code in (0, 3), err
+        found.append(json.loads(said))
+    assert found[0]["images"] == found[1]["images"] == 8
+    one, other = (each["expected_wrong"]["new"] for each in found)
+    assert other["value"] == pytest.approx(one["value"], rel=1e-4)
+    assert other["interval"] == pytest.approx(one["interval"], rel=1e-4)
     code, _, err = run("watch", "demo", film, usual, "--out", out)
     assert code == 2 and "expected films or other images, got both" in err
     code, _, err = run("watch", "demo", usual, "--every", "2", "--out", out)

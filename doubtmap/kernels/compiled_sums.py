@@ -1,0 +1,176 @@
+"""The sums in C (`sums.c`), through ctypes; `counted.py` is the door."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doubtmap.kernels.compiled import SumsTable, library
+
+
+def keys(values: NDArray[np.float32], found: NDArray[np.uint32], pages: NDArray[np.uint8]) -> int:
+    """Write the keys of `values` and mark their pages; how many are not finite."""
+    bad: int = _sums().doubtmap_keys(_at(values), len(values), _at(found), _at(pages))
+    return bad
+
+
+def means(values: NDArray[np.float32], size: int, whole: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Means of those squares of a map `(H, W)` that are `whole`, `(H // size, W // size)`."""
+    found = np.empty(whole.size, np.float32)
+    count = _sums().doubtmap_means(_at(values), *values.shape, size, _at(whole), _at(found))
+    return found[:count]
+
+
+def count(
+    table: SumsTable,
+    found: NDArray[np.uint32],
+    start: int,
+    channel: NDArray[np.uint8] | int,
+    weight: float,
+    more: NDArray[np.float64] | None,
+    more_channel: int,
+) -> int:
+    """Count keys from `start` on; the index reached, below their number where room ran out."""
+    many = None if isinstance(channel, int) else _at(channel)
+    reached: int = _sums().doubtmap_count(
+        ctypes.byref(table),
+        *(_at(found), start, len(found), many, channel if isinstance(channel, int) else 0),
+        *(weight, None if more is None else _at(more), more_channel),
+    )
+    return reached
+
+
+def absorb(table: SumsTable, other: SumsTable, start: int) -> int:
+    """Add the blocks of another table from `start` on; the block reached."""
+    reached: int = _sums().doubtmap_absorb(ctypes.byref(table), ctypes.byref(other), start)
+    return reached
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """Bins as `Table.add` takes them, each array in one piece."""
+
+    blocks: NDArray[np.int64]
+    held: NDArray[np.int32]
+    counts: NDArray[Any]
+    only: NDArray[np.int32]
+    level: int
+
+
+def add(table: SumsTable, told: Told, start: int) -> int:
+    """Add bins from `start` on; the bin reached."""
+    reached: int = _sums().doubtmap_add(
+        *(ctypes.byref(table), _at(told.blocks), _at(told.held), _at(told.counts), _at(told.only)),
+        *(start, len(told.held), told.counts.itemsize, told.level),
+    )
+    return reached
+
+
+def add_columns(sums: NDArray[np.float64], at: NDArray[np.int64], more: NDArray[Any]) -> None:
+    """Add columns, float64 or unsigned of up to 32 bits, to those of `sums` at these places."""
+    columns = more.shape[-1]
+    rows = more.size // max(columns, 1)
+    width = sums.shape[-1]
+    _sums().doubtmap_add_columns(_at(sums), width, _at(at), _at(more), more.itemsize, rows, columns)
+
+
+def held(
+    table: SumsTable, order: NDArray[np.int64]
+) -> tuple[NDArray[np.uint32], NDArray[np.float64], NDArray[np.bool_]]:
+    """Keys, counts `(channels, n)` and singleness of the bins that hold anything."""
+    n = table.used << table.block
+    keys, counts = np.empty(n, np.uint32), np.empty((table.channels, n))
+    single = np.empty(n, bool)
+    places = map(_at, (keys, counts, single))
+    held = _sums().doubtmap_held(ctypes.byref(table), _at(order), n, *places)
+    return keys[:held], counts[:, :held], single[:held]
+
+
+def ranked(
+    positives: NDArray[np.float64],
+    negatives: NDArray[np.float64],
+    lowest: NDArray[np.float32],
+    single: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.bool_]]:
+    """The bins that hold anything, the highest first; see `counted.ranked`."""
+    n = len(lowest)
+    sums, low, one = np.empty((4, n)), np.empty(n, np.float32), np.empty(n, bool)
+    places = _at(positives), _at(negatives), _at(lowest), _at(single)
+    held = _sums().doubtmap_ranked(*places, n, _at(sums), _at(low), _at(one))
+    return sums[:, :held], low[:held], one[:held]
+
+
+def areas(ranked: tuple[NDArray[Any], ...]) -> NDArray[np.float64]:
+    """The six sums of `counted.areas`; of bins, at least one."""
+    sums = np.empty(6)
+    _sums().doubtmap_areas(*map(_at, ranked), len(ranked[0]), _at(sums))
+    return sums
+
+
+def binned(p: NDArray[np.float32], truth: NDArray[np.int32], bins: int) -> NDArray[np.float64]:
+    """`(K, bins, 3)`, by bin of p `(K, n)`: pixels, those whose truth is k, and their summed p."""
+    sums = np.zeros((len(p), bins, 3))
+    _sums().doubtmap_bins(_at(p), *p.shape, _at(truth), bins, _at(sums))
+    return sums
+
+
+def curves(
+    positives: NDArray[np.float64], negatives: NDArray[np.float64], tpr: float
+) -> NDArray[np.float64]:
+    """`(R, 3)`: average precision, AUROC and FPR at `tpr` of each row `(R, n)`."""
+    rows, n = positives.shape
+    figures, scratch = np.empty((rows, 3)), np.empty(3 * n)
+    _sums().doubtmap_curves(
+        *(_at(positives), _at(negatives), rows, n, tpr, np.nan, _at(scratch), _at(figures))
+    )
+    return figures
+
+
+def label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    """Numbers from 1 of the 8-connected components of a mask `(H, W)`, 0 outside; how many."""
+    labels = np.empty(mask.shape, np.int32)
+    found: int = _sums().doubtmap_label(_at(mask), *mask.shape, _at(labels))
+    if found < 0:
+        raise MemoryError("kernels: no memory left to find components.")
+    return labels, found
+
+
+@functools.cache
+def _sums() -> ctypes.CDLL:
+    loaded = library()
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    table = ctypes.POINTER(SumsTable)
+    for name, arguments in {
+        "keys": (pointer, number, pointer, pointer),
+        "count": (
+            *(table, pointer, number, number, pointer, number),
+            *(ctypes.c_double, pointer, number),
+        ),
+        "means": (pointer, number, number, number, pointer, pointer),
+        "absorb": (table, table, number),
+        "add": (table, *(pointer,) * 4, *(number,) * 4),
+        "add_columns": (pointer, number, pointer, pointer, *(number,) * 3),
+        "held": (table, pointer, number, pointer, pointer, pointer),
+        "curves": (
+            *(pointer, pointer, number, number),
+            *(ctypes.c_double, ctypes.c_double, pointer, pointer),
+        ),
+        "ranked": (*(pointer,) * 4, number, *(pointer,) * 3),
+        "areas": (*(pointer,) * 5, number, pointer),
+        "bins": (pointer, number, number, pointer, number, pointer),
+        "label": (pointer, number, number, pointer),
+    }.items():
+        function = getattr(loaded, f"doubtmap_{name}")
+        function.argtypes = list(arguments)
+        function.restype = None if name in ("add_columns", "areas", "bins", "curves") else number
+    return loaded
+
+
+def _at(array: NDArray[Any]) -> int:
+    """Where an array's numbers lie."""
+    return array.ctypes.data
