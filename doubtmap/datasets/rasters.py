@@ -27,11 +27,11 @@ from doubtmap.datasets.tiff import (
     Raster,
     band_names,
     is_usual,
-    mask_of,
+    masks_of,
     read_tiff,
+    said_orientation,
     said_white,
     turn,
-    turns,
     without_data,
 )
 from doubtmap.errors import DataError, is_out_of_memory
@@ -260,11 +260,11 @@ def _array(content: bytes, path: Path) -> NDArray[Any]:
 def _of_stored_tiff(image: Image.Image, content: bytes) -> Raster:
     """A TIFF that Pillow reads, which turns it on the way: turned back, with what its tags say."""
     tags = image.tag_v2  # type: ignore[attr-defined]
-    orientation = turns(tags.get(274, 1))
+    orientation = said_orientation(tags.get(274, 1))
     white, names, known = said_white(tags), band_names(tags), dict(tags)
     pixels, format, palette = _pixels(image, content)
     stored = turn(pixels, {6: 8, 8: 6}.get(orientation, orientation))
-    missing = without_data(stored, known, mask_of(image))
+    missing = without_data(stored, known, masks_of(image))
     return Raster(stored, format, palette, white, orientation, 1, names, missing)
 
 
@@ -368,10 +368,10 @@ def _orientation(image: Image.Image, file: Any) -> int:
             return 1
         exif = Image.Exif()
         exif.load(block)
-        return turns(exif.get(_ORIENTATION, 1))
+        return said_orientation(exif.get(_ORIENTATION, 1))
     if image.format == "TIFF":
-        return turns(image.tag_v2.get(274, 1))  # type: ignore[attr-defined]
-    return turns(image.getexif().get(_ORIENTATION, 1))
+        return said_orientation(image.tag_v2.get(274, 1))  # type: ignore[attr-defined]
+    return said_orientation(image.getexif().get(_ORIENTATION, 1))
 
 
 def _png_exif(file: Any) -> bytes | None:

@@ -112,7 +112,7 @@ def turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return turned
 
 
-def turns(said: object) -> int:
+def said_orientation(said: object) -> int:
     """An EXIF orientation as a file says it; 1 for what is none."""
     return said if isinstance(said, int) and 1 <= said <= 8 else 1
 
@@ -172,7 +172,7 @@ def band_names(tags: Any) -> tuple[str, ...]:
     return tuple(name for _, name in sorted((int(k), name.strip().lower()) for k, name in named))
 
 
-def mask_of(image: Image.Image) -> list[NDArray[np.bool_]]:
+def masks_of(image: Image.Image) -> list[NDArray[np.bool_]]:
     """The masks of a TIFF that Pillow opened, `(H, W)`, True where there are data."""
     found = []
     for page in range(1, getattr(image, "n_frames", 1)):
@@ -255,7 +255,7 @@ def _read(file: Any, where: object, check_size: Callable[[int, int], None]) -> R
         white = float(2**bits - 1)
     masks = [page.asarray() > 0 for page in pages[1:] if int(page.subfiletype) & _MASK]
     missing = without_data(pixels, tags, masks)
-    turned = turns(tags.get(274, 1))
+    turned = said_orientation(tags.get(274, 1))
     return Raster(
         pixels, "TIFF", _palette(first), white, turned, len(alike), band_names(tags), missing
     )
