@@ -10,7 +10,9 @@ see 14 ordinary images without labels: of CamVid train, or of Cityscapes.
 Stages: `all` sees all images of the road sets and every fourth of CamVid, and judges `doubt` and
 the scores nearest to it; `others` sees every `--every`-th image (every eighth of CamVid) and judges
 every score without a fit, and for some pairs factors left out and fits of fewer images;
-`cost` says what `doubt` and `doubt:FILE` take beside a forward pass, of one image on one thread;
+`views` asks what mirror images and larger ones add, where probabilities are means over them, on
+some pairs and every `--every`-th image; `cost` says what `doubt` and `doubt:FILE` take beside a
+forward pass, of one image on one thread;
 `elsewhere` judges networks of scenes that are no streets, in the folder `--elsewhere`, made by
 
     doubtmap train dubai:FOLDER/half:train --model ../shared/models/camvid9 --hold-out CLASS
@@ -40,7 +42,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import stages
 import torch
@@ -58,6 +60,7 @@ from doubtmap.scores import STATELESS
 from doubtmap.scores.default import Doubt, doubt, on_image, terms
 from doubtmap.scores.islands import pixels_across
 from doubtmap.scores.parsing import parse_scores
+from doubtmap.studies.analyses import Multiscale
 
 CAMVID = ("camvid9", "camvid9-overconfident", "camvid9-ensemble/1")
 WIDTHS = (1.0, 0.5, 2.0)
@@ -287,6 +290,45 @@ def short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
+VIEWS = {
+    "mirror": ((1.0,), True),
+    "sides 1 and 2": ((1.0, 2.0), False),
+    "sides .75, 1, 1.25, mirror": ((0.75, 1.0, 1.25), True),
+}
+
+
+def views(given: Namespace) -> list[Row]:
+    """`doubt` of means over views, over max softmax of the image as it is."""
+    rows = [row for row in stages.read("doubt")["rows"] if row["stage"] != "views"]
+    for name, opened, _ in networks(given.shared):
+        for dataset in sets(given.shared, name, given.every, 8):
+            if name not in ("camvid9", "espnetv2-1.0") or "camvid" in dataset.name:
+                continue
+            plain = opened()
+            figures = {"": doubt_and_softmax(plain, dataset)}
+            for view, (sides, mirror) in VIEWS.items():
+                if name == "camvid9" or len(sides) == 1:  # the other has one size of its own
+                    seen = Multiscale(plain, sides, mirror)
+                    figures[view] = doubt_and_softmax(seen, dataset)
+            base = figures[""]["max_softmax"]["unknown"]
+            for view, found in figures.items():
+                own = found["doubt"]["unknown"]
+                row = {"name": ", ".join(("doubt", view) if view else ("doubt",)), "stage": "views"}
+                row |= {"set": f"{name}, {dataset.name}", "images": len(dataset)}
+                row |= {"auprc": short(own["auprc"]), "fpr95": short(own["fpr95"])}
+                row["auprc_ratio"] = short(own["auprc"] / base["auprc"])
+                rows.append(row | {"fpr95_difference": short(own["fpr95"] - base["fpr95"])})
+    return rows
+
+
+def doubt_and_softmax(segmenter: Segmenter, dataset: Dataset) -> Row:
+    """Their figures."""
+    scores = parse_scores(["max_softmax", "doubt"])
+    options = Options(examples=0)
+    found = dm.evaluate(segmenter, dataset, scores, replicates=20, options=options)
+    return cast(Row, found.figures["scores"])
+
+
 def costs(given: Namespace) -> list[Row]:
     """Processor time of one image on one thread, the best of five, over the network's own."""
     rows = [row for row in stages.read("doubt")["rows"] if row["stage"] != "cost"]
@@ -331,7 +373,7 @@ def stage(name: str) -> Callable[[Namespace], list[Row]]:
         path = stages.RESULTS / "doubt.json"
         there = stages.read("doubt")["rows"] if path.exists() else []
         rows = [row for row in there if "network" in row]
-        cost = [row for row in there if row["stage"] == "cost"]
+        cost = [row for row in there if row["stage"] in ("cost", "views")]
 
         def keep(rows: list[Row]) -> None:
             stages.put(TOPIC, rows + summed_up(rows) + cost, given.conditions)
@@ -358,6 +400,7 @@ TOPIC = stages.Topic(
     },
 )
 STAGES = {name: stages.Stage(TOPIC, stage(name)) for name in (*STREETS, "elsewhere")}
+STAGES["views"] = stages.Stage(TOPIC, views)
 STAGES["cost"] = stages.Stage(TOPIC, costs)
 OPTIONS = {
     "--every": {"type": int, "default": 5, "help": "of the images of larger sets, in `others`"},

@@ -7,14 +7,17 @@ by this process alone and by 1 and 2 workers, by wall clock; `batch`: the networ
 them, 1 to 8 at once, and how far its logits move; the rest is processor time of one thread, since
 the machine may be shared. `driver`: made-up images, small, into the sums as of one
 process: what each costs, and resident memory as they become more. `merge`: the sums of parts of
-made-up images as they lie in files, read and added: what each costs, to so many small parts, and
-to a hundred of full size. `forecast`: from these rows, 64 GPUs and 10 million images; see
-docs/measured/many_machines.md.
+made-up images as they lie in files, held to their digests, read and added: what each costs, to so
+many small parts, and to a hundred of full size. `forecast`: from these rows, 64 GPUs and 10 million
+images; see docs/measured/many_machines.md.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -30,9 +33,11 @@ from stages import HELD_OUT, RESULTS, Row, Stage, Topic, run
 
 import doubtmap as dm
 from doubtmap.engine import Pairs
+from doubtmap.engine.parts import hashes_of
 from doubtmap.engine.places import Place
 from doubtmap.engine.spread import Spread
 from doubtmap.evaluation.asking import Options
+from doubtmap.evaluation.parts import SUMS, sums_of
 from doubtmap.evaluation.tally import Tally, observe
 from doubtmap.memory import give_back
 from doubtmap.scores.parsing import parse_scores
@@ -156,15 +161,18 @@ def summed(
 def by_the_merge(given: Namespace) -> Iterator[Row]:
     """What a part costs the merge."""
     for name, height, width, images, replicates, names in SIZED:
-        parts = [
-            safetensors.numpy.save(summed(height, width, images, replicates, names, seed))
-            for seed in range(OTHERS)
-        ]
+        parts = []
+        for seed in range(OTHERS):
+            folder = Path(tempfile.mkdtemp())
+            atexit.register(shutil.rmtree, folder)
+            sums = summed(height, width, images, replicates, names, seed)
+            safetensors.numpy.save_file(sums, folder / SUMS)
+            parts.append((folder, hashes_of(folder, [SUMS])))
         whole = Tally(names.split(","), replicates)
         begun = time.process_time()
         for count in range(1, (given.parts if height < 100 else min(LARGE, given.parts)) + 1):
-            data = parts[count % OTHERS]
-            whole.absorb(Tally.from_state(safetensors.numpy.load(data)))
+            part = parts[count % OTHERS]
+            whole.absorb(sums_of(part))
             whole.images.clear()
             if count in (1, 10, 20, 100, 1000):
                 yield {
@@ -173,7 +181,7 @@ def by_the_merge(given: Namespace) -> Iterator[Row]:
                     "of": name,
                     "scores": len(whole.scores),
                     "parts": count,
-                    "megabytes_a_part": len(data) / 1e6,
+                    "megabytes_a_part": (part[0] / SUMS).stat().st_size / 1e6,
                     "seconds_a_part": (time.process_time() - begun) / count,
                     "resident_mb": resident(),
                 }

@@ -4,6 +4,7 @@
 DoubtmapError
 ├── UsageError   what was asked for makes no sense or is misspelt   (command line: exit 2)
 ├── DataError    an image, a label or a result file is not usable   (command line: exit 1)
+│   └── NotFinite    a network's answer to an image
 └── ModelError   a network cannot be loaded or cannot do what a score needs (exit 1)
 Stopped          the user stopped the command                        (exit 1)
 ```
@@ -17,6 +18,7 @@ import errno
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Self
 
 
 class DoubtmapError(Exception):
@@ -29,6 +31,25 @@ class UsageError(DoubtmapError):
 
 class DataError(DoubtmapError):
     """An image, a label or a file of results cannot be used."""
+
+
+class NotFinite(DataError):
+    """A network's answer to some images is infinite or no number.
+
+    Args:
+        said: the message.
+        images: their places among those that it was given together.
+    """
+
+    def __init__(self, said: str, images: Sequence[int] = ()) -> None:
+        super().__init__(said)
+        self.images = tuple(images)
+
+    @classmethod
+    def of(cls, said: str, values: Any) -> Self:
+        """The error for values `(B, ...)`, a tensor, of which some are not finite."""
+        bad = (~values.isfinite()).flatten(1).any(1)
+        return cls(said, bad.nonzero()[:, 0].tolist())
 
 
 class ModelError(DoubtmapError):

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.errors import ModelError, NotFinite, UsageError
 from doubtmap.files import Origin
 from doubtmap.kernels import (
     PixelStatistics,
@@ -139,7 +139,7 @@ class Prediction(Shown):
 
     Raises:
         UsageError: for shapes that do not fit each other.
-        DataError: for logits that are not finite.
+        NotFinite: for logits that are not finite.
     """
 
     native_logits: Tensor
@@ -173,10 +173,11 @@ class Prediction(Shown):
                 f"Pass the network's scores before argmax."
             )
         if not _all_finite(self.native_logits.detach()):
-            raise DataError(
+            said = (
                 "Prediction: expected finite logits, got NaN or infinity. Check the network's "
                 "weights, or run it in float32."
             )
+            raise NotFinite.of(said, self.native_logits)
         if self.class_names and len(self.class_names) != shape[1]:
             raise UsageError(
                 f"Prediction: expected {shape[1]} class names, one for each channel of the "

@@ -171,7 +171,7 @@ class OfScore(ABC):
         if digest_of(score) != self.digest:
             raise DataError(
                 f"{self.WHO}: expected the fit of {self.score} that it was {self.DONE} with, got "
-                f"another. {self.AGAIN} --score {self.score}."
+                f"another. {self.AGAIN} --scores {self.score}."
             )
 
     def belongs_to(self, name: str, score: Score) -> bool:

@@ -91,7 +91,7 @@ FOUR = "--bands 1,2,3,8 --mean 0,0,0,0 --std 1,1,1,1 --classes water,field,wood"
     "command",
     [
         "score MODEL IMAGES --out OUT --scores entropy",
-        "objects MODEL IMAGES --out OUT --score entropy --threshold 1.05",
+        "objects MODEL IMAGES --out OUT --scores entropy --threshold 1.05",
         "fit doubt MODEL DATA --out FILE",
         "fit density MODEL DATA --out FILE",
         "threshold MODEL DATA --score entropy --of wrong --by f1 --out FILE",

@@ -76,7 +76,7 @@ MISUSE = [
     (["train", "synthetic:4", "--out", "x", "--crop", "9"], "--crop: expected HxW"),
     (["train", "synthetic:4", "--out", "x", "--dropout-rate", "2"], "expected --dropout-rate to"),
     (["train", "synthetic:4", "--out", "x", "--weight-decay", "-1"], "expected --weight-decay to"),
-    (["threshold", "demo", "synthetic:4"], "expected --score, --of, --by and --out"),
+    (["threshold", "demo", "synthetic:4"], "expected --scores, --of, --by and --out"),
     (["objects", "demo", "x.png", "--threshold", "much"], "--threshold: expected a number"),
     (["analyse", "size", "demo", "synthetic:4"], "expected one of capacity"),
     (["calibrate", "demo", "synthetic:4", "--calibrator", "x"], "expected a raw network"),

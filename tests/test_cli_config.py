@@ -216,3 +216,18 @@ def test_every_option_of_a_run_can_be_kept():
 
 def test_main_is_the_entry_point():
     assert main.__module__ == "doubtmap.cli.app"
+
+
+def test_commands_of_one_score_take_it_by_its_older_name_too(run, tmp_path):
+    file, out = tmp_path / "options.toml", tmp_path / "t.json"
+    words = ("threshold", "demo", "synthetic:2", "--of", "wrong", "--by", "f1", "--out", out)
+    written = []
+    for given in (("--scores", "margin"), ("--score", "margin"), ("--score=margin",)):
+        code, _, err = run(*words, *given)
+        assert code == 0, err
+        written.append(json.loads(out.read_text())["score"])
+    file.write_text('score = "margin"')
+    assert run(*words, "--config", file)[0] == 0
+    assert [*written, json.loads(out.read_text())["score"]] == ["margin"] * 4
+    assert "--score " not in run("threshold", "--help")[1]
+    assert run("train", "synthetic:2", "--score", "margin", "--out", out)[0] == 2

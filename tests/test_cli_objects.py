@@ -51,10 +51,10 @@ def photographs(tmp_path):
 @pytest.fixture
 def objects(run, network, photographs, tmp_path):
     def call(*options, images=photographs, model=network, threshold=LIMIT):
-        named = "--score" in options or threshold != LIMIT
+        named = "--scores" in options or threshold != LIMIT
         return run(
             *("objects", model, images, *CLASSES, "--out", tmp_path / "out"),
-            *("--threshold", threshold, *(() if named else ("--score", "entropy")), *options),
+            *("--threshold", threshold, *(() if named else ("--scores", "entropy")), *options),
         )
 
     return call
@@ -234,11 +234,11 @@ def test_a_threshold_file_brings_its_score(objects, chosen, tmp_path):
     assert code == 0
     assert (info["score"], info["rule"]["threshold"]) == ("margin", 0.75)
     assert info["threshold"]["data"] == "yard:val" and info["threshold"]["images"] == 7
-    assert objects("--score", "margin", threshold=chosen())[0] == 0
+    assert objects("--scores", "margin", threshold=chosen())[0] == 0
 
 
 def test_a_threshold_of_something_else_is_refused(objects, chosen, network, tmp_path):
-    code, _, err = objects("--score", "entropy", threshold=chosen())
+    code, _, err = objects("--scores", "entropy", threshold=chosen())
     assert code == 2 and "expected a threshold of entropy, got one of margin" in err
     code, _, err = objects(threshold=chosen(of="wrong"))
     assert code == 2 and "wrong pixels" in err
@@ -252,9 +252,9 @@ def test_a_threshold_of_something_else_is_refused(objects, chosen, network, tmp_
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (("--score", "entropy,margin"), 2, "expected one score"),
-        (("--score", "mutual_information"), 1, "several networks"),
-        (("--score", "nothing"), 2, "no score"),
+        (("--scores", "entropy,margin"), 2, "expected one score"),
+        (("--scores", "mutual_information"), 1, "several networks"),
+        (("--scores", "nothing"), 2, "no score"),
         (("--on", "lawm"), 2, "Did you mean lawn"),
         (("--smallest", -1), 2, "-1"),
         (("--smallest-share", 2), 2, "--smallest-share"),
@@ -275,7 +275,7 @@ def test_bad_thresholds(objects, threshold, words):
 
 
 def test_a_negative_threshold_is_a_number(objects):
-    code, printed, _ = objects("--score", "divergence", "--json", threshold=-0.6)
+    code, printed, _ = objects("--scores", "divergence", "--json", threshold=-0.6)
     assert code == 0
     assert json.loads(printed)["rule"]["threshold"] == -0.6
 

@@ -16,7 +16,10 @@ from PIL import Image
 
 import doubtmap as dm
 from doubtmap.cli import app
+from doubtmap.segments import estimators
 from doubtmap.streets import synthetic
+from doubtmap.streets.synthetic import SyntheticStreets
+from doubtmap.training import spectral
 
 ROOT = Path(__file__).parents[1]
 TABLES = runpy.run_path(str(ROOT / "scripts" / "tables.py"))
@@ -32,11 +35,11 @@ STAND_INS = {
     "IMAGES": "photographs",
     "PHOTOGRAPHS": "photographs",
     "DIR": "out",
-    "DATA": "synthetic:8",
-    "FIT": "synthetic:8",
+    "DATA": "synthetic:6",
+    "FIT": "synthetic:6",
     "HELD_OUT": "synthetic:12",
-    "VAL": "synthetic:8",
-    "TRAIN": "synthetic:8",
+    "VAL": "synthetic:6",
+    "TRAIN": "synthetic:6",
     "CAL": "synthetic:12 --seed 1",
     "TEST": "synthetic:3 --seed 2",
 }
@@ -140,10 +143,12 @@ def test_names_in_capitals_are_explained(page):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder to work in: photographs, objects to paste; `synthetic:N` draws small streets."""
-    small = functools.partial(synthetic.SyntheticStreets, size=(96, 144))
+def place(tmp_path, monkeypatch, small_streets):
+    """A folder to work in: photographs, objects to paste; `synthetic:N` draws smaller streets."""
+    small = functools.partial(SyntheticStreets, size=(80, 120))
     monkeypatch.setattr(synthetic, "SyntheticStreets", small)
+    monkeypatch.setattr(spectral.settle, "__defaults__", (3, spectral.GRID))  # else seconds
+    monkeypatch.setattr(estimators, "TREES", 10)
     monkeypatch.chdir(tmp_path)
     for folder in ("photographs", "coco128/images", "coco128/polygons"):
         (tmp_path / folder).mkdir(parents=True)

@@ -62,7 +62,7 @@ def test_an_evaluation_of_odd_names(run, yard):
 
 
 def test_objects_of_odd_names(run, yard):
-    asked = ("objects", "demo", yard / "images", "--score", "entropy", "--threshold", "0")
+    asked = ("objects", "demo", yard / "images", "--scores", "entropy", "--threshold", "0")
     code, _, err = run(*asked, "--out", yard / "o")
     assert code == 0, err
     coco = json.loads((yard / "o" / "objects.json").read_text("utf-8"))

@@ -99,7 +99,7 @@ def test_score_writes_the_rows_of_the_csv(run, images, tmp_path):
 
 def test_objects_write_the_rows_of_the_csv(run, images, tmp_path):
     out = tmp_path / "out"
-    words = ["objects", "demo", images, "--score", "entropy", "--threshold", "0.5", "--out", out]
+    words = ["objects", "demo", images, "--scores", "entropy", "--threshold", "0.5", "--out", out]
     assert run(*words, "--parquet", "--smallest", "1")[0] == 0
     table = parquet.read_table(out / "objects.parquet").to_pylist()
     rows = csv_rows(out / "objects.csv")

@@ -94,7 +94,7 @@ def test_a_part_that_was_stopped_goes_on(network, paths, three, whole, tmp_path)
     part, out = PartNumber(1, 2), tmp_path / "1"
     with pytest.raises(Killed):
         score(network, paths, out, part=part, progress=kill)
-    with pytest.raises(DataError, match=r"expected a part of doubtmap score that is finished"):
+    with pytest.raises(DataError, match=r"finished, found one that was stopped. Go on with"):
         merge_scores(tmp_path / "out", [out, three[0]])
     score(network, paths, out, part=part, resume=True)
     with pytest.raises(UsageError, match="part"):

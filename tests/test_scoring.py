@@ -210,7 +210,7 @@ def test_cards_of_a_review_show_images_as_the_run_read_them(deep, tmp_path):
     )
     (tmp_path / "segments").mkdir()
     write_segments(tmp_path / "segments/200.png", np.zeros((48, 64), np.int32))
-    names = {path: path.stem for path in deep}
+    names = {str(path): path.stem for path in deep}
     rendering = survey([(path, None) for path in deep], Rendering()).rendering
     pixels = _card(tmp_path, review, 1, names, rendering)
     assert pixels.max() == round(200 * 255 / 4095)

@@ -235,7 +235,10 @@ def test_folders_and_what_lies_beside_networks_are_fetched(s3):
 
 def test_calibrators_thresholds_and_fitted_scores_lie_anywhere(memory, run, tmp_path):
     data = ["demo", "synthetic:2"]
-    assert run("calibrate", *data, "--out", "memory://b/c.safetensors")[0] == 0
+    assert (
+        run("calibrate", *data, "--method", "temperature", "--out", "memory://b/c.safetensors")[0]
+        == 0
+    )
     said = run("fit", "density", *data, "--out", "memory://b/d.safetensors")
     assert said[0] == 0, said
     assert "memory://b/d.safetensors" in said[1] + said[2]

@@ -20,10 +20,10 @@ from doubtmap.cli.options import (
     Network,
     Seed,
     Unknown,
-    names,
     opened,
     seeded,
 )
+from doubtmap.cli.texts import names
 from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:

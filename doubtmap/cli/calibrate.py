@@ -19,12 +19,12 @@ from doubtmap.cli.options import (
     Seed,
     Unknown,
     Workers,
-    names,
     opened,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell, tell_notes
+from doubtmap.cli.texts import names
 from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:

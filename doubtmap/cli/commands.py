@@ -11,6 +11,7 @@ import functools
 import inspect
 import io
 import multiprocessing
+import re
 import shlex
 import sys
 import time
@@ -40,7 +41,16 @@ def option(group: str, help: str, *flags: str, **limits: Any) -> Any:
 
 
 class Command(TyperCommand):
-    """A command whose `--help` stands in the group of how it is run."""
+    """A command whose `--help` stands in the group of how it is run.
+
+    Where it takes `--scores`, it takes them as `--score` too, as commands that take one once did.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments, `--score` by the name that `--help` says."""
+        if any("--scores" in parameter.opts for parameter in self.params):
+            args = [re.sub(r"^--score(?==|$)", "--scores", word) for word in args]
+        return super().parse_args(ctx, args)
 
     def get_help_option(self, ctx: Any) -> Any:
         """`-h`, `--help`."""

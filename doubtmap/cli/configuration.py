@@ -36,6 +36,8 @@ def configured(context: typer.Context, file: Path | None) -> Path | None:
     known = _known(context)
     defaults = {}
     for key, value in _read(file).items():
+        if key == "score" and "scores" in known:  # as commands that take one once called it
+            key = "scores"
         if key not in known:
             raise UsageError(_unknown(file, key, known, context.info_name or "doubtmap"))
         defaults[known[key].name] = _value(file, key, value, known[key])

@@ -20,12 +20,12 @@ from doubtmap.cli.options import (
     Seed,
     SkipBad,
     Unknown,
-    names,
     opened,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell, tell_notes
+from doubtmap.cli.texts import names
 from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +93,10 @@ def evaluate_command(
     parquet: Parquet = False,
     by: Annotated[
         str | None,
-        option(FIGURES, "A field of the images, such as case of volumes: figures of each value."),
+        option(
+            FIGURES,
+            "A field of the images, as case of volumes, or sequence: figures of each.",
+        ),
     ] = None,
     tolerance: Annotated[
         float,

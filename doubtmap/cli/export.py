@@ -10,8 +10,15 @@ import typer
 
 from doubtmap.cli.commands import OUTPUT, as_command, command_line, option
 from doubtmap.cli.commands import SCORES as SCORES_GROUP
-from doubtmap.cli.options import Json, Model, Network, Seed, read_size, seeded
+from doubtmap.cli.options import (
+    Json,
+    Model,
+    Network,
+    Seed,
+    seeded,
+)
 from doubtmap.cli.telling import tell
+from doubtmap.cli.texts import read_size
 
 if TYPE_CHECKING:
     from doubtmap.deploy.doubts import Doubts

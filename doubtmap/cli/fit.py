@@ -17,12 +17,12 @@ from doubtmap.cli.options import (
     Seed,
     Unknown,
     Workers,
-    names,
     opened,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell, tell_notes
+from doubtmap.cli.texts import names
 
 if TYPE_CHECKING:
     from doubtmap.datasets import Dataset
@@ -161,9 +161,9 @@ def _fit_segments(
     seed: int,
 ) -> None:
     from doubtmap.progress import progress_bar
+    from doubtmap.segments.fitted import segments_table, write_reliability
     from doubtmap.segments.fitting import SCORES as USUAL
     from doubtmap.segments.fitting import fit_segments
-    from doubtmap.segments.page import segments_table, write_reliability
 
     with progress_bar() as progress:
         found = fit_segments(

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doubtmap.cli.commands import as_command
-from doubtmap.cli.options import Network, Range, read_range
+from doubtmap.cli.options import (
+    Network,
+    Range,
+)
+from doubtmap.cli.texts import read_range
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,12 +18,12 @@ from doubtmap.cli.options import (
     Out,
     Seed,
     SkipBad,
-    names,
     opened,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell_notes
+from doubtmap.cli.texts import names
 
 DENIED = "Denied labels"
 

@@ -1,4 +1,4 @@
-"""`doubtmap merge`: the parts of an evaluation, or of scored images, as one process would."""
+"""`doubtmap merge`: the parts of a run as one process would have made them."""
 
 from __future__ import annotations
 
@@ -18,33 +18,78 @@ def merge_command(
     parts: Annotated[
         list[Path], typer.Argument(help="Folders of all parts, in any order.", metavar="PART...")
     ],
-    json: Annotated[bool, option(OUTPUT, "Print results.json to stdout.", "--json")] = False,
+    json: Annotated[
+        bool,
+        option(OUTPUT, "Print results.json, or what was found of objects, to stdout.", "--json"),
+    ] = False,
     csv: Annotated[bool, option(OUTPUT, "Print the table as CSV.", "--csv")] = False,
     parquet: Parquet = False,
 ) -> None:
-    """Parts of evaluate or score, made with --part on several machines, as one."""
-    from doubtmap.evaluation.asking import Options
-    from doubtmap.evaluation.parts import merge_parts
-    from doubtmap.evaluation.report import write_evaluation
-    from doubtmap.evaluation.table import print_figures
+    """Parts of evaluate, score, objects or review, made with --part on several machines, as one."""
+    from doubtmap.engine.parts import command_of
     from doubtmap.files.parquet import check_parquet
     from doubtmap.files.stores import near
-    from doubtmap.images.parts import is_of_scores, merge_scores
 
     if parquet:
         check_parquet()
     here = [near(part) for part in parts]
-    if is_of_scores(here):
-        if json or csv:
-            raise UsageError("--json, --csv: expected parts of an evaluation. Leave them out.")
+    command = command_of(here)
+    asked = {"--json": json, "--csv": csv, "--parquet": parquet}
+    if useless := [name for name in USELESS.get(command, ()) if asked[name]]:
+        raise UsageError(
+            f"merge: expected no {', '.join(useless)} with parts of {command}, which have no use "
+            f"for it. Leave it out."
+        )
+    if command == "score":
+        from doubtmap.images import merge_scores
+
         typer.echo(merge_scores(out, here, parquet=parquet, command=command_line()))
-        return
+    elif command == "objects":
+        _merge_objects(out, here, json=json, parquet=parquet)
+    elif command == "review":
+        _merge_reviews(out, here)
+    else:
+        _merge_evaluations(out, here, "json" if json else "csv" if csv else "table", parquet)
+
+
+USELESS = {
+    "score": ("--json", "--csv"),
+    "objects": ("--csv",),
+    "review": ("--json", "--csv", "--parquet"),
+}
+"""Options that the parts of a command have no use for."""
+
+
+def _merge_objects(out: Path, parts: list[Path], *, json: bool, parquet: bool) -> None:
+    from doubtmap.cli.objects import tell_objects
+    from doubtmap.objects.parts import merge_objects
+
+    found = merge_objects(out, parts, parquet=parquet, command=command_line())
+    tell_objects(found, out, json=json)
+
+
+def _merge_reviews(out: Path, parts: list[Path]) -> None:
+    from doubtmap.labelling.reviewed import Reviewed
+    from doubtmap.segments.parts import merge_reviews
+
+    handed = Reviewed(out)
+    summary = merge_reviews(out, parts, command=command_line(), chosen=handed.take)
+    for sentence in (summary, *handed.said):
+        typer.echo(sentence)
+
+
+def _merge_evaluations(out: Path, parts: list[Path], style: str, parquet: bool) -> None:
+    from doubtmap.evaluation.asking import Options
+    from doubtmap.evaluation.parts import merge_parts
+    from doubtmap.evaluation.report import write_evaluation
+    from doubtmap.evaluation.table import print_figures
+
     options = Options(
         command=command_line(), save=lambda results: write_evaluation(results, out, parquet)
     )
-    results = merge_parts(out, here, options)
+    results = merge_parts(out, parts, options)
     tell_notes(results.figures["notes"])
-    print_figures(results.figures, style="json" if json else "csv" if csv else "table")
+    print_figures(results.figures, style=style)
 
 
 EXAMPLE = """

@@ -17,22 +17,22 @@ from doubtmap.cli.options import (
     Network,
     Out,
     Parquet,
+    Places,
     Range,
     Seed,
     SkipBad,
-    Workers,
     collected,
-    names,
-    read_range,
     score_or_usual,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell_notes
+from doubtmap.cli.texts import names, read_range
 from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
     from doubtmap.decisions.file import Threshold
+    from doubtmap.engine.places import PartNumber
     from doubtmap.objects import ObjectProbability
     from doubtmap.prediction import Score, Segmenter
 
@@ -43,11 +43,11 @@ def objects_command(
     model: Model,
     images: Images,
     network: Network,
-    workers: Workers,
+    places: Places,
     threshold: Annotated[
         str | None, option(SCORES, "Of the score: a number, or a file of doubtmap threshold.")
     ] = None,
-    score: Annotated[
+    scores: Annotated[
         str | None, option(SCORES, "One. Default: the file's, else doubt, or rejected of queries.")
     ] = None,
     probability: Annotated[
@@ -103,17 +103,20 @@ def objects_command(
         check_threshold(threshold)
     if on_share is not None and not on:
         raise UsageError("--on-share: expected --on with it, which says of which classes. Add it.")
-    from doubtmap.datasets.reading import left_out
+    from doubtmap.engine.places import read_part
     from doubtmap.objects import ObjectProbability, ObjectRule
     from doubtmap.objects.find import class_indices
     from doubtmap.objects.writing import Form, write_objects
     from doubtmap.progress import progress_bar
 
+    part = read_part(places.part) if places.part else None
+    if parquet and part:
+        raise UsageError("--parquet: expected without --part. Give it to doubtmap merge.")
     form = Form(simplify, encoding, crs, tuple(names(to)), parquet)
     seeded(seed)
     segmenter = network.open(model, seed)
     likely = None if probability is None else ObjectProbability.load(probability)
-    scored, above, chosen = _found_in(segmenter, score, threshold, likely)
+    scored, above, chosen = _found_in(segmenter, scores, threshold, likely)
     usual = ObjectRule(above) if likely is None else replace(likely.rule, threshold=above)
     asked: dict[str, Any] = {
         "smallest": smallest,
@@ -125,7 +128,7 @@ def objects_command(
     rule = replace(usual, **{name: value for name, value in asked.items() if value is not None})
     paths = collected(images, limit)
     segmenter, notes = windowed(segmenter, paths)
-    segmenter = workers.spread(network, model, seed, segmenter)
+    segmenter = places.spread(network, model, seed, segmenter)
     with progress_bar() as progress:
         found = write_objects(
             segmenter,
@@ -135,14 +138,26 @@ def objects_command(
             out,
             probability=likely,
             form=form,
+            part=part,
             skip_bad=skip_bad,
             range=read_range(range),
             about={"threshold": chosen, "seed": seed, "command": command_line()},
             progress=progress,
         )
     tell_notes(notes + found["notes"])
+    tell_objects(found, out, json=json, part=part)
+
+
+def tell_objects(
+    found: dict[str, Any], out: Path, *, json: bool, part: PartNumber | None = None
+) -> None:
+    """Print what was found."""
+    from doubtmap.datasets.reading import left_out
+
     skipped = left_out(found["skipped"])
     sentence = f"{found['objects']} objects in {found['images']} images{skipped}: {out}"
+    if part:
+        sentence = f"Part {part}: {sentence}. {part.then}"
     typer.echo(json_text.dumps(found, indent=1) if json else sentence)
 
 
@@ -207,7 +222,7 @@ def one(score: str) -> tuple[str, Score]:
 
     named = parse_scores(score)
     if len(named) != 1:
-        raise UsageError(f"--score: expected one score, got {', '.join(named)}. Choose one.")
+        raise UsageError(f"--scores: expected one score, got {', '.join(named)}. Choose one.")
     return next(iter(named.items()))
 
 
@@ -217,14 +232,14 @@ def _same(scored: tuple[str, Score], chosen: Threshold | ObjectProbability) -> t
         of = "threshold" if hasattr(chosen, "threshold") else "probability"
         again = "fit objects" if of == "probability" else "threshold"
         raise UsageError(
-            f"--{of}: expected a {of} of {scored[0]}, got one of {chosen.score}. Leave --score "
-            f"out, or make one for it with: doubtmap {again} MODEL DATA."
+            f"--{of}: expected a {of} of {scored[0]}, got one of {chosen.score}. Leave "
+            f"--scores out, or make one for it with: doubtmap {again} MODEL DATA."
         )
     return scored
 
 
 EXAMPLE = """
-doubtmap threshold demo synthetic:24 --score energy --of unknown --by f1 --out t.json
+doubtmap threshold demo synthetic:24 --scores energy --of unknown --by f1 --out t.json
 doubtmap objects demo photographs/ --threshold t.json --on road,pavement --simplify 1
 doubtmap objects demo photographs/ --probability objects.json
 """

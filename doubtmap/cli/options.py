@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their text means."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from doubtmap.cli.commands import DATA, MODEL, OUTPUT, RUNNING, option
 from doubtmap.cli.commands import SCORES as SCORES_GROUP
 from doubtmap.cli.telling import log, tell_notes
+from doubtmap.cli.texts import read_input_size, read_numbers, read_whole_numbers
 from doubtmap.errors import DoubtmapError, UsageError
 from doubtmap.option import Option, read_names
 from doubtmap.scores import DEFAULT, OF_MEMBERS, OF_QUERIES, STATELESS
@@ -64,6 +65,13 @@ Range = Annotated[
     option(DATA, "LOW,HIGH: black and white of images of more than 8 bits.", metavar="LOW,HIGH"),
 ]
 Limit = Annotated[int | None, option(DATA, "Look at the first N images only.", min=1, metavar="N")]
+LimitOfFrames = Annotated[
+    int | None,
+    option(DATA, "Look at the first N images, or frames of each film, only.", min=1, metavar="N"),
+]
+Every = Annotated[
+    int | None, option(DATA, "Look at each N-th frame of films. Default: 1.", min=1, metavar="N")
+]
 Out = Annotated[Path, option(OUTPUT, "Folder for what is written.", metavar="DIR")]
 Json = Annotated[bool, option(OUTPUT, "Print the figures as JSON.", "--json")]
 Seed = Annotated[int, option(RUNNING, "Of everything random.", min=0)]
@@ -75,70 +83,6 @@ Parquet = Annotated[
 SkipBad = Annotated[bool, option(RUNNING, "Count unreadable images and go on.", "--skip-bad")]
 
 TO = "Files of tools: some of label-studio, cvat, fiftyone, coco; with commas."
-
-
-def read_numbers(flag: str, text: str) -> tuple[float, ...]:
-    """Numbers separated by commas, one for each band.
-
-    Raises:
-        UsageError: for anything else.
-    """
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{flag}: expected numbers such as 0.5,0.5,0.5, got {text}.") from None
-
-
-def read_range(text: str | None) -> tuple[float, float] | None:
-    """The values that are black and white, of `--range`.
-
-    Raises:
-        UsageError: for anything but two numbers, the lower first.
-    """
-    if text is None:
-        return None
-    numbers = read_numbers("--range", text)
-    if len(numbers) != 2 or not numbers[0] < numbers[1]:
-        raise UsageError(f"--range: expected LOW,HIGH such as 0,4095, got {text}.")
-    return numbers[0], numbers[1]
-
-
-def read_whole_numbers(flag: str, text: str) -> tuple[int, ...]:
-    """Whole numbers separated by commas.
-
-    Raises:
-        UsageError: for anything else.
-    """
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{flag}: expected whole numbers such as 1,2,3, got {text}.") from None
-
-
-def read_input_size(flag: str, text: str) -> tuple[int, int] | Literal["image"]:
-    """`HxW` or `image`.
-
-    Raises:
-        UsageError: for anything else.
-    """
-    return "image" if text == "image" else read_size(flag, text, ", or 'image'")
-
-
-def read_size(flag: str, text: str, other: str = "") -> tuple[int, int]:
-    """`HxW`.
-
-    Args:
-        flag: what gave it.
-        text: of it.
-        other: what might have been given, too.
-
-    Raises:
-        UsageError: for anything else.
-    """
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UsageError(f"{flag}: expected HxW such as 512x1024{other}, got {text}.")
-    return int(height), int(width)
 
 
 @dataclass(frozen=True)
@@ -441,8 +385,3 @@ def limits(count: int, limit: int | None) -> list[str]:
     if limit is None or limit >= count:
         return []
     return [f"--limit: only the first {limit} of {count} images are looked at."]
-
-
-def names(text: str) -> list[str]:
-    """Names separated by commas."""
-    return list(read_names("", text))

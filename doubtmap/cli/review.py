@@ -16,17 +16,16 @@ from doubtmap.cli.options import (
     Model,
     Network,
     Out,
+    Places,
     Range,
     Seed,
     SkipBad,
-    Workers,
     collected,
-    names,
-    read_range,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell_notes
+from doubtmap.cli.texts import names, read_range
 from doubtmap.errors import UsageError
 
 
@@ -34,7 +33,7 @@ def review_command(
     model: Model,
     images: Images,
     network: Network,
-    workers: Workers,
+    places: Places,
     segments: Annotated[Path, option(SCORES, "A file of doubtmap fit segments.", metavar="FILE")],
     first: Annotated[int, option(OUTPUT, "Images that the page shows.", min=1)] = 20,
     budget: Annotated[
@@ -65,17 +64,20 @@ def review_command(
     span = read_range(range)
     if diverse and budget is None:
         raise UsageError("--diverse: expected --budget with it, which says how many. Add it.")
+    from doubtmap.engine.places import read_part
     from doubtmap.labelling.handing import check_forms
     from doubtmap.labelling.reviewed import Reviewed
     from doubtmap.progress import progress_bar
     from doubtmap.segments import MetaModel
     from doubtmap.segments.page import Choice, write_review
 
-    choice, handed = Choice(budget or first, by, diverse), Reviewed(out, check_forms(names(to)))
+    forms, handed = check_forms(names(to)), Reviewed(out)
+    choice = Choice(budget or first, by, diverse, tuple(forms))
+    part = read_part(places.part) if places.part else None
     seeded(seed)
     paths = collected(images, limit)
     segmenter, notes = windowed(network.open(model, seed), paths)
-    segmenter = workers.spread(network, model, seed, segmenter)
+    segmenter = places.spread(network, model, seed, segmenter)
     with progress_bar() as progress:
         summary = write_review(
             segmenter,
@@ -83,13 +85,15 @@ def review_command(
             MetaModel.load(segments),
             out,
             choice=choice,
+            part=part,
             skip_bad=skip_bad,
             range=span,
             command=command_line(),
             chosen=handed.take,
             progress=progress,
         )
-    tell_notes(notes + json.loads((out / "review.json").read_text())["notes"])
+    written = out / ("part.json" if part else "review.json")
+    tell_notes(notes + json.loads(written.read_text())["notes"])
     for sentence in (summary, *handed.said):
         typer.echo(sentence)
 

@@ -12,7 +12,9 @@ import typer
 
 from doubtmap.cli.commands import DATA, OUTPUT, as_command, command_line, option
 from doubtmap.cli.options import (
+    Every,
     Images,
+    LimitOfFrames,
     Model,
     Network,
     Out,
@@ -25,12 +27,12 @@ from doubtmap.cli.options import (
     Seed,
     SkipBad,
     collected,
-    read_range,
     score_or_usual,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell_notes
+from doubtmap.cli.texts import read_range
 from doubtmap.errors import DoubtmapError, UsageError
 
 RASTERS = ("geotiff", "cog")
@@ -57,10 +59,7 @@ def score(
     ] = None,
     parquet: Parquet = False,
     range: Range = None,
-    every: Annotated[
-        int | None,
-        option(DATA, "Look at each N-th frame of films. Default: 1.", min=1, metavar="N"),
-    ] = None,
+    every: Every = None,
     axis: Annotated[
         int | None, option(DATA, "Across which volumes are cut: 0, 1 or 2. Default: 2.")
     ] = None,
@@ -72,12 +71,7 @@ def score(
             "threshold.",
         ),
     ] = None,
-    limit: Annotated[
-        int | None,
-        option(
-            DATA, "Look at the first N images, or frames of each film, only.", min=1, metavar="N"
-        ),
-    ] = None,
+    limit: LimitOfFrames = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     seed: Seed = 0,

@@ -15,11 +15,11 @@ from doubtmap.cli.options import (
     Range,
     Scores,
     Seed,
-    read_range,
     score_or_usual,
     seeded,
 )
 from doubtmap.cli.telling import tell, tell_notes
+from doubtmap.cli.texts import read_range
 from doubtmap.errors import UsageError
 from doubtmap.service.limits import Limits
 

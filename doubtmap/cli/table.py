@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from doubtmap.cli.commands import OUTPUT, as_command, option
-from doubtmap.cli.options import names
+from doubtmap.cli.texts import names
 
 
 def table(

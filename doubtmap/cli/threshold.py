@@ -21,12 +21,12 @@ from doubtmap.cli.options import (
     Seed,
     Unknown,
     Workers,
-    names,
     opened,
     seeded,
     windowed,
 )
 from doubtmap.cli.telling import tell_notes
+from doubtmap.cli.texts import names
 from doubtmap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def threshold_command(
     data: Data,
     network: Network,
     workers: Workers,
-    score: Annotated[str, option(SCORES, "One, such as entropy or wrong:FILE.")] = "",
+    scores: Annotated[str, option(SCORES, "One, such as entropy or wrong:FILE.")] = "",
     of: Annotated[str, option(CHOICE, "What to flag: wrong or unknown.")] = "",
     by: Annotated[
         str,
@@ -91,7 +91,7 @@ def threshold_command(
     """Choose a threshold on labelled images, or --check one on others."""
     both = partial(_opened, model, data, network, workers, limit, seed)
     if check is not None:
-        others = (score, of, by, out, unknown, count_empty, form, per, places, keep, delta)
+        others = (scores, of, by, out, unknown, count_empty, form, per, places, keep, delta)
         if any(others) or (at, alpha) != (None, None):
             raise UsageError(
                 "threshold: expected --check FILE alone, which says all that it was chosen with. "
@@ -102,7 +102,7 @@ def threshold_command(
         _check_file(segmenter, dataset, check)
         return
     if by == "sets":
-        useless = {"--score": score, "--of": of, "--at": at is not None, "--keep": keep}
+        useless = {"--scores": scores, "--of": of, "--at": at is not None, "--keep": keep}
         useless |= {"--delta": delta is not None, "--unknown": unknown}
         useless |= {"--count-empty": count_empty}
         given = [name for name, there in useless.items() if there]
@@ -116,9 +116,9 @@ def threshold_command(
         return
     if form or per or places:
         raise UsageError("threshold: expected --form, --per and --places with --by sets only.")
-    if not (score and of and by and out):
+    if not (scores and of and by and out):
         raise UsageError(
-            "threshold: expected --score, --of, --by and --out, or --check FILE. Add what is "
+            "threshold: expected --scores, --of, --by and --out, or --check FILE. Add what is "
             "missing."
         )
     level = _level(by, at, alpha, delta)
@@ -134,7 +134,7 @@ def threshold_command(
         chosen = choose_threshold(
             segmenter,
             dataset,
-            score,
+            scores,
             of=cast("Of", of),
             by=cast("By", by),
             level=level,
@@ -264,7 +264,7 @@ def _summary(chosen: Threshold) -> str:
 
 
 EXAMPLE = """
-doubtmap threshold NETWORK DATA --score energy --of unknown --by risk --alpha 0.05 --out r.json
+doubtmap threshold NETWORK DATA --scores energy --of unknown --by risk --alpha 0.05 --out r.json
 doubtmap threshold NETWORK OTHER_DATA --check r.json
 doubtmap threshold NETWORK DATA --by sets --alpha 0.05 --out sets.safetensors
 """

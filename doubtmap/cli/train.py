@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from doubtmap.cli.commands import DATA, MODEL, OUTPUT, as_command, flags_of, option
-from doubtmap.cli.options import Data, Device, Limit, Resume, Seed, names, opened
+from doubtmap.cli.options import (
+    Data,
+    Device,
+    Limit,
+    Resume,
+    Seed,
+    opened,
+)
 from doubtmap.cli.telling import log, tell
+from doubtmap.cli.texts import names
 from doubtmap.errors import UsageError
 from doubtmap.training.settings import DudesOptions, NFlowJSOptions, Settings, SpectralOptions
 

@@ -10,6 +10,8 @@ import typer
 
 from doubtmap.cli.commands import DATA, OUTPUT, SCORES, as_command, command_line, option
 from doubtmap.cli.options import (
+    Every,
+    LimitOfFrames,
     Model,
     Network,
     Out,
@@ -75,16 +77,8 @@ def watch(
         False
     ),
     out: Out = Path("watch"),
-    every: Annotated[
-        int | None,
-        option(DATA, "Look at each N-th frame of films. Default: 1.", min=1, metavar="N"),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        option(
-            DATA, "Look at the first N images, or frames of each film, only.", min=1, metavar="N"
-        ),
-    ] = None,
+    every: Every = None,
+    limit: LimitOfFrames = None,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
@@ -163,7 +157,7 @@ def arrived(
 
 
 EXAMPLE = """
-doubtmap threshold demo synthetic:40 --score entropy --of wrong --by risk --out t.json
+doubtmap threshold demo synthetic:40 --scores entropy --of wrong --by risk --out t.json
 doubtmap watch demo --promise t.json --reference synthetic:40 --out watch
 doubtmap watch demo photographs/ --out watch --json
 """

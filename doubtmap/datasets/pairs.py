@@ -23,8 +23,9 @@ from doubtmap.datasets.labels import LabelValues
 from doubtmap.datasets.rasters import turn
 from doubtmap.datasets.reading import Rendering, read_image, read_label
 from doubtmap.datasets.survey import Survey, survey
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError, UsageError, first_line
 from doubtmap.files.afar import is_afar, path_of
+from doubtmap.files.parquet import columns_of
 from doubtmap.shown import ShownDataset
 
 INSTALL = "pip install pyarrow"
@@ -313,25 +314,45 @@ def classes_beside(folder: str, data: str) -> list[str]:
 
 def _columns(table: Path) -> dict[str, list[str]]:
     """The columns of a table by name."""
+    kind = table.suffix.lower()
+    if kind not in _KINDS:
+        raise DataError(
+            f"{table}: expected a table of paths, .csv or .parquet, got {kind or 'no ending'}. "
+            f"Save it as one of these, with the columns image and label."
+        )
     try:
         content = table.read_bytes()
-        if table.suffix.lower() == ".csv":
-            header, *rows = csv.reader(io.StringIO(content.decode("utf-8-sig")))
-            return {name: [row[at] for row in rows if row] for at, name in enumerate(header)}
-        import pyarrow.parquet
-
-        found = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
-        return {name: list(map(str, found[name].to_pylist())) for name in found.column_names}
+    except OSError as error:
+        raise DataError(
+            f"{table}: expected a table of paths, but it cannot be read ({first_line(error)}). "
+            f"Check the path."
+        ) from error
+    name, read = _KINDS[kind]
+    try:
+        return read(content)
     except ImportError as error:
         raise DataError(
             f"{table}: expected pyarrow, which reads Parquet, found none. Install it with: "
             f"{INSTALL}."
         ) from error
-    except (OSError, ValueError, IndexError) as error:
+    except (ValueError, csv.Error) as error:
         raise DataError(
-            f"{table}: expected a table of paths, .csv or .parquet, but it cannot be read "
-            f"({error}). Check the path."
+            f"{table}: expected {name}, got something else ({first_line(error)}). Save the table "
+            f"again, as .csv or .parquet."
         ) from error
+
+
+def _of_csv(content: bytes) -> dict[str, list[str]]:
+    lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+    header, *rows = [row for row in lines if row] or [[]]
+    for at, row in enumerate(rows, 2):
+        if len(row) < len(header):
+            raise ValueError(f"row {at} has {len(row)} cells, the header {len(header)}")
+    return {name: [row[at] for row in rows] for at, name in enumerate(header)}
+
+
+_KINDS = {".csv": ("CSV in UTF-8", _of_csv), ".parquet": ("Parquet", columns_of)}
+"""Tables by the endings of their names."""
 
 
 def _below(folder: str, path: str) -> Path:

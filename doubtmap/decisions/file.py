@@ -28,7 +28,7 @@ FLOAT32 = float(np.finfo(np.float32).max)
 FILE = FileKind(
     "threshold",
     "a threshold",
-    "Make one with: doubtmap threshold MODEL DATA --score NAME --of unknown --by f1 --out FILE.",
+    "Make one with: doubtmap threshold MODEL DATA --scores NAME --of unknown --by f1 --out FILE.",
     {
         "score": TEXT,
         "threshold": within(-FLOAT32, FLOAT32),

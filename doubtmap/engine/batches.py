@@ -1,7 +1,8 @@
 """Several images through the network at once, and the prediction of each by itself.
 
-Whoever looks at an image calls the network on it as always; where the images after it have its
-size, they go through the network with it, and their predictions wait until they are asked for.
+Whoever looks at an image calls the network on it as always; where the network sees the images
+after it in its size, they go through the network with it, and their predictions wait until they are
+asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from doubtmap.errors import DataError, ModelError, UsageError, first_line, is_out_of_memory
+from doubtmap.errors import (
+    DataError,
+    ModelError,
+    NotFinite,
+    UsageError,
+    first_line,
+    is_out_of_memory,
+)
 from doubtmap.prediction import Members, Prediction, Queries, Segmenter
 
 NEAR = 0.01
@@ -34,17 +42,17 @@ def in_batches(
     Args:
         segmenter: the network.
         found: in order.
-        most: how many images go through the network at once; those of one size that follow each
-            other do.
+        most: how many images go through the network at once; those that follow each other and that
+            it sees in one size do.
         image_of: the image of one of them, `(3, H, W)`, as the network will be given it; None
             where it will not be called.
     """
     together = Batches(segmenter)
     batch: list[Found] = []
 
-    def size(each: Found) -> torch.Size | None:
+    def size(each: Found) -> tuple[int, ...] | None:
         image = image_of(each)
-        return None if image is None else image.shape
+        return None if image is None else together.size(image)
 
     for each in found:
         if batch and size(batch[0]) != size(each):
@@ -78,12 +86,18 @@ class Batches:
     segmenter: Segmenter
     _known: bool = field(default=False, init=False)
 
+    def size(self, image: Tensor) -> tuple[int, ...]:
+        """The shape in which the network sees an image."""
+        seen = getattr(self.segmenter, "seen_size", None)
+        bands, height, width = image.shape
+        return (bands, *(seen((height, width)) if seen else (height, width)))
+
     def of(self, images: Sequence[Tensor]) -> Segmenter:
         """The network, for whoever calls it on each of these images by itself."""
         return _Together(self, list(images)) if len(images) > 1 else self.segmenter
 
     def predict(self, images: Sequence[Tensor]) -> list[Prediction]:
-        """Predictions of images of one size, each by itself.
+        """Predictions of images that the network sees in one size, each by itself.
 
         Raises:
             UsageError: where memory ends.
@@ -92,7 +106,7 @@ class Batches:
             DataError: where it gives nothing that can be used of one of them.
         """
         try:
-            found = singles(self.segmenter(torch.stack([*images])))
+            found = self._predicted(images)
         except DataError:
             raise
         except Exception as error:  # of any kind, where the network is somebody's own class
@@ -101,6 +115,13 @@ class Batches:
             self._check(images[0], found[0])
             self._known = True
         return found
+
+    def _predicted(self, images: Sequence[Tensor]) -> list[Prediction]:
+        if len({image.shape for image in images}) == 1:
+            return singles(self.segmenter(torch.stack([*images])))
+        alike: Any = self.segmenter  # of several sizes only where it can do that, see `size`
+        found = singles(alike.seen_alike(images))
+        return [_sized(each, *image.shape[-2:]) for each, image in zip(found, images)]
 
     def _check(self, image: Tensor, beside: Prediction) -> None:
         """See once whether images act on each other, as in a network left in training mode."""
@@ -165,16 +186,21 @@ class _Together:
         return prediction
 
     def _run(self) -> None:
-        """Predict all images, once; where one is no good each goes by itself, to be named."""
-        images, self._images = self._images, None
-        if images is None:
-            return
-        try:
-            found = self._batches.predict(images)
-        except DataError:
-            return
-        # The images are kept with them, so that no other comes to lie where they were.
-        self._waiting = {image.data_ptr(): (image, each) for image, each in zip(images, found)}
+        """Predict all images, once; those that are no good go by themselves, to be named."""
+        images, self._images = self._images or [], None
+        while images:
+            try:
+                found = self._batches.predict(images)
+            except NotFinite as error:
+                good = [each for k, each in enumerate(images) if k not in error.images]
+                images = good if len(good) < len(images) else []
+            except DataError:
+                return
+            else:
+                # Images are kept with them, so that no other comes to lie where they were.
+                pairs = zip(images, found)
+                self._waiting = {image.data_ptr(): (image, each) for image, each in pairs}
+                return
 
 
 def _is_of(images: Tensor, image: Tensor) -> bool:
@@ -206,3 +232,12 @@ def _single(prediction: Prediction, k: slice, classes_of: Prediction | None) -> 
         layers={name: values[k] for name, values in prediction.layers.items()},
         queries=queries and Queries(queries.accepted[k]),
     )
+
+
+def _sized(prediction: Prediction, height: int, width: int) -> Prediction:
+    """The prediction of an image of another size that the network sees in the same."""
+    covered = prediction.covered and (
+        prediction.covered[0] * height / prediction.size[0],
+        prediction.covered[1] * width / prediction.size[1],
+    )
+    return replace(prediction, size=(height, width), covered=covered)

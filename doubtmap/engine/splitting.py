@@ -108,6 +108,23 @@ def sequences_of(names: Sequence[str]) -> list[list[int]]:
     return list(sequences.values())
 
 
+def named_sequences(names: Sequence[str]) -> dict[str, list[int]]:
+    """The images of each sequence by what their names begin with; empty where that tells nothing.
+
+    So it is where all images are of one sequence, or each is of its own.
+    """
+    groups = sequences_of(names)
+    if not 1 < len(groups) < len(names):
+        return {}
+    found: dict[str, list[int]] = {}
+    for group in groups:
+        first, last = names[group[0]], names[group[-1]]
+        alike = next((at for at, (a, b) in enumerate(zip(first, last)) if a != b), len(first))
+        name = first if len(group) == 1 else first[:alike].rstrip("0123456789").rstrip("_-. ")
+        found.setdefault(name, []).extend(group)
+    return found
+
+
 def _runs(indices: list[int]) -> list[list[int]]:
     count = min(RUNS, len(indices))
     cuts = [round(k * len(indices) / count) for k in range(count + 1)]

@@ -1,15 +1,15 @@
 """Figures by case: what an evaluation found in each volume, town or drive, on its own.
 
-`--by FIELD` groups the images by a field that they have, such as `case` for slices of volumes. A
-group has the Dice of its classes and the figures of each score on its wrong pixels; a case, whose
-voxels have a size, has the distances between surfaces, too.
+`--by FIELD` groups the images by a field that they have, such as `case` for slices of volumes, or
+by the `sequence` that their names tell. A group has the Dice of its classes and the figures of each
+score on its wrong pixels; a case, whose voxels have a size, has distances between surfaces, too.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.fingerprints import beneath
 from doubtmap.datasets.pasting import image_fields, parts_by
 from doubtmap.engine.run import Run
+from doubtmap.engine.splitting import named_sequences
 from doubtmap.errors import UsageError
 from doubtmap.files import cell, write_atomically
 from doubtmap.metrics import Ranking
@@ -135,13 +136,11 @@ class Cases:
         Raises:
             UsageError: for a field that they do not have.
         """
-        parts = parts_by(run.dataset, self.field)
-        if not parts:
-            raise UsageError(_no_field(run.dataset, self.field))
+        parts = _grouped(run.dataset, self.field)
         spacing = getattr(beneath(run.dataset), "spacing_of", None) if self._whole else None
-        for value, part in parts.items():
-            self._groups[value] = _Group(set(part.indices), spacing and spacing(value))
-            self._of |= dict.fromkeys(part.indices, value)
+        for value, images in parts.items():
+            self._groups[value] = _Group(set(images), spacing and spacing(value))
+            self._of |= dict.fromkeys(images, value)
         self._names = lambda: _classes(run)
 
     @property
@@ -196,8 +195,24 @@ def _classes(run: Run) -> dict[int, str]:
     return {index: name for index, name in named.items() if plain_name(name) != BACKGROUND}
 
 
-def _no_field(dataset: Dataset, field: str) -> str:
+def _grouped(dataset: Dataset, field: str) -> Mapping[str, Sequence[int]]:
+    """The images of each value of a field; of `sequence` as their names say, if nothing else does.
+
+    Raises:
+        UsageError: for a field that they do not have.
+    """
+    if parts := parts_by(dataset, field):
+        return {value: part.indices for value, part in parts.items()}
+    names = [dataset.sample_name(index) for index in range(len(dataset))]
+    sequences = named_sequences(names)
+    if field == "sequence" and sequences:
+        return sequences
+    raise UsageError(_no_field(dataset, field, bool(sequences)))
+
+
+def _no_field(dataset: Dataset, field: str, of_names: bool) -> str:
     fields = sorted({name for image in image_fields(dataset) for name in image})
+    fields += ["sequence (by their names)"] * (of_names and "sequence" not in fields)
     hint = f"Its images have {', '.join(fields)}." if fields else "Its images have none."
     return f"--by: expected a field of the images of {dataset.name}, got {field}. {hint}"
 

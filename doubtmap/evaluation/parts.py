@@ -13,13 +13,12 @@ process to the last bit.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
@@ -27,6 +26,7 @@ import numpy as np
 import safetensors.numpy
 import safetensors.torch
 
+from doubtmap.datasets import reading
 from doubtmap.datasets.dataset import UNKNOWN, ComponentSizes, Dataset, Sample
 from doubtmap.datasets.fingerprints import (
     beneath,
@@ -38,11 +38,20 @@ from doubtmap.datasets.fingerprints import (
 from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.labels import Matching
 from doubtmap.datasets.pasting import Pasted
-from doubtmap.engine.journal import journalled, records_in, understood, write_records
-from doubtmap.engine.places import PartNumber, all_parts
+from doubtmap.engine.journal import journalled, records_in, write_records
+from doubtmap.engine.parts import (
+    PART,
+    as_written,
+    check_alike,
+    damaged,
+    hashes_of,
+    read_parts,
+    write_part,
+)
+from doubtmap.engine.places import PartNumber
 from doubtmap.engine.run import Run, Skipped, read_ahead
 from doubtmap.engine.shelf import ENOUGH, Looked, Shelf, Shelves
-from doubtmap.errors import DataError, UsageError
+from doubtmap.errors import DataError
 from doubtmap.evaluation.asking import PLAIN, Asked, Options
 from doubtmap.evaluation.components import find_components
 from doubtmap.evaluation.evaluate import figures_of
@@ -52,10 +61,17 @@ from doubtmap.evaluation.results import Results, strict_figures
 from doubtmap.evaluation.tally import Observation, Tally
 from doubtmap.files import alone, write_atomically, writing_to
 from doubtmap.files.afar import path_of
-from doubtmap.files.resuming import differing
 from doubtmap.prediction import Prediction
 from doubtmap.scoring import score_maps
 from doubtmap.version import __version__
+
+SUMS = "sums.safetensors"
+EXAMPLES = "examples/"
+SAID = ("settings", "images", "data", "seconds", "hashes", "maps")
+"""What a part says."""
+
+READERS = 2
+"""Threads that read parts while others are summed."""
 
 
 @alone
@@ -103,15 +119,15 @@ def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
                 _fill(run, Shelf(ENOUGH, maps / "more"), missing)
                 shelf = Shelves(maps)
                 closed.callback(shelf.close)
+            files = [SUMS, *(["components"] if given else [])]
             for index in sorted(telling(run, tally, asked.options.examples)):
-                _keep_example(run, index, shelf, out / "examples" / str(index))
+                files.append(f"{EXAMPLES}{index}")
+                _keep_example(run, index, shelf, out / files[-1])
             arrays = {name: np.ascontiguousarray(array) for name, array in tally.state().items()}
-            sums = safetensors.numpy.save(arrays)
-            write_atomically(out / "sums.safetensors", sums)
+            write_atomically(out / SUMS, safetensors.numpy.save(arrays))
             run.seconds["total"] = time.perf_counter() - start
-            told = _about(asked, part, own) | {"sums": hashlib.sha256(sums).hexdigest()}
-            about = strict_figures(told)
-            write_atomically(out / "part.json", json.dumps(about, indent=1).encode())
+            written = {"hashes": hashes_of(out, files), "maps": _sizes(out / "maps")}
+            write_part(out, "evaluate", part, strict_figures(_about(asked, part, own) | written))
     return f"Part {part} of {run.dataset.name}, {len(own)} images: {out}. {part.then}"
 
 
@@ -126,10 +142,15 @@ def may_be_unknown(run: Run) -> bool:
     return isinstance(dataset, Pasted) or bool(values.unknown) or values.other == UNKNOWN
 
 
+def _sizes(maps: Path) -> dict[str, int]:
+    """Bytes of each file of score maps, which are too large to be read once more."""
+    return {path.name: path.stat().st_size for path in sorted(maps.glob("*"))}
+
+
 def _clear(out: Path) -> None:
     """Remove what an earlier part has left."""
     with writing_to(out):
-        for name in ("part.json", "sums.safetensors", "components"):
+        for name in (PART, SUMS, "components"):
             (out / name).unlink(missing_ok=True)
         for name in ("maps", "examples"):
             if (out / name).is_dir():
@@ -173,7 +194,6 @@ def _about(asked: Asked, part: PartNumber, own: Sequence[int]) -> dict[str, Any]
     sizes = dataset.component_sizes
     return {
         "doubtmap": __version__,
-        "part": [part.number, part.of],
         "settings": asked.settings,
         "images": own,
         "model": run.segmenter.description,
@@ -210,28 +230,24 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
         DataError: for a folder without a part, or one that is damaged.
     """
     start = time.perf_counter()
-    told = [_read(folder) for folder in parts]
-    order = all_parts([PartNumber(*about["part"]) for about in told], parts)
-    folders = [parts[at] for at in order]
-    abouts = [told[at] for at in order]
-    _check_alike(abouts, folders)
+    folders, abouts = read_parts("evaluate", out, parts, SAID)
+    check_alike([*map(_compared, abouts)], folders)
     asked = _asked(abouts, folders, options)
     tally = asked.tally()
-    for folder, about in zip(folders, abouts):
-        with understood(folder):
-            tally.absorb(Tally.from_state(_sums(folder / "sums.safetensors", about["sums"])))
+    places = [(folder, about["hashes"]) for folder, about in zip(folders, abouts)]
+    for sums in reading.read_ahead(sums_of, places, READERS, ahead=1):
+        tally.absorb(sums)
     hashes = [about["data"]["hashes"] for about in abouts]
     every = None if hashes[0] is None else [each for own in hashes for each in own]
-    shelf = _Kept(folders, abouts)
-    results = figures_of(
-        asked,
-        tally,
-        told_of_files(every, abouts[0]["data"]["range"]),
-        held=[Observation.from_bytes(data) for folder in folders for data in _components(folder)],
-        journal=None,
-        shelf=shelf,
-    )
-    shelf.close()
+    with closing(_Kept(folders, abouts)) as shelf:
+        results = figures_of(
+            asked,
+            tally,
+            told_of_files(every, abouts[0]["data"]["range"]),
+            held=[*map(Observation.from_bytes, _components(folders, abouts))],
+            journal=None,
+            shelf=shelf,
+        )
     seconds = {key: sum(about["seconds"][key] for about in abouts) for key in abouts[0]["seconds"]}
     seconds["metrics"] += time.perf_counter() - start
     seconds["total"] += time.perf_counter() - start
@@ -242,54 +258,14 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
     return results
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    """What a part says of itself."""
-    file = folder / "part.json"
-    if (folder / ".progress").exists() and not file.exists():
-        raise DataError(
-            f"{folder}: expected a part that is finished, found one that was stopped. Go on with "
-            f"the same command and --resume."
-        )
-    try:
-        about: dict[str, Any] = json.loads(file.read_text())
-        PartNumber(*about["part"])
-        [about[key] for key in ("settings", "images", "data", "seconds", "sums")]
-    except FileNotFoundError:
-        raise DataError(
-            f"{folder}: expected a part of an evaluation, found none. Make it with: doubtmap "
-            f"evaluate MODEL DATA --part I/N --out {folder}."
-        ) from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{file}: cannot be used ({error}). Make the part again.") from error
-    return about
+def sums_of(part: tuple[Path, Mapping[str, str]]) -> Tally:
+    """The sums of a part, by its folder and the hashes of its files.
 
-
-def _sums(file: Path, sha256: str) -> dict[str, Any]:
-    """The sums of a part as it wrote them; others would be added as if they were right."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be used ({error}). Make the part again.") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise DataError(
-            f"{file}: cannot be used: expected what its part wrote, got something else, as of a "
-            f"copy that was cut short. Copy it again, or make the part again."
-        )
-    state: dict[str, Any] = safetensors.numpy.load(content)
-    return state
-
-
-def _check_alike(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:
-    """Refuse parts of different settings, networks, data or versions; the folder may differ."""
-    first = _compared(abouts[0])
-    for about, folder in zip(abouts, folders):
-        changed = differing(first, _compared(about))
-        if changed:
-            raise UsageError(
-                f"merge: expected parts of one evaluation, but {', '.join(changed)} differ between "
-                f"{folders[0]} and {folder}. Make the parts anew with the same options, network, "
-                f"data and version."
-            )
+    Raises:
+        DataError: for others than the part wrote.
+    """
+    folder, hashes = part
+    return Tally.from_state(safetensors.numpy.load_file(as_written(folder, SUMS, hashes)))
 
 
 def _compared(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,7 +306,7 @@ class _DataTold:
     class_names: tuple[str, ...]
     component_sizes: ComponentSizes | None
     count: int
-    examples: Mapping[int, Path]
+    examples: Mapping[int, Callable[[], Path]]
     told_files: Mapping[int, Path]
 
     def __len__(self) -> int:
@@ -351,10 +327,12 @@ class _Kept(Shelf):
 
     def __init__(self, folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(0)
+        for folder, about in zip(folders, abouts):
+            _check_sizes(folder / "maps", about["maps"])
         self._shelves = [Shelves(folder / "maps") for folder in folders]
         pairs = zip(self._shelves, abouts)
         self._of = {index: shelf for shelf, about in pairs for index in about["images"]}
-        self._examples = examples_in(folders)
+        self._examples = examples_in(folders, abouts)
 
     def __contains__(self, index: int) -> bool:
         return index in self._examples or index in self._of[index]
@@ -373,21 +351,34 @@ class _Kept(Shelf):
             shelf.close()
 
 
-def examples_in(folders: Sequence[Path]) -> dict[int, Path]:
-    """The examples of all parts, by number of the image."""
-    return {int(path.name): path for folder in folders for path in (folder / "examples").glob("*")}
+def _check_sizes(maps: Path, sizes: Mapping[str, int]) -> None:
+    """Refuse score maps that are not as long as their part wrote them."""
+    found = _sizes(maps)
+    for name, size in sizes.items():
+        if found.get(name) != size:
+            raise DataError(damaged(maps / name))
 
 
-def _tensors(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        _not_kept()
-    with understood(path.parent.parent):
-        return dict(safetensors.torch.load_file(path))
+def examples_in(
+    folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]
+) -> dict[int, Callable[[], Path]]:
+    """What finds the file of each example of all parts, by number of the image."""
+    return {
+        int(name.removeprefix(EXAMPLES)): partial(as_written, folder, name, about["hashes"])
+        for folder, about in zip(folders, abouts)
+        for name in about["hashes"]
+        if name.startswith(EXAMPLES)
+    }
 
 
-def _components(folder: Path) -> Iterator[bytes]:
-    path = folder / "components"
-    return records_in(path) if path.exists() else iter(())
+def _tensors(find: Callable[[], Path] | None) -> dict[str, Any]:
+    return dict(safetensors.torch.load_file((find or _not_kept)()))
+
+
+def _components(folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
+    for folder, about in zip(folders, abouts):
+        if "components" in about["hashes"]:
+            yield from records_in(as_written(folder, "components", about["hashes"]))
 
 
 def _asked(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path], options: Options) -> Asked:
@@ -400,7 +391,7 @@ def _asked(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path], options
         tuple(data["class_names"]),
         ComponentSizes(*sizes) if sizes else None,
         data["images"],
-        examples_in(folders),
+        examples_in(folders, abouts),
         {int(at): path_of(file) for each in abouts for at, file in each["data"]["files"].items()},
     )
     skipped = None

@@ -31,6 +31,23 @@ def check_parquet() -> None:
         ) from error
 
 
+def columns_of(content: bytes) -> dict[str, list[str]]:
+    """The columns of a Parquet file as text, by name.
+
+    Raises:
+        ImportError: without pyarrow.
+        ValueError: for what is no such file.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        found = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError("it does not begin and end as one") from error
+    return {name: list(map(str, found[name].to_pylist())) for name in found.column_names}
+
+
 def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], asked: bool = True) -> None:
     """Write rows as a table; what lies in a table inside a row has a column `OUTER.INNER`.
 

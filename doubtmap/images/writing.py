@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.datasets.reading import Rendering, in_colour, left_out, none_left, read_image
 from doubtmap.datasets.survey import survey
+from doubtmap.engine.parts import PART, write_part
 from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
@@ -156,7 +157,8 @@ def write_scores(
     )
     summary = f"{done} of {len(own)} images scored{left_out(skipped)}: {out}"
     if part:
-        _write_part(out, part, told, [names[path] for path in own])
+        own_names = [names[path] for path in own]
+        write_part(out, "score", part, {"own": own_names, **_said(told)})
         return f"Part {part}: {summary}. {part.then}"
     if not done:
         raise DataError(none_left(len(paths), skipped))
@@ -164,7 +166,7 @@ def write_scores(
     return summary
 
 
-SETTINGS, PART = "settings.json", "part.json"
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,20 +228,10 @@ def finish(out: Path, told: Told, parquet: bool) -> int:
     return len(rows)
 
 
-def _write_part(out: Path, part: PartNumber, told: Told, own: Sequence[str]) -> None:
-    """What the merge must know beside the files; written last."""
-    about = {
-        "kind": "score",
-        "part": [part.number, part.of],
-        "own": own,
-        "rendering": asdict(told.rendering),
-        "scores": told.scores,
-        "folders": told.folders,
-        "sets": told.sets,
-        "format": told.format,
-        **told.about,
-    }
-    write_atomically(out / PART, json.dumps(about, indent=1).encode())
+def _said(told: Told) -> dict[str, Any]:
+    """What the merge must know beside the files."""
+    how = {key: getattr(told, key) for key in ("scores", "folders", "sets", "format")}
+    return {"rendering": asdict(told.rendering), **how, **told.about}
 
 
 def _picture(path: Path, rendering: Rendering) -> NDArray[np.uint8]:

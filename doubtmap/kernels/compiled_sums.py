@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,34 @@ def absorb(table: SumsTable, other: SumsTable, start: int) -> int:
     """Add the blocks of another table from `start` on; the block reached."""
     reached: int = _sums().doubtmap_absorb(ctypes.byref(table), ctypes.byref(other), start)
     return reached
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """Bins as `Table.add` takes them, each array in one piece."""
+
+    blocks: NDArray[np.int64]
+    held: NDArray[np.int32]
+    counts: NDArray[Any]
+    only: NDArray[np.int32]
+    level: int
+
+
+def add(table: SumsTable, told: Told, start: int) -> int:
+    """Add bins from `start` on; the bin reached."""
+    reached: int = _sums().doubtmap_add(
+        *(ctypes.byref(table), _at(told.blocks), _at(told.held), _at(told.counts), _at(told.only)),
+        *(start, len(told.held), told.counts.itemsize, told.level),
+    )
+    return reached
+
+
+def add_columns(sums: NDArray[np.float64], at: NDArray[np.int64], more: NDArray[Any]) -> None:
+    """Add columns, float64 or unsigned of up to 32 bits, to those of `sums` at these places."""
+    columns = more.shape[-1]
+    rows = more.size // max(columns, 1)
+    width = sums.shape[-1]
+    _sums().doubtmap_add_columns(_at(sums), width, _at(at), _at(more), more.itemsize, rows, columns)
 
 
 def held(
@@ -124,6 +153,8 @@ def _sums() -> ctypes.CDLL:
         ),
         "means": (pointer, number, number, number, pointer, pointer),
         "absorb": (table, table, number),
+        "add": (table, *(pointer,) * 4, *(number,) * 4),
+        "add_columns": (pointer, number, pointer, pointer, *(number,) * 3),
         "held": (table, pointer, number, pointer, pointer, pointer),
         "curves": (
             *(pointer, pointer, number, number),
@@ -136,7 +167,7 @@ def _sums() -> ctypes.CDLL:
     }.items():
         function = getattr(loaded, f"doubtmap_{name}")
         function.argtypes = list(arguments)
-        function.restype = None if name in ("areas", "bins", "curves") else number
+        function.restype = None if name in ("add_columns", "areas", "bins", "curves") else number
     return loaded
 
 

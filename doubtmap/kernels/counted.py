@@ -180,10 +180,10 @@ class Table:
         Of its channels, which are no fewer, the first are taken.
         """
         if other.level - self.level > other.block or not compiled_serves():
-            coarse = other.at_level(self.level)
-            counts = coarse.counts[: coarse.length, : self.channels]
-            held = np.arange(coarse.length)
-            self.add(coarse.blocks[: coarse.used], held, counts, coarse.only[: coarse.length])
+            only = other.only[: other.length]
+            held = np.flatnonzero(only != EMPTY).astype(np.int32)
+            counts = other.counts[held, : self.channels]
+            self.add(other.blocks[: other.used], held, counts, only[held], other.level)
             return
         done, theirs = 0, other._struct()
         while done < other.used:
@@ -193,41 +193,33 @@ class Table:
             done = compiled_sums.absorb(table, theirs, done)
             self.used = table.used
 
-    def add(self, blocks: Array, held: Array, counts: Array, only: Array) -> None:
-        """Add the sums of some bins, each there once, of blocks on pages in use.
+    def add(self, blocks: Array, held: Array, counts: Array, only: Array, level: int) -> None:
+        """Add the sums of some bins, no wider than these, of blocks on pages in use.
 
         Args:
             blocks: their numbers, each there once.
-            held: `(n,)`, which bins of these blocks, in their order.
-            counts: `(n, C)`.
-            only: `(n,)`, as of `only`.
+            held: `(n,)` int32, which bins of these blocks, in their order; each holds something.
+            counts: `(n, C)` float64, or unsigned and of up to 32 bits.
+            only: `(n,)` int32, as of `only`.
+            level: of the bins.
         """
-        start = self.places(blocks << self.block)
-        at = start[held >> self.block] | (held & ((1 << self.block) - 1))
-        self.counts[at] += counts
-        self.only[at] = join_only(self.only[at], only)
+        if not compiled_serves():
+            self._add(blocks, held, counts, only, level)
+            return
+        told = compiled_sums.Told(blocks, held, np.ascontiguousarray(counts), only, level)
+        done = 0
+        while done < len(held):
+            if self.used == len(self.blocks):
+                self._reserve(self.used + 1)
+            table = self._struct()
+            done = compiled_sums.add(table, told, done)
+            self.used = table.used
 
     def at_level(self, level: int) -> Table:
         """The same with wider bins."""
-        coarse, steps = Table(level, self.channels), self.level - level
+        coarse = Table(level, self.channels)
         coarse.add_pages(self.pages)
-        if not self.used:
-            return coarse
-        if steps <= self.block and compiled_serves():
-            coarse.absorb(self)
-            return coarse
-        wide = steps + coarse.block
-        finer = self.numbers()
-        blocks, which = np.unique(finer >> wide, return_inverse=True)
-        at = (which << wide) | (finer & ((1 << wide) - 1))
-        counts = np.zeros((self.channels, len(blocks) << wide))
-        counts[:, at] = self.counts[: self.length].T
-        only = np.full(len(blocks) << wide, EMPTY, np.int32)
-        only[at] = self.only[: self.length]
-        coarse.add_blocks(blocks)
-        summed = counts.reshape(self.channels, -1, 1 << steps).sum(-1) if steps else counts
-        coarse.counts[: coarse.length] = summed.T
-        coarse.only[: coarse.length] = coarsen_only(only, steps, FINEST - self.level)
+        coarse.absorb(self)
         return coarse
 
     def held(self) -> tuple[Array, Array, Array]:
@@ -297,24 +289,35 @@ class Table:
         np.add.at(self.counts.reshape(-1), flat, weight)
         if more is not None:
             np.add.at(self.counts.reshape(-1), at * self.channels + more_channel, more)
-        rest = (keys & np.uint32((1 << low) - 1)).astype(np.int32)
+        self._hold(at, (keys & np.uint32((1 << low) - 1)).astype(np.int32))
+
+    def _add(self, blocks: Array, held: Array, counts: Array, only: Array, level: int) -> None:
+        """`add` in NumPy."""
+        block, steps = min(BLOCK, level), level - self.level
+        numbers = (blocks[held >> block] << block) | (held & ((1 << block) - 1))
+        at = self.places(numbers >> steps)
+        np.add.at(self.counts, at, counts)
+        within = (numbers & ((1 << steps) - 1)).astype(np.int32) << (FINEST - level)
+        self._hold(at, np.where(only < 0, only, only | within))
+
+    def _hold(self, at: Array, only: Array) -> None:
+        """Let bins hold what others held as well, the only values of which are told."""
         first = self.only[at] == EMPTY
-        self.only[at[first]] = rest[first]
-        self.only[at[(self.only[at] != rest)]] = MIXED
-
-
-def coarsen_only(only: Array, levels: int, low: int) -> Array:
-    """The only values of bins that grow `2 ** levels` wide; `low` bits were below them."""
-    for level in range(levels):
-        left, right = only[0::2], only[1::2].copy()
-        right[right >= 0] |= 1 << (low + level)
-        only = join_only(left, right)
-    return only
+        self.only[at[first]] = only[first]
+        self.only[at[self.only[at] != only]] = MIXED
 
 
 def join_only(a: Array, b: Array) -> Array:
     """The only value of a bin that gets what two bins held."""
     return np.where(a == EMPTY, b, np.where((b == EMPTY) | (a == b), a, MIXED))
+
+
+def add_columns(sums: Array, at: Array, more: Array) -> None:
+    """Add columns `(..., n)`, float64 or unsigned of up to 32 bits, to others at places `(n,)`."""
+    if compiled_serves():
+        compiled_sums.add_columns(sums, at, np.ascontiguousarray(more))
+    else:
+        np.add.at(np.moveaxis(sums, -1, 0), at, np.moveaxis(more, -1, 0))
 
 
 def binned(p: Array, truth: Array, bins: int) -> Array:

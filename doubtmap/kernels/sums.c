@@ -1,7 +1,7 @@
 /* Sums over pixels on the CPU: sparse histograms, bins of probabilities, components of a mask.
  *
- * Built into one library with pixels.c; counted.py is the door, compiled.py calls it. Every sum is
- * made in the order in which NumPy makes it, so that figures are the same to the last digit.
+ * Built into one library with pixels.c; counted.py is the door, compiled.py calls it. Figures are
+ * those of NumPy to the last digit: sums are made in its order, or of numbers whose sums are exact.
  */
 
 #include <math.h>
@@ -17,6 +17,7 @@
 #endif
 
 #define FINEST 20
+#define BLOCK 6 /* bits of a bin within its block, at most */
 #define PAGES 4096
 #define EMPTY (-1)
 #define MIXED (-2)
@@ -105,19 +106,6 @@ EXPORT int64_t doubtmap_count(struct table *t, const uint32_t *keys, int64_t sta
     return start;
 }
 
-/* The sum of 2^d numbers (d <= 6), `step` apart, in NumPy's order. */
-static double summed(const double *x, int64_t n, int64_t step) {
-    double r[8], sum = 0.0;
-    if (n < 8) {
-        for (int64_t i = 0; i < n; i++) sum += x[i * step];
-        return sum;
-    }
-    for (int j = 0; j < 8; j++) r[j] = x[j * step];
-    for (int64_t i = 8; i < n; i += 8)
-        for (int j = 0; j < 8; j++) r[j] += x[(i + j) * step];
-    return ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
-}
-
 /* Add the blocks of `from` from `start` on, of which `to` has all pages at no finer a level, and
  * at most 2^6 bins of `from` in one of its own; of the channels of `from` the first. The block
  * reached. */
@@ -142,11 +130,69 @@ EXPORT int64_t doubtmap_absorb(struct table *to, const struct table *from, int64
             if (only == EMPTY) continue;
             to->only[mine] = joined(to->only[mine], only);
             for (int64_t c = 0; c < to->channels; c++)
-                to->counts[mine * to->channels + c] +=
-                    summed(from->counts + at * channels + c, wide, channels);
+                for (int64_t k = 0; k < wide; k++)
+                    to->counts[mine * to->channels + c] += from->counts[(at + k) * channels + c];
         }
     }
     return from->used;
+}
+
+/* The k-th of float64 numbers, or of unsigned ones of so many bytes. */
+static double number_at(const void *numbers, int64_t bytes, int64_t k) {
+    switch (bytes) {
+    case 1: return ((const uint8_t *)numbers)[k];
+    case 2: return ((const uint16_t *)numbers)[k];
+    case 4: return ((const uint32_t *)numbers)[k];
+    default: return ((const double *)numbers)[k];
+    }
+}
+
+/* Add bins from `start` on, that lie in these blocks, of which `to` has all pages at no finer a
+ * level: n of them, each with its counts (numbers of so many bytes) and its only value. The bin
+ * reached: below n where there was no room. */
+EXPORT int64_t doubtmap_add(struct table *to, const int64_t *blocks, const int32_t *held,
+                            const void *counts, const int32_t *only, int64_t start, int64_t n,
+                            int64_t bytes, int64_t level) {
+    const int64_t block = level < BLOCK ? level : BLOCK, d = level - to->level;
+    const int64_t inside = ((int64_t)1 << block) - 1, mine = ((int64_t)1 << to->block) - 1;
+    const int shift = to->level - to->block;
+    int64_t at[AHEAD], before = -1, place = -1;
+    int32_t within[AHEAD];
+    while (start < n) {
+        const int64_t wanted = n - start < AHEAD ? n - start : AHEAD;
+        int64_t found = 0;
+        for (; found < wanted; found++) {
+            const int64_t one = held[start + found];
+            const int64_t number = (blocks[one >> block] << block) | (one & inside);
+            const int64_t bin = number >> d, of = bin >> to->block;
+            if (of != before) {
+                place = place_of(to, of >> shift, of & (((int64_t)1 << shift) - 1));
+                if (place < 0) break;
+                before = of;
+            }
+            at[found] = (place << to->block) | (bin & mine);
+            within[found] = (int32_t)(number & (((int64_t)1 << d) - 1)) << (FINEST - level);
+            FETCH(to->counts + at[found] * to->channels);
+            FETCH(to->only + at[found]);
+        }
+        for (int64_t i = 0; i < found; i++, start++) {
+            double *sums = to->counts + at[i] * to->channels;
+            const int32_t own = only[start] < 0 ? only[start] : only[start] | within[i];
+            to->only[at[i]] = joined(to->only[at[i]], own);
+            for (int64_t c = 0; c < to->channels; c++)
+                sums[c] += number_at(counts, bytes, start * to->channels + c);
+        }
+        if (found < wanted) break;
+    }
+    return start;
+}
+
+/* Add columns of numbers of so many bytes, (rows, columns), to those of (rows, width) at places. */
+EXPORT void doubtmap_add_columns(double *sums, int64_t width, const int64_t *at, const void *more,
+                                 int64_t bytes, int64_t rows, int64_t columns) {
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t k = 0; k < columns; k++)
+            sums[row * width + at[k]] += number_at(more, bytes, row * columns + k);
 }
 
 /* Write the bins that hold anything, blocks in the given order: keys, counts (channels, n), and

@@ -22,22 +22,21 @@ class Reviewed:
 
     Args:
         out: folder of the review.
-        forms: of labelling tools.
         said: what to do with the files, in sentences.
     """
 
     out: Path
-    forms: Sequence[str]
     said: list[str] = field(default_factory=list)
 
-    def take(self, found: Review, cards: Sequence[Card]) -> None:
+    def take(self, found: Review, cards: Sequence[Card], forms: Sequence[str]) -> None:
         """Write the files.
 
         Args:
             found: the review.
             cards: the chosen images, in their order.
+            forms: of labelling tools.
         """
-        if not self.forms:
+        if not forms:
             return
         names = found.table.class_names or tuple(
             map(str, range(int(found.table.classes.max()) + 1))
@@ -45,7 +44,7 @@ class Reviewed:
         at = {Path(path).absolute(): place for place, path in enumerate(found.names)}
         files = [card.path.absolute() for card in cards]
         tasks = _tasks(found, cards, [at[file] for file in files], names)
-        self.said = hand_on(tasks, self.forms, self.out, names, files)
+        self.said = hand_on(tasks, forms, self.out, names, files)
 
 
 def _tasks(

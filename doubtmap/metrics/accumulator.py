@@ -96,3 +96,19 @@ def sub_state(state: State, prefix: str) -> State:
     """The arrays below a prefix, without it."""
     start = prefix + "/"
     return {name[len(start) :]: array for name, array in state.items() if name.startswith(start)}
+
+
+def narrowed(sums: Array) -> Array:
+    """Sums as unsigned numbers of as few bits as hold them all, where they are whole.
+
+    Example:
+        >>> narrowed(np.array([0.0, 300.0])).dtype, narrowed(np.array([0.5])).dtype
+        (dtype('uint16'), dtype('float64'))
+    """
+    if not sums.size or sums.min() < 0:
+        return sums
+    for kind in (np.uint8, np.uint16, np.uint32):
+        if sums.max() <= np.iinfo(kind).max:
+            whole = sums.astype(kind)
+            return whole if np.array_equal(whole, sums) else sums
+    return sums

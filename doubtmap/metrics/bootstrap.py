@@ -11,13 +11,13 @@ Reference:
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Self
 
 import numpy as np
 
-from doubtmap.metrics.accumulator import Array, State
+from doubtmap.kernels.counted import add_columns
+from doubtmap.metrics.accumulator import Array, State, narrowed
 from doubtmap.metrics.histogram import Bins, Histogram
 
 
@@ -89,7 +89,7 @@ class BootstrapSums:
     def state(self) -> State:
         """The sums as named arrays."""
         steps = {f"{name}.steps": array for name, array in self._steps.items()}
-        return dict(self._whole) | steps
+        return {name: narrowed(whole) for name, whole in self._whole.items()} | steps
 
     @classmethod
     def from_state(cls, state: State, replicates: int) -> Self:
@@ -97,7 +97,8 @@ class BootstrapSums:
         bootstrap = cls(replicates)
         for name, array in state.items():
             into = bootstrap._steps if name.endswith(".steps") else bootstrap._whole
-            into[name.removesuffix(".steps")] = array  # never written into, see `_add`
+            # never written into, see `_add`
+            into[name.removesuffix(".steps")] = array.astype(np.float64, copy=False)
         return bootstrap
 
     def _add(self, name: str, whole: Array, steps: Array | None) -> None:
@@ -143,19 +144,21 @@ class BootstrapHistogram:
     def absorb(self, other: BootstrapHistogram) -> None:
         """Add what another has summed."""
         self._settle()
-        other._settle()
-        levels = self.total.level, other.total.level
+        if other._waiting:
+            other._settle()
+        before, finer = self.total.level, other.total.level
         self.total.absorb(other.total)
-        mine = _coarser(self._numbers, self._sums, levels[0] - self.total.level)
-        theirs = _coarser(other._numbers, other._sums, levels[1] - self.total.level)
-        numbers, sums = mine
-        if not np.isin(theirs[0], numbers, assume_unique=True).all():
-            numbers = np.union1d(numbers, theirs[0])
-            sums = np.zeros((*sums.shape[:2], len(numbers)))
-            _add_bins(sums, np.searchsorted(numbers, mine[0]), mine[1])
+        level = self.total.level
+        numbers, sums = _coarser(self._numbers, self._sums, before - level)
+        theirs = other._numbers >> (finer - level)
+        every = np.union1d(numbers, theirs)
+        if len(every) != len(numbers):
+            wide = np.zeros((*sums.shape[:2], len(every)))
+            wide[..., np.searchsorted(every, numbers)] = sums
+            numbers, sums = every, wide
         elif self._shared:
             sums = sums.copy()
-        _add_bins(sums, np.searchsorted(numbers, theirs[0]), theirs[1])
+        add_columns(sums, np.searchsorted(numbers, theirs), other._sums)
         self._numbers, self._sums, self._shared = numbers, sums, False
 
     def figures(self, figure: Callable[[Bins], float | list[float]]) -> Array:
@@ -187,7 +190,10 @@ class BootstrapHistogram:
         """The sums as named arrays."""
         self._settle()
         self._shared = True
-        return self.total.state() | {"numbers": self._numbers, "sums": self._sums}
+        return self.total.state() | {
+            "numbers": self._numbers,
+            "sums": narrowed(self._sums),
+        }
 
     @classmethod
     def from_state(cls, state: State) -> Self:
@@ -201,6 +207,8 @@ class BootstrapHistogram:
 
     def _settle(self) -> None:
         """Take the images that wait, as one product: replicates by images by bins."""
+        if self._sums.dtype != np.float64:  # as a state told them
+            self._sums, self._shared = self._sums.astype(np.float64), False
         if not self._waiting:
             return
         replicates, channels = self._sums.shape[:2]
@@ -219,16 +227,9 @@ class BootstrapHistogram:
         if len(numbers) == len(self._numbers):
             sums += self._sums
         else:
-            _add_bins(sums, np.searchsorted(numbers, self._numbers), self._sums)
+            add_columns(sums, np.searchsorted(numbers, self._numbers), self._sums)
         self._numbers, self._sums = numbers, sums
         self._waiting.clear()
-
-
-def _add_bins(sums: Array, at: Array, more: Array) -> None:
-    """Add sums of bins to those of these numbers, ascending, one run of neighbours at a time."""
-    cuts = [0, *(np.flatnonzero(np.diff(at) != 1) + 1), len(at)]
-    for start, end in itertools.pairwise(cuts) if len(at) else ():
-        sums[..., at[start] : at[start] + end - start] += more[..., start:end]
 
 
 def _coarser(numbers: Array, sums: Array, steps: int) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from doubtmap.errors import DataError, UsageError
 from doubtmap.kernels.counted import EMPTY, FINEST, MIXED, Keys, Table, join_only, keys_of
-from doubtmap.metrics.accumulator import Array, ArrayLike, State, to_numpy
+from doubtmap.metrics.accumulator import Array, ArrayLike, State, narrowed, to_numpy
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ class Histogram:
     @property
     def level(self) -> int:
         """Every page has `2 ** level` bins."""
-        return self._table.level
+        return self._table.level if self._told is None else int(self._told["flags"][1])
 
     @property
     def pages(self) -> Array:
         """Those in use."""
-        return self._table.pages
+        return self._table.pages if self._told is None else self._told["pages"]
 
     def update(
         self,
@@ -137,12 +137,12 @@ class Histogram:
         Of one with more channels in a row the first are taken.
         """
         plain = isinstance(weight, float | int) and weight == 1
-        if plain and self.shape == other.shape and self._absorbed(other._told):
-            self.rounded |= other.rounded
-            return
         self._make_room(other.pages)
         self._set_level(min(self.level, other.level))
         self.rounded |= other.rounded
+        if plain and self.shape == other.shape and other._told is not None:
+            self._absorb_told(other._told)
+            return
         flat = len(self.shape) == len(other.shape) == 1 and self.shape <= other.shape
         if plain and (flat or self.shape == other.shape):
             self._table.absorb(other._table)
@@ -210,7 +210,7 @@ class Histogram:
             "pages": table.pages,
             "blocks": table.blocks[: table.used],
             "held": held,
-            "counts": table.counts[held].reshape(-1, *self.shape),
+            "counts": narrowed(table.counts[held]).reshape(-1, *self.shape),
             "only": table.only[held],
         }
 
@@ -223,18 +223,10 @@ class Histogram:
         histogram._told = state
         return histogram
 
-    def _absorbed(self, told: State | None) -> bool:
-        """Add what a state says bin by bin, where these are no wider here; whether that was so."""
-        if told is None:
-            return False
-        self._make_room(told["pages"])
-        level = int(told["flags"][1])
-        self._set_level(min(self.level, level))
-        if self.level != level:
-            return False
+    def _absorb_told(self, told: State) -> None:
+        """Add what a state says, bin by bin, whose pages are in use and whose bins are no wider."""
         counts = told["counts"].reshape(-1, prod(self.shape))
-        self._table.add(told["blocks"], told["held"], counts, told["only"])
-        return True
+        self._table.add(told["blocks"], told["held"], counts, told["only"], int(told["flags"][1]))
 
     def _make_room(self, touched: Array) -> None:
         self._seen = None

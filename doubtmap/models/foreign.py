@@ -299,7 +299,8 @@ def refuse_folder(folder: Path) -> None:
         UsageError: with what it is and the way out.
     """
     below = sorted(path.name for path in folder.iterdir())
-    checkpoints = [name for name in below if (folder / name / "config.json").is_file()]
+    kinds = ("config.json", "doubtmap.json")
+    checkpoints = [name for name in below if any((folder / name / k).is_file() for k in kinds)]
     what: tuple[str, str] | None = None
     if folder.suffix == ".mlpackage":
         what = KINDS[".mlpackage"]
@@ -315,6 +316,11 @@ def refuse_folder(folder: Path) -> None:
         what = (
             f"one with networks inside ({', '.join(checkpoints)})",
             (f"Pass {folder / checkpoints[-1]}"),
+        )
+    elif "config.json" not in below and (folder / "training" / "settings.json").is_file():
+        what = (
+            "a training that has not finished its first epoch",
+            "Go on with it: doubtmap train ... --resume",
         )
     elif len(inside := exported_inside(folder)) > 1:
         what = (

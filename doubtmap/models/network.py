@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.errors import ModelError, NotFinite, UsageError
 from doubtmap.kernels import at_least_float32, recording
 from doubtmap.models.backend import Answer, Backend, LastLayer, Runner, Source, Tap, weights_of
 from doubtmap.models.classifiers import best_fit, reproducing
 from doubtmap.models.forms import logarithm
 from doubtmap.models.module import check_layer, output_of
-from doubtmap.models.outputs import queries_of, query_scores
-from doubtmap.models.preprocessing import ImageSize, Resize, checked_images
+from doubtmap.models.outputs import of_two, queries_of, query_scores
+from doubtmap.models.preprocessing import ImageSize, Resize, checked_images, sent
 from doubtmap.models.studying import (
     NOT_FINITE,
     Asked,
@@ -168,20 +168,33 @@ class NetworkSegmenter(ShownSegmenter):
             DataError: for logits that are not finite.
         """
         with torch.no_grad():
-            x = self._prepared(images)
-            size = (images.shape[-2], images.shape[-1])
-            reading = self._reading or self._studied(x)
-            if self.source.preprocessing.window is not None:
-                return self._of_windows(reading, x, size)
-            if reading.form.kind == "queries":
-                answer, prediction = self._of_queries(reading, x, size)
-            else:
-                answer, prediction = self._of_scores(reading, x, size)
-            if not self.layers:
-                return prediction
-            taps = [tap for name in self.layers if (tap := answer.call(name)) is not None]
-            inner = {layer: output_of(layer, taps, len(x)) for layer in self.layers}
-            return replace(prediction, layers=inner)
+            return self._predicted(self._prepared(images), (images.shape[-2], images.shape[-1]))
+
+    def _predicted(self, x: Tensor, size: tuple[int, int]) -> Prediction:
+        reading = self._reading or self._studied(x)
+        if self.source.preprocessing.window is not None:
+            return self._of_windows(reading, x, size)
+        if reading.form.kind == "queries":
+            answer, prediction = self._of_queries(reading, x, size)
+        else:
+            answer, prediction = self._of_scores(reading, x, size)
+        if not self.layers:
+            return prediction
+        taps = [tap for name in self.layers if (tap := answer.call(name)) is not None]
+        inner = {layer: output_of(layer, taps, len(x)) for layer in self.layers}
+        return replace(prediction, layers=inner)
+
+    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """In which size an image of this one is seen, as far as known; see `seen_alike`."""
+        how, reading = self.source.preprocessing, self._reading
+        known = reading is not None and reading.form.kind != "queries" and how.window is None
+        return how.size(size) if known else size
+
+    def seen_alike(self, images: Sequence[Tensor]) -> Prediction:
+        """Predict images `(3, H, W)` of several sizes that are seen in one, as of the first's."""
+        with torch.no_grad():
+            x = torch.cat([self._prepared(image[None]) for image in images])
+            return self._predicted(x, (images[0].shape[-2], images[0].shape[-1]))
 
     def listening(self, layers: Sequence[str]) -> NetworkSegmenter:
         """The same network, whose predictions also carry the outputs of inner layers.
@@ -257,7 +270,7 @@ class NetworkSegmenter(ShownSegmenter):
         """Checked, normalised, on the network's device."""
         backend, how = self.source.backend, self.source.preprocessing
         plain = 3 if len(how.mean) == 3 and not how.bands else 0
-        return how(_sent(checked_images(images, plain), backend.device), backend.dtype)
+        return how(sent(checked_images(images, plain), backend.device), backend.dtype)
 
     def _of_queries(
         self, reading: Reading, x: Tensor, size: tuple[int, int]
@@ -371,7 +384,7 @@ class NetworkSegmenter(ShownSegmenter):
             return replace(own, missing=missing)
         grid = (scores.shape[-2], scores.shape[-1])
         native_grid = (tap.output.shape[-2], tap.output.shape[-1])
-        said = _of_two(tap.output)
+        said = of_two(tap.output)
         if native_grid == grid or grid == sides:
             corners = found.align_corners and native_grid != grid
             return Native(said, tap.input, corners, layer.window)
@@ -385,13 +398,6 @@ class NetworkSegmenter(ShownSegmenter):
             at_least_float32(tap.input), grid, mode="bilinear", align_corners=found.align_corners
         )
         return Native(own.logits, features)
-
-
-def _sent(images: Tensor, device: torch.device) -> Tensor:
-    """Images on a device; to one of CUDA by pinned memory, so that nobody waits for the copy."""
-    if device.type != "cuda" or images.is_cuda:
-        return images.to(device)
-    return images.pin_memory().to(device, non_blocking=True)
 
 
 def queries_in(answer: Answer) -> tuple[Tensor, Tensor]:
@@ -408,15 +414,10 @@ def _own(reading: Reading, scores: Tensor) -> Native:
     """The network's own output, without features."""
     probabilities = reading.form.kind in ("softmax", "log_softmax")
     return Native(
-        _of_two(reading.form.logits(scores)),
+        of_two(reading.form.logits(scores)),
         missing=reading.features_missing,
         energy_missing=LEVEL_LOST if probabilities else "",
     )
-
-
-def _of_two(logits: Tensor) -> Tensor:
-    """One channel as the logits of two classes: 0, and the channel."""
-    return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -426,7 +427,7 @@ def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _check_finite(scores: Tensor) -> None:
     if not bool(torch.isfinite(scores).all()):
-        raise DataError(NOT_FINITE)
+        raise NotFinite.of(NOT_FINITE, scores)
 
 
 def _covered(sides: tuple[int, int], size: tuple[int, int], x: Tensor) -> tuple[float, float]:

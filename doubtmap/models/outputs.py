@@ -307,3 +307,8 @@ def sampled(maps: Tensor, places: Tensor, length: int, axis: int, align_corners:
     shape[axis] = -1
     weight = (position - lower).to(maps.dtype).view(shape)
     return torch.lerp(maps.index_select(axis, lower), maps.index_select(axis, upper), weight)
+
+
+def of_two(logits: Tensor) -> Tensor:
+    """One channel as the logits of two classes: 0, and the channel."""
+    return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits

@@ -301,3 +301,10 @@ def _padded_by_choice(x: Tensor, divisor: int) -> Tensor:
         places = torch.arange((side + divisor - 1) // divisor * divisor, device=x.device)
         x = x.index_select(axis, places.clamp(max=side - 1))
     return x
+
+
+def sent(images: Tensor, device: torch.device) -> Tensor:
+    """Images on a device; to one of CUDA by pinned memory, so that nobody waits for the copy."""
+    if device.type != "cuda" or images.is_cuda:
+        return images.to(device)
+    return images.pin_memory().to(device, non_blocking=True)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from doubtmap.errors import DataError, ModelError, UsageError
+from doubtmap.errors import ModelError, NotFinite, UsageError
 from doubtmap.kernels import recording
 from doubtmap.models.backend import Answer, LastLayer, Runner, Source, Tap
 from doubtmap.models.classifiers import Classifier, best_fit, find_classifier
@@ -208,7 +208,7 @@ def study(source: Source, runner: Runner, x: Tensor, asked: Asked) -> Reading:
     Raises:
         UsageError: for class names of the user that are not as many as the classes.
         ModelError: for an output that is not understood, or could be several things.
-        DataError: for an output that is not finite.
+        NotFinite: for an output that is not finite.
     """
     answer = runner(x)
     if queries_of(answer.parts[0]) is not None:
@@ -223,7 +223,7 @@ def study(source: Source, runner: Runner, x: Tensor, asked: Asked) -> Reading:
     reading = Reading(output=found[0].name, last=channels_last(shape, answer.sides, names))
     _, scores = answered(runner, reading, x, ())
     if not bool(torch.isfinite(scores).all()):
-        raise DataError(NOT_FINITE)
+        raise NotFinite.of(NOT_FINITE, scores)
     refuse_decided(scores)
     _check_names(source, scores.shape[1])
     reading = replace(reading, channels=max(2, scores.shape[1]))

@@ -50,6 +50,11 @@ class Map:
     notes: tuple[str, ...] = ()
     own: Mapping[Path, Georeference] = field(default_factory=dict)
 
+    @property
+    def first(self) -> str | None:
+        """The reference system of the first image that has a place; None: none has."""
+        return next((str(place.crs) for place in self.own.values()), None)
+
 
 def plan_map(found: dict[Path, Georeference], images: int, crs: str | None = None) -> Map:
     """Decide, before any work, in which coordinates objects will be written.

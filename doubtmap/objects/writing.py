@@ -6,6 +6,8 @@ OUT/objects.parquet     the same, where that is asked for
 OUT/objects.geojson     the objects of georeferenced images, in longitude and latitude
 OUT/objects.gpkg        the same in the images' own coordinates, where that is asked for
 OUT/overlay/NAME.png    each image with its objects
+
+A part of a run has OUT/part.json and pictures only (`doubtmap.objects.parts`).
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ import functools
 import io
 import json
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,11 @@ from torch import Tensor
 from doubtmap.datasets.rasters import MAX_PIXELS
 from doubtmap.datasets.reading import Rendering, in_colour, none_left, read_image
 from doubtmap.datasets.survey import survey
-from doubtmap.engine.settings import bands_needed
+from doubtmap.engine.parts import PART, write_part
+from doubtmap.engine.places import PartNumber
+from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
-from doubtmap.files import alone, cell, sweep, utf8, write_atomically
+from doubtmap.files import alone, cell, sweep, utf8, write_atomically, writing_to
 from doubtmap.files.naming import outside, unique_names
 from doubtmap.files.parquet import check_parquet, write_parquet
 from doubtmap.images import ScoredImage, score_images
@@ -41,6 +45,7 @@ from doubtmap.objects import (
     simplified,
 )
 from doubtmap.objects.coco import CATEGORY, annotation, check_encoding
+from doubtmap.objects.found import COLUMNS, Found
 from doubtmap.objects.geojson import Map, feature, feature_collection, plan_map
 from doubtmap.objects.geopackage import Layer, check_library, multipolygon, write_geopackage
 from doubtmap.objects.georeference import place_of, square_metres
@@ -51,13 +56,6 @@ from doubtmap.prediction import Score, Segmenter
 from doubtmap.scenes import is_georeferenced
 from doubtmap.scenes.rasters import RasterScene
 from doubtmap.version import __version__
-
-COLUMNS = (
-    *("image", "object", "score", "score_max", "left", "top", "width", "height", "area"),
-    *("share_of_image", "predicted_class", "predicted_share", "probability", "area_m2"),
-)
-"""Of the CSV; `object` is the annotation's id in the JSON."""
-
 
 MAPS = ("geojson", "gpkg")
 """Forms of what has a place on earth."""
@@ -96,17 +94,6 @@ class Form:
             check_parquet()
 
 
-@dataclass
-class Found:
-    """What a run has found so far, as it will be written."""
-
-    images: list[dict[str, Any]] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
-    features: list[dict[str, Any]] = field(default_factory=list)
-    layers: dict[str, Layer] = field(default_factory=dict)
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-
-
 PLAIN = Form()
 
 
@@ -120,6 +107,7 @@ def write_objects(
     *,
     probability: ObjectProbability | None = None,
     form: Form = PLAIN,
+    part: PartNumber | None = None,
     skip_bad: bool = False,
     range: tuple[float, float] | None = None,
     about: dict[str, Any] | None = None,
@@ -135,6 +123,7 @@ def write_objects(
         out: folder, made if it is not there.
         probability: says of each how likely it is unknown; by it they are drawn and ordered.
         form: how they are written.
+        part: which of the images only, for `doubtmap.objects.parts.merge_objects`.
         skip_bad: count images that cannot be read, and go on.
         range: values that are black and white in images of more than 8 bits; default: by the bits
             that all images of the run use.
@@ -156,15 +145,19 @@ def write_objects(
     paths = outside(paths, out)
     skipped: dict[Path, str] | None = {} if skip_bad else None
     earth = _earth(paths, form.crs, skipped)
-    names, found = unique_names(paths), Found()
+    names, found = unique_names(paths), Found(earth.first, earth.crs)
+    with writing_to(out):
+        (out / PART).unlink(missing_ok=True)
     sweep(out)
     sweep(out / "overlay")
     todo = [path for path in paths if path not in (skipped or ())]
+    own = {paths[at] for at in part.numbers(len(paths))} if part else set(paths)
     known = Rendering(range, every=bands_needed(segmenter))
     placed = frozenset(path for path in todo if is_georeferenced(path))
     seen = survey([(path, None) for path in todo if path not in placed], known)
     read = functools.partial(_read, rendering=seen.rendering, placed=placed, own=known)
-    for scored in score_images(segmenter, todo, dict([score]), skipped, read=read):
+    mine, unplaced = [path for path in todo if path in own], len(skipped or ())
+    for scored in score_images(segmenter, mine, dict([score]), skipped, read=read):
         doubt = scored.maps[score[0]]
         if scored.path in placed:
             doubt = _with_data(scored.path, doubt, known)
@@ -177,8 +170,8 @@ def write_objects(
         image = in_colour(scored.image)
         write_object_picture(out / "overlay" / f"{names[scored.path]}.png", image, things, shapes)
         if progress:
-            progress("objects", len(found.images) + len(skipped or ()), len(paths))
-    if not found.images:
+            progress("objects", len(found.images) + len(skipped or ()) - unplaced, len(mine))
+    if not found.images and not part:
         raise DataError(none_left(len(paths), skipped))
     settings: dict[str, Any] = {**asdict(form)}
     settings |= {"range": seen.rendering.range, "notes": [*earth.notes, *seen.notes]}
@@ -195,7 +188,35 @@ def write_objects(
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
         **(about or {}),
     }
-    files = _write(found, info, earth, out, form)
+    if part is None:
+        return finish(out, found, info, form)
+    asked = model_settings(segmenter) | score_settings(dict([score]))
+    own_names = [names[path] for path in paths if path in own]
+    every = {names[path]: str(path) for path in paths}
+    told = {"settings": asked, "own": own_names, "images": every, "info": info}
+    write_part(out, "objects", part, told | {"found": found.told()})
+    return _in_short(found, info, [out / PART])
+
+
+def finish(out: Path, found: Found, info: dict[str, Any], form: Form) -> dict[str, Any]:
+    """Write all files but the pictures.
+
+    Args:
+        out: folder.
+        found: in all images.
+        info: how all this was made.
+        form: how it is written.
+
+    Returns:
+        As `write_objects`.
+
+    Raises:
+        DataError: for a folder that cannot be written.
+    """
+    return _in_short(found, info, _write(found, info, out, form))
+
+
+def _in_short(found: Found, info: Mapping[str, Any], files: Sequence[Path]) -> dict[str, Any]:
     counts = {image["file_name"]: image["objects"] for image in found.images}
     return {
         **{"images": len(counts), "objects": len(found.annotations), "per_image": counts},
@@ -283,7 +304,7 @@ def _take(
         found.rows.append((file, *figures, *rest, area))
 
 
-def _write(found: Found, info: dict[str, Any], earth: Map, out: Path, form: Form) -> list[Path]:
+def _write(found: Found, info: dict[str, Any], out: Path, form: Form) -> list[Path]:
     """All files but the pictures; a map of an earlier run that is none of this one goes."""
     coco = {
         "info": info,
@@ -295,23 +316,22 @@ def _write(found: Found, info: dict[str, Any], earth: Map, out: Path, form: Form
     texts = {"objects.json": json.dumps(coco), "objects.csv": _table(found.rows)}
     for name in MAPS:
         (out / f"objects.{name}").unlink(missing_ok=True)
-    if earth.places and "geojson" in form.to:
-        texts["objects.geojson"] = json.dumps(feature_collection(found.features, earth.crs))
+    if found.placed and "geojson" in form.to:
+        texts["objects.geojson"] = json.dumps(feature_collection(found.features, found.crs))
     for name, text in texts.items():
         write_atomically(out / name, utf8(text))
     files = [out / name for name in texts]
     rows = (dict(zip(COLUMNS, row)) for row in found.rows)
     write_parquet(out / "objects.parquet", rows, form.parquet)
     files += [out / "objects.parquet"] if form.parquet else []
-    if earth.places and "gpkg" in form.to:
-        first = next(iter(earth.own.values()))
-        layers = [*found.layers.values()] or [Layer(str(first.crs))]
+    if found.placed and "gpkg" in form.to:
+        layers = [*found.layers.values()] or [Layer(found.placed)]
         write_geopackage(out / "objects.gpkg", layers)
         files.append(out / "objects.gpkg")
     return files
 
 
-def _table(rows: Sequence[tuple[Any, ...]]) -> str:
+def _table(rows: Sequence[Sequence[Any]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -13,6 +13,7 @@ Reference:
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -144,20 +145,32 @@ class MetaModel(ShownFit):
         """`(S,)` in [0, 1]."""
         return np.asarray(np.clip(self.iou(inputs(table, self.names)), 0, 1))
 
-    def save(self, path: str | Path) -> None:
-        """Write the model; the file is whole or not there."""
-        tensors = {
+    @property
+    def digest(self) -> str:
+        """By which another fit is told apart."""
+        told = self.kind, self.names, _digests(self.scores)
+        digest = hashlib.sha256(repr(told).encode())
+        for tensor in self._tensors.values():
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {
             f"{part}.{name}": torch.from_numpy(np.ascontiguousarray(array))
             for part in PARTS
             for name, array in asdict(getattr(self, part)).items()
         }
+
+    def save(self, path: str | Path) -> None:
+        """Write the model; the file is whole or not there."""
         entries = {
             "by": self.kind,
             "names": self.names,
             "texts": self.texts,
             "digests": _digests(self.scores),
         }
-        write(path, FILE, Content(entries, tensors, self.origin))
+        write(path, FILE, Content(entries, self._tensors, self.origin))
 
     @classmethod
     def load(cls, path: str | Path) -> MetaModel:

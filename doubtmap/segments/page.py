@@ -6,7 +6,8 @@ OUT/segments.csv          all segments: place, features, what is expected of the
 OUT/review.json           how all this was made
 OUT/segments/NAME.png     which segment every pixel lies in: red + 256 green + 65536 blue
 
-At the end what `fit segments` found, as a table of plain text.
+A part of a run has OUT/part.json, segments.csv, review.safetensors and the pictures only
+(`doubtmap.segments.parts`).
 """
 
 from __future__ import annotations
@@ -15,29 +16,39 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+import safetensors.numpy
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from doubtmap.datasets.reading import Rendering, in_colour, left_out, read_image
+from doubtmap.datasets.reading import Rendering, in_colour, left_out, none_left, read_image
 from doubtmap.datasets.survey import survey
-from doubtmap.engine.settings import bands_needed
-from doubtmap.errors import UsageError
+from doubtmap.engine.parts import PART, hashes_of, write_part
+from doubtmap.engine.places import PartNumber
+from doubtmap.engine.settings import bands_needed, model_settings
+from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, beside, cell, sweep, utf8, write_atomically, writing_to
+from doubtmap.files.afar import path_of
 from doubtmap.files.naming import outside, unique_names
 from doubtmap.images import ScoredImage
 from doubtmap.prediction import Segmenter
-from doubtmap.reports.events import event_chart
-from doubtmap.reports.page import framed, header, page_table, plain_table
+from doubtmap.reports.page import framed, header
 from doubtmap.segments import MetaModel, Partition, SegmentTable
 from doubtmap.segments.cards import card_part
-from doubtmap.segments.fitting import SegmentFit, known_errors
-from doubtmap.segments.review import ORDERS, Card, ImageReview, Review, review
+from doubtmap.segments.review import (
+    ORDERS,
+    Card,
+    ImageReview,
+    Review,
+    errors_of,
+    judged,
+    together,
+)
 from doubtmap.version import __version__
 
 
@@ -49,6 +60,7 @@ class Choice:
         count: how many at most.
         by: what images are ranked by, of `doubtmap.segments.review.ORDERS`.
         diverse: images that are unlike each other instead of the very worst.
+        to: forms of labelling tools in which those that are shown are handed on.
 
     Raises:
         UsageError: for an order that there is not.
@@ -57,6 +69,7 @@ class Choice:
     count: int = 20
     by: str = "wrong"
     diverse: bool = False
+    to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.by not in ORDERS:
@@ -64,6 +77,13 @@ class Choice:
 
 
 USUAL = Choice()
+
+REVIEWED = "review.safetensors"
+"""What a part expects of its images."""
+
+
+Chosen = Callable[[Review, Sequence[Card], Sequence[str]], None]
+"""Called with a review, the images that its page shows, and `Choice.to`."""
 
 
 @alone
@@ -74,10 +94,11 @@ def write_review(
     out: Path,
     *,
     choice: Choice = USUAL,
+    part: PartNumber | None = None,
     skip_bad: bool = False,
     range: tuple[float, float] | None = None,
     command: str = "",
-    chosen: Callable[[Review, Sequence[Card]], None] | None = None,
+    chosen: Chosen | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
     """Review images and write what came out.
@@ -88,11 +109,12 @@ def write_review(
         model: of `doubtmap fit segments`.
         out: folder, made if it is not there.
         choice: which images the page shows.
+        part: which of the images only, for `doubtmap.segments.parts.merge_reviews`.
         skip_bad: count images that cannot be read, and go on.
         range: values that are black and white in images of more than 8 bits; default: by the bits
             that all images of the run use.
         command: what to write as the origin.
-        chosen: called with the review and the images that the page shows.
+        chosen: takes the images that the page shows.
         progress: told after each image.
 
     Returns:
@@ -103,49 +125,105 @@ def write_review(
             written.
     """
     paths = outside(paths, out)
+    own = [paths[at] for at in part.numbers(len(paths))] if part else paths
     names = unique_names(paths)
     seen = survey([(path, None) for path in paths], Rendering(range, every=bands_needed(segmenter)))
     skipped: dict[Path, str] | None = {} if skip_bad else None
     with writing_to(out):
         (out / "segments").mkdir(parents=True, exist_ok=True)
+        (out / PART).unlink(missing_ok=True)
         for folder in (out, out / "segments"):
             sweep(folder)
         with beside(out / "segments.csv") as file:
             table = _Table(out, names, file)
-            found = review(
-                segmenter,
-                paths,
-                model,
-                found=table.add,
-                skipped=skipped,
-                rendering=seen.rendering,
-                progress=progress,
-            )
-    first = found.first(choice.count, choice.by, choice.diverse)
-    write_atomically(out / "images.csv", utf8(_images_csv(found, choice.by, first, names)))
-    shown = [_card(out, found, int(index), names, seen.rendering) for index in first]
-    write_atomically(out / "review.html", _page(found, shown, choice, command))
+            images = judged(segmenter, own, model, table.add, skipped, seen.rendering, progress)
+            if not images and not part:
+                raise DataError(none_left(len(own), skipped))
     about = {
         "doubtmap": __version__,
         "command": command,
         "model": segmenter.description,
         "class_names": list(segmenter.class_names),
         "segments": model.origin.told(),
-        "ranked_by": choice.by,
-        "diverse": choice.diverse,
-        "chosen": [names[Path(found.names[index])] for index in first],
-        "range": seen.rendering.range,
-        "notes": [*seen.notes, *found.notes],
-        "directory": str(Path.cwd()),
-        "images": {names[Path(name)]: name for name in found.names},
+        "notes": list(seen.notes),
+        "images": {names[path]: str(path) for path in paths},
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
-    write_atomically(out / "review.json", json.dumps(about, indent=1).encode())
+    if part:
+        asked = model_settings(segmenter) | {"meta model": model.digest}
+        told = {
+            "settings": asked,
+            "choice": asdict(choice),
+            "own": [names[path] for path in own],
+            "header": table.header,
+        }
+        told |= {"rendering": asdict(seen.rendering), "errors": errors_of(model), **about}
+        _write_part(out, part, together(images, model) if images else None, told)
+        return f"Part {part}: {len(images)} images reviewed{left_out(skipped)}: {out}. {part.then}"
+    return finish(out, together(images, model), choice, seen.rendering, about, chosen)
+
+
+def _write_part(out: Path, part: PartNumber, found: Review | None, told: Mapping[str, Any]) -> None:
+    """What the merge must know beside the pictures and the table of segments."""
+    files = ["segments.csv"]
+    if found is not None:
+        write_atomically(out / REVIEWED, safetensors.numpy.save(_contiguous(found.arrays)))
+        files.append(REVIEWED)
+    hashes = hashes_of(out, files)
+    reviewed = [] if found is None else found.names
+    write_part(out, "review", part, {**told, "reviewed": reviewed, "hashes": hashes})
+
+
+def _contiguous(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def finish(
+    out: Path,
+    found: Review,
+    choice: Choice,
+    rendering: Rendering,
+    about: Mapping[str, Any],
+    chosen: Chosen | None = None,
+) -> str:
+    """Write what follows from all images, once `segments.csv` and the pictures are there.
+
+    Args:
+        out: the run's folder.
+        found: what is expected of all images.
+        choice: which of them the page shows; these are read again.
+        rendering: how they become RGB.
+        about: what `review.json` says; its `images` are the paths by the images' names, in order.
+        chosen: takes the images that the page shows.
+
+    Returns:
+        One sentence about what was written.
+
+    Raises:
+        DataError: for an image that cannot be read, or a folder that cannot be written.
+    """
+    names = {path: name for name, path in about["images"].items()}
+    first = found.first(choice.count, choice.by, choice.diverse)
+    write_atomically(out / "images.csv", utf8(_images_csv(found, choice.by, first, names)))
+    shown = [_card(out, found, int(index), names, rendering) for index in first]
+    write_atomically(out / "review.html", _page(found, shown, choice, about["command"]))
+    written = {
+        **{key: about[key] for key in ("doubtmap", "command", "model", "class_names", "segments")},
+        "ranked_by": choice.by,
+        "diverse": choice.diverse,
+        "chosen": [names[found.names[index]] for index in first],
+        "range": rendering.range,
+        "notes": [*about["notes"], *found.notes],
+        "directory": str(Path.cwd()),
+        "images": {names[path]: path for path in found.names},
+        "skipped": about["skipped"],
+    }
+    write_atomically(out / "review.json", json.dumps(written, indent=1).encode())
     if chosen:
-        chosen(found, shown)
+        chosen(found, shown, choice.to)
     return (
-        f"{len(found.names)} images reviewed{left_out(skipped)}, {len(found.table)} segments; look "
-        f"at {out / 'review.html'}"
+        f"{len(found.names)} images reviewed{left_out(about['skipped'])}, {len(found.table)} "
+        f"segments; look at {out / 'review.html'}"
     )
 
 
@@ -160,6 +238,8 @@ class _Table:
 
     def __init__(self, out: Path, names: Mapping[Path, str], file: IO[bytes]) -> None:
         self.out, self.names, self.file = out, names, file
+        self.header = 0
+        """Bytes of the header, once there is one."""
 
     def add(
         self, scored: ScoredImage, partition: Partition, table: SegmentTable, said: ImageReview
@@ -172,7 +252,12 @@ class _Table:
             "touches_its_class": said.probability,
             "expected_iou": said.expected_iou,
         }
-        self.file.write(utf8(table.to_csv(more, header=self.file.tell() == 0)))
+        rows = utf8(table.to_csv(more, header=False))
+        if self.file.tell() == 0:
+            whole = utf8(table.to_csv(more))
+            self.header = len(whole) - len(rows)
+            rows = whole
+        self.file.write(rows)
 
 
 def write_segments(path: Path, labels: NDArray[np.int32]) -> None:
@@ -198,7 +283,7 @@ def _segments_file(out: Path, name: str) -> Path:
     return out / "segments" / f"{name}.png"
 
 
-def _images_csv(found: Review, by: str, first: NDArray[np.int64], names: Mapping[Path, str]) -> str:
+def _images_csv(found: Review, by: str, first: NDArray[np.int64], names: Mapping[str, str]) -> str:
     """All images as ranked; `chosen` says in which order the page shows some."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -214,7 +299,7 @@ def _images_csv(found: Review, by: str, first: NDArray[np.int64], names: Mapping
         path = found.names[image]
         miou = f"{found.expected_miou[image]:.4f}" if found.tells_miou else ""
         shapes = [f"{values[image]:.4f}" for values in found.shapes.values()]
-        pixels = f"segments/{names[Path(path)]}.png"
+        pixels = f"segments/{names[path]}.png"
         row = [rank, cell(path), f"{found.expected_wrong[image]:.4f}", miou, *shapes]
         writer.writerow([*row, count[image], places.get(image, ""), pixels])
     return text.getvalue()
@@ -250,104 +335,9 @@ def _page(found: Review, shown: Sequence[Card], choice: Choice, command: str) ->
 
 
 def _card(
-    out: Path, found: Review, index: int, names: dict[Path, str], rendering: Rendering
+    out: Path, found: Review, index: int, names: Mapping[str, str], rendering: Rendering
 ) -> Card:
-    path = Path(found.names[index])
-    pixels = in_colour(read_image(path, rendering))
+    path = found.names[index]
+    pixels = in_colour(read_image(path_of(path), rendering))
     labels = read_segments(_segments_file(out, names[path]))
     return found.card(index, pixels, labels, name=names[path])
-
-
-COLUMNS = {
-    "auroc": "AUROC",
-    "accuracy": "accuracy",
-    "auprc_false": "AUPRC false",
-    "r2": "R2",
-    "rmse": "RMSE",
-}
-"""Figures of `Judgement` and their headings."""
-
-
-def segments_table(found: SegmentFit) -> str:
-    """Feature sets as rows, figures as columns, mean and deviation over the runs.
-
-    Args:
-        found: what `doubtmap.segments.fitting.fit_segments` gave.
-    """
-    rows = [["features", *COLUMNS.values()]]
-    for name, cross in found.compared.items():
-        cells = [_cell([getattr(run, key) for run in cross.runs]) for key in COLUMNS]
-        rows.append([name, *cells])
-    runs = found.compared["all"].runs
-    most, mean = (_cell([getattr(run, key) for run in runs]) for key in ("majority", "mean_rmse"))
-    rows.append(["always the same", "0.500", most, "", "0.000", mean])
-    more = (*_of_reliability(found), *_of_images(found), *_of_features(found.model))
-    return "\n".join([plain_table(rows), *more])
-
-
-def write_reliability(found: SegmentFit, path: str | Path) -> None:
-    """Write one page: the reliability of P(touches its class) before and after its calibration.
-
-    Args:
-        found: what `doubtmap.segments.fitting.fit_segments` gave.
-        path: the file.
-
-    Raises:
-        DataError: where it cannot be written.
-    """
-    about = (
-        "P(touches its class) of segments of images that the model was not fitted to, as fitted "
-        "and calibrated on others of them. Whiskers are 95 % intervals over images; the larger a "
-        "point, the more segments."
-    )
-    title = "P(true) of segments"
-    parts = [header("fit segments", title, about, *found.notes)]
-    for name, told in found.reliability.items():
-        chart = event_chart(told.diagram.tolist(), "true", "segments")
-        parts += [
-            Markup("<h2>{}</h2><figure>{}</figure>").format(name, chart),
-            page_table(name, told.rows()),
-        ]
-    write_atomically(path, framed(title, *parts))
-
-
-def _of_reliability(found: SegmentFit) -> list[str]:
-    """How far P(touches its class) of held-out images was from what came true."""
-    lines = []
-    for name, told in found.reliability.items():
-        gap, ends = told.figures["gap"], told.figures["gap_interval"]
-        shown = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if isinstance(ends, list) else ""
-        lines.append(
-            f"P(touches its class), {name}: ECE {gap:.3f}{shown}, Brier score "
-            f"{told.figures['brier']:.3f}, of always saying the share "
-            f"{told.figures['brier_of_the_mean']:.3f}"
-        )
-    return lines
-
-
-def _of_images(found: SegmentFit) -> list[str]:
-    """How well held-out images were foreseen."""
-    names = {"miou": "mIoU", "wrong": "share of wrong pixels"}
-    return [
-        f"{names[what]} of an image: mean absolute error {error:.3f}, of always the mean "
-        f"{spread:.3f}"
-        for what, (error, spread) in known_errors(found.images, found.segments).items()
-    ]
-
-
-def _of_features(model: MetaModel, most: int = 5) -> list[str]:
-    """Which features carry the model, as shares of all gains or weights."""
-    lines = []
-    for what, estimator in (("touching its class", model.touches), ("IoU", model.iou)):
-        top = np.argsort(-estimator.importance, kind="stable")[:most]
-        shown = ", ".join(f"{model.names[k]} {estimator.importance[k]:.0%}" for k in top)
-        lines.append(f"{what} is carried by {shown}")
-    return lines
-
-
-def _cell(values: list[float]) -> str:
-    finite = np.array([value for value in values if np.isfinite(value)])
-    if not len(finite):
-        return "-"
-    deviation = f" ±{finite.std(ddof=1):.3f}" if len(finite) > 1 else ""
-    return f"{finite.mean():.3f}{deviation}"

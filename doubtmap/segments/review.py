@@ -26,6 +26,12 @@ SHAPES_RANKED = ("quantile", "patch", "mass")
 ORDERS = ("wrong", "miou", *SHAPES_RANKED)
 """By what images are ranked."""
 
+OF_SEGMENTS = ("features", "segment", "classes", "boxes", "image")
+"""Arrays of the table that a review keeps, in the order of its fields."""
+
+OF_REVIEWS = ("probability", "expected_iou", "expected_miou", "expected_wrong", "pooled")
+"""Arrays of a review."""
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -99,6 +105,38 @@ class Review:
     pooled: Array
     shapes: Mapping[str, Array]
     errors: Mapping[str, Sequence[float]]
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """All but names and errors, as `joined` takes it of several."""
+        table = {name: getattr(self.table, name) for name in OF_SEGMENTS}
+        own = {name: getattr(self, name) for name in OF_REVIEWS}
+        return table | own | {f"shapes/{name}": values for name, values in self.shapes.items()}
+
+    @classmethod
+    def joined(
+        cls,
+        parts: Sequence[Mapping[str, Array]],
+        names: Sequence[str],
+        class_names: Sequence[str],
+        errors: Mapping[str, Sequence[float]],
+    ) -> Self:
+        """The review of all images of which parts were reviewed apart.
+
+        Args:
+            parts: `arrays` of each, at least one.
+            names: of all images.
+            class_names: of the network.
+            errors: as of `Review`.
+        """
+        counts = [len(part["expected_miou"]) for part in parts]
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        whole["image"] += np.repeat(np.cumsum([0, *counts[:-1]]), [len(p["image"]) for p in parts])
+        features, segment, classes, boxes, image = (whole[name] for name in OF_SEGMENTS)
+        of_images = tuple(class_names), tuple(names)
+        table = SegmentTable(("size",), features, segment, classes, boxes, image, *of_images)
+        shapes = {name: whole[f"shapes/{name}"] for name in SHAPES_RANKED}
+        return cls(table, **{n: whole[n] for n in OF_REVIEWS}, shapes=shapes, errors=errors)
 
     @property
     def tells_miou(self) -> bool:
@@ -273,8 +311,14 @@ def together(images: Sequence[ImageReview], model: MetaModel) -> Review:
         np.array([image.expected_wrong for image in images]),
         np.stack([image.pooled for image in images]),
         {name: np.array([i.shapes[name] for i in images]) for name in images[0].shapes},
-        model.origin.facts.get("errors", {}),
+        errors_of(model),
     )
+
+
+def errors_of(model: MetaModel) -> Mapping[str, Sequence[float]]:
+    """Of a meta model: how far its expectations of images were off where they were held out."""
+    errors: Mapping[str, Sequence[float]] = model.origin.facts.get("errors", {})
+    return errors
 
 
 def check_network(segmenter: Segmenter, model: MetaModel) -> None:
@@ -316,6 +360,22 @@ def review(
         ModelError: for another network than the model's.
         DataError: where no image can be read.
     """
+    images = judged(segmenter, paths, model, found, skipped, rendering, progress)
+    if not images:
+        raise DataError(none_left(len(paths), skipped))
+    return together(images, model)
+
+
+def judged(
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    model: MetaModel,
+    found: Callable[[ScoredImage, Partition, SegmentTable, ImageReview], None] | None = None,
+    skipped: dict[Path, str] | None = None,
+    rendering: Rendering | None = None,
+    progress: Progress | None = None,
+) -> list[ImageReview]:
+    """As `review`, image by image; there may be none."""
     check_network(segmenter, model)
     images: list[ImageReview] = []
     for scored in score_images(segmenter, paths, dict(model.scores), skipped, rendering):
@@ -327,6 +387,4 @@ def review(
             found(scored, partition, table, images[-1])
         if progress:
             progress("review", len(images) + len(skipped or ()), len(paths))
-    if not images:
-        raise DataError(none_left(len(paths), skipped))
-    return together(images, model)
+    return images

@@ -32,6 +32,7 @@ from doubtmap.models.folders import (
     read_description,
     trained_network,
 )
+from doubtmap.models.foreign import refuse_folder
 from doubtmap.models.huggingface import INSTALL, open_huggingface
 from doubtmap.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from doubtmap.names import plain_name
@@ -303,6 +304,8 @@ def _started(model: str, classes: tuple[str, ...], from_scratch: bool) -> Start:
         return Start(network, classes, IMAGENET_MEAN, IMAGENET_STD, "huggingface", trained=False)
     if Path(model, DESCRIPTION).is_file():
         return _trained(Path(model), classes, from_scratch)
+    if Path(model).is_dir():
+        refuse_folder(Path(model))
     if Path(model).is_dir() or (model.count("/") == 1 and not Path(model).exists()):
         found = open_weights(model, classes, from_scratch)
         return Start(*found[:4], "huggingface", not from_scratch, found[4])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from doubtmap.engine.splitting import sequences_of
+from doubtmap.engine.splitting import named_sequences
 from doubtmap.errors import UsageError
 from doubtmap.reports.colours import CODE_COLOURS, CODE_NAMES, class_colours, ramp
 from doubtmap.version import __version__
@@ -99,17 +99,11 @@ class Gathered:
 
     def _sequences(self) -> list[str] | None:
         """Of each image, what its sequence is called; None where that tells nothing."""
-        groups = sequences_of(self.names)
-        if not 1 < len(groups) < len(self.names):
-            return None
         called = [""] * len(self.names)
-        for group in groups:
-            first, last = self.names[group[0]], self.names[group[-1]]
-            alike = next((at for at, (a, b) in enumerate(zip(first, last)) if a != b), len(first))
-            name = first if len(group) == 1 else first[:alike].rstrip("0123456789").rstrip("_-. ")
-            for image in group:
+        for name, images in named_sequences(self.names).items():
+            for image in images:
                 called[image] = name
-        return called
+        return called if any(called) else None
 
 
 def gather(folders: Sequence[str | Path]) -> Gathered:

@@ -188,7 +188,7 @@ def open_promise(segmenter: Segmenter, path: str | Path) -> Promise:
             f"{path}: expected a promise, the file of a threshold by risk or risks, of label sets, "
             f"a calibrator or a fitted wrong, got "
             f"{f'one of {kind}' if kind else 'something else'}. Make one with: "
-            f"doubtmap threshold MODEL DATA --score NAME --of wrong --by risk --out FILE."
+            f"doubtmap threshold MODEL DATA --scores NAME --of wrong --by risk --out FILE."
         )
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     if kind == "threshold":

@@ -16,7 +16,7 @@ NAMES = [
 
 @pytest.fixture(scope="session")
 def lying():
-    return lying_pairs()
+    return lying_pairs(class_names=tuple("abcd"))
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ def honest_pairs(images=6, factor=1.0, seed=0, shape=(32, 48), void=0.1):
     return pairs
 
 
-def lying_pairs(images=3, seed=0, shape=(24, 32), features=3):
+def lying_pairs(images=3, seed=0, shape=(24, 32), features=3, class_names=()):
     """Pairs that are sure where they should not be, and show by their second class where.
 
     In half of the pixels the third class is the second likeliest, and there the predicted class
@@ -42,5 +42,6 @@ def lying_pairs(images=3, seed=0, shape=(24, 32), features=3):
         right = torch.rand(1, *shape, generator=generator) < torch.where(doubtful, 0.3, 0.98)
         label = torch.where(right, 0, 1 + (torch.rand(1, *shape, generator=generator) * 3).long())
         extra = torch.randn(1, features, *shape, generator=generator)
-        pairs.append((Prediction(logits, shape, features=extra), label))
+        prediction = Prediction(logits, shape, features=extra, class_names=class_names)
+        pairs.append((prediction, label))
     return pairs

@@ -83,7 +83,7 @@ def commands(folder: Path) -> dict[str, tuple[list[str], bool, str]]:
     training = ["train", data, "--model", network, "--hold-out", "mud", "--batch", "4"]
     scored = ["--scores", "entropy,energy"]
     few = ["--replicates", "20"]
-    chosen = ["--score", "entropy", "--of", "unknown", "--by", "f1"]
+    chosen = ["--scores", "entropy", "--of", "unknown", "--by", "f1"]
     return {
         "evaluate": (
             [*("evaluate", network, data, *CLASSES), *unknown, *scored, *few],
@@ -119,7 +119,7 @@ def commands(folder: Path) -> dict[str, tuple[list[str], bool, str]]:
             "out.json",
         ),
         "objects": (
-            ["objects", network, images, *CLASSES, "--threshold", "0.5", "--score", "entropy"],
+            ["objects", network, images, *CLASSES, "--threshold", "0.5", "--scores", "entropy"],
             False,
             "out",
         ),

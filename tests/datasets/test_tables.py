@@ -67,12 +67,16 @@ def test_a_table_and_its_files_in_a_bucket(folder):
     [
         ("image,other\na.png,1\n", "expected rows with the columns image and label, got 1 rows"),
         ("image,label\n", "got 0 rows of image, label"),
-        ("", "expected a table of paths"),
-        ("image,label\na.png\n", "expected a table of paths"),
+        ("", "got 0 rows of nothing"),
+        ("image,label\na.png\n", r"expected CSV in UTF-8, .* \(row 2 has 1 cells, the header 2\)"),
+        (
+            "image,label\n\udcff,b\n",
+            "expected CSV in UTF-8, got something else .*codec can't decode",
+        ),
     ],
 )
 def test_what_is_no_table_is_a_sentence(folder, content, told):
-    (folder / "list.csv").write_text(content)
+    (folder / "list.csv").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(dm.DataError, match=told):
         dm.open_dataset(f"table:{folder / 'list.csv'}")
 
@@ -80,8 +84,13 @@ def test_what_is_no_table_is_a_sentence(folder, content, told):
 def test_a_table_that_is_not_there_or_without_classes(folder):
     with pytest.raises(dm.DataError, match="cannot be read"):
         dm.open_dataset(f"table:{folder / 'other.csv'}")
-    with pytest.raises(dm.DataError, match="cannot be read"):
+    with pytest.raises(dm.DataError, match=r"expected a table of paths, .* got \.png\. Save it as"):
         dm.open_dataset(f"table:{folder / 'a.png'}")
+    pytest.importorskip("pyarrow", reason="pyarrow reads Parquet")
+    (folder / "list.parquet").write_text("image,label\n")
+    with pytest.raises(dm.DataError, match="expected Parquet, got something else") as told:
+        dm.open_dataset(f"table:{folder / 'list.parquet'}")
+    assert "magic" not in str(told.value)
     (folder / "classes.txt").unlink()
     with pytest.raises(dm.UsageError, match=r"Write them into .*classes\.txt"):
         dm.open_dataset(f"table:{folder / 'list.csv'}")

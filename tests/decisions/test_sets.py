@@ -287,7 +287,7 @@ def test_the_command_line(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--by", "sets", "--score", "entropy"], "--places only, got --score. Leave it out."),
+        (["--by", "sets", "--scores", "entropy"], "--places only, got --scores. Leave it out."),
         (["--by", "sets", "--at", "0"], "--places only, got --at. Leave it out."),
         (["--by", "sets", "--places", "2x2"], "--places: expected it with --per place"),
         (["--by", "sets", "--per", "place", "--places", "2"], "such as 4x4, got '2'"),

@@ -358,13 +358,13 @@ def test_a_fusion_on_real_streets(shared):
     val = dm.open_dataset(f"camvid:{shared}/data/camvid:val")
 
     def some(start):
-        at = range(start, len(val), 20)
+        at = range(start, len(val), 25)
         names, files = (tuple(x[i] for i in at) for x in (val.sample_names, val.files))
         return replace(val, sample_names=names, files=files)
 
     fitted = fit_score("wrong", network, some(0), scores="max_softmax,entropy")
     ranking, told, wrong = dm.metrics.Ranking(), [], []
-    for prediction, label in Pairs(network, some(10)):
+    for prediction, label in Pairs(network, some(12)):
         p, positive, valid = fitted(prediction), prediction.classes != label, label >= 0
         ranking.update(p, positive, valid)
         told.append(p[valid])

@@ -131,6 +131,66 @@ def test_one_that_cannot_be_used_is_named_and_the_others_of_its_batch_count():
     assert batched == single and len(batched["images"]) == 4
 
 
+class Exploding(nn.Module):
+    """Its logits of dark images are infinite; it notes how many images it is given."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.given, self.classifier = [], nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        self.given.append(len(x))
+        dark = x.mean((1, 2, 3), keepdim=True) < 0.1
+        return self.classifier(torch.where(dark, torch.inf, x))
+
+
+def alone_and_beside(network, images, most):
+    """Predictions of each image alone, and as a batch gives them; None where there is none."""
+
+    def predicted(segmenter, image):
+        try:
+            return segmenter(image[None])
+        except dm.DataError:
+            return None
+
+    alone = [predicted(network, image) for image in images]
+    beside = in_batches(network, iter(images), most, lambda image: image)
+    return alone, [predicted(segmenter, image) for segmenter, image in beside]
+
+
+@pytest.mark.parametrize("bad", [0, 2, 3])
+def test_one_that_cannot_be_used_goes_alone_and_the_others_of_its_batch_stay_together(bad):
+    module, images = Exploding(), [0.5 + torch.rand(3, 16, 24) / 2 for _ in range(4)]
+    network = dm.load(module, classes=list("abcd"), mean=(0, 0, 0), std=(1, 1, 1))
+    network(images[1][None])
+    images[bad] *= 0
+    module.given.clear()
+    alone, beside = alone_and_beside(network, images, 4)
+    assert module.given[len(images) :] == [4, 3, 1, 1]  # one of three looks at the first again
+    for k, (one, other) in enumerate(zip(alone, beside, strict=True)):
+        assert (one is None) == (other is None) == (k == bad)
+        assert one is None or torch.allclose(one.native_logits, other.native_logits)
+
+
+@pytest.mark.parametrize("divisor", [None, 32])
+def test_images_that_the_network_sees_in_one_size_go_together(divisor):
+    """Each has the logits, the size and the place in it that it has alone."""
+    module = Exploding()
+    more = {"mean": (0, 0, 0), "std": (1, 1, 1), "input_size": (40, 56), "divisor": divisor}
+    network = dm.load(module, classes=list("abcd"), **more)
+    sizes = [(40, 56), (64, 96), (50, 41), (64, 96), (33, 77)]
+    images = [0.5 + torch.rand(3, *size) / 2 for size in sizes]
+    network(images[0][None])
+    module.given.clear()
+    alone, beside = alone_and_beside(network, images, 4)
+    assert [given for given in module.given if given > 1] == [4]
+    for one, other, size in zip(alone, beside, sizes, strict=True):
+        assert one.size == other.size == size
+        torch.testing.assert_close(one.native_logits, other.native_logits)
+        torch.testing.assert_close(one.probabilities, other.probabilities)
+
+
 class Mixing(nn.Module):
     """Its images act on each other, as by statistics of the batch."""
 

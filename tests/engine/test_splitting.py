@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doubtmap import UsageError
-from doubtmap.engine.splitting import folds_of
+from doubtmap.engine.splitting import folds_of, named_sequences
 
 
 def drives(*lengths):
@@ -46,3 +46,9 @@ def test_else_folds_hold_runs_of_neighbours(lengths):
 def test_one_image_cannot_be_parted():
     with pytest.raises(UsageError, match="at least 2 images"):
         folds_of(["a"], 5)
+
+
+def test_sequences_are_called_by_what_their_names_share():
+    names = ["a_01_007", "a_01_008", "a_02_001", "b-3"]
+    assert named_sequences(names) == {"a_01": [0, 1], "a_02_001": [2], "b-3": [3]}
+    assert named_sequences(["x1", "x2"]) == named_sequences(["a1", "b1"]) == {}

@@ -20,6 +20,7 @@ from doubtmap.prediction import Prediction
 from doubtmap.scores import Wrong
 from doubtmap.scores.parsing import open_scores
 from doubtmap.scoring import is_probability, score_maps
+from doubtmap.streets.synthetic import SyntheticStreets
 
 KEYS = ("ece", "ece_interval", "brier", "brier_interval")
 
@@ -27,7 +28,7 @@ KEYS = ("ece", "ece_interval", "brier", "brier_interval")
 @pytest.fixture
 def file(segmenter, streets, tmp_path):
     """A fitted `wrong`, on other streets than those of the tests."""
-    others = dm.datasets.open_dataset("synthetic:4", seed=9)
+    others = SyntheticStreets(4, seed=9, size=(64, 96))
     path = tmp_path / "wrong.safetensors"
     fit_score("wrong", segmenter, others, scores="max_softmax,entropy", out=path)
     return path

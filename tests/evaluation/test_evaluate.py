@@ -1,5 +1,7 @@
 """Whole runs: figures against scikit-learn on all pixels at once, void, unknowns, notes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from sklearn.metrics import average_precision_score, jaccard_score, roc_auc_scor
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Sample
 from doubtmap.engine.run import Run
+from doubtmap.errors import UsageError
 from doubtmap.evaluation.asking import Options, scores_asked
+from doubtmap.evaluation.cases import Cases
 from doubtmap.metrics import Patches
 
 SCORES = "max_softmax,entropy,gradient(p=1)"
@@ -282,3 +286,31 @@ def test_all_scores_are_those_that_the_network_can_give(segmenter, streets):
     assert any(note.startswith("gradient: left out") for note in figures["notes"])
     with pytest.raises(dm.ModelError, match="gradient: needs the network's features"):
         dm.evaluate(blind, streets, "gradient", replicates=20)
+
+
+class Named(Streets):
+    """Streets under names of their own."""
+
+    def __init__(self, streets, names):
+        samples = [replace(streets[at], name=name) for at, name in enumerate(names)]
+        super().__init__(samples, streets.class_names)
+
+    def sample_name(self, index):
+        return self.samples[index].name
+
+
+def test_figures_by_sequence_are_those_of_the_images_whose_names_say_so(segmenter, streets):
+    def by(field):
+        return Options(cases=Cases(field))
+
+    names = ["night_01", "day_01", "day_02", "day_03"]
+    named = Named(streets, names)
+    found = dm.evaluate(segmenter, named, "entropy", replicates=20, options=by("sequence"))
+    groups = found.figures["by"]["cases"]
+    assert {name: group["images"] for name, group in groups.items()} == {"day": 3, "night_01": 1}
+    alone = dm.evaluate(segmenter, Named(streets, names[:1]), "entropy", replicates=20)
+    assert groups["night_01"]["scores"]["entropy"]["auroc"] == pytest.approx(
+        alone.figures["scores"]["entropy"]["wrong"]["auroc"], abs=1e-9
+    )
+    with pytest.raises(UsageError, match=r"have sequence \(by their names\)"):
+        dm.evaluate(segmenter, named, "entropy", replicates=20, options=by("town"))

@@ -5,8 +5,10 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,6 +125,10 @@ def test_thresholds_that_are_given_need_no_maps(tiny, tmp_path):
         evaluate_part(asked_of(tiny, streets(), SCORES, **asked), parts[-1])
         assert not (parts[-1] / "maps").exists() and (parts[-1] / "components").exists()
     assert plain(merge_parts(tmp_path / "out", parts)) == plain(one)
+    file = parts[1] / "components"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(dm.DataError, match="components: cannot be used: expected what its part"):
+        merge_parts(tmp_path / "out", parts)
 
 
 class Killed(Exception):
@@ -151,7 +157,7 @@ def test_parts_that_are_missing_or_twice_there_are_named(three, tmp_path):
         merge_parts(tmp_path / "out", three[1:2])
     with pytest.raises(dm.UsageError, match="part 2/3 is there twice"):
         merge_parts(tmp_path / "out", [*three, three[1]])
-    with pytest.raises(dm.DataError, match="expected a part of an evaluation, found none"):
+    with pytest.raises(dm.DataError, match="expected a part of doubtmap evaluate that is finished"):
         merge_parts(tmp_path / "out", [*three[:2], tmp_path])
     assert not (tmp_path / "out").exists()
 
@@ -201,6 +207,17 @@ def test_damaged_parts_are_a_sentence(three, tmp_path):
         sums.write_bytes(damaged)
         with pytest.raises(dm.DataError, match="cannot be used: expected what its part wrote"):
             merge_parts(tmp_path / "out", [tmp_path, *three[1:]])
+
+
+@pytest.mark.parametrize("folder", ["examples", "maps"])
+def test_images_of_a_part_that_were_copied_in_part_are_a_sentence(three, whole, tmp_path, folder):
+    parts = [Path(shutil.copytree(part, tmp_path / part.name)) for part in three]
+    (parts[0] / "examples/.DS_Store").write_text("of a file manager")
+    assert plain(merge_parts(tmp_path / "out", parts)) == whole
+    for file in tmp_path.glob(f"?/{folder}/[!.]*"):
+        file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(dm.DataError, match=f"{folder}/.* expected what its part wrote"):
+        merge_parts(tmp_path / "out", parts)
 
 
 def test_chunks_of_a_cluster_are_the_whole_and_go_on(tiny, whole, tmp_path, monkeypatch):

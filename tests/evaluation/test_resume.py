@@ -1,17 +1,16 @@
 """A run that was killed and goes on gives what an unbroken one gives."""
 
 import json
-import signal
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from apart import Apart
 
 import doubtmap as dm
 from doubtmap.engine import journal as journal_module
@@ -191,29 +190,20 @@ def threaded(call):
         return pool.submit(call).result()
 
 
-def test_a_process_that_died_holds_nothing(tmp_path):
-    code = f"from doubtmap.files import held; import os\nwith held({str(tmp_path)!r}): os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+def test_a_process_that_lives_is_not_disturbed_and_one_that_died_holds_nothing(tmp_path):
+    code = (
+        f"from doubtmap.files import held\nwith held({str(tmp_path)!r}): print(flush=True); input()"
+    )
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"\n"
+        with pytest.raises(dm.UsageError, match="another run is using it"), held(tmp_path):
+            pass
+        other.kill()
     assert (tmp_path / ".lock").exists()
     with held(tmp_path):
         assert (tmp_path / ".lock").exists()
     assert not (tmp_path / ".lock").exists()
-
-
-def test_a_process_that_lives_is_not_disturbed(tmp_path):
-    code = (
-        f"from doubtmap.files import held\nwith held({str(tmp_path)!r}): print(flush=True); input()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert other.stdin is not None and other.stdout is not None
-    other.stdout.readline()
-    with pytest.raises(dm.UsageError, match="another run is using it"), held(tmp_path):
-        pass
-    other.communicate(b"\n")
-    with held(tmp_path):
-        pass
 
 
 @pytest.mark.parametrize("older", [1, None])
@@ -228,29 +218,12 @@ def test_a_run_of_another_version_of_the_sums_is_refused(segmenter, streets, tmp
         dm.evaluate(segmenter, streets, "entropy", out=tmp_path, resume=True)
 
 
-SMALL_STREETS = """
-import functools
-from doubtmap.streets import synthetic
-synthetic.SyntheticStreets = functools.partial(synthetic.SyntheticStreets, size=(96, 144))
-from doubtmap.cli import main
-main()
-"""
-"""What the fixture `run` does, in a process of its own."""
-
-
 def test_a_process_killed_outright_loses_nothing_that_was_done(run, tmp_path):
     words = ["evaluate", "demo", "synthetic:12", "--scores", SCORES, "--replicates", "20", "--out"]
     assert run(*words, tmp_path / "unbroken")[0] == 0
-    process = subprocess.Popen(
-        [sys.executable, "-c", SMALL_STREETS, *words, str(tmp_path / "killed")],
-        stderr=subprocess.DEVNULL,
-    )
     written = tmp_path / "killed" / ".progress" / "journal"
-    while not (written.exists() and written.stat().st_size):
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    other = Apart(tmp_path / "apart", *words, tmp_path / "killed", streets=(96, 144))
+    other.killed_when(lambda: written.exists() and written.stat().st_size)
     assert written.stat().st_size
     code, _, err = run(*words, tmp_path / "killed", "--resume")
     assert code == 0, err

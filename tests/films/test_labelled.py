@@ -99,6 +99,8 @@ def test_the_command_evaluates_labelled_frames(film, run, tmp_path):
     assert found["data"]["images"] == 3 and found["data"]["name"] == "film:drive"
     assert found["data"]["pixels"]["void"] >= (SIZE[0] - 5) * SIZE[1]
     assert list(found["by"]["cases"]) == ["000003", "000017", "000025"]
+    code, _, error = run(*line, "--by", "town")
+    assert (code, "Its images have" in error) == (2, True)
 
 
 def test_what_does_not_belong_together_is_named(film, run):

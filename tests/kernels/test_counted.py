@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from doubtmap.kernels import available
 from doubtmap.kernels.counted import (
     Table,
+    add_columns,
     areas,
     binned,
     curves,
@@ -57,7 +58,8 @@ def counted(values, channel, extra, level):
 @given(seed=st.integers(0, 10**6), n=st.integers(0, 600), level=st.integers(0, 14))
 def test_counting_and_widening(seed, n, level):
     values, rng = values_of(seed, n), np.random.default_rng(seed)
-    channel, extra = rng.integers(0, 2, n, np.uint8), rng.random(n)
+    channel = rng.integers(0, 2, n, np.uint8)
+    extra = rng.integers(0, 1 << 24, n) / 2.0**24  # whose sums are exact
     coarser = rng.integers(0, level + 1)
 
     def make():
@@ -69,6 +71,48 @@ def test_counting_and_widening(seed, n, level):
         return *fine.held(), *wide.held(), *fine.at_level(coarser).held()
 
     assert_same(both(make))
+
+
+@some
+@given(
+    seed=st.integers(0, 10**6),
+    level=st.integers(0, 14),
+    kind=st.sampled_from([np.uint8, np.uint16, np.uint32, np.float64]),
+)
+def test_bins_that_lie_in_a_file_are_added_as_their_table(seed, level, kind):
+    """Some of more than one number, into wider bins, of blocks in any order."""
+    values, rng = values_of(seed, 300), np.random.default_rng(seed)
+    channel, coarser = rng.integers(0, 2, 300, np.uint8), rng.integers(0, level + 1)
+
+    def make():
+        fine = counted(values, channel, None, level)
+        held = np.flatnonzero(fine.only[: fine.length] != -1).astype(np.int32)
+        told = fine.blocks[: fine.used], held, fine.counts[held].astype(kind), fine.only[held]
+        wide, same = (counted(values[::2], channel[::2], None, coarser) for _ in range(2))
+        for table in (wide, same):
+            table.add_pages(np.setdiff1d(fine.pages, table.pages))
+        wide.add(*told, level)
+        same.absorb(fine)
+        assert_same([wide.held(), same.held()])
+        return wide.held()
+
+    assert_same(both(make))
+
+
+@some
+@given(seed=st.integers(0, 10**6), kind=st.sampled_from([np.uint8, np.uint16, np.uint32, float]))
+def test_columns_are_added_where_they_belong(seed, kind):
+    rng = np.random.default_rng(seed)
+    at, more = rng.integers(0, 7, 5), rng.integers(0, 200, (3, 2, 5)).astype(kind)
+
+    def make():
+        sums = np.ones((3, 2, 7))
+        add_columns(sums, at, more)
+        return (sums,)
+
+    (found,), _ = pair = both(make)
+    assert_same(pair)
+    assert np.array_equal(found - 1, more.astype(float) @ np.eye(7)[at])
 
 
 @some

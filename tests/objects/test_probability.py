@@ -182,7 +182,7 @@ def test_the_commands_work_together(run, fit, tmp_path):
     assert (info["score"], info["rule"]["smallest"]) == ("entropy", 8)
     code, _, err = run("objects", "demo", tmp_path / "a.png", "--out", out)
     assert code == 2 and "expected --threshold, a number or a file" in err
-    code, _, err = run(*asked, "--score", "margin")
+    code, _, err = run(*asked, "--scores", "margin")
     assert code == 2 and "expected a probability of margin, got one of entropy" in err
     code, _, err = run(*asked, "--threshold", "0.5")
     assert code == 2 and "whose threshold is 1.5, got 0.5" in err

@@ -91,12 +91,12 @@ def corners(polygons):
     return [{*map(tuple, ring.tolist())} for polygon in polygons for ring in polygon.rings]
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(deadline=None, max_examples=25, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_a_larger_tolerance_keeps_some_of_the_corners_of_a_smaller(seed, rough):
     exact = outlines(blob(seed, roughness=0.7 if rough else 1.5, side=20, share=0.5))
     before = corners(exact)
-    for tolerance in (0.2, 0.25, 0.5, 0.7, 1, 1.5, 1.6, 2, 3, 4, 4.2, 5, 9, 100):
+    for tolerance in (0.2, 0.7, 1, 1.5, 1.6, 2, 4, 4.2, 100):
         found = simplified(exact, tolerance)
         after = corners(found)
         assert all(new <= old for new, old in zip(after, before, strict=True))

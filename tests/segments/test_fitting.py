@@ -1,6 +1,7 @@
 """Meta models fitted to a network and images, and reviews by them."""
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -14,19 +15,23 @@ from doubtmap.engine.splitting import folds_of
 from doubtmap.evaluation.asking import Options
 from doubtmap.scores.parsing import parse_scores
 from doubtmap.segments import MetaModel, expected_figures
+from doubtmap.segments.fitted import segments_table, write_reliability
 from doubtmap.segments.fitting import fit_segments, labelled_segments, parse_segments
 from doubtmap.segments.judging import cross_calibrated, platt
 from doubtmap.segments.look_first import area, look_first, share_found
 from doubtmap.segments.meta import inputs
-from doubtmap.segments.page import (
-    Choice,
-    read_segments,
-    segments_table,
-    write_reliability,
-    write_review,
-    write_segments,
-)
+from doubtmap.segments.page import Choice, read_segments, write_review, write_segments
 from doubtmap.segments.review import review
+from doubtmap.streets import synthetic
+
+
+@pytest.fixture(scope="module", autouse=True)
+def smaller_streets():
+    """`synthetic:N` draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        small = functools.partial(synthetic.SyntheticStreets, size=(192, 288))
+        patch.setattr(synthetic, "SyntheticStreets", small)
+        yield
 
 
 @pytest.fixture(scope="module")

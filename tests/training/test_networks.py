@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 import doubtmap as dm
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.training import Plain, Settings, Spectral, starting_network, train
+from doubtmap.training import Plain, Reporter, Settings, Spectral, starting_network, train
 from doubtmap.training.labels import trained_classes
 from doubtmap.training.networks import CONFIGURATIONS, open_named, same_names
 
@@ -146,8 +146,23 @@ def test_networks_that_cannot_be_trained_are_refused(tmp_path):
     with pytest.raises(ModelError, match="a logit for each class and pixel, got mask2former"):
         starting_network(str(tmp_path / "queries"), NAMES)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match="a Hugging Face folder or name with a config"):
+    with pytest.raises(UsageError, match=r"one without config\.json, with nothing in it"):
         starting_network(str(tmp_path / "empty"), NAMES)
+
+
+def test_half_a_training_is_no_network_yet(training_set, network, tmp_path):
+    def stop(epoch, epochs, done, steps, loss):
+        raise KeyboardInterrupt
+
+    options = {"model": network, "hold_out": ["mud"], "settings": ONCE}
+    with pytest.raises(KeyboardInterrupt):
+        train(training_set, tmp_path / "half", **options, report=Reporter(step=stop))
+    for opened in (dm.load, lambda folder: starting_network(str(folder), NAMES)):
+        with pytest.raises(UsageError, match=r"has not finished its first epoch.*--resume"):
+            opened(tmp_path / "half")
+    train(training_set, tmp_path / "both", **options, members=2)
+    with pytest.raises(UsageError, match=r"networks inside \(1, 2\)\. Pass .*both.2"):
+        starting_network(str(tmp_path / "both"), NAMES)
 
 
 def test_python_networks_go_on_only_where_their_file_is_named(training_set, network, tmp_path):

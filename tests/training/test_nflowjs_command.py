@@ -2,14 +2,11 @@
 
 import json
 import math
-import os
 import re
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
+from apart import two_of_them
 from tiny_photographs import photographs
 
 import doubtmap as dm
@@ -163,24 +160,10 @@ def test_bad_input_is_one_sentence(run, asked, tmp_path, monkeypatch, options, c
 
 
 def test_two_processes_share_a_batch_and_a_flow(with_flow, network, tmp_path):
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    arguments = [str(a) for a in (*with_flow, "--flow-trust", 1e-4, "--flow-replay")]
-    arguments[arguments.index("--model") + 1] = network.replace("build", "without_norm")
-    code = "import torch; torch.set_num_threads(1); from doubtmap.cli import main; main()"
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *arguments, "--negatives", "flow,noise"],
-            env={**os.environ, "OMP_NUM_THREADS": "1", **where, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    said = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    trust = ("--flow-trust", "1e-4", "--flow-replay")
+    words = [*with_flow, "--negatives", "flow,noise", *trust]
+    words[words.index("--model") + 1] = network.replace("build", "without_norm")
+    said = two_of_them(tmp_path, *words)
+    assert [code for code, _, _ in said] == [0, 0], said
     _, about = read_flow(tmp_path / "run" / "training" / "flow-joint.safetensors")
     assert about["steps_back"] > 0

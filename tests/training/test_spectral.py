@@ -227,7 +227,7 @@ def bounded_demo():
 
 
 def test_all_norms_stay_at_the_coefficient_in_training(bounded_demo):
-    measured = norms(bounded_demo, iterations=80)
+    measured = norms(bounded_demo, iterations=60)
     assert len(measured) == 20
     assert max(measured.values()) <= 0.7 * 1.05
     assert sum(value > 0.69 for value in measured.values()) > 10  # the bound is felt
@@ -235,7 +235,7 @@ def test_all_norms_stay_at_the_coefficient_in_training(bounded_demo):
 
 def test_a_folded_copy_is_plain_and_gives_the_same_outputs(bounded_demo):
     network = copy.deepcopy(bounded_demo).eval()
-    settle(network)
+    settle(network, grid=16)
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         before = network(images)
@@ -244,7 +244,7 @@ def test_a_folded_copy_is_plain_and_gives_the_same_outputs(bounded_demo):
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     assert set(network.state_dict()) == set(build_demo_network().state_dict())
     fold(network)  # nothing is left to be done
-    assert max(norms(network, iterations=150).values()) <= 0.7 * 1.01
+    assert max(norms(network, iterations=60).values()) <= 0.7 * 1.01
     program = torch.export.export(network, (images,))
     torch.testing.assert_close(program.module()(images), after)
 

@@ -2,15 +2,11 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from apart import Apart, two_of_them
 from safetensors.torch import load_file
 
 import doubtmap as dm
@@ -141,25 +137,13 @@ def test_other_settings_are_refused_and_threads_may_change(training_set, network
     train(training_set, tmp_path, **options, settings=more, resume=True)
 
 
-def command(*arguments):
-    code = "import torch; torch.set_num_threads(1); from doubtmap.cli import main; main()"
-    return [sys.executable, "-c", code, "train", *map(str, arguments)]
-
-
-ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 def test_killed_and_resumed_it_ends_as_if_it_had_not_been(stripes, training_set, network, tmp_path):
     settings = Settings(epochs=25, batch=4, rate=0.01, workers=1, seed=5)
     out = tmp_path / "killed"
     asked = ("--hold-out", "mud", "--epochs", 25, "--batch", 4, "--rate", 0.01, "--seed", 5)
-    arguments = command(f"{stripes}:train", "--model", network, *asked, "--out", out)
+    words = "train", f"{stripes}:train", "--model", network, *asked, "--out", out
     checkpoint = out / "training" / "checkpoint.pt"
-    with subprocess.Popen(arguments, env=ALONE, stderr=subprocess.PIPE) as process:
-        while not checkpoint.exists() and process.poll() is None:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    Apart(tmp_path / "apart", *words).killed_when(checkpoint.exists)
     done = torch.load(checkpoint, weights_only=True)["progress"]["epoch"]
     assert 1 <= done < 25
     (out / "training" / ".0123456789abcdef.part").write_text("killed while it wrote")
@@ -178,36 +162,17 @@ def test_two_processes_end_with_the_weights_of_one(stripes, training_set, networ
     train(training_set, tmp_path / "one", **options, validation=dm.open_dataset(f"{stripes}:val"))
     asked = ("--hold-out", "mud", "--epochs", 3, "--batch", 4, "--rate", 0.01, "--clip", 0.5)
     asked += ("--class-weights", "root", "--workers", 1, "--validation", f"{stripes}:val")
-    arguments = command(f"{stripes}:train", "--model", network, *asked, "--out", tmp_path / "two")
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            arguments,
-            env=ALONE | where | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    said = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert said[0][0].strip() == f"{network}@{tmp_path / 'two'}" and not said[1][0]
-    assert not said[1][1], "only the first process speaks"
+    words = "train", f"{stripes}:train", "--model", network, *asked, "--out", tmp_path / "two"
+    said = two_of_them(tmp_path, *words)
+    assert [code for code, _, _ in said] == [0, 0], said
+    assert said[0][1].strip() == f"{network}@{tmp_path / 'two'}" and not said[1][1]
+    assert not said[1][2], "only the first process speaks"
     alone, shared = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in alone:
         torch.testing.assert_close(alone[name], shared[name], rtol=1e-4, atol=1e-5)
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two")):
         assert float(one["loss"]) == pytest.approx(float(two["loss"]), rel=1e-4)
         assert float(one["miou"]) == pytest.approx(float(two["miou"]), abs=5e-3)
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 def test_an_ensemble_has_members_of_their_own_seeds_and_resumes(

@@ -42,7 +42,7 @@ def evaluated(seed, out, resume=False, turned=0):
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """Folders: two evaluations of the same streets, a run of `score` and one of `objects`."""
+    """Folders: two evaluations of the same streets, a run of `score` and two of `objects`."""
     place = tmp_path_factory.mktemp("runs")
     streets = SyntheticStreets(3, seed=5, size=(64, 96))
     paths = [place / f"{name}.png" for name in (HOSTILE, FORMULA, "plain")]
@@ -50,13 +50,15 @@ def runs(tmp_path_factory):
         Image.fromarray(streets[at].image.permute(1, 2, 0).numpy()).save(path)
     score = {"entropy": entropy}
     write_scores(network(0), paths, score, place / "scored")
-    rule = ObjectRule(threshold=1.9)
-    write_objects(network(0), paths, ("entropy", entropy), rule, place / "objects")
+    for name, limit in (("objects", 1.9), ("more", 1.8)):
+        rule = ObjectRule(threshold=limit)
+        write_objects(network(0), paths, ("entropy", entropy), rule, place / name)
     return SimpleNamespace(
         first=evaluated(0, place / "first"),
         second=evaluated(1, place / "second"),
         turned=evaluated(0, place / "turned", turned=3),
         scored=place / "scored",
         objects=place / "objects",
+        more=place / "more",
         photographs=paths,
     )

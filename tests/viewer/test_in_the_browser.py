@@ -50,7 +50,7 @@ def served(runs, tmp_path_factory):
         return address
 
     addresses = {"two": serve("first", "second"), "turned": serve("first", "turned")}
-    addresses |= {"scored": serve("scored", "objects")}
+    addresses |= {"scored": serve("scored", "objects", "more")}
     yield addresses | {"folder": place}
     for server in servers:
         server.shutdown()
@@ -244,11 +244,16 @@ def test_objects_are_drawn_over_doubt_and_dark_and_small_screens_show_all(look, 
     page = look(served["scored"] + "#image=plain", color_scheme="dark")
     page.set_viewport_size({"width": 420, "height": 800})
     opened(page, "plain")
-    held = json.loads((served["folder"] / "objects" / "objects.json").read_text())
-    number = next(i["id"] for i in held["images"] if i["file_name"].endswith("plain.png"))
-    playwright.expect(page.locator(".world svg > *")).not_to_have_count(0)
-    drawn = page.locator(".world svg > *").count()
-    assert drawn >= sum(a["image_id"] == number for a in held["annotations"]) > 0
+    counts = []
+    for name in ("objects", "more"):
+        held = json.loads((served["folder"] / name / "objects.json").read_text())
+        number = next(i["id"] for i in held["images"] if i["file_name"].endswith("plain.png"))
+        counts.append(sum(a["image_id"] == number for a in held["annotations"]))
+    assert min(counts) > 0  # and the objects of both runs are drawn
+    playwright.expect(page.locator(".world svg > :not(.further)")).to_have_count(counts[0])
+    playwright.expect(page.locator(".world svg > .further")).to_have_count(counts[1])
+    titles = page.locator(".world svg > .further title").all_text_contents()
+    assert all(title.startswith("C: ") for title in titles)
     width, scale = page.locator(".world svg > *").first.evaluate(
         "e => [parseFloat(getComputedStyle(e).strokeWidth),"
         " new DOMMatrix(getComputedStyle(e.closest('.world')).transform).a]"

@@ -281,7 +281,7 @@ def test_every_command_looks_through_windows_where_memory_is_short(
         + names
     )
     data, out = f"folder:{tmp_path}", tmp_path / "out"
-    choice = ("--score", "entropy", "--of", "wrong", "--by", "f1")
+    choice = ("--scores", "entropy", "--of", "wrong", "--by", "f1")
     for line in (
         ("evaluate", "demo", data, "--scores", "entropy", "--out", out),
         ("objects", "demo", tmp_path / "images", "--threshold", "9", "--out", out),

@@ -40,7 +40,7 @@ export class Pane {
     this.figure = element("figure", { class: "pane" }, this.box, this.caption);
     this.held = {};
     this.size = [1, 1];
-    this.objectRun = this.about.objects ? run : index.runs.findIndex((one) => one.objects);
+    this.objectRuns = this.about.objects ? [run] : [...index.runs.keys()].filter((at) => index.runs[at].objects);
   }
 
   has(image) {
@@ -76,7 +76,7 @@ export class Pane {
       await this.photo.decode().catch(() => this.explain(image));
       if (this.image !== image) return false;
       this.size = [this.photo.naturalWidth || 1, this.photo.naturalHeight || 1];
-      if (this.objectRun >= 0) this.objects(image).then((found) => this.draw(found, image));
+      for (const from of this.objectRuns) this.objects(from, image).then((found) => this.draw(from, found, image));
     }
     if (!this.has(image)) return true;
     const needed = this.needs(layer).filter((key) => !this.held[key]);
@@ -93,22 +93,24 @@ export class Pane {
     if (answer && !answer.ok) complain((await answer.text()).slice(0, 400));
   }
 
-  async objects(image) {
-    const answer = await fetch(`objects/${this.objectRun}/${image}.json`);
+  async objects(from, image) {
+    const answer = await fetch(`objects/${from}/${image}.json`);
     return answer.ok ? answer.json() : { size: null, objects: [] };
   }
 
   /** Objects have the coordinates of the whole image, of which the picture may be an overview. */
-  draw({ size, objects }, image) {
+  draw(from, { size, objects }, image) {
     if (this.image !== image) return;
+    const whose = this.objectRuns.length > 1 ? `${String.fromCharCode(65 + from)}: ` : "";
     this.things.setAttribute("viewBox", `0 0 ${(size || this.size).join(" ")}`);
     for (const each of objects) {
       const drawn = document.createElementNS(SVG, "path");
       const paths = each.lines.map((line) => `M${line.slice(0, 2)}L${line.slice(2)}Z`);
       drawn.setAttribute("d", paths.join(""));
+      if (from !== this.objectRuns[0]) drawn.classList.add("further");
       const title = document.createElementNS(SVG, "title");
       const labelled = each.labelled_class ? ` labelled ${each.labelled_class}` : "";
-      title.textContent = `${each.predicted_class}${labelled}, ${each.area} pixels, score ${digits(each.score)}`;
+      title.textContent = `${whose}${each.predicted_class}${labelled}, ${each.area} pixels, score ${digits(each.score)}`;
       drawn.append(title);
       this.things.append(drawn);
     }

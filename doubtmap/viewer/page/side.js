@@ -95,7 +95,7 @@ export class Side {
     this.layers.replaceChildren(...layersOf(panes).map((key, at) => this.choice(key, at)));
     this.run.value = state.run;
     this.other.value = state.other;
-    this.objectsRow.hidden = !panes.some((pane) => pane.objectRun >= 0);
+    this.objectsRow.hidden = !panes.some((pane) => pane.objectRuns.length);
     this.judged();
     this.figures.replaceChildren(
       ...this.table.titles
