@@ -22,9 +22,10 @@ the other stages.
 
 Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each, on
 every 8th image of test. `plain` and `spectral` go on from `camvid9`: `--recipe plain`, and
-`--recipe spectral --coefficient 3`, with `--hold-out pedestrian,bicyclist --batch 4 --crop 192x256
---epochs 2 --rate 3e-4 --class-weights 0.25 --seed SEED`. Density and `doubt:FILE` are fitted on
-each anew, on every 8th image of train and on 14 of these.
+`--recipe spectral --coefficient 3` (seed 1 alone; `with batch norms`: `--normalize-batch-norm`, all
+seeds), with `--hold-out pedestrian,bicyclist --batch 4 --crop 192x256 --epochs 2 --rate 3e-4
+--class-weights 0.25 --seed SEED`. Density and `doubt:FILE` are fitted on each anew, on every 8th
+image of train and on 14 of these.
 
 Stage `hybrid` (`hybrid.json`, `--seeds 1,2`) asks whether a head of its own pays beside negatives.
 It trains `camvid9` as `benchmarks/nflowjs.py` does, with a flow that learns along, and a second

@@ -2,7 +2,7 @@
 
     python benchmarks/dudes.py --plain FOLDER --students NAME=FOLDER,... [--shared ../shared] \
         [--stages maps,parts,borders,time]
-    python benchmarks/dudes.py --students NAME=FOLDER+FOLDER+...,... --stages seeds
+    python benchmarks/dudes.py [--students NAME=FOLDER+FOLDER+...,...] --stages seeds
 
 Unknown: pedestrian and bicyclist. Teachers: the five networks of `camvid9-ensemble`. The folders
 are what these wrote (networks under ../shared/models, `DATA` is
@@ -24,10 +24,8 @@ reach on test; the epochs by the time that a CPU needs. The joint row with a hid
 after a first look at test, its width of 32 chosen by timing alone.
 
 Stage `seeds`: networks that differ by `--seed` alone, in means over them, `NAME_runs` of each;
-every 4th image, and `doubt` of each (`doubt:FILE` is fitted on 14 images of train). `student
-whole images` is trained jointly on whole images and hears an earlier stage, too: `--epochs 4 --rate
-3e-4 --class-weights 0.25 --no-augment --crop 360x480 --batch 2 --hidden 64 --layers
-backbone.encoder.stages.2,backbone.encoder.stages.3`.
+every 4th image, and `doubt` of each (`doubt:FILE` is fitted on 14 images of train). Its rows were
+made without `--students`: the teachers, and `camvid9`.
 
 Pearson, Spearman and RMSE are over all pixels of the test images, pooled, against the teachers'
 spread; those of `target.` against what a student of another target learnt. Spearman is that of the

@@ -17,11 +17,13 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import ndimage
+from segments import auroc, interval
 from sklearn.metrics import average_precision_score, roc_auc_score
 from stages import Row, Stage, Topic, run, show
 from torch import Tensor
@@ -339,18 +341,10 @@ def images(given: Namespace) -> Iterator[Row]:
             row: Row = {"name": name, "set": f"camvid test, images with cars, {kind}"}
             row |= {"images": len(truth), "spoilt": int(truth.sum())}
             row["auroc"] = float(roc_auc_score(truth, scores))
-            row["auroc_interval"] = drawn_auroc(truth, np.array(scores))
+            row["auroc_interval"] = interval(
+                partial(auroc, truth, np.array(scores)), np.arange(len(truth))
+            )
             yield row | {"ap": float(average_precision_score(truth, scores))}
-
-
-def drawn_auroc(truth: np.ndarray, scores: np.ndarray) -> list[float]:
-    """95 % over images drawn with replacement."""
-    random, values = np.random.default_rng(0), []
-    for _ in range(REPLICATES):
-        rows = random.integers(0, len(truth), len(truth))
-        if truth[rows].any() and not truth[rows].all():
-            values.append(roc_auc_score(truth[rows], scores[rows]))
-    return [float(v) for v in np.quantile(values, [0.025, 0.975])]
 
 
 def review(given: Namespace) -> Iterator[Row]:

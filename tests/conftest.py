@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import nn
 
 import doubtmap as dm
@@ -18,6 +19,9 @@ from doubtmap.streets.synthetic import SyntheticStreets
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 torch.set_num_threads(1)
+# A busy machine is no failure, nor is what is imported at a first example.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture

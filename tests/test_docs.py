@@ -15,6 +15,8 @@ import typer
 from PIL import Image
 
 import doubtmap as dm
+from doubtmap.calibration import selective
+from doubtmap.calibration.pixels import draw_pixels
 from doubtmap.cli import app
 from doubtmap.segments import estimators
 from doubtmap.streets import synthetic
@@ -149,6 +151,8 @@ def place(tmp_path, monkeypatch, small_streets):
     monkeypatch.setattr(synthetic, "SyntheticStreets", small)
     monkeypatch.setattr(spectral.settle, "__defaults__", (3, spectral.GRID))  # else seconds
     monkeypatch.setattr(estimators, "TREES", 10)
+    monkeypatch.setitem(draw_pixels.__kwdefaults__, "values", 30_000)
+    monkeypatch.setattr(selective, "VALUES", 30_000)
     monkeypatch.chdir(tmp_path)
     for folder in ("photographs", "coco128/images", "coco128/polygons"):
         (tmp_path / folder).mkdir(parents=True)

@@ -19,7 +19,11 @@ VERBS = {
     "demo": (USE, "The whole job on the embedded network and scenes, in about a minute."),
     "score": (USE, "Doubt maps, classes and overlays of images; of films and volumes, too."),
     "evaluate": (USE, "Figures of scores on a labelled data set: results.json and report.html."),
-    "merge": (USE, "Parts of evaluate or score, made with --part on several machines, as one."),
+    "merge": (
+        USE,
+        "Parts of evaluate, score, objects or review, made with --part on several machines, "
+        "as one.",
+    ),
     "review": (
         USE,
         "Rank images by the mistakes expected in them, and show the segments to distrust.",

@@ -14,7 +14,8 @@ from doubtmap.datasets.labels import LabelValues, Matching, match_labels
 from doubtmap.datasets.layouts import LAYOUTS, Layout
 from doubtmap.datasets.opening import Photographs, open_dataset, open_images
 from doubtmap.datasets.pasting import Pasted, Placed, draw_cut_out, paste, pasted_passes
-from doubtmap.datasets.reading import collect_images, read_image, read_label
+from doubtmap.datasets.patterns import collect_images
+from doubtmap.datasets.reading import read_image, read_label
 
 __all__ = [
     "CORRUPTIONS",

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from doubtmap.datasets.class_tables import COCO, COCO_KIN
 from doubtmap.datasets.opening import path_and_split
+from doubtmap.datasets.patterns import collect_images
 from doubtmap.datasets.polygons import filled
-from doubtmap.datasets.reading import collect_images, read_image, read_size
+from doubtmap.datasets.reading import read_image, read_size
 from doubtmap.errors import DataError, UsageError
 from doubtmap.names import plain_name
 

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from doubtmap.datasets.dataset import ComponentSizes, Sample
+from doubtmap.datasets.dataset import VOID, ComponentSizes, Sample
 from doubtmap.datasets.labels import LabelValues
 from doubtmap.datasets.layouts import Layout, Selection
 from doubtmap.datasets.patterns import IMAGE_SUFFIXES, fill, find, first_files, fits
 from doubtmap.datasets.polygons import read_shapes
-from doubtmap.datasets.reading import Rendering, read_image, read_label
+from doubtmap.datasets.reading import Rendering, read_label, read_labelled
 from doubtmap.datasets.survey import Survey, left_beside, survey
 from doubtmap.errors import DataError, UsageError
 from doubtmap.shown import ShownDataset
@@ -88,9 +88,10 @@ class LabelledFolder(ShownDataset):
         image_path, label_path = self.files[index]
         if label_path is None:
             raise DataError(self.missing[index % len(self)])
-        image = read_image(image_path, self.looked_at.rendering)
-        size = (image.shape[1], image.shape[2])
-        label = torch.from_numpy(self.read_labels(index, size))
+        image, missing = read_labelled(image_path, self.looked_at.rendering)
+        label = torch.from_numpy(self.read_labels(index, (image.shape[1], image.shape[2])))
+        if missing is not None:
+            label[missing] = VOID
         return Sample(self.sample_names[index], image, label)
 
     def read_labels(self, index: int, size: tuple[int, int]) -> NDArray[np.int16]:

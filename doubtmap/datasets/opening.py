@@ -30,8 +30,8 @@ from doubtmap.datasets.pairs import (
     open_table,
     pair_images,
 )
-from doubtmap.datasets.patterns import IMAGE_SUFFIXES
-from doubtmap.datasets.reading import Rendering, collect_images, read_image
+from doubtmap.datasets.patterns import IMAGE_SUFFIXES, collect_images
+from doubtmap.datasets.reading import Rendering, read_image
 from doubtmap.datasets.survey import survey
 from doubtmap.errors import DataError, DoubtmapError, UsageError, first_line
 from doubtmap.files.shards import Member, members_of, shards_of

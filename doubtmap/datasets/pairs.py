@@ -20,9 +20,9 @@ from torch import Tensor
 
 from doubtmap.datasets.dataset import ComponentSizes, Sample
 from doubtmap.datasets.labels import LabelValues
-from doubtmap.datasets.rasters import turn
 from doubtmap.datasets.reading import Rendering, read_image, read_label
 from doubtmap.datasets.survey import Survey, survey
+from doubtmap.datasets.tiff import turn
 from doubtmap.errors import DataError, UsageError, first_line
 from doubtmap.files.afar import is_afar, path_of
 from doubtmap.files.parquet import columns_of

@@ -3,6 +3,8 @@
 A field stands for one piece of a path without `/`. `{path}` may hold several folders, `{suffix}`
 any image suffix. `*`, `?` and `**` mean what they mean in a shell. A suffix at the end, such as
 `.png`, ignores case. What the fields of an image pattern caught fills the pattern of its label.
+
+Also the images that a command line means: files, folders and shell patterns.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ import glob
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+
+from doubtmap.errors import DataError
+from doubtmap.files.afar import is_afar, listed, path_of
 
 IMAGE_SUFFIXES = (
     *("avif", "bmp", "gif", "heic", "heif", "j2k", "jp2", "jpeg", "jpg", "pgm", "png", "ppm"),
@@ -186,3 +191,68 @@ def sequence_of(name: str) -> str:
         'ulm_000012_'
     """
     return re.sub(r"\d+$", "", name)
+
+
+def collect_images(paths: Sequence[str | Path]) -> list[Path]:
+    """Find the images that files, folders and shell patterns stand for.
+
+    A file is taken as it is. Folders (searched to the bottom) and patterns give the files with an
+    image suffix, hidden ones left out; addresses do likewise, see `doubtmap.files.afar`. Nothing is
+    opened: the content is checked on reading.
+
+    Args:
+        paths: files, folders, or patterns such as `scenes/*.png` or `scenes/**/front_*`.
+
+    Returns:
+        Each image once, in the order of `paths`, sorted within a folder or pattern.
+
+    Raises:
+        DataError: a path does not exist, or has no images.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        before = len(found)
+        images = list(_images(path))
+        found.update(dict.fromkeys(images))
+        if not images and len(found) == before:
+            raise DataError(_nothing(path))
+    if not found:
+        raise DataError("Expected images, got no path. Name image files, folders or patterns.")
+    return list(found)
+
+
+def _images(path: str | Path) -> Iterator[Path]:
+    if is_afar(path):
+        found = listed(path, IMAGE_SUFFIXES)
+        yield from (each for each in found if _looks_like_image(each) or each == path_of(path))
+    elif Path(path).is_dir():
+        yield from _below(Path(path))
+    elif Path(path).exists():
+        yield Path(path)
+    else:
+        # Path.glob takes no absolute patterns.
+        for match in map(Path, sorted(glob.glob(str(path), recursive=True))):  # noqa: PTH207
+            if match.is_dir():
+                yield from _below(match)
+            elif _looks_like_image(match):
+                yield match
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if _looks_like_image(path) and path.is_file() and not hidden:
+            yield path
+
+
+def _looks_like_image(path: Path) -> bool:
+    return path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES
+
+
+def _nothing(path: str | Path) -> str:
+    suffixes = ", ".join(IMAGE_SUFFIXES)
+    if Path(path).is_dir():
+        return f"{path}: expected images in this folder, found no file ending in {suffixes}."
+    if glob.has_magic(str(path)):
+        return f"{path}: expected images, but no image file matches this pattern. Check it."
+    return f"{path}: expected an image file or a folder, found nothing there. Check the path."

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from doubtmap.datasets.tiff import band_names, is_usual, read_tiff, said_white
+from doubtmap.datasets.tiff import (
+    Raster,
+    band_names,
+    is_usual,
+    masks_of,
+    read_tiff,
+    said_orientation,
+    said_white,
+    turn,
+    without_data,
+)
 from doubtmap.errors import DataError, is_out_of_memory
 from doubtmap.files.afar import path_of
 
@@ -50,44 +60,6 @@ _SPREAD = {"L;2": 85, "L;4": 17}
 """By what greys of two and four bits are multiplied to be shown."""
 
 
-@dataclass(frozen=True, eq=False)
-class Raster:
-    """The numbers in a file.
-
-    Args:
-        pixels: `(H, W, bands)` of any type of number, turned as stored.
-        format: of the file, such as `PNG`.
-        palette: `(256, 3)` uint8 where the one band holds places in it; also the greys as which
-            values of one, two and four bits are shown.
-        white: the brightest value that the file says it may have, where it says so.
-        orientation: EXIF's, 1 to 8; how to turn the pixels upright.
-        pages: pages of one size in the file.
-        band_names: in the order of the bands, where the file says them.
-    """
-
-    pixels: NDArray[Any]
-    format: str
-    palette: NDArray[np.uint8] | None = None
-    white: float | None = None
-    orientation: int = 1
-    pages: int = 1
-    band_names: tuple[str, ...] = ()
-
-    @property
-    def upright(self) -> Raster:
-        """Turned as its EXIF tag says."""
-        turned = turn(self.pixels, self.orientation)
-        return replace(self, pixels=turned, orientation=1)
-
-    @property
-    def coloured(self) -> NDArray[Any]:
-        """`(H, W, bands)`, the palette applied where there is one."""
-        if self.palette is None:
-            return self.pixels
-        colours: NDArray[Any] = self.palette[self.pixels[..., 0]]
-        return colours
-
-
 @dataclass(frozen=True)
 class Header:
     """What a file says of itself before its pixels are decoded."""
@@ -107,18 +79,6 @@ class Header:
         return self.height, self.width
 
 
-def turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn `(H, W, ...)` pixels upright by an EXIF orientation, 1 to 8."""
-    turned = pixels
-    if orientation > 4:
-        turned = turned.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        turned = turned[::-1]
-    if orientation in (2, 3, 6, 7):
-        turned = turned[:, ::-1]
-    return turned
-
-
 def read_raster(path: str | Path) -> Raster:
     """Read the numbers of an image or label file; its content decides the format.
 
@@ -131,7 +91,7 @@ def read_raster(path: str | Path) -> Raster:
         if content.startswith(b"\x93NUMPY"):
             return Raster(_array(content, path), "NPY")
         if content[:4] in _BIG_TIFF:
-            return _of_tiff(content, path)
+            return read_tiff(content, path, functools.partial(_check_size, path))
         try:
             with _opened(io.BytesIO(content), path) as image:
                 if image.format != "TIFF" or is_usual(image):
@@ -139,7 +99,7 @@ def read_raster(path: str | Path) -> Raster:
         except UnidentifiedImageError:
             if content[:4] not in _TIFF:
                 raise
-        return _of_tiff(content, path)
+        return read_tiff(content, path, functools.partial(_check_size, path))
 
 
 class TooLargeError(DataError):
@@ -297,30 +257,15 @@ def _array(content: bytes, path: Path) -> NDArray[Any]:
     return values.astype(np.uint8) if values.dtype.kind == "b" else values
 
 
-def _of_tiff(content: bytes, path: Path) -> Raster:
-    tiff = read_tiff(content, path, functools.partial(_check_size, path))
-    white = tiff.white
-    if white is None and tiff.bits not in (8, 16, 32, 64):
-        white = float(2**tiff.bits - 1)
-    return Raster(
-        tiff.pixels,
-        "TIFF",
-        tiff.palette,
-        white,
-        _turns(tiff.orientation),
-        tiff.pages,
-        tiff.band_names,
-    )
-
-
 def _of_stored_tiff(image: Image.Image, content: bytes) -> Raster:
     """A TIFF that Pillow reads, which turns it on the way: turned back, with what its tags say."""
     tags = image.tag_v2  # type: ignore[attr-defined]
-    orientation = _turns(tags.get(274, 1))
-    white, names = said_white(tags), band_names(tags)
+    orientation = said_orientation(tags.get(274, 1))
+    white, names, known = said_white(tags), band_names(tags), dict(tags)
     pixels, format, palette = _pixels(image, content)
     stored = turn(pixels, {6: 8, 8: 6}.get(orientation, orientation))
-    return Raster(stored, format, palette, white, orientation, 1, names)
+    missing = without_data(stored, known, masks_of(image))
+    return Raster(stored, format, palette, white, orientation, 1, names, missing)
 
 
 def _of_image(image: Image.Image, content: bytes) -> Raster:
@@ -423,14 +368,10 @@ def _orientation(image: Image.Image, file: Any) -> int:
             return 1
         exif = Image.Exif()
         exif.load(block)
-        return _turns(exif.get(_ORIENTATION, 1))
+        return said_orientation(exif.get(_ORIENTATION, 1))
     if image.format == "TIFF":
-        return _turns(image.tag_v2.get(274, 1))  # type: ignore[attr-defined]
-    return _turns(image.getexif().get(_ORIENTATION, 1))
-
-
-def _turns(said: object) -> int:
-    return said if isinstance(said, int) and 1 <= said <= 8 else 1
+        return said_orientation(image.tag_v2.get(274, 1))  # type: ignore[attr-defined]
+    return said_orientation(image.getexif().get(_ORIENTATION, 1))
 
 
 def _png_exif(file: Any) -> bytes | None:

@@ -1,11 +1,7 @@
-"""Image and label files as arrays, whatever their suffix says; damaged files are `DataError`s.
-
-The images that a command line means: files, folders and shell patterns.
-"""
+"""Image and label files as arrays, whatever their suffix says; damaged files are `DataError`s."""
 
 from __future__ import annotations
 
-import glob
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -20,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from doubtmap.datasets.patterns import IMAGE_SUFFIXES
-from doubtmap.datasets.rasters import Raster, read_header, read_raster
+from doubtmap.datasets.rasters import read_header, read_raster
+from doubtmap.datasets.tiff import Raster
 from doubtmap.errors import DataError
-from doubtmap.files.afar import is_afar, listed, path_of
+from doubtmap.files.afar import path_of
 
 AHEAD = 4
 """Images that each reading thread may be ahead."""
@@ -68,6 +64,18 @@ def read_image(path: str | Path, rendering: Rendering | None = None) -> Tensor:
         DataError: the file is missing, damaged, too large, without the bands, or no image.
     """
     return rendered(read_raster(path), path, rendering or Rendering())
+
+
+def read_labelled(path: str | Path, rendering: Rendering) -> tuple[Tensor, Tensor | None]:
+    """As `read_image`, of a file that may lack data in places, which then are dark.
+
+    Returns:
+        The image, and where it has no data, `(H, W)` bool; None where it has all.
+    """
+    raster = read_raster(path)
+    missing = (raster.upright if rendering.upright else raster).missing
+    image = rendered(raster.filled, path, rendering)
+    return image, None if missing is None else torch.from_numpy(np.ascontiguousarray(missing))
 
 
 def rendered(raster: Raster, path: str | Path, rendering: Rendering) -> Tensor:
@@ -303,71 +311,6 @@ def read_size(path: str | Path) -> tuple[int, int]:
         DataError: the file is missing, no image, or too large.
     """
     return read_header(path).upright_size
-
-
-def collect_images(paths: Sequence[str | Path]) -> list[Path]:
-    """Find the images that files, folders and shell patterns stand for.
-
-    A file is taken as it is. Folders (searched to the bottom) and patterns give the files with an
-    image suffix, hidden ones left out; addresses do likewise, see `doubtmap.files.afar`. Nothing is
-    opened: the content is checked on reading.
-
-    Args:
-        paths: files, folders, or patterns such as `scenes/*.png` or `scenes/**/front_*`.
-
-    Returns:
-        Each image once, in the order of `paths`, sorted within a folder or pattern.
-
-    Raises:
-        DataError: a path does not exist, or has no images.
-    """
-    found: dict[Path, None] = {}
-    for path in paths:
-        before = len(found)
-        images = list(_images(path))
-        found.update(dict.fromkeys(images))
-        if not images and len(found) == before:
-            raise DataError(_nothing(path))
-    if not found:
-        raise DataError("Expected images, got no path. Name image files, folders or patterns.")
-    return list(found)
-
-
-def _images(path: str | Path) -> Iterator[Path]:
-    if is_afar(path):
-        found = listed(path, IMAGE_SUFFIXES)
-        yield from (each for each in found if _looks_like_image(each) or each == path_of(path))
-    elif Path(path).is_dir():
-        yield from _below(Path(path))
-    elif Path(path).exists():
-        yield Path(path)
-    else:
-        # Path.glob takes no absolute patterns.
-        for match in map(Path, sorted(glob.glob(str(path), recursive=True))):  # noqa: PTH207
-            if match.is_dir():
-                yield from _below(match)
-            elif _looks_like_image(match):
-                yield match
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if _looks_like_image(path) and path.is_file() and not hidden:
-            yield path
-
-
-def _looks_like_image(path: Path) -> bool:
-    return path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES
-
-
-def _nothing(path: str | Path) -> str:
-    suffixes = ", ".join(IMAGE_SUFFIXES)
-    if Path(path).is_dir():
-        return f"{path}: expected images in this folder, found no file ending in {suffixes}."
-    if glob.has_magic(str(path)):
-        return f"{path}: expected images, but no image file matches this pattern. Check it."
-    return f"{path}: expected an image file or a folder, found nothing there. Check the path."
 
 
 K = TypeVar("K")

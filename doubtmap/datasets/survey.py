@@ -57,7 +57,7 @@ def survey(pairs: Sequence[Pair], rendering: Rendering, *, by_place: bool = Fals
     deep = [image for image, head in heads.items() if head.deep]
     span = rendering.range
     if deep:
-        found = list(_brightness(deep, rendering))
+        found = list(_brightness(deep, rendering, labelled=any(label for _, label in pairs)))
         if span is None and found:
             span = implied_range(found, f"{len(deep)} images such as {deep[0]}")
         if span and found:
@@ -120,11 +120,16 @@ def _label_size(path: Path, image: Path) -> tuple[int, int] | None:
     return head.upright_size if head else None
 
 
-def _brightness(deep: Sequence[Path], rendering: Rendering) -> Iterator[Brightness]:
-    """Of images of more than 8 bits, until one shows that all bits are used."""
+def _brightness(
+    deep: Sequence[Path], rendering: Rendering, *, labelled: bool
+) -> Iterator[Brightness]:
+    """Of images of more than 8 bits, until one shows that all bits are used.
+
+    Those with labels may lack data in places, which are void.
+    """
     for path in deep:
         try:
-            raster = read_raster(path)
+            raster = read_raster(path).filled if labelled else read_raster(path)
         except DataError:
             continue
         if raster.pixels.dtype == np.uint8:

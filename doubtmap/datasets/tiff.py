@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,32 +40,81 @@ _HIGHEST = (281, 341)
 _COMPRESSION = 259
 _UNPACKED = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 50000)
 """What every libtiff can undo: none, fax, LZW, JPEG, deflate, PackBits, Zstandard."""
-_LEFT_OUT = 1 | 4
+_MASK = 4
+_LEFT_OUT = 1 | _MASK
 """Bits of the subfile tag: a smaller copy, a mask."""
+_EXTRA, _NO_DATA = 338, 42113
+"""Tags of what bands beyond the colours are, and of the number that GDAL writes for no data."""
+_PLACE = (33922, 34264)
+"""Tags of a place on earth: tie points, a transformation."""
 _PALETTE = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Tiff:
-    """What a TIFF file holds.
+class Raster:
+    """The numbers in a file.
 
     Args:
-        pixels: `(H, W, bands)`, of the type in the file.
-        bits: of each value.
-        orientation: EXIF's, as the file says it, the pixels being as stored.
-        palette: `(256, 3)` uint8 where the one band holds places in it.
+        pixels: `(H, W, bands)` of any type of number, turned as stored.
+        format: of the file, such as `PNG`.
+        palette: `(256, 3)` uint8 where the one band holds places in it; also the greys as which
+            values of one, two and four bits are shown.
         white: the brightest value that the file says it may have, where it says so.
-        pages: of the same size.
-        band_names: in the order of the bands, where GDAL wrote them.
+        orientation: EXIF's, 1 to 8; how to turn the pixels upright.
+        pages: pages of one size in the file.
+        band_names: in the order of the bands, where the file says them.
+        missing: `(H, W)` bool, where a TIFF has no data, if anywhere.
     """
 
     pixels: NDArray[Any]
-    bits: int
-    orientation: int = 1
+    format: str
     palette: NDArray[np.uint8] | None = None
     white: float | None = None
+    orientation: int = 1
     pages: int = 1
     band_names: tuple[str, ...] = ()
+    missing: NDArray[np.bool_] | None = None
+
+    @property
+    def upright(self) -> Raster:
+        """Turned as its EXIF tag says."""
+        pixels, missing = turn(self.pixels, self.orientation), self.missing
+        missing = None if missing is None else turn(missing, self.orientation)
+        return replace(self, pixels=pixels, orientation=1, missing=missing)
+
+    @property
+    def filled(self) -> Raster:
+        """With the lowest of its numbers where it has no data; bytes stay as they are."""
+        if self.missing is None or self.pixels.dtype == np.uint8:
+            return self
+        known = self.pixels[~self.missing]
+        dark = known.min() if known.size else 0
+        return replace(self, pixels=np.where(self.missing[..., None], dark, self.pixels))
+
+    @property
+    def coloured(self) -> NDArray[Any]:
+        """`(H, W, bands)`, the palette applied where there is one."""
+        if self.palette is None:
+            return self.pixels
+        colours: NDArray[Any] = self.palette[self.pixels[..., 0]]
+        return colours
+
+
+def turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn `(H, W, ...)` pixels upright by an EXIF orientation, 1 to 8."""
+    turned = pixels
+    if orientation > 4:
+        turned = turned.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        turned = turned[::-1]
+    if orientation in (2, 3, 6, 7):
+        turned = turned[:, ::-1]
+    return turned
+
+
+def said_orientation(said: object) -> int:
+    """An EXIF orientation as a file says it; 1 for what is none."""
+    return said if isinstance(said, int) and 1 <= said <= 8 else 1
 
 
 def is_usual(image: Image.Image) -> bool:
@@ -77,7 +127,11 @@ def is_usual(image: Image.Image) -> bool:
     bits = {*np.atleast_1d(tags.get(_BITS, 1)).tolist()}
     kinds = {*np.atleast_1d(tags.get(_FORMAT, 1)).tolist()}
     samples = int(tags.get(_SAMPLES, 1))
-    if len(bits) > 1 or len(kinds) > 1 or _pages(image) > 1:
+    try:
+        pages = _pages(image)
+    except SyntaxError:  # a page, such as a mask of one bit, is of a kind that it does not know
+        return False
+    if len(bits) > 1 or len(kinds) > 1 or pages > 1:
         return False
     if samples > len(image.getbands()) or (samples > 1 and tags.get(_PLANAR, 1) != 1):
         return False
@@ -118,7 +172,48 @@ def band_names(tags: Any) -> tuple[str, ...]:
     return tuple(name for _, name in sorted((int(k), name.strip().lower()) for k, name in named))
 
 
-def read_tiff(content: bytes, where: object, check_size: Callable[[int, int], None]) -> Tiff:
+def masks_of(image: Image.Image) -> list[NDArray[np.bool_]]:
+    """The masks of a TIFF that Pillow opened, `(H, W)`, True where there are data."""
+    found = []
+    for page in range(1, getattr(image, "n_frames", 1)):
+        image.seek(page)
+        if int(image.tag_v2.get(_SUBFILE, 0)) & _MASK:  # type: ignore[attr-defined]
+            found.append(np.array(image) > 0)
+    return found
+
+
+def without_data(
+    pixels: NDArray[Any], tags: Mapping[int, Any], masks: Sequence[NDArray[np.bool_]]
+) -> NDArray[np.bool_] | None:
+    """Where a TIFF has no data: by its masks, no finite number, or that which stands for none.
+
+    By its alpha, too, where it has a place on earth: elsewhere transparency is dropped.
+
+    Args:
+        pixels: `(H, W, bands)`, as stored.
+        tags: of the page.
+        masks: True where there are data; those of smaller copies are passed over.
+
+    Returns:
+        `(H, W)`, where any band has none; None where all have data.
+    """
+    found = np.zeros(pixels.shape[:2], bool)
+    for mask in masks:
+        found |= ~mask if mask.shape == found.shape else False
+    if pixels.dtype.kind == "f":
+        found |= ~np.isfinite(pixels).all(2)
+    placed = any(tag in tags for tag in _PLACE)
+    extra = [int(kind) for kind in np.atleast_1d(tags.get(_EXTRA, ()))] if placed else []
+    for band, kind in enumerate(extra, pixels.shape[2] - len(extra)):
+        found |= (pixels[..., band] == 0) if kind in (1, 2) and band > 0 else False
+    with suppress(ValueError):
+        number: Any = float(str(tags.get(_NO_DATA)).strip("\0 "))
+        number = pixels.dtype.type(number) if pixels.dtype.kind == "f" else number
+        found |= (pixels == number).any(2)
+    return found if found.any() else None
+
+
+def read_tiff(content: bytes, where: object, check_size: Callable[[int, int], None]) -> Raster:
     """Read a TIFF file's values without changing any.
 
     Grey pages of one size are bands where there are three or more; else the first page counts.
@@ -147,7 +242,7 @@ def read_tiff(content: bytes, where: object, check_size: Callable[[int, int], No
         raise ValueError(str(error)) from error
 
 
-def _read(file: Any, where: object, check_size: Callable[[int, int], None]) -> Tiff:
+def _read(file: Any, where: object, check_size: Callable[[int, int], None]) -> Raster:
     pages = [page.aspage() for page in file.pages]
     first = pages[0]
     check_size(first.imagelength, first.imagewidth)
@@ -155,14 +250,14 @@ def _read(file: Any, where: object, check_size: Callable[[int, int], None]) -> T
     as_bands = len(alike) > 2 and first.samplesperpixel == 1 and first.photometric != _PALETTE
     read = [_values(page, where) for page in (alike if as_bands else alike[:1])]
     tags = {tag.code: tag.value for tag in first.tags}
-    return Tiff(
-        np.concatenate(read, axis=2),
-        int(first.bitspersample),
-        int(tags.get(274, 1)),
-        _palette(first),
-        said_white(tags),
-        len(alike),
-        band_names(tags),
+    pixels, bits, white = np.concatenate(read, axis=2), int(first.bitspersample), said_white(tags)
+    if white is None and bits not in (8, 16, 32, 64):
+        white = float(2**bits - 1)
+    masks = [page.asarray() > 0 for page in pages[1:] if int(page.subfiletype) & _MASK]
+    missing = without_data(pixels, tags, masks)
+    turned = said_orientation(tags.get(274, 1))
+    return Raster(
+        pixels, "TIFF", _palette(first), white, turned, len(alike), band_names(tags), missing
     )
 
 

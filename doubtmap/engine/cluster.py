@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from doubtmap.engine.pool import Done, Work, sendable
-from doubtmap.errors import DoubtmapError, UsageError
+from doubtmap.errors import DataError, DoubtmapError, UsageError
 from doubtmap.version import __version__
+
+log = logging.getLogger("doubtmap")
 
 CHUNK = 256
 """Images whose sums come back as one, at most."""
@@ -69,16 +71,26 @@ def by_ray(
         num_cpus=1,
         num_gpus=gpus or None,
     )
+    taken: set[int] = set()
     try:
         for row in found.iter_rows():
             if row.get("error"):
                 raise pickle.loads(row["error"])  # what our own worker has sent
             for covered, result in pickle.loads(row["results"]):
+                if taken.issuperset(covered):  # by a worker whose node was given up too early
+                    log.info("%d images came back twice and count once.", len(covered))
+                    continue
+                taken.update(covered)
                 for number in covered:
                     done(number)
                 yield covered, result
     except ray.exceptions.RayError as error:
         raise _translated(error) from error
+    if missing := set(numbers) - taken:
+        raise DataError(
+            f"--engine ray: expected what came of {len(numbers)} images, but the cluster lost that "
+            f"of {len(missing)}. Run it again; with --out, --resume goes on where it stopped."
+        )
 
 
 class Looking:

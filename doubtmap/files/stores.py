@@ -98,6 +98,7 @@ def _below(address: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """
     with translated(address):
         system, name = found_by(address)
+        system.invalidate_cache()  # others may have written there since it was listed
         if address.startswith(WEB) or system.isfile(name):
             found = {"": (name, system.info(name))}
             ending = Path(name).suffix.lower()

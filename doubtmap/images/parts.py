@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets.reading import Rendering, left_out, none_left
-from doubtmap.engine.parts import PART, check_alike, read_parts
+from doubtmap.engine.parts import PART, check_alike, damaged, read_parts
 from doubtmap.errors import DataError
 from doubtmap.files import alone, write_atomically, writing_to
 from doubtmap.files.naming import files_of
@@ -59,7 +59,7 @@ def merge_scores(
             for name in about["own"]:
                 of = about["folders"], about["format"], about["sets"]
                 files = files_of(Path(), name, *of)
-                take_files(folder, out, [*files, *map(Waiting(Path()).path, files)])
+                take_files(folder, out, [*files, *map(Waiting(Path()).path, files)], all=False)
         (out / PART).unlink(missing_ok=True)
     first = abouts[0]
     last = next((about for about in reversed(abouts) if about["own"]), first)
@@ -96,17 +96,23 @@ def _compared(about: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
     return asked | {"images": list(about["images"]), "rendering": about["rendering"]}
 
 
-def take_files(folder: Path, out: Path, files: Sequence[Path]) -> None:
+def take_files(folder: Path, out: Path, files: Sequence[Path], all: bool = True) -> None:
     """Let files of a part be in another folder, too, as links where the disk can.
 
     Args:
         folder: of the part.
         out: the other folder.
-        files: relative to both; those that the part lacks are removed.
+        files: relative to both.
+        all: whether the part must have them all; else those that it lacks are removed.
+
+    Raises:
+        DataError: for a file that is not there.
     """
     for file in files:
         (out / file).unlink(missing_ok=True)
         if not (folder / file).exists():
+            if all:
+                raise DataError(damaged(folder / file))
             continue
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         try:

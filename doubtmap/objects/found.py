@@ -38,7 +38,7 @@ class Found:
     rows: list[Sequence[Any]] = field(default_factory=list)
 
     def told(self) -> dict[str, Any]:
-        """The same as JSON values, which `taking` reads."""
+        """The same as JSON values, which `take` reads."""
         layers = {
             name: {"shapes": [shape.hex() for shape in layer.shapes], "of": layer.properties}
             for name, layer in self.layers.items()

@@ -191,9 +191,9 @@ def write_objects(
     if part is None:
         return finish(out, found, info, form)
     asked = model_settings(segmenter) | score_settings(dict([score]))
-    own_names = [names[path] for path in paths if path in own]
+    done = [names[path] for path in mine if path not in (skipped or ())]
     every = {names[path]: str(path) for path in paths}
-    told = {"settings": asked, "own": own_names, "images": every, "info": info}
+    told = {"settings": asked, "own": done, "images": every, "info": info}
     write_part(out, "objects", part, told | {"found": found.told()})
     return _in_short(found, info, [out / PART])
 

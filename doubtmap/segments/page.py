@@ -150,11 +150,12 @@ def write_review(
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
     if part:
+        done = [names[path] for path in own if path not in (skipped or ())]
         asked = model_settings(segmenter) | {"meta model": model.digest}
         told = {
             "settings": asked,
             "choice": asdict(choice),
-            "own": [names[path] for path in own],
+            "own": done,
             "header": table.header,
         }
         told |= {"rendering": asdict(seen.rendering), "errors": errors_of(model), **about}

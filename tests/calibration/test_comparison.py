@@ -240,3 +240,22 @@ def test_small_sets_can_be_parted(count):
     assert fit and other and sorted(fit + other) == list(range(count))
     with pytest.raises(dm.UsageError, match="at least 2"):
         split_images(["one"])
+
+
+@pytest.mark.parametrize(
+    ("difference", "bounds", "margin", "beaten"),
+    [
+        (-0.003, (-0.004, -0.001), 0.002, True),
+        (-0.001, (-0.002, -0.0005), 0.002, False),
+        (-0.001, (-0.002, -0.0005), 0.0, True),
+        (-0.003, (-0.007, 0.001), 0.002, False),
+        (-0.003, None, 0.002, False),
+    ],
+)
+def test_a_method_beats_another_by_more_than_the_margin(difference, bounds, margin, beaten):
+    class Known:
+        def difference(self, a, b, by):
+            return difference, bounds
+
+    assert beats(Known(), "a", "b", margin=margin) is beaten
+    assert not beats(Known(), "a", "a", margin=margin)

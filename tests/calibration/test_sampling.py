@@ -5,7 +5,7 @@ import torch
 from worlds import honest_pairs
 
 from doubtmap.calibration import Remembered
-from doubtmap.calibration.pixels import draw_pixels, native_centres
+from doubtmap.calibration.pixels import Pixels, draw_pixels, native_centres
 from doubtmap.prediction import Prediction
 
 
@@ -123,3 +123,11 @@ def test_features_are_remembered_where_asked():
         list(remembered)
         ((again, _),) = remembered
         assert (again.features is not None) == keep
+
+
+def test_a_mean_over_some_pixels_is_by_what_these_stand_for():
+    labels, weights = torch.zeros(3, dtype=torch.int64), torch.tensor([0.5, 0.5, 2.0])
+    pixels = Pixels(torch.zeros(3, 2), labels, weights, labels, 2)
+    some = pixels.where(torch.tensor([True, False, True]))
+    values = torch.tensor([[8.0, 0.0], [16.0, 4.0]])
+    assert some.mean(values).tolist() == pytest.approx([(4 + 32) / 2.5, 8 / 2.5])

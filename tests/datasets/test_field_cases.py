@@ -19,7 +19,7 @@ from scenes import (
     written,
 )
 
-from doubtmap.datasets import read_image
+from doubtmap.datasets import VOID, read_image
 from doubtmap.errors import DataError
 
 # Images of more than 8 bits
@@ -55,16 +55,20 @@ def test_a_range_that_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("said", ["", "range = [0, 1]\n"])
-def test_one_image_that_is_not_finite_does_not_end_the_look(tmp_path, said):
+def test_pixels_that_are_not_finite_are_void_and_end_no_look(tmp_path, said):
     root = written(tmp_path, suffix="tif", classes=f"{said}[classes]\nsky = 0\nroad = 1\ncar = 2\n")
     for number in range(2):
         grey = scene(number) / np.float32(4)
-        grey[0, 0] = np.nan if number else 0
+        grey[0, :2] = (np.nan, np.inf) if number else 0
         save(root / f"images/f{number}.tif", grey.astype(np.float32))
     dataset = opened(root)
     assert dataset[0].image.max() == 128
+    label = dataset[1].label.numpy()
+    assert (label[0, :2] == VOID).all()
+    label[0, :2] = dataset[0].label[0, :2]
+    assert (label >= 0).all() and dataset[1].image.max() == 128
     with pytest.raises(DataError, match=r"f1\.tif: expected finite values, got NaN"):
-        dataset[1]
+        read_image(root / "images/f1.tif")
 
 
 # What a folder holds

@@ -8,9 +8,11 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import doubtmap as dm
 from doubtmap.datasets import read_image
-from doubtmap.datasets.rasters import read_header, read_raster, turn
-from doubtmap.datasets.reading import Rendering
+from doubtmap.datasets.rasters import read_header, read_raster
+from doubtmap.datasets.reading import Rendering, read_labelled
+from doubtmap.datasets.tiff import turn
 from doubtmap.errors import DataError
 
 tifffile = pytest.importorskip("tifffile", reason="the extra tiff is not installed")
@@ -143,3 +145,82 @@ def test_a_palette_of_several_pages(tmp_path):
         [40, 50, 60],
         [70, 80, 90],
     ]
+
+
+HOLES = {
+    "a mask": ("uint8", 3, {}),
+    "a mask of deep bands": ("uint16", 5, {}),
+    "alpha": ("uint8", 4, {"alpha": "yes"}),
+    "a number": ("int16", 1, {"nodata": -99}),
+    "a number of many bands": ("float32", 4, {"nodata": -3.4e38}),
+    "NaN": ("float32", 1, {"nodata": float("nan")}),
+    "NaN that is not said": ("float32", 2, {}),
+}
+
+
+@pytest.fixture(params=HOLES)
+def holed(request, tmp_path):
+    """A data set of one GeoTIFF that lacks data in places, with labels everywhere."""
+    rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed")
+    kind, bands, options = HOLES[request.param]
+    generator = np.random.default_rng(0)
+    values = generator.integers(1, 200, (bands, 24, 32)).astype(kind)
+    values = values / 200 if kind == "float32" else values
+    there = generator.random((24, 32)) < 0.8
+    if request.param == "alpha":
+        values[3] = 255 * there
+    elif "mask" not in request.param:
+        values[0, ~there] = options.get("nodata", np.nan)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    path = tmp_path / "images" / "a.tif"
+    profile = {"width": 32, "height": 24, "count": bands, "dtype": kind, **options}
+    colours = {"photometric": "rgb"} if bands in (3, 4) and kind == "uint8" else {}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            *(path, "w"),
+            driver="GTiff",
+            crs="EPSG:32632",
+            transform=rasterio.Affine(1, 0, 4e5, 0, -1, 5e6),
+            **colours,
+            **profile,
+        ) as file,
+    ):
+        file.write(values.astype(kind))
+        if "mask" in request.param:
+            file.write_mask(there)
+    label = generator.integers(0, 2, (24, 32)).astype(np.uint8)
+    Image.fromarray(label).save(tmp_path / "labels" / "a.png")
+    (tmp_path / "doubtmap.toml").write_text(
+        'images = "images/{frame}.tif"\nlabels = "labels/{frame}.png"\nrange = [0, 255]\n'
+        "[classes]\nfield = 0\nwood = 1\n"
+    )
+    return tmp_path, path, there, label
+
+
+def test_pixels_without_data_are_void_as_score_leaves_them_out(holed):
+    folder, path, there, label = holed
+    sample = dm.open_dataset(f"folder:{folder}")[0]
+    assert sample.image.shape == (3, 24, 32)
+    known = sample.label.numpy() >= 0
+    assert (known == there).all() and 0 < there.mean() < 1
+    assert (sample.label.numpy()[there] == label[there]).all()
+    pytest.importorskip("rasterio")
+    from doubtmap.scenes.rasters import RasterScene
+
+    scene = RasterScene(path, Rendering(range=(0, 255)))
+    assert (scene.valid((0, 24), (0, 32)) == there).all()
+
+
+def test_an_image_without_any_data_counts_for_nothing(tmp_path):
+    values = np.full((8, 9, 1), np.nan, np.float32)
+    write(tmp_path / "a.tif", values, planarconfig="contig")
+    image, missing = read_labelled(tmp_path / "a.tif", Rendering(range=(0, 1)))
+    assert missing.all() and not image.any()
+    with pytest.raises(DataError, match="expected finite values, got NaN"):
+        read_image(tmp_path / "a.tif", Rendering(range=(0, 1)))
+    plain = np.random.default_rng(0).integers(0, 9, (8, 9, 3)).astype(np.uint8)
+    write(tmp_path / "b.tif", plain, planarconfig="contig")
+    image, missing = read_labelled(tmp_path / "b.tif", Rendering())
+    assert missing is None and (image.numpy() == plain.transpose(2, 0, 1)).all()

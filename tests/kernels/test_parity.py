@@ -183,3 +183,12 @@ def test_half_precision_is_widened_before_the_pass():
     half, single = (kernels.resized_statistics(t, (20, 20)) for t in (x, x.float()))
     assert half.entropy.dtype == torch.float32
     assert torch.equal(half.entropy, single.entropy)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 19, 59])
+def test_no_divergence_is_below_zero_by_rounding(classes):
+    torch.manual_seed(classes)
+    logits = 1e-4 * torch.randn(1, classes, 16, 16)
+    assert (reference.uniform_divergence(logits, 2.0) >= 0).all()
+    found = kernels.resized_statistics(logits, (16, 16), temperature=2.0)
+    assert (found.divergence >= 0).all()

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from doubtmap.errors import UsageError
+from doubtmap.kernels.counted import keys_of
 from doubtmap.metrics import Histogram
+from doubtmap.metrics.histogram import value_of
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -164,3 +166,15 @@ def test_counters_stay_exact_beyond_what_float32_can_count():
 def test_histograms_of_other_shapes_do_not_add():
     with pytest.raises(UsageError, match="channels"):
         Histogram(16, shape=(2,)) + Histogram(16, shape=(3,))
+
+
+def test_the_last_number_of_a_bin_may_be_above_what_is_just_below_it():
+    histogram = Histogram(bins=16, shape=(1,))
+    first = int(keys_of(np.ones(1, np.float32)).keys[0])  # of the bin that 1 is the lowest of
+    values = value_of(np.array([first, first | 0xFFFF], np.uint32))
+    histogram.update(values)
+    assert histogram.level == 4 and len(histogram.view().lowest) == 1
+    sure, unsure = histogram.above(float(np.nextafter(values[1], np.float32(0))))
+    assert (sure[0], unsure[0]) == (0, 2)
+    sure, unsure = histogram.above(float(values[1]))
+    assert (sure[0], unsure[0]) == (0, 0)

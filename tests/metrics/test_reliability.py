@@ -225,3 +225,10 @@ def test_brier_score_of_every_pixel_equals_its_definition(kind):
 def test_brier_score_lies_between_its_extremes():
     sure = torch.tensor([50.0, -50.0]).reshape(1, 2, 1, 1).expand(1, 2, 1, 2)
     assert brier_score(sure, torch.tensor([[[0, 1]]])).flatten().tolist() == [0, 2]
+
+
+def test_a_bin_of_one_pixel_has_a_gap_too():
+    p = torch.tensor([[0.1, 0.4, 0.4], [0.9, 0.6, 0.6]])
+    found = reliability_of(p.log()[None, :, None], torch.tensor([[[0, 0, 1]]]), bins=10)
+    assert found.mce == pytest.approx(0.9)
+    assert found.ece == pytest.approx((0.9 + abs(1 - 2 * 0.6)) / 3)

@@ -140,6 +140,10 @@ def test_parts_that_do_not_belong_together_are_refused(network, paths, three, tm
     objects(network, paths[:4], tmp_path / "few", PartNumber(3, 3))
     with pytest.raises(UsageError, match="images differ between"):
         merge_objects(tmp_path / "out", [*three[:2], tmp_path / "few"])
+    objects(network, paths, tmp_path / "torn", PartNumber(3, 3))
+    next((tmp_path / "torn/overlay").iterdir()).unlink()
+    with pytest.raises(DataError, match=r"torn/overlay/.*png: cannot be used"):
+        merge_objects(tmp_path / "out", [*three[:2], tmp_path / "torn"])
     (tmp_path / "few/part.json").write_text("{")
     with pytest.raises(DataError, match="Make the part again"):
         merge_objects(tmp_path / "out", [*three[:2], tmp_path / "few"])

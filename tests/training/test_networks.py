@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 import doubtmap as dm
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.training import Plain, Reporter, Settings, Spectral, starting_network, train
+from doubtmap.training import Plain, Reporter, Settings, Spectral, spectral, starting_network, train
 from doubtmap.training.labels import trained_classes
 from doubtmap.training.networks import CONFIGURATIONS, open_named, same_names
 
@@ -104,7 +104,8 @@ def test_from_scratch_takes_the_configuration_and_draws_from_the_seed(folder):
 
 
 @pytest.mark.parametrize("recipe", [Plain(), Spectral()], ids=["plain", "spectral"])
-def test_what_is_written_is_a_folder_for_both(recipe, folder, training_set, tmp_path):
+def test_what_is_written_is_a_folder_for_both(recipe, folder, training_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(spectral.settle, "__defaults__", (3, spectral.GRID))  # else seconds
     options = {"model": str(folder), "from_scratch": True, "settings": ONCE}
     train(training_set, tmp_path, recipe=recipe, **options, hold_out=["mud"])
     stored = load_file(tmp_path / "model.safetensors")
