@@ -76,6 +76,7 @@ def test_labels_that_cannot_be_meant_are_refused(training_set):
 
 
 def test_reading_keeps_order_stops_at_errors_and_ends_its_threads():
+    before = set(threading.enumerate())
     assert list(read_ahead(lambda i: i * i, range(50), 3)) == [i * i for i in range(50)]
     got = []
     with pytest.raises(ZeroDivisionError):
@@ -83,7 +84,8 @@ def test_reading_keeps_order_stops_at_errors_and_ends_its_threads():
     views = read_ahead(lambda i: i, range(50), 2)
     next(views)
     views.close()
-    assert not any("doubtmap-read" in thread.name for thread in threading.enumerate())
+    ours = set(threading.enumerate()) - before
+    assert not any("doubtmap-read" in thread.name for thread in ours)
 
 
 def test_reading_may_be_ended_by_a_thread_that_reads():
