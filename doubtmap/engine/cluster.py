@@ -77,8 +77,14 @@ def by_ray(
             if row.get("error"):
                 raise pickle.loads(row["error"])  # what our own worker has sent
             for covered, result in pickle.loads(row["results"]):
-                if taken.issuperset(covered):  # by a worker whose node was given up too early
-                    log.info("%d images came back twice and count once.", len(covered))
+                if again := taken.intersection(covered):  # of a node that was given up too early
+                    log.info("%d images came back twice and count once.", len(again))
+                    if len(again) < len(covered):
+                        raise DataError(
+                            f"--engine ray: expected the sums of images that come back twice to be "
+                            f"those of before, but {len(covered) - len(again)} of {len(covered)} "
+                            f"are new. Run it again; with --out, --resume goes on where it stopped."
+                        )
                     continue
                 taken.update(covered)
                 for number in covered:

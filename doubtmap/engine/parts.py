@@ -6,6 +6,7 @@ for. It is written last: a folder without it holds no part, or one that was stop
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,12 @@ def write_part(out: Path, command: str, part: PartNumber, about: Mapping[str, An
         DataError: for a folder that cannot be written.
     """
     told = {"kind": command, "part": [part.number, part.of], **about}
-    write_atomically(out / PART, json.dumps(told).encode())
+    write_atomically(out / PART, json.dumps(told | {"digest": _digest(told)}).encode())
+
+
+def _digest(told: Mapping[str, Any]) -> str:
+    """Of what a part says, by which what was changed or damaged since is known."""
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def command_of(folders: Sequence[Path]) -> str:
@@ -84,10 +90,12 @@ def _read(command: str, folder: Path, keys: Sequence[str]) -> dict[str, Any]:
         raise DataError(_no_part(command, folder))
     try:
         about: dict[str, Any] = json.loads(file.read_text())
+        if about.pop("digest") != _digest(about):
+            raise DataError(damaged(file))
         PartNumber(*about["part"])
         if about["kind"] == command:
             [about[key] for key in keys]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: cannot be used ({error}). Make the part again.") from error
     if about["kind"] != command:
         raise UsageError(

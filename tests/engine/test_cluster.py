@@ -44,10 +44,20 @@ class Unsteady:
             yield {name: values[0] for name, values in found.items()}
 
 
-def looked_at(monkeypatch, order):
+class Uneven(Squares):
+    """Sums more numbers of a chunk the second time."""
+
+    def look(self, numbers, done):
+        first, *rest = numbers
+        seen = [first, *rest] if first in Uneven.before else [first]
+        Uneven.before.add(first)
+        yield seen, b""
+
+
+def looked_at(monkeypatch, order, work=Squares):
     monkeypatch.setattr(cluster, "_connected", lambda address: Unsteady(order))
     told = []
-    found = list(cluster.by_ray(Squares(), range(1, 9), "", 1, 0, told.append))
+    found = list(cluster.by_ray(work(), range(1, 9), "", 1, 0, told.append))
     return sorted(told), sorted((number, data[0]) for (number,), data in found)
 
 
@@ -56,6 +66,12 @@ def test_chunks_count_once_in_any_order(monkeypatch, order):
     told, found = looked_at(monkeypatch, order)
     assert told == [*range(1, 9)]
     assert found == [(number, number * number) for number in range(1, 9)]
+
+
+def test_sums_that_come_back_with_other_images_are_refused(monkeypatch):
+    monkeypatch.setattr(Uneven, "before", set(), raising=False)
+    with pytest.raises(DataError, match="those of before, but 1 of 2 are new"):
+        looked_at(monkeypatch, [0, 0, 1, 2, 3], Uneven)
 
 
 def test_a_chunk_that_is_lost_is_told(monkeypatch):

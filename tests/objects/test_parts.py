@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import doubtmap as dm
+from doubtmap.engine.parts import write_part
 from doubtmap.engine.places import PartNumber
 from doubtmap.errors import DataError, UsageError
 from doubtmap.objects import ObjectRule
@@ -144,9 +145,12 @@ def test_parts_that_do_not_belong_together_are_refused(network, paths, three, tm
     next((tmp_path / "torn/overlay").iterdir()).unlink()
     with pytest.raises(DataError, match=r"torn/overlay/.*png: cannot be used"):
         merge_objects(tmp_path / "out", [*three[:2], tmp_path / "torn"])
-    (tmp_path / "few/part.json").write_text("{")
-    with pytest.raises(DataError, match="Make the part again"):
-        merge_objects(tmp_path / "out", [*three[:2], tmp_path / "few"])
+    about = json.loads((three[2] / "part.json").read_text())
+    shapes = "{", "3", "[]", "{}", json.dumps(about | {"found": 3}), json.dumps(about | {"own": []})
+    for text in shapes:
+        (tmp_path / "few/part.json").write_text(text)
+        with pytest.raises(DataError, match="ake the part again"):
+            merge_objects(tmp_path / "out", [*three[:2], tmp_path / "few"])
     (tmp_path / "few/part.json").unlink()
     with pytest.raises(DataError, match="a part of doubtmap objects that is finished"):
         merge_objects(tmp_path / "out", [*three[:2], tmp_path / "few"])
@@ -157,8 +161,9 @@ def test_parts_that_do_not_belong_together_are_refused(network, paths, three, tm
 )
 def test_a_part_that_was_asked_for_otherwise_is_refused(three, tmp_path, asked):
     about = json.loads((three[2] / "part.json").read_text())
+    del about["digest"]
     about["info"][asked] = "another"
-    (tmp_path / "part.json").write_text(json.dumps(about))
+    write_part(tmp_path, "objects", PartNumber(3, 3), about)
     with pytest.raises(UsageError, match=f"but {asked}.* differ"):
         merge_objects(tmp_path / "out", [*three[:2], tmp_path])
 
