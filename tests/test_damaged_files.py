@@ -363,8 +363,8 @@ class TestTables:
 
 
 @pytest.mark.real_data
-def test_files_that_broke_earlier_versions():
-    folder = Path(__file__).parents[2] / "shared" / "cases" / "faults"
+def test_files_that_broke_earlier_versions(shared):
+    folder = shared / "cases" / "faults"
     loads = {
         "density": Density.load,
         "mahalanobis": Mahalanobis.load,
