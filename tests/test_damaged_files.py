@@ -4,7 +4,6 @@ import json
 import math
 import random
 import struct
-from pathlib import Path
 
 import pytest
 import torch
