@@ -66,7 +66,12 @@ def test_locations(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [["demo,demo"], ["demo", "--dropout-passes", "3", "--dropout-rate", "0.2"]]
+    "options",
+    [
+        ["demo,demo"],
+        ["demo", "--dropout-passes", "3", "--dropout-rate", "0.2"],
+        ["demo", "--views", "mirror"],
+    ],
 )
 def test_all_scores_of_several_networks_or_passes(run, tmp_path, options):
     code, out, err = run(
@@ -92,6 +97,16 @@ def test_the_seed_is_that_of_dropout_too(run, tmp_path):
     assert (information(3), information(4)) == (3, 4)
 
 
+def test_a_run_goes_on_with_its_own_views_only(run, tmp_path):
+    line = ["evaluate", "demo", "synthetic:1", "--scores", "doubt", "--replicates", 20]
+    code, _, err = run(*line, "--views", "mirror,1.5", "--out", tmp_path)
+    assert code == 0, err
+    model = json.loads((tmp_path / "results.json").read_text())["model"]
+    assert model["views"] == {"sides": [1.0, 1.5], "mirror": True}
+    code, _, err = run(*line, "--views", "mirror", "--out", tmp_path, "--resume")
+    assert code == 2 and "views" in err
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
@@ -99,6 +114,12 @@ def test_the_seed_is_that_of_dropout_too(run, tmp_path):
         (["demo", "--dropout-rate", "1.5"], 2, "between 0 and 1"),
         (["demo", "--dropout-passes", "1"], 2, "two or more passes"),
         (["demo,demo", "--dropout-passes", "5"], 2, "one PyTorch network"),
+        (["demo", "--views", "1"], 2, "Leave out 1"),
+        (["demo", "--views", "mirror,mirror"], 2, "Leave out mirror"),
+        (["demo", "--views", "up"], 2, "got 'up'"),
+        (["demo", "--views", "nan"], 2, "0.125 to 8"),
+        (["demo", "--views", "9"], 2, "0.125 to 8"),
+        (["demo", "--views", "2", "--dropout-rate", "0.2"], 2, "or --dropout-passes"),
         (["demo", "--scores", "mutual_information"], 1, "MODEL1,MODEL2"),
     ],
 )
