@@ -97,16 +97,6 @@ def test_the_seed_is_that_of_dropout_too(run, tmp_path):
     assert (information(3), information(4)) == (3, 4)
 
 
-def test_a_run_goes_on_with_its_own_views_only(run, tmp_path):
-    line = ["evaluate", "demo", "synthetic:1", "--scores", "doubt", "--replicates", 20]
-    code, _, err = run(*line, "--views", "mirror,1.5", "--out", tmp_path)
-    assert code == 0, err
-    model = json.loads((tmp_path / "results.json").read_text())["model"]
-    assert model["views"] == {"sides": [1.0, 1.5], "mirror": True}
-    code, _, err = run(*line, "--views", "mirror", "--out", tmp_path, "--resume")
-    assert code == 2 and "views" in err
-
-
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [

@@ -223,7 +223,7 @@ class NetworkSegmenter(ShownSegmenter):
         return other
 
     def scaled(self, factor: float) -> NetworkSegmenter:
-        """The same network, which sees images with sides so many times as long.
+        """The same network, for which images have sides so many times as long.
 
         Raises:
             UsageError: for a file that was exported for one size.
@@ -231,8 +231,7 @@ class NetworkSegmenter(ShownSegmenter):
         how, only = self.source.preprocessing, self.source.backend.fixed_size
         if only is not None:
             raise UsageError(
-                f"views: expected a network that takes images of any size, but {self.source.name} "
-                f"was exported for {only} alone. Take --views mirror."
+                f"views: {self.source.name} was exported for {only} alone. Take --views mirror."
             )
         how = replace(how, size=ScaledSize(how.size, factor))
         return self._copy(replace(self.source, preprocessing=how), self.layers)

@@ -10,6 +10,7 @@ from tiny_networks import Queries, Tiny
 import doubtmap as dm
 from doubtmap import scores
 from doubtmap.deploy.suited import network_of
+from doubtmap.engine.settings import model_settings
 from doubtmap.errors import UsageError
 from doubtmap.fitting import fit_score
 from doubtmap.models import Ensemble, Views, load
@@ -150,7 +151,7 @@ def test_a_file_of_one_size_has_no_other_views(tmp_path):
     torch.export.save(torch.export.export(Tiny().eval(), (torch.rand(1, 3, 16, 24),)), path)
     network = load(path, **NONE)
     assert Views(network)(torch.rand(1, 3, 16, 24)).members.count == 2
-    with pytest.raises(UsageError, match=r"was exported for \(16, 24\) alone. Take --views mirror"):
+    with pytest.raises(UsageError, match=r"exported for \(16, 24\) alone. Take --views mirror"):
         Views(network, (1.0, 2.0))
 
 
@@ -178,3 +179,11 @@ def test_doubt_is_fitted_and_taken_with_views(tmp_path):
     fitted = fit_score("doubt", network, images)
     with_it = dm.evaluate(network, images, {"doubt": scores.doubt, "fitted": fitted}, replicates=5)
     assert set(with_it.figures["scores"]) == {"doubt", "fitted"}
+
+
+def test_a_run_knows_its_views():
+    network = load(Tiny(), **NONE)
+    found = [model_settings(each) for each in (network, Views(network), Views(network, (1.0, 2.0)))]
+    assert found[0] != found[1] != found[2] != found[0]
+    views = model_settings(viewing(Ensemble([network, network]), ["mirror"]))["model"]["members"]
+    assert [each["views"] for each in views] == 2 * [{"sides": [1.0], "mirror": True}]
