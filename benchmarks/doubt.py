@@ -294,6 +294,7 @@ def short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
+VIEWED = "all pairs of views"
 VIEWS = {
     "mirror": ((1.0,), True),
     "sides 1 and 2": ((1.0, 2.0), False),
@@ -303,14 +304,18 @@ VIEWS = {
 
 def views(given: Namespace) -> list[Row]:
     """`doubt` of means over views, over max softmax of the image as it is; and what they take."""
-    rows = [row for row in stages.read("doubt")["rows"] if row["stage"] != "views"]
-    own: list[Row] = []
+    there = stages.read("doubt")["rows"]
+    rows = [row for row in there if row["stage"] != "views"]
+    own = [row for row in there if row["stage"] == "views" and row["set"] != VIEWED]
     for name, opened, _ in networks(given.shared):
         for dataset in sets(given.shared, name, given.every, 8):
+            if any(row["set"] == f"{name}, {dataset.name}" for row in own):
+                continue
+            unknown = UNKNOWN if dataset.class_names else ()
             plain = opened()
             looks: dict[str, Segmenter] = {"": plain}
             looks |= {view: Views(plain, *how) for view, how in VIEWS.items()}
-            found = {v: doubt_and_softmax(seen, dataset) for v, seen in looks.items()}
+            found = {v: doubt_and_softmax(seen, dataset, unknown) for v, seen in looks.items()}
             base = found[""]["max_softmax"]["unknown"]
             for view, score in itertools.product(looks, ("doubt", "max_softmax")):
                 mine = found[view][score]["unknown"]
@@ -321,16 +326,16 @@ def views(given: Namespace) -> list[Row]:
                 own.append(row | {"fpr95_difference": short(mine["fpr95"] - base["fpr95"])})
             stages.put(TOPIC, rows + own, given.conditions)
     for look in dict.fromkeys(row["name"] for row in own):
-        about = {"name": look, "set": "all pairs of views", "stage": "views"}
+        about = {"name": look, "set": VIEWED, "stage": "views"}
         own.append(about | over_pairs([row for row in own if row["name"] == look]))
     return rows + own
 
 
-def doubt_and_softmax(segmenter: Segmenter, dataset: Dataset) -> Row:
+def doubt_and_softmax(segmenter: Segmenter, dataset: Dataset, unknown: tuple[str, ...]) -> Row:
     """Their figures."""
     scores = parse_scores(["max_softmax", "doubt"])
     options = Options(examples=0)
-    found = dm.evaluate(segmenter, dataset, scores, replicates=20, options=options)
+    found = dm.evaluate(segmenter, dataset, scores, unknown=unknown, replicates=20, options=options)
     return cast(Row, found.figures["scores"])
 
 
