@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,14 @@ def check_alike(asked: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> 
             )
 
 
-def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+READERS = 4
+"""Threads that hash files."""
+
+
+def hashes_of(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """SHA-256 of files of a part, by their names in its folder."""
-    return {name: sha256_of(folder / name) for name in names}
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip(names, pool.map(lambda name: sha256_of(folder / name), names)))
 
 
 def as_written(folder: Path, name: str, hashes: Mapping[str, str]) -> Path:

@@ -26,7 +26,7 @@ from doubtmap.evaluation.components import find_components
 from doubtmap.evaluation.examples import pick_examples
 from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.first_look import components_elsewhere, tally_pixels
-from doubtmap.evaluation.keeping import TAKEN
+from doubtmap.evaluation.keeping import TAKEN, note_files
 from doubtmap.evaluation.open_set import refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.score_figures import measure_scores
@@ -105,6 +105,8 @@ def evaluate(
     if options.cases is not None:
         options.cases.begin(run)
     with journalled(folder, settings, resume) as journal, ExitStack() as closed:
+        if options.maps is not None:
+            note_files(options.maps, run, resume=resume)
         tally, held, shelf = tally_pixels(asked, journal)
         closed.callback(shelf.close)
         if run.matching is None and tally.images:  # a resumed run that had seen all images

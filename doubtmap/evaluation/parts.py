@@ -57,10 +57,11 @@ from doubtmap.evaluation.components import find_components
 from doubtmap.evaluation.evaluate import figures_of
 from doubtmap.evaluation.examples import telling
 from doubtmap.evaluation.first_look import tally_pixels
-from doubtmap.evaluation.results import Results, strict_figures
+from doubtmap.evaluation.results import OF_ALL, Results, strict_figures
 from doubtmap.evaluation.tally import Observation, Tally
 from doubtmap.files import alone, write_atomically, writing_to
 from doubtmap.files.afar import path_of
+from doubtmap.files.earlier import begin_in
 from doubtmap.prediction import Prediction
 from doubtmap.scoring import score_maps
 from doubtmap.version import __version__
@@ -148,10 +149,11 @@ def _sizes(maps: Path) -> dict[str, int]:
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier part has left."""
+    """Remove what an earlier part, or a whole evaluation, has left."""
     with writing_to(out):
-        for name in (PART, SUMS, "components"):
+        for name in (PART, SUMS, "components", *OF_ALL):
             (out / name).unlink(missing_ok=True)
+        begin_in(out, "evaluate", [], [])
         for name in ("maps", "examples"):
             if (out / name).is_dir():
                 shutil.rmtree(out / name)

@@ -34,6 +34,7 @@ from doubtmap.engine.settings import bands_needed, model_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, beside, cell, sweep, utf8, write_atomically, writing_to
 from doubtmap.files.afar import path_of
+from doubtmap.files.earlier import begin_in
 from doubtmap.files.naming import outside, unique_names
 from doubtmap.images import ScoredImage
 from doubtmap.prediction import Segmenter
@@ -131,7 +132,7 @@ def write_review(
     skipped: dict[Path, str] | None = {} if skip_bad else None
     with writing_to(out):
         (out / "segments").mkdir(parents=True, exist_ok=True)
-        (out / PART).unlink(missing_ok=True)
+        note_files(out, list(names.values()))
         for folder in (out, out / "segments"):
             sweep(folder)
         with beside(out / "segments.csv") as file:
@@ -166,7 +167,7 @@ def write_review(
 
 def _write_part(out: Path, part: PartNumber, found: Review | None, told: Mapping[str, Any]) -> None:
     """What the merge must know beside the pictures and the table of segments."""
-    files = ["segments.csv"]
+    files = ["segments.csv", *map(picture_of, told["own"])]
     if found is not None:
         write_atomically(out / REVIEWED, safetensors.numpy.save(_contiguous(found.arrays)))
         files.append(REVIEWED)
@@ -247,9 +248,9 @@ class _Table:
     ) -> None:
         """Write one image."""
         name = self.names[scored.path]
-        write_segments(_segments_file(self.out, name), partition.labels.numpy())
+        write_segments(self.out / picture_of(name), partition.labels.numpy())
         more = {
-            "pixels": np.full(len(table), f"segments/{name}.png"),
+            "pixels": np.full(len(table), picture_of(name)),
             "touches_its_class": said.probability,
             "expected_iou": said.expected_iou,
         }
@@ -280,8 +281,24 @@ def read_segments(path: Path) -> NDArray[np.int32]:
     return np.asarray(channels[..., 0] + (channels[..., 1] << 8) + (channels[..., 2] << 16))
 
 
-def _segments_file(out: Path, name: str) -> Path:
-    return out / "segments" / f"{name}.png"
+def picture_of(name: str) -> str:
+    """The file of an image's segments, in the run's folder."""
+    return f"segments/{name}.png"
+
+
+def note_files(out: Path, names: Sequence[str]) -> None:
+    """Remove the files of an earlier run, or part, and note those of this one; see `begin_in`.
+
+    Args:
+        out: folder of both.
+        names: of the images.
+    """
+    (out / PART).unlink(missing_ok=True)
+    begin_in(out, "review", names, [picture_of("*"), *OF_ALL])
+
+
+OF_ALL = ("review.html", "review.json", "images.csv", "segments.csv", REVIEWED)
+"""Files of all images together."""
 
 
 def _images_csv(found: Review, by: str, first: NDArray[np.int64], names: Mapping[str, str]) -> str:
@@ -300,7 +317,7 @@ def _images_csv(found: Review, by: str, first: NDArray[np.int64], names: Mapping
         path = found.names[image]
         miou = f"{found.expected_miou[image]:.4f}" if found.tells_miou else ""
         shapes = [f"{values[image]:.4f}" for values in found.shapes.values()]
-        pixels = f"segments/{names[path]}.png"
+        pixels = picture_of(names[path])
         row = [rank, cell(path), f"{found.expected_wrong[image]:.4f}", miou, *shapes]
         writer.writerow([*row, count[image], places.get(image, ""), pixels])
     return text.getvalue()
@@ -340,5 +357,5 @@ def _card(
 ) -> Card:
     path = found.names[index]
     pixels = in_colour(read_image(path_of(path), rendering))
-    labels = read_segments(_segments_file(out, names[path]))
+    labels = read_segments(out / picture_of(names[path]))
     return found.card(index, pixels, labels, name=names[path])

@@ -16,11 +16,11 @@ from typing import IO, Any
 import safetensors.numpy
 
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.parts import PART, as_written, check_alike, read_parts
+from doubtmap.engine.parts import as_written, check_alike, read_parts
 from doubtmap.errors import DataError
 from doubtmap.files import alone, beside, writing_to
 from doubtmap.images.parts import rendering_of, take_files
-from doubtmap.segments.page import REVIEWED, Choice, Chosen, finish
+from doubtmap.segments.page import REVIEWED, Choice, Chosen, finish, note_files, picture_of
 from doubtmap.segments.review import Review
 
 SAID = (
@@ -65,12 +65,12 @@ def merge_reviews(
     )
     with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / PART).unlink(missing_ok=True)
+        note_files(out, list(abouts[0]["images"]))
         with beside(out / "segments.csv") as file:
             for folder, each in full:
                 _add_rows(folder, each, file)
         for folder, each in full:
-            take_files(folder, out, [Path("segments", f"{name}.png") for name in each["own"]])
+            take_files(folder, out, [*map(picture_of, each["own"])], each)
     asked = about["choice"]
     choice = Choice(**asked | {"to": tuple(asked["to"])})
     return finish(out, found, choice, rendering_of(about["rendering"]), about, chosen)

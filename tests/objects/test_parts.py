@@ -142,7 +142,11 @@ def test_parts_that_do_not_belong_together_are_refused(network, paths, three, tm
     with pytest.raises(UsageError, match="images differ between"):
         merge_objects(tmp_path / "out", [*three[:2], tmp_path / "few"])
     objects(network, paths, tmp_path / "torn", PartNumber(3, 3))
-    next((tmp_path / "torn/overlay").iterdir()).unlink()
+    picture = next((tmp_path / "torn/overlay").iterdir())
+    picture.write_bytes(picture.read_bytes()[:-1] + b"?")
+    with pytest.raises(DataError, match=r"torn/overlay/.*png: cannot be used: expected what its"):
+        merge_objects(tmp_path / "out", [*three[:2], tmp_path / "torn"])
+    picture.unlink()
     with pytest.raises(DataError, match=r"torn/overlay/.*png: cannot be used"):
         merge_objects(tmp_path / "out", [*three[:2], tmp_path / "torn"])
     about = json.loads((three[2] / "part.json").read_text())

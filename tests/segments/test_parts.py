@@ -151,7 +151,7 @@ def test_a_part_that_is_begun_anew_and_stopped_is_none(network, paths, model, tm
         merged(tmp_path / "out", [tmp_path])
 
 
-@pytest.mark.parametrize("name", ["segments.csv", "review.safetensors"])
+@pytest.mark.parametrize("name", ["segments.csv", "review.safetensors", "segments/1_frame_1.png"])
 def test_a_part_that_was_copied_in_part_is_refused(network, paths, model, three, tmp_path, name):
     reviewed(network, paths, model, tmp_path / "3", (3, 3))
     whole = (tmp_path / "3" / name).read_bytes()
