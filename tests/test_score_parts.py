@@ -165,6 +165,19 @@ def test_files_that_are_not_as_the_part_wrote_them_are_refused(
     merge_scores(tmp_path / "out", [*others, part])
 
 
+def test_images_are_found_from_where_the_parts_were_made(network, paths, tmp_path, monkeypatch):
+    place = paths[0].parents[1]
+    monkeypatch.chdir(place)
+    own = [path.relative_to(place) for path in paths]
+    asked, parts = parse_scores("energy"), [tmp_path / "1", tmp_path / "2"]
+    for number, out in enumerate(parts, 1):
+        write_scores(network, own, asked, out, part=PartNumber(number, 2))
+    write_scores(network, own, asked, tmp_path / "one")
+    monkeypatch.chdir(tmp_path)
+    merge_scores(tmp_path / "out", parts)
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "one")
+
+
 def test_the_commands(run, paths, tmp_path):
     images, scores = paths[0].parents[1], ["--scores", "entropy,energy"]
     for number in (1, 2):

@@ -271,10 +271,8 @@ def sums_of(part: tuple[Path, Mapping[str, str]]) -> Tally:
 
 
 def _compared(about: Mapping[str, Any]) -> dict[str, Any]:
-    settings = dict(about["settings"])
-    version = settings.pop("doubtmap", None)
-    settings.pop("folder", None)  # machines may have the same data in different places
-    return settings | {"version of doubtmap": version, "examples": about["examples"]}
+    settings = {key: value for key, value in about["settings"].items() if key != "folder"}
+    return settings | {"examples": about["examples"]}  # data may lie in different places
 
 
 class _Told:

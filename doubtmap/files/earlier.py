@@ -46,13 +46,12 @@ def begin_in(
 
 def _noted(note: Path) -> Mapping[str, Sequence[str]]:
     """What an earlier run has noted; nothing where there is no note, or another's."""
+    found: Any = None
     with suppress(OSError, ValueError):
-        found: Any = json.loads(note.read_text())
-        if isinstance(found, dict):
-            texts = {key: found.get(key) for key in ("names", "forms")}
-            if all(isinstance(each, list) for each in texts.values()):
-                return {key: list(map(str, each)) for key, each in texts.items()}
-    return {"names": [], "forms": []}
+        found = json.loads(note.read_text())
+    told = [found.get(key) if isinstance(found, dict) else None for key in ("names", "forms")]
+    names, forms = [[*map(str, each)] if isinstance(each, list) else [] for each in told]
+    return {"names": names, "forms": forms}
 
 
 def _files_of(noted: Mapping[str, Sequence[str]]) -> Iterator[PurePosixPath]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets.reading import Rendering, left_out, none_left
-from doubtmap.engine.parts import PART, READERS, as_written, check_alike, read_parts
+from doubtmap.engine.parts import PART, READERS, as_written, check_alike, directory_of, read_parts
 from doubtmap.errors import DataError
 from doubtmap.files import alone, write_atomically, writing_to
 from doubtmap.files.resuming import SAMPLES
@@ -66,6 +66,7 @@ def merge_scores(
     images = {name: about["images"][name] for about in abouts for name in about["own"]}
     skipped = {path: why for about in abouts for path, why in about["skipped"].items()}
     whole = last | {"command": command, "images": images, "skipped": skipped}
+    whole["directory"] = directory_of(abouts)
     how = {key: first[key] for key in HOW}
     run = Told(rendering=rendering_of(first["rendering"]), **how, about=whole)
     samples = {name: mark for each in settings for name, mark in each.get(SAMPLES, {}).items()}

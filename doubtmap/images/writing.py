@@ -32,7 +32,7 @@ from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, sweep, utf8, write_atomically, writing_to
-from doubtmap.files.afar import path_of
+from doubtmap.files.afar import again_in
 from doubtmap.files.earlier import begin_in
 from doubtmap.files.naming import files_of, outside, score_folders, unique_names
 from doubtmap.files.parquet import write_parquet
@@ -153,6 +153,7 @@ def write_scores(
             "model": segmenter.description,
             "class_names": list(segmenter.class_names),
             "notes": list(seen.notes),
+            "directory": str(Path.cwd()),
             "images": {names[path]: str(path) for path in paths},
             "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
         },
@@ -248,8 +249,8 @@ def finish(out: Path, told: Told, parquet: bool) -> int:
     """
     images: dict[str, str] = told.about["images"]
     every = {n: files_of(out, n, told.folders, told.format, told.sets) for n in images}
-    files = map(path_of, images.values())
-    pictures = [functools.partial(_picture, file, told.rendering) for file in files]
+    where = told.about["directory"], told.rendering
+    pictures = [functools.partial(_picture, path, *where) for path in images.values()]
     scales = Waiting(out).finish([*every.values()], told.scores, pictures)
     rows = {images[n]: read_figures(files[0]) for n, files in every.items() if files[0].exists()}
     write_atomically(out / "images.csv", utf8(image_table(rows)))
@@ -262,7 +263,7 @@ def finish(out: Path, told: Told, parquet: bool) -> int:
         "scales": scales,
         "range": told.rendering.range,
         "notes": told.about["notes"],
-        "directory": str(Path.cwd()),
+        "directory": told.about["directory"],
         "images": images,
         "skipped": told.about["skipped"],
     }
@@ -276,8 +277,8 @@ def _said(told: Told) -> dict[str, Any]:
     return {"rendering": asdict(told.rendering), **how, **told.about}
 
 
-def _picture(path: Path, rendering: Rendering) -> NDArray[np.uint8]:
-    return in_colour(read_image(path, rendering))
+def _picture(path: str, directory: str, rendering: Rendering) -> NDArray[np.uint8]:
+    return in_colour(read_image(again_in(directory, path), rendering))
 
 
 @dataclass(frozen=True, eq=False)

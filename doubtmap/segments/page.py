@@ -16,7 +16,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,7 +33,7 @@ from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, beside, cell, sweep, utf8, write_atomically, writing_to
-from doubtmap.files.afar import path_of
+from doubtmap.files.afar import again_in
 from doubtmap.files.earlier import begin_in
 from doubtmap.files.naming import outside, unique_names
 from doubtmap.images import ScoredImage
@@ -147,6 +147,7 @@ def write_review(
         "class_names": list(segmenter.class_names),
         "segments": model.origin.told(),
         "notes": list(seen.notes),
+        "directory": str(Path.cwd()),
         "images": {names[path]: str(path) for path in paths},
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
@@ -207,7 +208,8 @@ def finish(
     names = {path: name for name, path in about["images"].items()}
     first = found.first(choice.count, choice.by, choice.diverse)
     write_atomically(out / "images.csv", utf8(_images_csv(found, choice.by, first, names)))
-    shown = [_card(out, found, int(index), names, rendering) for index in first]
+    where = about["directory"], rendering
+    shown = [_card(out, found, int(index), names, *where) for index in first]
     write_atomically(out / "review.html", _page(found, shown, choice, about["command"]))
     written = {
         **{key: about[key] for key in ("doubtmap", "command", "model", "class_names", "segments")},
@@ -216,7 +218,7 @@ def finish(
         "chosen": [names[found.names[index]] for index in first],
         "range": rendering.range,
         "notes": [*about["notes"], *found.notes],
-        "directory": str(Path.cwd()),
+        "directory": about["directory"],
         "images": {names[path]: path for path in found.names},
         "skipped": about["skipped"],
     }
@@ -353,9 +355,21 @@ def _page(found: Review, shown: Sequence[Card], choice: Choice, command: str) ->
 
 
 def _card(
-    out: Path, found: Review, index: int, names: Mapping[str, str], rendering: Rendering
+    out: Path,
+    found: Review,
+    index: int,
+    names: Mapping[str, str],
+    directory: str,
+    rendering: Rendering,
 ) -> Card:
-    path = found.names[index]
-    pixels = in_colour(read_image(path_of(path), rendering))
-    labels = read_segments(out / picture_of(names[path]))
-    return found.card(index, pixels, labels, name=names[path])
+    name = names[found.names[index]]
+    file = again_in(directory, found.names[index])
+    pixels = in_colour(read_image(file, rendering))
+    labels = read_segments(out / picture_of(name))
+    if pixels.shape[:2] != labels.shape:
+        sizes = ["{1} x {0}".format(*each.shape) for each in (labels, pixels)]
+        raise DataError(
+            f"{file}: expected an image of {sizes[0]} pixels, as it was looked at before, got "
+            f"{sizes[1]}. Put that one back, or merge where the parts' images lie."
+        )
+    return replace(found.card(index, pixels, labels, name=name), path=file)

@@ -16,7 +16,7 @@ from typing import IO, Any
 import safetensors.numpy
 
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.parts import as_written, check_alike, read_parts
+from doubtmap.engine.parts import as_written, check_alike, directory_of, read_parts
 from doubtmap.errors import DataError
 from doubtmap.files import alone, beside, writing_to
 from doubtmap.images.parts import rendering_of, take_files
@@ -57,6 +57,7 @@ def merge_reviews(
     if not full:
         raise DataError(none_left(len(abouts[0]["images"]), skipped))
     about = full[-1][1] | {"command": command, "skipped": skipped}
+    about["directory"] = directory_of(abouts)
     found = Review.joined(
         [safetensors.numpy.load_file(as_written(f, REVIEWED, each["hashes"])) for f, each in full],
         [name for _, each in full for name in each["reviewed"]],
