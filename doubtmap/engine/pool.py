@@ -97,6 +97,7 @@ def by_workers(
     numbers: Iterable[int],
     workers: int,
     gpus: float,
+    threads: int,
     done: Done,
     ordered: bool = False,
     window: int = WINDOW,
@@ -108,6 +109,7 @@ def by_workers(
         numbers: of the images, rising.
         workers: how many processes.
         gpus: how many devices each has to itself; below 1: how much of one; 0: as this process.
+        threads: of PyTorch in each.
         done: told of each image, as it is done.
         ordered: whether no worker may be far ahead of the image that is waited for.
         window: images that a worker is given ahead, see `window_of`.
@@ -122,7 +124,7 @@ def by_workers(
     images = deque(numbers)
     workers = min(workers, max(1, len(images)))
     far = FAR * workers * window if ordered else None
-    pool = _Pool(sendable(work), workers, gpus, window, far)
+    pool = _Pool(sendable(work), workers, gpus, threads, window, far)
     try:
         yield from pool.results(images, done)
     finally:
@@ -163,10 +165,10 @@ class _Pool:
     """The workers of one pass."""
 
     def __init__(
-        self, work: bytes, workers: int, gpus: float, window: int, ahead: int | None
+        self, work: bytes, workers: int, gpus: float, threads: int, window: int, ahead: int | None
     ) -> None:
-        self._work, self._gpus, self._window, self._ahead = work, gpus, window, ahead
-        self._threads = max(1, torch.get_num_threads() // workers)
+        self._work, self._gpus, self._threads = work, gpus, threads
+        self._window, self._ahead = window, ahead
         self._deaths: Counter[int] = Counter()
         self._workers: list[_Worker] = []
         for number in range(workers):

@@ -17,7 +17,7 @@ from typing import Any
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.fingerprints import about_files
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.journal import Journal, journalled
+from doubtmap.engine.journal import Journal, going_on, journalled
 from doubtmap.engine.run import Progress, Run
 from doubtmap.engine.shelf import Shelf
 from doubtmap.errors import DataError
@@ -86,6 +86,8 @@ def evaluate(
         UsageError, DataError, ModelError: each with one sentence that says what to do.
     """
     start = time.perf_counter()
+    folder = Path(out) / ".progress" if out else None
+    options = replace(options, place=going_on(options.place, folder if resume else None))
     asked = asked_of(
         segmenter,
         dataset,
@@ -100,11 +102,14 @@ def evaluate(
     )
     run = asked.run
     taken = take_thresholds(run, open_set) if open_set is not None else []
-    folder = Path(out) / ".progress" if out else None
     settings = asked.settings if out else {}
     if options.cases is not None:
         options.cases.begin(run)
-    with journalled(folder, settings, resume) as journal, ExitStack() as closed:
+    with (
+        options.place.alike(),
+        journalled(folder, settings, resume) as journal,
+        ExitStack() as closed,
+    ):
         if options.maps is not None:
             note_files(options.maps, run, resume=resume)
         tally, held, shelf = tally_pixels(asked, journal)

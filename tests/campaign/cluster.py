@@ -1,11 +1,12 @@
 """An evaluation and doubt maps on a Ray cluster of two nodes, one of which is killed midway.
 
-    OMP_NUM_THREADS=1 python tests/campaign/cluster.py [--images 101] [--only score]
+    python tests/campaign/cluster.py [--images 101] [--times 5] [--only score]
 
-The nodes are processes of this machine, of one thread each as Ray has them; so this process has
-one, too. What `evaluate` says must be, but for times, what it says in one process, to the last bit,
-and, of all of CamVid's validation images, what `benchmarks/results/main_job.json` has. The maps of
-`--photographs` must be, byte for byte, those of one process.
+The nodes are processes of this machine, of one thread each as Ray has them; so one process has one
+thread here, too. What `evaluate` says must be, but for times, what it says in one process, to the
+last bit, and, of all of CamVid's validation images, what `benchmarks/results/main_job.json` has.
+The maps of `--photographs` must be, byte for byte, those of one process. Runs and kills go into
+`tests/campaign/results.json`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import record
 import doubtmap as dm
 from doubtmap.datasets import open_dataset
 from doubtmap.datasets.pasting import Part
-from doubtmap.engine.places import HERE, Place
+from doubtmap.engine.places import Place
 from doubtmap.engine.spread import Spread
 from doubtmap.evaluation.asking import Options
 from doubtmap.evaluation.results import strict_figures
@@ -42,6 +43,9 @@ SET, WHOLE = "camvid val", 101
 NEAR = 1e-3
 """How far figures may lie from the main job's. It ran on two threads, by which the last bits of
 logits are others, and so may be a threshold and the components at it."""
+
+ALONE = Place(threads=1)
+"""One process."""
 
 Kill = Callable[[str, int, int], None]
 
@@ -66,7 +70,7 @@ def two_nodes() -> Iterator[tuple[Place, Kill, list[int]]]:
             print(f"node killed after {done} of {total} images", flush=True)
 
     try:
-        yield Place(engine=f"ray:{cluster.address}", workers=2), kill, killed
+        yield Place(engine=f"ray:{cluster.address}", workers=2, threads=1), kill, killed
         assert killed, "the run ended before a node could be killed"
     finally:
         ray.shutdown()
@@ -98,11 +102,11 @@ def evaluated(given: Namespace) -> int:
         found = dm.evaluate(
             *(segmenter, dataset, SCORES), unknown=unknown, options=options, progress=progress
         )
-        where = "one process" if place is HERE else "two nodes"
+        where = "two nodes" if place.elsewhere else "one process"
         print(f"evaluate, {where}: {time.monotonic() - start:.0f} s", flush=True)
         return found.figures
 
-    one, apart = run(HERE), 0
+    one, apart = run(ALONE), 0
     for _ in range(given.times):
         with two_nodes() as (place, kill, _):
             found = run(place, kill)
@@ -136,7 +140,8 @@ def scored(given: Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         asked = paths, parse_scores("entropy,energy")
         start = time.monotonic()
-        write_scores(segmenter, *asked, Path(folder, "one"))
+        with ALONE.alike():
+            write_scores(segmenter, *asked, Path(folder, "one"))
         print(f"score, one process: {time.monotonic() - start:.0f} s", flush=True)
         one = written(Path(folder, "one"))
         for _ in range(given.times):
