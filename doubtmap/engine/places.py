@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from doubtmap.engine.pool import Done, Work, by_workers, window_of
+from doubtmap.engine.pool import Done, Work, begin_workers, by_workers, window_of
 from doubtmap.errors import UsageError
 from doubtmap.files.resuming import listed
 from doubtmap.prediction import Segmenter
@@ -210,6 +210,11 @@ class Place:
         if "OMP_NUM_THREADS" in os.environ:
             return torch.get_num_threads()
         return max(1, torch.get_num_threads() // self.workers) if self.one_machine else 1
+
+    def begin(self) -> None:
+        """Let what workers of this machine need be imported for them while this process goes on."""
+        if self.elsewhere and self.one_machine:
+            begin_workers()
 
     @contextmanager
     def alike(self) -> Iterator[None]:

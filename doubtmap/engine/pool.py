@@ -40,6 +40,9 @@ AGAIN = 1
 IMPORTED_ONCE = ("doubtmap", "transformers", "timm", "segmentation_models_pytorch", "torchvision")
 """Packages of networks: what this process has imported of them is there for all its workers."""
 
+FREEZING = "doubtmap.engine.freezing"
+"""Imported after them."""
+
 
 class Looker(Protocol):
     """What a worker does, with a network that is open."""
@@ -183,6 +186,8 @@ class _Pool:
             for worker in [each for each in self._workers if each.connection in ready]:
                 try:
                     kind, *said = worker.connection.recv()
+                    if kind == "result":  # which may be large, and is not copied to be sent
+                        said.append(worker.connection.recv_bytes())
                 except (EOFError, OSError, pickle.UnpicklingError):
                     self._replace(worker)
                     continue
@@ -270,13 +275,23 @@ def _died(code: int | None) -> str:
     return f"a worker ended with exit code {code}"
 
 
+def begin_workers() -> None:
+    """Start the process from which workers are, which imports what this one has."""
+    started = _context()
+    if started.get_start_method() == "forkserver":
+        from multiprocessing import forkserver  # which not every system has
+
+        forkserver.ensure_running()
+
+
 def _context() -> Any:
     """How processes are started: from one that has imported what this one has, where there is."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     here = [name for name, found in sys.modules.items() if getattr(found, "__file__", None)]
-    context.set_forkserver_preload([name for name in here if name.split(".")[0] in IMPORTED_ONCE])
+    needed = [name for name in here if name.split(".")[0] in IMPORTED_ONCE]
+    context.set_forkserver_preload([*needed, FREEZING])
     return context
 
 
@@ -314,7 +329,8 @@ def _serve(
         with _silent():  # the driver has opened the same network, and told of it
             look = pickle.loads(work).open(number)  # what the driver has sent itself
         for covered, result in look(_received(connection), lambda n: connection.send(("done", n))):
-            connection.send(("result", covered, result))
+            connection.send(("result", covered))
+            connection.send_bytes(result)
         connection.send(("end",))
     except (BrokenPipeError, EOFError, ConnectionResetError):
         return

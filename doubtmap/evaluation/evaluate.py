@@ -86,6 +86,7 @@ def evaluate(
         UsageError, DataError, ModelError: each with one sentence that says what to do.
     """
     start = time.perf_counter()
+    options.place.begin()
     folder = Path(out) / ".progress" if out else None
     options = replace(options, place=going_on(options.place, folder if resume else None))
     asked = asked_of(
@@ -166,7 +167,7 @@ def figures_of(
     best = {name: one.best for name, one in measured.items()}
     components = find_components(
         *(run, tally, best, sizes, journal, asked.given, held, shelf),
-        elsewhere=components_elsewhere(asked),
+        elsewhere=components_elsewhere(asked, shelf),
     )
     picked = list(pick_examples(run, tally, asked.options.examples, shelf))
     results = summarise(run, tally, measured, components, sizes, files)
