@@ -230,22 +230,24 @@ class SecondLook(FirstLook):
         if self.shelf is None:
             return super().open(worker)
         opening = functools.cache(lambda: super(SecondLook, self).open(worker))
-        return functools.partial(self._look_at_kept, Shelves(self.shelf), opening)
+        return functools.partial(self._look_at_kept, self.shelf, opening)
 
     def _look_at_kept(
-        self, shelf: Shelf, opening: Callable[[], Looker], numbers: Iterable[int], done: Done
+        self, folder: Path, opening: Callable[[], Looker], numbers: Iterable[int], done: Done
     ) -> Iterator[tuple[list[int], bytes]]:
-        dataset, at = self.asked.run.dataset, dict(self.thresholds)
-        for index in numbers:
-            if index not in shelf:
-                yield from opening()([index], done)
-                continue
-            looked = shelf.get(index)
-            maps = {name: looked.maps[name] for name in at}
-            name = dataset.sample_name(index)
-            seen = observe_components(index, name, looked.label, maps, at, self.asked.sizes)
-            yield [index], seen.to_bytes()
-            done(index)
+        with closing(Shelves(folder)) as shelf:
+            for index in numbers:
+                if index not in shelf:
+                    yield from opening()([index], done)
+                else:
+                    yield [index], self._found_in(shelf, index).to_bytes()
+                    done(index)
+
+    def _found_in(self, shelf: Shelf, index: int) -> Observation:
+        looked, at, sizes = shelf.get(index), dict(self.thresholds), self.asked.sizes
+        name, maps = self.asked.run.dataset.sample_name(index), looked.maps
+        maps = {score: maps[score] for score in at}
+        return observe_components(index, name, looked.label, maps, at, sizes)
 
     def _look(
         self, asked: Asked, worker: int, numbers: Iterable[int], done: Done

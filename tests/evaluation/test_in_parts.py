@@ -20,6 +20,7 @@ from doubtmap.datasets import open_dataset
 from doubtmap.decisions.file import Threshold
 from doubtmap.engine.parts import write_part
 from doubtmap.engine.places import PartNumber, Place
+from doubtmap.evaluation import first_look
 from doubtmap.evaluation.asking import Options, asked_of
 from doubtmap.evaluation.parts import evaluate_part, merge_parts
 from doubtmap.evaluation.results import strict_figures
@@ -247,19 +248,39 @@ def test_chunks_of_a_cluster_are_the_whole_and_go_on(tiny, whole, tmp_path, monk
 
 
 def test_workers_one_killed_give_the_figures_of_one_process(tmp_path):
-    """Real processes: two workers, the first of which is killed once it has done an image."""
-    killed, network = [], dm.load("demo")
+    """Real processes: in either pass, two workers of which one is killed after an image."""
+    killed, network = {}, dm.load("demo")
 
     def kill(stage, done, total):
-        if done and not killed:
-            killed.append(multiprocessing.active_children()[0].pid)
-            os.kill(killed[0], signal.SIGKILL)
+        if done and stage not in killed:
+            killed[stage] = multiprocessing.active_children()[0].pid
+            os.kill(killed[stage], signal.SIGKILL)
 
     options = Options(examples=1, place=Place(workers=2, threads=torch.get_num_threads()))
     asked = wanted(options=options, progress=kill)
     found = dm.evaluate(network, streets(), "entropy", out=tmp_path, **asked)
-    assert killed and plain(found) == plain(dm.evaluate(network, streets(), "entropy", **wanted()))
+    assert [*killed] == ["pixels", "components"]
+    assert plain(found) == plain(dm.evaluate(network, streets(), "entropy", **wanted()))
     assert not (tmp_path / ".progress").exists() and not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("kept", [0, 2, IMAGES])
+def test_workers_look_again_at_what_was_not_kept(tiny, whole, monkeypatch, kept):
+    """What they do, in this process: of some images the maps are on the disk, of others not."""
+
+    def look(place, work, numbers, done):
+        for at in range(0, len(numbers), 2):
+            yield from copy.copy(work).open(0)(iter(numbers[at : at + 2]), done)
+
+    monkeypatch.setattr(Place, "look", look)
+    size = 64 * 96 * (4 + 4 * len(SCORES.split(",")))
+    monkeypatch.setattr(first_look, "MOST", 2 * kept * size)
+    opened = []
+    monkeypatch.setattr(Place, "opening", lambda *_: lambda: opened.append(1) or tiny)
+    place = Place(workers=2, threads=torch.get_num_threads())
+    found = dm.evaluate(tiny, streets(), SCORES, **wanted(options=Options(examples=1, place=place)))
+    assert plain(found) == whole
+    assert len(opened) == 3 + {0: 3, 2: 2, IMAGES: 0}[kept]  # once in each chunk that asks for it
 
 
 class Threaded(Tiny):
