@@ -204,6 +204,20 @@ class NetworkOptions:
 Network = Annotated[NetworkOptions, MODEL]
 
 
+def other_threads(threads: int) -> list[str]:
+    """What to say where workers have another number of threads than this process."""
+    import torch
+
+    here = torch.get_num_threads()
+    if threads == here:
+        return []
+    return [
+        f"PyTorch has {threads} thread{'s' * (threads > 1)} in each worker, and {here} in one "
+        f"process, from whose figures theirs may differ in the last digits. With OMP_NUM_THREADS "
+        f"set both have as many as it says."
+    ]
+
+
 def opening(
     network: NetworkOptions, model: str, seed: int, segmenter: Segmenter
 ) -> Callable[[], Segmenter]:
@@ -251,7 +265,10 @@ class WorkerOptions:
             )
         opens = opening(network, model, seed, segmenter)
         by = self.workers, self.engine, self.gpus_per_worker
-        return Place(None, *by, network=opens, batch=self.batch)
+        place = Place(None, *by, network=opens, batch=self.batch)
+        if place.elsewhere and not self.gpus_per_worker:
+            tell_notes(other_threads(place.threads))
+        return place
 
     def spread(
         self, network: NetworkOptions, model: str, seed: int, segmenter: Segmenter

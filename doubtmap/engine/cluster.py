@@ -13,6 +13,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from doubtmap.engine.pool import Done, Work, sendable
 from doubtmap.errors import DataError, DoubtmapError, UsageError
@@ -34,6 +35,7 @@ def by_ray(
     address: str,
     workers: int,
     gpus: float,
+    threads: int,
     done: Done,
     ordered: bool = False,
     batch: int = 1,
@@ -46,6 +48,7 @@ def by_ray(
         address: of the cluster; empty: the one of the environment, or one on this machine.
         workers: how many at most; 0: as many as there is room for.
         gpus: how many devices each has to itself; below 1: how much of one.
+        threads: of PyTorch in each.
         done: told of each image, as its chunk comes back.
         ordered: whether chunks are to come back in order, and to be small.
         batch: images that go through a network at once: a chunk is to have as many.
@@ -65,7 +68,7 @@ def by_ray(
     rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
     found = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Looking,
-        fn_constructor_args=(sendable(work), __version__),
+        fn_constructor_args=(sendable(work), __version__, threads),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers or _room(ray, gpus)),
         num_cpus=1,
@@ -105,10 +108,12 @@ class Looking:
     Args:
         work: pickled.
         version: of doubtmap, where it comes from.
+        threads: of PyTorch.
     """
 
-    def __init__(self, work: bytes, version: str) -> None:
+    def __init__(self, work: bytes, version: str, threads: int) -> None:
         self._error: bytes | None = None
+        torch.set_num_threads(threads)  # Ray sets as many as there are processors for an actor
         try:
             if version != __version__:
                 raise UsageError(

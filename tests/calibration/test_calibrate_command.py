@@ -174,7 +174,7 @@ def test_a_run_goes_on_with_the_same_calibrator_only(common, yard):
     one, two = (Calibrated(segmenter, Temperature(temperature=2.0), name) for name in "ab")
     with pytest.raises(KeyboardInterrupt):
         dm.evaluate(one, streets, "entropy", out=yard / "run", progress=stop, replicates=20)
-    with pytest.raises(dm.UsageError, match=r"model \(calibrator \(source\)\) differ"):
+    with pytest.raises(dm.UsageError, match=r"--calibrator \(source\) differ"):
         dm.evaluate(two, streets, "entropy", out=yard / "run", resume=True, replicates=20)
     results = dm.evaluate(one, streets, "entropy", out=yard / "run", resume=True, replicates=20)
     assert results.figures["model"]["calibrator"]["source"] == "a"

@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+import torch
 
 from doubtmap.engine import cluster
 from doubtmap.errors import DataError
@@ -57,7 +58,9 @@ class Uneven(Squares):
 def looked_at(monkeypatch, order, work=Squares):
     monkeypatch.setattr(cluster, "_connected", lambda address: Unsteady(order))
     told = []
-    found = list(cluster.by_ray(work(), range(1, 9), "", 1, 0, told.append))
+    found = list(
+        cluster.by_ray(work(), range(1, 9), "", 1, 0, torch.get_num_threads(), told.append)
+    )
     return sorted(told), sorted((number, data[0]) for (number,), data in found)
 
 
