@@ -17,7 +17,7 @@ hidden layer, 11 on the 101 images of val; `layers`: with
 `--layers backbone.encoder.stages.2,backbone.encoder.stages.3`; `unaugmented`: `--no-augment`;
 `whole images`: with `--no-augment --crop 360x480 --batch 2 --rate 3e-3 --epochs 4`; `student
 layers whole images` is trained as `student` and as `layers`, with `--no-augment --crop 360x480`).
-Names of students whose network is frozen start so. Writes `benchmarks/results/dudes.json`; a stage
+Writes `benchmarks/results/dudes.json`; a stage
 that is run again replaces its rows. The head's learning rate and the hidden layer were chosen on
 eight images of val (among those that `frozen hidden on val` learns from); `--layers` and what
 `whole images` differs in on 26, with heads fitted to stored features, after a look at what such
@@ -67,7 +67,6 @@ from doubtmap.prediction import Prediction, Score
 from doubtmap.scores.members import said_by_head
 from doubtmap.scoring import prepared
 
-KINDS = ("unknown", "wrong")
 FROZEN = "frozen"
 """How names of students begin whose network is `camvid9`'s."""
 OCTAVES, STEPS = (-30, 2), 16
@@ -151,7 +150,7 @@ class Worth:
     """What a map is worth: unknown and wrong pixels, and what remains without the doubtful."""
 
     classes: int
-    found: dict[str, Found] = field(default_factory=lambda: {kind: Found() for kind in KINDS})
+    found: dict[str, Found] = field(default_factory=lambda: {"unknown": Found(), "wrong": Found()})
     confusion: Any = 0
     by_class: Any = 0
     drawn: BootstrapSums = field(default_factory=lambda: BootstrapSums(REPLICATES))
@@ -211,9 +210,7 @@ class Worth:
 
 
 def with_intervals(
-    rows: dict[str, Row],
-    drawn: dict[str, Row],
-    against: list[tuple[str, str, str, str]],
+    rows: dict[str, Row], drawn: dict[str, Row], against: list[tuple[str, str, str, str]]
 ) -> None:
     """Add to rows, by the map's name, their intervals and how they differ from others.
 
@@ -317,10 +314,7 @@ def seeds(given: Namespace) -> list[Row]:
 
 
 def rows_of(
-    worth: dict[str, Worth],
-    following: dict[str, Following],
-    names: tuple[str, ...],
-    split: str,
+    worth: dict[str, Worth], following: dict[str, Following], names: tuple[str, ...], split: str
 ) -> list[Row]:
     """Figures of every map, with intervals and paired differences."""
     rows: dict[str, dict[str, Any]] = {}
@@ -360,9 +354,8 @@ def parts(given: Namespace) -> list[Row]:
         for number, member in enumerate(members):
             sums[number < 2].add(member(data[index].image[None]))
         three, two = (part.prediction() for part in sums)
-        follow.update(
-            dm.scores.member_spread(two)[0], dm.scores.member_spread(three)[0], three.classes[0]
-        )
+        own, others = (dm.scores.member_spread(part)[0] for part in (two, three))
+        follow.update(own, others, three.classes[0], Weights(REPLICATES)(index))
     name = "spread of two teachers, against that of the other three"
     return [{"name": name, "set": "camvid test, every eighth image"} | follow.figures()]
 
@@ -386,12 +379,12 @@ def borders(given: Namespace) -> list[Row]:
     for index in range(0, len(data), 8):
         sample = data[index]
         label = matching.apply(sample.label)
-        near, known = at_border(label), label >= 0
+        known, near = label >= 0, at_border(label)
         for name, network in networks.items():
             score = dm.scores.member_spread if name == "ensemble" else dm.scores.distilled
             doubt = score(network(sample.image[None]))[0]
-            parts = (doubt[near & known], doubt[~near & known])
-            sums[name] += [[float(part.sum()), part.numel()] for part in parts]
+            places = doubt[known & near], doubt[known & ~near]
+            sums[name] += [[float(place.sum()), place.numel()] for place in places]
     rows = []
     for name, ((near_sum, near_count), (far_sum, far_count)) in sums.items():
         row = {"name": name, "set": "camvid test, every eighth image"}
