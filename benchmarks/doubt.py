@@ -104,6 +104,12 @@ class Some(Derived):
         return self.dataset[index * self.step]
 
 
+def both_doubts(segmenter: Segmenter, ordinary: Dataset) -> dict[str, Score]:
+    """`doubt`, and the same fitted on 14 images of a set."""
+    few = Some(ordinary, len(ordinary) // 14, 14)
+    return {"doubt": dm.scores.doubt, "doubt:FILE": fit_score("doubt", segmenter, few)}
+
+
 def only(*which: int) -> Score:
     """The product of some of the three factors of `doubt`."""
 
