@@ -10,8 +10,8 @@ see 14 ordinary images without labels: of CamVid train, or of Cityscapes.
 Stages: `all` sees all images of the road sets and every fourth of CamVid, and judges `doubt` and
 the scores nearest to it; `others` sees every `--every`-th image (every eighth of CamVid) and judges
 every score without a fit, and for some pairs factors left out and fits of fewer images;
-`views` asks what mirror images and larger ones add, where probabilities are means over them (as
-with `--views`), on all pairs and every `--every`-th image; `cost` says what `doubt` and
+`views` asks what mirror images add, where probabilities are means over them (as with `--views`),
+on all pairs and every `--every`-th image, and larger ones on `camvid9`; `cost` says what `doubt` and
 `doubt:FILE` take beside a forward pass, of one image on one thread;
 `elsewhere` judges networks of scenes that are no streets, in the folder `--elsewhere`, made by
 
@@ -320,7 +320,8 @@ def views(given: Namespace) -> list[Row]:
             unknown = UNKNOWN if dataset.class_names else ()
             plain = opened()
             looks: dict[str, Segmenter] = {"": plain}
-            looks |= {view: Views(plain, *how) for view, how in VIEWS.items()}
+            shown = VIEWS if name == CAMVID[0] else {"mirror": VIEWS["mirror"]}
+            looks |= {view: Views(plain, *how) for view, how in shown.items()}
             found = {v: doubt_and_softmax(seen, dataset, unknown) for v, seen in looks.items()}
             base = found[""]["max_softmax"]["unknown"]
             for view, score in itertools.product(looks, ("doubt", "max_softmax")):
