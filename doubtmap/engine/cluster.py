@@ -188,8 +188,8 @@ def _connected(address: str) -> Any:
         except (OSError, RuntimeError, ValueError) as error:
             raise UsageError(
                 f"--engine ray: expected a cluster at {address or 'this machine'}, found none "
-                f"({str(error).splitlines()[0][:200]}). Start one with: ray start --head; where one "
-                f"asks for a token, give RAY_AUTH_MODE and the token here, too."
+                f"({str(error).splitlines()[0][:200]}). Start one with: ray start --head; where "
+                f"one asks for a token, give RAY_AUTH_MODE and the token here, too."
             ) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

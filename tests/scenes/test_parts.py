@@ -161,7 +161,7 @@ def test_a_raster_that_is_another_now_is_refused(segmenter, paths, tmp_path):
 
 
 def test_the_commands(run, paths, tmp_path):
-    words = ["score", "demo", *paths, "--scores", "entropy", "--tile", "160"]
+    words = ["score", "demo", *paths, "--scores", "entropy", "--tile", "192"]
     for number in (1, 2):
         part = ["--part", f"{number}/2", "--out", tmp_path / str(number)]
         code, said, error = run(*words, *part)
