@@ -22,6 +22,7 @@ from doubtmap.files import Origin
 from doubtmap.models.layers import deepest_layer, probe_image
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
+from doubtmap.models.passes import Views
 from doubtmap.models.saved import NoNameError
 from doubtmap.prediction import (
     Fitted,
@@ -202,8 +203,9 @@ def before_last_activation(segmenter: Segmenter) -> str | None:
 
 
 def _alone(segmenter: Segmenter) -> Segmenter:
-    """The network behind windows and workers."""
-    return without_windows(segmenter.segmenter if isinstance(segmenter, Spread) else segmenter)
+    """The network behind windows, workers and views."""
+    seen = without_windows(segmenter.segmenter if isinstance(segmenter, Spread) else segmenter)
+    return seen.segmenter if isinstance(seen, Views) else seen
 
 
 def deepest(segmenter: Segmenter, image: Tensor) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from doubtmap.deploy.any_size import of_any_size
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.models import Ensemble, MonteCarloDropout, NetworkSegmenter
+from doubtmap.models import Ensemble, MonteCarloDropout, NetworkSegmenter, Views
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.preprocessing import EdgeSize, ImageSize
 from doubtmap.prediction import Prediction, Score, Segmenter
@@ -25,8 +25,9 @@ def network_of(segmenter: Segmenter) -> NetworkSegmenter:
     Raises:
         UsageError: for anything else, with what to do.
     """
-    if isinstance(segmenter, Ensemble | MonteCarloDropout):
-        several = "an ensemble" if isinstance(segmenter, Ensemble) else "passes with dropout"
+    if isinstance(segmenter, Ensemble | MonteCarloDropout | Views):
+        passes = "several views" if isinstance(segmenter, Views) else "passes with dropout"
+        several = "an ensemble" if isinstance(segmenter, Ensemble) else passes
         raise UsageError(
             f"export: expected one network, got {several}, whose runs do not fit into one graph. "
             f"Export one of them, or a student of them all (docs/dudes.md)."
