@@ -53,7 +53,7 @@ def merge_scores(
         DataError: for a folder without a part, or one that is damaged.
     """
     folders, abouts = read_parts("score", out, parts, SAID)
-    settings = [_settings(folder, about["hashes"]) for folder, about in zip(folders, abouts)]
+    settings = [settings_of(folder, about["hashes"]) for folder, about in zip(folders, abouts)]
     check_alike([*map(_compared, abouts, settings)], folders)
     with writing_to(out):
         Waiting(out).clear()
@@ -69,9 +69,7 @@ def merge_scores(
     whole["directory"] = directory_of(abouts)
     how = {key: first[key] for key in HOW}
     run = Told(rendering=rendering_of(first["rendering"]), **how, about=whole)
-    samples = {name: mark for each in settings for name, mark in each.get(SAMPLES, {}).items()}
-    kept = {key: value for key, value in settings[0].items() if key != "part"} | {SAMPLES: samples}
-    write_atomically(out / SETTINGS, json.dumps(kept, sort_keys=True, indent=1).encode())
+    write_settings(out, settings)
     done = finish(out, run, parquet)
     if not done:
         raise DataError(none_left(len(images), skipped))
@@ -84,9 +82,25 @@ def rendering_of(told: Mapping[str, Any]) -> Rendering:
     return Rendering(span, tuple(told["bands"]), told["upright"], told["every"])
 
 
-def _settings(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
+def settings_of(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a part.
+
+    Raises:
+        DataError: for others than it wrote.
+    """
     found: dict[str, Any] = json.loads(as_written(folder, SETTINGS, hashes).read_text())
     return found
+
+
+def write_settings(out: Path, settings: Sequence[Mapping[str, Any]]) -> None:
+    """Write the settings of parts as those of the whole run.
+
+    Raises:
+        DataError: where they cannot be written.
+    """
+    samples = {name: mark for each in settings for name, mark in each.get(SAMPLES, {}).items()}
+    kept = {key: value for key, value in settings[0].items() if key != "part"} | {SAMPLES: samples}
+    write_atomically(out / SETTINGS, json.dumps(kept, sort_keys=True, indent=1).encode())
 
 
 def _compared(about: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
