@@ -20,6 +20,7 @@ from torch import Tensor
 
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN
 from doubtmap.kernels.counted import curves
+from doubtmap.kernels.tables import FINE
 from doubtmap.metrics import (
     BinaryReliability,
     Confusion,
@@ -31,7 +32,7 @@ from doubtmap.metrics import (
 from doubtmap.metrics.accumulator import Array, State, join_states, sub_state
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
 from doubtmap.metrics.by_class import ByClass
-from doubtmap.metrics.histogram import Bins, keyed
+from doubtmap.metrics.histogram import Bins, Keyed, bins_seen, keyed, sums_of, value_of
 from doubtmap.metrics.patches import PATCH_KINDS, WITH_UNKNOWN, patch_kinds, patch_scores
 from doubtmap.metrics.reliability import ONCE, ReliabilitySums
 from doubtmap.prediction import Prediction
@@ -206,27 +207,26 @@ class ScoreTally:
     def take(self, name: str, arrays: dict[str, Array], brier: Array | None, weights: Array) -> Row:
         """Take an image; returns its own figures. `brier` is of all its pixels, or None."""
         kind, values = arrays["kind"], arrays[f"score/{name}"]
-        keys = keyed(values)
-        self.pixels.update(keys, kind)
-        image = Histogram(IMAGE_BINS, shape=(5,))
-        image.update(keys, kind, more=None if brier is None else (BRIER, brier))
+        own = keyed(values, IMAGE_BINS)
+        self.pixels.update(own, kind)
+        more = None if brier is None else (BRIER, brier)
+        image = sums_of(own, 5, kind, more)
         if brier is not None:
             self._take_patches(arrays[f"patch/{name}"], arrays["patches"], weights)
         if self.bins is not None:
             self._claimed(values, kind, weights)
         if "strange" in arrays:
             self.strange.take(values[kind == IS_UNKNOWN], arrays["strange"], weights)
-        self.errors.absorb(image)
+        self.errors.add(image)
         self.replicates.add(image, weights)
-        return image_figures(image.view(), values, kind)
+        return image_figures(bins_seen(image), own, values, kind)
 
     def _take_patches(self, values: Array, kinds: Array, weights: Array) -> None:
         """Take an image's patches; only those without unknown pixels have replicates."""
-        self.patches.update(values, kinds)
-        known = kinds < WITH_UNKNOWN
-        image = Histogram(PATCH_BINS)
-        image.update(values[known], kinds[known] % 2)
-        self.patch_replicates.add(image, weights)
+        image = sums_of(keyed(values, FINE), PATCH_KINDS, kinds)
+        self.patches.add(image)
+        known = image.counts[:, :WITH_UNKNOWN].reshape(-1, WITH_UNKNOWN // 2, 2).sum(1)
+        self.patch_replicates.add(image.of_channels(known), weights)
 
     def _claimed(self, values: Array, kind: Array, weights: Array) -> None:
         """Take an image's probabilities of wrong, and how often they came true."""
@@ -314,7 +314,7 @@ class Tally:
             row |= self._take_classes(arrays, weights)
         brier = None
         if "brier" in arrays:
-            brier = np.zeros(len(arrays["kind"]))
+            brier = np.zeros(len(arrays["kind"]), np.float32)
             brier[arrays["kind"] <= WRONG] = arrays["brier"]
         names = list(self.scores)
         rows = each(lambda name: self.scores[name].take(name, arrays, brier, weights), names)
@@ -341,7 +341,7 @@ class Tally:
         before, reliability = self._of_classes(len(confusion.counts))
         self.confusion = before + confusion
         reliability.add(sums, arrays["doubt"], arrays["wrong"])
-        self.brier.update(arrays["brier"], more=(1, arrays["brier"].astype(np.float64)))
+        self.brier.update(arrays["brier"], more=(1, arrays["brier"]))
         self.segmentation.add({"counts": confusion.counts} | sums.state(), weights)
         iou = [None if np.isnan(each) else round(float(each), 4) for each in confusion.iou]
         found = {"miou": confusion.miou, "accuracy": confusion.accuracy, "ece": sums.ece}
@@ -410,7 +410,7 @@ def wrong_curve(bins: Bins) -> RankingCurve:
     return RankingCurve.from_bins(bins, bins.counts[WRONG], bins.counts[RIGHT])
 
 
-def image_figures(bins: Bins, values: Array, kind: Array) -> Row:
+def image_figures(bins: Bins, sorted_values: Keyed, values: Array, kind: Array) -> Row:
     """An image's own figures: mean doubt, ranking figures, and the share of pixels missed.
 
     Missed are the unknown and wrong pixels outside the image's most doubtful fifth.
@@ -423,26 +423,23 @@ def image_figures(bins: Bins, values: Array, kind: Array) -> Row:
         if not np.isnan(figures[0]):
             row[name] = dict(zip(("auprc", "auroc", "fpr95"), figures.tolist()))
     if (wrong + unknown).any():
-        row["missed"] = _missed(bins, values, kind)
+        row["missed"] = _missed(bins, sorted_values, kind)
     return row
 
 
-def _missed(bins: Bins, values: Array, kind: Array) -> float:
+def _missed(bins: Bins, sorted_values: Keyed, kind: Array) -> float:
     """Share of the pixels that are wrong or unknown, and below the quantile .8 of the values.
 
     The bins say between which values the quantile lies; only the pixels there are looked at.
     """
-    right, wrong, known_only, unknown = bins.counts[: IS_UNKNOWN + 1]
-    reached = np.cumsum(right + wrong + known_only + unknown)
-    place = 0.8 * (values.size - 1)
-    ranks = np.minimum([int(place), int(place) + 1], values.size - 1)
-    first, last = np.searchsorted(reached, ranks, side="right")
-    near = values >= bins.lowest[first]
-    if last + 1 < len(reached):
-        near &= values < bins.lowest[last + 1]
-    before = int(reached[first - 1]) if first else 0
-    own, bad = values[near], kind[near]
-    quantile = np.quantile(np.sort(own)[ranks - before], place - int(place))
-    missed = (wrong + unknown)[:first].sum()
+    entries, ends = sorted_values.keys.entries, np.cumsum(bins.counts[: IS_UNKNOWN + 1].sum(0))
+    place = 0.8 * (len(entries) - 1)
+    ranks = np.minimum([int(place), int(place) + 1], len(entries) - 1)
+    first, last = np.searchsorted(ends, ranks, side="right")
+    before = int(ends[first - 1]) if first else 0
+    near = np.sort(entries[before : int(ends[last])])
+    own, bad = value_of((near >> np.uint64(32)).astype(np.uint32)), kind[near.astype(np.uint32)]
+    quantile = np.quantile(own[ranks - before], place - int(place))
+    missed = bins.counts[[WRONG, IS_UNKNOWN], :first].sum()
     missed += np.count_nonzero((own < quantile) & ((bad == WRONG) | (bad == IS_UNKNOWN)))
-    return float(missed / values.size)
+    return float(missed / len(entries))

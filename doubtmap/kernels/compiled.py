@@ -21,7 +21,7 @@ _SCORES = ("max_softmax", "margin", "entropy", "max_logit", "energy")
 _MAPS = (*_SCORES, "divergence", "log_norm")
 FILE = "pixels.dll" if os.name == "nt" else "pixels.so"
 """As setup.py names it: it is no module of Python's, so that one serves every Python."""
-BUILD = 7
+BUILD = 8
 """`BUILD` of pixels.h: a library with another number was compiled from other sources."""
 _STATISTICS, _NORM, _WEIGHT, _SHARES, _SQUARES = range(5)
 

@@ -14,7 +14,7 @@
 #endif
 
 /* Grows with every change that Python has to know of: compiled.py refuses other numbers. */
-#define BUILD 7
+#define BUILD 8
 
 enum { MAX_SOFTMAX, MARGIN, ENTROPY, MAX_LOGIT, ENERGY, DIVERGENCE, LOG_NORM, MAPS };
 enum { STATISTICS, NORM, WEIGHT, SHARES, SQUARES };

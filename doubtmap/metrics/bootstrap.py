@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 
 from doubtmap.kernels.counted import add_columns
+from doubtmap.kernels.tables import BinSums, level_of
 from doubtmap.metrics.accumulator import Array, State, narrowed
 from doubtmap.metrics.histogram import Bins, Histogram
 
@@ -131,13 +132,14 @@ class BootstrapHistogram:
         self._sums = np.zeros((replicates, channels, 0))
         self._shared = True
         """Whether others may hold the same array, which is then not written into."""
-        self._waiting: list[tuple[Histogram, Array]] = []
+        self._waiting: list[tuple[BinSums, Array]] = []
 
-    def add(self, image: Histogram, weights: Array) -> None:
-        """Add one image's histogram, of whose channels the first are taken."""
-        coarse = Histogram(self.total.bins, self.total.shape)
-        coarse.absorb(image)
-        self._waiting.append((coarse, weights))
+    def add(self, image: Histogram | BinSums, weights: Array) -> None:
+        """Add one image's histogram, of whose channels, in a row, the first are taken."""
+        sums = image.sums() if isinstance(image, Histogram) else image
+        sums = sums.of_channels(sums.counts[:, : self.total.shape[0]])
+        level = level_of(self.total.bins, len(sums.pages))
+        self._waiting.append((sums.at_level(min(level, sums.level)), weights))
         if len(self._waiting) == self.TOGETHER:
             self._settle()
 
@@ -181,7 +183,7 @@ class BootstrapHistogram:
     def numbered(self, level: int) -> tuple[Array, Array]:
         """Numbers of the bins at a level no finer than this, `(n,)`, and counts `(R, channels, n)`.
 
-        Level as of `Histogram.numbered`.
+        Level and numbers as of `BinSums`.
         """
         self._settle()
         return _coarser(self._numbers, self._sums, self.total.level - level)
@@ -214,14 +216,14 @@ class BootstrapHistogram:
         replicates, channels = self._sums.shape[:2]
         before = self.total.level
         for image, _ in self._waiting:
-            self.total.absorb(image)
+            self.total.add(image)
         level = self.total.level
         self._numbers, self._sums = _coarser(self._numbers, self._sums, before - level)
-        found = [image.numbered(level) for image, _ in self._waiting]
-        numbers = np.unique(np.concatenate([self._numbers, *(own for own, _ in found)]))
+        found = [image.at_level(level) for image, _ in self._waiting]
+        numbers = np.unique(np.concatenate([self._numbers, *(own.numbers for own in found)]))
         counts = np.zeros((len(found), channels, len(numbers)))
-        for one, (own, held) in zip(counts, found):
-            one[:, np.searchsorted(numbers, own)] = held.T
+        for one, own in zip(counts, found):
+            one[:, np.searchsorted(numbers, own.numbers)] = own.counts.T
         weights = np.stack([weights for _, weights in self._waiting], 1)
         sums = (weights @ counts.reshape(len(found), -1)).reshape(replicates, channels, -1)
         if len(numbers) == len(self._numbers):

@@ -13,7 +13,7 @@ import numpy as np
 
 from doubtmap.metrics.accumulator import Array, Figure, State
 from doubtmap.metrics.bootstrap import BootstrapHistogram
-from doubtmap.metrics.histogram import Bins, Histogram, bin_numbers, keyed
+from doubtmap.metrics.histogram import Bins, Histogram, bin_numbers, keyed, sums_of
 from doubtmap.metrics.ranking import RankingCurve
 
 IMAGE_BINS = 1 << 15
@@ -53,9 +53,9 @@ class ClassSums:
             level: of these bins.
             others: `(n,)` negatives in each bin.
         """
-        numbers, counts = self.pixels.numbered(level)
+        own = self.pixels.sums().at_level(level)
         positives = np.zeros(len(bins.lowest))
-        positives[np.searchsorted(bin_numbers(bins.lowest, level), numbers)] = counts[:, 0]
+        positives[np.searchsorted(bin_numbers(bins.lowest, level), own.numbers)] = own.counts[:, 0]
         return RankingCurve.from_bins(bins, positives, others)
 
     def drawn(self, all_pixels: BootstrapHistogram) -> Array:
@@ -105,12 +105,10 @@ class ByClass:
             weights: `(R,)` how often the image counts in each replicate.
         """
         for number in np.unique(classes).tolist():
-            own, sums = keyed(values[classes == number]), self._sums(number)
-            image = Histogram(IMAGE_BINS, (1,))
-            image.update(own)
+            own, sums = keyed(values[classes == number], IMAGE_BINS), self._sums(number)
             sums.pixels.update(own)
             sums.images += 1
-            sums.replicates.add(image, weights)
+            sums.replicates.add(sums_of(own, 1), weights)
 
     def absorb(self, other: ByClass) -> None:
         """Add what another has summed."""

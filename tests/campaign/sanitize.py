@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "doubtmap" / "kernels"
-SOURCES = ["pixels.c", "doubtmap_pixels.c", "segments.c", "sums.c", "pixels_threads.c"]
+SOURCES = ["pixels.c", "doubtmap_pixels.c", "segments.c", "sums.c", "tables.c", "pixels_threads.c"]
 SANITIZED = (
     *("-std=c11", "-O1", "-g", "-fPIC", "-shared", "-fno-omit-frame-pointer"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fopenmp-simd"),
