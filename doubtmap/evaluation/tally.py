@@ -20,7 +20,6 @@ from torch import Tensor
 
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN
 from doubtmap.kernels.counted import curves
-from doubtmap.kernels.tables import FINE
 from doubtmap.metrics import (
     BinaryReliability,
     Confusion,
@@ -216,17 +215,16 @@ class ScoreTally:
         if self.bins is not None:
             self._claimed(values, kind, weights)
         if "strange" in arrays:
-            self.strange.take(values[kind == IS_UNKNOWN], arrays["strange"], weights)
+            self.strange.take(values[arrays["unknown"]], arrays["strange"], weights)
         self.errors.add(image)
         self.replicates.add(image, weights)
         return image_figures(bins_seen(image), own, values, kind)
 
     def _take_patches(self, values: Array, kinds: Array, weights: Array) -> None:
         """Take an image's patches; only those without unknown pixels have replicates."""
-        image = sums_of(keyed(values, FINE), PATCH_KINDS, kinds)
-        self.patches.add(image)
-        known = image.counts[:, :WITH_UNKNOWN].reshape(-1, WITH_UNKNOWN // 2, 2).sum(1)
-        self.patch_replicates.add(image.of_channels(known), weights)
+        self.patches.add(sums_of(keyed(values, PATCH_BINS), PATCH_KINDS, kinds))
+        known, drawn = kinds < WITH_UNKNOWN, self.patch_replicates
+        drawn.add(sums_of(keyed(values[known], drawn.total.bins), 2, kinds[known] % 2), weights)
 
     def _claimed(self, values: Array, kind: Array, weights: Array) -> None:
         """Take an image's probabilities of wrong, and how often they came true."""
@@ -316,6 +314,8 @@ class Tally:
         if "brier" in arrays:
             brier = np.zeros(len(arrays["kind"]), np.float32)
             brier[arrays["kind"] <= WRONG] = arrays["brier"]
+        if "strange" in arrays:
+            arrays = arrays | {"unknown": np.flatnonzero(arrays["kind"] == IS_UNKNOWN)}
         names = list(self.scores)
         rows = each(lambda name: self.scores[name].take(name, arrays, brier, weights), names)
         row["scores"] = dict(zip(names, rows))

@@ -95,6 +95,21 @@ def add(table: SumsTable, arrays: tuple[NDArray[Any], ...], level: int, start: i
     return reached
 
 
+def wider(
+    bins: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32]],
+    channels: int,
+    steps: int,
+    low: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32]]:
+    """Numbers, counts and only values of bins `2 ** steps` times as wide as these."""
+    n, columns = bins[1].shape
+    found = np.empty(n, np.int64), np.empty((n, channels)), np.empty(n, np.int32)
+    places = *map(_at, bins), n, columns, channels, steps, low, *map(_at, found)
+    held = _sums().doubtmap_wider(*places)
+    numbers, counts, only = found
+    return numbers[:held], counts[:held], only[:held]
+
+
 def add_columns(sums: NDArray[np.float64], at: NDArray[np.int64], more: NDArray[Any]) -> None:
     """Add columns, float64 or unsigned of up to 32 bits, to those of `sums` at these places."""
     columns = more.shape[-1]
@@ -176,6 +191,7 @@ def _sums() -> ctypes.CDLL:
         "means": (pointer, number, number, number, pointer, pointer),
         "absorb": (table, table, number),
         "add": (table, *(pointer,) * 3, *(number,) * 5),
+        "wider": (*(pointer,) * 3, *(number,) * 5, *(pointer,) * 3),
         "add_columns": (pointer, number, pointer, pointer, *(number,) * 3),
         "held": (table, pointer, number, pointer, pointer, pointer),
         "curves": (

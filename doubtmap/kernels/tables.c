@@ -254,6 +254,33 @@ EXPORT int64_t doubtmap_add(struct table *to, const int64_t *numbers, const void
     return start;
 }
 
+/* Bins (n, columns), ascending, at a level that is coarser by `steps`: of their first `channels`
+ * columns, and but for those that hold nothing there. `low` is how many bits of a key the fine bins
+ * leave. How many. */
+EXPORT int64_t doubtmap_wider(const int64_t *numbers, const double *counts, const int32_t *only,
+                              int64_t n, int64_t columns, int64_t channels, int64_t steps,
+                              int64_t low, int64_t *wide, double *sums, int32_t *single) {
+    int64_t found = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const double *own = counts + i * columns;
+        int any = 0;
+        for (int64_t c = 0; c < channels; c++) any |= own[c] != 0.0;
+        if (!any) continue;
+        const int64_t number = numbers[i] >> steps, within = numbers[i] & (((int64_t)1 << steps) - 1);
+        const int32_t value = only[i] < 0 ? only[i] : only[i] | (int32_t)(within << low);
+        if (found && wide[found - 1] == number) {
+            double *to = sums + (found - 1) * channels;
+            for (int64_t c = 0; c < channels; c++) to[c] += own[c];
+            single[found - 1] = joined(single[found - 1], value);
+        } else {
+            memcpy(sums + found * channels, own, (size_t)channels * sizeof *own);
+            wide[found] = number;
+            single[found++] = value;
+        }
+    }
+    return found;
+}
+
 /* Write the bins that hold anything, blocks in the given order: keys, counts (channels, n), and
  * whether they hold one number only. Their number, at most n. */
 EXPORT int64_t doubtmap_held(const struct table *t, const int64_t *order, int64_t n,

@@ -9,7 +9,7 @@ which has memory once a number falls into it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,6 @@ FINEST = 20
 EMPTY, MIXED = -1, -2
 BLOCK = 6
 """Of the bins' numbers, the bits within a block."""
-
-
-FINE = 1 << 32
-"""A budget of bins that gives each number a bin of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,28 +145,28 @@ class BinSums:
         """`(n,)` uint32, the lowest key of each bin."""
         return (self.numbers << (FINEST - self.level)).astype(np.uint32)
 
-    def of_channels(self, counts: Array) -> BinSums:
-        """The same bins with other sums `(n, C)`, but for those that hold none of them."""
-        held = counts.any(1)
-        return replace(self, numbers=self.numbers[held], counts=counts[held], only=self.only[held])
+    def wider(self, level: int, channels: int | None = None) -> BinSums:
+        """Sums by bins of a level no finer than this, of those that hold anything.
 
-    def at_level(self, level: int) -> BinSums:
-        """The same with wider bins, or as wide ones."""
+        Args:
+            level: of the bins.
+            channels: of the sums, the first of these; default: all.
+        """
+        columns = self.counts.shape[1] if channels is None else channels
         steps = self.level - level
-        if not steps or not len(self.numbers):
-            return replace(self, level=level)
-        numbers = self.numbers >> steps
-        first = np.flatnonzero(np.diff(numbers, prepend=-1))
-        alone = np.diff(first, append=len(numbers)) == 1
-        within = (self.numbers[first] & ((1 << steps) - 1)).astype(np.int32)
-        only = self.only[first] | (within << (FINEST - self.level))
-        return replace(
-            self,
-            level=level,
-            numbers=numbers[first],
-            counts=np.add.reduceat(self.counts, first, axis=0),
-            only=np.where(alone & (self.only[first] >= 0), only, MIXED).astype(np.int32),
-        )
+        if compiled_serves():
+            arrays = self.numbers, np.ascontiguousarray(self.counts, np.float64), self.only
+            found = compiled_sums.wider(arrays, columns, steps, FINEST - self.level)
+            return BinSums(level, *found, self.rounded)
+        held = np.flatnonzero(self.counts[:, :columns].any(1))
+        fine, only = self.numbers[held], self.only[held]
+        numbers, first, several = np.unique(fine >> steps, return_index=True, return_counts=True)
+        counts = np.zeros((len(numbers), columns))
+        np.add.at(counts, np.searchsorted(numbers, fine >> steps), self.counts[held, :columns])
+        within = (fine[first] & ((1 << steps) - 1)).astype(np.int32) << (FINEST - self.level)
+        alone = (several == 1) & (only[first] >= 0)
+        one = np.where(alone, only[first] | within, MIXED).astype(np.int32)
+        return BinSums(level, numbers, counts, one, self.rounded)
 
 
 def bins_of(what: Counting, level: int, channels: int) -> BinSums:

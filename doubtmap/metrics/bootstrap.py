@@ -137,9 +137,8 @@ class BootstrapHistogram:
     def add(self, image: Histogram | BinSums, weights: Array) -> None:
         """Add one image's histogram, of whose channels, in a row, the first are taken."""
         sums = image.sums() if isinstance(image, Histogram) else image
-        sums = sums.of_channels(sums.counts[:, : self.total.shape[0]])
-        level = level_of(self.total.bins, len(sums.pages))
-        self._waiting.append((sums.at_level(min(level, sums.level)), weights))
+        level = min(sums.level, level_of(self.total.bins, len(sums.pages)))
+        self._waiting.append((sums.wider(level, self.total.shape[0]), weights))
         if len(self._waiting) == self.TOGETHER:
             self._settle()
 
@@ -219,19 +218,27 @@ class BootstrapHistogram:
             self.total.add(image)
         level = self.total.level
         self._numbers, self._sums = _coarser(self._numbers, self._sums, before - level)
-        found = [image.at_level(level) for image, _ in self._waiting]
+        found = [image.wider(level) for image, _ in self._waiting]
         numbers = np.unique(np.concatenate([self._numbers, *(own.numbers for own in found)]))
         counts = np.zeros((len(found), channels, len(numbers)))
         for one, own in zip(counts, found):
             one[:, np.searchsorted(numbers, own.numbers)] = own.counts.T
         weights = np.stack([weights for _, weights in self._waiting], 1)
-        sums = (weights @ counts.reshape(len(found), -1)).reshape(replicates, channels, -1)
+        sums = _product(weights, counts.reshape(len(found), -1)).reshape(replicates, channels, -1)
         if len(numbers) == len(self._numbers):
             sums += self._sums
         else:
             add_columns(sums, np.searchsorted(numbers, self._numbers), self._sums)
         self._numbers, self._sums = numbers, sums
         self._waiting.clear()
+
+
+def _product(weights: Array, counts: Array) -> Array:
+    """`weights @ counts`, of which many columns are empty."""
+    some = np.flatnonzero(counts.any(0))
+    sums = np.zeros((len(weights), counts.shape[1]))
+    sums[:, some] = weights @ counts[:, some]
+    return sums
 
 
 def _coarser(numbers: Array, sums: Array, steps: int) -> tuple[Array, Array]:

@@ -16,9 +16,6 @@ from doubtmap.metrics.bootstrap import BootstrapHistogram
 from doubtmap.metrics.histogram import Bins, Histogram, bin_numbers, keyed, sums_of
 from doubtmap.metrics.ranking import RankingCurve
 
-IMAGE_BINS = 1 << 15
-"""Of one image, on its way into the replicates."""
-
 
 @dataclass(eq=False)
 class ClassSums:
@@ -53,7 +50,7 @@ class ClassSums:
             level: of these bins.
             others: `(n,)` negatives in each bin.
         """
-        own = self.pixels.sums().at_level(level)
+        own = self.pixels.sums().wider(level)
         positives = np.zeros(len(bins.lowest))
         positives[np.searchsorted(bin_numbers(bins.lowest, level), own.numbers)] = own.counts[:, 0]
         return RankingCurve.from_bins(bins, positives, others)
@@ -105,7 +102,8 @@ class ByClass:
             weights: `(R,)` how often the image counts in each replicate.
         """
         for number in np.unique(classes).tolist():
-            own, sums = keyed(values[classes == number], IMAGE_BINS), self._sums(number)
+            sums = self._sums(number)
+            own = keyed(values[classes == number], sums.replicates.total.bins)
             sums.pixels.update(own)
             sums.images += 1
             sums.replicates.add(sums_of(own, 1), weights)
