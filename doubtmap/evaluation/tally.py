@@ -26,11 +26,11 @@ from doubtmap.metrics import (
     Histogram,
     RankingCurve,
     Reliability,
-    brier_score,
 )
 from doubtmap.metrics.accumulator import Array, State, join_states, sub_state
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
 from doubtmap.metrics.by_class import ByClass
+from doubtmap.metrics.frame import FrameSums
 from doubtmap.metrics.histogram import Bins, Keyed, bins_seen, keyed, sums_of, value_of
 from doubtmap.metrics.patches import PATCH_KINDS, WITH_UNKNOWN, patch_kinds, patch_scores
 from doubtmap.metrics.reliability import ONCE, ReliabilitySums
@@ -124,19 +124,17 @@ def _observe_classes(
     prediction: Prediction, label: Tensor, maps: dict[str, Tensor], bins: int
 ) -> dict[str, Array]:
     """What needs labels that are classes."""
-    classes, valid = prediction.classes[0], label >= 0
-    count = prediction.logits.shape[1]
-    confusion = Confusion.empty(count)
-    confusion.update(classes, label, valid)
-    reliability = Reliability(count, bins)
-    sums, doubt, wrong = reliability.measure(
-        prediction.logits, label[None], valid[None], prediction.classes
-    )
-    brier = brier_score(prediction.logits, label.clamp_min(0)[None])[0]
-    arrays = {f"reliability/{name}": array for name, array in sums.state().items()}
-    arrays |= {"confusion": confusion.counts, "doubt": doubt, "wrong": wrong.astype(np.uint8)}
-    # In steps whose sums are exact, whatever their order.
-    arrays["brier"] = _numpy((brier[valid].double() * EXACT).round_().div_(EXACT).float())
+    classes, logits = prediction.classes[0], prediction.native_logits
+    found = FrameSums.of(logits, prediction.placement, classes, label, bins)
+    sums = found.reliability.state()
+    arrays = {f"reliability/{name}": array for name, array in sums.items()}
+    arrays |= {
+        "confusion": found.confusion.counts,
+        "doubt": found.doubt,
+        "wrong": found.wrong.astype(np.uint8),
+        # In steps whose sums are exact, whatever their order.
+        "brier": (np.rint(found.brier * np.float64(EXACT)) / EXACT).astype(np.float32),
+    }
     whole, kinds = patch_kinds(classes[None], label[None], (label == UNKNOWN)[None], PATCH)
     arrays["patches"] = _numpy(kinds)
     for score, values in maps.items():
