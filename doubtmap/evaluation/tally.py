@@ -27,7 +27,7 @@ from doubtmap.metrics import (
     RankingCurve,
     Reliability,
 )
-from doubtmap.metrics.accumulator import Array, State, join_states, sub_state
+from doubtmap.metrics.accumulator import Array, State, join_states, sub_state, to_numpy
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
 from doubtmap.metrics.by_class import ByClass
 from doubtmap.metrics.frame import FrameSums
@@ -41,6 +41,9 @@ VERSION = 6
 
 RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)
 """Kinds of pixels. `KNOWN_ONLY`: labelled as known without a class, so neither right nor wrong."""
+
+VOID_KIND = 255
+"""Of pixels that count for nothing."""
 
 
 PATCH = 4
@@ -100,22 +103,23 @@ def observe(
     """
     classes = prediction.classes[0]
     label = label.to(classes.device).long()
-    kind = torch.where(label >= 0, (classes != label).to(torch.int8), -1)
-    kind.masked_fill_(label == KNOWN, KNOWN_ONLY).masked_fill_(label == UNKNOWN, IS_UNKNOWN)
-    counted = kind >= 0
-    places = counted.reshape(-1).nonzero()[:, 0]
-    arrays: dict[str, Array] = {"kind": _numpy(kind[counted].to(torch.uint8))}
+    labels = to_numpy(label)
+    kind = (to_numpy(classes) != labels).astype(np.uint8)
+    kind[labels < 0] = VOID_KIND
+    kind[labels == KNOWN], kind[labels == UNKNOWN] = KNOWN_ONLY, IS_UNKNOWN
+    counted = kind != VOID_KIND
+    arrays: dict[str, Array] = {"kind": kind[counted]}
     for score, values in maps.items():
-        arrays[f"score/{score}"] = _numpy(values.reshape(-1)[places])
+        arrays[f"score/{score}"] = to_numpy(values)[counted]
     if raw is not None:
-        arrays["strange"] = _numpy(raw[(label == UNKNOWN).to(raw.device)].to(torch.int16))
-    if (label >= 0).any():
+        arrays["strange"] = to_numpy(raw)[labels == UNKNOWN].astype(np.int16)
+    if (kind <= WRONG).any():
         arrays |= _observe_classes(prediction, label, maps, bins)
     meta = {
         "stage": "pixels",
         "index": index,
         "name": name,
-        "void": int((~counted).sum()),
+        "void": kind.size - len(arrays["kind"]),
     }
     return Observation(meta, arrays)
 
@@ -136,14 +140,10 @@ def _observe_classes(
         "brier": (np.rint(found.brier * np.float64(EXACT)) / EXACT).astype(np.float32),
     }
     whole, kinds = patch_kinds(classes[None], label[None], (label == UNKNOWN)[None], PATCH)
-    arrays["patches"] = _numpy(kinds)
+    arrays["patches"] = to_numpy(kinds)
     for score, values in maps.items():
         arrays[f"patch/{score}"] = patch_scores(values[None], whole, PATCH)
     return arrays
-
-
-def _numpy(values: Tensor) -> Array:
-    return np.asarray(values.cpu().numpy())
 
 
 BRIER = 4

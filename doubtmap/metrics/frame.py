@@ -55,7 +55,7 @@ class FrameSums:
         Raises:
             UsageError: for labels that are no class.
         """
-        valid = label >= 0
+        some = to_numpy(label) >= 0
         count = native_logits.shape[1]
         if int(label.max()) >= count:
             raise UsageError(
@@ -68,7 +68,7 @@ class FrameSums:
         return cls(
             Confusion(found.confusion),
             ReliabilitySums(found.confidence, found.classwise, found.losses),
-            *(to_numpy(each[valid]) for each in (found.doubt, classes != label, found.brier)),
+            *(to_numpy(each)[some] for each in (found.doubt, classes != label, found.brier)),
         )
 
     @classmethod
