@@ -20,6 +20,7 @@ from torch import Tensor
 
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN
 from doubtmap.kernels.counted import curves
+from doubtmap.kernels.tables import BinSums, Keys
 from doubtmap.metrics import (
     BinaryReliability,
     Confusion,
@@ -31,7 +32,7 @@ from doubtmap.metrics.accumulator import Array, State, join_states, sub_state, t
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
 from doubtmap.metrics.by_class import ByClass
 from doubtmap.metrics.frame import FrameSums
-from doubtmap.metrics.histogram import Bins, Keyed, bins_seen, keyed, sums_of, value_of
+from doubtmap.metrics.histogram import Bins, Keyed, keyed, sums_of, value_of
 from doubtmap.metrics.patches import PATCH_KINDS, WITH_UNKNOWN, patch_kinds, patch_scores
 from doubtmap.metrics.reliability import ONCE, ReliabilitySums
 from doubtmap.prediction import Prediction
@@ -204,10 +205,10 @@ class ScoreTally:
     def take(self, name: str, arrays: dict[str, Array], brier: Array | None, weights: Array) -> Row:
         """Take an image; returns its own figures. `brier` is of all its pixels, or None."""
         kind, values = arrays["kind"], arrays[f"score/{name}"]
-        own = keyed(values, IMAGE_BINS)
+        own = keyed(values)
         self.pixels.update(own, kind)
         more = None if brier is None else (BRIER, brier)
-        image = sums_of(own, 5, kind, more)
+        image = sums_of(own, IMAGE_BINS, 5, kind, more)
         if brier is not None:
             self._take_patches(arrays[f"patch/{name}"], arrays["patches"], weights)
         if self.bins is not None:
@@ -216,13 +217,14 @@ class ScoreTally:
             self.strange.take(values[arrays["unknown"]], arrays["strange"], weights)
         self.errors.add(image)
         self.replicates.add(image, weights)
-        return image_figures(bins_seen(image), own, values, kind)
+        return image_figures(image, own, values, kind)
 
     def _take_patches(self, values: Array, kinds: Array, weights: Array) -> None:
         """Take an image's patches; only those without unknown pixels have replicates."""
-        self.patches.add(sums_of(keyed(values, PATCH_BINS), PATCH_KINDS, kinds))
+        self.patches.add(sums_of(keyed(values), PATCH_BINS, PATCH_KINDS, kinds))
         known, drawn = kinds < WITH_UNKNOWN, self.patch_replicates
-        drawn.add(sums_of(keyed(values[known], drawn.total.bins), 2, kinds[known] % 2), weights)
+        own = keyed(values[known])
+        drawn.add(sums_of(own, drawn.total.bins, 2, kinds[known] % 2), weights)
 
     def _claimed(self, values: Array, kind: Array, weights: Array) -> None:
         """Take an image's probabilities of wrong, and how often they came true."""
@@ -408,36 +410,39 @@ def wrong_curve(bins: Bins) -> RankingCurve:
     return RankingCurve.from_bins(bins, bins.counts[WRONG], bins.counts[RIGHT])
 
 
-def image_figures(bins: Bins, sorted_values: Keyed, values: Array, kind: Array) -> Row:
+def image_figures(bins: BinSums, sorted_values: Keyed, values: Array, kind: Array) -> Row:
     """An image's own figures: mean doubt, ranking figures, and the share of pixels missed.
 
     Missed are the unknown and wrong pixels outside the image's most doubtful fifth.
     """
     row: Row = {"mean": float(values.mean(dtype=np.float64)) if values.size else None}
-    right, wrong, known_only, unknown = bins.counts[: IS_UNKNOWN + 1]
+    right, wrong, known_only, unknown = np.ascontiguousarray(bins.counts[:, : IS_UNKNOWN + 1].T)
     pairs = {"unknown": (unknown, right + wrong + known_only), "wrong": (wrong, right)}
     for name, (positives, negatives) in pairs.items():
         figures = curves(positives[None], negatives[None])[0]
         if not np.isnan(figures[0]):
             row[name] = dict(zip(("auprc", "auroc", "fpr95"), figures.tolist()))
-    if (wrong + unknown).any():
-        row["missed"] = _missed(bins, sorted_values, kind)
+    bad = wrong + unknown
+    if bad.any():
+        every = right + known_only + bad
+        row["missed"] = _missed(bins, np.cumsum(every), np.cumsum(bad), sorted_values.keys, kind)
     return row
 
 
-def _missed(bins: Bins, sorted_values: Keyed, kind: Array) -> float:
+def _missed(bins: BinSums, ends: Array, bad: Array, keys: Keys, kind: Array) -> float:
     """Share of the pixels that are wrong or unknown, and below the quantile .8 of the values.
 
-    The bins say between which values the quantile lies; only the pixels there are looked at.
+    The bins, of which all pixels and the bad ones are counted up, say between which values the
+    quantile lies; only the pixels there are looked at.
     """
-    entries, ends = sorted_values.keys.entries, np.cumsum(bins.counts[: IS_UNKNOWN + 1].sum(0))
-    place = 0.8 * (len(entries) - 1)
-    ranks = np.minimum([int(place), int(place) + 1], len(entries) - 1)
+    pixels = len(kind)
+    place = 0.8 * (pixels - 1)
+    ranks = np.minimum([int(place), int(place) + 1], pixels - 1)
     first, last = np.searchsorted(ends, ranks, side="right")
-    before = int(ends[first - 1]) if first else 0
-    near = np.sort(entries[before : int(ends[last])])
-    own, bad = value_of((near >> np.uint64(32)).astype(np.uint32)), kind[near.astype(np.uint32)]
-    quantile = np.quantile(own[ranks - before], place - int(place))
-    missed = bins.counts[[WRONG, IS_UNKNOWN], :first].sum()
-    missed += np.count_nonzero((own < quantile) & ((bad == WRONG) | (bad == IS_UNKNOWN)))
-    return float(missed / len(entries))
+    below, lowest = (int(ends[first - 1]), bad[first - 1]) if first else (0, 0)
+    near = keys.between(*(int(key) for key in bins.edges[[first, last + 1]]))
+    own = value_of((near >> np.uint64(32)).astype(np.uint32))
+    quantile = np.quantile(own[ranks - below], place - int(place))
+    kinds = kind[near.astype(np.uint32)]
+    missed = np.count_nonzero((own < quantile) & ((kinds == WRONG) | (kinds == IS_UNKNOWN)))
+    return float((lowest + missed) / pixels)

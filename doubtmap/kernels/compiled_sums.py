@@ -27,14 +27,11 @@ class Counted(ctypes.Structure):
     )
 
 
-def sort(
-    values: NDArray[np.float32], bins: int, pages: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint64], int]:
-    """Entries of `tables.Keys`, after their pages were marked; how many are not finite."""
+def sort(values: NDArray[np.float32], pages: NDArray[np.uint32]) -> tuple[NDArray[np.uint64], int]:
+    """Entries of `tables.Keys`, after those of each page were counted; how many are not finite."""
     entries, spare = (np.empty(len(values), np.uint64) for _ in range(2))
-    bad: int = _sums().doubtmap_sort(
-        _at(values), len(values), bins, *map(_at, (entries, spare, pages))
-    )
+    places = map(_at, (entries, spare, pages))
+    bad: int = _sums().doubtmap_sort(_at(values), len(values), *places)
     return entries, bad
 
 
@@ -74,8 +71,10 @@ def bins_of(
     what: Counted, level: int, channels: int, most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32]]:
     """Numbers, counts and only values of at most so many bins, as of `tables.BinSums`."""
-    found = np.empty(most, np.int64), np.zeros((most, channels)), np.empty(most, np.int32)
-    held = _sums().doubtmap_bins_of(ctypes.byref(what), level, channels, *map(_at, found))
+    page = np.empty((1 << level, channels)), np.empty(1 << level, np.int32)
+    found = np.empty(most, np.int64), np.empty((most, channels)), np.empty(most, np.int32)
+    places = map(_at, (*page, *found))
+    held = _sums().doubtmap_bins_of(ctypes.byref(what), level, channels, *places)
     numbers, counts, only = found
     return numbers[:held], counts[:held], only[:held]
 
@@ -185,9 +184,9 @@ def _sums() -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     table, what = ctypes.POINTER(SumsTable), ctypes.POINTER(Counted)
     for name, arguments in {
-        "sort": (pointer, number, number, pointer, pointer, pointer),
+        "sort": (pointer, number, pointer, pointer, pointer),
         "count": (table, what, number),
-        "bins_of": (what, number, number, pointer, pointer, pointer),
+        "bins_of": (what, number, number, *(pointer,) * 5),
         "means": (pointer, number, number, number, pointer, pointer),
         "absorb": (table, table, number),
         "add": (table, *(pointer,) * 3, *(number,) * 5),

@@ -36,57 +36,24 @@ static uint32_t key_of(float value) {
     return bits ^ ((uint32_t)((int32_t)bits >> 31) | 0x80000000u);
 }
 
-#define DIGIT 10 /* bits that entries are sorted by at once, at most */
-#define DIGITS 4
-
-/* Order entries by the bits of their keys, less `least`, from `low` on, equal ones as they stand;
- * through `spare`, which has room for n. */
-static void sort_from(uint64_t *entries, uint64_t *spare, int64_t n, uint32_t least, uint32_t most,
-                      int low) {
-    uint32_t counts[DIGITS][1 << DIGIT] = {{0}};
-    int bits = 0;
-    for (uint64_t range = (most >> low) - (least >> low); range; range >>= 1) bits++;
-    const int passes = (bits + DIGIT - 1) / DIGIT, width = passes ? (bits + passes - 1) / passes : 0;
-    const uint32_t inside = ((uint32_t)1 << width) - 1;
-#define DIGIT_OF(entry, pass) \
-    (((uint32_t)((entry) >> (32 + low)) - (least >> low)) >> (pass) * width & inside)
-    for (int64_t i = 0; i < n; i++)
-        for (int pass = 0; pass < passes; pass++) counts[pass][DIGIT_OF(entries[i], pass)]++;
-    uint64_t *from = entries, *to = spare;
-    for (int pass = 0; pass < passes; pass++) {
-        uint32_t *places = counts[pass], next = 0;
-        for (uint32_t k = 0; k <= inside; k++) {
-            const uint32_t own = places[k];
-            places[k] = next;
-            next += own;
-        }
-        for (int64_t i = 0; i < n; i++) to[places[DIGIT_OF(from[i], pass)]++] = from[i];
-        uint64_t *other = from;
-        from = to;
-        to = other;
-    }
-    if (from != entries) memcpy(entries, from, (size_t)n * sizeof *entries);
-}
-
-/* Numbers as entries: of each its key, and in the lower 32 bits where it stood; in the order of the
- * bins that a table of so many bins has for them. Which pages they fall into. How many are not
- * finite. `spare` has room for n. */
-EXPORT int64_t doubtmap_sort(const float *values, int64_t n, int64_t bins, uint64_t *entries,
-                             uint64_t *spare, uint8_t *pages) {
-    int64_t bad = 0, used = 0;
-    uint32_t least = UINT32_MAX, most = 0;
+/* Numbers as entries: of each its key, and in the lower 32 bits where it stood; page by page, and
+ * within a page as they stood. How many each page has, 0 before. How many are not finite. `spare`
+ * has room for n. */
+EXPORT int64_t doubtmap_sort(const float *values, int64_t n, uint64_t *entries, uint64_t *spare,
+                             uint32_t *pages) {
+    uint32_t places[PAGES], next = 0;
+    int64_t bad = 0;
     for (int64_t i = 0; i < n; i++) {
         const uint32_t key = key_of(values[i]);
         bad += key >= 0xFF800000u || key <= 0x007FFFFFu;
-        least = key < least ? key : least;
-        most = key > most ? key : most;
-        entries[i] = (uint64_t)key << 32 | (uint32_t)i;
+        spare[i] = (uint64_t)key << 32 | (uint32_t)i;
     }
-    for (int64_t i = 0; i < n; i++) pages[entries[i] >> (32 + FINEST)] = 1;
-    for (int page = 0; page < PAGES; page++) used += pages[page];
-    int level = 0;
-    while (level < FINEST && used << (level + 1) <= bins) level++;
-    if (n) sort_from(entries, spare, n, least, most, FINEST - level);
+    for (int64_t i = 0; i < n; i++) pages[spare[i] >> (32 + FINEST)]++;
+    for (int page = 0; page < PAGES; page++) {
+        places[page] = next;
+        next += pages[page];
+    }
+    for (int64_t i = 0; i < n; i++) entries[places[spare[i] >> (32 + FINEST)]++] = spare[i];
     return bad;
 }
 
@@ -164,25 +131,35 @@ EXPORT int64_t doubtmap_count(struct table *t, const struct counted *what, int64
     return start;
 }
 
-/* The bins of entries, that lie in their order, at a level: their numbers, sums (bins, channels),
- * all 0 before, and only values. How many. */
+/* The bins of entries at a level, ascending: their numbers, sums (bins, channels), and only values.
+ * `page_sums` (2^level, channels) and `page_only` are scratch. How many. */
 EXPORT int64_t doubtmap_bins_of(const struct counted *what, int64_t level, int64_t channels,
-                                int64_t *numbers, double *sums, int32_t *only) {
+                                double *page_sums, int32_t *page_only, int64_t *numbers,
+                                double *sums, int32_t *only) {
     const int low = FINEST - (int)level;
+    const int64_t bins = (int64_t)1 << level;
     const uint32_t rest = ((uint32_t)1 << low) - 1;
-    int64_t last = -1, before = -1;
-    for (int64_t i = 0; i < what->n; i++) {
-        const uint64_t entry = what->entries[i];
-        const int64_t number = (int64_t)(entry >> (32 + low));
-        const int32_t own = (int32_t)((uint32_t)(entry >> 32) & rest);
-        if (number != before) {
-            numbers[++last] = before = number;
-            only[last] = own;
+    int64_t found = 0;
+    for (int64_t i = 0; i < what->n;) {
+        const uint64_t page = what->entries[i] >> (32 + FINEST);
+        memset(page_sums, 0, (size_t)(bins * channels) * sizeof *page_sums);
+        for (int64_t bin = 0; bin < bins; bin++) page_only[bin] = EMPTY;
+        for (; i < what->n && what->entries[i] >> (32 + FINEST) == page; i++) {
+            const uint32_t key = (uint32_t)(what->entries[i] >> 32);
+            const uint32_t bin = (key & (((uint32_t)1 << FINEST) - 1)) >> low;
+            count_one(what, what->entries[i], page_sums + bin * channels);
+            page_only[bin] = joined(page_only[bin], (int32_t)(key & rest));
         }
-        only[last] = only[last] == own ? own : MIXED;
-        count_one(what, entry, sums + last * channels);
+        for (int64_t bin = 0; bin < bins; bin++) {
+            if (page_only[bin] == EMPTY) continue;
+            numbers[found] = (int64_t)page << level | bin;
+            only[found] = page_only[bin];
+            memcpy(sums + found * channels, page_sums + bin * channels,
+                   (size_t)channels * sizeof *sums);
+            found++;
+        }
     }
-    return last + 1;
+    return found;
 }
 
 /* Add the blocks of `from` from `start` on, of which `to` has all pages at no finer a level, and

@@ -30,18 +30,31 @@ BLOCK = 6
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """Numbers by their keys, in the order of the bins that a table of some budget has for them.
+    """Numbers by their keys, page by page: so what lies together in a table comes together.
 
     Args:
         entries: `(N,)` uint64: the key in the upper 32 bits, and in the lower where the number
-            stood.
-        pages: those that any falls into, ascending.
+            stood; ascending by page, and within a page as they stood.
+        of_pages: `(4096,)`, how many fall into each page.
         infinite: how many numbers were NaN or infinite.
     """
 
     entries: Array
-    pages: Array
+    of_pages: Array
     infinite: int
+
+    @property
+    def pages(self) -> Array:
+        """Those that any number falls into, ascending."""
+        return np.flatnonzero(self.of_pages)
+
+    def between(self, first: int, end: int) -> Array:
+        """The entries of keys from `first` on and before `end`, ascending."""
+        pages = first >> FINEST, (end - 1 >> FINEST) + 1
+        start, stop = (int(self.of_pages[:page].sum()) for page in pages)
+        near = self.entries[start:stop]
+        keys = near >> np.uint64(32)
+        return np.sort(near[(keys >= first) & (keys < end)])
 
     @property
     def keys(self) -> Array:
@@ -65,22 +78,16 @@ def keys_of(values: Array) -> Array:
     return np.asarray((bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.uint32) ^ np.uint32(1 << 31))
 
 
-def sorted_keys(values: Array, bins: int) -> Keys:
-    """Float32 numbers `(N,)`, below 2^32 of them, in the order of their bins.
-
-    Args:
-        values: the numbers.
-        bins: the budget, which the pages that they fall into share.
-    """
-    seen = np.zeros(PAGES, np.uint8)
+def sorted_keys(values: Array) -> Keys:
+    """Float32 numbers `(N,)`, below 2^32 of them, by their pages."""
+    pages = np.zeros(PAGES, np.uint32)
     if compiled_serves():
-        entries, infinite = compiled_sums.sort(np.ascontiguousarray(values), bins, seen)
-        return Keys(entries, np.flatnonzero(seen), infinite)
+        entries, infinite = compiled_sums.sort(np.ascontiguousarray(values), pages)
+        return Keys(entries, pages, infinite)
     keys = keys_of(values)
-    seen[keys >> FINEST] = 1
-    pages = np.flatnonzero(seen)
-    order = np.argsort(keys >> (FINEST - level_of(bins, len(pages))), kind="stable")
+    order = np.argsort(keys >> FINEST, kind="stable")
     entries = (keys[order].astype(np.uint64) << np.uint64(32)) | order.astype(np.uint64)
+    pages += np.bincount(keys >> FINEST, minlength=PAGES).astype(np.uint32)
     return Keys(entries, pages, int(np.count_nonzero(~np.isfinite(values))))
 
 
@@ -141,9 +148,10 @@ class BinSums:
         return pages[np.diff(pages, prepend=-1) != 0]
 
     @property
-    def lowest_keys(self) -> Array:
-        """`(n,)` uint32, the lowest key of each bin."""
-        return (self.numbers << (FINEST - self.level)).astype(np.uint32)
+    def edges(self) -> Array:
+        """`(n + 1,)` int64, the lowest key of each bin, and where the last one ends."""
+        ends = np.append(self.numbers, self.numbers[-1:] + 1)
+        return ends << (FINEST - self.level)
 
     def wider(self, level: int, channels: int | None = None) -> BinSums:
         """Sums by bins of a level no finer than this, of those that hold anything.

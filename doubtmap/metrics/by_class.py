@@ -102,11 +102,11 @@ class ByClass:
             weights: `(R,)` how often the image counts in each replicate.
         """
         for number in np.unique(classes).tolist():
-            sums = self._sums(number)
-            own = keyed(values[classes == number], sums.replicates.total.bins)
+            own, sums = keyed(values[classes == number]), self._sums(number)
             sums.pixels.update(own)
             sums.images += 1
-            sums.replicates.add(sums_of(own, 1), weights)
+            drawn = sums.replicates
+            drawn.add(sums_of(own, drawn.total.bins, 1), weights)
 
     def absorb(self, other: ByClass) -> None:
         """Add what another has summed."""

@@ -56,26 +56,19 @@ class Keyed:
     """Values that were sorted once, for several histograms.
 
     Args:
-        keys: of the values, all of them finite.
-        bins: the budget of a histogram, in the order of whose bins they are.
+        keys: of the values, all of them finite, by page.
         rounded: whether a value was no float32.
     """
 
     keys: Keys
-    bins: int
     rounded: bool = False
 
 
-ORDER = 1 << 15
-"""A budget whose bins bring together what lies together in finer histograms as well."""
-
-
-def keyed(values: ArrayLike, bins: int = ORDER) -> Keyed:
-    """Sort values into the order of a histogram's bins.
+def keyed(values: ArrayLike) -> Keyed:
+    """Sort values by their pages.
 
     Args:
         values: any shape, real, finite; float64 is sorted into float32's bins.
-        bins: the histogram's budget.
 
     Raises:
         DataError: for NaN or infinities.
@@ -86,10 +79,10 @@ def keyed(values: ArrayLike, bins: int = ORDER) -> Keyed:
         check_finite(values)
         limit = np.finfo(np.float32).max
         rounded = np.clip(values, -limit, limit).astype(np.float32)
-    keys = sorted_keys(rounded, bins)
+    keys = sorted_keys(rounded)
     if keys.infinite:
         check_finite(values)
-    return Keyed(keys, bins, rounded is not values and bool((rounded != values).any()))
+    return Keyed(keys, rounded is not values and bool((rounded != values).any()))
 
 
 class Histogram:
@@ -273,6 +266,7 @@ class Histogram:
 
 def sums_of(
     values: Keyed,
+    bins: int,
     channels: int,
     channel: ArrayLike | int = 0,
     more: tuple[int, Array] | None = None,
@@ -280,20 +274,15 @@ def sums_of(
     """What a histogram of their own would hold of values, to be added to several others.
 
     Args:
-        values: in the order of the bins of that histogram.
+        values: sorted.
+        bins: the histogram's budget.
         channels: how many, in a row.
         channel: as of `Histogram.update`.
         more: as there.
     """
-    level = level_of(values.bins, len(values.keys.pages))
+    level = level_of(bins, len(values.keys.pages))
     found = bins_of(_counting(values, channel, 1.0, more), level, channels)
     return replace(found, rounded=values.rounded)
-
-
-def bins_seen(sums: BinSums) -> Bins:
-    """Sums as the view of a histogram has them."""
-    single = (sums.only != MIXED) & (not sums.rounded)
-    return Bins(np.ascontiguousarray(sums.counts.T), value_of(sums.lowest_keys), single)
 
 
 def _counting(
