@@ -65,6 +65,7 @@ TYPED = {
     "model.dropout": "--dropout-passes or --dropout-rate",
     **{f"model.dropout.{name}": f"--dropout-{name}" for name in ("passes", "rate")},
     "model.dropout.seed": "--seed",
+    "model.views": "--views",
     "model.windows": "--tile or --overlap",
     **{f"model.windows.{name}": f"--{name}" for name in ("tile", "overlap")},
     **{
