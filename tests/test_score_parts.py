@@ -173,7 +173,7 @@ def test_files_of_a_part_lie_in_its_folder(tmp_path, name):
     mine, name = tmp_path / "mine.png", name.format(tmp_path)
     mine.write_text("mine")
     (tmp_path / "part").mkdir()
-    with pytest.raises(DataError, match="mine.png: cannot be used"):
+    with pytest.raises(DataError, match=r"mine\.png: cannot be used"):
         take_files(tmp_path / "part", tmp_path / "out", [name], {"hashes": {name: sha256_of(mine)}})
     assert mine.read_text() == "mine" and not (tmp_path / "out").exists()
 

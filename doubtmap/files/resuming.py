@@ -59,6 +59,7 @@ def hold_samples(path: Path, marks: Mapping[str, str], done: Iterable[str]) -> N
 
 TYPED = {
     "doubtmap": "version of doubtmap",
+    "threads": "threads of PyTorch",
     "class_names": "--classes",
     **{f"model.{name}": f"--{name}" for name in ("mean", "std", "channels", "bands", "calibrator")},
     "model.input_size": "--input-size",
