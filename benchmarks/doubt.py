@@ -11,8 +11,8 @@ Stages: `all` sees all images of the road sets and every fourth of CamVid, and j
 the scores nearest to it; `others` sees every `--every`-th image (every eighth of CamVid) and judges
 every score without a fit, and for some pairs factors left out and fits of fewer images;
 `views` asks what mirror images add, where probabilities are means over them (as with `--views`),
-on all pairs and every `--every`-th image, and larger ones on `camvid9`; `cost` says what `doubt` and
-`doubt:FILE` take beside a forward pass, of one image on one thread;
+on all pairs and every `--every`-th image, and larger ones on `camvid9`; `cost` says what `doubt`
+and `doubt:FILE` take beside a forward pass, of one image on one thread;
 `elsewhere` judges networks of scenes that are no streets, in the folder `--elsewhere`, made by
 
     doubtmap train dubai:FOLDER/half:train --model ../shared/models/camvid9 --hold-out CLASS

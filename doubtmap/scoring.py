@@ -133,6 +133,14 @@ def same_network(found: Tensor, fitted: Fitted) -> bool:
     return torch.allclose(found, expected, 1e-2, slack)
 
 
+def of_another(segmenter: Segmenter, fitted: Fitted) -> bool:
+    """Whether a network's logits of the probe image are others than those that were fitted to."""
+    if not fitted.origin.fingerprint:
+        return False
+    found = probe_logits(segmenter)
+    return bool(found.numel()) and not same_network(found, fitted)
+
+
 class OfScore(ABC):
     """Something that was chosen or fitted in a score of a network, and is nothing elsewhere.
 

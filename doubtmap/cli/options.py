@@ -159,6 +159,7 @@ class NetworkOptions:
         from doubtmap.models import MonteCarloDropout, load
         from doubtmap.models.ensemble import resizing
         from doubtmap.models.passes import viewing
+        from doubtmap.scoring import of_another
 
         segmenter: Segmenter = load(
             model,
@@ -185,6 +186,13 @@ class NetworkOptions:
             segmenter = viewing(segmenter, self.views)
         if self.calibrator is not None:
             calibrator = load_calibrator(self.calibrator)
+            if of_another(segmenter, calibrator):
+                log.warning(
+                    "%s: was fitted to other logits than this network's, with the options here; "
+                    "what it gives may be no better calibrated. Fit it anew with doubtmap "
+                    "calibrate.",
+                    self.calibrator,
+                )
             segmenter = Calibrated(segmenter, calibrator, str(self.calibrator))
         return self._windowed(segmenter)
 

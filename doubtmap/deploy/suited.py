@@ -25,9 +25,13 @@ def network_of(segmenter: Segmenter) -> NetworkSegmenter:
     Raises:
         UsageError: for anything else, with what to do.
     """
-    if isinstance(segmenter, Ensemble | MonteCarloDropout | Views):
-        passes = "several views" if isinstance(segmenter, Views) else "passes with dropout"
-        several = "an ensemble" if isinstance(segmenter, Ensemble) else passes
+    if isinstance(segmenter, Views):
+        raise UsageError(
+            "export: expected one network that looks once, got several views, which do not fit "
+            "into one graph. Leave --views out."
+        )
+    if isinstance(segmenter, Ensemble | MonteCarloDropout):
+        several = "an ensemble" if isinstance(segmenter, Ensemble) else "passes with dropout"
         raise UsageError(
             f"export: expected one network, got {several}, whose runs do not fit into one graph. "
             f"Export one of them, or a student of them all (docs/dudes.md)."

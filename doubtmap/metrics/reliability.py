@@ -161,7 +161,7 @@ class Reliability:
         """Take a frame, as `measure` returns it."""
         keys = keyed(doubt)
         self._sums.add(sums.state(), ONCE)
-        self.doubts.update(keys, wrong, more=(2, doubt.astype(np.float64)))
+        self.doubts.update(keys, wrong, more=(2, doubt))
 
     def __add__(self, other: Self) -> Self:
         total = type(self)(*self.sums.classwise.shape[:2])

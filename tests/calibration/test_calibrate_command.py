@@ -85,10 +85,12 @@ def test_a_temperature_is_fitted_written_and_used(run, common, yard):
     asked = ("--scores", "entropy", "--replicates", "20", "--out", out)
     code, _, error = run("evaluate", *common, *asked, "--calibrator", file)
     assert code == 0, error
-    assert "8 of 8 images" in error and "used to fit" in error
+    assert "8 of 8 images" in error and "used to fit" in error and "other logits" not in error
     results = json.loads((out / "results.json").read_text())
     assert results["calibration"]["ece"] < 0.03
     assert results["model"]["calibrator"]["method"] == "temperature"
+    _, _, error = run("evaluate", *common, *asked, "--calibrator", file, "--views", "mirror")
+    assert "was fitted to other logits than this network's" in error
     run("evaluate", *common, *asked)
     assert json.loads((out / "results.json").read_text())["calibration"]["ece"] > 0.1
 
