@@ -129,7 +129,18 @@ def test_a_note_of_somebody_else_removes_nothing(tmp_path, said):
     begin_in(tmp_path, "score", ["b"], ["*.png"])
     assert (tmp_path / "a.png").exists()
     noted = json.loads((tmp_path / ".files-of-score.json").read_text())
-    assert noted == {"forms": ["*.png"], "names": ["b"]}
+    assert noted == {"forms": ["*.png"], "names": ["b"], "before": []}
+
+
+def test_what_lay_there_before_a_run_stays_for_good(tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.png").write_text("mine")
+    for resume in (False, True, False, False):
+        begin_in(tmp_path, "evaluate", ["a", "x/b"], ["labels/*.png"], resume=resume)
+        (tmp_path / "labels/x").mkdir(exist_ok=True)
+        (tmp_path / "labels/x/b.png").touch()
+    begin_in(tmp_path, "evaluate", [], [])
+    assert files_in(tmp_path) == {"labels/a.png"} and not (tmp_path / "labels/x").exists()
 
 
 class TestEvaluate:
