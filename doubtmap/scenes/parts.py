@@ -23,7 +23,7 @@ from doubtmap.engine.parts import (
     take_files,
     write_settings,
 )
-from doubtmap.errors import DataError
+from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, write_atomically, writing_to
 from doubtmap.files.afar import again_in
 from doubtmap.files.resuming import SAMPLES
@@ -58,6 +58,7 @@ def merge_scenes(out: Path, parts: Sequence[Path], *, command: str = "") -> str:
     folders, abouts = read_parts(KIND, out, parts, SAID)
     settings = [settings_of(folder, about["hashes"]) for folder, about in zip(folders, abouts)]
     check_alike([*map(_compared, abouts, settings)], folders)
+    _check_same_rasters(settings, folders)
     first = abouts[0]
     with writing_to(out):
         (out / PART).unlink(missing_ok=True)
@@ -83,6 +84,19 @@ def merge_scenes(out: Path, parts: Sequence[Path], *, command: str = "") -> str:
 def _compared(about: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     asked = {key: value for key, value in settings.items() if key not in ("part", SAMPLES)}
     return asked | {"images": list(about["names"]), "rendering": about["rendering"]}
+
+
+def _check_same_rasters(settings: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:
+    """Refuse parts that share a raster which was another for one of them."""
+    seen: dict[str, tuple[str, Path]] = {}
+    for each, folder in zip(settings, folders):
+        for name, mark in each.get(SAMPLES, {}).items():
+            before, first = seen.setdefault(name, (mark, folder))
+            if mark != before:
+                raise UsageError(
+                    f"merge: expected parts of the same images, but {name} was another in {folder} "
+                    f"than in {first}. Make one of them again, where the image is the other's."
+                )
 
 
 def _written(

@@ -52,6 +52,18 @@ def both(segmenter):
     return segmenter, Spread(segmenter, InAnyOrder(workers=2))
 
 
+def threads_after(network, index, sample):
+    network(sample.image[None])
+    return torch.get_num_threads()
+
+
+def test_what_is_done_here_has_the_threads_of_the_workers(segmenter):
+    spread = Spread(segmenter, InAnyOrder(workers=2, threads=3))
+    before, data = torch.get_num_threads(), streets(2)
+    assert [*looked_at(spread, [0, 1], data.__getitem__, threads_after)] == [3, 3]
+    assert torch.get_num_threads() == before
+
+
 def streets(count=5):
     return SyntheticStreets(count, seed=2, size=(64, 96))
 

@@ -101,6 +101,15 @@ def test_inner_layers_are_those_of_the_image_as_it_is():
         scores.gradient(seen)
 
 
+def test_inner_layers_come_without_the_padding():
+    torch.manual_seed(0)
+    network, images = load(Tiny(), divisor=32, **NONE), torch.rand(1, 3, 33, 48)
+    padded = listening_to(network, ["mix"])(images)
+    found = listening_to(Views(network), ["mix"])(images).layers["mix"]
+    assert torch.equal(found, _layers_of(padded)["mix"])
+    assert found.shape[-2] < padded.layers["mix"].shape[-2]
+
+
 @given(st.integers(1, 60), st.integers(1, 90), st.sampled_from([2, 4, 16]))
 def test_inner_layers_of_padded_images_stand_for_the_image_alone(height, width, stride):
     """A ramp over the padded area, in pixels, is one over the image."""

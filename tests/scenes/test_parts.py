@@ -160,6 +160,15 @@ def test_a_raster_that_is_another_now_is_refused(segmenter, paths, tmp_path):
         merge_scenes(tmp_path / "out", [tmp_path / "1"])
 
 
+def test_a_raster_that_was_another_for_one_part_is_refused(segmenter, tmp_path):
+    own = tmp_path / "own.tif"
+    for number in (1, 2):
+        written(own, 200, 64, seed=number)
+        scored(segmenter, [own], tmp_path / str(number), (number, 2), "entropy")
+    with pytest.raises(UsageError, match=f"own was another in {tmp_path / '2'} than in .*1. Make"):
+        merge_scenes(tmp_path / "out", [tmp_path / "2", tmp_path / "1"])
+
+
 def test_the_commands(run, paths, tmp_path):
     words = ["score", "demo", *paths, "--scores", "entropy", "--tile", "192"]
     for number in (1, 2):
