@@ -144,14 +144,14 @@ class BinSums:
     @property
     def pages(self) -> Array:
         """Those that hold anything, ascending."""
-        pages = self.numbers >> self.level
+        pages: Array = self.numbers >> self.level
         return pages[np.diff(pages, prepend=-1) != 0]
 
     @property
     def edges(self) -> Array:
         """`(n + 1,)` int64, the lowest key of each bin, and where the last one ends."""
-        ends = np.append(self.numbers, self.numbers[-1:] + 1)
-        return ends << (FINEST - self.level)
+        ends: Array = np.append(self.numbers, self.numbers[-1:] + 1)
+        return np.asarray(ends << (FINEST - self.level))
 
     def wider(self, level: int, channels: int | None = None) -> BinSums:
         """Sums by bins of a level no finer than this, of those that hold anything.
@@ -371,7 +371,8 @@ class Table:
         keys, order = what.keys.keys, what.keys.order
         at = self.places(keys.astype(np.int64) >> low)
         channel = what.channel if isinstance(what.channel, int) else what.channel[order]
-        np.add.at(self.counts.reshape(-1), at * self.channels + channel, what.weight)
+        flat: Array = at * self.channels + channel
+        np.add.at(self.counts.reshape(-1), flat, what.weight)
         if what.more is not None:
             flat = at * self.channels + what.more_channel
             np.add.at(self.counts.reshape(-1), flat, what.more[order])
