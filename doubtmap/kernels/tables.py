@@ -145,7 +145,7 @@ class BinSums:
     def pages(self) -> Array:
         """Those that hold anything, ascending."""
         pages: Array = self.numbers >> self.level
-        return pages[np.diff(pages, prepend=-1) != 0]
+        return np.asarray(pages[np.diff(pages, prepend=-1) != 0])
 
     @property
     def edges(self) -> Array:
