@@ -53,8 +53,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from doubt import Some
-from nflowjs import FREE, networks_of, val_sets
+from doubt import Some, both_doubts
+from nflowjs import FREE, val_sets
 from stages import (
     HELD_OUT,
     Measured,
@@ -64,6 +64,7 @@ from stages import (
     in_turns,
     mean_of,
     measured,
+    networks_of,
     rows_of_runs,
     run,
     show,
@@ -314,14 +315,12 @@ def fitted_anew(title: str, model: Segmenter, camvid: dict[str, Dataset]) -> Ite
     """A row for each score of one network."""
     density = fit_score("density", model, camvid["train"])
     assert isinstance(density, Density)
-    few = Some(camvid["train"], len(camvid["train"]) // 14, 14)
     scores: dict[str, Score] = {
         "max_softmax": dm.scores.max_softmax,
         "entropy": dm.scores.entropy,
         "density": density,
         "density, any class": replace(density, at="any"),
-        "doubt": dm.scores.doubt,
-        "doubt:FILE": fit_score("doubt", model, few),
+        **both_doubts(model, camvid["train"]),
     }
     figures = dm.evaluate(
         model, camvid["test"], scores, unknown=list(HELD_OUT), replicates=20

@@ -2,9 +2,11 @@
 
     python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,... [--shared ../shared] \
         [--stages road,short,val,time,flows] [--work DIR]
-    python benchmarks/nflowjs.py --halved DIR --stages halve
-    python benchmarks/nflowjs.py --halved DIR --stages aerial --networks CLASS/NAME=FOLDER,...
-    python benchmarks/nflowjs.py --work DIR --stages "teach,trust,trust flows" [--seeds 1,2,3]
+    python benchmarks/nflowjs.py --halved DIR --stages halve,aerial --networks CLASS/NAME=FOLDER,...
+    python benchmarks/nflowjs.py --work DIR [--seeds 1,2,3] [--tiny] \
+        --stages "teach,trust,trust flows" | "teach longer,longer,longer flows"
+    python benchmarks/nflowjs.py --work DIR [--seeds 1,2,3] [--tiny] --halved DIR --unknown CLASS \
+        --stages "halve,teach aerial,aerial longer"
 
 Writes `benchmarks/results/nflowjs.json`: the rows of the stages that are asked for, all networks
 at once. What was measured is kept in `--work`, and taken from there for the same weights and set.
@@ -25,31 +27,29 @@ Those of stage `short` are trained for two (FLOW is the file that the first run 
         --recipe nflowjs --negatives none|shuffled|flow [--flow FLOW] \
         [FREE] [--freeze-flow] [--divergence kl] --out FOLDER
 
-Those of stage `trust` are what `teach` trains, as these are but with `--crop 192x256`, one for each
-of `--seeds`; a run that was stopped goes on where it was. The flow of a seed learns alone for 600
-steps, and all networks of the seed begin with it: `flow` with FREE, `flow held` with the defaults,
-`negative class` with FREE and `--negative-class`; `plain` pastes nothing. Every 8th image of the
-sets of CamVid; `doubt:FILE` is fitted on each network, on 14 images of CamVid train. `longer`
-compares those of seed 1 with one of five epochs. `trust flows` tells the same of their flows as
-`flows`.
+Those of stage `trust` are what `teach` trains, as these but with `--crop 192x256`, one for each of
+`--seeds`; a run that was stopped goes on. The flow of a seed learns alone for 600 steps, and all
+networks of the seed begin with it: `flow held` with the defaults, `flow` with FREE, `negative
+class` with that and `--negative-class`; `plain` pastes nothing. Every 8th image of the sets of
+CamVid; `doubt:FILE` is fitted on each network, on 14 images of its training. `longer` compares with
+networks of the recipe's ten epochs. With `--tiny` all `teach` stages take eight images and a few
+steps: whether they run, nothing to judge.
 
 Sets of `road` and `short`: CamVid test with the two held-out classes unknown; CamVid test with one
 COCO object pasted into each image, unscaled, of the half of `coco128` that no training saw, people
 and known things left out (pedestrians and bicyclists of CamVid itself are void there), the first
 networks of all names with one pasting, the second with another, and so on; every fourth image of
-CamVid test with a window of known content of another image in it, called unknown, a control: an
-AUROC above one half is a score that finds seams; RoadAnomaly21; of `road` Fishyscapes Static. Stage
+CamVid test with a `Seams` window, a control; RoadAnomaly21; of `road` Fishyscapes Static. Stage
 `val`, on which choices are made: CamVid val, and with objects of the half that `real` has seen.
 Stage `aerial`: `dubai_aerial` at half size, test tiles, the network's held-out CLASS unknown; a
 base network learns the other classes for 8 epochs from `camvid9` (`--crop 256x256 --batch 4
 --class-weights 0.25 --rate 1e-3 --seed 1`), and goes on for 8 with `--recipe nflowjs --rate 1e-4
---flow-steps 400` and FREE.
+--flow-steps 400` and FREE. `aerial longer`: the same for 40 epochs, the flow held.
 
 Pixels are pooled, void left out. Intervals are the 2.5 and 97.5 % percentiles, moved to the figure,
 of 300 bootstrap replicates over images, frames of a drive in blocks of ten; they do not know how
-networks of other seeds differ. Stage `time` is the processor time of one thread, all networks in
-turn; `flows` tells how far the samples of the flows are from what they drew before they learnt
-beside a network.
+networks of other seeds differ. `time` is the processor time of one thread, all networks in turn;
+`flows`, `trust flows` and `longer flows` tell how far flows went beside a network.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ import hashlib
 import json
 import math
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -66,21 +66,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from doubt import Some
+from doubt import Some, both_doubts
 from PIL import Image
-from stages import HELD_OUT, Measured, Row, Stage, Topic, in_turns, measured, rows_of_runs, run
+from stages import (
+    HELD_OUT,
+    Measured,
+    Row,
+    Stage,
+    Topic,
+    in_turns,
+    measured,
+    networks_of,
+    rows_of_runs,
+    run,
+)
 from torch import Tensor
 
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, Dataset, Pasted, Sample, open_dataset, open_outlines
-from doubtmap.fitting import fit_score
+from doubtmap.datasets.dataset import Derived
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scoring import prepared
 from doubtmap.training import NFlowJS, Settings, train
 from doubtmap.training.flow_training import read_flow
 
 PLAIN = "plain"
-NEGATIVE = "negative.safetensors"
 OTHER, BEST = ", other scores", ", best"
 """Ends of stages: rows that the docs leave out, and a row for each network and set."""
 SHORT = ("camvid test", "camvid test with objects", "camvid test with seams", "roadanomaly21")
@@ -96,50 +106,31 @@ BLOCK = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Seams:
+class Seams(Derived):
     """Known content pasted into known content: a window of another image, at its own place.
 
     The window is labelled unknown, so that its figures tell how far a score takes a seam for an
-    unknown object: an AUROC of one half is right, more is an error. Implements `Dataset`.
+    unknown object: an AUROC of one half is right, more is an error.
     """
 
-    whole: Dataset
+    dataset: Dataset
     side: int = 64
 
     name = "camvid:test with seams"
-    component_sizes = None
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The whole's."""
-        return self.whole.class_names
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def sample_name(self, index: int) -> str:
-        """Name of a sample, without reading it."""
-        return self.whole.sample_name(index)
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample, and paste the window."""
-        own = self.whole[index]
-        other = self.whole[(index + len(self) // 2) % len(self)]
-        height, width = own.label.shape
+        own = self.dataset[index]
+        other = self.dataset[(index + len(self) // 2) % len(self)]
         random = np.random.default_rng([0, index])
-        top, left = (int(random.integers(s - self.side + 1)) for s in (height, width))
+        top, left = (int(random.integers(s - self.side + 1)) for s in own.label.shape)
         window = (slice(top, top + self.side), slice(left, left + self.side))
         image, label = own.image.clone(), own.label.clone()
         image[(slice(None), *window)] = other.image[(slice(None), *window)]
-        known = other.label[window] >= 0
-        known &= (other.label[window][..., None] != held_out(self.class_names)).all(-1)
+        theirs, held_out = other.label[window], [self.class_names.index(n) for n in HELD_OUT]
+        known = (theirs >= 0) & ~torch.isin(theirs, torch.tensor(held_out))
         label[window] = torch.where(known, UNKNOWN, VOID).to(label.dtype)
         return Sample(own.name, image, label)
-
-
-def held_out(names: tuple[str, ...]) -> Tensor:
-    """Indices of the classes that no network learnt."""
-    return torch.tensor([names.index(name) for name in HELD_OUT])
 
 
 def with_objects(shared: Path, dataset: Dataset, half: str, seed: int) -> Dataset:
@@ -175,40 +166,18 @@ def val_sets(shared: Path, seed: int) -> dict[str, Chosen]:
     }
 
 
-def aerial_set(halved: Path, unknown: str) -> dict[str, Chosen]:
-    """The test tiles, at half size, for a network that never learnt a class."""
-    title = f"dubai test, {unknown} unknown"
-    return {title: (open_dataset(f"dubai:{halved}:test"), (unknown,), 1, 1)}
-
-
-def halve(shared: Path, to: Path) -> None:
-    """Write `dubai_aerial` at half its size, labels by the nearest pixel."""
-    for part, how in (("images", Image.Resampling.LANCZOS), ("labels", Image.Resampling.NEAREST)):
-        (to / part).mkdir(parents=True, exist_ok=True)
-        for file in sorted((shared / "data" / "dubai_aerial" / part).iterdir()):
-            picture = Image.open(file)
-            half = picture.resize((picture.width // 2, picture.height // 2), how)
-            half.save(to / part / file.name, quality=95)
-
-
-def few_sets(shared: Path, seed: int) -> dict[str, Chosen]:
-    """Of the test sets of the road what a small training is judged on."""
-    sets = road_sets(shared, seed)
-    camvid = ("camvid test", "camvid test with objects")
-    few = {title: (*sets[title][:2], 8, 2) for title in camvid}
-    return few | {"roadanomaly21": sets["roadanomaly21"]}
-
-
 SMALL = Settings(epochs=2, batch=4, crop=(192, 256), rate=3e-4, class_weights=0.25, workers=1)
 """How the networks of `trust` are trained."""
-TOLD_MORE = ("trust", "longer")
+AERIAL = replace(SMALL, epochs=40, crop=(256, 256), rate=1e-4)
+"""And those of `aerial longer`."""
+TOLD_MORE = ("trust", "longer", "aerial longer")
 """Stages with `doubt`, and `negative` where a network has one."""
 FREE = {"flow_rate": 1e-4, "flow_trust": math.inf, "flow_replay": False}
 """Of a flow that goes as far as it likes, as all did before there was a region."""
 TAUGHT: dict[str, dict[str, Any]] = {
     PLAIN: {},
-    "flow": FREE,
     "flow held": {},
+    "flow": FREE,
     "negative class": FREE | {"negative_class": True},
 }
 """Options of each."""
@@ -224,10 +193,11 @@ SCORES: Scores = {
 def compared(stage: str, given: Namespace) -> list[Row]:
     """Rows of all networks on all sets of a stage, set by set."""
     found: dict[str, dict[str, list[Measured]]] = {}
+    fitted = learnt_from(stage, given) if stage in TOLD_MORE else None
     for name, folders in given.networks.items():
         for seed, folder in enumerate(folders):
             for title, chosen in sets_of(stage, name, seed, given).items():
-                one = remembered(folder, title, seed, chosen, given, stage in TOLD_MORE)
+                one = remembered(folder, title, seed, chosen, given.work, fitted)
                 found.setdefault(title, {}).setdefault(name.split("/")[-1], []).append(one)
     rows = []
     for title, by_name in found.items():
@@ -240,76 +210,136 @@ def compared(stage: str, given: Namespace) -> list[Row]:
 
 def sets_of(stage: str, name: str, seed: int, given: Namespace) -> dict[str, Chosen]:
     """The sets of a stage."""
-    if stage == "aerial":
-        return aerial_set(given.halved, name.split("/")[0])
+    if "aerial" in stage:
+        unknown, tiles = name.split("/")[0], open_dataset(f"dubai:{given.halved}:test")
+        return {f"dubai test, {unknown} unknown": (tiles, (unknown,), 1, 1)}
     if stage == "val":
         return val_sets(given.shared, seed)
-    if stage in TOLD_MORE:
-        return few_sets(given.shared, seed)
     sets = road_sets(given.shared, seed)
+    if stage in TOLD_MORE:
+        few = {title: (*sets[title][:2], 8, 2) for title in SHORT[:2]}
+        return few | {"roadanomaly21": sets["roadanomaly21"]}
     return sets if stage == "road" else {title: sets[title] for title in SHORT}
 
 
-def remembered(
-    folder: Path, title: str, seed: int, chosen: Chosen, given: Namespace, more: bool = False
-) -> Measured:
-    """What one network does on one set, from `--work` if it was measured before.
+def learnt_from(stage: str, given: Namespace) -> str:
+    """The set that networks of a stage are trained on, and `doubt` is fitted on."""
+    aerial = f"dubai:{given.halved}:train"
+    return aerial if "aerial" in stage else f"camvid:{given.shared}/data/camvid:train"
 
-    With `more` scores: `doubt`, fitted on it, and `negative` where it has one.
-    """
+
+def remembered(
+    folder: Path, title: str, seed: int, chosen: Chosen, work: Path, fitted: str | None
+) -> Measured:
+    """What one network does on one set, from `--work` if it was measured before."""
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
-    path = (
-        given.work
-        / title
-        / f"{weights}-{seed}{f'-blocks-{chosen[-1]}' if chosen[-1] > 1 else ''}.npz"
-    )
+    blocks = f"-blocks-{chosen[-1]}" if chosen[-1] > 1 else ""
+    path = work / title / f"{weights}-{seed}{blocks}.npz"
     if not path.exists():
         print(f"{folder}:")
-        network, scores = opened(folder, given.shared if more else None)
+        network, scores = opened(folder, fitted)
         measured(network, *chosen, scores=scores).save(path)
     return Measured.load(path)
 
 
 @cache
-def opened(folder: Path, shared: Path | None) -> tuple[Segmenter, Scores]:
-    """A network and its scores; with `shared` also `doubt`, fitted on it, and `negative`."""
+def opened(folder: Path, fitted: str | None) -> tuple[Segmenter, Scores]:
+    """A network and its scores; with a set also `doubt`, fitted on it, and `negative`."""
     network = dm.load(folder)
-    if shared is None:
+    if fitted is None:
         return network, SCORES
-    camvid = open_dataset(f"camvid:{shared}/data/camvid:train")
-    images = Some(camvid, len(camvid) // 14, 14)
-    scores = SCORES | {"doubt": dm.scores.doubt, "doubt:FILE": fit_score("doubt", network, images)}
-    if (folder / NEGATIVE).exists():
+    scores = dict(SCORES) | both_doubts(network, open_dataset(fitted))
+    if (folder / "negative.safetensors").exists():
         scores["negative"] = dm.scores.negative
     return prepared(network, scores), scores
 
 
-def teach(given: Namespace) -> list[Row]:
-    """No rows: trains the networks that `trust` judges, or goes on with them."""
-    folders = {
-        name: [given.work / "networks" / f"{name} {seed}" for seed in given.seeds]
-        for name in TAUGHT
-    }
-    for place, seed in enumerate(given.seeds):
-        flow = folders["flow"][place] / "training" / "flow.safetensors"
-        for name, options in TAUGHT.items():
-            recipe = NFlowJS("none")
-            if name != PLAIN:
-                own = {"flow_steps": 600} if name == "flow" else {"flow": flow}
-                recipe = NFlowJS(**own, **options)
-            folder = folders[name][place]
-            print(f"{folder}:")
-            train(
-                open_dataset(f"camvid:{given.shared}/data/camvid:train"),
-                folder,
-                recipe=recipe,
-                model=f"{given.shared}/models/camvid9",
-                hold_out=HELD_OUT,
-                settings=replace(SMALL, seed=seed),
-                device="cpu",
-                resume=(folder / "training" / "settings.json").exists(),
-            )
-    given.networks = folders
+@dataclass(frozen=True)
+class School:
+    """How networks are trained that differ by what is pasted.
+
+    Args:
+        given: of the command line; with `tiny` on eight images, in a few steps.
+        data: what they learn from.
+        model: what they start from.
+        hold_out: classes that they do not learn.
+        settings: all but the seed.
+        flow_steps: of the flow of a seed before it learns beside a network.
+    """
+
+    given: Namespace
+    data: str
+    model: str
+    hold_out: tuple[str, ...]
+    settings: Settings
+    flow_steps: int = 600
+
+    def train(self, folder: Path, seed: int, recipe: NFlowJS) -> None:
+        """Train one, or go on with it."""
+        print(f"{folder}:")
+        data, settings = open_dataset(self.data), replace(self.settings, seed=seed)
+        if self.given.tiny:
+            data = Some(data, len(data) // 8, 8)
+            settings = replace(settings, epochs=1, crop=(64, 64))
+        train(
+            data,
+            folder,
+            recipe=recipe,
+            model=self.model,
+            hold_out=self.hold_out,
+            settings=settings,
+            device="cpu",
+            resume=(folder / "training" / "settings.json").exists(),
+        )
+
+    def taught(self, names: Sequence[str], folder: Path) -> Networks:
+        """Train networks of some names of `TAUGHT`, one for each seed.
+
+        Those of a seed begin with one flow, which the first of them that has one learns.
+        """
+        networks: Networks = {name: [] for name in names}
+        for seed in map(int, self.given.seeds.split(",")):
+            flow: Path | None = None
+            for name in names:
+                own = folder / f"{name} {seed}"
+                recipe = NFlowJS("none")
+                if name != PLAIN:
+                    steps = 2 if self.given.tiny else self.flow_steps
+                    begin = {"flow": flow} if flow else {"flow_steps": steps}
+                    recipe = NFlowJS(**begin, **TAUGHT[name])
+                    flow = flow or own / "training" / "flow.safetensors"
+                self.train(own, seed, recipe)
+                networks[name].append(own)
+        return networks
+
+
+def teach(names: Sequence[str], given: Namespace, epochs: int = 2) -> list[Row]:
+    """No rows: trains the networks of the road that a stage judges, or goes on with them."""
+    data, model = learnt_from("road", given), f"{given.shared}/models/camvid9"
+    school = School(given, data, model, HELD_OUT, replace(SMALL, epochs=epochs))
+    given.networks = school.taught(names, given.work / f"networks of {epochs} epochs")
+    return []
+
+
+def teach_longer(given: Namespace) -> list[Row]:
+    """No rows: trains some of two epochs, and the same of ten."""
+    networks: Networks = {}
+    for epochs, title in ((2, ""), (10, " (ten epochs)")):
+        teach((PLAIN, "flow held"), given, epochs)
+        networks |= {f"{name}{title}": folders for name, folders in given.networks.items()}
+    given.networks = networks
+    return []
+
+
+def teach_aerial(given: Namespace) -> list[Row]:
+    """No rows: trains those of the air, one class held out, and what they start from."""
+    folder, data = given.work / f"networks without {given.unknown}", learnt_from("aerial", given)
+    start = replace(AERIAL, epochs=8, rate=1e-3)
+    school = School(given, data, f"{given.shared}/models/camvid9", (given.unknown,), start, 400)
+    school.train(folder / "start", 1, NFlowJS("none"))
+    school = replace(school, model=str(folder / "start"), settings=AERIAL)
+    networks = school.taught((PLAIN, "flow held"), folder)
+    given.networks = {f"{given.unknown}/{name}": found for name, found in networks.items()}
     return []
 
 
@@ -326,34 +356,30 @@ def times(given: Namespace) -> list[Row]:
     return [row | {"set": "camvid test, 480x360"} for row in in_turns(ways, images)]
 
 
-def flows(given: Namespace) -> list[Row]:
+def flows(given: Namespace) -> Iterator[Row]:
     """What flows draw, before and after they learnt beside a network: how likely it was before.
 
     Bits per dimension, under the flow before, of 64 samples of 64x64, by the flow that drew them.
     """
-    rows = []
     for name, folders in given.networks.items():
         for number, folder in enumerate(folders, 1):
-            title = f"{name} {number}" if len(folders) > 1 else name
-            if (folder / "training" / "flow-joint.safetensors").exists():
-                rows += flows_of(title, folder / "training")
-    return rows
+            inner = folder / "training"
+            if (inner / "flow-joint.safetensors").exists():
+                yield from flows_of(f"{name} {number}" if len(folders) > 1 else name, inner)
 
 
-def flows_of(title: str, inner: Path) -> list[Row]:
+def flows_of(title: str, inner: Path) -> Iterator[Row]:
     """Two rows, of one network."""
     asked = json.loads((inner / "settings.json").read_text())["recipe"]
     first = Path(asked["flow"] or inner / "flow.safetensors")
     before, _ = read_flow(first)
-    rows: list[Row] = []
     for kind, path in (("before", first), ("after", inner / "flow-joint.safetensors")):
         random, (flow, about) = torch.Generator().manual_seed(0), read_flow(path)
         with torch.no_grad():
             drawn = flow.sample(64, (64, 64), random)
             bits = before.bits(drawn, torch.Generator().manual_seed(1)).mean()
-        rows.append({"name": f"{title}: {kind}", "set": "samples", "bits": float(bits)})
-        rows[-1] |= {k: about[k] for k in ("distance", "steps_back") if k in about}
-    return rows
+        row = {"name": f"{title}: {kind}", "set": "samples", "bits": float(bits)}
+        yield row | {k: about[k] for k in ("distance", "steps_back") if k in about}
 
 
 def is_other(row: Row, rows: Sequence[Any]) -> bool:
@@ -384,21 +410,15 @@ def best_of_sets(rows: Sequence[Any]) -> list[Row]:
     return found
 
 
-def halved(given: Namespace) -> list[Row]:
-    """No rows: writes what stage `aerial` reads."""
-    halve(given.shared, given.halved)
+def halve(given: Namespace) -> list[Row]:
+    """No rows: writes `dubai_aerial` at half its size, labels by the nearest pixel."""
+    for part, how in (("images", Image.Resampling.LANCZOS), ("labels", Image.Resampling.NEAREST)):
+        (given.halved / part).mkdir(parents=True, exist_ok=True)
+        for file in sorted((given.shared / "data" / "dubai_aerial" / part).iterdir()):
+            picture = Image.open(file)
+            half = picture.resize((picture.width // 2, picture.height // 2), how)
+            half.save(given.halved / part / file.name, quality=95)
     return []
-
-
-def networks_of(text: str) -> Networks:
-    """`NAME=FOLDER+FOLDER+...,...` of the command line."""
-    pairs = (pair.split("=", 1) for pair in text.split(",") if pair)
-    return {name: [Path(folder) for folder in folders.split("+")] for name, folders in pairs}
-
-
-def read_seeds(text: str) -> tuple[int, ...]:
-    """`1,2,3` of the command line."""
-    return tuple(map(int, text.split(",")))
 
 
 TOPIC = Topic(
@@ -406,18 +426,23 @@ TOPIC = Topic(
     "python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,...",
     conditions={"unknown": list(HELD_OUT), "threads": 1},
 )
-COMPARED = ("road", "short", "trust", "longer", "val", "aerial")
+COMPARED = ("road", "short", "trust", "longer", "val", "aerial", "aerial longer")
 STAGES = {name: Stage(TOPIC, partial(compared, name)) for name in COMPARED} | {
     "time": Stage(TOPIC, times),
     "flows": Stage(TOPIC, flows),
     "trust flows": Stage(TOPIC, flows),
-    "halve": Stage(TOPIC, halved),
-    "teach": Stage(TOPIC, teach),
+    "longer flows": Stage(TOPIC, flows),
+    "halve": Stage(TOPIC, halve),
+    "teach": Stage(TOPIC, partial(teach, tuple(TAUGHT))),
+    "teach longer": Stage(TOPIC, teach_longer),
+    "teach aerial": Stage(TOPIC, teach_aerial),
 }
 OPTIONS = {
     "--networks": {"default": {}, "type": networks_of, "help": "NAME=FOLDER+FOLDER+...,..."},
-    "--seeds": {"default": (1, 2, 3), "type": read_seeds, "help": "of `teach`, between commas"},
+    "--seeds": {"default": "1,2,3", "help": "of `teach`, between commas"},
     "--halved": {"type": Path, "help": "folder for dubai_aerial at half its size"},
+    "--unknown": {"default": "building", "help": "class that `teach aerial` holds out"},
+    "--tiny": {"action": "store_true", "help": "train on eight images, in a few steps"},
 }
 
 if __name__ == "__main__":

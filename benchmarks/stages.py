@@ -165,6 +165,12 @@ def parsed(
     return given
 
 
+def networks_of(text: str) -> dict[str, list[Path]]:
+    """`NAME=FOLDER+FOLDER+...,...` of the command line: several differ by their seed alone."""
+    pairs = (pair.split("=", 1) for pair in text.split(",") if pair)
+    return {name: [Path(folder) for folder in folders.split("+")] for name, folders in pairs}
+
+
 def mean_of(name: str, rows: Sequence[Row]) -> Row:
     """The mean of rows of networks that differ by their seed alone, and `FIGURE_runs` of each.
 

@@ -139,6 +139,45 @@ def test_parts_that_do_not_belong_together_are_refused(network, paths, three, tm
         merge_scores(tmp_path / "out", [*three[:2], tmp_path / "few"])
 
 
+@pytest.mark.parametrize(
+    "name", ["overlay", "classes", "entropy", ".waiting/energy", ".waiting/overlay", ""]
+)
+def test_files_that_are_not_as_the_part_wrote_them_are_refused(
+    network, paths, three, tmp_path, name
+):
+    """Cut short, of another run, or gone; also the settings."""
+    part = tmp_path / "3"
+    asked = parse_scores("energy,entropy" if name == ".waiting/overlay" else SCORES)
+    write_scores(network, paths, asked, part, part=PartNumber(3, 3))
+    others = [tmp_path / "1", tmp_path / "2"]
+    for number, out in enumerate(others, 1):
+        write_scores(network, paths, asked, out, part=PartNumber(number, 3))
+    file = next((part / name).glob("*.*")) if name else part / "settings.json"
+    whole = file.read_bytes()
+    for content in (whole[:-4], whole[:-4] + bytes(4)):
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=f"{file}: cannot be used: expected what its part"):
+            merge_scores(tmp_path / "out", [*others, part])
+    file.unlink()
+    with pytest.raises(DataError, match=f"{file}: cannot be used.*Make the part again"):
+        merge_scores(tmp_path / "out", [*others, part])
+    file.write_bytes(whole)
+    merge_scores(tmp_path / "out", [*others, part])
+
+
+def test_images_are_found_from_where_the_parts_were_made(network, paths, tmp_path, monkeypatch):
+    place = paths[0].parents[1]
+    monkeypatch.chdir(place)
+    own = [path.relative_to(place) for path in paths]
+    asked, parts = parse_scores("energy"), [tmp_path / "1", tmp_path / "2"]
+    for number, out in enumerate(parts, 1):
+        write_scores(network, own, asked, out, part=PartNumber(number, 2))
+    write_scores(network, own, asked, tmp_path / "one")
+    monkeypatch.chdir(tmp_path)
+    merge_scores(tmp_path / "out", parts)
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "one")
+
+
 def test_the_commands(run, paths, tmp_path):
     images, scores = paths[0].parents[1], ["--scores", "entropy,energy"]
     for number in (1, 2):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def write_part(out: Path, command: str, part: PartNumber, about: Mapping[str, An
     Raises:
         DataError: for a folder that cannot be written.
     """
-    told = {"kind": command, "part": [part.number, part.of], **about}
+    which = {"kind": command, "part": [part.number, part.of], "directory": str(Path.cwd())}
+    told = {**which, **about}
     write_atomically(out / PART, json.dumps(told | {"digest": _digest(told)}).encode())
 
 
@@ -92,7 +94,7 @@ def _read(command: str, folder: Path, keys: Sequence[str]) -> dict[str, Any]:
         about: dict[str, Any] = json.loads(file.read_text())
         if about.pop("digest") != _digest(about):
             raise DataError(damaged(file))
-        PartNumber(*about["part"])
+        PartNumber(*about["part"]), Path(about["directory"])
         if about["kind"] == command:
             [about[key] for key in keys]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -136,9 +138,20 @@ def check_alike(asked: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> 
             )
 
 
-def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+READERS = 4
+"""Threads that hash files."""
+
+
+def directory_of(abouts: Sequence[Mapping[str, Any]]) -> str:
+    """The folder from which parts name their images, where they agree and it is here; else this."""
+    told = {str(about["directory"]) for about in abouts}
+    return first if len(told) == 1 and Path(first := min(told)).is_dir() else str(Path.cwd())
+
+
+def hashes_of(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """SHA-256 of files of a part, by their names in its folder."""
-    return {name: sha256_of(folder / name) for name in names}
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip(names, pool.map(lambda name: sha256_of(folder / name), names)))
 
 
 def as_written(folder: Path, name: str, hashes: Mapping[str, str]) -> Path:

@@ -87,13 +87,13 @@ class Folder:
 
     def _hold_to(self, settings: dict[str, Any], resume: bool) -> None:
         """Write the settings, or compare them; a run without a checkpoint is begun anew."""
-        path = self.inner / "settings.json"
-        text = json.dumps(settings, sort_keys=True, indent=1, default=str)
+        path, after = self.inner / "settings.json", _read(json.dumps(settings, default=str))
         if not resume:
+            text = json.dumps(after, sort_keys=True, indent=1, allow_nan=False)
             write_atomically(path, text.encode(), durable=True)
             return
         try:
-            before, after = dict(json.loads(path.read_text())), json.loads(text)
+            before = dict(_read(path.read_text()))
         except (OSError, TypeError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}: cannot be used ({error}). Remove it to start anew."
@@ -182,6 +182,20 @@ class Folder:
                 f"{self.path / name}: cannot be removed ({error.strerror or error}). Choose "
                 f"another --out."
             ) from error
+
+
+WORDS = {"Infinity": "inf", "-Infinity": "-inf", "NaN": "nan"}
+"""What Python writes of numbers that JSON has not, and what the command line calls them."""
+
+
+def _read(text: str) -> Any:
+    """Settings as JSON has them; files of earlier versions hold `Infinity`.
+
+    Example:
+        >>> _read('{"flow_trust": Infinity, "seed": 0}')
+        {'flow_trust': 'inf', 'seed': 0}
+    """
+    return json.loads(text, parse_constant=WORDS.__getitem__)
 
 
 def _told(key: str, before: object, after: object) -> str:

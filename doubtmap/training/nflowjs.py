@@ -248,10 +248,9 @@ class NFlowJS(NFlowJSOptions, Recipe):
                 "classes": list(dict.fromkeys([*before, *objective.class_names]))
             }
             if (region := objective.region) is not None:
-                about |= {
-                    "distance": region.distance(flow, objective.sides[1]),
-                    "steps_back": int(region.steps_back),
-                }
+                distance = region.distance(flow, objective.sides[1])
+                about["steps_back"] = int(region.steps_back)
+                about["distance"] = distance if math.isfinite(distance) else None
             write_flow(folder / "flow-joint.safetensors", flow, **about)
 
     def _about_flow(self, about: Mapping[str, Any]) -> tuple[str, ...]:

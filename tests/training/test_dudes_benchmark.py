@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from doubtmap.datasets.dataset import UNKNOWN, VOID
+from doubtmap.metrics.bootstrap import Weights
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,15 @@ def images():
     return made
 
 
+def counted():
+    """How often each of fourteen images counts in each replicate."""
+    return [Weights(300)(image) for image in range(14)]
+
+
 def followed(figures, images):
     follow = figures.Following(3)
-    for own, theirs, chosen, _, _ in images:
-        follow.update(own, theirs, chosen)
+    for (own, theirs, chosen, _, _), weights in zip(images, counted()):
+        follow.update(own, theirs, chosen, weights)
     return follow
 
 
@@ -61,7 +67,7 @@ def test_intervals_are_percentiles_made_by_hand_moved_to_the_figure(figures, ima
         return (np.concatenate([np.tile(m[k], c) for m, c in zip(maps, counts)]) for k in (0, 1))
 
     by_hand = {"pearson": [], "spearman": [], "rmse": []}
-    for counts in figures.weights(14).astype(int):
+    for counts in np.stack(counted(), 1).astype(int):
         (x, y), ranked = drawn(exact, counts), drawn(coarse, counts)
         by_hand["pearson"].append(np.corrcoef(x, y)[0, 1])
         by_hand["rmse"].append(np.sqrt(np.mean((x - y) ** 2)))
@@ -82,17 +88,11 @@ def test_intervals_of_one_image_are_a_point(figures, images):
         assert high - low < 1e-9
 
 
-def test_resampling_weighs_every_image_alike(figures):
-    states = [np.array([[float(i == k) for k in range(4)]]) for i in range(4)]
-    drawn = np.stack([figures.resampled(states, lambda s, k=k: s[0, k]) for k in range(4)])
-    assert np.array_equal(drawn, figures.weights(4).T)
-
-
 def test_what_a_map_is_worth_is_what_scikit_learn_says(figures, images):
     metrics = pytest.importorskip("sklearn.metrics")
     worth = figures.Worth(3)
-    for own, _, _, predicted, label in images:
-        worth.update(own, predicted, label)
+    for (own, _, _, predicted, label), weights in zip(images, counted()):
+        worth.update(own, predicted, label, weights)
     own, predicted, label = (np.concatenate([i[k].flatten() for i in images]) for k in (0, 3, 4))
     row, drawn, known = worth.figures(("a", "b", "c")), worth.replicates(), label >= 0
     either = known | (label == UNKNOWN)
@@ -102,8 +102,6 @@ def test_what_a_map_is_worth_is_what_scikit_learn_says(figures, images):
     ):
         exact = metrics.average_precision_score(truth[valid], own[valid])
         assert row[f"{kind}.auprc"] == pytest.approx(exact, abs=1e-4)
-        counts = np.sum(worth.images[kind], 0)
-        assert figures.precision(counts) == pytest.approx(exact, abs=0.02)  # in bins
         assert drawn[f"{kind}.auprc"].std() > 0
     exact = metrics.jaccard_score(label[known], predicted[known], average="macro")
     assert row["miou"] == pytest.approx(exact)

@@ -1,5 +1,7 @@
 """`NFlowJS` after a kill: it ends as an unbroken run, or says what is not the same."""
 
+import json
+import math
 from shutil import copyfile
 
 import pytest
@@ -39,6 +41,21 @@ def test_resumed_it_ends_as_if_it_had_not_been_stopped(learn, tmp_path, negative
     assert len({path.read_bytes() for path in joint}) == 1
     with pytest.raises(UsageError, match=r"recipe .* became"):
         learn(tmp_path / "a", recipe_of(negatives, weight=0.1), resume=True)
+
+
+def test_a_run_without_a_region_goes_on_from_settings_that_are_json(learn, tmp_path):
+    """JSON has no infinity; earlier versions wrote it, and their runs go on, too."""
+    recipe = recipe_of("flow", flow_trust=math.inf)
+    with pytest.raises(Stop):
+        learn(tmp_path, recipe, report=Reporter(epoch=after_one_epoch))
+    path = tmp_path / "training" / "settings.json"
+    settings = json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(word))
+    assert float(settings["recipe"]["flow_trust"]) == math.inf
+    path.write_text(path.read_text().replace('"inf"', "Infinity"))
+    with pytest.raises(UsageError, match=r"recipe \(flow_trust\) became others"):
+        learn(tmp_path, recipe_of("flow", flow_trust=9.0), resume=True)
+    learn(tmp_path, recipe, resume=True)
+    assert (tmp_path / "model.safetensors").exists()
 
 
 def test_a_flow_that_another_run_left_is_not_taken(learn, tmp_path):
