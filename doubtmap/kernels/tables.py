@@ -10,6 +10,7 @@ which has memory once a number falls into it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -141,11 +142,13 @@ class BinSums:
     only: Array
     rounded: bool = False
 
-    @property
+    @cached_property
     def pages(self) -> Array:
         """Those that hold anything, ascending."""
         pages: Array = self.numbers >> self.level
-        return np.asarray(pages[np.diff(pages, prepend=-1) != 0])
+        new = np.ones(len(pages), bool)
+        np.not_equal(pages[1:], pages[:-1], out=new[1:])
+        return pages[new]
 
     @property
     def edges(self) -> Array:
