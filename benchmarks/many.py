@@ -4,14 +4,14 @@
 
 All stages write `benchmarks/results/many.json`. `workers`: CamVid's validation images, `camvid9`,
 by this process alone and by 1 and 2 workers, all of one thread of PyTorch: by the clock, which says
-something where the machine is quiet (`load_average`: processes that wanted a processor), and processor time
-of all processes, that of importing for the workers apart; `batch`: the network's pass over 12 of
-them, 1 to 8 at once, and how far its logits move; the rest is processor time of one thread, since
-the machine may be shared. `driver`: made-up images, small, into the sums as of one process: what
-each costs, and resident memory as they become more. `merge`: the sums of parts of made-up images as
-they lie in files, held to their digests, read and added: what each costs, to so many small parts,
-and to a hundred of full size. `forecast`: from these rows, 64 GPUs and 10 million images; see
-docs/measured/many_machines.md.
+something where the machine is quiet (`load_average`: processes that wanted a processor), and
+processor time of all processes, that of importing for the workers apart; `batch`: the network's
+pass over 12 of them, 1 to 8 at once, and how far its logits move; the rest is processor time of one
+thread, since the machine may be shared. `driver`: made-up images, small, into the sums as of one
+process: what each costs, and resident memory as they become more. `merge`: the sums of parts of
+made-up images as they lie in files, held to their digests, read and added: what each costs, to so
+many small parts, and to a hundred of full size. `forecast`: from these rows, 64 GPUs and 10 million
+images; see docs/measured/many_machines.md.
 """
 
 from __future__ import annotations

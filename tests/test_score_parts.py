@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 import doubtmap as dm
+from doubtmap.engine.parts import take_files
 from doubtmap.engine.places import PartNumber
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files.resuming import sha256_of
 from doubtmap.images import merge_scores, write_scores
 from doubtmap.scores.parsing import parse_scores
 
@@ -163,6 +165,17 @@ def test_files_that_are_not_as_the_part_wrote_them_are_refused(
         merge_scores(tmp_path / "out", [*others, part])
     file.write_bytes(whole)
     merge_scores(tmp_path / "out", [*others, part])
+
+
+@pytest.mark.parametrize("name", ["../mine.png", "a/../../mine.png", "{}/mine.png"])
+def test_files_of_a_part_lie_in_its_folder(tmp_path, name):
+    """What a part names outside of it is no file of its own, though its hash is right."""
+    mine, name = tmp_path / "mine.png", name.format(tmp_path)
+    mine.write_text("mine")
+    (tmp_path / "part").mkdir()
+    with pytest.raises(DataError, match=r"mine\.png: cannot be used"):
+        take_files(tmp_path / "part", tmp_path / "out", [name], {"hashes": {name: sha256_of(mine)}})
+    assert mine.read_text() == "mine" and not (tmp_path / "out").exists()
 
 
 def test_images_are_found_from_where_the_parts_were_made(network, paths, tmp_path, monkeypatch):

@@ -92,7 +92,8 @@ def find_components(
             if journal:
                 journal.append(seen.to_bytes())
             take(seen)
-            done.add(todo.pop(seen.meta["index"]))
+            del todo[seen.meta["index"]]
+            done.add(seen.meta["index"])
             run.tell("components", len(done))
     looked = _second_look(run, list(todo), list(found), shelf)
     with threads_for(found) as each:

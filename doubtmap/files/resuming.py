@@ -59,12 +59,14 @@ def hold_samples(path: Path, marks: Mapping[str, str], done: Iterable[str]) -> N
 
 TYPED = {
     "doubtmap": "version of doubtmap",
+    "threads": "threads of PyTorch",
     "class_names": "--classes",
     **{f"model.{name}": f"--{name}" for name in ("mean", "std", "channels", "bands", "calibrator")},
     "model.input_size": "--input-size",
     "model.dropout": "--dropout-passes or --dropout-rate",
     **{f"model.dropout.{name}": f"--dropout-{name}" for name in ("passes", "rate")},
     "model.dropout.seed": "--seed",
+    "model.views": "--views",
     "model.windows": "--tile or --overlap",
     **{f"model.windows.{name}": f"--{name}" for name in ("tile", "overlap")},
     **{

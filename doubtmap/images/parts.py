@@ -7,21 +7,26 @@ from all images.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from doubtmap.datasets.reading import Rendering, left_out, none_left
-from doubtmap.engine.parts import PART, READERS, as_written, check_alike, directory_of, read_parts
+from doubtmap.datasets.reading import left_out, none_left
+from doubtmap.engine.parts import (
+    PART,
+    SETTINGS,
+    check_alike,
+    directory_of,
+    read_parts,
+    rendering_of,
+    settings_of,
+    take_files,
+    write_settings,
+)
 from doubtmap.errors import DataError
-from doubtmap.files import alone, write_atomically, writing_to
+from doubtmap.files import alone, writing_to
 from doubtmap.files.resuming import SAMPLES
-from doubtmap.images.writing import SETTINGS, Told, finish, note_files
+from doubtmap.images.writing import Told, finish, note_files
 from doubtmap.reports.scales import Waiting
 
 HOW = ("scores", "folders", "sets", "format")
@@ -76,56 +81,6 @@ def merge_scores(
     return f"{done} of {len(images)} images scored{left_out(skipped)}: {out}"
 
 
-def rendering_of(told: Mapping[str, Any]) -> Rendering:
-    """How the images of a run became RGB, as its parts say."""
-    span = told["range"] and (told["range"][0], told["range"][1])
-    return Rendering(span, tuple(told["bands"]), told["upright"], told["every"])
-
-
-def settings_of(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of a part.
-
-    Raises:
-        DataError: for others than it wrote.
-    """
-    found: dict[str, Any] = json.loads(as_written(folder, SETTINGS, hashes).read_text())
-    return found
-
-
-def write_settings(out: Path, settings: Sequence[Mapping[str, Any]]) -> None:
-    """Write the settings of parts as those of the whole run.
-
-    Raises:
-        DataError: where they cannot be written.
-    """
-    samples = {name: mark for each in settings for name, mark in each.get(SAMPLES, {}).items()}
-    kept = {key: value for key, value in settings[0].items() if key != "part"} | {SAMPLES: samples}
-    write_atomically(out / SETTINGS, json.dumps(kept, sort_keys=True, indent=1).encode())
-
-
 def _compared(about: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     asked = {k: v for k, v in settings.items() if k not in ("part", SAMPLES)}
     return asked | {"images": list(about["images"]), "rendering": about["rendering"]}
-
-
-def take_files(folder: Path, out: Path, files: Sequence[str], about: Mapping[str, Any]) -> None:
-    """Let files of a part be in another folder, too, as links where the disk can.
-
-    Args:
-        folder: of the part.
-        out: the other folder.
-        files: by their names in both.
-        about: what the part says, with the hashes of its files.
-
-    Raises:
-        DataError: for a file that is not what the part wrote.
-    """
-    with ThreadPoolExecutor(READERS) as pool:
-        whole = pool.map(partial(as_written, folder, hashes=about["hashes"]), files)
-        for name, file in zip(files, whole):
-            (out / name).unlink(missing_ok=True)
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(file, out / name)  # nothing is ever written into a file that is there
-            except OSError:
-                shutil.copyfile(file, out / name)

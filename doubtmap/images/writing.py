@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.datasets.reading import Rendering, in_colour, left_out, none_left, read_image
 from doubtmap.datasets.survey import survey
-from doubtmap.engine.parts import PART, hashes_of, write_part
+from doubtmap.engine.parts import PART, SETTINGS, hashes_of, write_part
 from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
@@ -172,9 +172,6 @@ def write_scores(
         raise DataError(none_left(len(paths), skipped))
     finish(out, told, parquet)
     return summary
-
-
-SETTINGS = "settings.json"
 
 
 def note_files(

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.parts import check_alike, read_parts
+from doubtmap.engine.parts import check_alike, read_parts, take_files
 from doubtmap.errors import DataError
 from doubtmap.files import alone, writing_to
 from doubtmap.files.parquet import check_parquet
-from doubtmap.images.parts import take_files
 from doubtmap.objects.found import Found
 from doubtmap.objects.writing import Form, finish, note_files, picture_of
 

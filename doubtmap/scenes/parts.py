@@ -12,14 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets.reading import left_out, none_left
-from doubtmap.engine.parts import PART, check_alike, directory_of, read_parts
+from doubtmap.engine.parts import (
+    PART,
+    SETTINGS,
+    check_alike,
+    directory_of,
+    read_parts,
+    rendering_of,
+    settings_of,
+    take_files,
+    write_settings,
+)
 from doubtmap.errors import DataError
 from doubtmap.files import alone, write_atomically, writing_to
 from doubtmap.files.afar import again_in
 from doubtmap.files.resuming import SAMPLES
-from doubtmap.images.parts import rendering_of, settings_of, take_files, write_settings
 from doubtmap.scenes.maps import Maps, Seen
-from doubtmap.scenes.writing import KIND, SETTINGS, note_files
+from doubtmap.scenes.writing import KIND, note_files
 from doubtmap.windows.blocks import Strips
 
 SAID = (

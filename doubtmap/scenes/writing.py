@@ -26,7 +26,7 @@ from safetensors import numpy as safetensors
 
 from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.datasets.reading import Rendering, left_out, none_left
-from doubtmap.engine.parts import PART, hashes_of, write_part
+from doubtmap.engine.parts import PART, SETTINGS, hashes_of, write_part
 from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError
@@ -176,8 +176,6 @@ def write_scenes(
     write_atomically(out / "score.json", json.dumps(facts, indent=1, default=str).encode())
     return f"{len(told)} of {len(paths)} images scored{left_out(skipped)}: {out}"
 
-
-SETTINGS = "settings.json"
 
 KIND = "score of rasters"
 """What parts of it are called."""

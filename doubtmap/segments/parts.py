@@ -16,10 +16,16 @@ from typing import IO, Any
 import safetensors.numpy
 
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.parts import as_written, check_alike, directory_of, read_parts
+from doubtmap.engine.parts import (
+    as_written,
+    check_alike,
+    directory_of,
+    read_parts,
+    rendering_of,
+    take_files,
+)
 from doubtmap.errors import DataError
 from doubtmap.files import alone, beside, writing_to
-from doubtmap.images.parts import rendering_of, take_files
 from doubtmap.segments.page import REVIEWED, Choice, Chosen, finish, note_files, picture_of
 from doubtmap.segments.review import Review
 
