@@ -215,4 +215,4 @@ def test_cards_of_a_review_show_images_as_the_run_read_them(deep, tmp_path):
     names = {str(path): path.stem for path in deep}
     rendering = survey([(path, None) for path in deep], Rendering()).rendering
     card = _card(tmp_path, review, 1, names, "", rendering)
-    assert card.pixels.max() == round(200 * 255 / 4095) and card.path == str(deep[1])
+    assert card.pixels.max() == round(200 * 255 / 4095) and Path(card.path) == deep[1]
