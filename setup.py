@@ -10,8 +10,11 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-SOURCES = ("pixels", "doubtmap_pixels", "segments", "sums", "pixels_threads")
-HEADERS = ("pixels", "pixels_tile", "pixels_squares", "doubtmap_pixels", "pixels_threads")
+SOURCES = ("pixels", "doubtmap_pixels", "segments", "sums", "tables", "pixels_threads")
+HEADERS = (
+    *("pixels", "pixels_tile", "pixels_squares", "pixels_observed", "pixels_threads"),
+    *("doubtmap_pixels", "sums"),
+)
 FAST = [
     "-std=c11",
     "-O3",

@@ -10,9 +10,9 @@ see 14 ordinary images without labels: of CamVid train, or of Cityscapes.
 Stages: `all` sees all images of the road sets and every fourth of CamVid, and judges `doubt` and
 the scores nearest to it; `others` sees every `--every`-th image (every eighth of CamVid) and judges
 every score without a fit, and for some pairs factors left out and fits of fewer images;
-`views` asks what mirror images and larger ones add, where probabilities are means over them, on
-some pairs and every `--every`-th image; `cost` says what `doubt` and `doubt:FILE` take beside a
-forward pass, of one image on one thread;
+`views` asks what mirror images add, where probabilities are means over them (as with `--views`),
+on all pairs and every `--every`-th image, and larger ones on `camvid9`; `cost` says what `doubt`
+and `doubt:FILE` take beside a forward pass, of one image on one thread;
 `elsewhere` judges networks of scenes that are no streets, in the folder `--elsewhere`, made by
 
     doubtmap train dubai:FOLDER/half:train --model ../shared/models/camvid9 --hold-out CLASS
@@ -34,6 +34,7 @@ file to start anew.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 import os
 import statistics
@@ -55,12 +56,12 @@ from doubtmap.datasets.dataset import Derived
 from doubtmap.evaluation.asking import Options
 from doubtmap.fitting import fit_score
 from doubtmap.kernels import resize_logits
+from doubtmap.models import Views
 from doubtmap.prediction import Prediction, Score, Segmenter, at_least_float32, listening_to
 from doubtmap.scores import STATELESS
 from doubtmap.scores.default import Doubt, doubt, on_image, terms
 from doubtmap.scores.islands import pixels_across
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.studies.analyses import Multiscale
 
 CAMVID = ("camvid9", "camvid9-overconfident", "camvid9-ensemble/1")
 WIDTHS = (1.0, 0.5, 2.0)
@@ -270,19 +271,8 @@ def summed_up(rows: list[Row]) -> list[Row]:
     for stage, name in dict.fromkeys((row["stage"], row["name"]) for row in rows):
         own = [row for row in rows if (row["stage"], row["name"]) == (stage, name)]
         own = [row for row in own if "auprc_ratio" in row]
-        ratios = [row["auprc_ratio"] for row in own]
-        about = {"name": name, "set": "all pairs", "stage": stage, "pairs": len(own)}
-        if ratios:
-            found.append(
-                about
-                | {
-                    "auprc_ratio": short(statistics.geometric_mean(ratios)),
-                    "worst_ratio": min(ratios),
-                    "at_least_2": sum(ratio >= 2 for ratio in ratios),
-                    "fpr95_difference": short(statistics.mean(r["fpr95_difference"] for r in own)),
-                    "worst_fpr95_difference": max(r["fpr95_difference"] for r in own),
-                }
-            )
+        about = {"name": name, "set": "all pairs", "stage": stage}
+        found += [about | over_pairs(own)] if own else []
     for row in rows:
         if row["stage"] in ("scores", "elsewhere"):
             found.append(row | {"name": row["network"] + ", " + row["set"], "set": row["name"]})
@@ -291,47 +281,68 @@ def summed_up(rows: list[Row]) -> list[Row]:
     return found
 
 
+def over_pairs(rows: list[Row]) -> Row:
+    """Mean, worst and number of pairs of network and set."""
+    ratios = [row["auprc_ratio"] for row in rows]
+    changes = [row["fpr95_difference"] for row in rows]
+    return {
+        "pairs": len(rows),
+        "auprc_ratio": short(statistics.geometric_mean(ratios)),
+        "worst_ratio": min(ratios),
+        "at_least_2": sum(ratio >= 2 for ratio in ratios),
+        "fpr95_difference": short(statistics.mean(changes)),
+        "worst_fpr95_difference": max(changes),
+    }
+
+
 def short(value: float | None) -> float | None:
     """Five digits."""
     return None if value is None else float(f"{value:.5g}")
 
 
+VIEWED = "all pairs of views"
 VIEWS = {
     "mirror": ((1.0,), True),
     "sides 1 and 2": ((1.0, 2.0), False),
-    "sides .75, 1, 1.25, mirror": ((0.75, 1.0, 1.25), True),
+    "sides 1 and 2, mirror": ((1.0, 2.0), True),
 }
 
 
 def views(given: Namespace) -> list[Row]:
-    """`doubt` of means over views, over max softmax of the image as it is."""
-    rows = [row for row in stages.read("doubt")["rows"] if row["stage"] != "views"]
+    """`doubt` of means over views, over max softmax of the image as it is; and what they take."""
+    there = stages.read("doubt")["rows"]
+    rows = [row for row in there if row["stage"] != "views"]
+    own = [row for row in there if row["stage"] == "views" and row["set"] != VIEWED]
     for name, opened, _ in networks(given.shared):
         for dataset in sets(given.shared, name, given.every, 8):
-            if name not in ("camvid9", "espnetv2-1.0") or "camvid" in dataset.name:
+            if any(row["set"] == f"{name}, {dataset.name}" for row in own):
                 continue
+            unknown = UNKNOWN if dataset.class_names else ()
             plain = opened()
-            figures = {"": doubt_and_softmax(plain, dataset)}
-            for view, (sides, mirror) in VIEWS.items():
-                if name == "camvid9" or len(sides) == 1:  # the other has one size of its own
-                    seen = Multiscale(plain, sides, mirror)
-                    figures[view] = doubt_and_softmax(seen, dataset)
-            base = figures[""]["max_softmax"]["unknown"]
-            for view, found in figures.items():
-                own = found["doubt"]["unknown"]
-                row = {"name": ", ".join(("doubt", view) if view else ("doubt",)), "stage": "views"}
+            looks: dict[str, Segmenter] = {"": plain}
+            shown = VIEWS if name == CAMVID[0] else {"mirror": VIEWS["mirror"]}
+            looks |= {view: Views(plain, *how) for view, how in shown.items()}
+            found = {v: doubt_and_softmax(seen, dataset, unknown) for v, seen in looks.items()}
+            base = found[""]["max_softmax"]["unknown"]
+            for view, score in itertools.product(looks, ("doubt", "max_softmax")):
+                mine = found[view][score]["unknown"]
+                row = {"name": ", ".join(filter(None, (score, view))), "stage": "views"}
                 row |= {"set": f"{name}, {dataset.name}", "images": len(dataset)}
-                row |= {"auprc": short(own["auprc"]), "fpr95": short(own["fpr95"])}
-                row["auprc_ratio"] = short(own["auprc"] / base["auprc"])
-                rows.append(row | {"fpr95_difference": short(own["fpr95"] - base["fpr95"])})
-    return rows
+                row |= {"auprc": short(mine["auprc"]), "fpr95": short(mine["fpr95"])}
+                row["auprc_ratio"] = short(mine["auprc"] / base["auprc"])
+                own.append(row | {"fpr95_difference": short(mine["fpr95"] - base["fpr95"])})
+            stages.put(TOPIC, rows + own, given.conditions)
+    for look in dict.fromkeys(row["name"] for row in own):
+        about = {"name": look, "set": VIEWED, "stage": "views"}
+        own.append(about | over_pairs([row for row in own if row["name"] == look]))
+    return rows + own
 
 
-def doubt_and_softmax(segmenter: Segmenter, dataset: Dataset) -> Row:
+def doubt_and_softmax(segmenter: Segmenter, dataset: Dataset, unknown: tuple[str, ...]) -> Row:
     """Their figures."""
     scores = parse_scores(["max_softmax", "doubt"])
     options = Options(examples=0)
-    found = dm.evaluate(segmenter, dataset, scores, replicates=20, options=options)
+    found = dm.evaluate(segmenter, dataset, scores, unknown=unknown, replicates=20, options=options)
     return cast(Row, found.figures["scores"])
 
 

@@ -3,9 +3,11 @@
     python benchmarks/many.py [--images 48] [--parts 1000] [--stages workers,batch,driver,merge]
 
 All stages write `benchmarks/results/many.json`. `workers`: CamVid's validation images, `camvid9`,
-by this process alone and by 1 and 2 workers, by wall clock; `batch`: the network's pass over 12 of
-them, 1 to 8 at once, and how far its logits move; the rest is processor time of one thread, since
-the machine may be shared. `driver`: made-up images, small, into the sums as of one
+by this process alone and by 1 and 2 workers, all of one thread of PyTorch: by the clock, which says
+something where the machine is quiet (`load_average`: processes that wanted a processor), and
+processor time of all processes, that of importing for the workers apart; `batch`: the network's
+pass over 12 of them, 1 to 8 at once, and how far its logits move; the rest is processor time of one
+thread, since the machine may be shared. `driver`: made-up images, small, into the sums as of one
 process: what each costs, and resident memory as they become more. `merge`: the sums of parts of
 made-up images as they lie in files, held to their digests, read and added: what each costs, to so
 many small parts, and to a hundred of full size. `forecast`: from these rows, 64 GPUs and 10 million
@@ -16,11 +18,13 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import shutil
 import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +61,16 @@ def by_workers(given: Namespace) -> Iterator[Row]:
     segmenter = dm.load(str(given.shared / "models/camvid9"))
     dataset = first(f"camvid:{given.shared}/data/camvid:val", given.images)
     for workers in (0, 1, 2):
-        start = time.perf_counter()
-        options = Options(place=Place(workers=workers), examples=0)
+        start, own, load = time.perf_counter(), time.process_time(), os.getloadavg()[0]
+        place = Place(workers=workers, threads=1)
         found = dm.evaluate(
-            segmenter, dataset, SCORES, unknown=HELD_OUT, replicates=100, options=options
+            *(segmenter, dataset, SCORES),
+            unknown=HELD_OUT,
+            replicates=100,
+            options=Options(place=place, examples=0),
         )
-        seconds = time.perf_counter() - start
+        seconds, own = time.perf_counter() - start, time.process_time() - own
+        imported, forked = of_forks()
         yield {
             "set": "CamVid",
             "name": f"{workers} workers" if workers else "this process",
@@ -70,8 +78,22 @@ def by_workers(given: Namespace) -> Iterator[Row]:
             "images": len(dataset),
             "seconds": seconds,
             "images_a_second": len(dataset) / seconds,
+            "load_average": max(load, os.getloadavg()[0]),
+            "processor_seconds_of_all": own + forked,
+            "importing_seconds": imported if workers else 0.0,
             "miou": found.figures["segmentation"]["miou"],
         }
+
+
+def of_forks() -> tuple[float, float]:
+    """Processor seconds of the process that workers are forked from, and of these; it ends then."""
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._forkserver_pid is None:
+        return 0.0, 0.0
+    said = Path(f"/proc/{server._forkserver_pid}/stat").read_text().rpartition(")")[2].split()
+    user, system, *of_children = (int(said[at]) / os.sysconf("SC_CLK_TCK") for at in range(11, 15))
+    server._stop()
+    return user + system, sum(of_children)
 
 
 def by_batches(given: Namespace) -> Iterator[Row]:
@@ -214,7 +236,7 @@ def foreseen(given: Namespace) -> Iterator[Row]:
 
 
 STAGES = {
-    "workers": Stage(TOPIC, by_workers),
+    "workers": Stage(TOPIC, by_workers, threads=1),
     "batch": Stage(TOPIC, by_batches),
     "driver": Stage(TOPIC, by_the_driver, threads=1),
     "merge": Stage(TOPIC, by_the_merge, threads=1),

@@ -22,6 +22,7 @@ from doubtmap.files import Origin
 from doubtmap.models.layers import deepest_layer, probe_image
 from doubtmap.models.module import before_activation
 from doubtmap.models.network import NetworkSegmenter
+from doubtmap.models.passes import Views
 from doubtmap.models.saved import NoNameError
 from doubtmap.prediction import (
     Fitted,
@@ -132,6 +133,14 @@ def same_network(found: Tensor, fitted: Fitted) -> bool:
     return torch.allclose(found, expected, 1e-2, slack)
 
 
+def of_another(segmenter: Segmenter, fitted: Fitted) -> bool:
+    """Whether a network's logits of the probe image are others than those that were fitted to."""
+    if not fitted.origin.fingerprint:
+        return False
+    found = probe_logits(segmenter)
+    return bool(found.numel()) and not same_network(found, fitted)
+
+
 class OfScore(ABC):
     """Something that was chosen or fitted in a score of a network, and is nothing elsewhere.
 
@@ -202,8 +211,9 @@ def before_last_activation(segmenter: Segmenter) -> str | None:
 
 
 def _alone(segmenter: Segmenter) -> Segmenter:
-    """The network behind windows and workers."""
-    return without_windows(segmenter.segmenter if isinstance(segmenter, Spread) else segmenter)
+    """The network behind windows, workers and views."""
+    seen = without_windows(segmenter.segmenter if isinstance(segmenter, Spread) else segmenter)
+    return seen.segmenter if isinstance(seen, Views) else seen
 
 
 def deepest(segmenter: Segmenter, image: Tensor) -> str:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import doubtmap as dm
 from doubtmap.cli.app import VERBS
+from doubtmap.cli.options import NetworkOptions, WorkerOptions
 from doubtmap.evaluation.results import read_results
 from doubtmap.files.naming import unique_names
 from doubtmap.reports import read_map
@@ -294,3 +297,16 @@ def test_a_stopped_run_says_how_to_go_on(run, network, photographs, tmp_path, mo
     assert code == 1
     assert "--resume" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(("workers", "told"), [(1, 0), (3, 1)])
+def test_workers_of_other_threads_are_told(monkeypatch, caplog, workers, told):
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(3)
+    try:
+        WorkerOptions(workers=workers).place(NetworkOptions(), "demo", 0, dm.load("demo"))
+    finally:
+        torch.set_num_threads(before)
+    says = "PyTorch has 1 thread in each worker, and 3 in one process"
+    assert caplog.text.count(says) == told

@@ -66,7 +66,12 @@ def test_locations(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [["demo,demo"], ["demo", "--dropout-passes", "3", "--dropout-rate", "0.2"]]
+    "options",
+    [
+        ["demo,demo"],
+        ["demo", "--dropout-passes", "3", "--dropout-rate", "0.2"],
+        ["demo", "--views", "mirror"],
+    ],
 )
 def test_all_scores_of_several_networks_or_passes(run, tmp_path, options):
     code, out, err = run(
@@ -99,6 +104,12 @@ def test_the_seed_is_that_of_dropout_too(run, tmp_path):
         (["demo", "--dropout-rate", "1.5"], 2, "between 0 and 1"),
         (["demo", "--dropout-passes", "1"], 2, "two or more passes"),
         (["demo,demo", "--dropout-passes", "5"], 2, "one PyTorch network"),
+        (["demo", "--views", "1"], 2, "Leave out 1"),
+        (["demo", "--views", "mirror,mirror"], 2, "Leave out mirror"),
+        (["demo", "--views", "up"], 2, "got 'up'"),
+        (["demo", "--views", "nan"], 2, "0.125 to 8"),
+        (["demo", "--views", "9"], 2, "0.125 to 8"),
+        (["demo", "--views", "2", "--dropout-rate", "0.2"], 2, "or --dropout-passes"),
         (["demo", "--scores", "mutual_information"], 1, "MODEL1,MODEL2"),
     ],
 )

@@ -18,6 +18,7 @@ import doubtmap as dm
 from doubtmap.calibration import selective
 from doubtmap.calibration.pixels import draw_pixels
 from doubtmap.cli import app
+from doubtmap.files.resuming import TYPED
 from doubtmap.segments import estimators
 from doubtmap.streets import synthetic
 from doubtmap.streets.synthetic import SyntheticStreets
@@ -126,6 +127,11 @@ def options_of(command):
 def test_lines_for_the_shell_name_options_that_exist(page):
     for command, *words in lines_for_the_shell(page, inline=True):
         assert {word for word in words if word.startswith("--")} <= options_of(command), command
+
+
+def test_settings_are_called_by_options_that_exist():
+    known = set().union(*map(options_of, ("evaluate", "score", "objects", "review")))
+    assert set(re.findall(r"--[a-z-]+", " ".join(TYPED.values()))) <= known
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 import doubtmap as dm
+from doubtmap.engine.parts import take_files
 from doubtmap.engine.places import PartNumber
 from doubtmap.errors import DataError, UsageError
+from doubtmap.files.resuming import sha256_of
 from doubtmap.images import merge_scores, write_scores
 from doubtmap.scores.parsing import parse_scores
 
@@ -137,6 +139,56 @@ def test_parts_that_do_not_belong_together_are_refused(network, paths, three, tm
     (tmp_path / "few/part.json").write_text("{")
     with pytest.raises(DataError, match="Make the part again"):
         merge_scores(tmp_path / "out", [*three[:2], tmp_path / "few"])
+
+
+@pytest.mark.parametrize(
+    "name", ["overlay", "classes", "entropy", ".waiting/energy", ".waiting/overlay", ""]
+)
+def test_files_that_are_not_as_the_part_wrote_them_are_refused(
+    network, paths, three, tmp_path, name
+):
+    """Cut short, of another run, or gone; also the settings."""
+    part = tmp_path / "3"
+    asked = parse_scores("energy,entropy" if name == ".waiting/overlay" else SCORES)
+    write_scores(network, paths, asked, part, part=PartNumber(3, 3))
+    others = [tmp_path / "1", tmp_path / "2"]
+    for number, out in enumerate(others, 1):
+        write_scores(network, paths, asked, out, part=PartNumber(number, 3))
+    file = next((part / name).glob("*.*")) if name else part / "settings.json"
+    whole = file.read_bytes()
+    for content in (whole[:-4], whole[:-4] + bytes(4)):
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=f"{file}: cannot be used: expected what its part"):
+            merge_scores(tmp_path / "out", [*others, part])
+    file.unlink()
+    with pytest.raises(DataError, match=f"{file}: cannot be used.*Make the part again"):
+        merge_scores(tmp_path / "out", [*others, part])
+    file.write_bytes(whole)
+    merge_scores(tmp_path / "out", [*others, part])
+
+
+@pytest.mark.parametrize("name", ["../mine.png", "a/../../mine.png", "{}/mine.png"])
+def test_files_of_a_part_lie_in_its_folder(tmp_path, name):
+    """What a part names outside of it is no file of its own, though its hash is right."""
+    mine, name = tmp_path / "mine.png", name.format(tmp_path)
+    mine.write_text("mine")
+    (tmp_path / "part").mkdir()
+    with pytest.raises(DataError, match=r"mine\.png: cannot be used"):
+        take_files(tmp_path / "part", tmp_path / "out", [name], {"hashes": {name: sha256_of(mine)}})
+    assert mine.read_text() == "mine" and not (tmp_path / "out").exists()
+
+
+def test_images_are_found_from_where_the_parts_were_made(network, paths, tmp_path, monkeypatch):
+    place = paths[0].parents[1]
+    monkeypatch.chdir(place)
+    own = [path.relative_to(place) for path in paths]
+    asked, parts = parse_scores("energy"), [tmp_path / "1", tmp_path / "2"]
+    for number, out in enumerate(parts, 1):
+        write_scores(network, own, asked, out, part=PartNumber(number, 2))
+    write_scores(network, own, asked, tmp_path / "one")
+    monkeypatch.chdir(tmp_path)
+    merge_scores(tmp_path / "out", parts)
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "one")
 
 
 def test_the_commands(run, paths, tmp_path):

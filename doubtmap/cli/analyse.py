@@ -89,7 +89,8 @@ def _variants(
     scaled: dict[str, list[float]],
 ) -> dict[str, Segmenter]:
     """What the analysis compares, by name."""
-    from doubtmap.studies.analyses import Multiscale, Windowed
+    from doubtmap.models import Views
+    from doubtmap.studies.analyses import Windowed
 
     whole = opened(model)
     found: dict[str, Segmenter] = {model: whole}
@@ -100,7 +101,7 @@ def _variants(
         found["whole image"] = whole
     elif kind == "multiscale":
         found = {"one scale": whole}
-        found |= {name: Multiscale(whole, factors) for name, factors in scaled.items()}
+        found |= {name: Views(whole, factors) for name, factors in scaled.items()}
     return found
 
 

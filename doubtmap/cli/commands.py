@@ -166,7 +166,7 @@ def _begin_workers(model: str) -> None:
 
     known = [Path(name, "config.json").exists() for name in model.split(",")]
     multiprocessing.get_context("forkserver").set_forkserver_preload(
-        [*WORKERS_NEED, *(NETWORKS_NEED if any(known) else ())]
+        [*WORKERS_NEED, *(NETWORKS_NEED if any(known) else ()), "doubtmap.engine.freezing"]
     )
     forkserver.ensure_running()
 

@@ -44,6 +44,10 @@ def merge_command(
         from doubtmap.images import merge_scores
 
         typer.echo(merge_scores(out, here, parquet=parquet, command=command_line()))
+    elif command == "score of rasters":
+        from doubtmap.scenes import merge_scenes
+
+        typer.echo(merge_scenes(out, here, command=command_line()))
     elif command == "objects":
         _merge_objects(out, here, json=json, parquet=parquet)
     elif command == "review":
@@ -54,6 +58,7 @@ def merge_command(
 
 USELESS = {
     "score": ("--json", "--csv"),
+    "score of rasters": ("--json", "--csv", "--parquet"),
     "objects": ("--csv",),
     "review": ("--json", "--csv", "--parquet"),
 }

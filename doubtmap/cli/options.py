@@ -13,7 +13,7 @@ import typer
 from doubtmap.cli.commands import DATA, MODEL, OUTPUT, RUNNING, option
 from doubtmap.cli.commands import SCORES as SCORES_GROUP
 from doubtmap.cli.telling import log, tell_notes
-from doubtmap.cli.texts import read_input_size, read_numbers, read_whole_numbers
+from doubtmap.cli.texts import read_input_size, read_numbers, read_views, read_whole_numbers
 from doubtmap.errors import DoubtmapError, UsageError
 from doubtmap.option import Option, read_names
 from doubtmap.scores import DEFAULT, OF_MEMBERS, OF_QUERIES, STATELESS
@@ -135,6 +135,13 @@ class NetworkOptions:
     dropout_rate: Annotated[
         float | None, Option("Also drop features before the classifier at this rate.")
     ] = None
+    views: Annotated[
+        tuple[float | str, ...] | None,
+        Option(
+            "Also look at images mirrored, or with sides so many times as long, such as mirror,2.",
+            read=read_views,
+        ),
+    ] = None
     calibrator: Annotated[
         Path | None, Option("A file of doubtmap calibrate, applied to predictions.")
     ] = None
@@ -151,6 +158,8 @@ class NetworkOptions:
         from doubtmap.calibration import Calibrated, load_calibrator
         from doubtmap.models import MonteCarloDropout, load
         from doubtmap.models.ensemble import resizing
+        from doubtmap.models.passes import viewing
+        from doubtmap.scoring import of_another
 
         segmenter: Segmenter = load(
             model,
@@ -173,8 +182,17 @@ class NetworkOptions:
         if self.dropout_passes is not None or self.dropout_rate is not None:
             passes = 5 if self.dropout_passes is None else self.dropout_passes
             segmenter = MonteCarloDropout(segmenter, passes, self.dropout_rate, seed)
+        if self.views:
+            segmenter = viewing(segmenter, self.views)
         if self.calibrator is not None:
             calibrator = load_calibrator(self.calibrator)
+            if of_another(segmenter, calibrator):
+                log.warning(
+                    "%s: was fitted to other logits than this network's, with the options here; "
+                    "what it gives may be no better calibrated. Fit it anew with doubtmap "
+                    "calibrate.",
+                    self.calibrator,
+                )
             segmenter = Calibrated(segmenter, calibrator, str(self.calibrator))
         return self._windowed(segmenter)
 
@@ -192,6 +210,20 @@ class NetworkOptions:
 
 
 Network = Annotated[NetworkOptions, MODEL]
+
+
+def other_threads(threads: int) -> list[str]:
+    """What to say where workers have another number of threads than this process."""
+    import torch
+
+    here = torch.get_num_threads()
+    if threads == here:
+        return []
+    return [
+        f"PyTorch has {threads} thread{'s' * (threads > 1)} in each worker, and {here} in one "
+        f"process, from whose figures theirs may differ in the last digits. With OMP_NUM_THREADS "
+        f"set both have as many as it says."
+    ]
 
 
 def opening(
@@ -241,7 +273,10 @@ class WorkerOptions:
             )
         opens = opening(network, model, seed, segmenter)
         by = self.workers, self.engine, self.gpus_per_worker
-        return Place(None, *by, network=opens, batch=self.batch)
+        place = Place(None, *by, network=opens, batch=self.batch)
+        if place.elsewhere and not self.gpus_per_worker:
+            tell_notes(other_threads(place.threads))
+        return place
 
     def spread(
         self, network: NetworkOptions, model: str, seed: int, segmenter: Segmenter

@@ -138,14 +138,20 @@ def score(
             notes += said
             about |= {"resume": resume, "skip_bad": skip_bad, "range": span}
             if format in RASTERS:
-                _check_here(places, "rasters, window by window")
+                if places.workers or places.engine != "local" or places.batch > 1:
+                    raise UsageError(
+                        "score: expected no --workers, --engine and --batch with rasters, which "
+                        "one process looks at window by window. Leave them out; --part shares the "
+                        "rows of all rasters out among several runs."
+                    )
                 if parquet:
                     raise UsageError(
                         "--parquet: expected images that are no rasters, of which there is a "
                         "table. Leave it out."
                     )
                 cloud = format == "cog"
-                summary = write_scenes(segmenter, paths, asked, out, cloud=cloud, **about)
+                about |= {"part": part, "cloud": cloud}
+                summary = write_scenes(segmenter, paths, asked, out, **about)
             else:
                 segmenter = places.spread(network, model, seed, segmenter)
                 summary = write_scores(

@@ -55,6 +55,32 @@ def read_input_size(flag: str, text: str) -> tuple[int, int] | Literal["image"]:
     return "image" if text == "image" else read_size(flag, text, ", or 'image'")
 
 
+def read_views(flag: str, text: str) -> tuple[float | str, ...]:
+    """`mirror`, factors, or both, with commas.
+
+    Raises:
+        UsageError: for anything else, factors below 1/8 or above 8, or one given twice.
+    """
+    found: list[float | str] = []
+    for part in (part.strip().removesuffix("x") for part in text.split(",")):
+        try:
+            view: float | str = "mirror" if part == "mirror" else float(part)
+        except ValueError:
+            view = 0.0
+        if isinstance(view, float) and not 1 / 8 <= view <= 8:
+            raise UsageError(
+                f"{flag}: expected mirror, or factors from 0.125 to 8 of the images' sides, such "
+                f"as mirror,2, got {part!r}."
+            )
+        if view == 1 or view in found:
+            raise UsageError(
+                f"{flag}: expected each view once, beside the image as it is, got {text}. Leave "
+                f"out {part}."
+            )
+        found.append(view)
+    return tuple(found)
+
+
 def read_size(flag: str, text: str, other: str = "") -> tuple[int, int]:
     """`HxW`.
 

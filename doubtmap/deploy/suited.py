@@ -9,7 +9,7 @@ from torch import Tensor
 
 from doubtmap.deploy.any_size import of_any_size
 from doubtmap.errors import ModelError, UsageError
-from doubtmap.models import Ensemble, MonteCarloDropout, NetworkSegmenter
+from doubtmap.models import Ensemble, MonteCarloDropout, NetworkSegmenter, Views
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.preprocessing import EdgeSize, ImageSize
 from doubtmap.prediction import Prediction, Score, Segmenter
@@ -25,6 +25,11 @@ def network_of(segmenter: Segmenter) -> NetworkSegmenter:
     Raises:
         UsageError: for anything else, with what to do.
     """
+    if isinstance(segmenter, Views):
+        raise UsageError(
+            "export: expected one network that looks once, got several views, which do not fit "
+            "into one graph. Leave --views out."
+        )
     if isinstance(segmenter, Ensemble | MonteCarloDropout):
         several = "an ensemble" if isinstance(segmenter, Ensemble) else "passes with dropout"
         raise UsageError(

@@ -8,12 +8,14 @@ disk stays bounded. What a run resumes from is exactly what an unbroken run woul
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from doubtmap.engine.places import Place
 from doubtmap.errors import DataError, DoubtmapError, UsageError
 from doubtmap.files import beside, sweep, writing_to
 from doubtmap.files.locking import wait_for
@@ -190,6 +193,21 @@ def journalled(
         raise
     if journal:
         journal.finish()
+
+
+def going_on(place: Place, folder: Path | None) -> Place:
+    """A place with as many threads as the run has begun with that goes on.
+
+    Args:
+        place: where images are looked at.
+        folder: of the run; None: it begins.
+    """
+    try:
+        settings = json.loads((folder / "settings.json").read_text()) if folder else {}
+        threads = settings.get("threads", 0)
+    except (OSError, ValueError, AttributeError):  # of no run, or one that cannot go on
+        return place
+    return replace(place, threads=threads) if isinstance(threads, int) and threads > 0 else place
 
 
 def claim(folder: Path, settings: dict[str, Any], resume: bool, holds_work: bool) -> None:

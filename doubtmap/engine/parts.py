@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from doubtmap.datasets.reading import Rendering
 from doubtmap.engine.places import PartNumber, all_parts
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import write_atomically
-from doubtmap.files.resuming import differing, sha256_of
+from doubtmap.files.resuming import SAMPLES, differing, sha256_of
 
 PART = "part.json"
-GOING_ON = (".progress", "settings.json")
+SETTINGS = "settings.json"
+GOING_ON = (".progress", SETTINGS)
 """What a run leaves that can be gone on with."""
 
 
@@ -34,7 +40,8 @@ def write_part(out: Path, command: str, part: PartNumber, about: Mapping[str, An
     Raises:
         DataError: for a folder that cannot be written.
     """
-    told = {"kind": command, "part": [part.number, part.of], **about}
+    which = {"kind": command, "part": [part.number, part.of], "directory": str(Path.cwd())}
+    told = {**which, **about}
     write_atomically(out / PART, json.dumps(told | {"digest": _digest(told)}).encode())
 
 
@@ -92,7 +99,7 @@ def _read(command: str, folder: Path, keys: Sequence[str]) -> dict[str, Any]:
         about: dict[str, Any] = json.loads(file.read_text())
         if about.pop("digest") != _digest(about):
             raise DataError(damaged(file))
-        PartNumber(*about["part"])
+        PartNumber(*about["part"]), Path(about["directory"])
         if about["kind"] == command:
             [about[key] for key in keys]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -136,9 +143,20 @@ def check_alike(asked: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> 
             )
 
 
-def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+READERS = 4
+"""Threads that hash files."""
+
+
+def directory_of(abouts: Sequence[Mapping[str, Any]]) -> str:
+    """The folder from which parts name their images, where they agree and it is here; else this."""
+    told = {str(about["directory"]) for about in abouts}
+    return first if len(told) == 1 and Path(first := min(told)).is_dir() else str(Path.cwd())
+
+
+def hashes_of(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """SHA-256 of files of a part, by their names in its folder."""
-    return {name: sha256_of(folder / name) for name in names}
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip(names, pool.map(lambda name: sha256_of(folder / name), names)))
 
 
 def as_written(folder: Path, name: str, hashes: Mapping[str, str]) -> Path:
@@ -168,3 +186,55 @@ def damaged(file: Path) -> str:
         f"{file}: cannot be used: expected what its part wrote, got something else, as of a copy "
         f"that was cut short. Copy it again, or make the part again."
     )
+
+
+def rendering_of(told: Mapping[str, Any]) -> Rendering:
+    """How the images of a run became RGB, as its parts say."""
+    span = told["range"] and (told["range"][0], told["range"][1])
+    return Rendering(span, tuple(told["bands"]), told["upright"], told["every"])
+
+
+def settings_of(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a part.
+
+    Raises:
+        DataError: for others than it wrote.
+    """
+    found: dict[str, Any] = json.loads(as_written(folder, SETTINGS, hashes).read_text())
+    return found
+
+
+def write_settings(out: Path, settings: Sequence[Mapping[str, Any]]) -> None:
+    """Write the settings of parts as those of the whole run.
+
+    Raises:
+        DataError: where they cannot be written.
+    """
+    samples = {name: mark for each in settings for name, mark in each.get(SAMPLES, {}).items()}
+    kept = {key: value for key, value in settings[0].items() if key != "part"} | {SAMPLES: samples}
+    write_atomically(out / SETTINGS, json.dumps(kept, sort_keys=True, indent=1).encode())
+
+
+def take_files(folder: Path, out: Path, files: Sequence[str], about: Mapping[str, Any]) -> None:
+    """Let files of a part be in another folder, too, as links where the disk can.
+
+    Args:
+        folder: of the part.
+        out: the other folder.
+        files: by their names in both.
+        about: what the part says, with the hashes of its files.
+
+    Raises:
+        DataError: for a file that is not what the part wrote.
+    """
+    if outside := [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise DataError(damaged(folder / outside[0]))
+    with ThreadPoolExecutor(READERS) as pool:
+        whole = pool.map(partial(as_written, folder, hashes=about["hashes"]), files)
+        for name, file in zip(files, whole):
+            (out / name).unlink(missing_ok=True)
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file, out / name)  # nothing is ever written into a file that is there
+            except OSError:
+                shutil.copyfile(file, out / name)

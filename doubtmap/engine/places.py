@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from doubtmap.engine.pool import Done, Work, by_workers, window_of
+import torch
+
+from doubtmap.engine.pool import Done, Work, begin_workers, by_workers, window_of
 from doubtmap.errors import UsageError
 from doubtmap.files.resuming import listed
 from doubtmap.prediction import Segmenter
@@ -175,6 +178,9 @@ class Place:
         gpus: how many devices each worker has to itself; below 1: how much of one.
         network: opens the network in each worker; without it the network is sent to them.
         batch: how many images of one size go through the network at once, at most.
+        threads: of PyTorch in each process that runs the network, on which the last bits of its
+            output depend; default, of workers: those that `OMP_NUM_THREADS` says, else on one
+            machine their share of this process's, and 1 on a cluster; of this process: what it has.
     """
 
     part: PartNumber | None = None
@@ -183,6 +189,7 @@ class Place:
     gpus: float = 0
     network: Callable[[], Segmenter] | None = None
     batch: int = 1
+    threads: int = 0
 
     def __post_init__(self) -> None:
         kind, colon, address = self.engine.partition(":")
@@ -195,6 +202,32 @@ class Place:
             raise UsageError("--gpus-per-worker: expected --workers with it. Add --workers 2.")
         if self.batch < 1:
             raise UsageError(f"--batch: expected 1 image or more at once, got {self.batch}.")
+        if self.elsewhere and not self.threads:
+            object.__setattr__(self, "threads", self._usual_threads())
+
+    def _usual_threads(self) -> int:
+        """How many threads each worker has."""
+        if "OMP_NUM_THREADS" in os.environ:
+            return torch.get_num_threads()
+        return max(1, torch.get_num_threads() // self.workers) if self.one_machine else 1
+
+    def begin(self) -> None:
+        """Let what workers of this machine need be imported for them while this process goes on."""
+        if self.elsewhere and self.one_machine:
+            begin_workers()
+
+    @contextmanager
+    def alike(self) -> Iterator[None]:
+        """While the block runs, let this process have as many threads as the workers.
+
+        What it makes of an image then is what they would make of it, to the last bit.
+        """
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     @property
     def elsewhere(self) -> bool:
@@ -231,15 +264,14 @@ class Place:
         """
         if not numbers:
             return
+        by = self.workers, self.gpus, self.threads
         if self.engine == "local":
-            window = window_of(self.batch)
-            yield from by_workers(work, numbers, self.workers, self.gpus, done, ordered, window)
+            yield from by_workers(work, numbers, *by, done, ordered, window_of(self.batch))
             return
         from doubtmap.engine.cluster import by_ray
 
         address = self.engine.partition(":")[2]
-        by = address, self.workers, self.gpus
-        yield from by_ray(work, numbers, *by, done, ordered, self.batch)
+        yield from by_ray(work, numbers, address, *by, done, ordered, self.batch)
 
 
 def _itself(segmenter: Segmenter) -> Segmenter:

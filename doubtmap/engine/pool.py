@@ -40,6 +40,9 @@ AGAIN = 1
 IMPORTED_ONCE = ("doubtmap", "transformers", "timm", "segmentation_models_pytorch", "torchvision")
 """Packages of networks: what this process has imported of them is there for all its workers."""
 
+FREEZING = "doubtmap.engine.freezing"
+"""Imported after them."""
+
 
 class Looker(Protocol):
     """What a worker does, with a network that is open."""
@@ -97,6 +100,7 @@ def by_workers(
     numbers: Iterable[int],
     workers: int,
     gpus: float,
+    threads: int,
     done: Done,
     ordered: bool = False,
     window: int = WINDOW,
@@ -108,6 +112,7 @@ def by_workers(
         numbers: of the images, rising.
         workers: how many processes.
         gpus: how many devices each has to itself; below 1: how much of one; 0: as this process.
+        threads: of PyTorch in each.
         done: told of each image, as it is done.
         ordered: whether no worker may be far ahead of the image that is waited for.
         window: images that a worker is given ahead, see `window_of`.
@@ -122,7 +127,7 @@ def by_workers(
     images = deque(numbers)
     workers = min(workers, max(1, len(images)))
     far = FAR * workers * window if ordered else None
-    pool = _Pool(sendable(work), workers, gpus, window, far)
+    pool = _Pool(sendable(work), workers, gpus, threads, window, far)
     try:
         yield from pool.results(images, done)
     finally:
@@ -163,10 +168,10 @@ class _Pool:
     """The workers of one pass."""
 
     def __init__(
-        self, work: bytes, workers: int, gpus: float, window: int, ahead: int | None
+        self, work: bytes, workers: int, gpus: float, threads: int, window: int, ahead: int | None
     ) -> None:
-        self._work, self._gpus, self._window, self._ahead = work, gpus, window, ahead
-        self._threads = max(1, torch.get_num_threads() // workers)
+        self._work, self._gpus, self._threads = work, gpus, threads
+        self._window, self._ahead = window, ahead
         self._deaths: Counter[int] = Counter()
         self._workers: list[_Worker] = []
         for number in range(workers):
@@ -181,6 +186,8 @@ class _Pool:
             for worker in [each for each in self._workers if each.connection in ready]:
                 try:
                     kind, *said = worker.connection.recv()
+                    if kind == "result":  # which may be large, and is not copied to be sent
+                        said.append(worker.connection.recv_bytes())
                 except (EOFError, OSError, pickle.UnpicklingError):
                     self._replace(worker)
                     continue
@@ -268,13 +275,23 @@ def _died(code: int | None) -> str:
     return f"a worker ended with exit code {code}"
 
 
+def begin_workers() -> None:
+    """Start the process from which workers are, which imports what this one has."""
+    started = _context()
+    if started.get_start_method() == "forkserver":
+        from multiprocessing import forkserver  # which not every system has
+
+        forkserver.ensure_running()
+
+
 def _context() -> Any:
     """How processes are started: from one that has imported what this one has, where there is."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     here = [name for name, found in sys.modules.items() if getattr(found, "__file__", None)]
-    context.set_forkserver_preload([name for name in here if name.split(".")[0] in IMPORTED_ONCE])
+    needed = [name for name in here if name.split(".")[0] in IMPORTED_ONCE]
+    context.set_forkserver_preload([*needed, FREEZING])
     return context
 
 
@@ -312,7 +329,8 @@ def _serve(
         with _silent():  # the driver has opened the same network, and told of it
             look = pickle.loads(work).open(number)  # what the driver has sent itself
         for covered, result in look(_received(connection), lambda n: connection.send(("done", n))):
-            connection.send(("result", covered, result))
+            connection.send(("result", covered))
+            connection.send_bytes(result)
         connection.send(("end",))
     except (BrokenPipeError, EOFError, ConnectionResetError):
         return

@@ -23,7 +23,7 @@ from doubtmap.version import __version__
 
 MODEL_KEYS = (
     *("source", "sha256", "input_size", "mean", "std", "channels", "bands", "asked"),
-    *("calibrator", "dropout", "windows"),
+    *("calibrator", "dropout", "views", "windows"),
 )
 """Of a segmenter's description: what is known before the first image and changes what it says."""
 

@@ -148,6 +148,7 @@ class Shelves(Shelf):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(0)
+        self.folder = folder
         self._shelves = [Shelf(0, path) for path in folder.glob("*") if not path.suffix]
 
     def __contains__(self, index: int) -> bool:

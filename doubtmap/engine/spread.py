@@ -108,7 +108,8 @@ def looked_at(
     batch = 1
     if isinstance(segmenter, Spread):
         if segmenter.place.elsewhere:
-            yield from _by_workers(segmenter, list(items), read, look, skip)
+            with segmenter.place.alike():
+                yield from _by_workers(segmenter, list(items), read, look, skip)
             return
         batch, segmenter = segmenter.place.batch, segmenter.segmenter
     reading = read_or_skip(read, items, threads, skip, ahead_of(batch, threads))

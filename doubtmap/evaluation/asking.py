@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from doubtmap.datasets import open_dataset
@@ -123,6 +124,7 @@ class Asked:
         return self.run.settings | {
             "maps": self.options.maps is not None,
             "version of the sums": VERSION,
+            "threads": self.options.place.threads or torch.get_num_threads(),
             "seed": self.seed,
             "replicates": self.replicates,
             "bins": self.options.bins,

@@ -56,8 +56,8 @@ def find_components(
     """Second look: unknown objects as components, where the data have any.
 
     The threshold is the given one, or the best one of `measure_scores`, that of the best pixel F1
-    on the same images, as the benchmark has it: an oracle's. `keep` is told of each image;
-    `elsewhere` looks at those that are not on the shelf.
+    on the same images, as the benchmark has it: an oracle's. `keep` is told of each image; where
+    there is an `elsewhere`, that is where they are looked at.
     """
     found = {}
     for name, oracle in best.items():
@@ -88,13 +88,13 @@ def find_components(
     rows = sorted(tally.images, key=lambda row: int(row["index"]))
     todo = {int(row["index"]): str(row["image"]) for row in rows if row["index"] not in done}
     if elsewhere:
-        far = [index for index in todo if not shelf or index not in shelf]
-        for seen in elsewhere(far, thresholds):
+        for seen in elsewhere([*todo], thresholds):
             if journal:
                 journal.append(seen.to_bytes())
             take(seen)
-        done |= set(far)
-        todo = {index: name for index, name in todo.items() if index not in done}
+            del todo[seen.meta["index"]]
+            done.add(seen.meta["index"])
+            run.tell("components", len(done))
     looked = _second_look(run, list(todo), list(found), shelf)
     with threads_for(found) as each:
         for index, label, maps in looked:

@@ -17,7 +17,7 @@ from typing import Any
 from doubtmap.datasets.dataset import Dataset
 from doubtmap.datasets.fingerprints import about_files
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.journal import Journal, journalled
+from doubtmap.engine.journal import Journal, going_on, journalled
 from doubtmap.engine.run import Progress, Run
 from doubtmap.engine.shelf import Shelf
 from doubtmap.errors import DataError
@@ -26,7 +26,7 @@ from doubtmap.evaluation.components import find_components
 from doubtmap.evaluation.examples import pick_examples
 from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.first_look import components_elsewhere, tally_pixels
-from doubtmap.evaluation.keeping import TAKEN
+from doubtmap.evaluation.keeping import TAKEN, note_files
 from doubtmap.evaluation.open_set import refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.score_figures import measure_scores
@@ -86,6 +86,9 @@ def evaluate(
         UsageError, DataError, ModelError: each with one sentence that says what to do.
     """
     start = time.perf_counter()
+    options.place.begin()
+    folder = Path(out) / ".progress" if out else None
+    options = replace(options, place=going_on(options.place, folder if resume else None))
     asked = asked_of(
         segmenter,
         dataset,
@@ -100,11 +103,16 @@ def evaluate(
     )
     run = asked.run
     taken = take_thresholds(run, open_set) if open_set is not None else []
-    folder = Path(out) / ".progress" if out else None
     settings = asked.settings if out else {}
     if options.cases is not None:
         options.cases.begin(run)
-    with journalled(folder, settings, resume) as journal, ExitStack() as closed:
+    with (
+        options.place.alike(),
+        journalled(folder, settings, resume) as journal,
+        ExitStack() as closed,
+    ):
+        if options.maps is not None:
+            note_files(options.maps, run, resume=resume)
         tally, held, shelf = tally_pixels(asked, journal)
         closed.callback(shelf.close)
         if run.matching is None and tally.images:  # a resumed run that had seen all images
@@ -159,7 +167,7 @@ def figures_of(
     best = {name: one.best for name, one in measured.items()}
     components = find_components(
         *(run, tally, best, sizes, journal, asked.given, held, shelf),
-        elsewhere=components_elsewhere(asked),
+        elsewhere=components_elsewhere(asked, shelf),
     )
     picked = list(pick_examples(run, tally, asked.options.examples, shelf))
     results = summarise(run, tally, measured, components, sizes, files)

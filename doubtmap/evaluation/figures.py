@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from doubtmap.datasets.dataset import UNKNOWN, ComponentSizes
 from doubtmap.datasets.fingerprints import image_files
@@ -124,6 +125,7 @@ def summarise(
         "doubtmap": __version__,
         "command": "",
         "seed": 0,
+        "threads": torch.get_num_threads(),
         "directory": str(Path.cwd()),
         "model": run.segmenter.description,
         "data": {

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,9 @@ def _by_workers(
     first = 0 if journal is None else len([*journal.folder.glob("worker-*")])
     own = journal.folder if journal and place.one_machine else None
     work = FirstLook(asked, place.opening(run.segmenter), own, first, shelf, most)
+    if place.one_machine and todo:  # while the process that they start from imports
+        with suppress(DataError):  # which they will tell of
+            run.predict(run.dataset[todo[0]])
 
     def tell(number: int) -> None:
         done.add(number)
@@ -214,13 +217,37 @@ class FirstLook:
 
 @dataclass(frozen=True, eq=False)
 class SecondLook(FirstLook):
-    """What workers do in the second pass, where nothing was kept of the first.
+    """What workers do in the second pass: they look at what was kept of the first, or once more.
 
     Args:
         thresholds: of the components, by score.
     """
 
     thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def open(self, worker: int) -> Looker:
+        """Open the network where an image asks for it."""
+        if self.shelf is None:
+            return super().open(worker)
+        opening = functools.cache(lambda: super(SecondLook, self).open(worker))
+        return functools.partial(self._look_at_kept, self.shelf, opening)
+
+    def _look_at_kept(
+        self, folder: Path, opening: Callable[[], Looker], numbers: Iterable[int], done: Done
+    ) -> Iterator[tuple[list[int], bytes]]:
+        with closing(Shelves(folder)) as shelf:
+            for index in numbers:
+                if index not in shelf:
+                    yield from opening()([index], done)
+                else:
+                    yield [index], self._found_in(shelf, index).to_bytes()
+                    done(index)
+
+    def _found_in(self, shelf: Shelf, index: int) -> Observation:
+        looked, at, sizes = shelf.get(index), dict(self.thresholds), self.asked.sizes
+        name, maps = self.asked.run.dataset.sample_name(index), looked.maps
+        maps = {score: maps[score] for score in at}
+        return observe_components(index, name, looked.label, maps, at, sizes)
 
     def _look(
         self, asked: Asked, worker: int, numbers: Iterable[int], done: Done
@@ -234,15 +261,20 @@ class SecondLook(FirstLook):
             done(index)
 
 
-def components_elsewhere(asked: Asked) -> Elsewhere | None:
-    """The second look by workers that are on other machines; None where there are none."""
+def components_elsewhere(asked: Asked, shelf: Shelf) -> Elsewhere | None:
+    """The second look by workers; None where there are none, or one that would help nobody.
+
+    Args:
+        asked: network, images, scores, and where the images are looked at.
+        shelf: what was kept of the first look; of workers on other machines it has nothing.
+    """
     run, place = asked.run, asked.options.place
-    if not place.elsewhere or place.one_machine:
+    kept = shelf.folder if isinstance(shelf, Shelves) and place.one_machine else None
+    if not place.elsewhere or (place.one_machine and (kept is None or place.workers == 1)):
         return None
 
     def again(numbers: Sequence[int], thresholds: Mapping[str, float]) -> Iterator[Observation]:
-        opening = place.opening(run.segmenter)
-        work = SecondLook(asked, opening, None, 0, None, 0, thresholds)
+        work = SecondLook(asked, place.opening(run.segmenter), None, 0, kept, 0, thresholds)
         with closing(place.look(work, numbers, lambda _: None)) as found:
             for _, data in found:
                 yield Observation.from_bytes(data)

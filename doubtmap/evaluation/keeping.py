@@ -23,6 +23,7 @@ from doubtmap.datasets.fingerprints import image_files
 from doubtmap.datasets.reading import in_colour
 from doubtmap.engine.run import Run
 from doubtmap.files import sweep, write_atomically, writing_to
+from doubtmap.files.earlier import begin_in
 from doubtmap.files.naming import score_folders
 from doubtmap.prediction import Prediction
 from doubtmap.reports.maps import write_classes, write_map
@@ -30,6 +31,23 @@ from doubtmap.reports.scales import natural_scale
 
 TAKEN = ("classes", "labels", "images")
 """Folders that hold something else than doubt."""
+
+
+def note_files(out: Path, run: Run, *, resume: bool = False) -> None:
+    """Remove what an earlier evaluation has kept, and note what this one does; see `begin_in`.
+
+    Args:
+        out: folder of both.
+        run: its images and scores.
+        resume: the earlier one goes on.
+
+    Raises:
+        DataError: where the folder cannot be written.
+    """
+    names = [run.dataset.sample_name(index) for index in range(len(run.dataset))]
+    folders = ("classes", "labels", *score_folders(run.scores, taken=TAKEN).values())
+    forms = [*(f"{folder}/*.png" for folder in folders), "images/*.jpg"]
+    begin_in(out, "evaluate", names, forms, resume=resume)
 
 
 @dataclass(frozen=True)

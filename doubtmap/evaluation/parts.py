@@ -38,7 +38,7 @@ from doubtmap.datasets.fingerprints import (
 from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.labels import Matching
 from doubtmap.datasets.pasting import Pasted
-from doubtmap.engine.journal import journalled, records_in, write_records
+from doubtmap.engine.journal import going_on, journalled, records_in, write_records
 from doubtmap.engine.parts import (
     PART,
     as_written,
@@ -57,10 +57,11 @@ from doubtmap.evaluation.components import find_components
 from doubtmap.evaluation.evaluate import figures_of
 from doubtmap.evaluation.examples import telling
 from doubtmap.evaluation.first_look import tally_pixels
-from doubtmap.evaluation.results import Results, strict_figures
+from doubtmap.evaluation.results import OF_ALL, Results, strict_figures
 from doubtmap.evaluation.tally import Observation, Tally
 from doubtmap.files import alone, write_atomically, writing_to
 from doubtmap.files.afar import path_of
+from doubtmap.files.earlier import begin_in
 from doubtmap.prediction import Prediction
 from doubtmap.scoring import score_maps
 from doubtmap.version import __version__
@@ -89,12 +90,14 @@ def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
     Raises:
         UsageError, DataError, ModelError: as `evaluate`.
     """
-    start, run, part = time.perf_counter(), asked.run, asked.options.place.part
+    start, run, folder = time.perf_counter(), asked.run, out / ".progress"
+    place = going_on(asked.options.place, folder if resume else None)
+    part, asked = place.part, replace(asked, options=replace(asked.options, place=place))
     assert part is not None
     settings = asked.settings | {"part": str(part)}
     unknown = may_be_unknown(run)
     given = unknown and all(name in asked.given for name in run.scores)
-    with journalled(out / ".progress", settings, resume) as journal:
+    with place.alike(), journalled(folder, settings, resume) as journal:
         if not resume:
             _clear(out)
         with ExitStack() as closed:
@@ -148,10 +151,11 @@ def _sizes(maps: Path) -> dict[str, int]:
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier part has left."""
+    """Remove what an earlier part, or a whole evaluation, has left."""
     with writing_to(out):
-        for name in (PART, SUMS, "components"):
+        for name in (PART, SUMS, "components", *OF_ALL):
             (out / name).unlink(missing_ok=True)
+        begin_in(out, "evaluate", [], [])
         for name in ("maps", "examples"):
             if (out / name).is_dir():
                 shutil.rmtree(out / name)
@@ -253,9 +257,21 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
     seconds["total"] += time.perf_counter() - start
     seed = abouts[0]["settings"]["seed"]
     results.figures.update(command=options.command, seed=seed, seconds=seconds)
+    _tell_threads(results.figures, abouts)
     if options.save:
         options.save(results)
     return results
+
+
+def _tell_threads(figures: dict[str, Any], abouts: Sequence[Mapping[str, Any]]) -> None:
+    """Say how many threads the parts had; a note where that differs between them."""
+    told = sorted({about["settings"]["threads"] for about in abouts})
+    figures["threads"] = told[0] if len(told) == 1 else told
+    if len(told) > 1:
+        figures["notes"].append(
+            f"PyTorch had {' and '.join(map(str, told))} threads in different parts, so figures "
+            f"may differ from one process's in the last digits."
+        )
 
 
 def sums_of(part: tuple[Path, Mapping[str, str]]) -> Tally:
@@ -269,10 +285,11 @@ def sums_of(part: tuple[Path, Mapping[str, str]]) -> Tally:
 
 
 def _compared(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings but where the data are, and threads, which a note tells of."""
     settings = dict(about["settings"])
-    version = settings.pop("doubtmap", None)
-    settings.pop("folder", None)  # machines may have the same data in different places
-    return settings | {"version of doubtmap": version, "examples": about["examples"]}
+    return {k: v for k, v in settings.items() if k not in ("folder", "threads")} | {
+        "examples": about["examples"]
+    }
 
 
 class _Told:

@@ -37,6 +37,7 @@ from doubtmap.evaluation.results import (
 )
 from doubtmap.evaluation.yours import metric_rows
 from doubtmap.files import alone, write_atomically
+from doubtmap.files.earlier import begin_in
 from doubtmap.files.parquet import write_parquet
 from doubtmap.reports.charts import reliability_chart
 from doubtmap.reports.colours import labels_present, robust_limits
@@ -69,11 +70,15 @@ class _Shown:
 def write_evaluation(results: Results, out: Path, parquet: bool = False) -> None:
     """Write `results.json`, `curves.json` and `report.html` of an evaluation into a folder.
 
+    Maps that an earlier evaluation has kept there go, unless this one has kept its own.
+
     Args:
         results: of the evaluation.
         out: the folder.
         parquet: write the table of images as `images.parquet`, too.
     """
+    if "maps" not in results.figures:
+        begin_in(out, "evaluate", [], [])
     write_curves(results, out / "curves.json")
     write_results(results, out / "results.json")
     rows = strict_figures(results.figures).get("images", []) if parquet else []

@@ -24,6 +24,9 @@ from doubtmap.reports.digits import digits, number
 from doubtmap.segments.look_first import LookFirst
 from doubtmap.shown import Shown, later, listed
 
+OF_ALL = ("results.json", "curves.json", "report.html", "images.parquet")
+"""Files of an evaluation."""
+
 
 @dataclass(frozen=True, eq=False)
 class Example:

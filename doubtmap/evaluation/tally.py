@@ -20,18 +20,19 @@ from torch import Tensor
 
 from doubtmap.datasets.dataset import KNOWN, UNKNOWN
 from doubtmap.kernels.counted import curves
+from doubtmap.kernels.tables import BinSums, Keys
 from doubtmap.metrics import (
     BinaryReliability,
     Confusion,
     Histogram,
     RankingCurve,
     Reliability,
-    brier_score,
 )
-from doubtmap.metrics.accumulator import Array, State, join_states, sub_state
+from doubtmap.metrics.accumulator import Array, State, join_states, sub_state, to_numpy
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
 from doubtmap.metrics.by_class import ByClass
-from doubtmap.metrics.histogram import Bins, keyed
+from doubtmap.metrics.frame import FrameSums
+from doubtmap.metrics.histogram import Bins, Keyed, keyed, sums_of, value_of
 from doubtmap.metrics.patches import PATCH_KINDS, WITH_UNKNOWN, patch_kinds, patch_scores
 from doubtmap.metrics.reliability import ONCE, ReliabilitySums
 from doubtmap.prediction import Prediction
@@ -41,6 +42,9 @@ VERSION = 6
 
 RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)
 """Kinds of pixels. `KNOWN_ONLY`: labelled as known without a class, so neither right nor wrong."""
+
+VOID_KIND = 255
+"""Of pixels that count for nothing."""
 
 
 PATCH = 4
@@ -100,22 +104,23 @@ def observe(
     """
     classes = prediction.classes[0]
     label = label.to(classes.device).long()
-    kind = torch.where(label >= 0, (classes != label).to(torch.int8), -1)
-    kind.masked_fill_(label == KNOWN, KNOWN_ONLY).masked_fill_(label == UNKNOWN, IS_UNKNOWN)
-    counted = kind >= 0
-    places = counted.reshape(-1).nonzero()[:, 0]
-    arrays: dict[str, Array] = {"kind": _numpy(kind[counted].to(torch.uint8))}
+    labels = to_numpy(label)
+    kind = (to_numpy(classes) != labels).astype(np.uint8)
+    kind[labels < 0] = VOID_KIND
+    kind[labels == KNOWN], kind[labels == UNKNOWN] = KNOWN_ONLY, IS_UNKNOWN
+    counted = kind != VOID_KIND
+    arrays: dict[str, Array] = {"kind": kind[counted]}
     for score, values in maps.items():
-        arrays[f"score/{score}"] = _numpy(values.reshape(-1)[places])
+        arrays[f"score/{score}"] = to_numpy(values)[counted]
     if raw is not None:
-        arrays["strange"] = _numpy(raw[(label == UNKNOWN).to(raw.device)].to(torch.int16))
-    if (label >= 0).any():
+        arrays["strange"] = to_numpy(raw)[labels == UNKNOWN].astype(np.int16)
+    if (kind <= WRONG).any():
         arrays |= _observe_classes(prediction, label, maps, bins)
     meta = {
         "stage": "pixels",
         "index": index,
         "name": name,
-        "void": int((~counted).sum()),
+        "void": kind.size - len(arrays["kind"]),
     }
     return Observation(meta, arrays)
 
@@ -124,28 +129,22 @@ def _observe_classes(
     prediction: Prediction, label: Tensor, maps: dict[str, Tensor], bins: int
 ) -> dict[str, Array]:
     """What needs labels that are classes."""
-    classes, valid = prediction.classes[0], label >= 0
-    count = prediction.logits.shape[1]
-    confusion = Confusion.empty(count)
-    confusion.update(classes, label, valid)
-    reliability = Reliability(count, bins)
-    sums, doubt, wrong = reliability.measure(
-        prediction.logits, label[None], valid[None], prediction.classes
-    )
-    brier = brier_score(prediction.logits, label.clamp_min(0)[None])[0]
-    arrays = {f"reliability/{name}": array for name, array in sums.state().items()}
-    arrays |= {"confusion": confusion.counts, "doubt": doubt, "wrong": wrong.astype(np.uint8)}
-    # In steps whose sums are exact, whatever their order.
-    arrays["brier"] = _numpy((brier[valid].double() * EXACT).round_().div_(EXACT).float())
+    classes, logits = prediction.classes[0], prediction.native_logits
+    found = FrameSums.of(logits, prediction.placement, classes, label, bins)
+    sums = found.reliability.state()
+    arrays = {f"reliability/{name}": array for name, array in sums.items()}
+    arrays |= {
+        "confusion": found.confusion.counts,
+        "doubt": found.doubt,
+        "wrong": found.wrong.astype(np.uint8),
+        # In steps whose sums are exact, whatever their order.
+        "brier": (np.rint(found.brier * np.float64(EXACT)) / EXACT).astype(np.float32),
+    }
     whole, kinds = patch_kinds(classes[None], label[None], (label == UNKNOWN)[None], PATCH)
-    arrays["patches"] = _numpy(kinds)
+    arrays["patches"] = to_numpy(kinds)
     for score, values in maps.items():
         arrays[f"patch/{score}"] = patch_scores(values[None], whole, PATCH)
     return arrays
-
-
-def _numpy(values: Tensor) -> Array:
-    return np.asarray(values.cpu().numpy())
 
 
 BRIER = 4
@@ -206,27 +205,26 @@ class ScoreTally:
     def take(self, name: str, arrays: dict[str, Array], brier: Array | None, weights: Array) -> Row:
         """Take an image; returns its own figures. `brier` is of all its pixels, or None."""
         kind, values = arrays["kind"], arrays[f"score/{name}"]
-        keys = keyed(values)
-        self.pixels.update(keys, kind)
-        image = Histogram(IMAGE_BINS, shape=(5,))
-        image.update(keys, kind, more=None if brier is None else (BRIER, brier))
+        own = keyed(values)
+        self.pixels.update(own, kind)
+        more = None if brier is None else (BRIER, brier)
+        image = sums_of(own, IMAGE_BINS, 5, kind, more)
         if brier is not None:
             self._take_patches(arrays[f"patch/{name}"], arrays["patches"], weights)
         if self.bins is not None:
             self._claimed(values, kind, weights)
         if "strange" in arrays:
-            self.strange.take(values[kind == IS_UNKNOWN], arrays["strange"], weights)
-        self.errors.absorb(image)
+            self.strange.take(values[arrays["unknown"]], arrays["strange"], weights)
+        self.errors.add(image)
         self.replicates.add(image, weights)
-        return image_figures(image.view(), values, kind)
+        return image_figures(image, own, values, kind)
 
     def _take_patches(self, values: Array, kinds: Array, weights: Array) -> None:
         """Take an image's patches; only those without unknown pixels have replicates."""
-        self.patches.update(values, kinds)
-        known = kinds < WITH_UNKNOWN
-        image = Histogram(PATCH_BINS)
-        image.update(values[known], kinds[known] % 2)
-        self.patch_replicates.add(image, weights)
+        self.patches.add(sums_of(keyed(values), PATCH_BINS, PATCH_KINDS, kinds))
+        known, drawn = kinds < WITH_UNKNOWN, self.patch_replicates
+        own = keyed(values[known])
+        drawn.add(sums_of(own, drawn.total.bins, 2, kinds[known] % 2), weights)
 
     def _claimed(self, values: Array, kind: Array, weights: Array) -> None:
         """Take an image's probabilities of wrong, and how often they came true."""
@@ -314,8 +312,10 @@ class Tally:
             row |= self._take_classes(arrays, weights)
         brier = None
         if "brier" in arrays:
-            brier = np.zeros(len(arrays["kind"]))
+            brier = np.zeros(len(arrays["kind"]), np.float32)
             brier[arrays["kind"] <= WRONG] = arrays["brier"]
+        if "strange" in arrays:
+            arrays = arrays | {"unknown": np.flatnonzero(arrays["kind"] == IS_UNKNOWN)}
         names = list(self.scores)
         rows = each(lambda name: self.scores[name].take(name, arrays, brier, weights), names)
         row["scores"] = dict(zip(names, rows))
@@ -341,7 +341,7 @@ class Tally:
         before, reliability = self._of_classes(len(confusion.counts))
         self.confusion = before + confusion
         reliability.add(sums, arrays["doubt"], arrays["wrong"])
-        self.brier.update(arrays["brier"], more=(1, arrays["brier"].astype(np.float64)))
+        self.brier.update(arrays["brier"], more=(1, arrays["brier"]))
         self.segmentation.add({"counts": confusion.counts} | sums.state(), weights)
         iou = [None if np.isnan(each) else round(float(each), 4) for each in confusion.iou]
         found = {"miou": confusion.miou, "accuracy": confusion.accuracy, "ece": sums.ece}
@@ -410,39 +410,39 @@ def wrong_curve(bins: Bins) -> RankingCurve:
     return RankingCurve.from_bins(bins, bins.counts[WRONG], bins.counts[RIGHT])
 
 
-def image_figures(bins: Bins, values: Array, kind: Array) -> Row:
+def image_figures(bins: BinSums, sorted_values: Keyed, values: Array, kind: Array) -> Row:
     """An image's own figures: mean doubt, ranking figures, and the share of pixels missed.
 
     Missed are the unknown and wrong pixels outside the image's most doubtful fifth.
     """
     row: Row = {"mean": float(values.mean(dtype=np.float64)) if values.size else None}
-    right, wrong, known_only, unknown = bins.counts[: IS_UNKNOWN + 1]
+    right, wrong, known_only, unknown = np.ascontiguousarray(bins.counts[:, : IS_UNKNOWN + 1].T)
     pairs = {"unknown": (unknown, right + wrong + known_only), "wrong": (wrong, right)}
     for name, (positives, negatives) in pairs.items():
         figures = curves(positives[None], negatives[None])[0]
         if not np.isnan(figures[0]):
             row[name] = dict(zip(("auprc", "auroc", "fpr95"), figures.tolist()))
-    if (wrong + unknown).any():
-        row["missed"] = _missed(bins, values, kind)
+    bad = wrong + unknown
+    if bad.any():
+        every = right + known_only + bad
+        row["missed"] = _missed(bins, np.cumsum(every), np.cumsum(bad), sorted_values.keys, kind)
     return row
 
 
-def _missed(bins: Bins, values: Array, kind: Array) -> float:
+def _missed(bins: BinSums, ends: Array, bad: Array, keys: Keys, kind: Array) -> float:
     """Share of the pixels that are wrong or unknown, and below the quantile .8 of the values.
 
-    The bins say between which values the quantile lies; only the pixels there are looked at.
+    The bins, of which all pixels and the bad ones are counted up, say between which values the
+    quantile lies; only the pixels there are looked at.
     """
-    right, wrong, known_only, unknown = bins.counts[: IS_UNKNOWN + 1]
-    reached = np.cumsum(right + wrong + known_only + unknown)
-    place = 0.8 * (values.size - 1)
-    ranks = np.minimum([int(place), int(place) + 1], values.size - 1)
-    first, last = np.searchsorted(reached, ranks, side="right")
-    near = values >= bins.lowest[first]
-    if last + 1 < len(reached):
-        near &= values < bins.lowest[last + 1]
-    before = int(reached[first - 1]) if first else 0
-    own, bad = values[near], kind[near]
-    quantile = np.quantile(np.sort(own)[ranks - before], place - int(place))
-    missed = (wrong + unknown)[:first].sum()
-    missed += np.count_nonzero((own < quantile) & ((bad == WRONG) | (bad == IS_UNKNOWN)))
-    return float(missed / values.size)
+    pixels = len(kind)
+    place = 0.8 * (pixels - 1)
+    ranks = np.minimum([int(place), int(place) + 1], pixels - 1)
+    first, last = np.searchsorted(ends, ranks, side="right")
+    below, lowest = (int(ends[first - 1]), bad[first - 1]) if first else (0, 0)
+    near = keys.between(*(int(key) for key in bins.edges[[first, last + 1]]))
+    own = value_of((near >> np.uint64(32)).astype(np.uint32))
+    quantile = np.quantile(own[ranks - below], place - int(place))
+    kinds = kind[near.astype(np.uint32)]
+    missed = np.count_nonzero((own < quantile) & ((kinds == WRONG) | (kinds == IS_UNKNOWN)))
+    return float((lowest + missed) / pixels)

@@ -98,6 +98,10 @@ class Afar(_Here):
         """Itself."""
         return self
 
+    def absolute(self) -> Afar:
+        """Itself."""
+        return self
+
 
 def is_afar(path: str | Path) -> bool:
     """Whether a path or address names a file that lies elsewhere.
@@ -116,6 +120,25 @@ def path_of(text: str | Path) -> Path:
     found = Afar(str(text))
     found._given = address_of(str(text))
     return found
+
+
+def again_in(directory: str | Path, text: str) -> Path:
+    """An image that is read once more, by the path by which a run was given it.
+
+    Args:
+        directory: in which the run was.
+        text: the path, or an address.
+
+    Raises:
+        DataError: where there is none.
+    """
+    file = path_of(text if is_afar(text) else Path(directory, text))
+    if not is_afar(file) and not file.exists():
+        raise DataError(
+            f"{file}: expected an image, which is read again for what is shown of it, found none. "
+            f"Put it back, or merge where the images lie at the paths that the parts were given."
+        )
+    return file
 
 
 def address_of(text: str) -> str:

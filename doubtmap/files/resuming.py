@@ -57,21 +57,70 @@ def hold_samples(path: Path, marks: Mapping[str, str], done: Iterable[str]) -> N
     _write(path, settings | {SAMPLES: before | dict(marks)})
 
 
-def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Which settings differ; of those that are mappings, which of their entries.
+TYPED = {
+    "doubtmap": "version of doubtmap",
+    "threads": "threads of PyTorch",
+    "class_names": "--classes",
+    **{f"model.{name}": f"--{name}" for name in ("mean", "std", "channels", "bands", "calibrator")},
+    "model.input_size": "--input-size",
+    "model.dropout": "--dropout-passes or --dropout-rate",
+    **{f"model.dropout.{name}": f"--dropout-{name}" for name in ("passes", "rate")},
+    "model.dropout.seed": "--seed",
+    "model.views": "--views",
+    "model.windows": "--tile or --overlap",
+    **{f"model.windows.{name}": f"--{name}" for name in ("tile", "overlap")},
+    **{
+        f"model.asked.{name}": f"--{name}"
+        for name in ("classifier", "output", "activation", "resize", "divisor")
+    },
+    **{
+        name: f"--{name}"
+        for name in (
+            *("scores", "unknown", "seed", "replicates", "bins", "maps", "format", "range"),
+            *("probability", "simplify", "encoding", "crs", "to", "by", "diverse"),
+        )
+    },
+    "cloud": "--format",
+    "component_sizes": "--component-sizes",
+    "thresholds": "--threshold",
+    "open_set": "--open-set",
+    "pasted": "--paste",
+    "meta model": "--segments",
+    "count": "--first or --budget",
+    "rendering.range": "--range",
+    **{f"rule.{name}": f"--{name}" for name in ("threshold", "smallest", "on")},
+    "rule.smallest_share": "--smallest-share",
+    "rule.fill_holes": "--fill-holes",
+    "rule.on_share": "--on-share",
+}
+"""Settings by what a user typed of them, or would call them; those inside others after a point."""
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any], within: str = "") -> list[str]:
+    """Which settings differ, as the user typed them; of mappings, which of their entries.
+
+    Args:
+        before: settings.
+        after: others.
+        within: name of the setting that these are inside of.
 
     Example:
         >>> differing({"of": {"a": 1, "b": 2}, "seed": 0}, {"of": {"a": 2, "b": 2}, "seed": 9})
-        ['of (a)', 'seed']
+        ['of (a)', '--seed']
     """
     found = []
     for key in sorted((before.keys() | after.keys()) - {SAMPLES}):
-        old, new = before.get(key), after.get(key)
+        old, new, path = before.get(key), after.get(key), f"{within}.{key}".lstrip(".")
         if old == new:
             continue
+        name = TYPED.get(path, key)
         if isinstance(old, dict) and isinstance(new, dict):
-            key = f"{key} ({listed(differing(old, new))})"
-        found.append(key)
+            inner = differing(old, new, path)
+            found += [each for each in inner if each.startswith("--")]
+            inner = [each for each in inner if not each.startswith("--")]
+            found += [f"{name} ({listed(inner)})"] if inner else []
+        else:
+            found.append(name)
     return found
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.datasets.reading import Rendering, in_colour, left_out, none_left, read_image
 from doubtmap.datasets.survey import survey
-from doubtmap.engine.parts import PART, write_part
+from doubtmap.engine.parts import PART, SETTINGS, hashes_of, write_part
 from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, sweep, utf8, write_atomically, writing_to
-from doubtmap.files.afar import path_of
+from doubtmap.files.afar import again_in
+from doubtmap.files.earlier import begin_in
 from doubtmap.files.naming import files_of, outside, score_folders, unique_names
 from doubtmap.files.parquet import write_parquet
 from doubtmap.files.resuming import hold_samples, hold_to
@@ -114,6 +115,7 @@ def write_scores(
                 file.unlink(missing_ok=True)  # so that no map of an earlier run counts as done
         waiting.clear()
     hold_to(asked, settings)
+    note_files(out, list(names.values()), folders, further, format, resume=resume)
     todo = [path for path in own if not (resume and waiting.has_all(every[path]))]
     kept = set(own) - set(todo)
     marks = file_marks({path: names[path] for path in own})
@@ -151,14 +153,20 @@ def write_scores(
             "model": segmenter.description,
             "class_names": list(segmenter.class_names),
             "notes": list(seen.notes),
+            "directory": str(Path.cwd()),
             "images": {names[path]: str(path) for path in paths},
             "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
         },
     )
     summary = f"{done} of {len(own)} images scored{left_out(skipped)}: {out}"
     if part:
-        own_names = [names[path] for path in own]
-        write_part(out, "score", part, {"own": own_names, **_said(told)})
+        written = {
+            "own": [names[path] for path in own],
+            "hashes": hashes_of(
+                out, [SETTINGS, *_there(out, [file for path in own for file in every[path]])]
+            ),
+        }
+        write_part(out, "score", part, written | _said(told))
         return f"Part {part}: {summary}. {part.then}"
     if not done:
         raise DataError(none_left(len(paths), skipped))
@@ -166,7 +174,39 @@ def write_scores(
     return summary
 
 
-SETTINGS = "settings.json"
+def note_files(
+    out: Path,
+    names: Sequence[str],
+    folders: dict[str, str],
+    sets: Mapping[str, Sequence[str]],
+    format: str,
+    *,
+    resume: bool = False,
+) -> None:
+    """Remove the files of an earlier run, and note those of this one; see `begin_in`.
+
+    Args:
+        out: folder of both.
+        names: of the images.
+        folders: of the scores' maps.
+        sets: folders of label sets, by score.
+        format: of the maps.
+        resume: the earlier run goes on.
+    """
+    files = files_of(Path(), "*", folders, format, sets)
+    forms = [*(file.as_posix() for file in files), *OF_ALL]
+    begin_in(out, "score", names, forms, resume=resume)
+
+
+OF_ALL = ("score.json", "images.csv", "images.parquet")
+"""Files of all images together."""
+
+
+def _there(out: Path, files: Iterable[Path]) -> list[str]:
+    """Which of the files are there, or wait, by their names in the folder."""
+    waiting = Waiting(out).path
+    both = (each for file in files for each in (file, waiting(file)))
+    return [each.relative_to(out).as_posix() for each in both if each.exists()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,8 +246,8 @@ def finish(out: Path, told: Told, parquet: bool) -> int:
     """
     images: dict[str, str] = told.about["images"]
     every = {n: files_of(out, n, told.folders, told.format, told.sets) for n in images}
-    files = map(path_of, images.values())
-    pictures = [functools.partial(_picture, file, told.rendering) for file in files]
+    where = told.about["directory"], told.rendering
+    pictures = [functools.partial(_picture, path, *where) for path in images.values()]
     scales = Waiting(out).finish([*every.values()], told.scores, pictures)
     rows = {images[n]: read_figures(files[0]) for n, files in every.items() if files[0].exists()}
     write_atomically(out / "images.csv", utf8(image_table(rows)))
@@ -220,7 +260,7 @@ def finish(out: Path, told: Told, parquet: bool) -> int:
         "scales": scales,
         "range": told.rendering.range,
         "notes": told.about["notes"],
-        "directory": str(Path.cwd()),
+        "directory": told.about["directory"],
         "images": images,
         "skipped": told.about["skipped"],
     }
@@ -234,8 +274,8 @@ def _said(told: Told) -> dict[str, Any]:
     return {"rendering": asdict(told.rendering), **how, **told.about}
 
 
-def _picture(path: Path, rendering: Rendering) -> NDArray[np.uint8]:
-    return in_colour(read_image(path, rendering))
+def _picture(path: str, directory: str, rendering: Rendering) -> NDArray[np.uint8]:
+    return in_colour(read_image(again_in(directory, path), rendering))
 
 
 @dataclass(frozen=True, eq=False)

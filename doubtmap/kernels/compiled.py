@@ -12,7 +12,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from doubtmap.kernels.resizing import neighbours
@@ -21,9 +23,9 @@ _SCORES = ("max_softmax", "margin", "entropy", "max_logit", "energy")
 _MAPS = (*_SCORES, "divergence", "log_norm")
 FILE = "pixels.dll" if os.name == "nt" else "pixels.so"
 """As setup.py names it: it is no module of Python's, so that one serves every Python."""
-BUILD = 7
+BUILD = 9
 """`BUILD` of pixels.h: a library with another number was compiled from other sources."""
-_STATISTICS, _NORM, _WEIGHT, _SHARES, _SQUARES = range(5)
+_STATISTICS, _NORM, _WEIGHT, _SHARES, _SQUARES, _OBSERVE = range(6)
 
 
 class _Job(ctypes.Structure):
@@ -53,6 +55,10 @@ class _Job(ctypes.Structure):
         ("segments", ctypes.c_void_p),
         ("sums", ctypes.c_void_p),
         ("probabilities", ctypes.c_void_p),
+        ("labels", ctypes.c_void_p),
+        ("predicted", ctypes.c_void_p),
+        ("errors", ctypes.c_void_p),
+        ("observed", ctypes.c_void_p),
         ("instructions", ctypes.c_char_p),
         ("factor", ctypes.c_float),
         ("inverse_temperature", ctypes.c_float),
@@ -66,11 +72,13 @@ class _Job(ctypes.Structure):
         ("class_bytes", ctypes.c_int32),
         ("threads", ctypes.c_int32),
         ("square", ctypes.c_int32),
+        ("bins", ctypes.c_int32),
+        ("groups", ctypes.c_int32),
     )
 
 
 class SumsTable(ctypes.Structure):
-    """`struct table` of sums.c."""
+    """`struct table` of tables.c."""
 
     _fields_ = (
         ("row_of_page", ctypes.c_void_p),
@@ -185,6 +193,24 @@ def squares(grid: Grid, side: int) -> tuple[Tensor, Tensor]:
     grid.job.square, grid.job.probabilities = side, found.data_ptr()
     _run(grid, _SQUARES)
     return found, entropy
+
+
+def observe(
+    grid: Grid, classes: Tensor, labels: Tensor, bins: int
+) -> tuple[NDArray[np.float64], Tensor, Tensor]:
+    """All sums of `observed.Observed` in a row, doubts and Brier scores, of one image.
+
+    `classes` and `labels` are `(H, W)` int64, contiguous.
+    """
+    channels = grid.values.shape[1]
+    size = 3 * bins * (1 + channels) + 3 + channels**2
+    sums = np.zeros((max(1, min(64, 2**22 // size)), size))
+    doubt, brier = _new_map(grid, "max_softmax"), torch.empty(grid.shape)
+    grid.job.labels, grid.job.predicted = labels.data_ptr(), classes.data_ptr()
+    grid.job.errors, grid.job.observed = brier.data_ptr(), sums.ctypes.data
+    grid.job.bins, grid.job.groups = bins, len(sums)
+    _run(grid, _OBSERVE)
+    return sums.sum(0), doubt[0], brier[0]
 
 
 def islands(p: Tensor, reaches: tuple[int, int, int], geometric: bool) -> Tensor:

@@ -1,10 +1,9 @@
-"""The sums in C (`sums.c`), through ctypes; `counted.py` is the door."""
+"""The sums in C (`sums.c`, `tables.c`), through ctypes; the doors are `counted.py`, `tables.py`."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,46 @@ from numpy.typing import NDArray
 from doubtmap.kernels.compiled import SumsTable, library
 
 
-def keys(values: NDArray[np.float32], found: NDArray[np.uint32], pages: NDArray[np.uint8]) -> int:
-    """Write the keys of `values` and mark their pages; how many are not finite."""
-    bad: int = _sums().doubtmap_keys(_at(values), len(values), _at(found), _at(pages))
-    return bad
+class Counted(ctypes.Structure):
+    """`struct counted` of tables.c."""
+
+    _fields_ = (
+        ("entries", ctypes.c_void_p),
+        ("n", ctypes.c_int64),
+        ("channels", ctypes.c_void_p),
+        ("channel", ctypes.c_int64),
+        ("weight", ctypes.c_double),
+        ("more", ctypes.c_void_p),
+        ("more_bytes", ctypes.c_int64),
+        ("more_channel", ctypes.c_int64),
+    )
+
+
+def sort(values: NDArray[np.float32], pages: NDArray[np.uint32]) -> tuple[NDArray[np.uint64], int]:
+    """Entries of `tables.Keys`, after those of each page were counted; how many are not finite."""
+    entries, spare = (np.empty(len(values), np.uint64) for _ in range(2))
+    places = _at(entries), _at(spare), _at(pages)
+    bad: int = _sums().doubtmap_sort(_at(values), len(values), *places)
+    return entries, bad
+
+
+def counted(
+    entries: NDArray[np.uint64],
+    channel: NDArray[np.uint8] | int,
+    weight: float,
+    more: NDArray[Any] | None,
+    more_channel: int,
+) -> Counted:
+    """What is counted, which lives as long as these arrays, each in one piece, are kept."""
+    found = Counted(_at(entries), len(entries), weight=weight, more_channel=more_channel)
+    if isinstance(channel, int):
+        found.channel = channel
+    else:
+        found.channels = _at(channel)
+    if more is not None:
+        found.more, found.more_bytes = _at(more), more.itemsize
+    found.arrays = entries, channel, more
+    return found
 
 
 def means(values: NDArray[np.float32], size: int, whole: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -26,23 +61,22 @@ def means(values: NDArray[np.float32], size: int, whole: NDArray[np.bool_]) -> N
     return found[:count]
 
 
-def count(
-    table: SumsTable,
-    found: NDArray[np.uint32],
-    start: int,
-    channel: NDArray[np.uint8] | int,
-    weight: float,
-    more: NDArray[np.float64] | None,
-    more_channel: int,
-) -> int:
-    """Count keys from `start` on; the index reached, below their number where room ran out."""
-    many = None if isinstance(channel, int) else _at(channel)
-    reached: int = _sums().doubtmap_count(
-        ctypes.byref(table),
-        *(_at(found), start, len(found), many, channel if isinstance(channel, int) else 0),
-        *(weight, None if more is None else _at(more), more_channel),
-    )
+def count(table: SumsTable, what: Counted, start: int) -> int:
+    """Count from `start` on; the index reached, below the number of entries where room ran out."""
+    reached: int = _sums().doubtmap_count(ctypes.byref(table), ctypes.byref(what), start)
     return reached
+
+
+def bins_of(
+    what: Counted, level: int, channels: int, most: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32]]:
+    """Numbers, counts and only values of at most so many bins, as of `tables.BinSums`."""
+    page = np.empty((1 << level, channels)), np.empty(1 << level, np.int32)
+    found = np.empty(most, np.int64), np.empty((most, channels)), np.empty(most, np.int32)
+    places = [_at(array) for array in (*page, *found)]
+    held = _sums().doubtmap_bins_of(ctypes.byref(what), level, channels, *places)
+    numbers, counts, only = found
+    return numbers[:held], counts[:held], only[:held]
 
 
 def absorb(table: SumsTable, other: SumsTable, start: int) -> int:
@@ -51,24 +85,28 @@ def absorb(table: SumsTable, other: SumsTable, start: int) -> int:
     return reached
 
 
-@dataclass(frozen=True, eq=False)
-class Told:
-    """Bins as `Table.add` takes them, each array in one piece."""
-
-    blocks: NDArray[np.int64]
-    held: NDArray[np.int32]
-    counts: NDArray[Any]
-    only: NDArray[np.int32]
-    level: int
-
-
-def add(table: SumsTable, told: Told, start: int) -> int:
-    """Add bins from `start` on; the bin reached."""
+def add(table: SumsTable, arrays: tuple[NDArray[Any], ...], level: int, start: int) -> int:
+    """Add bins from `start` on: numbers, counts, only values, each in one piece. The next bin."""
+    counts = arrays[1]
     reached: int = _sums().doubtmap_add(
-        *(ctypes.byref(table), _at(told.blocks), _at(told.held), _at(told.counts), _at(told.only)),
-        *(start, len(told.held), told.counts.itemsize, told.level),
+        *(ctypes.byref(table), *map(_at, arrays), start, *counts.shape, counts.itemsize, level)
     )
     return reached
+
+
+def wider(
+    bins: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32]],
+    channels: int,
+    steps: int,
+    low: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32]]:
+    """Numbers, counts and only values of bins `2 ** steps` times as wide as these."""
+    n, columns = bins[1].shape
+    found = np.empty(n, np.int64), np.empty((n, channels)), np.empty(n, np.int32)
+    places = [[_at(array) for array in arrays] for arrays in (bins, found)]
+    held = _sums().doubtmap_wider(*places[0], n, columns, channels, steps, low, *places[1])
+    numbers, counts, only = found
+    return numbers[:held], counts[:held], only[:held]
 
 
 def add_columns(sums: NDArray[np.float64], at: NDArray[np.int64], more: NDArray[Any]) -> None:
@@ -144,16 +182,15 @@ def label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
 def _sums() -> ctypes.CDLL:
     loaded = library()
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    table = ctypes.POINTER(SumsTable)
+    table, what = ctypes.POINTER(SumsTable), ctypes.POINTER(Counted)
     for name, arguments in {
-        "keys": (pointer, number, pointer, pointer),
-        "count": (
-            *(table, pointer, number, number, pointer, number),
-            *(ctypes.c_double, pointer, number),
-        ),
+        "sort": (pointer, number, pointer, pointer, pointer),
+        "count": (table, what, number),
+        "bins_of": (what, number, number, *(pointer,) * 5),
         "means": (pointer, number, number, number, pointer, pointer),
         "absorb": (table, table, number),
-        "add": (table, *(pointer,) * 4, *(number,) * 4),
+        "add": (table, *(pointer,) * 3, *(number,) * 5),
+        "wider": (*(pointer,) * 3, *(number,) * 5, *(pointer,) * 3),
         "add_columns": (pointer, number, pointer, pointer, *(number,) * 3),
         "held": (table, pointer, number, pointer, pointer, pointer),
         "curves": (

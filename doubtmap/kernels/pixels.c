@@ -28,6 +28,7 @@
 struct tile {
     float *maps[MAPS];
     int32_t *classes;
+    double *sums; /* of the group */
 };
 
 typedef void tile_function(const struct job *, const float *, ptrdiff_t, int, ptrdiff_t,
@@ -35,7 +36,7 @@ typedef void tile_function(const struct job *, const float *, ptrdiff_t, int, pt
 
 struct instructions {
     const char *name;
-    tile_function *statistics, *norm, *weight, *shares;
+    tile_function *statistics, *norm, *weight, *shares, *observe;
     void (*softmax)(const float *, ptrdiff_t, int, int, float *restrict, float *restrict);
     void (*add_row)(const float *restrict, int, float *restrict);
     void (*slide)(const float *restrict, const float *restrict, int64_t, double *restrict);
@@ -73,6 +74,14 @@ INLINE float fmin_(float a, float b) { return a < b ? a : b; }
 
 INLINE int64_t parts(int64_t total, int64_t part) { return (total + part - 1) / part; }
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* The bin `(m / bins, (m + 1) / bins]` of a probability; 0 goes into the first. */
+INLINE int bin_of(float p, int bins) {
+    const float scaled = p * (float)bins;
+    int at = (int)scaled;
+    at -= (float)at == scaled; /* the ceiling less one */
+    return at < 0 ? 0 : at >= bins ? bins - 1 : at;
+}
 
 #define INFINITE 0x7f800000u /* the bits of infinity; of NaN, more */
 #define MINUS_INFINITY 0xff800000u
@@ -140,6 +149,7 @@ struct pass {
     tile_function *function;
     int tile;
     float *scratch, *own; /* of the tiles' values, and of results that are not kept as they are */
+    double *sums;         /* of the group of tiles */
 };
 
 /* Compute one tile, and write what was asked for. */
@@ -150,6 +160,7 @@ static void one_tile(const struct pass *pass, const float *values, ptrdiff_t str
     for (int map = 0; map < MAPS; map++)
         to.maps[map] = job->maps[map] ? job->maps[map] + pixel : pass->own + (map + 1) * TILE;
     to.classes = (int32_t *)(void *)pass->own;
+    to.sums = pass->sums;
     pass->function(job, values, stride, n, pixel, &to, pass->scratch);
     if (job->operation == STATISTICS) pass->use->store(job, &to, n, pixel);
 }
@@ -252,12 +263,16 @@ static void some_items(void *shared) {
     pass.own = memory + (16 - ((uintptr_t)memory / sizeof *memory) % 16) % 16;
     pass.scratch = pass.own + OWN;
     int64_t item;
-    while ((item = take(&run->next, run->step)) < run->items)
+    while ((item = take(&run->next, run->step)) < run->items) {
+        const struct job *job = pass.job;
+        if (job->operation == OBSERVE)
+            pass.sums = job->observed + item / run->step * OBSERVED(job->channels, job->bins);
         for (const int64_t end = least(item + run->step, run->items); item < end; item++) {
-            if (pass.job->operation == SQUARES) some_squares(&pass, item);
-            else if (pass.job->row_below) other_grid(&pass, item);
+            if (job->operation == SQUARES) some_squares(&pass, item);
+            else if (job->row_below) other_grid(&pass, item);
             else same_grid(&pass, item);
         }
+    }
     free(memory);
 }
 
@@ -268,6 +283,7 @@ EXPORT int doubtmap_run(const struct job *given) {
     tile_function *function = job.operation == STATISTICS ? use->statistics
                               : job.operation == NORM     ? use->norm
                               : job.operation == WEIGHT   ? use->weight
+                              : job.operation == OBSERVE  ? use->observe
                                                           : use->shares;
     const int resized = job.row_below != NULL, squares = job.operation == SQUARES;
     const int tile = tile_of(&job, resized || squares);
@@ -283,6 +299,8 @@ EXPORT int doubtmap_run(const struct job *given) {
                  (resized ? parts(job.height, CHUNK) : job.height),
         .step = resized ? 1 : 8,
     };
+    if (job.operation == OBSERVE) /* the same groups, whatever the number of threads */
+        run.step = parts(run.items, job.groups);
     const int64_t pixels = squares ? job.rows * job.columns : job.height * job.width;
     const int64_t worth = job.images * pixels / (SHARE / job.channels + 1);
     const int64_t most = least(worth, parts(run.items, run.step));

@@ -14,10 +14,10 @@
 #endif
 
 /* Grows with every change that Python has to know of: compiled.py refuses other numbers. */
-#define BUILD 7
+#define BUILD 9
 
 enum { MAX_SOFTMAX, MARGIN, ENTROPY, MAX_LOGIT, ENERGY, DIVERGENCE, LOG_NORM, MAPS };
-enum { STATISTICS, NORM, WEIGHT, SHARES, SQUARES };
+enum { STATISTICS, NORM, WEIGHT, SHARES, SQUARES, OBSERVE };
 
 /* What to do; compiled.py has the same structure. */
 struct job {
@@ -40,12 +40,20 @@ struct job {
     /* Means over squares of `square` x `square` of the native grid, of which height x width lie on
      * it: of the entropy in its map, and probabilities[image][channel][row][column]. */
     float *probabilities;
+    /* Labels, below 0 for none, and predicted classes of every pixel, what its Brier score is, and of
+     * each of the groups of tiles, at most so many, the sums of `observe_tile`. */
+    const int64_t *labels, *predicted;
+    float *errors;
+    double *observed;
     const char *instructions; /* NULL: the widest */
     float factor; /* by which values are multiplied before they are resized */
     float inverse_temperature, p; /* 0: no divergence; p: 0 stands for infinity */
     float sign;                   /* of the divergence */
-    int32_t operation, scores, uniform, published, channels, class_bytes, threads, square;
+    int32_t operation, scores, uniform, published, channels, class_bytes, threads, square, bins, groups;
 };
+
+/* How many doubles a group of tiles has for its sums. */
+#define OBSERVED(channels, bins) (3 * (bins) * (1 + (channels)) + 3 + (channels) * (channels))
 
 /* Do the job; 0, or 1 where memory ran out. */
 EXPORT int doubtmap_run(const struct job *job);

@@ -295,6 +295,7 @@ static TARGET void VARIANT(weight_tile)(const struct job *job, const float *valu
 }
 
 #include "pixels_squares.h"
+#include "pixels_observed.h"
 
 /* Probabilities, added to the sums of the segments that the pixels lie in. */
 static TARGET void VARIANT(shares_tile)(const struct job *job, const float *values,
@@ -413,6 +414,7 @@ static const struct instructions VARIANT(instructions) = {
     VARIANT(norm_tile),
     VARIANT(weight_tile),
     VARIANT(shares_tile),
+    VARIANT(observe_tile),
     VARIANT(softmax),
     VARIANT(add_row),
     VARIANT(slide),

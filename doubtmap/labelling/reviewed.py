@@ -41,17 +41,14 @@ class Reviewed:
         names = found.table.class_names or tuple(
             map(str, range(int(found.table.classes.max()) + 1))
         )
-        at = {Path(path).absolute(): place for place, path in enumerate(found.names)}
         files = [card.path.absolute() for card in cards]
-        tasks = _tasks(found, cards, [at[file] for file in files], names)
+        tasks = _tasks(found, cards, names)
         self.said = hand_on(tasks, forms, self.out, names, files)
 
 
-def _tasks(
-    found: Review, cards: Sequence[Card], places: Sequence[int], names: Sequence[str]
-) -> Iterator[Task]:
-    for card, place in zip(cards, places):
-        rows = found.table.image == place
+def _tasks(found: Review, cards: Sequence[Card], names: Sequence[str]) -> Iterator[Task]:
+    for card in cards:
+        rows = found.table.image == card.number
         classes = found.table.classes[rows]
         yield Task(
             card.name,
@@ -59,6 +56,6 @@ def _tasks(
             card.image,
             classes[card.labels],
             card.doubt,
-            float(np.clip(found.expected_wrong[place], 0, 1)),
+            float(np.clip(found.expected_wrong[card.number], 0, 1)),
             regions_of(card.labels, classes, found.expected_iou[rows], names, SMALLEST),
         )

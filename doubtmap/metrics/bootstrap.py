@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 
 from doubtmap.kernels.counted import add_columns
+from doubtmap.kernels.tables import BinSums, level_of
 from doubtmap.metrics.accumulator import Array, State, narrowed
 from doubtmap.metrics.histogram import Bins, Histogram
 
@@ -131,13 +132,13 @@ class BootstrapHistogram:
         self._sums = np.zeros((replicates, channels, 0))
         self._shared = True
         """Whether others may hold the same array, which is then not written into."""
-        self._waiting: list[tuple[Histogram, Array]] = []
+        self._waiting: list[tuple[BinSums, Array]] = []
 
-    def add(self, image: Histogram, weights: Array) -> None:
-        """Add one image's histogram, of whose channels the first are taken."""
-        coarse = Histogram(self.total.bins, self.total.shape)
-        coarse.absorb(image)
-        self._waiting.append((coarse, weights))
+    def add(self, image: Histogram | BinSums, weights: Array) -> None:
+        """Add one image's histogram, of whose channels, in a row, the first are taken."""
+        sums = image.sums() if isinstance(image, Histogram) else image
+        level = min(sums.level, level_of(self.total.bins, len(sums.pages)))
+        self._waiting.append((sums.wider(level, self.total.shape[0]), weights))
         if len(self._waiting) == self.TOGETHER:
             self._settle()
 
@@ -181,7 +182,7 @@ class BootstrapHistogram:
     def numbered(self, level: int) -> tuple[Array, Array]:
         """Numbers of the bins at a level no finer than this, `(n,)`, and counts `(R, channels, n)`.
 
-        Level as of `Histogram.numbered`.
+        Level and numbers as of `BinSums`.
         """
         self._settle()
         return _coarser(self._numbers, self._sums, self.total.level - level)
@@ -214,22 +215,30 @@ class BootstrapHistogram:
         replicates, channels = self._sums.shape[:2]
         before = self.total.level
         for image, _ in self._waiting:
-            self.total.absorb(image)
+            self.total.add(image)
         level = self.total.level
         self._numbers, self._sums = _coarser(self._numbers, self._sums, before - level)
-        found = [image.numbered(level) for image, _ in self._waiting]
-        numbers = np.unique(np.concatenate([self._numbers, *(own for own, _ in found)]))
+        found = [image.wider(level) for image, _ in self._waiting]
+        numbers = np.unique(np.concatenate([self._numbers, *(own.numbers for own in found)]))
         counts = np.zeros((len(found), channels, len(numbers)))
-        for one, (own, held) in zip(counts, found):
-            one[:, np.searchsorted(numbers, own)] = held.T
+        for one, own in zip(counts, found):
+            one[:, np.searchsorted(numbers, own.numbers)] = own.counts.T
         weights = np.stack([weights for _, weights in self._waiting], 1)
-        sums = (weights @ counts.reshape(len(found), -1)).reshape(replicates, channels, -1)
+        sums = _product(weights, counts.reshape(len(found), -1)).reshape(replicates, channels, -1)
         if len(numbers) == len(self._numbers):
             sums += self._sums
         else:
             add_columns(sums, np.searchsorted(numbers, self._numbers), self._sums)
         self._numbers, self._sums = numbers, sums
         self._waiting.clear()
+
+
+def _product(weights: Array, counts: Array) -> Array:
+    """`weights @ counts`, of which many columns are empty."""
+    some = np.flatnonzero(counts.any(0))
+    sums = np.zeros((len(weights), counts.shape[1]))
+    sums[:, some] = weights @ counts[:, some]
+    return sums
 
 
 def _coarser(numbers: Array, sums: Array, steps: int) -> tuple[Array, Array]:

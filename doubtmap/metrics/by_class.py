@@ -13,11 +13,8 @@ import numpy as np
 
 from doubtmap.metrics.accumulator import Array, Figure, State
 from doubtmap.metrics.bootstrap import BootstrapHistogram
-from doubtmap.metrics.histogram import Bins, Histogram, bin_numbers, keyed
+from doubtmap.metrics.histogram import Bins, Histogram, bin_numbers, keyed, sums_of
 from doubtmap.metrics.ranking import RankingCurve
-
-IMAGE_BINS = 1 << 15
-"""Of one image, on its way into the replicates."""
 
 
 @dataclass(eq=False)
@@ -53,9 +50,9 @@ class ClassSums:
             level: of these bins.
             others: `(n,)` negatives in each bin.
         """
-        numbers, counts = self.pixels.numbered(level)
+        own = self.pixels.sums().wider(level)
         positives = np.zeros(len(bins.lowest))
-        positives[np.searchsorted(bin_numbers(bins.lowest, level), numbers)] = counts[:, 0]
+        positives[np.searchsorted(bin_numbers(bins.lowest, level), own.numbers)] = own.counts[:, 0]
         return RankingCurve.from_bins(bins, positives, others)
 
     def drawn(self, all_pixels: BootstrapHistogram) -> Array:
@@ -106,11 +103,10 @@ class ByClass:
         """
         for number in np.unique(classes).tolist():
             own, sums = keyed(values[classes == number]), self._sums(number)
-            image = Histogram(IMAGE_BINS, (1,))
-            image.update(own)
             sums.pixels.update(own)
             sums.images += 1
-            sums.replicates.add(image, weights)
+            drawn = sums.replicates
+            drawn.add(sums_of(own, drawn.total.bins, 1), weights)
 
     def absorb(self, other: ByClass) -> None:
         """Add what another has summed."""

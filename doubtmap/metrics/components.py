@@ -8,6 +8,7 @@ Reference:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -128,6 +129,16 @@ class Things:
     count: int
     small: Array
 
+    @cached_property
+    def places(self) -> Array:
+        """Where components are."""
+        return np.flatnonzero(self.numbers)
+
+    @cached_property
+    def void(self) -> Array:
+        """Where those are that are too small."""
+        return np.flatnonzero(self.small)
+
 
 def labelled_things(unknown: Array, smallest: int = 0) -> Things:
     """The components of `unknown`, `(H, W)` bool, of at least so many pixels."""
@@ -142,16 +153,16 @@ def meeting(things: Things, predicted: Array, smallest: int = 0) -> tuple[Array,
     """`component_figures` of labelled components and `predicted`, `(H, W)` bool, void left out."""
     labels, count = label_mask(predicted)
     labels = labels.reshape(-1)
-    shown = np.flatnonzero(labels)
-    guess, thing = labels[shown], things.numbers[shown]
-    guess = _renumbered(np.bincount(guess, minlength=count + 1), smallest)[guess]
-    guess[things.small[shown]] = 0
-    number = _renumbered(np.bincount(guess, minlength=1))
-    guess, guesses = number[guess], int(number.max())
-    thing_size = np.bincount(things.numbers, minlength=things.count + 1)
-    guess_size = np.bincount(guess, minlength=guesses + 1)
-    inside = np.bincount(guess[thing > 0], minlength=guesses + 1)
-    meet = (thing > 0) & (guess > 0)
+    sizes = np.bincount(labels, minlength=count + 1)
+    number = _renumbered(sizes, smallest)
+    left = sizes - np.bincount(labels[things.void], minlength=count + 1)
+    number = _renumbered(np.where(number, left, 0))
+    guess_size = np.append(0, left[number > 0])
+    guesses = len(guess_size) - 1
+    guess, thing = number[labels[things.places]], things.numbers[things.places]
+    thing_size = np.bincount(thing, minlength=things.count + 1)
+    inside = np.bincount(guess, minlength=guesses + 1)
+    meet = guess > 0
     pairs = thing[meet].astype(np.int64) * (guesses + 1) + guess[meet]
     cells, shared = np.unique(pairs, return_counts=True)
     thing, guess = np.divmod(cells, guesses + 1)

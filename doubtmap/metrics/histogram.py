@@ -11,14 +11,28 @@ so that ties stay ties at any level. Memory is taken as bins are touched.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Self
 
 import numpy as np
 
 from doubtmap.errors import DataError, UsageError
-from doubtmap.kernels.counted import EMPTY, FINEST, MIXED, Keys, Table, join_only, keys_of
+from doubtmap.kernels.tables import (
+    BLOCK,
+    EMPTY,
+    FINEST,
+    MIXED,
+    BinSums,
+    Counting,
+    Keys,
+    Table,
+    bins_of,
+    join_only,
+    keys_of,
+    level_of,
+    sorted_keys,
+)
 from doubtmap.metrics.accumulator import Array, ArrayLike, State, narrowed, to_numpy
 
 
@@ -39,10 +53,10 @@ class Bins:
 
 @dataclass(frozen=True, eq=False)
 class Keyed:
-    """Values whose keys were found once, for several histograms.
+    """Values that were sorted once, for several histograms.
 
     Args:
-        keys: of the values, all of them finite.
+        keys: of the values, all of them finite, by page.
         rounded: whether a value was no float32.
     """
 
@@ -51,7 +65,7 @@ class Keyed:
 
 
 def keyed(values: ArrayLike) -> Keyed:
-    """The keys of values.
+    """Sort values by their pages.
 
     Args:
         values: any shape, real, finite; float64 is sorted into float32's bins.
@@ -65,7 +79,7 @@ def keyed(values: ArrayLike) -> Keyed:
         check_finite(values)
         limit = np.finfo(np.float32).max
         rounded = np.clip(values, -limit, limit).astype(np.float32)
-    keys = keys_of(rounded)
+    keys = sorted_keys(rounded)
     if keys.infinite:
         check_finite(values)
     return Keyed(keys, rounded is not values and bool((rounded != values).any()))
@@ -118,7 +132,7 @@ class Histogram:
             values: any shape, real, finite; float64 is sorted into float32's bins.
             channel: one channel for all, or one per value.
             weight: what each counts.
-            more: another channel, and float64 numbers, one per value, to add there.
+            more: another channel, and numbers, one per value, to add there: float32 or float64.
 
         Raises:
             DataError: for NaN or infinities.
@@ -126,10 +140,22 @@ class Histogram:
         found = values if isinstance(values, Keyed) else keyed(values)
         self._make_room(found.keys.pages)
         self.rounded |= found.rounded
-        if not isinstance(channel, int):
-            channel = to_numpy(channel).reshape(-1).astype(np.uint8, copy=False)
-        to, numbers = more or (0, None)
-        self._table.count(found.keys.keys, channel, weight, numbers, to)
+        self._table.count(_counting(found, channel, weight, more))
+
+    def add(self, bins: BinSums) -> None:
+        """Add sums by bin, of whose channels, in a row, the first are taken.
+
+        Args:
+            bins: of any level; where they are wider than these, these become as wide.
+        """
+        self._make_room(bins.pages)
+        self._set_level(min(self.level, bins.level))
+        self.rounded |= bins.rounded
+        self._table.add(bins)
+
+    def sums(self) -> BinSums:
+        """The sums of the bins that hold anything, in a row of channels."""
+        return replace(self._table.sums(), rounded=self.rounded)
 
     def absorb(self, other: Histogram, weight: Array | float = 1.0) -> None:
         """Add another histogram's sums, times a weight that broadcasts with `(*channels, 1)`.
@@ -153,16 +179,6 @@ class Histogram:
         at, only = self._table.places(theirs.numbers()), theirs.only[: theirs.length]
         self._table.counts[at] += weighted.reshape(-1, theirs.length).T
         self._table.only[at] = join_only(self._table.only[at], only)
-
-    def numbered(self, level: int) -> tuple[Array, Array]:
-        """Numbers of the bins that hold anything at a level no finer than this, and their counts.
-
-        Returns:
-            `(n,)` ascending and `(n, channels)`.
-        """
-        table = self._table if level == self.level else self._table.at_level(level)
-        keys, counts, _ = table.held()
-        return (keys >> (FINEST - level)).astype(np.int64), counts.T
 
     def above(self, threshold: float) -> tuple[Array, Array]:
         """Sums of the values above a threshold, and of those that may be: `(channels,)` each.
@@ -225,8 +241,11 @@ class Histogram:
 
     def _absorb_told(self, told: State) -> None:
         """Add what a state says, bin by bin, whose pages are in use and whose bins are no wider."""
+        level, held = int(told["flags"][1]), told["held"].astype(np.int64)
+        block = min(BLOCK, level)
+        numbers = (told["blocks"][held >> block] << block) | (held & ((1 << block) - 1))
         counts = told["counts"].reshape(-1, prod(self.shape))
-        self._table.add(told["blocks"], told["held"], counts, told["only"], int(told["flags"][1]))
+        self._table.add(BinSums(level, numbers, counts, told["only"]))
 
     def _make_room(self, touched: Array) -> None:
         self._seen = None
@@ -234,7 +253,7 @@ class Histogram:
         if not new.size:
             return
         pages = len(self.pages) + len(new)
-        self._set_level(min(self.level, max(0, (self.bins // pages).bit_length() - 1)))
+        self._set_level(min(self.level, level_of(self.bins, pages)))
         self._table.add_pages(new)
 
     def _set_level(self, level: int) -> None:
@@ -245,9 +264,39 @@ class Histogram:
             self._own = self._table.at_level(level)
 
 
+def sums_of(
+    values: Keyed,
+    bins: int,
+    channels: int,
+    channel: ArrayLike | int = 0,
+    more: tuple[int, Array] | None = None,
+) -> BinSums:
+    """What a histogram of their own would hold of values, to be added to several others.
+
+    Args:
+        values: sorted.
+        bins: the histogram's budget.
+        channels: how many, in a row.
+        channel: as of `Histogram.update`.
+        more: as there.
+    """
+    level = level_of(bins, len(values.keys.pages))
+    found = bins_of(_counting(values, channel, 1.0, more), level, channels)
+    return replace(found, rounded=values.rounded)
+
+
+def _counting(
+    values: Keyed, channel: ArrayLike | int, weight: float, more: tuple[int, Array] | None
+) -> Counting:
+    if not isinstance(channel, int):
+        channel = to_numpy(channel).reshape(-1).astype(np.uint8, copy=False)
+    to, numbers = more or (0, None)
+    return Counting(values.keys, channel, weight, numbers, to)
+
+
 def bin_numbers(lowest: Array, level: int) -> Array:
-    """Numbers, as of `Histogram.numbered`, of the bins at a level whose lowest values these are."""
-    return (keys_of(lowest).keys >> (FINEST - level)).astype(np.int64)
+    """Numbers, as of `BinSums`, of the bins at a level whose lowest values these are."""
+    return (keys_of(lowest) >> (FINEST - level)).astype(np.int64)
 
 
 def _unpacked(state: State) -> Table:
@@ -275,7 +324,7 @@ def _key_above(threshold: float) -> int:
     above = np.float32(threshold)
     if float(above) <= threshold:
         above = np.nextafter(above, np.float32(np.inf))
-    return int(keys_of(np.array([above], np.float32)).keys[0])
+    return int(keys_of(np.array([above], np.float32))[0])
 
 
 def value_of(keys: Array) -> Array:

@@ -11,6 +11,8 @@ Reference:
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -195,8 +197,8 @@ def patch_accuracy(right: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Ten
     Returns:
         Two bool tensors `(B, H // size, W // size)`.
     """
-    whole = _means(valid.float(), size) == 1
-    return whole, _means(right.float(), size) > 0.5
+    whole = _folded(valid, size, torch.logical_and)
+    return whole, 2 * _folded(right.to(torch.int32), size, torch.add) > size * size
 
 
 def patch_scores(score: Tensor, whole: Tensor, size: int) -> Array:
@@ -223,7 +225,7 @@ def patch_kinds(
     """
     known = label >= 0
     whole, accurate = patch_accuracy(known & (classes == label), known | unknown, size)
-    of_classes = _means(known.float(), size) == 1
+    of_classes = _folded(known, size, torch.logical_and)
     kinds = torch.where(at_borders(label, size), 0, INSIDE)
     kinds = torch.where(of_classes, kinds, WITH_UNKNOWN) + accurate
     return whole, kinds[whole].to(torch.uint8)
@@ -257,17 +259,21 @@ def at_borders(label: Tensor, size: int) -> Tensor:
     Returns:
         `(B, H // size, W // size)` bool.
     """
-    if label.shape[-2] < size or label.shape[-1] < size:
-        return torch.zeros(len(label), 0, 0, dtype=torch.bool, device=label.device)
-    both = torch.stack([label, -label], 1).float()
-    highest, lowest = F.max_pool2d(F.max_pool2d(both, size), 3, 1, 1).unbind(1)
-    return highest != -lowest
+    label = label.to(torch.int32)
+    highest, lowest = (_folded(label, size, fold) for fold in (torch.maximum, torch.minimum))
+    if not highest.numel():
+        return highest > lowest
+    both = F.max_pool2d(torch.stack([highest, -lowest], 1).float(), 3, 1, 1)
+    return both[:, 0] != -both[:, 1]
 
 
-def _means(maps: Tensor, size: int) -> Tensor:
-    if maps.shape[-2] < size or maps.shape[-1] < size:
-        return maps.new_zeros(maps.shape[0], 0, 0)
-    return F.avg_pool2d(maps[:, None], size)[:, 0]
+def _folded(maps: Tensor, size: int, fold: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Each patch of maps `(B, H, W)` folded into one value, `(B, H // size, W // size)`."""
+    for axis in (1, 2):
+        sides = maps.narrow(axis, 0, maps.shape[axis] // size * size)
+        slices = (sides[:, k::size] if axis == 1 else sides[..., k::size] for k in range(size))
+        maps = functools.reduce(fold, slices)
+    return maps
 
 
 def _share(part: float, whole: float) -> float:

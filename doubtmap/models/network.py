@@ -17,7 +17,7 @@ from doubtmap.models.classifiers import best_fit, reproducing
 from doubtmap.models.forms import logarithm
 from doubtmap.models.module import check_layer, output_of
 from doubtmap.models.outputs import of_two, queries_of, query_scores
-from doubtmap.models.preprocessing import ImageSize, Resize, checked_images, sent
+from doubtmap.models.preprocessing import ImageSize, Resize, ScaledSize, checked_images, sent
 from doubtmap.models.studying import (
     NOT_FINITE,
     Asked,
@@ -221,6 +221,20 @@ class NetworkSegmenter(ShownSegmenter):
         other = self._copy(replace(self.source, preprocessing=preprocessing), self.layers)
         other._asked = replace(other._asked, resize=how)
         return other
+
+    def scaled(self, factor: float) -> NetworkSegmenter:
+        """The same network, for which images have sides so many times as long.
+
+        Raises:
+            UsageError: for a file that was exported for one size.
+        """
+        how, only = self.source.preprocessing, self.source.backend.fixed_size
+        if only is not None:
+            raise UsageError(
+                f"views: {self.source.name} was exported for {only} alone. Take --views mirror."
+            )
+        how = replace(how, size=ScaledSize(how.size, factor))
+        return self._copy(replace(self.source, preprocessing=how), self.layers)
 
     def calls(self, images: Tensor, names: Collection[str]) -> list[Tap]:
         """Run the network on images, and return the calls of the named layers in order."""

@@ -89,6 +89,23 @@ class ImageSize:
 
 
 @dataclass(frozen=True)
+class ScaledSize:
+    """Sides by another rule, times a factor, in whole pixels."""
+
+    rule: FixedSize | EdgeSize | ImageSize | ScaledSize
+    factor: float
+
+    def __call__(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The network's size for an image of `size`."""
+        height, width = (max(1, round(side * self.factor)) for side in self.rule(size))
+        return height, width
+
+    def describe(self) -> object:
+        """For results files."""
+        return {"rule": self.rule.describe(), "factor": self.factor}
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """How a network wants its images.
 
@@ -109,7 +126,7 @@ class Preprocessing:
 
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    size: FixedSize | EdgeSize | ImageSize = ImageSize()
+    size: FixedSize | EdgeSize | ImageSize | ScaledSize = ImageSize()
     divisor: int | None = None
     bgr: bool = False
     origin: str = "assumed"

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.parts import PART, check_alike, read_parts
+from doubtmap.engine.parts import check_alike, read_parts, take_files
 from doubtmap.errors import DataError
 from doubtmap.files import alone, writing_to
 from doubtmap.files.parquet import check_parquet
-from doubtmap.images.parts import take_files
 from doubtmap.objects.found import Found
-from doubtmap.objects.writing import Form, finish
+from doubtmap.objects.writing import Form, finish, note_files, picture_of
 
-SAID = ("settings", "own", "images", "info", "found")
+SAID = ("settings", "own", "images", "info", "found", "hashes")
 """What a part says."""
 
 ASKED = ("rule", "probability", "simplify", "encoding", "crs", "to", "range", "seed")
@@ -49,13 +48,12 @@ def merge_objects(
     folders, abouts = read_parts("objects", out, parts, SAID)
     check_alike([*map(_compared, abouts)], folders)
     found, skipped = Found(), dict[str, str]()
-    with writing_to(out):
-        (out / PART).unlink(missing_ok=True)
+    note_files(out, list(abouts[0]["images"]))
     for folder, about in zip(folders, abouts):
         found.take(about["found"])
         skipped |= about["info"]["skipped"]
         with writing_to(out):
-            take_files(folder, out, [Path("overlay", f"{name}.png") for name in about["own"]])
+            take_files(folder, out, [*map(picture_of, about["own"])], about)
     if not found.images:
         raise DataError(none_left(len(abouts[0]["images"]), skipped))
     last = next(about["info"] for about in reversed(abouts) if about["found"]["images"])

@@ -28,11 +28,12 @@ from torch import Tensor
 from doubtmap.datasets.rasters import MAX_PIXELS
 from doubtmap.datasets.reading import Rendering, in_colour, none_left, read_image
 from doubtmap.datasets.survey import survey
-from doubtmap.engine.parts import PART, write_part
+from doubtmap.engine.parts import PART, hashes_of, write_part
 from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, cell, sweep, utf8, write_atomically, writing_to
+from doubtmap.files.earlier import begin_in
 from doubtmap.files.naming import outside, unique_names
 from doubtmap.files.parquet import check_parquet, write_parquet
 from doubtmap.images import ScoredImage, score_images
@@ -146,8 +147,7 @@ def write_objects(
     skipped: dict[Path, str] | None = {} if skip_bad else None
     earth = _earth(paths, form.crs, skipped)
     names, found = unique_names(paths), Found(earth.first, earth.crs)
-    with writing_to(out):
-        (out / PART).unlink(missing_ok=True)
+    note_files(out, list(names.values()))
     sweep(out)
     sweep(out / "overlay")
     todo = [path for path in paths if path not in (skipped or ())]
@@ -168,7 +168,7 @@ def write_objects(
         shapes = [simplified(shape, form.simplify) for shape in exact]
         _take(found, scored, [*zip(things, exact, shapes)], earth, form)
         image = in_colour(scored.image)
-        write_object_picture(out / "overlay" / f"{names[scored.path]}.png", image, things, shapes)
+        write_object_picture(out / picture_of(names[scored.path]), image, things, shapes)
         if progress:
             progress("objects", len(found.images) + len(skipped or ()) - unplaced, len(mine))
     if not found.images and not part:
@@ -194,8 +194,30 @@ def write_objects(
     done = [names[path] for path in mine if path not in (skipped or ())]
     every = {names[path]: str(path) for path in paths}
     told = {"settings": asked, "own": done, "images": every, "info": info}
-    write_part(out, "objects", part, told | {"found": found.told()})
+    pictures = hashes_of(out, [*map(picture_of, done)])
+    write_part(out, "objects", part, told | {"found": found.told(), "hashes": pictures})
     return _in_short(found, info, [out / PART])
+
+
+def note_files(out: Path, names: Sequence[str]) -> None:
+    """Remove the files of an earlier run, or part, and note those of this one; see `begin_in`.
+
+    Args:
+        out: folder of both.
+        names: of the images.
+    """
+    with writing_to(out):
+        (out / PART).unlink(missing_ok=True)
+    begin_in(out, "objects", names, [picture_of("*"), *OF_ALL])
+
+
+OF_ALL = ("objects.json", "objects.csv", "objects.parquet", *(f"objects.{name}" for name in MAPS))
+"""Files of all images together."""
+
+
+def picture_of(name: str) -> str:
+    """The file of an image with its objects, in the run's folder."""
+    return f"overlay/{name}.png"
 
 
 def finish(out: Path, found: Found, info: dict[str, Any], form: Form) -> dict[str, Any]:

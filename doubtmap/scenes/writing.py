@@ -6,16 +6,17 @@ OUT/overlay/NAME.jpg    the first score laid over a small picture of the image
 OUT/score.json          how all this was made
 
 While an image is worked on, what is ready waits strip by strip in OUT/.strips; a run that was
-killed goes on after the last whole strip.
+killed goes on after the last whole strip. A part of a run has OUT/part.json and strips only
+(`doubtmap.scenes.parts`).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,17 @@ from safetensors import numpy as safetensors
 
 from doubtmap.datasets.fingerprints import file_marks
 from doubtmap.datasets.reading import Rendering, left_out, none_left
+from doubtmap.engine.parts import PART, SETTINGS, hashes_of, write_part
+from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings, score_settings
 from doubtmap.errors import DataError, ModelError
 from doubtmap.files import alone, sweep, write_atomically
+from doubtmap.files.earlier import begin_in
 from doubtmap.files.naming import outside, score_folders, unique_names
 from doubtmap.files.resuming import hold_samples, hold_to
 from doubtmap.prediction import Prediction, Score, Segmenter, showing
-from doubtmap.reports.colours import class_colours, robust_limits
-from doubtmap.reports.overlay import write_overlay
-from doubtmap.scenes.rasters import (
-    FEW,
-    Scene,
-    scene_of,
-    write_raster,
-)
+from doubtmap.scenes.maps import WAITING, Maps, Seen
+from doubtmap.scenes.rasters import raster_size
 from doubtmap.scoring import prepared, score_maps
 from doubtmap.version import __version__
 from doubtmap.windows import Windows
@@ -78,6 +76,7 @@ def write_scenes(
     cloud: bool = False,
     resume: bool = False,
     skip_bad: bool = False,
+    part: PartNumber | None = None,
     command: str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
@@ -94,6 +93,7 @@ def write_scenes(
         cloud: write cloud-optimised GeoTIFFs.
         resume: go on where a run of the same settings stopped.
         skip_bad: count images that cannot be read, and go on.
+        part: which share of the rows of all images only, for `doubtmap.scenes.parts.merge_scenes`.
         command: what to write as the origin.
         progress: told after each window.
 
@@ -109,34 +109,47 @@ def write_scenes(
     rendering = Rendering(range, every=bands_needed(windows))
     paths = outside(paths, out)
     names = unique_names(paths)
+    folders = score_folders(scores)
+    asked = out / SETTINGS
     if not resume:
-        (out / "settings.json").unlink(missing_ok=True)
-        shutil.rmtree(out / ".strips", ignore_errors=True)
+        asked.unlink(missing_ok=True)
+        (out / PART).unlink(missing_ok=True)
+        shutil.rmtree(out / WAITING, ignore_errors=True)
         for name in names.values():  # so that no map of an earlier run counts as done
             (out / "overlay" / f"{name}.jpg").unlink(missing_ok=True)
+    note_files(out, list(names.values()), folders, resume=resume)
     settings = model_settings(windows) | score_settings(scores)
-    settings |= {"cloud": cloud, "range": range}
+    settings |= {"cloud": cloud, "range": range} | ({"part": str(part)} if part else {})
     (out / "overlay").mkdir(parents=True, exist_ok=True)
-    hold_to(out / "settings.json", settings)
-    folders = score_folders(scores)
+    hold_to(asked, settings)
     for folder in ("classes", "overlay", *folders.values()):
         sweep(out / folder)
     works = {
-        path: _Work(windows, path, scores, rendering, out, names[path], folders) for path in paths
+        path: _Work(
+            *(path, rendering, out, names[path], folders, tuple(windows.class_names)),
+            windows=windows,
+            scores=scores,
+            own=own,
+        )
+        for path, own in own_rows(paths, part).items()
     }
     begun = [work.name for work in works.values() if resume and work.begun]
-    hold_samples(out / "settings.json", file_marks(names), begun)
-    about: dict[str, Any] = {}
+    hold_samples(asked, file_marks({path: names[path] for path in works}), begun)
+    told: dict[str, Any] = {}
+    seen: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     for path, work in works.items():
         try:
-            about[names[path]] = work.done(cloud, command, progress, resume=resume)
+            if part:
+                found = work.look(progress)
+                seen[names[path]] = asdict(found)
+                told[names[path]] = work.about()
+            else:
+                told[names[path]] = work.done(cloud, command, progress, resume=resume)
         except DataError as error:
             if not skip_bad:
                 raise
             skipped[str(path)] = str(error)
-    if not about:
-        raise DataError(none_left(len(paths), skipped))
     facts = {
         "doubtmap": __version__,
         "command": command,
@@ -144,56 +157,82 @@ def write_scenes(
         "model": windows.description,
         "class_names": list(windows.class_names),
         "folders": folders,
-        "images": about,
+        "images": told,
         "skipped": skipped,
         "notes": [],
     }
+    if part:
+        strips = sorted((out / WAITING).rglob("*.safetensors"))
+        files = [SETTINGS, *(file.relative_to(out).as_posix() for file in strips)]
+        more = {"seen": seen, "names": {names[path]: str(path) for path in paths}}
+        more |= {"rendering": asdict(rendering), "hashes": hashes_of(out, files)}
+        write_part(out, KIND, part, json.loads(json.dumps(facts | more, default=str)))
+        return (
+            f"Part {part}: strips of {len(told)} of {len(paths)} images scored"
+            f"{left_out(skipped)}: {out}. {part.then}"
+        )
+    if not told:
+        raise DataError(none_left(len(paths), skipped))
     write_atomically(out / "score.json", json.dumps(facts, indent=1, default=str).encode())
-    return f"{len(about)} of {len(paths)} images scored{left_out(skipped)}: {out}"
+    return f"{len(told)} of {len(paths)} images scored{left_out(skipped)}: {out}"
+
+
+KIND = "score of rasters"
+"""What parts of it are called."""
+
+
+def note_files(
+    out: Path, names: Sequence[str], folders: Mapping[str, str], *, resume: bool = False
+) -> None:
+    """Remove the files of an earlier run, and note those of this one; see `begin_in`.
+
+    Args:
+        out: folder of both.
+        names: of the images.
+        folders: of the scores' maps.
+        resume: the earlier run goes on.
+    """
+    forms = [f"{folder}/*.tif" for folder in ("classes", *folders.values())]
+    begin_in(out, "score", names, [*forms, "overlay/*.jpg", "score.json"], resume=resume)
+
+
+def own_rows(paths: Sequence[Path], part: PartNumber | None) -> dict[Path, range | None]:
+    """The rows of each image that are a part's: a share of the rows of all, one below the other.
+
+    Args:
+        paths: of the images.
+        part: which share; None: all rows of all images, which is said by None, too.
+
+    Returns:
+        For the images of which the part has rows; one that cannot be opened counts as one row.
+    """
+    if part is None:
+        return dict.fromkeys(paths)
+    heights = [(raster_size(path) or (0, 0))[0] for path in paths]
+    ends = [*itertools.accumulate(max(1, height) for height in heights)]
+    share = part.numbers(ends[-1] if ends else 0)
+    found: dict[Path, range | None] = {}
+    for path, end, height in zip(paths, ends, heights):
+        first = end - max(1, height)
+        own = range(max(share.start, first) - first, min(share.stop, end) - first)
+        if own:
+            found[path] = own
+    return found
 
 
 @dataclass(eq=False)
-class _Work:
-    """One image on its way from a raster to maps of its pixels."""
+class _Work(Maps):
+    """One image on its way from a raster to maps of its pixels.
+
+    Args:
+        windows: the network.
+        scores: by name.
+        own: rows of which the strips that begin in them are looked at; None: all.
+    """
 
     windows: Windows
-    path: Path
     scores: dict[str, Score]
-    rendering: Rendering
-    out: Path
-    name: str
-    folders: dict[str, str]
-
-    @cached_property
-    def scene(self) -> Scene:
-        """The image."""
-        return scene_of(self.path, self.rendering)
-
-    @property
-    def waiting(self) -> Path:
-        """Where strips wait until all are there."""
-        return self.out / ".strips" / self.name
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """Maps by what they show."""
-        folders = {"classes": "classes"} | self.folders
-        return {what: self.out / folder / f"{self.name}.tif" for what, folder in folders.items()}
-
-    @property
-    def overlay(self) -> Path:
-        """The last file that is written."""
-        return self.out / "overlay" / f"{self.name}.jpg"
-
-    @property
-    def begun(self) -> bool:
-        """Whether a run before has seen any of it."""
-        return self.waiting.exists() or self.finished
-
-    @property
-    def finished(self) -> bool:
-        """Whether all files are there."""
-        return self.overlay.exists() and all(file.exists() for file in self.files.values())
+    own: range | None = None
 
     def done(
         self,
@@ -202,46 +241,41 @@ class _Work:
         progress: Callable[[str, int, int], None] | None,
         *,
         resume: bool,
-    ) -> dict[str, object]:
+    ) -> dict[str, Any]:
         """Do all of it that is not done, and tell of it."""
         if not (resume and self.finished):
-            self.look(progress)
-            self.write(cloud, command)
-        shutil.rmtree(self.waiting, ignore_errors=True)
-        about: dict[str, object] = {
-            "path": str(self.path),
-            "size": self.scene.size,
-            "range": self.scene.range,
-        }
-        del self.scene  # with its pixels, or its open file
-        return about
+            self.write(self.look(progress), cloud, command)
+        self.clear()
+        return self.about()
 
-    def look(self, progress: Callable[[str, int, int], None] | None) -> None:
-        """Let the network see every window, and keep what it said strip by strip."""
+    def look(self, progress: Callable[[str, int, int], None] | None) -> Seen:
+        """Let the network see the windows, and keep what it said strip by strip."""
         first = self._first()
         laying = self.windows.laying(first, features=needs_features(self.scores, first))
         context = context_of(self.scores, self.windows.tile)
-        self.count = first.native_logits.shape[1]
-        tile = self.windows.tile
+        tile, overlap = self.windows.tile, self.windows.overlap
         strip = PANEL_BYTES // (2 * tile * (2 + 4 * len(self.scores)))  # with its copy when written
         width = max(2 * tile, min(panel_width(first, laying, tile, context), strip))
-        self.strips = Strips(
-            self.scene.size, self.windows.tile, self.windows.overlap, context, width
-        )
-        done = {key for key in self.strips.keys if self._strip(key).exists()}
-        total = sum(len(self.strips.windows_of(p)) for p in range(len(self.strips.panels)))
-        total *= len(self.strips.rows)
+        strips = Strips(self.scene.size, tile, overlap, context, width)
+        seen = Seen(strips, first.native_logits.shape[1])
+        own = [key for key in strips.keys if self._is_own(strips, key)]
+        done = {*strips.keys} - {key for key in own if not self.strip(key).exists()}
+        total = sum(len(strips.windows_of(panel)) for panel, _ in own)
         count = 0
 
-        def seen() -> None:
+        def tell() -> None:
             nonlocal count
             count += 1
             if progress:
                 progress(f"windows of {self.path.name}", min(count, total), total)
 
         with showing(self.path.name):
-            for key, parts in self._parts(laying, done, seen):
-                write_atomically(self._strip(key), safetensors.save(parts))
+            for key, parts in self._parts(seen, laying, done, tell):
+                write_atomically(self.strip(key), safetensors.save(parts))
+        return seen
+
+    def _is_own(self, strips: Strips, key: Key) -> bool:
+        return self.own is None or strips.range_of(key[1])[0] in self.own
 
     def _first(self) -> Prediction:
         """Of the first window with data."""
@@ -252,38 +286,33 @@ class _Work:
                 return self.windows.segmenter(image[None])
         raise DataError(f"{self.path}: expected pixels with data, got none. Leave it out.")
 
-    def _strip(self, key: Key) -> Path:
-        panel, row = key
-        return self.waiting / f"{row:05d}-{panel:05d}.safetensors"
-
     def _parts(
-        self, laying: Laying, done: set[Key], seen: Callable[[], None]
+        self, seen: Seen, laying: Laying, done: set[Key], tell: Callable[[], None]
     ) -> Iterator[tuple[Key, Parts]]:
         """What is written of each strip, once it is whole."""
         found: Parts = {}
-        walk = blocks(self.windows, self.scene.read, self.strips, laying, done, seen)
-        for key, block in walk:
-            first, last = self.strips.columns_of(key[0])
+        strips = seen.strips
+        for key, block in blocks(self.windows, self.scene.read, strips, laying, done, tell):
+            first, last = strips.columns_of(key[0])
             if block.columns[0] == first:
-                found = self._blank(key)
-            self._fill(found, key, block)
+                found = self._blank(seen, key)
+            self._fill(found, first, block)
             if block.columns[1] == last:
                 yield key, found
 
-    def _blank(self, key: Key) -> Parts:
-        rows, columns = self.strips.range_of(key[1]), self.strips.columns_of(key[0])
-        shape = rows[1] - rows[0], columns[1] - columns[0]
-        many = self._void > np.iinfo(np.uint8).max
-        classes = np.full(shape, self._void, np.uint16 if many else np.uint8)
+    def _blank(self, seen: Seen, key: Key) -> Parts:
+        rows, columns = seen.strips.range_of(key[1]), seen.strips.columns_of(key[0])
+        shape, void = (rows[1] - rows[0], columns[1] - columns[0]), self.void(seen)
+        many = void > np.iinfo(np.uint8).max
+        classes = np.full(shape, void, np.uint16 if many else np.uint8)
         return {"classes": classes} | {
             name: np.full(shape, np.nan, np.float32) for name in self.scores
         }
 
-    def _fill(self, found: Parts, key: Key, block: Block) -> None:
+    def _fill(self, found: Parts, left: int, block: Block) -> None:
         valid = self.scene.valid(block.rows, block.columns)
         if block.prediction is None or not valid.any():
             return
-        left = self.strips.columns_of(key[0])[0]
         place = slice(None), slice(block.columns[0] - left, block.columns[1] - left)
         inside = block.inside
         classes = block.prediction.classes[0].cpu().numpy()[inside]
@@ -294,52 +323,6 @@ class _Work:
         for name, values in ({"classes": classes} | maps).items():
             target = found[name][place]
             target[valid] = values[valid]
-
-    @cached_property
-    def _void(self) -> int:
-        count = max(len(self.windows.class_names), self.count)
-        return 255 if count < FEW else 65535
-
-    def write(self, cloud: bool, command: str) -> None:
-        """Bring the strips together, and remove them."""
-        names = self.windows.class_names
-        for what, file in self.files.items():
-            is_classes = what == "classes"
-            tags = {"doubtmap": __version__, "command": command, "shows": what}
-            tags |= (
-                {"class_names": json.dumps(list(names))}
-                if is_classes
-                else {"meaning": "higher = more doubt"}
-            )
-            write_raster(
-                file,
-                self.scene.size,
-                self._laid(what),
-                self.scene.place,
-                nodata=float(self._void if is_classes else np.nan),
-                description="class" if is_classes else what,
-                tags=tags,
-                colours=class_colours(len(names), names) if is_classes and names else None,
-                cloud=cloud,
-            )
-        self._lay_over()
-
-    def _laid(self, what: str) -> Iterator[tuple[tuple[int, int], tuple[int, int], NDArray[Any]]]:
-        for panel, row in sorted(self.strips.keys, key=lambda key: key[::-1]):
-            parts = safetensors.load(self._strip((panel, row)).read_bytes())
-            yield self.strips.range_of(row), self.strips.columns_of(panel), parts[what]
-
-    def _lay_over(self) -> None:
-        doubt = self.scene.small(next(iter(list(self.files.values())[1:])))
-        known = np.isfinite(doubt)
-        limits = robust_limits(doubt[known]) if known.any() else (0.0, 1.0)
-        write_overlay(
-            self.overlay,
-            self.scene.thumbnail(),
-            np.where(known, doubt, limits[0]).astype(np.float32),
-            limits,
-            bar=True,
-        )
 
 
 def needs_features(scores: Mapping[str, Score], prediction: Prediction) -> bool:

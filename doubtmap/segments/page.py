@@ -16,7 +16,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,7 +33,8 @@ from doubtmap.engine.places import PartNumber
 from doubtmap.engine.settings import bands_needed, model_settings
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import alone, beside, cell, sweep, utf8, write_atomically, writing_to
-from doubtmap.files.afar import path_of
+from doubtmap.files.afar import again_in
+from doubtmap.files.earlier import begin_in
 from doubtmap.files.naming import outside, unique_names
 from doubtmap.images import ScoredImage
 from doubtmap.prediction import Segmenter
@@ -131,7 +132,7 @@ def write_review(
     skipped: dict[Path, str] | None = {} if skip_bad else None
     with writing_to(out):
         (out / "segments").mkdir(parents=True, exist_ok=True)
-        (out / PART).unlink(missing_ok=True)
+        note_files(out, list(names.values()))
         for folder in (out, out / "segments"):
             sweep(folder)
         with beside(out / "segments.csv") as file:
@@ -146,6 +147,7 @@ def write_review(
         "class_names": list(segmenter.class_names),
         "segments": model.origin.told(),
         "notes": list(seen.notes),
+        "directory": str(Path.cwd()),
         "images": {names[path]: str(path) for path in paths},
         "skipped": {str(path): reason for path, reason in (skipped or {}).items()},
     }
@@ -166,7 +168,7 @@ def write_review(
 
 def _write_part(out: Path, part: PartNumber, found: Review | None, told: Mapping[str, Any]) -> None:
     """What the merge must know beside the pictures and the table of segments."""
-    files = ["segments.csv"]
+    files = ["segments.csv", *map(picture_of, told["own"])]
     if found is not None:
         write_atomically(out / REVIEWED, safetensors.numpy.save(_contiguous(found.arrays)))
         files.append(REVIEWED)
@@ -206,7 +208,8 @@ def finish(
     names = {path: name for name, path in about["images"].items()}
     first = found.first(choice.count, choice.by, choice.diverse)
     write_atomically(out / "images.csv", utf8(_images_csv(found, choice.by, first, names)))
-    shown = [_card(out, found, int(index), names, rendering) for index in first]
+    where = about["directory"], rendering
+    shown = [_card(out, found, int(index), names, *where) for index in first]
     write_atomically(out / "review.html", _page(found, shown, choice, about["command"]))
     written = {
         **{key: about[key] for key in ("doubtmap", "command", "model", "class_names", "segments")},
@@ -215,7 +218,7 @@ def finish(
         "chosen": [names[found.names[index]] for index in first],
         "range": rendering.range,
         "notes": [*about["notes"], *found.notes],
-        "directory": str(Path.cwd()),
+        "directory": about["directory"],
         "images": {names[path]: path for path in found.names},
         "skipped": about["skipped"],
     }
@@ -247,9 +250,9 @@ class _Table:
     ) -> None:
         """Write one image."""
         name = self.names[scored.path]
-        write_segments(_segments_file(self.out, name), partition.labels.numpy())
+        write_segments(self.out / picture_of(name), partition.labels.numpy())
         more = {
-            "pixels": np.full(len(table), f"segments/{name}.png"),
+            "pixels": np.full(len(table), picture_of(name)),
             "touches_its_class": said.probability,
             "expected_iou": said.expected_iou,
         }
@@ -280,8 +283,24 @@ def read_segments(path: Path) -> NDArray[np.int32]:
     return np.asarray(channels[..., 0] + (channels[..., 1] << 8) + (channels[..., 2] << 16))
 
 
-def _segments_file(out: Path, name: str) -> Path:
-    return out / "segments" / f"{name}.png"
+def picture_of(name: str) -> str:
+    """The file of an image's segments, in the run's folder."""
+    return f"segments/{name}.png"
+
+
+def note_files(out: Path, names: Sequence[str]) -> None:
+    """Remove the files of an earlier run, or part, and note those of this one; see `begin_in`.
+
+    Args:
+        out: folder of both.
+        names: of the images.
+    """
+    (out / PART).unlink(missing_ok=True)
+    begin_in(out, "review", names, [picture_of("*"), *OF_ALL])
+
+
+OF_ALL = ("review.html", "review.json", "images.csv", "segments.csv", REVIEWED)
+"""Files of all images together."""
 
 
 def _images_csv(found: Review, by: str, first: NDArray[np.int64], names: Mapping[str, str]) -> str:
@@ -300,7 +319,7 @@ def _images_csv(found: Review, by: str, first: NDArray[np.int64], names: Mapping
         path = found.names[image]
         miou = f"{found.expected_miou[image]:.4f}" if found.tells_miou else ""
         shapes = [f"{values[image]:.4f}" for values in found.shapes.values()]
-        pixels = f"segments/{names[path]}.png"
+        pixels = picture_of(names[path])
         row = [rank, cell(path), f"{found.expected_wrong[image]:.4f}", miou, *shapes]
         writer.writerow([*row, count[image], places.get(image, ""), pixels])
     return text.getvalue()
@@ -336,9 +355,21 @@ def _page(found: Review, shown: Sequence[Card], choice: Choice, command: str) ->
 
 
 def _card(
-    out: Path, found: Review, index: int, names: Mapping[str, str], rendering: Rendering
+    out: Path,
+    found: Review,
+    index: int,
+    names: Mapping[str, str],
+    directory: str,
+    rendering: Rendering,
 ) -> Card:
-    path = found.names[index]
-    pixels = in_colour(read_image(path_of(path), rendering))
-    labels = read_segments(_segments_file(out, names[path]))
-    return found.card(index, pixels, labels, name=names[path])
+    name = names[found.names[index]]
+    file = again_in(directory, found.names[index])
+    pixels = in_colour(read_image(file, rendering))
+    labels = read_segments(out / picture_of(name))
+    if pixels.shape[:2] != labels.shape:
+        sizes = ["{1} x {0}".format(*each.shape) for each in (labels, pixels)]
+        raise DataError(
+            f"{file}: expected an image of {sizes[0]} pixels, as it was looked at before, got "
+            f"{sizes[1]}. Put that one back, or merge where the parts' images lie."
+        )
+    return replace(found.card(index, pixels, labels, name=name), path=file)

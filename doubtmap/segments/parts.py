@@ -16,11 +16,17 @@ from typing import IO, Any
 import safetensors.numpy
 
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.parts import PART, as_written, check_alike, read_parts
+from doubtmap.engine.parts import (
+    as_written,
+    check_alike,
+    directory_of,
+    read_parts,
+    rendering_of,
+    take_files,
+)
 from doubtmap.errors import DataError
 from doubtmap.files import alone, beside, writing_to
-from doubtmap.images.parts import rendering_of, take_files
-from doubtmap.segments.page import REVIEWED, Choice, Chosen, finish
+from doubtmap.segments.page import REVIEWED, Choice, Chosen, finish, note_files, picture_of
 from doubtmap.segments.review import Review
 
 SAID = (
@@ -57,6 +63,7 @@ def merge_reviews(
     if not full:
         raise DataError(none_left(len(abouts[0]["images"]), skipped))
     about = full[-1][1] | {"command": command, "skipped": skipped}
+    about["directory"] = directory_of(abouts)
     found = Review.joined(
         [safetensors.numpy.load_file(as_written(f, REVIEWED, each["hashes"])) for f, each in full],
         [name for _, each in full for name in each["reviewed"]],
@@ -65,12 +72,12 @@ def merge_reviews(
     )
     with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / PART).unlink(missing_ok=True)
+        note_files(out, list(abouts[0]["images"]))
         with beside(out / "segments.csv") as file:
             for folder, each in full:
                 _add_rows(folder, each, file)
         for folder, each in full:
-            take_files(folder, out, [Path("segments", f"{name}.png") for name in each["own"]])
+            take_files(folder, out, [*map(picture_of, each["own"])], each)
     asked = about["choice"]
     choice = Choice(**asked | {"to": tuple(asked["to"])})
     return finish(out, found, choice, rendering_of(about["rendering"]), about, chosen)

@@ -67,6 +67,7 @@ class Card:
         wrong: share of the labelled pixels that are wrong, where there are labels.
         miou_error: mean absolute error that the expected mIoU had on held-out images, where known.
         path: of the image, where it lies in a file.
+        number: of the image in its review.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Card:
     wrong: float | None = None
     miou_error: float | None = None
     path: Path = Path()
+    number: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,6 +255,7 @@ class Review:
             wrong,
             self.errors["miou"][0] if "miou" in self.errors else None,
             Path(self.names[image]),
+            image,
         )
 
 

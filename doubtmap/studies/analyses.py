@@ -12,7 +12,6 @@ Reference:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from markupsafe import Markup
 from torch import Tensor
 
@@ -81,55 +79,6 @@ class Windowed:
                 whole[place] = logits
         assert whole is not None
         return Prediction(whole, (height, width), class_names=self.class_names)
-
-
-@dataclass(frozen=True, eq=False)
-class Multiscale:
-    """A segmenter whose probabilities are means over scales and mirror images; a `Segmenter`.
-
-    Args:
-        segmenter: the network.
-        scales: factors of the image's sides.
-        mirror: whether to add each scale's mirror image.
-    """
-
-    segmenter: Segmenter
-    scales: Sequence[float] = (0.75, 1.0, 1.25)
-    mirror: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
-            raise UsageError(
-                f"multiscale: expected finite scales above 0, got {list(self.scales)}."
-            )
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The network's."""
-        return self.segmenter.class_names
-
-    @property
-    def description(self) -> dict[str, object]:
-        """The network's, and the scales."""
-        return {**self.segmenter.description, "scales": list(self.scales), "mirror": self.mirror}
-
-    def __call__(self, images: Tensor) -> Prediction:
-        """Predict at every scale; logits are the logarithm of the mean probability."""
-        size = (images.shape[-2], images.shape[-1])
-        x = images.float() / 255 if images.dtype == torch.uint8 else images
-        total: Tensor | None = None
-        for scale in self.scales:
-            scaled = (max(8, round(size[0] * scale)), max(8, round(size[1] * scale)))
-            seen = F.interpolate(x, scaled, mode="bilinear", antialias=True).clamp(0, 1)
-            for view in (seen, seen.flip(-1)) if self.mirror else (seen,):
-                logits = F.interpolate(self.segmenter(view).logits, size, mode="bilinear")
-                p = logits.softmax(1)
-                p = p if view is seen else p.flip(-1)
-                total = p if total is None else total + p
-        assert total is not None
-        mean = total / (len(self.scales) * (2 if self.mirror else 1))
-        floor = torch.finfo(mean.dtype).tiny
-        return Prediction(mean.clamp_min(floor).log(), size, class_names=self.class_names)
 
 
 def analyse(

@@ -55,12 +55,20 @@ def for_images(
             return segmenter, None
         return Windows(segmenter, **known), f"{images} {known['tile']}, as in the run that goes on."
     memory = memory_of(device_of(segmenter))
-    if height * width * BYTES <= SHARE * memory:
+    if height * width * BYTES * _longest_view(segmenter) ** 2 <= SHARE * memory:
         return segmenter, None
     return Windows(segmenter), (
         f"{images} {TILE}, since half of the {memory / 1e9:.1f} GB of memory would not take them "
         f"whole. Give --tile and --overlap to choose."
     )
+
+
+def _longest_view(segmenter: Segmenter) -> float:
+    """Factor of the images' sides in the largest view that a network has of them."""
+    members = segmenter.description.get("members")
+    abouts: list[Any] = members if isinstance(members, list) else [segmenter.description]
+    views = [about["views"]["sides"] for about in abouts if "views" in about]
+    return max((float(side) for sides in views for side in sides), default=1.0)
 
 
 def windows_of(run: Path) -> dict[str, int] | None:

@@ -85,10 +85,12 @@ def test_a_temperature_is_fitted_written_and_used(run, common, yard):
     asked = ("--scores", "entropy", "--replicates", "20", "--out", out)
     code, _, error = run("evaluate", *common, *asked, "--calibrator", file)
     assert code == 0, error
-    assert "8 of 8 images" in error and "used to fit" in error
+    assert "8 of 8 images" in error and "used to fit" in error and "other logits" not in error
     results = json.loads((out / "results.json").read_text())
     assert results["calibration"]["ece"] < 0.03
     assert results["model"]["calibrator"]["method"] == "temperature"
+    _, _, error = run("evaluate", *common, *asked, "--calibrator", file, "--views", "mirror")
+    assert "was fitted to other logits than this network's" in error
     run("evaluate", *common, *asked)
     assert json.loads((out / "results.json").read_text())["calibration"]["ece"] > 0.1
 
@@ -174,7 +176,7 @@ def test_a_run_goes_on_with_the_same_calibrator_only(common, yard):
     one, two = (Calibrated(segmenter, Temperature(temperature=2.0), name) for name in "ab")
     with pytest.raises(KeyboardInterrupt):
         dm.evaluate(one, streets, "entropy", out=yard / "run", progress=stop, replicates=20)
-    with pytest.raises(dm.UsageError, match=r"model \(calibrator \(source\)\) differ"):
+    with pytest.raises(dm.UsageError, match=r"--calibrator \(source\) differ"):
         dm.evaluate(two, streets, "entropy", out=yard / "run", resume=True, replicates=20)
     results = dm.evaluate(one, streets, "entropy", out=yard / "run", resume=True, replicates=20)
     assert results.figures["model"]["calibrator"]["source"] == "a"

@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "doubtmap" / "kernels"
-SOURCES = ["pixels.c", "doubtmap_pixels.c", "segments.c", "sums.c", "pixels_threads.c"]
+SOURCES = ["pixels.c", "doubtmap_pixels.c", "segments.c", "sums.c", "tables.c", "pixels_threads.c"]
 SANITIZED = (
     *("-std=c11", "-O1", "-g", "-fPIC", "-shared", "-fno-omit-frame-pointer"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fopenmp-simd"),
@@ -38,6 +38,7 @@ KINDS = (
     "segments",
     "doubtmap_pixels.h",
     "sums of counted.py",
+    "labels and a softmax",
 )
 
 
@@ -110,7 +111,13 @@ def passes(count: int, seed: int) -> dict[str, int]:
     """Hold random calls of all kernels to the reference; how many of each there were."""
     sys.path[:0] = [str(ROOT / "tests" / "kernels")]
     import torch
-    from held_to_reference import ORDERS, compare_norms, compare_statistics, compare_weights
+    from held_to_reference import (
+        ORDERS,
+        compare_norms,
+        compare_observed,
+        compare_statistics,
+        compare_weights,
+    )
 
     from doubtmap import kernels
     from doubtmap.kernels import compiled, reference
@@ -143,8 +150,12 @@ def passes(count: int, seed: int) -> dict[str, int]:
             _segments(x, size)
         elif kind == 4:
             _interface(x.contiguous(), place, draw)
-        else:
+        elif kind == 5:
             _sums(draw)
+        else:
+            compare_observed(
+                x if x.shape[1] > 1 else x.repeat(1, 2, 1, 1), place, draw.randint(1, 20), at
+            )
         what = f"{KINDS[kind]}, {name}" if kind < 4 else KINDS[kind]
         done[what] = done.get(what, 0) + 1
     return done

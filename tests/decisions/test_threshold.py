@@ -286,7 +286,7 @@ def test_a_run_does_not_go_on_at_another_threshold(demo, streets, tmp_path):
             options=Options(examples=0, thresholds=given[:1], save=stop),
             **wanted,
         )
-    with pytest.raises(dm.UsageError, match=r"thresholds \(entropy\) differ"):
+    with pytest.raises(dm.UsageError, match=r"--threshold \(entropy\) differ"):
         dm.evaluate(
             demo,
             test,

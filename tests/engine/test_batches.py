@@ -296,7 +296,7 @@ def test_a_worker_is_given_what_it_must_have_to_fill_its_batches(batch):
 
 
 def test_workers_fill_their_batches_and_end_though_none_may_be_far_ahead():
-    found = by_workers(Filling(5), range(63), 2, 0, lambda n: None, True, window_of(5))
+    found = by_workers(Filling(5), range(63), 2, 0, 1, lambda n: None, True, window_of(5))
     assert sorted(number for covered, _ in found for number in covered) == [*range(63)]
 
 

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,6 +90,36 @@ def test_places_that_cannot_be(place, told):
         Place(**place)
 
 
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("place", "set_by_user", "threads"),
+    [
+        ({"workers": 2}, False, 2),
+        ({"workers": 9}, False, 1),
+        ({"workers": 2}, True, 4),
+        ({"engine": "ray"}, False, 1),
+        ({"engine": "ray", "workers": 2}, True, 4),
+        ({"workers": 2, "threads": 3}, True, 3),
+        ({}, False, 0),
+    ],
+)
+def test_threads_of_each_worker(monkeypatch, four_threads, place, set_by_user, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if set_by_user:
+        monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert Place(**place).threads == threads
+    with Place(**place).alike():
+        assert torch.get_num_threads() == (threads or 4)
+    assert torch.get_num_threads() == 4
+
+
 def test_without_ray_the_line_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(dm.UsageError, match=r"pip install 'doubtmap\[ray\]'"):
@@ -100,4 +131,4 @@ def test_work_that_cannot_be_sent_is_a_sentence():
         """Of a function: pickle cannot name it."""
 
     with pytest.raises(dm.UsageError, match="that can be sent to other processes"):
-        list(by_workers(Local(), [0], 1, 0, print))
+        list(by_workers(Local(), [0], 1, 0, 1, print))

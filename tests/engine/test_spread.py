@@ -184,7 +184,7 @@ def test_no_worker_is_far_ahead_of_the_image_that_is_waited_for(tmp_path):
     marker = tmp_path / "killed"
     back, far = [], 0
     with contextlib.closing(
-        by_workers(Echo(marker), range(80), 2, 0, lambda _: None, True)
+        by_workers(Echo(marker), range(80), 2, 0, 1, lambda _: None, True)
     ) as found:
         for (number,), data in found:
             assert int(data) == number

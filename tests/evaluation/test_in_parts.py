@@ -20,6 +20,7 @@ from doubtmap.datasets import open_dataset
 from doubtmap.decisions.file import Threshold
 from doubtmap.engine.parts import write_part
 from doubtmap.engine.places import PartNumber, Place
+from doubtmap.evaluation import first_look
 from doubtmap.evaluation.asking import Options, asked_of
 from doubtmap.evaluation.parts import evaluate_part, merge_parts
 from doubtmap.evaluation.results import strict_figures
@@ -237,7 +238,7 @@ def test_chunks_of_a_cluster_are_the_whole_and_go_on(tiny, whole, tmp_path, monk
             raise Killed
 
     monkeypatch.setattr(Place, "look", look)
-    options = Options(examples=1, place=Place(engine="ray"))
+    options = Options(examples=1, place=Place(engine="ray", threads=torch.get_num_threads()))
     assert plain(dm.evaluate(tiny, streets(), SCORES, **wanted(options=options))) == whole
     asked = wanted(options=options, progress=kill)
     with pytest.raises(Killed):
@@ -247,16 +248,84 @@ def test_chunks_of_a_cluster_are_the_whole_and_go_on(tiny, whole, tmp_path, monk
 
 
 def test_workers_one_killed_give_the_figures_of_one_process(tmp_path):
-    """Real processes: two workers, the first of which is killed once it has done an image."""
-    killed, network = [], dm.load("demo")
+    """Real processes: in either pass, two workers of which one is killed after an image."""
+    killed, network = {}, dm.load("demo")
 
     def kill(stage, done, total):
-        if done and not killed:
-            killed.append(multiprocessing.active_children()[0].pid)
-            os.kill(killed[0], signal.SIGKILL)
+        if done and stage not in killed:
+            killed[stage] = multiprocessing.active_children()[0].pid
+            os.kill(killed[stage], signal.SIGKILL)
 
-    options = Options(examples=1, place=Place(workers=2))
+    options = Options(examples=1, place=Place(workers=2, threads=torch.get_num_threads()))
     asked = wanted(options=options, progress=kill)
     found = dm.evaluate(network, streets(), "entropy", out=tmp_path, **asked)
-    assert killed and plain(found) == plain(dm.evaluate(network, streets(), "entropy", **wanted()))
+    assert [*killed] == ["pixels", "components"]
+    assert plain(found) == plain(dm.evaluate(network, streets(), "entropy", **wanted()))
     assert not (tmp_path / ".progress").exists() and not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("kept", [0, 2, IMAGES])
+def test_workers_look_again_at_what_was_not_kept(tiny, whole, monkeypatch, kept):
+    """What they do, in this process: of some images the maps are on the disk, of others not."""
+
+    def look(place, work, numbers, done):
+        for at in range(0, len(numbers), 2):
+            yield from copy.copy(work).open(0)(iter(numbers[at : at + 2]), done)
+
+    monkeypatch.setattr(Place, "look", look)
+    size = 64 * 96 * (4 + 4 * len(SCORES.split(",")))
+    monkeypatch.setattr(first_look, "MOST", 2 * kept * size)
+    opened = []
+    monkeypatch.setattr(Place, "opening", lambda *_: lambda: opened.append(1) or tiny)
+    place = Place(workers=2, threads=torch.get_num_threads())
+    found = dm.evaluate(tiny, streets(), SCORES, **wanted(options=Options(examples=1, place=place)))
+    assert plain(found) == whole
+    assert len(opened) == 3 + {0: 3, 2: 2, IMAGES: 0}[kept]  # once in each chunk that asks for it
+
+
+class Threaded(Tiny):
+    """Tells in its logits how many threads it ran on."""
+
+    def forward(self, x):
+        return super().forward(x) * torch.get_num_threads()
+
+
+class TestThreads:
+    """Whatever runs the network: figures are those of one process of as many threads."""
+
+    def figures(self, threads=None, place=None, **more):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads or before)
+        try:
+            options = Options(examples=1, place=place or Place())
+            network = dm.load(Threaded(), classes=CLASSES)
+            return dm.evaluate(network, streets(), SCORES, **wanted(options=options), **more)
+        finally:
+            torch.set_num_threads(before)
+
+    def test_workers_and_what_this_process_does_for_them(self, monkeypatch):
+        if "." in __name__:  # workers find the network's class by the name of this module
+            monkeypatch.syspath_prepend(Path(__file__).parents[__name__.count(".")])
+        found = self.figures(6, Place(workers=2, threads=3))
+        assert found.figures["threads"] == 3
+        assert plain(found) == plain(self.figures(3)) != plain(self.figures(6))
+
+    def test_a_run_goes_on_with_the_threads_that_it_began_with(self, tmp_path):
+        def kill(stage, done, total):
+            if done == 2:
+                raise Killed
+
+        with pytest.raises(Killed):
+            self.figures(2, out=tmp_path, progress=kill)
+        found = self.figures(4, Place(threads=4), out=tmp_path, resume=True)
+        assert plain(found) == plain(self.figures(2))
+
+    def test_parts_of_other_threads_are_merged_with_a_note(self, tmp_path):
+        network, parts = dm.load(Threaded(), classes=CLASSES), [tmp_path / "1", tmp_path / "2"]
+        for number, threads in ((1, 2), (2, 3)):
+            place = Place(part=PartNumber(number, 2), threads=threads)
+            asked = wanted(options=Options(examples=1, place=place))
+            evaluate_part(asked_of(network, streets(), SCORES, **asked), parts[number - 1])
+        figures = merge_parts(tmp_path / "out", parts).figures
+        assert figures["threads"] == [2, 3]
+        assert "PyTorch had 2 and 3 threads in different parts" in figures["notes"][-1]

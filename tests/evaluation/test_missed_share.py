@@ -6,14 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doubtmap.evaluation.tally import IS_UNKNOWN, RIGHT, WRONG, image_figures
-from doubtmap.metrics.histogram import Histogram
+from doubtmap.metrics.histogram import keyed, sums_of
 
 
 def missed(values, kind):
     values, kind = np.asarray(values, np.float32), np.asarray(kind, np.uint8)
-    histogram = Histogram(1024, shape=(5,))
-    histogram.update(values, kind)
-    return image_figures(histogram.view(), values, kind).get("missed")
+    own = keyed(values)
+    return image_figures(sums_of(own, 1024, 5, kind), own, values, kind).get("missed")
 
 
 @pytest.mark.parametrize(

@@ -381,7 +381,7 @@ def test_passes_are_parted_as_the_images_beneath(reader, tmp_path):
     with pytest.raises(Killed):
         evaluate_passes(reader, passes, "max_logit", out=tmp_path, progress=killed, **options)
     other = options | {"open_set": "frame"}
-    with pytest.raises(dm.UsageError, match=r"open_set differ"):
+    with pytest.raises(dm.UsageError, match="--open-set differ"):
         evaluate_passes(reader, passes, "max_logit", out=tmp_path, resume=True, **other)
     found = evaluate_passes(reader, passes, "max_logit", out=tmp_path, resume=True, **options)
     names = [part["name"] for part in found.figures["open_set"]["parts"]]

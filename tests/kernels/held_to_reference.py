@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import torch
 
 from doubtmap import kernels
 from doubtmap.kernels import reference
+from doubtmap.kernels.observed import observed
 
 ORDERS = (0.1, 0.3, 0.5, 1, 2, 3, math.inf)
 LOWEST = torch.finfo(torch.float32).min
@@ -82,3 +84,46 @@ def compare_weights(logits, p, label, variant, place=()):
         assert close.all()
     else:
         compare_norms(found, expected, p)
+
+
+def compare_observed(x, place, bins=15, seed=0):
+    """What the labels say of an image's softmax, against NumPy in float64; returns what C says."""
+    x, (height, width), rng = x[:1], place[0], np.random.default_rng(seed)
+    classes = kernels.resized_statistics(x, *place).classes[0]
+    labels = torch.from_numpy(rng.integers(-2, x.shape[1], (height, width)))
+    found = observed(x, place, classes, labels, bins)
+    logits = kernels.resize_logits(x.double(), *place)[0].flatten(1)
+    p, log_p = logits.softmax(0).numpy(), logits.log_softmax(0).numpy()
+    truth, chosen = labels.flatten().numpy(), classes.flatten().numpy()
+    some = np.flatnonzero(truth >= 0)
+    # Rounding of the resized logits, of which p changes by its share.
+    off = 1e-5 + 4e-6 * float(x.abs().max())
+    doubt = 1 - p[chosen, np.arange(truth.size)]
+    np.testing.assert_allclose(found.doubt.flatten().numpy(), doubt, rtol=off, atol=1e-6)
+    p, truth, chosen, doubt = p[:, some], truth[some], chosen[some], doubt[some]
+    own = np.arange(len(some))
+    brier = np.square(p).sum(0) - 2 * p[truth, own] + 1
+    np.testing.assert_allclose(found.brier.flatten().numpy()[some], brier, rtol=2 * off, atol=1e-6)
+    losses = np.array([len(some), brier.sum(), -log_p[truth, some].sum()])
+    np.testing.assert_allclose(found.losses, losses, rtol=2 * off, atol=off * max(1, len(some)))
+    confusion = np.zeros((x.shape[1],) * 2, int)
+    np.add.at(confusion, (truth, chosen), 1)
+    np.testing.assert_array_equal(found.confusion, confusion)
+    _compare_bins(found.confidence, 1 - doubt, chosen == truth, bins, off)
+    for k, sums in enumerate(found.classwise):
+        _compare_bins(sums, p[k], truth == k, bins, off)
+    return found
+
+
+def _compare_bins(sums, p, hit, bins, off):
+    """Pixels, hits and summed p by bin, but for those that rounding may put into the next bin."""
+    at = np.clip(np.ceil(p * bins).astype(int) - 1, 0, bins - 1)
+    sure = np.abs(p * bins - np.rint(p * bins)) > bins * off
+    sure |= (p < off) | (p > 1 - off)
+    for column, weight in enumerate((np.ones_like(p), hit, p)):
+        rounding = off * weight.sum() + 1e-6 if column == 2 else 0
+        least = np.bincount(at[sure], weight[sure], bins)
+        spare = weight[~sure].sum() + rounding
+        assert (sums[:, column] >= least - rounding).all()
+        assert (sums[:, column] <= least + spare).all()
+        assert abs(sums[:, column].sum() - weight.sum()) <= rounding

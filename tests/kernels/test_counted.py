@@ -1,5 +1,7 @@
 """Sums in C are those of NumPy and SciPy to the last digit, in any order and at any level."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,15 +11,21 @@ from hypothesis import strategies as st
 
 from doubtmap.kernels import available
 from doubtmap.kernels.counted import (
-    Table,
     add_columns,
     areas,
     binned,
     curves,
-    keys_of,
     label_mask,
     means,
     ranked,
+)
+from doubtmap.kernels.tables import (
+    FINEST,
+    Counting,
+    Table,
+    bins_of,
+    keys_of,
+    sorted_keys,
 )
 from doubtmap.metrics import Histogram, RankingCurve
 from doubtmap.metrics.histogram import Bins
@@ -48,10 +56,69 @@ def values_of(seed, n):
 
 
 def counted(values, channel, extra, level):
-    keys, table = keys_of(values), Table(level, 3)
+    keys, table = sorted_keys(values), Table(level, 3)
     table.add_pages(keys.pages)
-    table.count(keys.keys, channel, 1.0, extra, 2)
+    table.count(Counting(keys, channel, 1.0, extra, 2))
     return table
+
+
+def parts_of(sums):
+    return sums.level, sums.numbers, sums.counts, sums.only
+
+
+@some
+@given(seed=st.integers(0, 10**6), n=st.integers(0, 600))
+def test_numbers_come_page_by_page_and_within_it_as_they_stood(seed, n):
+    values = values_of(seed, n)
+    values[::7] *= -1  # both ends of the keys
+    compiled, plain = both(lambda: vars(sorted_keys(values)).values())
+    for ours, theirs in zip(compiled, plain):
+        np.testing.assert_array_equal(ours, theirs)
+    found, keys = sorted_keys(values), keys_of(values)
+    order = np.argsort(keys >> FINEST, kind="stable")
+    np.testing.assert_array_equal(found.order, order)
+    np.testing.assert_array_equal(found.keys, keys[order])
+    for first, end in np.random.default_rng(seed).integers(0, 2**32, (5, 2)).tolist():
+        near = found.between(min(first, end), max(first, end))
+        inside = np.sort(keys[(keys >= min(first, end)) & (keys < max(first, end))])
+        np.testing.assert_array_equal(near >> np.uint64(32), inside)
+        np.testing.assert_array_equal(keys[near.astype(np.uint32)], inside)
+
+
+def test_numbers_that_are_none_are_counted():
+    values = np.float32([np.nan, 1, -np.inf, -np.nan, np.inf, -3e38, 3e38])
+    compiled, plain = both(lambda: sorted_keys(values).infinite)
+    assert compiled == plain == 4
+
+
+@some
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(0, 600),
+    level=st.integers(0, 14),
+    single=st.booleans(),
+)
+def test_sums_by_bin_are_those_of_a_table_at_any_level(seed, n, level, single):
+    values, rng = values_of(seed, n), np.random.default_rng(seed)
+    channel = rng.integers(0, 2, n, np.uint8)
+    extra = (rng.integers(0, 1 << 24, n) / 2.0**24).astype(np.float32 if single else np.float64)
+    keys = sorted_keys(values)
+    what = Counting(keys, channel, 1.0, extra, 2)
+    coarser = rng.integers(0, level + 1)
+
+    def make():
+        found = bins_of(what, level, 3)
+        wide = found.wider(coarser)
+        assert found.pages.tolist() == wide.pages.tolist() == keys.pages.tolist()
+        ones = found.wider(coarser, 1)
+        assert ones.counts.all() and ones.counts.sum() == (channel == 0).sum()
+        table = counted(values, channel, extra, level)
+        same = table.sums(), table.at_level(coarser).sums()
+        for ours, theirs in zip((found, wide), same):
+            assert_same((parts_of(ours), parts_of(theirs)))
+        return [part for each in (found, wide, ones) for part in parts_of(each)]
+
+    assert_same(both(make))
 
 
 @some
@@ -80,18 +147,18 @@ def test_counting_and_widening(seed, n, level):
     kind=st.sampled_from([np.uint8, np.uint16, np.uint32, np.float64]),
 )
 def test_bins_that_lie_in_a_file_are_added_as_their_table(seed, level, kind):
-    """Some of more than one number, into wider bins, of blocks in any order."""
+    """Some of more than one number, into wider bins."""
     values, rng = values_of(seed, 300), np.random.default_rng(seed)
     channel, coarser = rng.integers(0, 2, 300, np.uint8), rng.integers(0, level + 1)
 
     def make():
         fine = counted(values, channel, None, level)
-        held = np.flatnonzero(fine.only[: fine.length] != -1).astype(np.int32)
-        told = fine.blocks[: fine.used], held, fine.counts[held].astype(kind), fine.only[held]
+        told = fine.sums()
+        told = replace(told, counts=told.counts.astype(kind))
         wide, same = (counted(values[::2], channel[::2], None, coarser) for _ in range(2))
         for table in (wide, same):
             table.add_pages(np.setdiff1d(fine.pages, table.pages))
-        wide.add(*told, level)
+        wide.add(told)
         same.absorb(fine)
         assert_same([wide.held(), same.held()])
         return wide.held()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from doubtmap.errors import UsageError
-from doubtmap.kernels.counted import keys_of
+from doubtmap.kernels.tables import keys_of
 from doubtmap.metrics import Histogram
 from doubtmap.metrics.histogram import value_of
 
@@ -170,7 +170,7 @@ def test_histograms_of_other_shapes_do_not_add():
 
 def test_the_last_number_of_a_bin_may_be_above_what_is_just_below_it():
     histogram = Histogram(bins=16, shape=(1,))
-    first = int(keys_of(np.ones(1, np.float32)).keys[0])  # of the bin that 1 is the lowest of
+    first = int(keys_of(np.ones(1, np.float32))[0])  # of the bin that 1 is the lowest of
     values = value_of(np.array([first, first | 0xFFFF], np.uint32))
     histogram.update(values)
     assert histogram.level == 4 and len(histogram.view().lowest) == 1

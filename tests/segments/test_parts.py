@@ -1,6 +1,7 @@
 """Parts of `review`: merged, the files of one process, to the last byte."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -117,13 +118,15 @@ def test_parts_that_do_not_belong_together_are_refused(network, paths, model, th
     other, streets = tmp_path / "other", SyntheticStreets(4, seed=4, size=(64, 96))
     again = fit_segments(network, streets, "entropy", kind="linear", compare=False).model
     reviewed(network, paths, again, other, (3, 3))
-    with pytest.raises(UsageError, match="but meta model differ between"):
+    with pytest.raises(UsageError, match="but --segments differ between"):
         merged(tmp_path / "out", [*three[:2], other])
     reviewed(network, paths, model, other, (3, 3), choice=Choice(2, "miou"))
-    with pytest.raises(UsageError, match="but by, count, diverse, to differ between"):
+    with pytest.raises(
+        UsageError, match="but --by, --first or --budget, --diverse, --to differ between"
+    ):
         merged(tmp_path / "out", [*three[:2], other])
     reviewed(network, paths, model, other, (3, 3), range=(0, 200))
-    with pytest.raises(UsageError, match=r"but rendering.* differ between"):
+    with pytest.raises(UsageError, match="but --range differ between"):
         merged(tmp_path / "out", [*three[:2], other])
     reviewed(network, paths[:4], model, other, (3, 3))
     with pytest.raises(UsageError, match="images differ between"):
@@ -151,7 +154,7 @@ def test_a_part_that_is_begun_anew_and_stopped_is_none(network, paths, model, tm
         merged(tmp_path / "out", [tmp_path])
 
 
-@pytest.mark.parametrize("name", ["segments.csv", "review.safetensors"])
+@pytest.mark.parametrize("name", ["segments.csv", "review.safetensors", "segments/1_frame_1.png"])
 def test_a_part_that_was_copied_in_part_is_refused(network, paths, model, three, tmp_path, name):
     reviewed(network, paths, model, tmp_path / "3", (3, 3))
     whole = (tmp_path / "3" / name).read_bytes()
@@ -162,6 +165,35 @@ def test_a_part_that_was_copied_in_part_is_refused(network, paths, model, three,
     (tmp_path / "3" / name).unlink()
     with pytest.raises(DataError, match="Make the part again"):
         merged(tmp_path / "out", [*three[:2], tmp_path / "3"])
+
+
+def test_images_are_found_from_where_the_parts_were_made(
+    network, paths, model, tmp_path, monkeypatch
+):
+    """In another folder, where images of the same names lie, too; then where they lie nowhere."""
+    made, other, place = tmp_path / "made", tmp_path / "other", paths[0].parents[1]
+    for folder in (made, other):
+        folder.mkdir()
+    shutil.copytree(place, made / "images")
+    shutil.copytree(place, other / "images")
+    for file in (other / "images").rglob("*.png"):
+        Image.new("RGB", (80, 43)).save(file)
+    monkeypatch.chdir(made)
+    own = [path.relative_to(made) for path in sorted((made / "images").rglob("*.png"))]
+    parts = [tmp_path / "1", tmp_path / "2"]
+    for number, out in enumerate(parts, 1):
+        reviewed(network, own, model, out, (number, 2))
+    reviewed(network, own, model, tmp_path / "one")
+    monkeypatch.chdir(other)
+    merged(tmp_path / "out", parts)
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "one")
+    assert json.loads((tmp_path / "out/review.json").read_text())["directory"] == str(made)
+    shutil.rmtree(made / "images")
+    with pytest.raises(DataError, match=rf"{made}/images/.*found none. Put it back, or merge wh"):
+        merged(tmp_path / "out", parts)
+    shutil.rmtree(made)
+    with pytest.raises(DataError, match=rf"{other}/images/.* 80 x 4\d pixels.*got 80 x 43"):
+        merged(tmp_path / "out", parts)
 
 
 def test_the_commands(run, paths, model, three, tmp_path):

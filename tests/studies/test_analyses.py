@@ -5,14 +5,13 @@ import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 import doubtmap as dm
 from doubtmap.cli import main
 from doubtmap.cli.options import NetworkOptions
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.streets.synthetic import SyntheticStreets
-from doubtmap.studies.analyses import Multiscale, Windowed, analyse
+from doubtmap.studies.analyses import Windowed, analyse
 
 
 class PixelNetwork:
@@ -46,32 +45,9 @@ def test_windows_do_not_see_what_lies_around():
     assert (found[:, :16] == 0).all() and (found[:, 16:] == 1).all()
 
 
-def test_one_scale_without_mirror_is_the_network():
-    images = torch.rand(1, 3, 16, 24)
-    found = Multiscale(PixelNetwork(), (1.0,), mirror=False)(images)
-    assert torch.allclose(found.probabilities, PixelNetwork()(images).probabilities, atol=1e-6)
-
-
-def test_scales_are_averaged_as_probabilities():
-    images = torch.rand(1, 3, 16, 24)
-    half = F.interpolate(images, (8, 12), mode="bilinear", antialias=True)
-    at_half = F.interpolate(PixelNetwork()(half).logits, (16, 24), mode="bilinear")
-    expected = (PixelNetwork()(images).probabilities + at_half.softmax(1)) / 2
-    found = Multiscale(PixelNetwork(), (0.5, 1.0))(images).probabilities
-    assert torch.allclose(found, expected, atol=1e-5)  # a mirror changes nothing here
-
-
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (lambda s: Windowed(s, 4), "8 pixels"),
-        (lambda s: Multiscale(s, (0.0,)), "above 0"),
-        (lambda s: Multiscale(s, (float("nan"),)), "finite"),
-    ],
-)
-def test_sizes_that_make_no_sense(make, says):
-    with pytest.raises(dm.UsageError, match=says):
-        make(PixelNetwork())
+def test_windows_that_make_no_sense():
+    with pytest.raises(dm.UsageError, match="8 pixels"):
+        Windowed(PixelNetwork(), 4)
 
 
 def test_right_and_wrong_pixels_are_told_apart():

@@ -48,6 +48,7 @@ export class Side {
       "div", { class: "runs" },
       element("label", {}, "Run ", this.run), element("label", {}, "beside it ", this.other),
     );
+    this.coloured = element("h3", { text: "Colours" });
     this.legend = element("ul", { class: "legend", "aria-label": "Colours" });
     this.verdict = element("div", { class: "verdicts", role: "group", "aria-label": "Verdict" });
     this.note = element("input", {
@@ -70,7 +71,7 @@ export class Side {
       ),
       this.name, this.layers, this.sliders, this.objectsRow, this.above, this.runs,
       element("h3", { text: "Verdict" }), this.verdict, this.note,
-      element("h3", { text: "Colours" }), this.legend,
+      this.coloured, this.legend,
       element("h3", { text: "Figures of this image" }), element("table", {}, this.figures),
     );
   }
@@ -188,6 +189,7 @@ export class Side {
       const codes = layer === "labels" ? Object.values(this.index.codes) : [];
       this.legend.replaceChildren(...this.classes().map((one) => item(...one)), ...codes.map((one) => item(...one)));
     } else this.legend.replaceChildren();
+    this.coloured.hidden = !layer;
   }
 
   /** Classes and their colours; those that the second run alone has say so. */

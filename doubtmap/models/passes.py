@@ -1,11 +1,12 @@
-"""Dropout switched on while predicting: several passes of one network, and their disagreement."""
+"""Several passes of one network and their disagreement: with dropout, or of views of the image."""
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,11 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from doubtmap.errors import ModelError, UsageError
 from doubtmap.models.backend import Tap
-from doubtmap.models.ensemble import MemberSums
+from doubtmap.models.ensemble import Ensemble, MemberSums
 from doubtmap.models.module import ModuleBackend
 from doubtmap.models.network import NetworkSegmenter
-from doubtmap.models.preprocessing import checked_images
-from doubtmap.prediction import Prediction, Segmenter
+from doubtmap.models.preprocessing import ImageSize, ScaledSize, checked_images
+from doubtmap.prediction import Prediction, Queries, Segmenter, listening_to, resize
 from doubtmap.shown import ShownSegmenter
 
 
@@ -164,6 +165,148 @@ class _DroppingBackend(ModuleBackend):
             yield
         finally:
             handle.remove()
+
+
+class Views(ShownSegmenter):
+    """A network that looks at each image several times: as it is, mirrored, in other sizes.
+
+    Also known as test-time augmentation. Probabilities are means over the views, at image size, and
+    what the views disagree about is what members do. Inner layers are those of the first view.
+
+    Args:
+        segmenter: the network. One that resizes images itself sees them in factors of that size.
+        sides: factors of the sides, one for each size that is looked at.
+        mirror: whether each is looked at mirrored, too.
+
+    Raises:
+        UsageError: for factors that are no sizes, or fewer than two views.
+    """
+
+    def __init__(
+        self, segmenter: Segmenter, sides: Sequence[float] = (1.0,), mirror: bool = True
+    ) -> None:
+        if not all(0 < side < math.inf for side in sides):
+            raise UsageError(f"views: expected finite factors above 0, got {list(sides)}.")
+        if len(sides) * (1 + mirror) < 2 or len(set(sides)) < len(sides):
+            raise UsageError(
+                f"views: expected two or more views, each once, got sides {list(sides)}"
+                f"{' mirrored' if mirror else ''}. Add mirror, or another factor such as 2."
+            )
+        self.segmenter, self.sides, self.mirror = segmenter, tuple(map(float, sides)), mirror
+        self._seen = [_scaled(segmenter, side) for side in self.sides]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The network's."""
+        return self.segmenter.class_names
+
+    @property
+    def description(self) -> dict[str, object]:
+        """What the network says of itself, and how it looks."""
+        views = {"sides": list(self.sides), "mirror": self.mirror}
+        return self.segmenter.description | {"views": views, "features": None}
+
+    @property
+    def content(self) -> dict[str, object]:
+        """Hashes of what the network is."""
+        return dict(getattr(self.segmenter, "content", None) or {})
+
+    def listening(self, layers: Sequence[str]) -> Views:
+        """The same network, whose predictions also carry the outputs of inner layers."""
+        return Views(listening_to(self.segmenter, layers), self.sides, self.mirror)
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict every view in turn; see `Segmenter`."""
+        sums, accepted, first = MemberSums(), [], None
+        for network in self._seen:
+            for flips in (False, True) if self.mirror else (False,):
+                seen = network(images.flip(-1) if flips else images)
+                first = first or seen
+                view = _turned_back(seen) if flips else seen
+                sums.add(view)
+                accepted += [view.queries.accepted] if view.queries else []
+        assert first is not None
+        return replace(
+            sums.prediction(),
+            layers=_layers_of(first),
+            queries=Queries(torch.stack(accepted).mean(0)) if accepted else None,
+        )
+
+
+def _turned_back(seen: Prediction) -> Prediction:
+    """The prediction of a mirrored image, for the image as it is."""
+    queries = seen.queries and Queries(seen.queries.accepted.flip(-1))
+    return Prediction(
+        seen.logits.flip(-1), seen.size, class_names=seen.class_names, queries=queries
+    )
+
+
+def _layers_of(seen: Prediction) -> Mapping[str, Tensor]:
+    """Outputs of inner layers on grids that stand for the image alone, without its padding."""
+    if seen.covered in (None, seen.size):
+        return seen.layers
+    assert seen.covered is not None
+    found = {}
+    for name, maps in seen.layers.items():
+        shares = [side / covered for side, covered in zip(seen.size, seen.covered)]
+        grid = [max(1, round(side * share)) for side, share in zip(maps.shape[-2:], shares)]
+        covered = (grid[0] / shares[0], grid[1] / shares[1])
+        found[name] = resize(maps, (grid[0], grid[1]), covered)
+    return found
+
+
+def _scaled(segmenter: Segmenter, side: float) -> Segmenter:
+    """The network that sees images with other sides."""
+    if side == 1:
+        return segmenter
+    if isinstance(segmenter, NetworkSegmenter):
+        return segmenter.scaled(side)
+    return _Other(segmenter, side)
+
+
+@dataclass(frozen=True)
+class _Other:
+    """Whatever predicts, given images with other sides, and its prediction brought back."""
+
+    segmenter: Segmenter
+    side: float
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.segmenter.class_names
+
+    @property
+    def description(self) -> dict[str, object]:
+        return self.segmenter.description
+
+    def __call__(self, images: Tensor) -> Prediction:
+        size = (images.shape[-2], images.shape[-1])
+        scaled = ScaledSize(ImageSize(), self.side)(size)
+        x = F.interpolate(checked_images(images, 0), scaled, mode="bilinear", antialias=True)
+        logits = self.segmenter(x.clamp(0, 1)).logits
+        whole = F.interpolate(logits, size, mode="bilinear")
+        return Prediction(whole, size, class_names=self.class_names)
+
+
+def viewing(segmenter: Segmenter, views: Sequence[float | str]) -> Segmenter:
+    """A network that looks at each image as it is, and at these views; see `Views`.
+
+    Args:
+        segmenter: as `doubtmap.load` gives it; of an ensemble each member looks so.
+        views: `mirror` or factors of the sides, or both.
+
+    Raises:
+        UsageError: for other views, or predictions that were made elsewhere.
+    """
+    if isinstance(segmenter, Ensemble):
+        return Ensemble([viewing(member, views) for member in segmenter.members])
+    if not isinstance(segmenter, NetworkSegmenter):
+        raise UsageError(
+            f"views: expected a network that looks at images here, got "
+            f"{type(segmenter).__name__}. Leave --views out, or --dropout-passes."
+        )
+    sides = [float(view) for view in views if view not in ("mirror", 1)]
+    return Views(segmenter, (1.0, *sides), "mirror" in views)
 
 
 def dropout_layers(module: nn.Module) -> list[nn.Module]:
