@@ -1,12 +1,14 @@
 """What a run leaves of an earlier one in its folder: none of its pictures and tables."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import doubtmap as dm
+from doubtmap.datasets.corruptions import Corrupted
 from doubtmap.engine.places import PartNumber, Place
 from doubtmap.evaluation.asking import Options, asked_of
 from doubtmap.evaluation.parts import evaluate_part, merge_parts
@@ -129,7 +131,18 @@ def test_a_note_of_somebody_else_removes_nothing(tmp_path, said):
     begin_in(tmp_path, "score", ["b"], ["*.png"])
     assert (tmp_path / "a.png").exists()
     noted = json.loads((tmp_path / ".files-of-score.json").read_text())
-    assert noted == {"forms": ["*.png"], "names": ["b"]}
+    assert noted == {"forms": ["*.png"], "names": ["b"], "before": []}
+
+
+def test_what_lay_there_before_a_run_stays_for_good(tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.png").write_text("mine")
+    for resume in (False, True, False, False):
+        begin_in(tmp_path, "evaluate", ["a", "x/b"], ["labels/*.png"], resume=resume)
+        (tmp_path / "labels/x").mkdir(exist_ok=True)
+        (tmp_path / "labels/x/b.png").touch()
+    begin_in(tmp_path, "evaluate", [], [])
+    assert files_in(tmp_path) == {"labels/a.png"} and not (tmp_path / "labels/x").exists()
 
 
 class TestEvaluate:
@@ -151,6 +164,26 @@ class TestEvaluate:
         assert len(gone) == 4 and len({name.split("/")[-1].split(".")[0] for name in gone}) == 1
         self.evaluated(tmp_path, 2, maps=False)
         assert files_in(tmp_path) == {"results.json", "curves.json", "report.html"}
+
+    @pytest.mark.parametrize(
+        ("folder", "noisy", "refused"),
+        [("labels", False, True), ("masks", False, False), ("masks", True, True)],
+    )
+    def test_maps_are_not_written_over_the_data(self, tmp_path, folder, noisy, refused):
+        mine = {"images/a.jpg": "RGB", f"{folder}/a.png": "L"}
+        for name, mode in mine.items():
+            (tmp_path / name).parent.mkdir()
+            Image.new(mode, (32, 32)).save(tmp_path / name)
+        about = f'images = "images/*.jpg"\nlabels = "{folder}/{{stem}}.png"\n[classes]\nsky = 0'
+        (tmp_path / "doubtmap.toml").write_text(about)
+        before = {name: (tmp_path / name).read_bytes() for name in mine}
+        data = dm.datasets.open_dataset(f"folder:{tmp_path}")
+        data = Corrupted(data, "noise", 1) if noisy else data
+        asked = {"out": tmp_path, "options": Options(maps=tmp_path), "replicates": 5}
+        for _ in range(2):  # the second removes what the first has written
+            with nullcontext() if not refused else pytest.raises(dm.UsageError, match="--maps"):
+                dm.evaluate(dm.load("demo"), data, "entropy", **asked)
+        assert before == {name: (tmp_path / name).read_bytes() for name in mine}
 
     def test_a_part_takes_the_whole_evaluation_away(self, tmp_path):
         self.evaluated(tmp_path, 2)

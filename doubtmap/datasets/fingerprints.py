@@ -55,6 +55,16 @@ def image_files(dataset: Dataset) -> list[Path | None]:
     return [told.get(index) for index in chosen]
 
 
+def folders_of(dataset: Dataset) -> set[Path]:
+    """The folders that hold images and labels of a data set; none of one that lies in no files."""
+    while isinstance(dataset, Corrupted | Pasted | Part):
+        dataset = dataset.dataset
+    if not isinstance(dataset, LabelledFolder | Photographs) and not _of_files(dataset):
+        return set()
+    files = (path for at in range(len(dataset)) for path in _files_of(dataset, at))
+    return {path.parent for path in files if not is_afar(path)}
+
+
 def _hash(dataset: Dataset, index: int) -> str:
     if isinstance(dataset, LabelledFolder):
         return fingerprint_of(dataset.files[index][0])

@@ -26,7 +26,7 @@ from doubtmap.evaluation.components import find_components
 from doubtmap.evaluation.examples import pick_examples
 from doubtmap.evaluation.figures import summarise
 from doubtmap.evaluation.first_look import components_elsewhere, tally_pixels
-from doubtmap.evaluation.keeping import TAKEN, note_files
+from doubtmap.evaluation.keeping import TAKEN, check_outside, note_files
 from doubtmap.evaluation.open_set import refused_figures, sentence, take_thresholds
 from doubtmap.evaluation.results import Results
 from doubtmap.evaluation.score_figures import measure_scores
@@ -104,6 +104,8 @@ def evaluate(
     run = asked.run
     taken = take_thresholds(run, open_set) if open_set is not None else []
     settings = asked.settings if out else {}
+    if options.maps is not None:
+        check_outside(options.maps, run)
     if options.cases is not None:
         options.cases.begin(run)
     with (

@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from doubtmap.datasets.dataset import Sample
-from doubtmap.datasets.fingerprints import image_files
+from doubtmap.datasets.fingerprints import folders_of, image_files
 from doubtmap.datasets.reading import in_colour
 from doubtmap.engine.run import Run
+from doubtmap.errors import UsageError
 from doubtmap.files import sweep, write_atomically, writing_to
 from doubtmap.files.earlier import begin_in
 from doubtmap.files.naming import score_folders
@@ -31,6 +32,32 @@ from doubtmap.reports.scales import natural_scale
 
 TAKEN = ("classes", "labels", "images")
 """Folders that hold something else than doubt."""
+
+
+def forms_of(run: Run) -> list[str]:
+    """What is kept of each image, where `*` stands for its name."""
+    folders = ("classes", "labels", *score_folders(run.scores, taken=TAKEN).values())
+    drawn = None in image_files(run.dataset)
+    return [*(f"{folder}/*.png" for folder in folders), *(["images/*.jpg"] if drawn else [])]
+
+
+def check_outside(out: Path, run: Run) -> None:
+    """Refuse to keep anything where the data lie, which it would be written over.
+
+    Args:
+        out: folder of the evaluation.
+        run: its images and scores.
+
+    Raises:
+        UsageError: where they do.
+    """
+    written = {(out / form).parent.resolve() for form in forms_of(run)}
+    for folder in map(Path.resolve, folders_of(run.dataset)):
+        if written & {folder, *folder.parents}:
+            raise UsageError(
+                f"--maps: expected data outside of the folders that it writes, but they lie in "
+                f"{folder}. Name another --out."
+            )
 
 
 def note_files(out: Path, run: Run, *, resume: bool = False) -> None:
@@ -45,9 +72,7 @@ def note_files(out: Path, run: Run, *, resume: bool = False) -> None:
         DataError: where the folder cannot be written.
     """
     names = [run.dataset.sample_name(index) for index in range(len(run.dataset))]
-    folders = ("classes", "labels", *score_folders(run.scores, taken=TAKEN).values())
-    forms = [*(f"{folder}/*.png" for folder in folders), "images/*.jpg"]
-    begin_in(out, "evaluate", names, forms, resume=resume)
+    begin_in(out, "evaluate", names, forms_of(run), resume=resume)
 
 
 @dataclass(frozen=True)

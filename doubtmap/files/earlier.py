@@ -1,7 +1,8 @@
 """What a run writes for each image, noted before it begins, so that the next one there removes it.
 
 Otherwise a folder would hold pictures of images that its tables do not have. Only files that a run
-of the same command noted are removed; all else in the folder is somebody's own.
+of the same command noted are removed; all else in the folder is somebody's own, and so is what lay
+there before that run: it may never have come to write its own.
 """
 
 from __future__ import annotations
@@ -38,10 +39,15 @@ def begin_in(
     else:
         with writing_to(out):
             _remove(out, _files_of(earlier))
-    if not forms:
-        note.unlink(missing_ok=True)
-    else:
-        write_atomically(note, json.dumps({"forms": [*forms], "names": [*names]}).encode())
+    told = {"forms": [*forms], "names": [*names], "before": [*earlier["before"]]}
+    if not resume:
+        there = _files_of(told | {"before": []})
+        told["before"] = [str(file) for file in there if (out / file).exists()]
+    with writing_to(out):
+        if forms:
+            write_atomically(note, json.dumps(told).encode())
+        else:
+            note.unlink(missing_ok=True)
 
 
 def _noted(note: Path) -> Mapping[str, Sequence[str]]:
@@ -49,17 +55,21 @@ def _noted(note: Path) -> Mapping[str, Sequence[str]]:
     found: Any = None
     with suppress(OSError, ValueError):
         found = json.loads(note.read_text())
-    told = [found.get(key) if isinstance(found, dict) else None for key in ("names", "forms")]
-    names, forms = [[*map(str, each)] if isinstance(each, list) else [] for each in told]
-    return {"names": names, "forms": forms}
+    told = {key: found.get(key) if isinstance(found, dict) else None for key in NOTED}
+    return {k: [*map(str, each)] if isinstance(each, list) else [] for k, each in told.items()}
+
+
+NOTED = ("names", "forms", "before")
+"""Names of images, forms of files, and those of them that lay there before the run."""
 
 
 def _files_of(noted: Mapping[str, Sequence[str]]) -> Iterator[PurePosixPath]:
-    """The files that are noted, relative to their folder; what would lie outside of it is none."""
+    """The files that a run writes, relative to their folder; what lies outside of it is none."""
+    before = {*noted["before"]}
     for form in noted["forms"]:
         for name in noted["names"] if "*" in form else [""]:
             file = PurePosixPath(form.replace("*", name))
-            if not file.is_absolute() and ".." not in file.parts:
+            if not file.is_absolute() and ".." not in file.parts and str(file) not in before:
                 yield file
 
 
@@ -68,7 +78,7 @@ def _remove(out: Path, files: Iterator[PurePosixPath]) -> None:
     folders = set()
     for file in files:
         (out / file).unlink(missing_ok=True)
-        folders.add(out / file.parent)
-    for folder in folders - {out}:
+        folders.update(out / parent for parent in file.parents)
+    for folder in sorted(folders - {out}, key=lambda folder: -len(folder.parts)):
         with suppress(OSError):  # it is not there, or holds something else
             folder.rmdir()
