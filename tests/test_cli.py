@@ -299,14 +299,16 @@ def test_a_stopped_run_says_how_to_go_on(run, network, photographs, tmp_path, mo
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize(("workers", "told"), [(1, 0), (3, 1)])
-def test_workers_of_other_threads_are_told(monkeypatch, caplog, workers, told):
+@pytest.mark.parametrize(("workers", "begun", "threads"), [(1, 0, 3), (3, 0, 1), (3, 3, 3)])
+def test_workers_of_other_threads_are_told(tmp_path, monkeypatch, caplog, workers, begun, threads):
+    (tmp_path / "settings.json").write_text(json.dumps({"threads": begun}))
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     torch.set_num_threads(3)
     try:
-        WorkerOptions(workers=workers).place(NetworkOptions(), "demo", 0, dm.load("demo"))
+        options = WorkerOptions(workers=workers)
+        place = options.place(NetworkOptions(), "demo", 0, dm.load("demo"), tmp_path)
     finally:
         torch.set_num_threads(before)
     says = "PyTorch has 1 thread in each worker, and 3 in one process"
-    assert caplog.text.count(says) == told
+    assert place.threads == threads and (says in caplog.text) == (threads == 1)

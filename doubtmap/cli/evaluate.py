@@ -143,7 +143,8 @@ def evaluate_command(
     dataset = opened(data, seed, limit, notes)
     kept = [out / folder / "settings.json" for folder in (".passes", ".progress")]
     segmenter, of_windows = windowed(segmenter, dataset, *(kept if resume else ()))
-    place = places.place(network, model, seed, segmenter)
+    begun = out / ".progress" if resume else None
+    place = places.place(network, model, seed, segmenter, begun)
     if place.part:
         _check_part({"--open-set": open_set, "--segments": segments, "--repeats": repeats > 1})
         if parquet:

@@ -253,12 +253,23 @@ class WorkerOptions:
         int, Option("Images of one size that go through the network at once.", group=RUNNING)
     ] = 1
 
-    def place(self, network: NetworkOptions, model: str, seed: int, segmenter: Segmenter) -> Place:
+    def place(
+        self,
+        network: NetworkOptions,
+        model: str,
+        seed: int,
+        segmenter: Segmenter,
+        run: Path | None = None,
+    ) -> Place:
         """The place that is meant, whose workers open the network as it was opened here.
+
+        They have as many threads as the run has begun with that goes on, where a folder `run` has
+        the settings of one.
 
         Raises:
             UsageError: for what is no engine, numbers below 0, or batches of windows.
         """
+        from doubtmap.engine.journal import going_on
         from doubtmap.engine.places import Place
 
         if self.workers < 0 or self.gpus_per_worker < 0:
@@ -273,7 +284,7 @@ class WorkerOptions:
             )
         opens = opening(network, model, seed, segmenter)
         by = self.workers, self.engine, self.gpus_per_worker
-        place = Place(None, *by, network=opens, batch=self.batch)
+        place = going_on(Place(None, *by, network=opens, batch=self.batch), run)
         if place.elsewhere and not self.gpus_per_worker:
             tell_notes(other_threads(place.threads))
         return place
@@ -305,7 +316,14 @@ class PlaceOptions(WorkerOptions):
         ),
     ] = None
 
-    def place(self, network: NetworkOptions, model: str, seed: int, segmenter: Segmenter) -> Place:
+    def place(
+        self,
+        network: NetworkOptions,
+        model: str,
+        seed: int,
+        segmenter: Segmenter,
+        run: Path | None = None,
+    ) -> Place:
         """As of `WorkerOptions`, and which part.
 
         Raises:
@@ -314,7 +332,7 @@ class PlaceOptions(WorkerOptions):
         from doubtmap.engine.places import read_part
 
         part = None if self.part is None else read_part(self.part)
-        place = WorkerOptions.place(self, network, model, seed, segmenter)
+        place = WorkerOptions.place(self, network, model, seed, segmenter, run)
         return replace(place, part=part)
 
 
