@@ -32,7 +32,7 @@ Those of stage `trust` are what `teach` trains, as these but with `--crop 192x25
 networks of the seed begin with it: `flow held` with the defaults, `flow` with FREE, `negative
 class` with that and `--negative-class`; `plain` pastes nothing. Every 8th image of the sets of
 CamVid; `doubt:FILE` is fitted on each network, on 14 images of its training. `longer` compares with
-networks of the recipe's ten epochs. With `--tiny` all `teach` stages take eight images and a few
+networks of five and of ten epochs. With `--tiny` all `teach` stages take eight images and a few
 steps: whether they run, nothing to judge.
 
 Sets of `road` and `short`: CamVid test with the two held-out classes unknown; CamVid test with one
@@ -322,9 +322,9 @@ def teach(names: Sequence[str], given: Namespace, epochs: int = 2) -> list[Row]:
 
 
 def teach_longer(given: Namespace) -> list[Row]:
-    """No rows: trains some of two epochs, and the same of ten."""
+    """No rows: trains some of two epochs, and the same of five and of ten."""
     networks: Networks = {}
-    for epochs, title in ((2, ""), (10, " (ten epochs)")):
+    for epochs, title in ((2, ""), (5, " (five epochs)"), (10, " (ten epochs)")):
         teach((PLAIN, "flow held"), given, epochs)
         networks |= {f"{name}{title}": folders for name, folders in given.networks.items()}
     given.networks = networks

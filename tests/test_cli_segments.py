@@ -34,6 +34,7 @@ def test_review_writes_a_page(fitted, tmp_path):
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("1 images reviewed")
     assert {path.name for path in out.iterdir()} == {
+        ".files-of-review.json",
         "images.csv",
         "options.toml",
         "review.html",

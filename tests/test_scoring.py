@@ -1,5 +1,6 @@
 """What `doubtmap score` holds on to while the network works."""
 
+import dataclasses
 import json
 import types
 import weakref
@@ -204,13 +205,14 @@ def test_deep_images_have_one_range_in_objects_and_info(deep, tmp_path, run):
 
 def test_cards_of_a_review_show_images_as_the_run_read_them(deep, tmp_path):
     """The dark image stays dark, though by itself it would be stretched to white."""
+    shown = dataclasses.make_dataclass("Shown", ["pixels", "path"])
     review = types.SimpleNamespace(
         names=[str(path) for path in deep],
-        card=lambda index, pixels, labels, name: pixels,
+        card=lambda index, pixels, labels, name: shown(pixels, ""),
     )
     (tmp_path / "segments").mkdir()
     write_segments(tmp_path / "segments/200.png", np.zeros((48, 64), np.int32))
     names = {str(path): path.stem for path in deep}
     rendering = survey([(path, None) for path in deep], Rendering()).rendering
-    pixels = _card(tmp_path, review, 1, names, rendering)
-    assert pixels.max() == round(200 * 255 / 4095)
+    card = _card(tmp_path, review, 1, names, "", rendering)
+    assert card.pixels.max() == round(200 * 255 / 4095) and Path(card.path) == deep[1]

@@ -75,7 +75,7 @@ def _files_of(noted: Mapping[str, Sequence[str]]) -> Iterator[PurePosixPath]:
 
 def _remove(out: Path, files: Iterator[PurePosixPath]) -> None:
     """Remove files, and folders that are empty then."""
-    folders = set()
+    folders: set[Path] = set()
     for file in files:
         (out / file).unlink(missing_ok=True)
         folders.update(out / parent for parent in file.parents)

@@ -78,7 +78,7 @@ class _Job(ctypes.Structure):
 
 
 class SumsTable(ctypes.Structure):
-    """`struct table` of sums.c."""
+    """`struct table` of tables.c."""
 
     _fields_ = (
         ("row_of_page", ctypes.c_void_p),

@@ -30,7 +30,7 @@ class Counted(ctypes.Structure):
 def sort(values: NDArray[np.float32], pages: NDArray[np.uint32]) -> tuple[NDArray[np.uint64], int]:
     """Entries of `tables.Keys`, after those of each page were counted; how many are not finite."""
     entries, spare = (np.empty(len(values), np.uint64) for _ in range(2))
-    places = map(_at, (entries, spare, pages))
+    places = _at(entries), _at(spare), _at(pages)
     bad: int = _sums().doubtmap_sort(_at(values), len(values), *places)
     return entries, bad
 
@@ -43,11 +43,11 @@ def counted(
     more_channel: int,
 ) -> Counted:
     """What is counted, which lives as long as these arrays, each in one piece, are kept."""
-    one = isinstance(channel, int)
-    found = Counted(
-        _at(entries), len(entries), None if one else _at(channel), channel if one else 0
-    )
-    found.weight, found.more_channel = weight, more_channel
+    found = Counted(_at(entries), len(entries), weight=weight, more_channel=more_channel)
+    if isinstance(channel, int):
+        found.channel = channel
+    else:
+        found.channels = _at(channel)
     if more is not None:
         found.more, found.more_bytes = _at(more), more.itemsize
     found.arrays = entries, channel, more
@@ -73,7 +73,7 @@ def bins_of(
     """Numbers, counts and only values of at most so many bins, as of `tables.BinSums`."""
     page = np.empty((1 << level, channels)), np.empty(1 << level, np.int32)
     found = np.empty(most, np.int64), np.empty((most, channels)), np.empty(most, np.int32)
-    places = map(_at, (*page, *found))
+    places = [_at(array) for array in (*page, *found)]
     held = _sums().doubtmap_bins_of(ctypes.byref(what), level, channels, *places)
     numbers, counts, only = found
     return numbers[:held], counts[:held], only[:held]
@@ -103,8 +103,8 @@ def wider(
     """Numbers, counts and only values of bins `2 ** steps` times as wide as these."""
     n, columns = bins[1].shape
     found = np.empty(n, np.int64), np.empty((n, channels)), np.empty(n, np.int32)
-    places = *map(_at, bins), n, columns, channels, steps, low, *map(_at, found)
-    held = _sums().doubtmap_wider(*places)
+    places = [[_at(array) for array in arrays] for arrays in (bins, found)]
+    held = _sums().doubtmap_wider(*places[0], n, columns, channels, steps, low, *places[1])
     numbers, counts, only = found
     return numbers[:held], counts[:held], only[:held]
 

@@ -10,6 +10,7 @@ which has memory once a number falls into it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -141,17 +142,19 @@ class BinSums:
     only: Array
     rounded: bool = False
 
-    @property
+    @cached_property
     def pages(self) -> Array:
         """Those that hold anything, ascending."""
-        pages = self.numbers >> self.level
-        return pages[np.diff(pages, prepend=-1) != 0]
+        pages: Array = self.numbers >> self.level
+        new = np.ones(len(pages), bool)
+        np.not_equal(pages[1:], pages[:-1], out=new[1:])
+        return pages[new]
 
     @property
     def edges(self) -> Array:
         """`(n + 1,)` int64, the lowest key of each bin, and where the last one ends."""
-        ends = np.append(self.numbers, self.numbers[-1:] + 1)
-        return ends << (FINEST - self.level)
+        ends: Array = np.append(self.numbers, self.numbers[-1:] + 1)
+        return np.asarray(ends << (FINEST - self.level))
 
     def wider(self, level: int, channels: int | None = None) -> BinSums:
         """Sums by bins of a level no finer than this, of those that hold anything.
@@ -371,7 +374,8 @@ class Table:
         keys, order = what.keys.keys, what.keys.order
         at = self.places(keys.astype(np.int64) >> low)
         channel = what.channel if isinstance(what.channel, int) else what.channel[order]
-        np.add.at(self.counts.reshape(-1), at * self.channels + channel, what.weight)
+        flat: Array = at * self.channels + channel
+        np.add.at(self.counts.reshape(-1), flat, what.weight)
         if what.more is not None:
             flat = at * self.channels + what.more_channel
             np.add.at(self.counts.reshape(-1), flat, what.more[order])

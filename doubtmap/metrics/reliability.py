@@ -385,10 +385,13 @@ class BinaryReliability(Sums):
             p, truth = p[keep], truth[keep]
         p, right = p.reshape(-1).astype(np.float64), ~truth.reshape(-1)
         _check(p)
-        bins = len(self.confidence)
-        at = np.clip(np.ceil((1 - p) * bins).astype(np.int64) - 1, 0, bins - 1)
-        sums = [np.bincount(at, weights, bins) for weights in (None, right, 1 - p)]
-        self.confidence = self.confidence + np.stack(sums, 1)
+        bins, confidence = len(self.confidence), 1 - p
+        at = np.ceil(confidence * bins)
+        at = np.clip(at - 1, 0, bins - 1, out=at).astype(np.int64)
+        pixels = (np.bincount(some, minlength=bins) for some in (at, at[right]))
+        self.confidence = self.confidence + np.stack(
+            [*pixels, np.bincount(at, confidence, bins)], 1
+        )
         self.losses = self.losses + np.array([len(p), np.square(p - ~right).sum()])
 
     @property
@@ -412,8 +415,8 @@ class BinaryReliability(Sums):
 
 
 def _check(p: Array) -> None:
-    outside = ~((p >= 0) & (p <= 1))
-    if outside.any():
+    if p.size and not (p.min() >= 0 and p.max() <= 1):  # NaN is neither
+        outside = ~((p >= 0) & (p <= 1))
         raise DataError(
             f"BinaryReliability: expected probabilities in [0, 1], got {p[outside][0]:g} and "
             f"{np.count_nonzero(outside) - 1} more outside. Mend the score, or leave these pixels "
