@@ -11,8 +11,9 @@ Stages: `all` sees all images of the road sets and every fourth of CamVid, and j
 the scores nearest to it; `others` sees every `--every`-th image (every eighth of CamVid) and judges
 every score without a fit, and for some pairs factors left out and fits of fewer images;
 `views` asks what mirror images add, where probabilities are means over them (as with `--views`),
-on all pairs and every `--every`-th image, and larger ones on `camvid9`; `cost` says what `doubt`
-and `doubt:FILE` take beside a forward pass, of one image on one thread;
+on all pairs and every `--every`-th image, and larger ones on those of `camvid9` and two of
+ESPNetv2; `cost` says what `doubt` and `doubt:FILE` take beside a forward pass, of one image on one
+thread;
 `elsewhere` judges networks of scenes that are no streets, in the folder `--elsewhere`, made by
 
     doubtmap train dubai:FOLDER/half:train --model ../shared/models/camvid9 --hold-out CLASS
@@ -320,7 +321,9 @@ def views(given: Namespace) -> list[Row]:
             unknown = UNKNOWN if dataset.class_names else ()
             plain = opened()
             looks: dict[str, Segmenter] = {"": plain}
-            shown = VIEWS if name == CAMVID[0] else {"mirror": VIEWS["mirror"]}
+            other = name == "espnetv2-1.0" and "roadanomaly21" in dataset.name
+            larger = name == CAMVID[0] or other
+            shown = VIEWS if larger else {"mirror": VIEWS["mirror"]}
             looks |= {view: Views(plain, *how) for view, how in shown.items()}
             found = {v: doubt_and_softmax(seen, dataset, unknown) for v, seen in looks.items()}
             base = found[""]["max_softmax"]["unknown"]

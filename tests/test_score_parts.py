@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import doubtmap as dm
-from doubtmap.engine.parts import take_files
+from doubtmap.engine.parts import check_files
 from doubtmap.engine.places import PartNumber
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files.resuming import sha256_of
@@ -154,15 +154,19 @@ def test_files_that_are_not_as_the_part_wrote_them_are_refused(
     others = [tmp_path / "1", tmp_path / "2"]
     for number, out in enumerate(others, 1):
         write_scores(network, paths, asked, out, part=PartNumber(number, 3))
+    merge_scores(tmp_path / "out", [*others, part])
+    before = files_in(tmp_path / "out")
     file = next((part / name).glob("*.*")) if name else part / "settings.json"
     whole = file.read_bytes()
     for content in (whole[:-4], whole[:-4] + bytes(4)):
+        file.unlink()  # what was merged may be a link to it
         file.write_bytes(content)
         with pytest.raises(DataError, match=f"{file}: cannot be used: expected what its part"):
             merge_scores(tmp_path / "out", [*others, part])
     file.unlink()
     with pytest.raises(DataError, match=f"{file}: cannot be used.*Make the part again"):
         merge_scores(tmp_path / "out", [*others, part])
+    assert files_in(tmp_path / "out") == before  # what was merged before is not lost
     file.write_bytes(whole)
     merge_scores(tmp_path / "out", [*others, part])
 
@@ -174,8 +178,8 @@ def test_files_of_a_part_lie_in_its_folder(tmp_path, name):
     mine.write_text("mine")
     (tmp_path / "part").mkdir()
     with pytest.raises(DataError, match=r"mine\.png: cannot be used"):
-        take_files(tmp_path / "part", tmp_path / "out", [name], {"hashes": {name: sha256_of(mine)}})
-    assert mine.read_text() == "mine" and not (tmp_path / "out").exists()
+        check_files([tmp_path / "part"], [{"hashes": {name: sha256_of(mine)}}])
+    assert mine.read_text() == "mine"
 
 
 def test_images_are_found_from_where_the_parts_were_made(network, paths, tmp_path, monkeypatch):

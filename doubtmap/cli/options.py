@@ -197,7 +197,7 @@ class NetworkOptions:
         return self._windowed(segmenter)
 
     def _windowed(self, segmenter: Segmenter) -> Segmenter:
-        from doubtmap.windows import OVERLAP, Windows
+        from doubtmap.windows import Windows, usual_overlap
 
         if self.tile is None and self.overlap is None:
             return segmenter
@@ -205,7 +205,7 @@ class NetworkOptions:
             raise UsageError(
                 f"--overlap: expected --tile with it, got {self.overlap} alone. Add --tile 1024."
             )
-        overlap = min(OVERLAP, self.tile // 2) if self.overlap is None else self.overlap
+        overlap = usual_overlap(self.tile) if self.overlap is None else self.overlap
         return Windows(segmenter, self.tile, overlap)
 
 

@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,26 +214,33 @@ def write_settings(out: Path, settings: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(out / SETTINGS, json.dumps(kept, sort_keys=True, indent=1).encode())
 
 
-def take_files(folder: Path, out: Path, files: Sequence[str], about: Mapping[str, Any]) -> None:
+def check_files(folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -> None:
+    """Hold all files of parts to the hashes that the parts have noted.
+
+    Raises:
+        DataError: for a file that is not what its part wrote, or is none of its folder.
+    """
+    places = [(folder, name) for folder, about in zip(folders, abouts) for name in about["hashes"]]
+    for folder, name in places:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(damaged(folder / name))
+    wanted = {folder: about["hashes"] for folder, about in zip(folders, abouts)}
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(lambda place: as_written(place[0], place[1], wanted[place[0]]), places))
+
+
+def take_files(folder: Path, out: Path, files: Sequence[str]) -> None:
     """Let files of a part be in another folder, too, as links where the disk can.
 
     Args:
-        folder: of the part.
+        folder: of the part, held to its hashes before; see `check_files`.
         out: the other folder.
         files: by their names in both.
-        about: what the part says, with the hashes of its files.
-
-    Raises:
-        DataError: for a file that is not what the part wrote.
     """
-    if outside := [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]:
-        raise DataError(damaged(folder / outside[0]))
-    with ThreadPoolExecutor(READERS) as pool:
-        whole = pool.map(partial(as_written, folder, hashes=about["hashes"]), files)
-        for name, file in zip(files, whole):
-            (out / name).unlink(missing_ok=True)
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(file, out / name)  # nothing is ever written into a file that is there
-            except OSError:
-                shutil.copyfile(file, out / name)
+    for name in files:
+        (out / name).unlink(missing_ok=True)
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(folder / name, out / name)  # nothing is ever written into a file that is there
+        except OSError:
+            shutil.copyfile(folder / name, out / name)

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from doubtmap.datasets import open_dataset
-from doubtmap.datasets.dataset import ComponentSizes, Dataset, notes_of
+from doubtmap.datasets.dataset import UNKNOWN, ComponentSizes, Dataset, notes_of
+from doubtmap.datasets.fingerprints import beneath
+from doubtmap.datasets.labelled_folder import LabelledFolder
+from doubtmap.datasets.pasting import Pasted
 from doubtmap.decisions.file import Threshold, thresholds_by_score
 from doubtmap.engine.places import HERE, Place
 from doubtmap.engine.run import Progress, Run, Skipped, check_request, read_ahead
@@ -232,3 +235,14 @@ def first_prediction(run: Run) -> Prediction | None:
         if told is not None:
             return told[0]
     return None
+
+
+def may_be_unknown(run: Run) -> bool:
+    """Whether any pixel may count as unknown, as far as the meaning of the labels says."""
+    folder = beneath(run.dataset)
+    if run.unknown or not run.dataset.class_names or not isinstance(folder, LabelledFolder):
+        return bool(run.unknown or not run.dataset.class_names or not hasattr(folder, "settings"))
+    dataset, values = run.dataset, folder.layout.values
+    while dataset is not folder and not isinstance(dataset, Pasted):
+        dataset = dataset.dataset  # type: ignore[attr-defined]
+    return isinstance(dataset, Pasted) or bool(values.unknown) or values.other == UNKNOWN

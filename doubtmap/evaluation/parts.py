@@ -27,17 +27,14 @@ import safetensors.numpy
 import safetensors.torch
 
 from doubtmap.datasets import reading
-from doubtmap.datasets.dataset import UNKNOWN, ComponentSizes, Dataset, Sample
+from doubtmap.datasets.dataset import ComponentSizes, Dataset, Sample
 from doubtmap.datasets.fingerprints import (
-    beneath,
     file_hashes,
     image_files,
     range_of,
     told_of_files,
 )
-from doubtmap.datasets.labelled_folder import LabelledFolder
 from doubtmap.datasets.labels import Matching
-from doubtmap.datasets.pasting import Pasted
 from doubtmap.engine.journal import going_on, journalled, records_in, write_records
 from doubtmap.engine.parts import (
     PART,
@@ -51,14 +48,14 @@ from doubtmap.engine.parts import (
 from doubtmap.engine.places import PartNumber
 from doubtmap.engine.run import Run, Skipped, read_ahead
 from doubtmap.engine.shelf import ENOUGH, Looked, Shelf, Shelves
-from doubtmap.errors import DataError
-from doubtmap.evaluation.asking import PLAIN, Asked, Options
+from doubtmap.errors import DataError, UsageError
+from doubtmap.evaluation.asking import PLAIN, Asked, Options, may_be_unknown
 from doubtmap.evaluation.components import find_components
 from doubtmap.evaluation.evaluate import figures_of
 from doubtmap.evaluation.examples import telling
 from doubtmap.evaluation.first_look import tally_pixels
 from doubtmap.evaluation.results import OF_ALL, Results, strict_figures
-from doubtmap.evaluation.tally import Observation, Tally
+from doubtmap.evaluation.tally import VERSION, Observation, Tally
 from doubtmap.files import alone, write_atomically, writing_to
 from doubtmap.files.afar import path_of
 from doubtmap.files.earlier import begin_in
@@ -134,31 +131,30 @@ def evaluate_part(asked: Asked, out: Path, *, resume: bool = False) -> str:
     return f"Part {part} of {run.dataset.name}, {len(own)} images: {out}. {part.then}"
 
 
-def may_be_unknown(run: Run) -> bool:
-    """Whether any pixel may count as unknown, as far as the meaning of the labels says."""
-    folder = beneath(run.dataset)
-    if run.unknown or not run.dataset.class_names or not isinstance(folder, LabelledFolder):
-        return bool(run.unknown or not run.dataset.class_names or not hasattr(folder, "settings"))
-    dataset, values = run.dataset, folder.layout.values
-    while dataset is not folder and not isinstance(dataset, Pasted):
-        dataset = dataset.dataset  # type: ignore[attr-defined]
-    return isinstance(dataset, Pasted) or bool(values.unknown) or values.other == UNKNOWN
-
-
 def _sizes(maps: Path) -> dict[str, int]:
     """Bytes of each file of score maps, which are too large to be read once more."""
     return {path.name: path.stat().st_size for path in sorted(maps.glob("*"))}
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier part, or a whole evaluation, has left."""
+    """Remove what an earlier part, or a whole evaluation, has left.
+
+    Raises:
+        UsageError: for folders that a part writes, where no evaluation has left anything else.
+    """
+    earlier = [name for name in (PART, SUMS, "components", *OF_ALL) if (out / name).exists()]
+    folders = [out / name for name in ("maps", "examples") if (out / name).is_dir()]
+    if folders and not earlier:
+        raise UsageError(
+            f"--part: expected no folder {folders[0].name} in {out}, which the part writes and "
+            f"which no evaluation there has left. Name another --out, or move it away."
+        )
     with writing_to(out):
-        for name in (PART, SUMS, "components", *OF_ALL):
-            (out / name).unlink(missing_ok=True)
+        for name in earlier:
+            (out / name).unlink()
         begin_in(out, "evaluate", [], [])
-        for name in ("maps", "examples"):
-            if (out / name).is_dir():
-                shutil.rmtree(out / name)
+        for folder in folders:
+            shutil.rmtree(folder)
 
 
 def _fill(run: Run, shelf: Shelf, numbers: Sequence[int]) -> None:
@@ -236,6 +232,7 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
     start = time.perf_counter()
     folders, abouts = read_parts("evaluate", out, parts, SAID)
     check_alike([*map(_compared, abouts)], folders)
+    _check_version(abouts[0]["settings"], folders[0])
     asked = _asked(abouts, folders, options)
     tally = asked.tally()
     places = [(folder, about["hashes"]) for folder, about in zip(folders, abouts)]
@@ -261,6 +258,14 @@ def merge_parts(out: Path, parts: Sequence[Path], options: Options = PLAIN) -> R
     if options.save:
         options.save(results)
     return results
+
+
+def _check_version(settings: Mapping[str, Any], folder: Path) -> None:
+    if (told := settings.get("version of the sums")) != VERSION:
+        raise UsageError(
+            f"merge: expected parts whose sums are of version {VERSION}, as this doubtmap makes "
+            f"them, got {told} in {folder}. Make the parts again."
+        )
 
 
 def _tell_threads(figures: dict[str, Any], abouts: Sequence[Mapping[str, Any]]) -> None:

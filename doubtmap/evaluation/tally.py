@@ -37,7 +37,7 @@ from doubtmap.metrics.patches import PATCH_KINDS, WITH_UNKNOWN, patch_kinds, pat
 from doubtmap.metrics.reliability import ONCE, ReliabilitySums
 from doubtmap.prediction import Prediction
 
-VERSION = 6
+VERSION = 7
 """Of the observations and sums as a journal holds them: a run goes on only with its own."""
 
 RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)

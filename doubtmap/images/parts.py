@@ -16,6 +16,7 @@ from doubtmap.engine.parts import (
     PART,
     SETTINGS,
     check_alike,
+    check_files,
     directory_of,
     read_parts,
     rendering_of,
@@ -60,11 +61,12 @@ def merge_scores(
     folders, abouts = read_parts("score", out, parts, SAID)
     settings = [settings_of(folder, about["hashes"]) for folder, about in zip(folders, abouts)]
     check_alike([*map(_compared, abouts, settings)], folders)
+    check_files(folders, abouts)
     with writing_to(out):
         Waiting(out).clear()
         note_files(out, list(abouts[0]["images"]), *(abouts[0][key] for key in HOW[1:]))
         for folder, about in zip(folders, abouts):
-            take_files(folder, out, [name for name in about["hashes"] if name != SETTINGS], about)
+            take_files(folder, out, [name for name in about["hashes"] if name != SETTINGS])
         (out / PART).unlink(missing_ok=True)
     first = abouts[0]
     last = next((about for about in reversed(abouts) if about["own"]), first)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from doubtmap.datasets.reading import none_left
-from doubtmap.engine.parts import check_alike, read_parts, take_files
+from doubtmap.engine.parts import check_alike, check_files, read_parts, take_files
 from doubtmap.errors import DataError
 from doubtmap.files import alone, writing_to
 from doubtmap.files.parquet import check_parquet
@@ -47,13 +47,14 @@ def merge_objects(
         check_parquet()
     folders, abouts = read_parts("objects", out, parts, SAID)
     check_alike([*map(_compared, abouts)], folders)
+    check_files(folders, abouts)
     found, skipped = Found(), dict[str, str]()
     note_files(out, list(abouts[0]["images"]))
     for folder, about in zip(folders, abouts):
         found.take(about["found"])
         skipped |= about["info"]["skipped"]
         with writing_to(out):
-            take_files(folder, out, [*map(picture_of, about["own"])], about)
+            take_files(folder, out, [*map(picture_of, about["own"])])
     if not found.images:
         raise DataError(none_left(len(abouts[0]["images"]), skipped))
     last = next(about["info"] for about in reversed(abouts) if about["found"]["images"])

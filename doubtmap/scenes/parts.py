@@ -16,6 +16,7 @@ from doubtmap.engine.parts import (
     PART,
     SETTINGS,
     check_alike,
+    check_files,
     directory_of,
     read_parts,
     rendering_of,
@@ -59,13 +60,14 @@ def merge_scenes(out: Path, parts: Sequence[Path], *, command: str = "") -> str:
     settings = [settings_of(folder, about["hashes"]) for folder, about in zip(folders, abouts)]
     check_alike([*map(_compared, abouts, settings)], folders)
     _check_same_rasters(settings, folders)
+    check_files(folders, abouts)
     first = abouts[0]
     with writing_to(out):
         (out / PART).unlink(missing_ok=True)
     note_files(out, list(first["names"]), first["folders"])
     for folder, about in zip(folders, abouts):
         with writing_to(out):
-            take_files(folder, out, [n for n in about["hashes"] if n != SETTINGS], about)
+            take_files(folder, out, [n for n in about["hashes"] if n != SETTINGS])
     skipped = {path: why for about in abouts for path, why in about["skipped"].items()}
     images, directory = {}, directory_of(abouts)
     for name, path in first["names"].items():

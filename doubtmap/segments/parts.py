@@ -17,8 +17,8 @@ import safetensors.numpy
 
 from doubtmap.datasets.reading import none_left
 from doubtmap.engine.parts import (
-    as_written,
     check_alike,
+    check_files,
     directory_of,
     read_parts,
     rendering_of,
@@ -58,6 +58,7 @@ def merge_reviews(
     """
     folders, abouts = read_parts("review", out, parts, SAID)
     check_alike([*map(_compared, abouts)], folders)
+    check_files(folders, abouts)
     skipped = {path: why for about in abouts for path, why in about["skipped"].items()}
     full = [(f, about) for f, about in zip(folders, abouts) if about["reviewed"]]
     if not full:
@@ -65,7 +66,7 @@ def merge_reviews(
     about = full[-1][1] | {"command": command, "skipped": skipped}
     about["directory"] = directory_of(abouts)
     found = Review.joined(
-        [safetensors.numpy.load_file(as_written(f, REVIEWED, each["hashes"])) for f, each in full],
+        [safetensors.numpy.load_file(f / REVIEWED) for f, _ in full],
         [name for _, each in full for name in each["reviewed"]],
         about["class_names"],
         about["errors"],
@@ -77,7 +78,7 @@ def merge_reviews(
             for folder, each in full:
                 _add_rows(folder, each, file)
         for folder, each in full:
-            take_files(folder, out, [*map(picture_of, each["own"])], each)
+            take_files(folder, out, [*map(picture_of, each["own"])])
     asked = about["choice"]
     choice = Choice(**asked | {"to": tuple(asked["to"])})
     return finish(out, found, choice, rendering_of(about["rendering"]), about, chosen)
@@ -90,6 +91,6 @@ def _compared(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _add_rows(folder: Path, about: Mapping[str, Any], file: IO[bytes]) -> None:
     """The rows of a part's segments, after a header where it is the first."""
-    with as_written(folder, "segments.csv", about["hashes"]).open("rb") as rows:
+    with (folder / "segments.csv").open("rb") as rows:
         rows.seek(about["header"] if file.tell() else 0)
         shutil.copyfileobj(rows, file)

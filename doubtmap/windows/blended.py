@@ -96,6 +96,11 @@ def _room(height: int, width: int) -> tuple[int, int]:
     return height + 4 * STEP, width + 4 * STEP
 
 
+def usual_overlap(tile: int) -> int:
+    """Pixels that windows of a side share with their neighbours where nobody says how many."""
+    return min(OVERLAP, max(STEP, tile // 2 // STEP * STEP))
+
+
 def without_windows(segmenter: Segmenter) -> Segmenter:
     """The network behind windows, where there are any."""
     return segmenter.segmenter if isinstance(segmenter, Windows) else segmenter

@@ -20,7 +20,7 @@ from doubtmap.datasets import open_dataset
 from doubtmap.decisions.file import Threshold
 from doubtmap.engine.parts import write_part
 from doubtmap.engine.places import PartNumber, Place
-from doubtmap.evaluation import first_look
+from doubtmap.evaluation import asking, first_look
 from doubtmap.evaluation.asking import Options, asked_of
 from doubtmap.evaluation.parts import evaluate_part, merge_parts
 from doubtmap.evaluation.results import strict_figures
@@ -194,6 +194,27 @@ def test_parts_of_another_network_or_version_are_refused(three, tmp_path):
         write_part(other, "evaluate", PartNumber(1, 3), changed)
         with pytest.raises(dm.UsageError, match=told):
             merge_parts(tmp_path / "out", [other, *three[1:]])
+
+
+def test_parts_whose_sums_are_of_another_version_are_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(asking, "VERSION", 1)
+    one = part(tiny, 1, 1, tmp_path / "one")
+    with pytest.raises(dm.UsageError, match=r"got 1 in .*one\. Make the parts again"):
+        merge_parts(tmp_path / "out", [one])
+
+
+@pytest.mark.parametrize("name", ["maps", "examples"])
+def test_a_part_removes_no_folder_of_somebody_else(tiny, tmp_path, name):
+    mine = tmp_path / name / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(dm.UsageError, match=f"no folder {name} in"):
+        part(tiny, 1, 1, tmp_path)
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    mine.parent.rmdir()
+    part(tiny, 1, 1, tmp_path)
+    part(tiny, 1, 1, tmp_path)  # whose own folders are another matter
 
 
 def test_damaged_parts_are_a_sentence(three, tmp_path):

@@ -16,7 +16,7 @@ import doubtmap as dm
 from doubtmap.datasets import open_dataset
 from doubtmap.errors import UsageError
 from doubtmap.prediction import Members, Prediction, Queries
-from doubtmap.windows import Windows, for_images
+from doubtmap.windows import Windows, for_images, usual_overlap
 from doubtmap.windows.automatic import device_of, memory_of
 from doubtmap.windows.blocks import Strips, blocks
 from doubtmap.windows.spans import spans
@@ -77,6 +77,14 @@ def test_spans_cover_an_axis_and_their_weights_add_up_to_one(length, tile, data)
         # a quarter of the overlap counts for nothing
         assert not one.weights(1, one.length)[-(overlap // 4) :].any()
         assert not other.weights(1, other.length)[: overlap // 4].any()
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap"), [(64, 32), (96, 32), (128, 64), (160, 64), (1024, 128)]
+)
+def test_the_overlap_of_whoever_says_none_suits_the_tile(network, tile, overlap):
+    assert usual_overlap(tile) == overlap
+    Windows(network, tile, overlap)
 
 
 @pytest.mark.parametrize(
