@@ -83,7 +83,16 @@ from stages import (
 from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.datasets import UNKNOWN, VOID, Dataset, Pasted, Sample, open_dataset, open_outlines
+from doubtmap.datasets import (
+    UNKNOWN,
+    VOID,
+    Dataset,
+    Pasted,
+    Sample,
+    open_dataset,
+    open_images,
+    open_outlines,
+)
 from doubtmap.datasets.dataset import Derived
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scoring import prepared
@@ -93,6 +102,7 @@ from doubtmap.training.flow_training import read_flow
 PLAIN = "plain"
 OTHER, BEST = ", other scores", ", best"
 """Ends of stages: rows that the docs leave out, and a row for each network and set."""
+OTHER_ROADS = ("roadanomaly21", "fishyscapes static")
 SHORT = ("camvid test", "camvid test with objects", "camvid test with seams", "roadanomaly21")
 """Sets of stage `short`."""
 Networks = dict[str, list[Path]]
@@ -133,6 +143,29 @@ class Seams(Derived):
         return Sample(own.name, image, label)
 
 
+@dataclass(frozen=True, eq=False)
+class Again(Derived):
+    """A set whose images are shown so many times in an epoch."""
+
+    dataset: Dataset
+    times: int
+
+    @property
+    def name(self) -> str:
+        """The other's."""
+        return self.dataset.name
+
+    def __len__(self) -> int:
+        return len(self.dataset) * self.times
+
+    def sample_name(self, index: int) -> str:
+        """Name of a sample, without reading it."""
+        return f"{self.dataset.sample_name(index % len(self.dataset))} {index}"
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[index % len(self.dataset)]
+
+
 def with_objects(shared: Path, dataset: Dataset, half: str, seed: int) -> Dataset:
     """A set with one thing of a half of `coco128` in each image, people and known things left out.
 
@@ -168,19 +201,120 @@ def val_sets(shared: Path, seed: int) -> dict[str, Chosen]:
 
 SMALL = Settings(epochs=2, batch=4, crop=(192, 256), rate=3e-4, class_weights=0.25, workers=1)
 """How the networks of `trust` are trained."""
-AERIAL = replace(SMALL, epochs=40, crop=(256, 256), rate=1e-4)
-"""And those of `aerial longer`."""
-TOLD_MORE = ("trust", "longer", "aerial longer")
-"""Stages with `doubt`, and `negative` where a network has one."""
 FREE = {"flow_rate": 1e-4, "flow_trust": math.inf, "flow_replay": False}
 """Of a flow that goes as far as it likes, as all did before there was a region."""
-TAUGHT: dict[str, dict[str, Any]] = {
-    PLAIN: {},
+PUBLISHED = {"flow_rate": 1e-5}
+OPTIONS_OF: dict[str, dict[str, Any]] = {
+    PLAIN: {"negatives": "none"},
     "flow held": {},
     "flow": FREE,
     "negative class": FREE | {"negative_class": True},
+    "negative class, held": {"negative_class": True},
+    "published rate, held": PUBLISHED,
+    "published rate, free": FREE | PUBLISHED,
+    "with noise": {"negatives": "flow,noise"},
+    "with objects": {"negatives": "flow,real:{shared}/data/coco128:train"},
+    "patches to 120": {"patch": (16, 120)},
 }
-"""Options of each."""
+"""Of the recipe, by the network's name."""
+
+
+@dataclass(frozen=True)
+class School:
+    """How networks are trained that differ by what is pasted; `given` fills its texts.
+
+    Args:
+        taught: their names, in `OPTIONS_OF`.
+        data: what they learn from.
+        model: what they start from.
+        hold_out: classes that they do not learn.
+        settings: all but the seed.
+        flow_steps: of the flow of a seed before it learns beside a network.
+        ordinary: images that `doubt:FILE` is fitted on; empty: `data`.
+        input_size: to which a network resizes images.
+    """
+
+    taught: tuple[str, ...] = (PLAIN, "flow held")
+    data: str = "camvid:{shared}/data/camvid:train"
+    model: str = "{shared}/models/camvid9"
+    hold_out: tuple[str, ...] = HELD_OUT
+    settings: Settings = SMALL
+    flow_steps: int = 600
+    ordinary: str = ""
+    input_size: tuple[int, int] | None = None
+
+    def filled(self, given: Namespace) -> School:
+        """The same for a command line; with `--tiny` in a few steps."""
+        texts = {key: getattr(self, key).format(**vars(given)) for key in ("data", "model")}
+        texts |= {"ordinary": (self.ordinary or self.data).format(**vars(given))}
+        return replace(self, **texts, flow_steps=2 if given.tiny else self.flow_steps)
+
+    def train(self, folder: Path, seed: int, recipe: NFlowJS, tiny: bool) -> None:
+        """Train one, or go on with it."""
+        print(f"{folder}:")
+        data, settings = open_dataset(self.data), replace(self.settings, seed=seed)
+        if len(data) < FEW:
+            data = Again(data, FEW // len(data))
+        if tiny:
+            data = Some(data, len(data) // 8, 8)
+            settings = replace(settings, epochs=1, crop=(128, 128))
+        train(
+            data,
+            folder,
+            recipe=recipe,
+            model=self.model,
+            hold_out=self.hold_out,
+            settings=settings,
+            device="cpu",
+            resume=(folder / "training" / "settings.json").exists(),
+        )
+
+    def taught_in(self, folder: Path, given: Namespace) -> Networks:
+        """Train the networks, one of each name for each seed.
+
+        Those of a seed begin with one flow, which the first of them that has one learns.
+        """
+        networks: Networks = {name: [] for name in self.taught}
+        for seed in map(int, given.seeds.split(",")):
+            flow: Path | None = None
+            for name in self.taught:
+                own, options = folder / f"{name} {seed}", dict(OPTIONS_OF[name])
+                options["negatives"] = options.get("negatives", "flow").format(**vars(given))
+                if "flow" in options["negatives"]:
+                    options |= {"flow": flow} if flow else {"flow_steps": self.flow_steps}
+                    flow = flow or own / "training" / "flow.safetensors"
+                self.train(own, seed, NFlowJS(**options), given.tiny)
+                networks[name].append(own)
+        return networks
+
+
+SCHOOLS = {
+    "trust": School((PLAIN, "flow held", "flow", "negative class")),
+    "longer": School(),
+    "variants": School(
+        tuple(name for name in OPTIONS_OF if name not in ("flow", "negative class"))
+    ),
+    "larger": School((PLAIN, "patches to 120"), settings=replace(SMALL, crop=(288, 384))),
+    "default": School(settings=Settings(epochs=10, workers=1), flow_steps=2000),
+    "city": School(
+        data="cityscapes:{work}/city:train",
+        model="python:{shared}/models/edgenets_city.py:load",
+        hold_out=(),
+        settings=Settings(epochs=4, batch=4, crop=(256, 512), rate=1e-4, workers=1),
+        ordinary="{shared}/data/cityscapes_few/leftImg8bit",
+        input_size=(512, 1024),
+    ),
+    "aerial longer": School(
+        data="dubai:{halved}:train",
+        model="{work}/networks without {unknown}/start",
+        hold_out=("{unknown}",),
+        settings=replace(SMALL, epochs=40, crop=(256, 256), rate=1e-4),
+        flow_steps=400,
+    ),
+}
+"""By the stage that judges their networks; all of them with `doubt`, and `negative` where it is."""
+FEW = 180
+"""Images of an epoch, at least: fewer are shown more often."""
 
 SCORES: Scores = {
     "max_softmax": dm.scores.max_softmax,
@@ -193,11 +327,11 @@ SCORES: Scores = {
 def compared(stage: str, given: Namespace) -> list[Row]:
     """Rows of all networks on all sets of a stage, set by set."""
     found: dict[str, dict[str, list[Measured]]] = {}
-    fitted = learnt_from(stage, given) if stage in TOLD_MORE else None
+    school = SCHOOLS[stage].filled(given) if stage in SCHOOLS else None
     for name, folders in given.networks.items():
         for seed, folder in enumerate(folders):
             for title, chosen in sets_of(stage, name, seed, given).items():
-                one = remembered(folder, title, seed, chosen, given.work, fitted)
+                one = remembered(folder, title, seed, chosen, given.work, school)
                 found.setdefault(title, {}).setdefault(name.split("/")[-1], []).append(one)
     rows = []
     for title, by_name in found.items():
@@ -216,20 +350,19 @@ def sets_of(stage: str, name: str, seed: int, given: Namespace) -> dict[str, Cho
     if stage == "val":
         return val_sets(given.shared, seed)
     sets = road_sets(given.shared, seed)
-    if stage in TOLD_MORE:
+    if stage == "city":
+        small = open_dataset(f"smiyc:{given.shared}/data/roadanomaly21_small")
+        return {title: sets[title] for title in OTHER_ROADS} | {
+            "roadanomaly21_small": (small, (), 1, 1)
+        }
+    if stage in SCHOOLS:
         few = {title: (*sets[title][:2], 8, 2) for title in SHORT[:2]}
         return few | {"roadanomaly21": sets["roadanomaly21"]}
     return sets if stage == "road" else {title: sets[title] for title in SHORT}
 
 
-def learnt_from(stage: str, given: Namespace) -> str:
-    """The set that networks of a stage are trained on, and `doubt` is fitted on."""
-    aerial = f"dubai:{given.halved}:train"
-    return aerial if "aerial" in stage else f"camvid:{given.shared}/data/camvid:train"
-
-
 def remembered(
-    folder: Path, title: str, seed: int, chosen: Chosen, work: Path, fitted: str | None
+    folder: Path, title: str, seed: int, chosen: Chosen, work: Path, school: School | None
 ) -> Measured:
     """What one network does on one set, from `--work` if it was measured before."""
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
@@ -237,87 +370,41 @@ def remembered(
     path = work / title / f"{weights}-{seed}{blocks}.npz"
     if not path.exists():
         print(f"{folder}:")
-        network, scores = opened(folder, fitted)
+        network, scores = opened(folder, school)
         measured(network, *chosen, scores=scores).save(path)
     return Measured.load(path)
 
 
 @cache
-def opened(folder: Path, fitted: str | None) -> tuple[Segmenter, Scores]:
-    """A network and its scores; with a set also `doubt`, fitted on it, and `negative`."""
-    network = dm.load(folder)
-    if fitted is None:
-        return network, SCORES
-    scores = dict(SCORES) | both_doubts(network, open_dataset(fitted))
+def opened(folder: Path, school: School | None) -> tuple[Segmenter, Scores]:
+    """A network and its scores; of a school also `doubt`, fitted there, and `negative`."""
+    if school is None:
+        return dm.load(folder), SCORES
+    maker = f"{school.model}@" if school.model.startswith("python:") else ""
+    network = dm.load(f"{maker}{folder}", input_size=school.input_size)
+    plain = open_images if maker else open_dataset
+    scores = dict(SCORES) | both_doubts(network, plain(school.ordinary))
     if (folder / "negative.safetensors").exists():
         scores["negative"] = dm.scores.negative
     return prepared(network, scores), scores
 
 
-@dataclass(frozen=True)
-class School:
-    """How networks are trained that differ by what is pasted.
-
-    Args:
-        given: of the command line; with `tiny` on eight images, in a few steps.
-        data: what they learn from.
-        model: what they start from.
-        hold_out: classes that they do not learn.
-        settings: all but the seed.
-        flow_steps: of the flow of a seed before it learns beside a network.
-    """
-
-    given: Namespace
-    data: str
-    model: str
-    hold_out: tuple[str, ...]
-    settings: Settings
-    flow_steps: int = 600
-
-    def train(self, folder: Path, seed: int, recipe: NFlowJS) -> None:
-        """Train one, or go on with it."""
-        print(f"{folder}:")
-        data, settings = open_dataset(self.data), replace(self.settings, seed=seed)
-        if self.given.tiny:
-            data = Some(data, len(data) // 8, 8)
-            settings = replace(settings, epochs=1, crop=(64, 64))
-        train(
-            data,
-            folder,
-            recipe=recipe,
-            model=self.model,
-            hold_out=self.hold_out,
-            settings=settings,
-            device="cpu",
-            resume=(folder / "training" / "settings.json").exists(),
-        )
-
-    def taught(self, names: Sequence[str], folder: Path) -> Networks:
-        """Train networks of some names of `TAUGHT`, one for each seed.
-
-        Those of a seed begin with one flow, which the first of them that has one learns.
-        """
-        networks: Networks = {name: [] for name in names}
-        for seed in map(int, self.given.seeds.split(",")):
-            flow: Path | None = None
-            for name in names:
-                own = folder / f"{name} {seed}"
-                recipe = NFlowJS("none")
-                if name != PLAIN:
-                    steps = 2 if self.given.tiny else self.flow_steps
-                    begin = {"flow": flow} if flow else {"flow_steps": steps}
-                    recipe = NFlowJS(**begin, **TAUGHT[name])
-                    flow = flow or own / "training" / "flow.safetensors"
-                self.train(own, seed, recipe)
-                networks[name].append(own)
-        return networks
-
-
-def teach(names: Sequence[str], given: Namespace, epochs: int = 2) -> list[Row]:
-    """No rows: trains the networks of the road that a stage judges, or goes on with them."""
-    data, model = learnt_from("road", given), f"{given.shared}/models/camvid9"
-    school = School(given, data, model, HELD_OUT, replace(SMALL, epochs=epochs))
-    given.networks = school.taught(names, given.work / f"networks of {epochs} epochs")
+def teach(stage: str, given: Namespace, epochs: int = 0) -> list[Row]:
+    """No rows: trains the networks that a stage judges, or goes on with them."""
+    school = SCHOOLS[stage].filled(given)
+    settings = replace(school.settings, epochs=epochs or school.settings.epochs)
+    crop = "" if settings.crop == SMALL.crop else f" ({stage})"
+    folder = given.work / f"networks of {settings.epochs} epochs{crop}"
+    if stage == "city":
+        halved(given.shared / "data" / "cityscapes_few", given.work / "city")
+    if stage == "aerial longer":
+        school, folder = replace(school, hold_out=(given.unknown,)), Path(school.model).parent
+        start = replace(settings, epochs=8, rate=1e-3)
+        begun = replace(school, model=f"{given.shared}/models/camvid9", settings=start)
+        begun.train(folder / "start", 1, NFlowJS("none"), given.tiny)
+    networks = replace(school, settings=settings).taught_in(folder, given)
+    before = f"{given.unknown}/" if stage == "aerial longer" else ""
+    given.networks = {f"{before}{name}": folders for name, folders in networks.items()}
     return []
 
 
@@ -325,21 +412,9 @@ def teach_longer(given: Namespace) -> list[Row]:
     """No rows: trains some of two epochs, and the same of five and of ten."""
     networks: Networks = {}
     for epochs, title in ((2, ""), (5, " (five epochs)"), (10, " (ten epochs)")):
-        teach((PLAIN, "flow held"), given, epochs)
+        teach("longer", given, epochs)
         networks |= {f"{name}{title}": folders for name, folders in given.networks.items()}
     given.networks = networks
-    return []
-
-
-def teach_aerial(given: Namespace) -> list[Row]:
-    """No rows: trains those of the air, one class held out, and what they start from."""
-    folder, data = given.work / f"networks without {given.unknown}", learnt_from("aerial", given)
-    start = replace(AERIAL, epochs=8, rate=1e-3)
-    school = School(given, data, f"{given.shared}/models/camvid9", (given.unknown,), start, 400)
-    school.train(folder / "start", 1, NFlowJS("none"))
-    school = replace(school, model=str(folder / "start"), settings=AERIAL)
-    networks = school.taught((PLAIN, "flow held"), folder)
-    given.networks = {f"{given.unknown}/{name}": found for name, found in networks.items()}
     return []
 
 
@@ -411,14 +486,18 @@ def best_of_sets(rows: Sequence[Any]) -> list[Row]:
 
 
 def halve(given: Namespace) -> list[Row]:
-    """No rows: writes `dubai_aerial` at half its size, labels by the nearest pixel."""
-    for part, how in (("images", Image.Resampling.LANCZOS), ("labels", Image.Resampling.NEAREST)):
-        (given.halved / part).mkdir(parents=True, exist_ok=True)
-        for file in sorted((given.shared / "data" / "dubai_aerial" / part).iterdir()):
-            picture = Image.open(file)
-            half = picture.resize((picture.width // 2, picture.height // 2), how)
-            half.save(given.halved / part / file.name, quality=95)
+    """No rows: writes `dubai_aerial` at half its size."""
+    halved(given.shared / "data" / "dubai_aerial", given.halved)
     return []
+
+
+def halved(source: Path, target: Path) -> None:
+    """Write all images under a folder at half their size, labels by the nearest pixel."""
+    for file in sorted(source.rglob("*.*")):
+        picture, own = Image.open(file), target / file.relative_to(source)
+        how = Image.Resampling.LANCZOS if picture.mode == "RGB" else Image.Resampling.NEAREST
+        own.parent.mkdir(parents=True, exist_ok=True)
+        picture.resize((picture.width // 2, picture.height // 2), how).save(own, quality=95)
 
 
 TOPIC = Topic(
@@ -426,16 +505,16 @@ TOPIC = Topic(
     "python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,...",
     conditions={"unknown": list(HELD_OUT), "threads": 1},
 )
-COMPARED = ("road", "short", "trust", "longer", "val", "aerial", "aerial longer")
-STAGES = {name: Stage(TOPIC, partial(compared, name)) for name in COMPARED} | {
-    "time": Stage(TOPIC, times),
-    "flows": Stage(TOPIC, flows),
-    "trust flows": Stage(TOPIC, flows),
-    "longer flows": Stage(TOPIC, flows),
-    "halve": Stage(TOPIC, halve),
-    "teach": Stage(TOPIC, partial(teach, tuple(TAUGHT))),
+STAGES = {
+    name: Stage(TOPIC, partial(compared, name))
+    for name in ("road", "short", "val", "aerial", *SCHOOLS)
+}
+STAGES |= {f"teach {name}": Stage(TOPIC, partial(teach, name)) for name in SCHOOLS}
+STAGES |= {
     "teach longer": Stage(TOPIC, teach_longer),
-    "teach aerial": Stage(TOPIC, teach_aerial),
+    "time": Stage(TOPIC, times),
+    "halve": Stage(TOPIC, halve),
+    **{f"{name}flows": Stage(TOPIC, flows) for name in ("", *(f"{key} " for key in SCHOOLS))},
 }
 OPTIONS = {
     "--networks": {"default": {}, "type": networks_of, "help": "NAME=FOLDER+FOLDER+...,..."},

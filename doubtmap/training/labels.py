@@ -89,7 +89,7 @@ def weights_of(counts: Tensor, exponent: float) -> Tensor:
     The factor makes the mean weight of a labelled pixel 1, so that the loss keeps its size.
 
     Args:
-        counts: `(C,)` labelled pixels of each class, all above 0.
+        counts: `(C,)` labelled pixels of each class; none counts as one.
         exponent: in [0, 1].
 
     Returns:
@@ -101,7 +101,7 @@ def weights_of(counts: Tensor, exponent: float) -> Tensor:
         tensor([0.8333, 2.5000])
     """
     share = counts.double() / counts.sum()
-    weights = share**-exponent
+    weights = share.clamp(min=1 / float(counts.sum())) ** -exponent
     return (weights / (share * weights).sum()).float()
 
 

@@ -259,7 +259,7 @@ class Start:
         mean, std: of RGB in [0, 1].
         maker: how to make it again: `huggingface`, `demo` or `python:FILE.py:FUNCTION`.
         trained: whether it starts from trained weights.
-        notes: what the user should know, in sentences.
+        notes: what of trained weights was made anew, in sentences.
     """
 
     network: nn.Module
@@ -269,6 +269,11 @@ class Start:
     maker: str
     trained: bool
     notes: tuple[str, ...] = ()
+
+    @property
+    def may_know_its_classes(self) -> bool:
+        """Whether its classifier is a trained one, or a function's that decides on the weights."""
+        return self.maker.startswith("python:") or (self.trained and not self.notes)
 
 
 def starting_network(

@@ -156,14 +156,14 @@ def train_one(
     with holding, torch.random.fork_rng(devices=cuda):
         processes.wait()
         torch.manual_seed(settings.seed)
-        weights = class_weights(job, targets, start.class_names)
+        weights, absent = class_weights(job, targets, start)
         if settings.dropout is not None:
             set_dropout(start, settings.dropout)
         told = report if processes.first else Reporter()
         work = Work(job, start, batches, folder.inner, processes, device, resume, told)
         recipe, batches, unsure = recipe.prepared(work)
         objective = recipe(start, weights, processes)
-        notes = (*start.notes, *objective.notes, *unsure)
+        notes = (*start.notes, *absent, *objective.notes, *unsure)
         for note in notes:
             told.note(note)
 
@@ -209,22 +209,32 @@ def default_crop(dataset: Dataset) -> tuple[int, int]:
     return min(height, LARGEST_CROP), min(width, LARGEST_CROP)
 
 
-def class_weights(job: Job, targets: Targets, names: tuple[str, ...]) -> Tensor | None:
-    """The weights of the classes in the loss, or None for all alike.
+def class_weights(
+    job: Job, targets: Targets, start: Start
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The weights of the classes in the loss, None for all alike, and what the user should know.
 
     Raises:
-        DataError: for a class without any labelled pixel, which could not be learnt.
+        DataError: for a class without any labelled pixel where the network cannot know it
+            already, or no labelled pixel at all.
     """
     if not job.recipe.learns_labels:
-        return None
-    counts = count_labels(job.dataset, targets, len(names), job.settings.seed, job.settings.workers)
-    absent = [name for name, count in zip(names, counts.tolist()) if not count]
-    if absent:
+        return None, ()
+    names, settings = start.class_names, job.settings
+    counts = count_labels(job.dataset, targets, len(names), settings.seed, settings.workers)
+    absent = ", ".join(name for name, count in zip(names, counts.tolist()) if not count)
+    hold_out = f"--hold-out {absent.replace(', ', ',')}"
+    if absent and not (counts.any() and start.may_know_its_classes):
         raise DataError(
             f"{job.dataset.name}: expected labelled pixels of every class, found none of "
-            f"{', '.join(absent)}. Leave them out with --hold-out {','.join(absent)}."
+            f"{absent}. Leave them out with {hold_out}."
         )
-    return weights_of(counts, job.settings.class_weights) if job.settings.class_weights else None
+    note = (
+        f"{job.dataset.name} has no labelled pixel of {absent}, which the network can only "
+        f"forget. A network without them learns with {hold_out}.",
+    )
+    weights = weights_of(counts, settings.class_weights) if settings.class_weights else None
+    return weights, note if absent else ()
 
 
 def usable(device: torch.device | str | None) -> torch.device:

@@ -73,6 +73,9 @@ def test_class_weights_have_a_mean_of_one_over_the_pixels(exponent):
     share = counts / counts.sum()
     assert (weights * share).sum().item() == pytest.approx(1)
     assert (weights[2] / weights[0]).item() == pytest.approx(90**exponent)
+    with_none = weights_of(torch.tensor([900, 90, 10, 0]), exponent).double()
+    torch.testing.assert_close(with_none[:3], weights)
+    assert (with_none[3] / weights[0]).item() == pytest.approx(900**exponent)
 
 
 def test_plain_normalises_and_is_the_cross_entropy_of_its_network():

@@ -4,9 +4,11 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from apart import Apart, two_of_them
+from PIL import Image
 from safetensors.torch import load_file
 
 import doubtmap as dm
@@ -246,7 +248,9 @@ def test_requests_that_cannot_work_are_refused(training_set, validation_set, net
     )
 
 
-def test_a_class_without_labels_is_said(stripes, network, tmp_path):
+@pytest.fixture
+def with_lava(stripes, tmp_path):
+    """The stripes, with a class that no pixel has."""
     folder = tmp_path / "data"
     folder.mkdir()
     source = Path(stripes.removeprefix("folder:"))
@@ -254,10 +258,38 @@ def test_a_class_without_labels_is_said(stripes, network, tmp_path):
         (folder / part).symlink_to(source / part)
     text = (source / "doubtmap.toml").read_text()
     (folder / "doubtmap.toml").write_text(text + "\nlava = 4\n")
-    dataset = dm.open_dataset(f"folder:{folder}:train")
+    return dm.open_dataset(f"folder:{folder}:train")
+
+
+def test_a_class_without_labels_is_refused_where_it_would_have_to_be_learnt(with_lava, tmp_path):
     with pytest.raises(DataError, match=r"every class, found none of lava. .*--hold-out lava"):
+        train(with_lava, tmp_path / "run", hold_out=MUD, settings=QUICK)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5])
+def test_a_network_keeps_a_class_without_labels_that_it_may_know(
+    with_lava, network, tmp_path, exponent
+):
+    settings = Settings(**(vars(QUICK) | {"class_weights": exponent}))
+    maker = network.replace("build", "four")
+    options = {"hold_out": MUD, "settings": settings}
+    first = train(with_lava, tmp_path / "1", model=maker, **options)
+    assert any("no labelled pixel of lava" in n and "--hold-out lava" in n for n in first.notes)
+    again = train(with_lava, tmp_path / "2", model=f"{maker}@{tmp_path / '1'}", **options)
+    assert dm.load(f"{again.model}").class_names == ("grass", "stone", "water", "lava")
+    assert all(bool(part.isfinite().all()) for part in weights(tmp_path / "2").values())
+
+
+def test_no_labelled_pixel_at_all_is_refused(with_lava, network, tmp_path):
+    labels = tmp_path / "data" / "labels"
+    source = labels.resolve()
+    labels.unlink()
+    (labels / "train").mkdir(parents=True)
+    for path in (source / "train").iterdir():
+        Image.fromarray(np.full((24, 32), 255, np.uint8)).save(labels / "train" / path.name)
+    with pytest.raises(DataError, match="found none of grass, stone, water, lava"):
         train(
-            dataset,
+            with_lava,
             tmp_path / "run",
             model=network.replace("build", "four"),
             hold_out=MUD,
