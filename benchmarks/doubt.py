@@ -83,11 +83,12 @@ STREETS = ("all", "others")
 
 @dataclass(frozen=True, eq=False)
 class Some(Derived):
-    """Every so many-th sample of a data set, `count` at most."""
+    """Every so many-th sample of a data set that is seen so many times, `count` at most."""
 
     dataset: Dataset
     step: int = 1
     count: int = 10**6
+    times: int = 1
 
     @property
     def name(self) -> str:
@@ -95,14 +96,14 @@ class Some(Derived):
         return self.dataset.name
 
     def __len__(self) -> int:
-        return min(-(-len(self.dataset) // self.step), self.count)
+        return min(-(-len(self.dataset) * self.times // self.step), self.count)
 
     def sample_name(self, index: int) -> str:
         """Name of a sample, without reading it."""
-        return self.dataset.sample_name(index * self.step)
+        return self.dataset.sample_name(index * self.step % len(self.dataset))
 
     def __getitem__(self, index: int) -> Sample:
-        return self.dataset[index * self.step]
+        return self.dataset[index * self.step % len(self.dataset)]
 
 
 def both_doubts(segmenter: Segmenter, ordinary: Dataset) -> dict[str, Score]:

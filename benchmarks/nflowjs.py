@@ -1,20 +1,17 @@
 """Negatives in training: what they are worth on unknown objects, on roads and from the air.
 
     python benchmarks/nflowjs.py --networks NAME=FOLDER+FOLDER+...,... [--shared ../shared] \
-        [--stages road,short,val,time,flows] [--work DIR]
+        [--stages road,short,val,flows] [--work DIR]
     python benchmarks/nflowjs.py --halved DIR --stages halve,aerial --networks CLASS/NAME=FOLDER,...
-    python benchmarks/nflowjs.py --work DIR [--seeds 1,2,3] [--tiny] \
-        --stages "teach,trust,trust flows" | "teach longer,longer,longer flows"
-    python benchmarks/nflowjs.py --work DIR [--seeds 1,2,3] [--tiny] --halved DIR --unknown CLASS \
-        --stages "halve,teach aerial,aerial longer"
+    [EDGENETS=CHECKOUT] python benchmarks/nflowjs.py --work DIR [--seeds 1,2,3] [--tiny] \
+        [--halved DIR --unknown CLASS] --stages "teach STAGE,STAGE,STAGE flows"
 
 Writes `benchmarks/results/nflowjs.json`: the rows of the stages that are asked for, all networks
 at once. What was measured is kept in `--work`, and taken from there for the same weights and set.
 Folders of one name are networks that differ by `--seed` alone; one name is `plain`, which the
 others are compared with. Networks of the road start from `camvid9`, which never learnt pedestrian
 and bicyclist, and differ only by what is pasted (`DATA` is camvid:../shared/data/camvid:train).
-Their flows are free, as all were before there was a trust region, but for `flow held`: FREE is
-`--flow-rate 1e-4 --flow-trust inf --newest-flow`. Those of stage `road` have ten epochs:
+FREE is `--flow-rate 1e-4 --flow-trust inf --newest-flow`. Those of stage `road` have ten epochs:
 
     doubtmap train DATA --model ../shared/models/camvid9 --hold-out pedestrian,bicyclist \
         --recipe nflowjs --negatives none|noise|real:../shared/data/coco128:train|flow \
@@ -27,29 +24,25 @@ Those of stage `short` are trained for two (FLOW is the file that the first run 
         --recipe nflowjs --negatives none|shuffled|flow [--flow FLOW] \
         [FREE] [--freeze-flow] [--divergence kl] --out FOLDER
 
-Those of stage `trust` are what `teach` trains, as these but with `--crop 192x256`, one for each of
-`--seeds`; a run that was stopped goes on. The flow of a seed learns alone for 600 steps, and all
-networks of the seed begin with it: `flow held` with the defaults, `flow` with FREE, `negative
-class` with that and `--negative-class`; `plain` pastes nothing. Every 8th image of the sets of
-CamVid; `doubt:FILE` is fitted on each network, on 14 images of its training. `longer` compares with
-networks of five and of ten epochs. With `--tiny` all `teach` stages take eight images and a few
-steps: whether they run, nothing to judge.
+Those of the other stages are what `teach STAGE` trains, as `SCHOOLS` and `OPTIONS_OF` say, one for
+each of `--seeds`; a run that was stopped goes on. All networks of a seed begin with one flow. Every
+8th image of the sets of CamVid; `doubt:FILE` is fitted on 14 images of the training. `longer`
+compares with networks of five and of ten epochs; `default` is as the command has it; `city` starts
+from ESPNetv2 of Cityscapes, in a checkout of sacmehta/EdgeNets. With `--tiny` all take eight images
+and a few steps: whether they run, nothing to judge.
 
-Sets of `road` and `short`: CamVid test with the two held-out classes unknown; CamVid test with one
-COCO object pasted into each image, unscaled, of the half of `coco128` that no training saw, people
-and known things left out (pedestrians and bicyclists of CamVid itself are void there), the first
-networks of all names with one pasting, the second with another, and so on; every fourth image of
-CamVid test with a `Seams` window, a control; RoadAnomaly21; of `road` Fishyscapes Static. Stage
-`val`, on which choices are made: CamVid val, and with objects of the half that `real` has seen.
-Stage `aerial`: `dubai_aerial` at half size, test tiles, the network's held-out CLASS unknown; a
-base network learns the other classes for 8 epochs from `camvid9` (`--crop 256x256 --batch 4
---class-weights 0.25 --rate 1e-3 --seed 1`), and goes on for 8 with `--recipe nflowjs --rate 1e-4
---flow-steps 400` and FREE. `aerial longer`: the same for 40 epochs, the flow held.
+Sets: CamVid test with the held-out classes unknown; with a COCO object in each image, of the half
+of `coco128` that no training saw (the first networks of all names with one pasting, the second with
+another, and so on); every fourth image with a `Seams` window; other roads. Stage `val`, on which
+choices are made: CamVid val, and with objects of the half that `real` has seen. Stage `aerial`:
+`dubai_aerial` as `halve` writes it, test tiles, the held-out CLASS unknown; a base network learns
+the other classes for 8 epochs from `camvid9` (`--crop 256x256 --batch 4 --class-weights 0.25 --rate
+1e-3 --seed 1`), and goes on for 8 with `--recipe nflowjs --rate 1e-4 --flow-steps 400` and FREE;
+`aerial longer`: for 40, the flow held.
 
 Pixels are pooled, void left out. Intervals are the 2.5 and 97.5 % percentiles, moved to the figure,
 of 300 bootstrap replicates over images, frames of a drive in blocks of ten; they do not know how
-networks of other seeds differ. `time` is the processor time of one thread, all networks in turn;
-`flows`, `trust flows` and `longer flows` tell how far flows went beside a network.
+networks of other seeds differ. `flows` and `STAGE flows` tell how far flows went beside a network.
 """
 
 from __future__ import annotations
@@ -68,31 +61,11 @@ import numpy as np
 import torch
 from doubt import Some, both_doubts
 from PIL import Image
-from stages import (
-    HELD_OUT,
-    Measured,
-    Row,
-    Stage,
-    Topic,
-    in_turns,
-    measured,
-    networks_of,
-    rows_of_runs,
-    run,
-)
+from stages import HELD_OUT, Measured, Row, Stage, Topic, measured, networks_of, rows_of_runs, run
 from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.datasets import (
-    UNKNOWN,
-    VOID,
-    Dataset,
-    Pasted,
-    Sample,
-    open_dataset,
-    open_images,
-    open_outlines,
-)
+from doubtmap.datasets import UNKNOWN, VOID, Dataset, Pasted, Sample, open_dataset, open_outlines
 from doubtmap.datasets.dataset import Derived
 from doubtmap.prediction import Prediction, Segmenter
 from doubtmap.scoring import prepared
@@ -102,9 +75,10 @@ from doubtmap.training.flow_training import read_flow
 PLAIN = "plain"
 OTHER, BEST = ", other scores", ", best"
 """Ends of stages: rows that the docs leave out, and a row for each network and set."""
-OTHER_ROADS = ("roadanomaly21", "fishyscapes static")
 SHORT = ("camvid test", "camvid test with objects", "camvid test with seams", "roadanomaly21")
-"""Sets of stage `short`."""
+ROAD = (*SHORT, "fishyscapes static")
+FAR = ("roadanomaly21", "roadanomaly21_small", "fishyscapes static")
+"""Sets of the stages `short`, `road` and `city`."""
 Networks = dict[str, list[Path]]
 Scores = Mapping[str, Callable[[Prediction], Tensor]]
 
@@ -117,10 +91,10 @@ BLOCK = 10
 
 @dataclass(frozen=True, eq=False)
 class Seams(Derived):
-    """Known content pasted into known content: a window of another image, at its own place.
+    """A window of another image's known content, at its own place, labelled unknown.
 
-    The window is labelled unknown, so that its figures tell how far a score takes a seam for an
-    unknown object: an AUROC of one half is right, more is an error.
+    Its figures tell how far a score takes a seam for an unknown object: an AUROC of one half is
+    right, more is an error.
     """
 
     dataset: Dataset
@@ -143,34 +117,8 @@ class Seams(Derived):
         return Sample(own.name, image, label)
 
 
-@dataclass(frozen=True, eq=False)
-class Again(Derived):
-    """A set whose images are shown so many times in an epoch."""
-
-    dataset: Dataset
-    times: int
-
-    @property
-    def name(self) -> str:
-        """The other's."""
-        return self.dataset.name
-
-    def __len__(self) -> int:
-        return len(self.dataset) * self.times
-
-    def sample_name(self, index: int) -> str:
-        """Name of a sample, without reading it."""
-        return f"{self.dataset.sample_name(index % len(self.dataset))} {index}"
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.dataset[index % len(self.dataset)]
-
-
 def with_objects(shared: Path, dataset: Dataset, half: str, seed: int) -> Dataset:
-    """A set with one thing of a half of `coco128` in each image, people and known things left out.
-
-    Pedestrians and bicyclists of the images themselves stay void.
-    """
+    """One thing of a half of `coco128` in each image; people and known things are left out."""
     known = (*dataset.class_names, *HELD_OUT)
     objects, _ = open_outlines(f"{shared}/data/coco128:{half}").foreign_to(known)
     return Pasted(dataset, objects, seed=seed)
@@ -180,12 +128,14 @@ def road_sets(shared: Path, seed: int) -> dict[str, Chosen]:
     """The test sets of the road; `seed` is of the pastings."""
     camvid = open_dataset(f"camvid:{shared}/data/camvid:test")
     anomalies = open_dataset(f"smiyc:{shared}/data/roadanomaly21")
+    small = open_dataset(f"smiyc:{shared}/data/roadanomaly21_small")
     static = open_dataset(f"fishyscapes:{shared}/data/fishyscapes_static")
     return {
         "camvid test": (camvid, HELD_OUT, 1, BLOCK),
         "camvid test with objects": (with_objects(shared, camvid, "test", seed), (), 1, BLOCK),
         "camvid test with seams": (Seams(camvid), (), 4, BLOCK // 4),
         "roadanomaly21": (anomalies, (), 1, 1),
+        "roadanomaly21_small": (small, (), 1, 1),
         "fishyscapes static": (static, (), 1, 1),
     }
 
@@ -199,6 +149,7 @@ def val_sets(shared: Path, seed: int) -> dict[str, Chosen]:
     }
 
 
+ROAD_NETWORK = "{shared}/models/camvid9"
 SMALL = Settings(epochs=2, batch=4, crop=(192, 256), rate=3e-4, class_weights=0.25, workers=1)
 """How the networks of `trust` are trained."""
 FREE = {"flow_rate": 1e-4, "flow_trust": math.inf, "flow_replay": False}
@@ -221,40 +172,36 @@ OPTIONS_OF: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class School:
-    """How networks are trained that differ by what is pasted; `given` fills its texts.
+    """How networks of some names in `OPTIONS_OF` are trained; the command line fills its texts.
 
-    Args:
-        taught: their names, in `OPTIONS_OF`.
-        data: what they learn from.
-        model: what they start from.
-        hold_out: classes that they do not learn.
-        settings: all but the seed.
-        flow_steps: of the flow of a seed before it learns beside a network.
-        ordinary: images that `doubt:FILE` is fitted on; empty: `data`.
-        input_size: to which a network resizes images.
+    Settings are all but the seed, `flow_steps` of the flow of a seed before it learns beside a
+    network; an epoch shows each image so many `times`; the network resizes images to `input_size`.
     """
 
     taught: tuple[str, ...] = (PLAIN, "flow held")
     data: str = "camvid:{shared}/data/camvid:train"
-    model: str = "{shared}/models/camvid9"
+    model: str = ROAD_NETWORK
     hold_out: tuple[str, ...] = HELD_OUT
     settings: Settings = SMALL
     flow_steps: int = 600
-    ordinary: str = ""
+    times: int = 1
     input_size: tuple[int, int] | None = None
 
     def filled(self, given: Namespace) -> School:
         """The same for a command line; with `--tiny` in a few steps."""
-        texts = {key: getattr(self, key).format(**vars(given)) for key in ("data", "model")}
-        texts |= {"ordinary": (self.ordinary or self.data).format(**vars(given))}
-        return replace(self, **texts, flow_steps=2 if given.tiny else self.flow_steps)
+        data, model = (text.format(**vars(given)) for text in (self.data, self.model))
+        steps = 2 if given.tiny else self.flow_steps
+        return replace(self, data=data, model=model, flow_steps=steps)
+
+    def images(self) -> Dataset:
+        """What an epoch shows."""
+        data = open_dataset(self.data)
+        return Some(data, times=self.times) if self.times > 1 else data
 
     def train(self, folder: Path, seed: int, recipe: NFlowJS, tiny: bool) -> None:
         """Train one, or go on with it."""
         print(f"{folder}:")
-        data, settings = open_dataset(self.data), replace(self.settings, seed=seed)
-        if len(data) < FEW:
-            data = Again(data, FEW // len(data))
+        data, settings = self.images(), replace(self.settings, seed=seed)
         if tiny:
             data = Some(data, len(data) // 8, 8)
             settings = replace(settings, epochs=1, crop=(128, 128))
@@ -297,24 +244,24 @@ SCHOOLS = {
     "larger": School((PLAIN, "patches to 120"), settings=replace(SMALL, crop=(288, 384))),
     "default": School(settings=Settings(epochs=10, workers=1), flow_steps=2000),
     "city": School(
-        data="cityscapes:{work}/city:train",
+        data="cityscapes:{halved}:train",
         model="python:{shared}/models/edgenets_city.py:load",
         hold_out=(),
         settings=Settings(epochs=4, batch=4, crop=(256, 512), rate=1e-4, workers=1),
-        ordinary="{shared}/data/cityscapes_few/leftImg8bit",
+        times=36,
         input_size=(512, 1024),
     ),
     "aerial longer": School(
         data="dubai:{halved}:train",
         model="{work}/networks without {unknown}/start",
-        hold_out=("{unknown}",),
+        hold_out=(),
         settings=replace(SMALL, epochs=40, crop=(256, 256), rate=1e-4),
         flow_steps=400,
     ),
 }
 """By the stage that judges their networks; all of them with `doubt`, and `negative` where it is."""
-FEW = 180
-"""Images of an epoch, at least: fewer are shown more often."""
+LENGTHS = {"longer": {"": 2, " (five epochs)": 5, " (ten epochs)": 10}}
+"""Epochs of stages that compare them, by the end of the network's name."""
 
 SCORES: Scores = {
     "max_softmax": dm.scores.max_softmax,
@@ -350,15 +297,10 @@ def sets_of(stage: str, name: str, seed: int, given: Namespace) -> dict[str, Cho
     if stage == "val":
         return val_sets(given.shared, seed)
     sets = road_sets(given.shared, seed)
-    if stage == "city":
-        small = open_dataset(f"smiyc:{given.shared}/data/roadanomaly21_small")
-        return {title: sets[title] for title in OTHER_ROADS} | {
-            "roadanomaly21_small": (small, (), 1, 1)
-        }
-    if stage in SCHOOLS:
+    if stage in SCHOOLS and stage != "city":
         few = {title: (*sets[title][:2], 8, 2) for title in SHORT[:2]}
         return few | {"roadanomaly21": sets["roadanomaly21"]}
-    return sets if stage == "road" else {title: sets[title] for title in SHORT}
+    return {title: sets[title] for title in {"short": SHORT, "city": FAR}.get(stage, ROAD)}
 
 
 def remembered(
@@ -382,53 +324,29 @@ def opened(folder: Path, school: School | None) -> tuple[Segmenter, Scores]:
         return dm.load(folder), SCORES
     maker = f"{school.model}@" if school.model.startswith("python:") else ""
     network = dm.load(f"{maker}{folder}", input_size=school.input_size)
-    plain = open_images if maker else open_dataset
-    scores = dict(SCORES) | both_doubts(network, plain(school.ordinary))
+    scores = dict(SCORES) | both_doubts(network, school.images())
     if (folder / "negative.safetensors").exists():
         scores["negative"] = dm.scores.negative
     return prepared(network, scores), scores
 
 
-def teach(stage: str, given: Namespace, epochs: int = 0) -> list[Row]:
+def teach(stage: str, given: Namespace) -> list[Row]:
     """No rows: trains the networks that a stage judges, or goes on with them."""
-    school = SCHOOLS[stage].filled(given)
-    settings = replace(school.settings, epochs=epochs or school.settings.epochs)
-    crop = "" if settings.crop == SMALL.crop else f" ({stage})"
-    folder = given.work / f"networks of {settings.epochs} epochs{crop}"
-    if stage == "city":
-        halved(given.shared / "data" / "cityscapes_few", given.work / "city")
+    school, unknown = SCHOOLS[stage].filled(given), given.unknown
+    given.networks, before = {}, ""
     if stage == "aerial longer":
-        school, folder = replace(school, hold_out=(given.unknown,)), Path(school.model).parent
-        start = replace(settings, epochs=8, rate=1e-3)
-        begun = replace(school, model=f"{given.shared}/models/camvid9", settings=start)
-        begun.train(folder / "start", 1, NFlowJS("none"), given.tiny)
-    networks = replace(school, settings=settings).taught_in(folder, given)
-    before = f"{given.unknown}/" if stage == "aerial longer" else ""
-    given.networks = {f"{before}{name}": folders for name, folders in networks.items()}
+        school, before = replace(school, hold_out=(unknown,)), f"{unknown}/"
+        start = replace(school.settings, epochs=8, rate=1e-3)
+        begun = replace(school, model=ROAD_NETWORK.format(**vars(given)), settings=start)
+        begun.train(Path(school.model), 1, NFlowJS("none"), given.tiny)
+    for title, epochs in LENGTHS.get(stage, {"": school.settings.epochs}).items():
+        settings = replace(school.settings, epochs=epochs)
+        other = f" ({stage})" if settings.crop != SMALL.crop else ""
+        folder = given.work / f"networks of {epochs} epochs{other}"
+        folder = Path(school.model).parent if before else folder
+        networks = replace(school, settings=settings).taught_in(folder, given)
+        given.networks |= {f"{before}{name}{title}": own for name, own in networks.items()}
     return []
-
-
-def teach_longer(given: Namespace) -> list[Row]:
-    """No rows: trains some of two epochs, and the same of five and of ten."""
-    networks: Networks = {}
-    for epochs, title in ((2, ""), (5, " (five epochs)"), (10, " (ten epochs)")):
-        teach("longer", given, epochs)
-        networks |= {f"{name}{title}": folders for name, folders in given.networks.items()}
-    given.networks = networks
-    return []
-
-
-def times(given: Namespace) -> list[Row]:
-    """Milliseconds for an image, and the ratio to the first network's."""
-    data = open_dataset(f"camvid:{given.shared}/data/camvid:test")
-    images = [data[index].image[None] for index in range(0, 230, 6)]
-    loaded = {name: dm.load(folders[0]) for name, folders in given.networks.items()}
-    loaded |= {f"{name} again": dm.load(f[0]) for name, f in list(given.networks.items())[:1]}
-    ways = {
-        f"{name}: divergence": lambda x, network=network: dm.scores.divergence(network(x))
-        for name, network in loaded.items()
-    }
-    return [row | {"set": "camvid test, 480x360"} for row in in_turns(ways, images)]
 
 
 def flows(given: Namespace) -> Iterator[Row]:
@@ -437,24 +355,20 @@ def flows(given: Namespace) -> Iterator[Row]:
     Bits per dimension, under the flow before, of 64 samples of 64x64, by the flow that drew them.
     """
     for name, folders in given.networks.items():
-        for number, folder in enumerate(folders, 1):
-            inner = folder / "training"
-            if (inner / "flow-joint.safetensors").exists():
-                yield from flows_of(f"{name} {number}" if len(folders) > 1 else name, inner)
-
-
-def flows_of(title: str, inner: Path) -> Iterator[Row]:
-    """Two rows, of one network."""
-    asked = json.loads((inner / "settings.json").read_text())["recipe"]
-    first = Path(asked["flow"] or inner / "flow.safetensors")
-    before, _ = read_flow(first)
-    for kind, path in (("before", first), ("after", inner / "flow-joint.safetensors")):
-        random, (flow, about) = torch.Generator().manual_seed(0), read_flow(path)
-        with torch.no_grad():
-            drawn = flow.sample(64, (64, 64), random)
-            bits = before.bits(drawn, torch.Generator().manual_seed(1)).mean()
-        row = {"name": f"{title}: {kind}", "set": "samples", "bits": float(bits)}
-        yield row | {k: about[k] for k in ("distance", "steps_back") if k in about}
+        for number, inner in enumerate((folder / "training" for folder in folders), 1):
+            after = inner / "flow-joint.safetensors"
+            if not after.exists():
+                continue
+            asked = json.loads((inner / "settings.json").read_text())["recipe"]
+            before = Path(asked["flow"] or inner / "flow.safetensors")
+            title = f"{name} {number}" if len(folders) > 1 else name
+            for kind, path in (("before", before), ("after", after)):
+                random, (flow, about) = torch.Generator().manual_seed(0), read_flow(path)
+                with torch.no_grad():
+                    drawn = flow.sample(64, (64, 64), random)
+                    judged = read_flow(before)[0].bits(drawn, torch.Generator().manual_seed(1))
+                row = {"name": f"{title}: {kind}", "set": "samples", "bits": float(judged.mean())}
+                yield row | {k: about[k] for k in ("distance", "steps_back") if k in about}
 
 
 def is_other(row: Row, rows: Sequence[Any]) -> bool:
@@ -485,19 +399,15 @@ def best_of_sets(rows: Sequence[Any]) -> list[Row]:
     return found
 
 
-def halve(given: Namespace) -> list[Row]:
-    """No rows: writes `dubai_aerial` at half its size."""
-    halved(given.shared / "data" / "dubai_aerial", given.halved)
-    return []
-
-
-def halved(source: Path, target: Path) -> None:
-    """Write all images under a folder at half their size, labels by the nearest pixel."""
+def halve(name: str, given: Namespace) -> list[Row]:
+    """No rows: writes the images of a set at half their size, labels by the nearest pixel."""
+    source, target = given.shared / "data" / name, given.halved
     for file in sorted(source.rglob("*.*")):
         picture, own = Image.open(file), target / file.relative_to(source)
         how = Image.Resampling.LANCZOS if picture.mode == "RGB" else Image.Resampling.NEAREST
         own.parent.mkdir(parents=True, exist_ok=True)
         picture.resize((picture.width // 2, picture.height // 2), how).save(own, quality=95)
+    return []
 
 
 TOPIC = Topic(
@@ -511,9 +421,8 @@ STAGES = {
 }
 STAGES |= {f"teach {name}": Stage(TOPIC, partial(teach, name)) for name in SCHOOLS}
 STAGES |= {
-    "teach longer": Stage(TOPIC, teach_longer),
-    "time": Stage(TOPIC, times),
-    "halve": Stage(TOPIC, halve),
+    "halve": Stage(TOPIC, partial(halve, "dubai_aerial")),
+    "halve city": Stage(TOPIC, partial(halve, "cityscapes_few")),
     **{f"{name}flows": Stage(TOPIC, flows) for name in ("", *(f"{key} " for key in SCHOOLS))},
 }
 OPTIONS = {
@@ -525,4 +434,4 @@ OPTIONS = {
 }
 
 if __name__ == "__main__":
-    run(__doc__, STAGES, OPTIONS, default="road,time")
+    run(__doc__, STAGES, OPTIONS, default="road")
