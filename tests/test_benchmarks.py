@@ -4,10 +4,15 @@ import importlib
 import json
 import math
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import stages
+import torch
+
+import doubtmap as dm
+from doubtmap.training import NFlowJS
 
 FILES = sorted(stages.RESULTS.glob("*.json"))
 NAMES = sorted(path.stem for path in stages.HERE.glob("*.py") if path.stem != "stages")
@@ -67,6 +72,25 @@ def test_options_and_stages_of_commands_exist(benchmarks):
 
 def test_benchmarks_are_few():
     assert len(NAMES) + 1 <= 20
+
+
+def test_images_of_a_set_that_is_seen_again_come_in_turn(benchmarks):
+    data = dm.open_dataset("synthetic:5")
+    some = benchmarks["doubt"].Some(data, step=3, count=3, times=2)
+    assert len(some) == 3 and len(benchmarks["doubt"].Some(data, step=3, times=2)) == 4
+    seen = [some.sample_name(index) for index in range(3)]
+    assert seen == [data.sample_name(index) for index in (0, 3, 1)]
+    assert torch.equal(some[2].image, data[1].image)
+
+
+def test_networks_of_a_stage_can_be_taught_and_begin_with_the_plain_one(benchmarks):
+    module = benchmarks["nflowjs"]
+    given = Namespace(shared="S", halved="H", work="W", unknown="building", tiny=False)
+    for name, school in module.SCHOOLS.items():
+        assert school.taught[0] == module.PLAIN and {name, f"teach {name}"} <= set(module.STAGES)
+        assert "{" not in school.filled(given).data + school.filled(given).model
+        kinds = [NFlowJS(**module.OPTIONS_OF[taught]).kinds for taught in school.taught]
+        assert kinds[0] == () and all(kind[0] == "flow" for kind in kinds[1:])
 
 
 def test_rows_made_anew_take_the_place_of_the_old():
