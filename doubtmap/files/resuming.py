@@ -118,7 +118,8 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any], within: str =
             inner = differing(old, new, path)
             found += [each for each in inner if each.startswith("--")]
             inner = [each for each in inner if not each.startswith("--")]
-            found += [f"{name} ({listed(inner)})"] if inner else []
+            typed = name.startswith("--")
+            found += [name if typed else f"{name} ({listed(inner)})"] if inner else []
         else:
             found.append(name)
     return found
