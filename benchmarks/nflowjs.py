@@ -247,7 +247,7 @@ SCHOOLS = {
         data="cityscapes:{halved}:train",
         model="python:{shared}/models/edgenets_city.py:load",
         hold_out=(),
-        settings=Settings(epochs=4, batch=4, crop=(256, 512), rate=1e-4, workers=1),
+        settings=Settings(epochs=4, batch=4, crop=(192, 384), rate=1e-4, workers=1),
         times=36,
         input_size=(512, 1024),
     ),
