@@ -18,7 +18,7 @@ measures on all patches, on those inside regions, at borders, and with those of 
 `camvid9` and `camvid9-overconfident`, whose softmax is sure of nearly all that it was trained on.
 Densities and `doubt` are fitted on every 4th image of train, figures are of every 4th of val and
 test. `density` has the exponent that leaves half of the pixels, `density, certainty 64` that of
-the other stages; `density, border N` is fitted without pixels up to N away from another label.
+the other stages, `density, border N` is fitted without pixels up to N away from another label.
 
 Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each, on
 every 8th image of test. They go on from `camvid9`: `plain` with `--recipe plain`, `dropout` with
@@ -266,7 +266,7 @@ def budget() -> list[Row]:
 
 NETWORKS = ("camvid9", "camvid9-overconfident")
 PARTS = ("inside", "border", "with_unknown")
-BORDERS = (2, 4, 8)
+DENSITIES = ";border=2;border=4;border=8;certainty=64;certainty=128"
 
 
 def seeds(given: Namespace) -> Iterator[Row]:
@@ -298,9 +298,6 @@ def fitted_anew(title: str, model: Segmenter, given: Namespace) -> Iterator[Row]
 def regions(given: Namespace) -> Iterator[Row]:
     """Patch measures by region, of scores that need no fit, of density, and of doubt."""
     given.conditions["images of regions"] = "every 4th of train, val and test"
-    wanted = {"density": "density"}
-    wanted |= {f"density, border {n}": f"density(border={n})" for n in BORDERS}
-    wanted |= {"density, certainty 64": FITS["default"]}
     for network in given.only.split(";") if given.only else NETWORKS:
         model, train = dm.load(given.shared / "models" / network), camvid(given, "train", 4)
         scores: dict[str, Score] = {
@@ -309,10 +306,11 @@ def regions(given: Namespace) -> Iterator[Row]:
             "doubt": fit_score("doubt", model, train),
         }
         about: dict[str, Row] = {}
-        for name, text in wanted.items():
-            fit = fit_score(text, model, train)
+        for options in given.densities.split(";"):
+            fit = fit_score(f"density({options})", model, train)
             assert isinstance(fit, Density)
             effective = float(fit.gaussians.effective.sum() / fit.gaussians.pixels.sum())
+            name = f"density, {options.replace('=', ' ')}".removesuffix(", ")
             for full, at in ((name, "predicted"), (f"{name}, any class", "any")):
                 about[full] = {"certainty": fit.certainty, "effective": effective}
                 scores[full] = replace(fit, at=at)
@@ -440,6 +438,7 @@ STAGES = {
 OPTIONS = {
     "--spectral": {"type": Path, "help": "of `table`: a folder, see above"},
     "--only": {"default": "", "help": "of `table` and `regions`: networks, between ;"},
+    "--densities": {"default": DENSITIES, "help": "of `regions`: options of a fit, between ;"},
     "--networks": {"default": {}, "type": networks_of, "help": "of `seeds`"},
     "--seeds": {"default": "1,2", "help": "of `hybrid`"},
     "--flow": {"type": Path, "help": "of `hybrid`: a trained flow; default: the first run's"},

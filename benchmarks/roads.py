@@ -5,8 +5,8 @@
 Stages named by a set (`benchmarks/results/main_job.json`): every score by `evaluate`. `lengths`
 (the same file): the length of the features held to what is usual in the predicted class, on every
 12th image of CamVid train, beside the norms that it is made of; every 4th image of CamVid, every
-third of Fishyscapes Static. `before` (the same file and images): norms of the gradient in the
-convolution before the last layer, by a backward pass, beside those in the last.
+third of Fishyscapes Static. `before` (the same file and images, but Fishyscapes): norms of the
+gradient in the convolution before the last layer, by a backward pass, beside those in the last.
 
 `objects` (`objects.json`). Thresholds: `chosen` is the best pixel F1 on CamVid val, which is what a
 user can have; `oracle` the best pixel F1 on the very images that are measured, as the published
@@ -124,7 +124,7 @@ def flat(figures: Row, groups: tuple[str, ...] = ("unknown", "wrong")) -> Row:
 
 
 EVERY = {"camvid": 4, "camvid val": 4, "roadanomaly21": 1, "fishyscapes static": 3}
-"""Which images `lengths` and `before` see of each set."""
+"""Which images `lengths` and `before` see of a set."""
 ORDER = 0.3  # of the norms of `lengths`
 
 
@@ -230,9 +230,9 @@ def before(given: Namespace) -> Iterator[Row]:
     for place, (label, p) in enumerate(NORMS):
         scores |= parse_scores(f"gradient(p={p:g},label={label})")
         scores[f"layer before (p={p:g},label={label})"] = norm_before(place)
-    for name, every in EVERY.items():
+    for name in ("camvid", "camvid val", "roadanomaly21"):
         unknown = list(SETS[name].get("unknown", ()))
-        data = Some(opened(name, given), every)
+        data = Some(opened(name, given), EVERY[name])
         figures = dm.evaluate(LayerBefore(camvid9(given)), data, scores, unknown=unknown).figures
         for score, found in figures["scores"].items():
             yield {"set": f"{name}, layers", "name": score} | flat(found)
