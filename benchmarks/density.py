@@ -57,7 +57,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from doubt import Some, both_doubts
-from nflowjs import FREE, SMALL, School, learnt_from, val_sets
+from nflowjs import FREE, SMALL, School, val_sets
 from stages import (
     FIGURES,
     HELD_OUT,
@@ -211,7 +211,7 @@ def ablation(given: Namespace) -> Iterator[Row]:
     scores = dict(zip(names.values(), parse_scores(list(names)).values()))
     for split in ("val", "test"):
         for row in rows_of(dm.load(model), camvid(given, split), scores):
-            ranks = {key: value for key, value in row.items() if key[:7] in ("unknown", "wrong.a")}
+            ranks = {key: row[key] for key in row if key.startswith(("unknown", "wrong"))}
             yield {"set": f"camvid {split}", "name": f"camvid9: {row['name']}"} | ranks
 
 
@@ -404,8 +404,8 @@ def hybrid(given: Namespace) -> Iterator[Row]:
         "hybrid": hybrid_score,
     }
     flow, start = given.flow, f"{given.shared}/models/camvid9"
-    given.tiny, settings = False, replace(SMALL, crop=(288, 384))
-    school = School(given, learnt_from("road", given), start, HELD_OUT, settings)
+    data, given.tiny = f"camvid:{given.shared}/data/camvid:train", False
+    school = School(given, data, start, HELD_OUT, replace(SMALL, crop=(288, 384)))
     for loss in LOSSES:
         found: dict[str, list[Measured]] = {}
         for number, seed in enumerate(map(int, given.seeds.split(","))):
