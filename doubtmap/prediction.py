@@ -286,7 +286,10 @@ class Prediction(Shown):
     def require_features(self, score: str) -> Tensor:
         """Return the features, or say in one sentence why `score` cannot have them."""
         if self.features is None:
-            raise ModelError(f"{score}: needs the network's features, but {self.features_missing}.")
+            raise ModelError(
+                f"{score}: needs the network's features, but {self.features_missing}. Take scores "
+                f"that need none, such as --scores max_softmax,entropy."
+            )
         return self.features
 
     def require_queries(self, score: str) -> Queries:

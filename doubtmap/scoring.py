@@ -198,7 +198,8 @@ class OfScore(ABC):
         if self.origin.fingerprint and not same_network(probe_logits(segmenter), self):
             raise ModelError(
                 f"{self.WHO}: expected the network that it was {self.DONE} for, with the same "
-                f"calibrator and --input-size, but this one's logits differ. {self.AGAIN}."
+                f"--calibrator, --input-size and --views, but this one's logits differ. "
+                f"{self.AGAIN}."
             )
 
 

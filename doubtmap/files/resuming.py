@@ -66,7 +66,7 @@ TYPED = {
     "model.dropout": "--dropout-passes or --dropout-rate",
     **{f"model.dropout.{name}": f"--dropout-{name}" for name in ("passes", "rate")},
     "model.dropout.seed": "--seed",
-    "model.views": "--views",
+    **dict.fromkeys(("model.views", "model.views.sides", "model.views.mirror"), "--views"),
     "model.windows": "--tile or --overlap",
     **{f"model.windows.{name}": f"--{name}" for name in ("tile", "overlap")},
     **{
@@ -116,7 +116,7 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any], within: str =
         name = TYPED.get(path, key)
         if isinstance(old, dict) and isinstance(new, dict):
             inner = differing(old, new, path)
-            found += [each for each in inner if each.startswith("--")]
+            found += dict.fromkeys(each for each in inner if each.startswith("--"))
             inner = [each for each in inner if not each.startswith("--")]
             found += [f"{name} ({listed(inner)})"] if inner else []
         else:

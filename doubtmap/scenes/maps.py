@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,8 +133,10 @@ class Maps:
         self.clear()
 
     def clear(self) -> None:
-        """Remove the strips."""
+        """Remove the strips, and their folder with those of the last image."""
         shutil.rmtree(self.waiting, ignore_errors=True)
+        with suppress(OSError):
+            (self.out / WAITING).rmdir()
 
     def void(self, seen: Seen) -> int:
         """The class of pixels without data."""

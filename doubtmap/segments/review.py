@@ -332,9 +332,9 @@ def check_network(segmenter: Segmenter, model: MetaModel) -> None:
     """
     if model.origin.fingerprint and not same_network(probe_logits(segmenter), model):
         raise ModelError(
-            "segments: expected the network that it was fitted to, at the same --input-size, but "
-            "this one's features differ. Fit it again with: doubtmap fit segments MODEL DATA --out "
-            "FILE."
+            "segments: expected the network that it was fitted to, at the same --input-size and "
+            "--views, but this one's logits differ. Fit it again with: doubtmap fit segments MODEL "
+            "DATA --out FILE."
         )
 
 

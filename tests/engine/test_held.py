@@ -251,6 +251,8 @@ def test_settings_on_disk(tmp_path):
     with pytest.raises(dm.DataError, match="holds a list"):
         hold_to(path, {})
     assert differing({}, {"new": 1}) == ["new"]
+    views = [{"model": {"views": {"sides": [s], "mirror": s > 1}}} for s in (1, 2)]
+    assert differing(*views) == ["--views"]
 
 
 def test_no_two_scores_have_one_folder():

@@ -57,7 +57,8 @@ def test_another_number_of_names_is_said_with_both_numbers(changed, prefix, name
 def test_weights_of_data_parallel_are_the_network_itself(good, changed):
     image = torch.rand(1, 3, 32, 32)
     segmenter = dm.load(changed("module."))
-    assert torch.equal(segmenter(image).logits, dm.load(str(good))(image).logits)
+    # not to the last bit: kernels may differ by how the files' bytes are aligned
+    torch.testing.assert_close(segmenter(image).logits, dm.load(str(good))(image).logits)
     assert "module., which is left out" in " ".join(segmenter.description["notes"])
 
 

@@ -73,7 +73,7 @@ def test_maps_lie_where_the_image_lies_and_say_what_the_network_says(segmenter, 
     assert about["images"]["scene"]["size"] == [150, 300]
     assert about["model"]["windows"] == {"tile": 64, "overlap": 32}
     assert (tmp_path / "out/overlay/scene.jpg").exists()
-    assert not (tmp_path / "out/.strips/scene").exists()
+    assert not (tmp_path / "out/.strips").exists()
 
 
 def test_what_has_no_data_has_no_doubt(segmenter, pixels, tmp_path):
