@@ -148,10 +148,22 @@ def without_border(
     Args:
         pairs: predictions with labels `(B, H, W)`; below 0 is void, whose rim is no border.
         border: how many pixels along rows and columns the other label may be away; 0: none.
+
+    Raises:
+        UsageError: at the end, where there were labelled pixels and all are near another label.
     """
+    labelled = left = False
     for prediction, label in pairs:
-        near = boundary_band(label, border) if border else None
-        yield prediction, label if near is None else label.masked_fill(near, VOID)
+        labelled |= bool((label >= 0).any())
+        if border:
+            label = label.masked_fill(boundary_band(label, border), VOID)
+        left |= bool((label >= 0).any())
+        yield prediction, label
+    if labelled and not left:
+        raise UsageError(
+            f"density: expected labelled pixels more than {border} away from another label, found "
+            f"none. Take a smaller border."
+        )
 
 
 def _fit_doubt(

@@ -149,6 +149,8 @@ def test_a_fit_without_the_border_chooses_its_exponent_there_and_says_so(tmp_pat
     [
         ("border=1.5", "border as a whole number of pixels, or 0, got 1.5"),
         ("border=-1", "border as a whole number of pixels, or 0, got -1"),
+        ("border=1e9", "pixels more than 1000000000 away from another label, found none. Take a s"),
+        ("border=1e9,certainty=64", "pixels more than 1000000000 away from another label, found"),
         ("border=2,labels=predicted", "given labels for border, got labels=predicted"),
     ],
 )
