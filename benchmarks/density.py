@@ -18,17 +18,16 @@ measures on all patches, on those inside regions, at borders, and with those of 
 `camvid9` and `camvid9-overconfident`, whose softmax is sure of nearly all that it was trained on.
 Densities and `doubt` are fitted on every 4th image of train, figures are of every 4th of val and
 test. `density` has the exponent that leaves half of the pixels, `density, certainty 64` that of
-the other stages, `density, border N` is fitted without pixels up to N away from another label. With
-`--densities 'certainty=128;border=8,certainty=64' --only camvid9`, and 1024 and 512 for the other,
-it tells the border from the power that is chosen without it.
+the other stages, `density, border N` is fitted without pixels up to N away from another label,
+and `--densities 'certainty=128;border=8,certainty=64' --only camvid9` tells it from its power.
 
-Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each, on
-every 8th image of test. They go on from `camvid9`: `plain` with `--recipe plain`, `dropout` with
+Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each, of
+every 8th image. They go on from `camvid9`: `plain` with `--recipe plain`, `dropout` with
 `--recipe plain --dropout-rate 0.2`, `spectral` with `--recipe spectral --coefficient 3` (`with
 batch norms`: `--normalize-batch-norm`), each with `--hold-out pedestrian,bicyclist --batch 4 --crop
 192x256 --epochs 2 --rate 3e-4 --class-weights 0.25 --seed SEED` (`of 6 epochs`: `--epochs 6`).
-Density and `doubt:FILE` are fitted on each anew, on every 8th image of train and on 14 of these.
-`5 passes` drop 0.2 of what the classifier sees, as the training of `dropout` does.
+Density and `doubt:FILE` are fitted on each anew, on every 8th image of train and 14 of these. `5
+passes` drop 0.2 of what the classifier sees. `--every 1`: all of train and test, no passes.
 
 Stage `hybrid` (`hybrid.json`, `--seeds 1,2`) asks whether a head of its own pays beside negatives.
 It trains `camvid9` as `benchmarks/nflowjs.py` does, with a flow that learns along, and a second
@@ -116,8 +115,6 @@ READS = {
     "shrinkage 0.1": "shrinkage=0.1",
 }
 OF_MEMBERS = ("entropy", "mutual_information", "member_entropy", "member_spread")
-
-
 FEW = 20
 """Replicates of a row without intervals."""
 AREAS = ("p_accurate_certain_area", "p_uncertain_inaccurate_area", "pavpu_area")
@@ -276,12 +273,13 @@ def seeds(given: Namespace) -> Iterator[Row]:
     for title, folders in given.networks.items():
         runs = [list(fitted_anew(title, dm.load(folder), given)) for folder in folders]
         for rows in zip(*runs):
-            yield mean_of(rows[0]["name"], rows) | {"set": "camvid test, every 8th image"}
+            part = f", every {given.every}th image" * (given.every > 1)
+            yield mean_of(rows[0]["name"], rows) | {"set": f"camvid test{part}"}
 
 
 def fitted_anew(title: str, model: Segmenter, given: Namespace) -> Iterator[Row]:
     """A row for each score of one network, and of its passes with dropout."""
-    train, test = (camvid(given, split, 8) for split in ("train", "test"))
+    train, test = (camvid(given, split, given.every) for split in ("train", "test"))
     density = fit_score("density", model, train)
     scores: dict[str, Score] = {
         "max_softmax": dm.scores.max_softmax,
@@ -292,7 +290,7 @@ def fitted_anew(title: str, model: Segmenter, given: Namespace) -> Iterator[Row]
     }
     for row in rows_of(model, test, scores):
         yield row | {"name": f"{title}: {row['name']}"}
-    if title.startswith(("plain", "dropout")):
+    if title.startswith(("plain", "dropout")) and given.every > 1:
         for row in rows_of(MonteCarloDropout(model, 5, 0.2), test, parse_scores(OF_MEMBERS)):
             yield row | {"name": f"{title}, 5 passes: {row['name']}"}
 
@@ -442,6 +440,7 @@ OPTIONS = {
     "--only": {"default": "", "help": "of `table` and `regions`: networks, between ;"},
     "--densities": {"default": DENSITIES, "help": "of `regions`: options of a fit, between ;"},
     "--networks": {"default": {}, "type": networks_of, "help": "of `seeds`"},
+    "--every": {"default": 8, "type": int, "help": "of `seeds`: of train and of test"},
     "--seeds": {"default": "1,2", "help": "of `hybrid`"},
     "--flow": {"type": Path, "help": "of `hybrid`: a trained flow; default: the first run's"},
 }
