@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import sys
 import time
@@ -32,8 +33,10 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from stages import Row, Stage, Topic, apart, best_of, run
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import doubtmap as dm
 from doubtmap.calibration import Calibrator, Identity, Selective, Temperature, parse_method
@@ -43,11 +46,14 @@ from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.calibration.pixels import draw_pixels
 from doubtmap.calibration.selective import HOTTEST, log_odds_of_wrong
 from doubtmap.calibration.temperature import best_inverse
-from doubtmap.datasets import CORRUPTIONS, Corrupted
+from doubtmap.datasets import CORRUPTIONS, Corrupted, Outline, Outlines, Sample, open_outlines
+from doubtmap.datasets.class_tables import COCO, VOC
+from doubtmap.datasets.reading import read_image
 from doubtmap.engine import Pairs
 from doubtmap.engine.splitting import split_images
-from doubtmap.metrics import Reliability
+from doubtmap.metrics import Confusion, Reliability
 from doubtmap.metrics.bootstrap import interval
+from doubtmap.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from doubtmap.prediction import Prediction
 
 NETWORKS = ("camvid9-overconfident", "camvid9")
@@ -188,6 +194,10 @@ def rows_of(found: Comparison, about: Row) -> Iterator[Row]:
         row["ece_over_raw"] = row["ece"] / found.ece("identity")
         row["ece_minus_temperature"] = difference
         row["ece_minus_temperature_interval"] = bounds
+        figure = "ece_per_image_10_bins"
+        difference, bounds = found.difference(name, "temperature", figure)
+        row[f"{figure}_minus_temperature"] = difference
+        row[f"{figure}_minus_temperature_interval"] = bounds
         yield row
 
 
@@ -198,7 +208,7 @@ def settings_of(calibrator: Calibrator) -> dict[str, Any]:
     return {k: v for k, v in found.items() if isinstance(v, (float, tuple))}
 
 
-def selector_quality(pairs: Kept, calibrator: Any) -> dict[str, float]:
+def selector_quality(pairs: Any, calibrator: Any) -> dict[str, float]:
     """Flagged pixels, wrong ones among them, flagged ones among the wrong, all told rightly."""
     pixels = flagged = wrong = both = 0
     for prediction, label in pairs:
@@ -379,7 +389,7 @@ def of_camvid(given: Namespace, network: str, *, model: str = "", every: int = 1
 class Truth:
     """Pairs that say of the image at hand which pixels are wrong, as an oracle must know."""
 
-    pairs: Kept
+    pairs: Any
     wrong: Tensor | None = None
     number: int = 0
 
@@ -428,7 +438,7 @@ TOLD |= {f"wrong pixels {r:g}": (r, 1.0) for r in FOUND}
 TRAINED = ("selective(temperature=2)", "selective", "selective(inputs=all)")
 
 
-def oracles(fit: Kept, truth: Truth) -> dict[str, Oracle]:
+def oracles(fit: Any, truth: Truth) -> dict[str, Oracle]:
     """The selectors of `TOLD`, with T = 2 and with T fitted to what they flag."""
     pixels = draw_pixels(fit)
     made = {}
@@ -453,7 +463,7 @@ def selector(given: Namespace) -> Iterator[Row]:
             yield short(row | about_selector(fitted[row["name"]], 1 - row["accuracy"], test))
 
 
-def about_selector(calibrator: Calibrator, wrong: float, test: Kept) -> Row:
+def about_selector(calibrator: Calibrator, wrong: float, test: Any) -> Row:
     """How good it is, and T.
 
     Args:
@@ -664,27 +674,171 @@ def beside(given: Namespace, drives: str) -> Iterator[Row]:
                 yield about | {"pixels": PIXELS} | short(row)
 
 
-CITYSCAPES = (
-    *("identity", "temperature", "selective(temperature=2)", "selective"),
+MANY = (
+    *("identity", "temperature", "vector", "selective(temperature=2)", "selective"),
     *("selective(others=temperature)", "selective_confidence"),
 )
+TOLD_FEW = ("all pixels 0.7", "all pixels 0.9", "all pixels 1", "wrong pixels 0.25")
+SIDE = 384
+"""Of the photographs, for which the network was made, and of their label maps."""
+SAME_THING = {"airplane": "aeroplane", "couch": "sofa", "dining table": "diningtable"}
+SAME_THING |= {"motorcycle": "motorbike", "potted plant": "pottedplant", "tv": "tvmonitor"}
+"""VOC's names of COCO's classes, where they differ."""
+HALVES = (0, 1, 2)
+"""Seeds of `open_outlines`: the network of 81 classes is taught anew on each."""
+EPOCHS = 20
 
 
-def cityscapes(given: Namespace) -> Iterator[Row]:
-    """19 classes: every image by what was fitted on the others."""
-    segmenter = city(given.shared)
-    data = dm.open_dataset(f"cityscapes:{given.shared}/data/cityscapes_few:train")
-    pairs = list(Pairs(segmenter, data))
-    whole = Comparison(CITYSCAPES, block=1)
-    for index, pair in enumerate(pairs):
-        others = [*pairs[:index], *pairs[index + 1 :]]
-        fitted = {name: parse_method(name)(others) for name in CITYSCAPES}
-        one = compare([pair], fitted, block=1)
-        whole.sums += one.sums
-        whole.losses += one.losses
-    for name in CITYSCAPES:
-        row = {"network": "cityscapes", "set": "five images, each by the others", "name": name}
-        yield short(row | {"images": len(pairs)} | whole.figures(name))
+class Photographs:
+    """COCO's photographs and label maps from their outlines, smaller things over larger ones."""
+
+    component_sizes = None
+
+    def __init__(self, outlines: Outlines, class_names: tuple[str, ...]) -> None:
+        self.name, self.class_names = outlines.name, class_names
+        self.outlines: dict[Path, list[Outline]] = {}
+        for outline in outlines.outlines:
+            self.outlines.setdefault(outline.image, []).append(outline)
+        self.files = list(self.outlines)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def sample_name(self, index: int) -> str:
+        return self.files[index].stem
+
+    def __getitem__(self, index: int) -> Sample:
+        image = read_image(self.files[index])
+        label = torch.zeros(image.shape[1:])
+        things = [(one.class_name, *one.mask()) for one in self.outlines[self.files[index]]]
+        for name, mask, top, left in sorted(things, key=lambda thing: -int(thing[1].sum())):
+            known = [n for n in (name, SAME_THING.get(name)) if n in self.class_names]
+            box = label[top : top + mask.shape[0], left : left + mask.shape[1]]
+            box[torch.from_numpy(mask)] = self.class_names.index(known[0]) if known else 0
+        small = F.interpolate(image[None].float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+        label = F.interpolate(label[None, None], (SIDE, SIDE), mode="nearest-exact")[0, 0]
+        return Sample(self.sample_name(index), small[0].round().byte(), label.short())
+
+
+def voc() -> nn.Module:
+    """ESPNetv2 of the checkout that EDGENETS names, with the 21 classes of VOC."""
+    root = os.environ["EDGENETS"]
+    sys.path.insert(0, root)
+    network = importlib.import_module("model.segmentation.espnetv2").espnetv2_seg(
+        Namespace(s=2.0, classes=21, channels=3, weights="", dataset="pascal", num_classes=1000)
+    )
+    weights = f"model/segmentation/model_zoo/espnetv2/espnetv2_s_2.0_pascal_{SIDE}x{SIDE}.pth"
+    network.load_state_dict(torch.load(f"{root}/{weights}", "cpu", weights_only=True))
+    return network.eval()
+
+
+class Retaught(nn.Module):
+    """The encoder of a network and one linear layer on what it gives at 1/8 and 1/16."""
+
+    def __init__(self, network: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.network, self.last = network, nn.Conv2d(768, classes, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        heard: list[Tensor] = []
+        encoder = self.network.base_net
+        hooks = [
+            layers[-1].register_forward_hook(lambda _, __, out: heard.append(out))
+            for layers in (encoder.level3, encoder.level4)
+        ]
+        self.network(x)
+        for hook in hooks:
+            hook.remove()
+        fine, coarse = heard
+        coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.cat([fine, coarse], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.features(x))
+
+
+@torch.enable_grad()
+def taught(photographs: Photographs, seed: int) -> nn.Module:
+    """The network with a last layer for other classes, which alone learns: on a grid of 48 x 48."""
+    torch.manual_seed(seed)
+    network = Retaught(voc(), len(photographs.class_names)).eval()
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    values, labels = [], []
+    for index in range(len(photographs)):
+        sample = photographs[index]
+        with torch.no_grad():
+            found = network.features(((sample.image / 255 - mean) / std)[None])
+        values.append(found[0].flatten(1).T)
+        small = F.interpolate(sample.label[None, None].float(), found.shape[-2:])
+        labels.append(small.flatten().long())
+    data = TensorDataset(torch.cat(values), torch.cat(labels))
+    optimizer = torch.optim.Adam(network.last.parameters(), 1e-3)
+    for _ in range(EPOCHS):
+        for x, y in DataLoader(data, 1024, shuffle=True):
+            loss = F.cross_entropy(network.last(x[:, :, None, None])[:, :, 0, 0], y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return network
+
+
+def in_turn(pairs: Any, folds: int, methods: tuple[str, ...], told: bool = False) -> Iterator[Row]:
+    """Rows of methods, every image measured by what was fitted on the other folds.
+
+    Args:
+        pairs: predictions and labels, in a list.
+        folds: of every so many-th image each.
+        methods: by name.
+        told: whether selectors that are told the truth come with them.
+    """
+    parts, about = [], {}
+    for fold in range(folds):
+        test = pairs[fold::folds]
+        fit = [pair for at, pair in enumerate(pairs) if at % folds != fold]
+        truth, fitted = Truth(test), {name: parse_method(name)(fit) for name in methods}
+        if told:
+            every = oracles(fit, truth)
+            fitted |= {k: c for k, c in every.items() if k.split(",")[0] in TOLD_FEW}
+        parts.append(compare(truth, fitted, block=1))
+        for name, calibrator in fitted.items():
+            of = about_selector(calibrator, 1 - parts[-1].accuracy(name), test)
+            about.setdefault(name, []).append(of)
+    whole = replace(parts[0], sums=sum((part.sums for part in parts), []))
+    whole.losses, whole.classes = sum((part.losses for part in parts), []), []
+    for row in rows_of(whole, {}):
+        of = about[row["name"]]
+        yield short(row | {key: float(np.mean([one[key] for one in of])) for key in of[0]})
+
+
+def many(given: Namespace) -> Iterator[Row]:
+    """19, 21 and 81 classes."""
+    few = dm.open_dataset(f"cityscapes:{given.shared}/data/cityscapes_few:train")
+    pairs = list(Pairs(city(given.shared), few))
+    for row in in_turn(pairs, len(pairs), MANY):
+        yield {"network": "many classes", "set": "Cityscapes, 19 classes"} | row
+    coco = given.shared / "data" / "coco128"
+    yield from of_photographs(voc(), Photographs(open_outlines(str(coco)), tuple(VOC)), "VOC")
+    names = ("background", *COCO)
+    for seed in HALVES:
+        learnt, others = (
+            Photographs(open_outlines(f"{coco}:{half}", seed=seed), names)
+            for half in ("train", "test")
+        )
+        yield from of_photographs(taught(learnt, seed), others, f"COCO {seed + 1}", seed == 0)
+
+
+def of_photographs(
+    network: nn.Module, photographs: Photographs, name: str, told: bool = True
+) -> Iterator[Row]:
+    """Rows of one network."""
+    names = photographs.class_names
+    segmenter = dm.load(network, classes=names, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    pairs, confusion = list(Pairs(segmenter, photographs)), Confusion.empty(len(names))
+    for prediction, label in pairs:
+        confusion.update(prediction.classes, label, label >= 0)
+    about = {"network": "many classes", "set": f"{name}, {len(names)} classes"}
+    for row in in_turn(pairs, 4, MANY, told):
+        yield about | row | {"miou": float(confusion.miou)}
 
 
 def city(shared: Path) -> dm.Segmenter:
@@ -708,7 +862,7 @@ STAGES |= {
     "beside": Stage(TOPIC, partial(beside, drives="another")),
     "same": Stage(TOPIC, partial(beside, drives="same")),
 }
-STAGES["cityscapes"] = Stage(TOPIC, cityscapes)
+STAGES["many"] = Stage(TOPIC, many)
 OPTIONS = {"--peers": {"type": Path, "help": "of `beside`: a folder, see above"}}
 
 if __name__ == "__main__":
