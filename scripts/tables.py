@@ -261,6 +261,27 @@ def selector_table(rows: list[Row], network: str) -> str:
     return "\n".join(lines)
 
 
+def many_table(rows: list[Row], name: str) -> str:
+    """Methods, and selectors that are told the truth, on a network of many classes."""
+    keys = ("ece_per_image_boundary", "nll", "brier", "accuracy")
+    lines = [
+        "| method | ECE per image, ten bins | less temperature's | pooled | boundary, per image "
+        "| NLL | Brier | accuracy | selector's accuracy | wrong found | T |",
+        "|---" * 11 + "|",
+    ]
+    for row in rows:
+        if row["network"] == "many classes" and row["set"] == name:
+            figure = "ece_per_image_10_bins"
+            cells = [f"`{row['name']}`" if "," not in row["name"] else row["name"]]
+            cells += [with_interval(row, figure)]
+            cells += [with_interval(row, f"{figure}_minus_temperature", "+"), with_interval(row)]
+            cells += [f"{row[key]:.3f}" for key in keys]
+            told = [row.get(key) for key in ("selector_accuracy", "selector_recall", "temperature")]
+            cells += ["" if value is None else f"{value:.2f}" for value in told]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def ensemble_table(rows: list[Row], fitted_on: str) -> str:
     """Five networks beside one, fitted on the same images."""
     found = {
@@ -275,9 +296,7 @@ def ensemble_table(rows: list[Row], fitted_on: str) -> str:
     ]
     for name in dict.fromkeys(name for _, name in found):
         row = found[first, name]
-        low, high = row["ece_minus_temperature_interval"]
-        cells = [name, with_interval(row)]
-        cells.append(f"{row['ece_minus_temperature']:+.4f} [{low:+.3f}, {high:+.3f}]")
+        cells = [name, with_interval(row), with_interval(row, "ece_minus_temperature", "+")]
         cells += [f"{row[key]:.3f}" for key in ("nll", "brier", "accuracy")]
         lines.append("| " + " | ".join([*cells, with_interval(found[second, name])]) + " |")
     return "\n".join(lines)
@@ -313,12 +332,12 @@ def corruption_table(rows: list[Row], network: str) -> str:
     return "\n".join(lines)
 
 
-def with_interval(row: Row) -> str:
-    """ECE with its interval."""
-    if "ece_interval" not in row:
-        return f"{row['ece']:.4f}"
-    low, high = row["ece_interval"]
-    return f"{row['ece']:.4f} [{low:.3f}, {high:.3f}]"
+def with_interval(row: Row, key: str = "ece", sign: str = "") -> str:
+    """ECE, or another figure, with its interval."""
+    if f"{key}_interval" not in row:
+        return f"{row[key]:{sign}.4f}"
+    low, high = row[f"{key}_interval"]
+    return f"{row[key]:{sign}.4f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def calibrated(rows: list[Row], name: str) -> str:
@@ -328,6 +347,7 @@ def calibrated(rows: list[Row], name: str) -> str:
         "methods": network_table,
         "corruptions": corruption_table,
         "selector": selector_table,
+        "many": many_table,
         "ensemble": ensemble_table,
         "beside": beside_table,
     }
