@@ -10,7 +10,7 @@ pixels are wrong, less and less of it true; `ensemble` holds the mean of five ne
 them. `beside` fits our methods, fiducio's and netcal's to the same pixels and holds them to another
 drive, `same` to the same drives; PEERS is where these were installed to with `pip install --target
 PEERS --no-deps fiducio netcal`. The last have many classes, as the paper had: ESPNetv2 (EDGENETS
-names a checkout of sacmehta/EdgeNets) with the 19 of Cityscapes on the five labelled images at hand;
+names a checkout of sacmehta/EdgeNets) with the 19 of Cityscapes on the five labelled images there;
 with the 21 of VOC on the photographs of `coco128`; and with the 81 of COCO, a last layer taught on
 half of the photographs and measured on the others, three halves. Every image is measured by what
 was fitted on others. One thread.
@@ -67,13 +67,10 @@ METHODS = (
     *(f"selective(others={x})" for x in ("temperature", "vector", "dirichlet", "meta", "local")),
     *("selective_soft", "selective_confidence", "selective_confidence(inputs=all)"),
 )
-OTHER_DRIVE = (
-    *("identity", "temperature", "temperature_mix", "histogram", "isotonic", "meta", "local"),
-    *("selective(temperature=2)", "selective(temperature=2,balance=4)"),
-    *("selective(temperature=2,inputs=all)", "selective", "selective(others=temperature)"),
-    *("selective_soft", "selective_confidence", "selective_confidence(inputs=all)"),
-)
-"""Methods that are also fitted on one drive and measured on another."""
+HERE_ONLY = {"vector", "dirichlet", "local(inputs=all)", "selective(temperature=accuracy)"}
+HERE_ONLY |= {"selective(temperature=10)", "selective(temperature=1e10)"}
+HERE_ONLY |= {f"selective(others={x})" for x in ("vector", "dirichlet", "meta", "local")}
+"""Methods that are not fitted on one drive and measured on another."""
 SHIFTED = (
     *("identity", "temperature", "histogram", "selective(temperature=2)"),
     *("selective(temperature=2,inputs=all)", "selective", "selective(others=temperature)"),
@@ -185,7 +182,8 @@ def labels_taken_anew(pairs: Some, calibrator: Calibrator) -> dict[str, float]:
     """ECE and accuracy where labels stay, and where they are taken from the probabilities."""
 
     def anew(prediction: Prediction) -> Prediction:
-        return replace(calibrator(prediction), classes_of=None)
+        after = calibrator(prediction)  # probabilities may tie where logits do not
+        return Prediction(after.probabilities.clamp_min(1e-38).log(), after.size)
 
     found = compare(pairs, {"kept": calibrator, "taken anew": anew})
     each = [(name, found.figures(name)) for name in found.names]
@@ -235,7 +233,7 @@ def compared(network: str, given: Namespace) -> Iterator[Row]:
     camvid, told = CamVid(given, str(given.shared / "models" / network)), {}
     for fitted_on, (pairs, tests) in camvid.protocols().items():
         two = fitted_on == "two day drives"
-        fitted = fitted_to(pairs, METHODS if two else OTHER_DRIVE)
+        fitted = fitted_to(pairs, [m for m in METHODS if two or m not in HERE_ONLY])
         for test, some in tests.items():
             about = {"network": network, "fitted_on": fitted_on, "set": test}
             yield from rows_of(compare(some, fitted, block=RUN), about)
@@ -395,32 +393,24 @@ THIRD = 3
 MEMBER = ("identity", "temperature", "temperature_mix", "selective", "selective_confidence")
 
 
-def beside_each_other(one: Comparison, two: Comparison) -> Comparison:
-    """Two comparisons on the same images as one, so that differences are paired."""
-    return replace(
-        one,
-        names=one.names + two.names,
-        sums=[np.concatenate(both) for both in zip(one.sums, two.sums)],
-        losses=[np.concatenate(both) for both in zip(one.losses, two.losses)],
-        classes=[],
-        by_class=[],
-    )
-
-
 def ensemble(given: Namespace) -> Iterator[Row]:
     """Five networks' mean probability beside the first of them, raw and with a temperature."""
     members = [str(given.shared / "models" / "camvid9-ensemble" / str(k)) for k in range(1, 6)]
-    one, all_five = (
+    first, all_five = (
         CamVid(given, model, every=THIRD).protocols() for model in (members[0], ",".join(members))
     )
-    for fitted_on, (fit, tests) in one.items():
+    for fitted_on, (fit, tests) in first.items():
         fit_mean, means = all_five[fitted_on]
         single, mean = fitted_to(fit, MEMBER), fitted_to(fit_mean, MEMBER[:2])
         mean = dict(zip(("deep ensemble", "deep ensemble, temperature"), mean.values()))
         for test, pairs in tests.items():
-            found = beside_each_other(
-                compare(pairs, single, block=RUN // THIRD),
-                compare(means[test], mean, block=RUN // THIRD),
+            one = compare(pairs, single, block=RUN // THIRD)
+            two = compare(means[test], mean, block=RUN // THIRD)
+            found = replace(  # as one, so that differences are paired
+                one,
+                names=one.names + two.names,
+                sums=[np.concatenate(both) for both in zip(one.sums, two.sums)],
+                losses=[np.concatenate(both) for both in zip(one.losses, two.losses)],
             )
             about = {"network": "camvid9-ensemble", "fitted_on": fitted_on, "set": test}
             yield from rows_of(found, about)
@@ -554,7 +544,8 @@ def beside(given: Namespace, drives: str) -> Iterator[Row]:
                 yield told | {"pixels": PIXELS} | short(row)
 
 
-MANY = ("identity", "temperature", "vector", "selective", "selective_confidence")
+MANY = ("identity", "temperature", "selective", "selective_confidence", "vector")
+"""On many classes; the last one's fit does not converge where classes have no labelled pixel."""
 TOLD_FEW = ("all pixels 0.7", "all pixels 1", "wrong pixels 0.25")
 SIDE = 384
 """Of the photographs, for which the network was made, and of their label maps."""
@@ -615,8 +606,8 @@ class Retaught(nn.Module):
         super().__init__()
         self.network, self.last = network, nn.Conv2d(768, classes, 1)
 
-    def features(self, x: Tensor) -> Tensor:
-        """What the last layer hears, at 1/8."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits at 1/8."""
         heard: list[Tensor] = []
         encoder = self.network.base_net
         hooks = [
@@ -628,44 +619,39 @@ class Retaught(nn.Module):
             hook.remove()
         fine, coarse = heard
         coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.cat([fine, coarse], 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits at 1/8."""
-        return self.last(self.features(x))
+        return self.last(torch.cat([fine, coarse], 1))
 
 
-@torch.enable_grad()
 def taught(photographs: Photographs, seed: int) -> nn.Module:
     """The network with a last layer for other classes, which alone learns: on a grid of 48 x 48."""
     torch.manual_seed(seed)
     network = Retaught(voc(), len(photographs.class_names)).eval()
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
-    values, labels = [], []
-    for index in range(len(photographs)):
-        sample = photographs[index]
-        with torch.no_grad():
-            found = network.features(((sample.image / 255 - mean) / std)[None])
-        values.append(found[0].flatten(1).T)
-        small = F.interpolate(sample.label[None, None].float(), found.shape[-2:])
-        labels.append(small.flatten().long())
-    data = TensorDataset(torch.cat(values), torch.cat(labels))
+    pairs, step = list(Pairs(load(network, photographs), photographs)), SIDE // 48
+    heard = torch.cat([prediction.features[0].flatten(1).T for prediction, _ in pairs])
+    data = TensorDataset(heard, torch.cat([y[0, ::step, ::step].flatten() for _, y in pairs]))
     optimizer = torch.optim.Adam(network.last.parameters(), 1e-3)
     for _ in range(EPOCHS):
         for x, y in DataLoader(data, 1024, shuffle=True):
-            loss = F.cross_entropy(network.last(x[:, :, None, None])[:, :, 0, 0], y)
             optimizer.zero_grad()
-            loss.backward()
+            F.cross_entropy(network.last(x[:, :, None, None])[:, :, 0, 0], y).backward()
             optimizer.step()
     return network
 
 
-def in_turn(pairs: Pairs, folds: int, told: bool = False) -> Iterator[Row]:
-    """Rows of `MANY`, every image measured by what was fitted on the other folds.
+def load(network: nn.Module, photographs: Photographs) -> dm.Segmenter:
+    names = photographs.class_names
+    return dm.load(network, classes=names, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def in_turn(
+    pairs: Pairs, folds: int, methods: tuple[str, ...] = MANY, told: bool = False
+) -> Iterator[Row]:
+    """Rows of methods, every image measured by what was fitted on the other folds.
 
     Args:
         pairs: predictions and labels.
         folds: of every so many-th image each.
+        methods: by name.
         told: whether selectors that are told the truth come with them.
     """
     images = range(len(pairs))
@@ -674,7 +660,7 @@ def in_turn(pairs: Pairs, folds: int, told: bool = False) -> Iterator[Row]:
     for fold in range(folds):
         test = some(images[fold::folds])
         fit, truth = some([at for at in images if at % folds != fold]), Truth(test)
-        fitted = fitted_to(fit, MANY)
+        fitted = fitted_to(fit, methods)
         fitted["selective(temperature=2)"] = replace(fitted["selective"], temperature=2.0)
         if told:
             few = oracles(fit, truth).items()
@@ -714,9 +700,8 @@ def of_photographs(given: Namespace, seed: int | None) -> Iterator[Row]:
         )
         network = taught(learnt, seed)
     about = {"network": f"coco-{seed}" if seed else "voc", "set": measured.name}
-    names = measured.class_names
-    segmenter = dm.load(network, classes=names, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    for row in in_turn(Pairs(segmenter, measured), 2, seed in (None, 1)):
+    pairs, methods = Pairs(load(network, measured), measured), MANY[:-1] if seed else MANY
+    for row in in_turn(pairs, 2, methods, told=seed in (None, 1)):
         yield about | row
 
 
