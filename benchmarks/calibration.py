@@ -18,7 +18,7 @@ was fitted on others. One thread.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import sys
 import time
@@ -27,7 +27,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,13 @@ from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.calibration.pixels import draw_pixels
 from doubtmap.calibration.selective import HOTTEST, log_odds_of_wrong
 from doubtmap.calibration.temperature import best_inverse
-from doubtmap.datasets import CORRUPTIONS, Corrupted, Outline, Outlines, Sample, open_outlines
-from doubtmap.datasets.class_tables import COCO, VOC
+from doubtmap.datasets import CORRUPTIONS, Corrupted, Outlines, Sample, open_outlines
+from doubtmap.datasets.class_tables import CITYSCAPES_TRAIN_IDS, COCO, VOC
 from doubtmap.datasets.reading import read_image
 from doubtmap.engine import Pairs
 from doubtmap.engine.run import Remembered
 from doubtmap.engine.splitting import split_images
-from doubtmap.metrics import Reliability
+from doubtmap.metrics import Confusion, Reliability
 from doubtmap.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from doubtmap.prediction import Prediction
 
@@ -159,15 +159,13 @@ def settings_of(calibrator: Calibrator) -> dict[str, Any]:
 
 def selector_quality(pairs: Iterable[Pair], calibrator: Any) -> dict[str, float]:
     """Flagged pixels, wrong ones among them, flagged ones among the wrong, all told rightly."""
-    pixels = flagged = wrong = both = 0
+    found = Confusion.empty(2)
     for prediction, label in pairs:
-        there = label >= 0
-        flag = (log_odds_of_wrong(calibrator.selector, prediction)[:, 0] > 0)[there]
-        bad = (prediction.classes != label)[there]
-        pixels, flagged = pixels + len(bad), flagged + int(flag.sum())
-        wrong, both = wrong + int(bad.sum()), both + int((flag & bad).sum())
-    found = {"flagged": flagged / pixels, "precision": both / flagged, "recall": both / wrong}
-    return found | {"accuracy": 1 - (flagged + wrong - 2 * both) / pixels}
+        flag = log_odds_of_wrong(calibrator.selector, prediction)[:, 0] > 0
+        found.update(flag.long(), (prediction.classes != label).long(), label >= 0)
+    (spared, alarms), (missed, both) = found.counts / found.counts.sum()
+    quality = {"flagged": alarms + both, "precision": both / (alarms + both)}
+    return quality | {"recall": both / (missed + both), "accuracy": spared + both}
 
 
 def short_of_the_optimum(pairs: Some) -> dict[str, dict[str, float]]:
@@ -370,13 +368,7 @@ def selector(given: Namespace) -> Iterator[Row]:
 
 
 def about_selector(calibrator: Calibrator, wrong: float, test: Iterable[Pair]) -> Row:
-    """How good it is, and T.
-
-    Args:
-        calibrator: any; nothing is said of one without a selector.
-        wrong: share of the pixels that are.
-        test: that a trained selector is held to.
-    """
+    """How good a selector is, told of so many wrong pixels or held to `test`, and T; or nothing."""
     if isinstance(calibrator, Oracle):
         found, spared = calibrator.found, calibrator.spared
         told = {"selector_recall": found, "selector_accuracy": found * wrong + spared * (1 - wrong)}
@@ -562,9 +554,8 @@ class Photographs:
 
     def __init__(self, outlines: Outlines, class_names: tuple[str, ...]) -> None:
         self.name, self.class_names = outlines.name, class_names
-        self.outlines: dict[Path, list[Outline]] = {}
-        for outline in outlines.outlines:
-            self.outlines.setdefault(outline.image, []).append(outline)
+        by_image = groupby(outlines.outlines, lambda outline: outline.image)
+        self.outlines = {image: list(group) for image, group in by_image}
         self.files = list(self.outlines)
 
     def __len__(self) -> int:
@@ -684,7 +675,9 @@ def cityscapes(given: Namespace) -> Iterator[Row]:
     """19 classes: every image by what was fitted on the others."""
     data = dm.open_dataset(f"cityscapes:{given.shared}/data/cityscapes_few:train")
     about = {"network": "cityscapes", "set": "five images, each by the others"}
-    for row in in_turn(Pairs(city(given.shared), data), len(data)):
+    reference, names = f"{given.shared}/models/edgenets_city.py:load", tuple(CITYSCAPES_TRAIN_IDS)
+    segmenter = dm.load(f"python:{reference}", classes=names, input_size=(512, 1024))
+    for row in in_turn(Pairs(segmenter, data), len(data)):
         yield about | row
 
 
@@ -705,30 +698,19 @@ def of_photographs(given: Namespace, seed: int | None) -> Iterator[Row]:
         yield about | row
 
 
-def city(shared: Path) -> dm.Segmenter:
-    """ESPNetv2 of the checkout that EDGENETS names."""
-    spec = importlib.util.spec_from_file_location("city", shared / "models/edgenets_city.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return dm.load(module.load(), classes=module.CLASSES, input_size=(512, 1024))
-
-
 TOPIC = Topic(
     "calibration",
     "python benchmarks/calibration.py",
     ("network",),
     {"threads": 1, "bins": 15, "bootstrap_block": RUN},
 )
-STAGES = {network: Stage(TOPIC, partial(compared, network)) for network in NETWORKS}
-STAGES |= {"selector": Stage(TOPIC, selector), "ensemble": Stage(TOPIC, ensemble)}
-STAGES |= {
-    "beside": Stage(TOPIC, partial(beside, drives="another")),
-    "same": Stage(TOPIC, partial(beside, drives="same")),
-}
-STAGES |= {"cityscapes": Stage(TOPIC, cityscapes)}
-STAGES |= {"voc": Stage(TOPIC, partial(of_photographs, seed=None))}
-STAGES |= {f"coco-{k}": Stage(TOPIC, partial(of_photographs, seed=k)) for k in (1, 2, 3)}
+ROWS: dict[str, Callable[[Namespace], Iterator[Row]]]
+ROWS = {network: partial(compared, network) for network in NETWORKS}
+ROWS |= {"selector": selector, "ensemble": ensemble, "cityscapes": cityscapes}
+ROWS |= {"beside": partial(beside, drives="another"), "same": partial(beside, drives="same")}
+ROWS |= {f"coco-{k}": partial(of_photographs, seed=k) for k in (1, 2, 3)}
+ROWS |= {"voc": partial(of_photographs, seed=None)}
+STAGES = {name: Stage(TOPIC, rows) for name, rows in ROWS.items()}
 OPTIONS = {"--peers": {"type": Path, "help": "of `beside`: a folder, see above"}}
 
 if __name__ == "__main__":
