@@ -3,17 +3,18 @@
     python benchmarks/calibration.py [--shared ../shared] [--work FOLDER]
     python benchmarks/calibration.py --stages selector,ensemble
     python benchmarks/calibration.py --stages beside,same --peers PEERS
-    EDGENETS=CHECKOUT python benchmarks/calibration.py --stages cityscapes,voc,coco-1,coco-2,coco-3
+    EDGENETS=CHECKOUT python benchmarks/calibration.py --stages cityscapes,voc,voc-1,voc-2,voc-3
+    EDGENETS=CHECKOUT python benchmarks/calibration.py --stages coco-1,coco-2,coco-3
 
 A stage for each network, which runs once for each image. `selector` tells selective scaling which
 pixels are wrong, less and less of it true; `ensemble` holds the mean of five networks beside one of
 them. `beside` fits our methods, fiducio's and netcal's to the same pixels and holds them to another
 drive, `same` to the same drives; PEERS is where these were installed to with `pip install --target
 PEERS --no-deps fiducio netcal`. The last have many classes, as the paper had: ESPNetv2 (EDGENETS
-names a checkout of sacmehta/EdgeNets) with the 19 of Cityscapes on the five labelled images there;
-with the 21 of VOC on the photographs of `coco128`; and with the 81 of COCO, a last layer taught on
-half of the photographs and measured on the others, three halves. Every image is measured by what
-was fitted on others. One thread.
+names a checkout of sacmehta/EdgeNets) with the 19 of Cityscapes on the five labelled images there,
+and with the 21 of VOC on the photographs of `coco128`; then with the 81 of COCO, or those of VOC, a
+last layer taught on half of the photographs and measured on the others, three halves. Every image
+is measured by what was fitted on others. One thread.
 """
 
 from __future__ import annotations
@@ -88,9 +89,6 @@ class Some:
 
     passes: Sequence[Iterable[Pair]]
     places: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.places)
 
     def __iter__(self) -> Iterator[Pair]:
         chosen = set(self.places)
@@ -206,8 +204,7 @@ def auto(pairs: Some, names: list[str]) -> dict[str, Any]:
         for part in split_images([names[at] for at in pairs.places])
     )
     fitted: dict[str, Calibrator] = {"identity": Identity()} | fitted_to(fit, CANDIDATES)
-    taken, notes = choose(compare(other, fitted))
-    return {"taken": taken, "notes": list(notes)}
+    return dict(zip(("taken", "notes"), choose(compare(other, fitted))))
 
 
 def seconds_of(pairs: Some, fitted: dict[str, Calibrator], forward: float) -> dict[str, Any]:
@@ -236,7 +233,7 @@ def compared(network: str, given: Namespace) -> Iterator[Row]:
             about = {"network": network, "fitted_on": fitted_on, "set": test}
             yield from rows_of(compare(some, fitted, block=RUN), about)
         told[fitted_on] = {
-            "images": len(pairs),
+            "images": len(pairs.places),
             "fitted": {name: settings_of(c) for name, c in fitted.items()},
             "selector": {
                 "selective": {k: selector_quality(x, fitted["selective"]) for k, x in tests.items()}
@@ -681,21 +678,24 @@ def cityscapes(given: Namespace) -> Iterator[Row]:
         yield about | row
 
 
-def of_photographs(given: Namespace, seed: int | None) -> Iterator[Row]:
-    """21 classes of VOC, or 81 of COCO with the halves of a seed; two folds."""
-    coco = given.shared / "data" / "coco128"
-    if seed is None:
-        measured, network = Photographs(open_outlines(str(coco)), tuple(VOC)), voc()
+NAMES = {"voc": tuple(VOC), "coco": ("background", *COCO)}
+
+
+def of_photographs(given: Namespace, network: str) -> Iterator[Row]:
+    """The classes of VOC or COCO, as they come or with a last layer taught on a half; two folds."""
+    kind, _, seed = network.partition("-")
+    path, names = f"{given.shared}/data/coco128", NAMES[kind]
+    if not seed:
+        measured, net = Photographs(open_outlines(path), names), voc()
     else:
         learnt, measured = (
-            Photographs(open_outlines(f"{coco}:{half}", seed=seed - 1), ("background", *COCO))
+            Photographs(open_outlines(f"{path}:{half}", seed=int(seed) - 1), names)
             for half in ("train", "test")
         )
-        network = taught(learnt, seed)
-    about = {"network": f"coco-{seed}" if seed else "voc", "set": measured.name}
-    pairs, methods = Pairs(load(network, measured), measured), MANY[:-1] if seed else MANY
-    for row in in_turn(pairs, 2, methods, told=seed in (None, 1)):
-        yield about | row
+        net = taught(learnt, int(seed))
+    pairs, methods = Pairs(load(net, measured), measured), MANY[:-1] if seed else MANY
+    for row in in_turn(pairs, 2, methods, told=network in ("voc", "coco-1")):
+        yield {"network": network, "set": measured.name} | row
 
 
 TOPIC = Topic(
@@ -708,8 +708,8 @@ ROWS: dict[str, Callable[[Namespace], Iterator[Row]]]
 ROWS = {network: partial(compared, network) for network in NETWORKS}
 ROWS |= {"selector": selector, "ensemble": ensemble, "cityscapes": cityscapes}
 ROWS |= {"beside": partial(beside, drives="another"), "same": partial(beside, drives="same")}
-ROWS |= {f"coco-{k}": partial(of_photographs, seed=k) for k in (1, 2, 3)}
-ROWS |= {"voc": partial(of_photographs, seed=None)}
+TAUGHT = [f"{kind}-{k}" for kind in NAMES for k in (1, 2, 3)]
+ROWS |= {network: partial(of_photographs, network=network) for network in ("voc", *TAUGHT)}
 STAGES = {name: Stage(TOPIC, rows) for name, rows in ROWS.items()}
 OPTIONS = {"--peers": {"type": Path, "help": "of `beside`: a folder, see above"}}
 

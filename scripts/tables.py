@@ -261,21 +261,20 @@ def selector_table(rows: list[Row], network: str) -> str:
     return "\n".join(lines)
 
 
-def many_table(rows: list[Row], name: str) -> str:
+def many_table(rows: list[Row], network: str) -> str:
     """Methods, and selectors that are told the truth, on a network of many classes."""
-    keys = ("ece_per_image_boundary", "nll", "brier", "accuracy")
+    figure, keys = "ece_per_image_10_bins", ("nll", "brier")
     lines = [
         "| method | ECE per image, ten bins | less temperature's | pooled | boundary, per image "
-        "| NLL | Brier | accuracy | selector's accuracy | wrong found | T |",
-        "|---" * 11 + "|",
+        "| NLL | Brier | selector's accuracy | wrong found | T |",
+        "|---" * 10 + "|",
     ]
     for row in rows:
-        if row["network"] == "many classes" and row["set"] == name:
-            figure = "ece_per_image_10_bins"
-            cells = [f"`{row['name']}`" if "," not in row["name"] else row["name"]]
+        if row["network"] == network:
+            cells = [row["name"] if ", T" in row["name"] else f"`{row['name']}`"]
             cells += [with_interval(row, figure)]
             cells += [with_interval(row, f"{figure}_minus_temperature", "+"), with_interval(row)]
-            cells += [f"{row[key]:.3f}" for key in keys]
+            cells += [f"{row[key]:.3f}" for key in ("ece_per_image_boundary", *keys)]
             told = [row.get(key) for key in ("selector_accuracy", "selector_recall", "temperature")]
             cells += ["" if value is None else f"{value:.2f}" for value in told]
             lines.append("| " + " | ".join(cells) + " |")
