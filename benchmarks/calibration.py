@@ -329,11 +329,8 @@ class Oracle(Calibrator):
         return recalibrated(prediction, logits, keep=True)
 
 
-ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-FOUND = (0.1, 0.25, 0.5, 0.75)
-"""Shares of the wrong pixels that a selector finds which flags no right one."""
-TOLD = {f"all pixels {a:g}": (a, a) for a in ACCURACIES}
-TOLD |= {f"wrong pixels {r:g}": (r, 1.0) for r in FOUND}
+TOLD = {f"all pixels {a:g}": (a, a) for a in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)}
+TOLD |= {f"wrong pixels {r:g}": (r, 1.0) for r in (0.1, 0.25, 0.5, 0.75)}
 """How much of what the selector is told is true, by name: of the wrong pixels, of the right."""
 TRAINED = ("selective(temperature=2)", "selective", "selective(inputs=all)")
 
