@@ -281,6 +281,29 @@ def many_table(rows: list[Row], network: str) -> str:
     return "\n".join(lines)
 
 
+CLASSES = {"cityscapes": 19, "voc": 21}
+CLASSES |= {f"{kind}-{k}": count for kind, count in (("voc", 21), ("coco", 81)) for k in (1, 2, 3)}
+"""Networks of many classes, and how many."""
+SHORT = {"identity": "raw", "temperature": "`temperature`", "selective(temperature=2)": "T = 2"}
+SHORT |= {"selective": "T fitted", "selective_confidence": "`selective_confidence`"}
+
+
+def classes_table(rows: list[Row], figure: str) -> str:
+    """Networks of many classes, one a line: a figure of each method, and T = 2 less temperature."""
+    less = f"{figure}_minus_temperature"
+    titles = ["network", "classes", "images", *SHORT.values(), "T = 2 less `temperature`"]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    found = {(row["network"], row["name"]): row for row in rows}
+    for network, classes in CLASSES.items():
+        own = {name: found[network, name] for name in SHORT}
+        cells = [f"`{network}`", str(classes), str(own["identity"]["images"])]
+        cells += [f"{row[figure]:.3f}" for row in own.values()]
+        scaled = own["selective(temperature=2)"]
+        cells += [with_interval(scaled, less, "+") if less in scaled else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def ensemble_table(rows: list[Row], fitted_on: str) -> str:
     """Five networks beside one, fitted on the same images."""
     found = {
@@ -347,6 +370,7 @@ def calibrated(rows: list[Row], name: str) -> str:
         "corruptions": corruption_table,
         "selector": selector_table,
         "many": many_table,
+        "classes": classes_table,
         "ensemble": ensemble_table,
         "beside": beside_table,
     }
