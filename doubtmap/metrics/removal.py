@@ -122,17 +122,29 @@ class Removal:
         none = np.full(len(removed), np.nan)
         if self.sums is None:
             return none, none, np.zeros(len(removed), np.int64)
-        counts = self.sums.view().counts
-        self.sums.forget()
-        right, missed, taken = (
-            _kept(part, counts, removed) for part in counts.reshape(3, -1, counts.shape[1])
-        )
+        right, missed, taken = self.left(removed)
         union = (right + missed + taken)[:, list(classes)]
         with np.errstate(invalid="ignore"):
             iou = np.where(union > 0, right[:, list(classes)] / union, 0.0)
             there = (union > 0).sum(1)
             wrong = missed.sum(1) / (right + missed).sum(1)
             return iou.sum(1) / there, wrong, there
+
+    def left(self, removed: Array) -> Array:
+        """`(3, n, C)` pixels that are left: right, taken for others, others taken for the class.
+
+        Args:
+            removed: `(n,)` shares of the pixels with a class, in [0, 1); of a bin that is cut, each
+                class loses this share. At least one image was taken.
+        """
+        assert self.sums is not None
+        counts = self.sums.view().counts.reshape(3, -1, len(self.sums.view().lowest))
+        self.sums.forget()
+        pixels = counts[:2].sum((0, 1))
+        kept = np.round((1 - removed) * pixels.sum(), 6)  # 1 - 0.7 is a little above 0.3
+        left = kept[:, None] - (np.cumsum(pixels) - pixels)
+        shares = np.clip(left / np.maximum(pixels, 1), 0, 1)
+        return np.stack([shares @ part.T for part in counts])
 
     def state(self) -> State:
         """The sums as named arrays; none before the first image."""
@@ -149,21 +161,6 @@ class Removal:
         if self.sums is None:
             self.sums = Histogram(self.bins, (channels,))
         return self.sums
-
-
-def _kept(part: Array, counts: Array, removed: Array) -> Array:
-    """`(n, C)`: sums `(C, bins)` of what is left, of a bin that is cut its share.
-
-    Args:
-        part: of all sums.
-        counts: `(3 C, bins)` all of them, of which the first two thirds count each pixel once.
-        removed: `(n,)` shares.
-    """
-    pixels = counts[: 2 * len(part)].sum(0)
-    kept = np.round((1 - removed) * pixels.sum(), 6)  # 1 - 0.7 is a little above 0.3
-    left = kept[:, None] - (np.cumsum(pixels) - pixels)
-    shares = np.clip(left / np.maximum(pixels, 1), 0, 1)
-    return np.asarray(shares @ part.T)
 
 
 def _channels(codes: Array, count: int) -> Channels:
