@@ -197,7 +197,8 @@ def asked_of(
     run.notes.extend(who_has_seen(dataset, segmenter, parts))
     reference = None
     if options.against:
-        reference = Reference.read(options.against, segmenter.class_names, len(dataset))
+        names = segmenter.class_names
+        reference = Reference.read(options.against, run.scores, names, len(dataset))
     sizes = options.component_sizes or dataset.component_sizes or DEFAULT_SIZES
     chosen = {name: threshold.threshold for name, threshold in given.items()}
     return Asked(run, chosen, sizes, replicates, seed, options, reference)

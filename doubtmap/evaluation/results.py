@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -173,11 +173,14 @@ class Reference:
     means: Mapping[str, Mapping[str, float | None]]
 
     @classmethod
-    def read(cls, text: str, class_names: Sequence[str], images: int) -> Self:
+    def read(
+        cls, text: str, scores: Collection[str], class_names: Sequence[str], images: int
+    ) -> Self:
         """Read it.
 
         Args:
             text: `FOLDER` of `evaluate`, or `FOLDER:SCORE`.
+            scores: that are held against it.
             class_names: of the network that is held against it, in any order.
             images: how many are evaluated.
 
@@ -195,7 +198,13 @@ class Reference:
             raise UsageError(f"{begin} of the same {images} images, got {seen[0]}. Evaluate both.")
         if score and score not in means:
             raise UsageError(f"{begin} of the score {score}, got {', '.join(means)}. Name one.")
-        for name in [score] if score else means:
+        common = [score] if score else [name for name in scores if name in means]
+        if not common:
+            raise UsageError(
+                f"{begin} of one of the scores {', '.join(scores)}, got {', '.join(means)}. Name "
+                f"the one to hold them against, as in {folder}:{next(iter(means), 'SCORE')}."
+            )
+        for name in common:
             if not means[name] or (class_names and {*means[name]} != {*class_names}):
                 raise UsageError(
                     f"{begin} of the same classes with their means, got other or none for {name}. "

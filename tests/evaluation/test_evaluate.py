@@ -134,6 +134,12 @@ def test_means_are_held_against_another_evaluation(segmenter, streets, tmp_path)
         assert own["against"] == f"{tmp_path}: max_softmax"
     with pytest.raises(UsageError, match="of the score nothing, got max_softmax, entropy"):
         held(f"{tmp_path}:nothing")
+    (tmp_path / "results.json").write_text(
+        (tmp_path / "results.json").read_text().replace('"entropy": {', '"energy": {')
+    )
+    with pytest.raises(UsageError, match=r"of one of the scores entropy, margin, got max_softmax"):
+        held(tmp_path)
+    results.save(tmp_path)
     with pytest.raises(UsageError, match="of the same 1 images"):
         held(tmp_path, Streets([streets[0]], streets.class_names))
     file = tmp_path / "results.json"
