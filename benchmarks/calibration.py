@@ -3,37 +3,41 @@
     python benchmarks/calibration.py [--shared ../shared] [--work FOLDER]
     python benchmarks/calibration.py --stages selector,ensemble
     python benchmarks/calibration.py --stages beside,same --peers PEERS
-    EDGENETS=CHECKOUT python benchmarks/calibration.py --stages cityscapes
+    EDGENETS=CHECKOUT python benchmarks/calibration.py --stages cityscapes,voc,voc-1,voc-2,voc-3
+    EDGENETS=CHECKOUT python benchmarks/calibration.py --stages coco-1,coco-2,coco-3
 
-A stage for each network, which runs once for each image; its outputs and what was measured stay in
-FOLDER, so that a stopped run goes on. `selector` tells selective scaling which pixels are wrong,
-less and less of it true; `ensemble` holds the mean of five networks beside one of them. `beside`
-fits our methods, fiducio's and netcal's to the same pixels and holds them to another drive, `same`
-to the same drives; PEERS is where these were installed to with `pip install --target PEERS
---no-deps fiducio netcal`. `cityscapes` has many classes, as the paper had: ESPNetv2 with 19
-(`../shared/models/edgenets_city.py`; EDGENETS names a checkout of sacmehta/EdgeNets) on the five
-labelled images at hand, each measured by what was fitted on the four others. One thread.
+A stage for each network, which runs once for each image. `selector` tells selective scaling which
+pixels are wrong, less and less of it true; `ensemble` holds the mean of five networks beside one of
+them. `beside` fits our methods, fiducio's and netcal's to the same pixels and holds them to another
+drive, `same` to the same drives; PEERS is where these were installed to with `pip install --target
+PEERS --no-deps fiducio netcal`. The last have many classes, as the paper had: ESPNetv2 (EDGENETS
+names a checkout of sacmehta/EdgeNets) with the 19 of Cityscapes on the five labelled images there,
+and with the 21 of VOC on the photographs of `coco128`; then with the 81 of COCO, or those of VOC, a
+last layer taught on half of the photographs and measured on the others, three halves. Every image
+is measured by what was fitted on others. One thread.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import re
+import importlib
+import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
+import torch.nn.functional as F
 from stages import Row, Stage, Topic, apart, best_of, run
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import doubtmap as dm
 from doubtmap.calibration import Calibrator, Identity, Selective, Temperature, parse_method
@@ -43,13 +47,17 @@ from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.calibration.pixels import draw_pixels
 from doubtmap.calibration.selective import HOTTEST, log_odds_of_wrong
 from doubtmap.calibration.temperature import best_inverse
-from doubtmap.datasets import CORRUPTIONS, Corrupted
+from doubtmap.datasets import CORRUPTIONS, Corrupted, Outlines, Sample, open_outlines
+from doubtmap.datasets.class_tables import CITYSCAPES_TRAIN_IDS, COCO, VOC
+from doubtmap.datasets.reading import read_image
 from doubtmap.engine import Pairs
+from doubtmap.engine.run import Remembered
 from doubtmap.engine.splitting import split_images
-from doubtmap.metrics import Reliability
-from doubtmap.metrics.bootstrap import interval
+from doubtmap.metrics import Confusion, Reliability
+from doubtmap.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from doubtmap.prediction import Prediction
 
+Pair = tuple[Prediction, Tensor]
 NETWORKS = ("camvid9-overconfident", "camvid9")
 METHODS = (
     *("identity", "temperature", "temperature_mix", "histogram", "isotonic", "vector", "dirichlet"),
@@ -60,13 +68,10 @@ METHODS = (
     *(f"selective(others={x})" for x in ("temperature", "vector", "dirichlet", "meta", "local")),
     *("selective_soft", "selective_confidence", "selective_confidence(inputs=all)"),
 )
-OTHER_DRIVE = (
-    *("identity", "temperature", "temperature_mix", "histogram", "isotonic", "meta", "local"),
-    *("selective(temperature=2)", "selective(temperature=2,balance=4)"),
-    *("selective(temperature=2,inputs=all)", "selective", "selective(others=temperature)"),
-    *("selective_soft", "selective_confidence", "selective_confidence(inputs=all)"),
-)
-"""Methods that are also fitted on one drive and measured on another."""
+HERE_ONLY = {"vector", "dirichlet", "local(inputs=all)", "selective(temperature=accuracy)"}
+HERE_ONLY |= {"selective(temperature=10)", "selective(temperature=1e10)"}
+HERE_ONLY |= {f"selective(others={x})" for x in ("vector", "dirichlet", "meta", "local")}
+"""Methods that are not fitted on one drive and measured on another."""
 SHIFTED = (
     *("identity", "temperature", "histogram", "selective(temperature=2)"),
     *("selective(temperature=2,inputs=all)", "selective", "selective(others=temperature)"),
@@ -79,116 +84,68 @@ CORRUPTED_IMAGES = 12
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Predictions and labels in files, by image."""
+class Some:
+    """Images of passes that follow one another, by their places in them."""
 
-    files: tuple[Path, ...]
+    passes: Sequence[Iterable[Pair]]
+    places: Sequence[int]
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __iter__(self) -> Iterator[tuple[Prediction, Tensor]]:
-        for file in self.files:
-            found = safetensors.torch.load_file(file)
-            size = (found["label"].shape[1], found["label"].shape[2])
-            features = found["features"].float() if "features" in found else None
-            prediction = Prediction(found["logits"], size, features=features)
-            yield prediction, found["label"].long()
+    def __iter__(self) -> Iterator[Pair]:
+        chosen = set(self.places)
+        return (pair for at, pair in enumerate(chain(*self.passes)) if at in chosen)
 
 
-def keep(
-    segmenter: dm.Segmenter,
-    dataset: Any,
-    folder: Path,
-    indices: list[int],
-    features: bool = True,
-) -> list[Path]:
-    """Run the network on images that are not in the folder yet; the files by index."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{dataset.sample_name(index)}.safetensors" for index in indices]
-    todo = [index for index, file in zip(indices, files) if not file.exists()]
-    if not todo:
-        return files
-    pairs = Pairs(segmenter, dataset, indices=todo)
-    for index, (prediction, label) in zip(todo, pairs):
-        assert not prediction.align_corners
-        assert prediction.covered in (None, tuple(map(float, prediction.size)))
-        content = {
-            "logits": prediction.native_logits,
-            "label": label.to(torch.int16),
-        }
-        if features:
-            assert prediction.features is not None
-            content["features"] = prediction.features.half()
-        target = folder / f"{dataset.sample_name(index)}.safetensors"
-        part = target.with_suffix(".part")
-        safetensors.torch.save_file({k: v.contiguous() for k, v in content.items()}, part)
-        part.replace(target)
-    return files
+class CamVid:
+    """What a network gives of CamVid val and test, as often as asked for one run of it.
+
+    Args:
+        given: options.
+        model: as `dm.load` takes it.
+        every: so many images go on to the next; features are kept where all are asked for.
+    """
+
+    def __init__(self, given: Namespace, model: str, every: int = 1) -> None:
+        self.segmenter = dm.load(model)
+        data = [dm.open_dataset(f"camvid:{given.shared}/data/camvid:{k}") for k in ("val", "test")]
+        self.val, self.test = data
+        chosen = [range(0, len(some), every) for some in data]
+        self.names = [some.sample_name(i) for some, own in zip(data, chosen) for i in own]
+        passes = [Pairs(self.segmenter, some, indices=own) for some, own in zip(data, chosen)]
+        whole = Some(passes, range(len(self.names)))
+        self.some = partial(Some, [Remembered(whole, features=every == 1)])
+        self.drives = [self.places(drive) for drive in ("0016E5", "Seq05VD", "0001TP")]
+
+    def places(self, drive: str) -> list[int]:
+        """Of a drive's images."""
+        return [at for at, name in enumerate(self.names) if name.startswith(drive)]
+
+    def protocols(self) -> dict[str, tuple[Some, dict[str, Some]]]:
+        """What is fitted on, and what is tested on, by name."""
+        val, day, dusk = self.drives
+        even, odd = (
+            [at for drive in (val, day) for k, at in enumerate(drive) if k // RUN % 2 == side]
+            for side in (0, 1)
+        )
+        two = {"same drives": self.some(odd), "dusk": self.some(dusk)}
+        one = {"another drive": self.some(day), "dusk": self.some(dusk)}
+        return {"two day drives": (self.some(even), two), "one day drive": (self.some(val), one)}
 
 
-Files = dict[str, list[Path]]
-
-
-def parts(files: Files) -> dict[str, tuple[Kept, dict[str, Kept]]]:
-    """The two protocols: what is fitted on, and what is tested on, by name."""
-    day = [file for file in files["test"] if file.name.startswith("Seq05VD")]
-    dusk = [file for file in files["test"] if file.name.startswith("0001TP")]
-    mixed = [files["val"], day]
-    even = [f for drive in mixed for i, f in enumerate(drive) if i // RUN % 2 == 0]
-    odd = [f for drive in mixed for i, f in enumerate(drive) if i // RUN % 2 == 1]
-    same = {"same drives": Kept(tuple(odd)), "dusk": Kept(tuple(dusk))}
-    other = {"another drive": Kept(tuple(day)), "dusk": Kept(tuple(dusk))}
-    return {
-        "two day drives": (Kept(tuple(even)), same),
-        "one day drive": (Kept(tuple(files["val"])), other),
-    }
-
-
-def fit_all(pairs: Kept, methods: tuple[str, ...], folder: Path) -> dict[str, Calibrator]:
-    """Fitted methods by name; those of an earlier run are read."""
-    fitted: dict[str, Calibrator] = {}
-    for name in methods:
-        file = folder / (re.sub(r"\W+", "_", name) + ".safetensors")
-        if not file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            start = time.time()
-            dm.calibration.save_calibrator(parse_method(name)(pairs), file)
-            print(f"  {name}: {time.time() - start:.1f} s", flush=True)
-        fitted[name] = dm.calibration.load_calibrator(file)
-    return fitted
-
-
-def measured(
-    network: str,
-    fitted_on: str,
-    test: str,
-    pairs: Kept,
-    fitted: dict[str, Calibrator],
-    folder: Path,
-) -> list[dict[str, Any]]:
-    """A row for each method; those of an earlier run are read."""
-    start = time.time()
-    file = folder / f"{fitted_on}, {test}.json".replace(" ", "-")
-    if file.exists():
-        kept: list[dict[str, Any]] = json.loads(file.read_text())
-        return kept
-    about = {"network": network, "fitted_on": fitted_on, "set": test}
-    rows = list(rows_of(compare(pairs, fitted, block=RUN), about))
-    print(f"  {test}: {time.time() - start:.0f} s", flush=True)
-    file.write_text(json.dumps(rows))
-    return rows
+def fitted_to(pairs: Iterable[Pair], methods: Iterable[str]) -> dict[str, Calibrator]:
+    """Fitted methods by name."""
+    return {name: parse_method(name)(pairs) for name in methods}
 
 
 def rows_of(found: Comparison, about: Row) -> Iterator[Row]:
     """A row for each method of a comparison that holds `identity` and `temperature`."""
     for name in found.names:
-        difference, bounds = found.difference(name, "temperature")
         row = about | {"name": name, "images": len(found.sums)} | found.figures(name)
         row["ece_over_raw"] = row["ece"] / found.ece("identity")
-        row["ece_minus_temperature"] = difference
-        row["ece_minus_temperature_interval"] = bounds
-        yield row
+        for figure in ("ece", "ece_per_image_10_bins"):
+            difference, bounds = found.difference(name, "temperature", figure)
+            row[f"{figure}_minus_temperature"] = difference
+            row[f"{figure}_minus_temperature_interval"] = bounds
+        yield short(row)
 
 
 def settings_of(calibrator: Calibrator) -> dict[str, Any]:
@@ -198,20 +155,18 @@ def settings_of(calibrator: Calibrator) -> dict[str, Any]:
     return {k: v for k, v in found.items() if isinstance(v, (float, tuple))}
 
 
-def selector_quality(pairs: Kept, calibrator: Any) -> dict[str, float]:
+def selector_quality(pairs: Iterable[Pair], calibrator: Any) -> dict[str, float]:
     """Flagged pixels, wrong ones among them, flagged ones among the wrong, all told rightly."""
-    pixels = flagged = wrong = both = 0
+    found = Confusion.empty(2)
     for prediction, label in pairs:
-        there = label >= 0
-        flag = (log_odds_of_wrong(calibrator.selector, prediction)[:, 0] > 0)[there]
-        bad = (prediction.classes != label)[there]
-        pixels, flagged = pixels + len(bad), flagged + int(flag.sum())
-        wrong, both = wrong + int(bad.sum()), both + int((flag & bad).sum())
-    found = {"flagged": flagged / pixels, "precision": both / flagged, "recall": both / wrong}
-    return found | {"accuracy": 1 - (flagged + wrong - 2 * both) / pixels}
+        flag = log_odds_of_wrong(calibrator.selector, prediction)[:, 0] > 0
+        found.update(flag.long(), (prediction.classes != label).long(), label >= 0)
+    (spared, alarms), (missed, both) = found.counts / found.counts.sum()
+    quality = {"flagged": alarms + both, "precision": both / (alarms + both)}
+    return quality | {"recall": both / (missed + both), "accuracy": spared + both}
 
 
-def short_of_the_optimum(pairs: Kept) -> dict[str, dict[str, float]]:
+def short_of_the_optimum(pairs: Some) -> dict[str, dict[str, float]]:
     """What a temperature fit gives that stops too early: ECE at several temperatures."""
     steps = (1.0, 1.05, 1.1, 1.16, 1.25, 1.35, 1.49, 1.66)
     found = compare(pairs, {f"{t:g}": Temperature(temperature=t) for t in steps})
@@ -219,50 +174,40 @@ def short_of_the_optimum(pairs: Kept) -> dict[str, dict[str, float]]:
     return {name: {key: found.figures(name)[key] for key in names} for name in found.names}
 
 
-def labels_taken_anew(pairs: Kept, calibrator: Calibrator) -> dict[str, float]:
+def labels_taken_anew(pairs: Some, calibrator: Calibrator) -> dict[str, float]:
     """ECE and accuracy where labels stay, and where they are taken from the probabilities."""
-    found = {}
-    for name in ("kept", "taken anew"):
-        reliability, right, pixels = Reliability(9), 0, 0
-        for prediction, label in pairs:
-            after, there = calibrator(prediction), label >= 0
-            classes = after.classes if name == "kept" else after.probabilities.argmax(1)
-            reliability.update(after.logits, label.clamp_min(0), there, classes)
-            right, pixels = right + int((classes == label).sum()), pixels + int(there.sum())
-        found |= {f"ece, labels {name}": reliability.ece}
-        found |= {f"accuracy, labels {name}": right / pixels}
-    return found
+
+    def anew(prediction: Prediction) -> Prediction:
+        after = calibrator(prediction)  # probabilities may tie where logits do not
+        return Prediction(after.probabilities.clamp_min(1e-38).log(), after.size)
+
+    found = compare(pairs, {"kept": calibrator, "taken anew": anew})
+    each = [(name, found.figures(name)) for name in found.names]
+    return {f"{key}, labels {name}": of[key] for name, of in each for key in ("ece", "accuracy")}
 
 
-def confidence_of(pairs: Kept) -> tuple[float, float]:
+def confidence_of(pairs: Some) -> list[float]:
     """Mean confidence of the right pixels and of the wrong ones."""
-    sums, counts = [0.0, 0.0], [0, 0]
+    found: list[list[Tensor]] = [[], []]
     for prediction, label in pairs:
-        there = label >= 0
-        confidence = prediction.probabilities.amax(1)[there].double()
-        wrong = (prediction.classes != label)[there]
+        there, wrong = label >= 0, prediction.classes != label
+        confidence = prediction.probabilities.amax(1)
         for k, chosen in enumerate((~wrong, wrong)):
-            sums[k] += float(confidence[chosen].sum())
-            counts[k] += int(chosen.sum())
-    return sums[0] / counts[0], sums[1] / counts[1]
+            found[k].append(confidence[chosen & there])
+    return [float(torch.cat(some).double().mean()) for some in found]
 
 
-def auto(pairs: Kept, file: Path) -> dict[str, Any]:
-    """What `--method auto` takes, given the images to fit on; read where it is known."""
-    if file.exists():
-        known: dict[str, Any] = json.loads(file.read_text())
-        return known
-    one, two = split_images([file.stem for file in pairs.files])
-    fit, other = (Kept(tuple(pairs.files[i] for i in part)) for part in (one, two))
-    fitted: dict[str, Calibrator] = {"identity": Identity()}
-    fitted |= {name: parse_method(name)(fit) for name in CANDIDATES}
-    taken, notes = choose(compare(other, fitted))
-    print(f"  auto takes {taken}", flush=True)
-    file.write_text(json.dumps({"taken": taken, "notes": list(notes)}))
-    return {"taken": taken, "notes": list(notes)}
+def auto(pairs: Some, names: list[str]) -> dict[str, Any]:
+    """What `--method auto` takes, given the images to fit on."""
+    fit, other = (
+        replace(pairs, places=[pairs.places[k] for k in part])
+        for part in split_images([names[at] for at in pairs.places])
+    )
+    fitted: dict[str, Calibrator] = {"identity": Identity()} | fitted_to(fit, CANDIDATES)
+    return dict(zip(("taken", "notes"), choose(compare(other, fitted))))
 
 
-def seconds_of(pairs: Kept, fitted: dict[str, Calibrator], forward: float) -> dict[str, Any]:
+def seconds_of(pairs: Some, fitted: dict[str, Calibrator], forward: float) -> dict[str, Any]:
     """What a method adds to the forward pass, in seconds for an image and as a share of it.
 
     Up to calibrated logits: on the native grid where the method acts there, else at full size.
@@ -278,74 +223,57 @@ def seconds_of(pairs: Kept, fitted: dict[str, Calibrator], forward: float) -> di
     return {name: {"seconds": s, "over_forward": s / forward} for name, s in seconds.items()}
 
 
-def forward_seconds(segmenter: dm.Segmenter, dataset: Any) -> float:
-    image = dataset[0].image[None]
-    segmenter(image)
-    return float(best_of({"forward": lambda: segmenter(image)}, 5)["forward"])
-
-
-def in_domain(network: str, files: Files, home: Path, told: dict[str, Any]) -> Iterator[Row]:
-    """Rows of both protocols; what was fitted goes into `told`."""
-    for fitted_on, (pairs, tests) in parts(files).items():
-        print(f"{network}, fitted on {fitted_on}", flush=True)
-        methods = METHODS if fitted_on == "two day drives" else OTHER_DRIVE
-        fitted = fit_all(pairs, methods, home / fitted_on.replace(" ", "-"))
-        for test, kept in tests.items():
-            yield from measured(network, fitted_on, test, kept, fitted, home)
+def compared(network: str, given: Namespace) -> Iterator[Row]:
+    """All rows of one network: both protocols, and the corruptions."""
+    camvid, told = CamVid(given, str(given.shared / "models" / network)), {}
+    for fitted_on, (pairs, tests) in camvid.protocols().items():
+        two = fitted_on == "two day drives"
+        fitted = fitted_to(pairs, [m for m in METHODS if two or m not in HERE_ONLY])
+        for test, some in tests.items():
+            about = {"network": network, "fitted_on": fitted_on, "set": test}
+            yield from rows_of(compare(some, fitted, block=RUN), about)
         told[fitted_on] = {
-            "images": len(pairs),
+            "images": len(pairs.places),
             "fitted": {name: settings_of(c) for name, c in fitted.items()},
             "selector": {
-                name: {test: selector_quality(kept, c) for test, kept in tests.items()}
-                for name, c in fitted.items()
-                if name in ("selective", "selective(inputs=all)")
+                "selective": {k: selector_quality(x, fitted["selective"]) for k, x in tests.items()}
             },
-            "auto": auto(pairs, home / f"auto-{fitted_on}.json".replace(" ", "-")),
+            "auto": auto(pairs, camvid.names),
         }
+        if two:
+            told |= more_of(camvid, pairs, tests, fitted)
+            yield from shifted(network, camvid, tests["same drives"], fitted)
+    given.conditions[network] = short(told)
+
+
+def more_of(
+    camvid: CamVid, pairs: Some, tests: dict[str, Some], fitted: dict[str, Calibrator]
+) -> dict[str, Any]:
+    """What the page tells beside the rows."""
+    few = {test: replace(some, places=some.places[::5]) for test, some in tests.items()}
+    right, wrong = confidence_of(few["same drives"])
+    told: dict[str, Any] = {"temperatures": short_of_the_optimum(few["same drives"])}
+    told["confidence"] = {"right pixels": right, "wrong pixels": wrong}
+    huge = "selective(temperature=1e10)"
+    told[huge] = {test: labels_taken_anew(some, fitted[huge]) for test, some in few.items()}
+    image = camvid.val[0].image[None]
+    camvid.segmenter(image)
+    forward = float(best_of({"forward": lambda: camvid.segmenter(image)}, 5)["forward"])
+    return told | {"forward_seconds": forward, "cost": seconds_of(pairs, fitted, forward)}
 
 
 def shifted(
-    network: str,
-    segmenter: dm.Segmenter,
-    test: Any,
-    chosen: list[int],
-    fitted: dict[str, Calibrator],
-    home: Path,
+    network: str, camvid: CamVid, same: Some, fitted: dict[str, Calibrator]
 ) -> Iterator[Row]:
-    """Rows of the corruptions."""
+    """Rows of the corruptions of test images of the same drives."""
+    places = [at - len(camvid.val) for at in same.places if at >= len(camvid.val)]
+    chosen = places[:: max(1, len(places) // CORRUPTED_IMAGES)]
+    few = {name: fitted[name] for name in SHIFTED}
     for kind in CORRUPTIONS:
         for strength in range(1, 6):
-            worse = Corrupted(test, kind, strength)
-            kept = Kept(tuple(keep(segmenter, worse, home / f"{kind}-{strength}", chosen)))
-            name = f"{kind} {strength}"
-            yield from measured(network, "two day drives", name, kept, fitted, home)
-
-
-def compared(network: str, given: Namespace) -> list[Row]:
-    """All rows of one network."""
-    segmenter = dm.load(given.shared / "models" / network)
-    home, data = given.work / network, given.shared / "data" / "camvid"
-    sets = {split: dm.open_dataset(f"camvid:{data}:{split}") for split in ("val", "test")}
-    files = of_camvid(given, network)
-    told: dict[str, Any] = {}
-    rows = list(in_domain(network, files, home, told))
-    pairs, tests = parts(files)["two day drives"]
-    fitted = fit_all(pairs, METHODS, home / "two-day-drives")
-    few = {test: Kept(kept.files[::5]) for test, kept in tests.items()}
-    told["temperatures"] = short_of_the_optimum(few["same drives"])
-    right, wrong = confidence_of(few["same drives"])
-    told["confidence"] = {"right pixels": right, "wrong pixels": wrong}
-    huge = "selective(temperature=1e10)"
-    told[huge] = {test: labels_taken_anew(kept, fitted[huge]) for test, kept in few.items()}
-    told["forward_seconds"] = forward_seconds(segmenter, sets["val"])
-    told["cost"] = seconds_of(pairs, fitted, told["forward_seconds"])
-    names = {file.stem for file in tests["same drives"].files}
-    chosen = [i for i in range(len(sets["test"])) if sets["test"].sample_name(i) in names]
-    chosen = chosen[:: max(1, len(chosen) // CORRUPTED_IMAGES)]
-    few_methods = {name: fitted[name] for name in SHIFTED}
-    rows += shifted(network, segmenter, sets["test"], chosen, few_methods, home)
-    given.conditions[network] = short(told)
-    return [short(row) for row in rows]
+            worse = Pairs(camvid.segmenter, Corrupted(camvid.test, kind, strength), indices=chosen)
+            about = {"network": network, "fitted_on": "two day drives", "set": f"{kind} {strength}"}
+            yield from rows_of(compare(worse, few, block=RUN), about)
 
 
 def short(value: Any) -> Any:
@@ -357,29 +285,11 @@ def short(value: Any) -> Any:
     return [short(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def of_camvid(given: Namespace, network: str, *, model: str = "", every: int = 1) -> Files:
-    """What a network gives of CamVid val and test: kept files by split.
-
-    Args:
-        given: options.
-        network: folder of what is kept.
-        model: as `dm.load` takes it; default: that folder of the networks.
-        every: so many images go on to the next; features are kept where all are asked for.
-    """
-    segmenter, home = dm.load(model or given.shared / "models" / network), given.work / network
-    found = {}
-    for split in ("val", "test"):
-        data = dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}")
-        chosen = list(range(0, len(data), every))
-        found[split] = keep(segmenter, data, home / split, chosen, every == 1)
-    return found
-
-
 @dataclass
 class Truth:
     """Pairs that say of the image at hand which pixels are wrong, as an oracle must know."""
 
-    pairs: Kept
+    pairs: Iterable[Pair]
     wrong: Tensor | None = None
     number: int = 0
 
@@ -419,16 +329,13 @@ class Oracle(Calibrator):
         return recalibrated(prediction, logits, keep=True)
 
 
-ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-FOUND = (0.1, 0.25, 0.5, 0.75)
-"""Shares of the wrong pixels that a selector finds which flags no right one."""
-TOLD = {f"all pixels {a:g}": (a, a) for a in ACCURACIES}
-TOLD |= {f"wrong pixels {r:g}": (r, 1.0) for r in FOUND}
+TOLD = {f"all pixels {a:g}": (a, a) for a in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)}
+TOLD |= {f"wrong pixels {r:g}": (r, 1.0) for r in (0.1, 0.25, 0.5, 0.75)}
 """How much of what the selector is told is true, by name: of the wrong pixels, of the right."""
 TRAINED = ("selective(temperature=2)", "selective", "selective(inputs=all)")
 
 
-def oracles(fit: Kept, truth: Truth) -> dict[str, Oracle]:
+def oracles(fit: Iterable[Pair], truth: Truth) -> dict[str, Oracle]:
     """The selectors of `TOLD`, with T = 2 and with T fitted to what they flag."""
     pixels = draw_pixels(fit)
     made = {}
@@ -444,23 +351,18 @@ def oracles(fit: Kept, truth: Truth) -> dict[str, Oracle]:
 def selector(given: Namespace) -> Iterator[Row]:
     """ECE against the selector's accuracy, from chance to the oracle; beside trained ones."""
     for network in NETWORKS:
-        files, home = of_camvid(given, network), given.work / network
-        fit, test = Kept(tuple(files["val"])), Kept(tuple(files["test"][::2]))
-        truth, names = Truth(test), ("identity", "temperature", *TRAINED)
-        fitted = fit_all(fit, names, home / "one-day-drive") | oracles(fit, truth)
+        camvid = CamVid(given, str(given.shared / "models" / network))
+        val, day, dusk = camvid.drives
+        fit, test = camvid.some(val), camvid.some(sorted(day + dusk)[::2])
+        truth = Truth(test)
+        fitted = fitted_to(fit, ("identity", "temperature", *TRAINED)) | oracles(fit, truth)
         about = {"network": "selector", "fitted_on": "CamVid val", "set": network}
         for row in rows_of(compare(truth, fitted, block=RUN // 2), about):
             yield short(row | about_selector(fitted[row["name"]], 1 - row["accuracy"], test))
 
 
-def about_selector(calibrator: Calibrator, wrong: float, test: Kept) -> Row:
-    """How good it is, and T.
-
-    Args:
-        calibrator: any; nothing is said of one without a selector.
-        wrong: share of the pixels that are.
-        test: that a trained selector is held to.
-    """
+def about_selector(calibrator: Calibrator, wrong: float, test: Iterable[Pair]) -> Row:
+    """How good a selector is, told of so many wrong pixels or held to `test`, and T; or nothing."""
     if isinstance(calibrator, Oracle):
         found, spared = calibrator.found, calibrator.spared
         told = {"selector_recall": found, "selector_accuracy": found * wrong + spared * (1 - wrong)}
@@ -477,43 +379,27 @@ THIRD = 3
 MEMBER = ("identity", "temperature", "temperature_mix", "selective", "selective_confidence")
 
 
-def beside_each_other(one: Comparison, two: Comparison) -> Comparison:
-    """Two comparisons on the same images as one, so that differences are paired."""
-    return replace(
-        one,
-        names=one.names + two.names,
-        sums=[np.concatenate(both) for both in zip(one.sums, two.sums)],
-        losses=[np.concatenate(both) for both in zip(one.losses, two.losses)],
-        classes=[],
-        by_class=[],
-    )
-
-
 def ensemble(given: Namespace) -> Iterator[Row]:
     """Five networks' mean probability beside the first of them, raw and with a temperature."""
     members = [str(given.shared / "models" / "camvid9-ensemble" / str(k)) for k in range(1, 6)]
-    one, all_five = (
-        parts(of_camvid(given, f"camvid9-ensemble/{name}", model=model, every=THIRD))
-        for name, model in (("one", members[0]), ("all", ",".join(members)))
+    first, all_five = (
+        CamVid(given, model, every=THIRD).protocols() for model in (members[0], ",".join(members))
     )
-    for fitted_on, (fit, tests) in one.items():
-        folder = given.work / "camvid9-ensemble" / fitted_on.replace(" ", "-")
+    for fitted_on, (fit, tests) in first.items():
         fit_mean, means = all_five[fitted_on]
-        single = fit_all(fit, MEMBER, folder)
-        mean = fit_all(fit_mean, MEMBER[:2], folder / "mean")
-        mean = {
-            "deep ensemble": mean["identity"],
-            "deep ensemble, temperature": mean["temperature"],
-        }
+        single, mean = fitted_to(fit, MEMBER), fitted_to(fit_mean, MEMBER[:2])
+        mean = dict(zip(("deep ensemble", "deep ensemble, temperature"), mean.values()))
         for test, pairs in tests.items():
-            found = beside_each_other(
-                *(
-                    compare(pairs, single, block=RUN // THIRD),
-                    compare(means[test], mean, block=RUN // THIRD),
-                )
+            one = compare(pairs, single, block=RUN // THIRD)
+            two = compare(means[test], mean, block=RUN // THIRD)
+            found = replace(  # as one, so that differences are paired
+                one,
+                names=one.names + two.names,
+                sums=[np.concatenate(both) for both in zip(one.sums, two.sums)],
+                losses=[np.concatenate(both) for both in zip(one.losses, two.losses)],
             )
             about = {"network": "camvid9-ensemble", "fitted_on": fitted_on, "set": test}
-            yield from map(short, rows_of(found, about))
+            yield from rows_of(found, about)
 
 
 PIXELS = 50_000
@@ -539,98 +425,77 @@ SAME = (
 """What is also held to the drives that it was fitted on."""
 NETCAL = ("HistogramBinning", "IsotonicRegression")
 """Its scaling methods do not fit beside this SciPy and PyTorch: all weights stay at 1."""
-Logits = tuple[Tensor, Tensor, Tensor]
-"""Of a sample: full-size logits `(N, C)`, labels, and the number of each pixel's image."""
+Logits = list[tuple[Tensor, Tensor]]
+"""Of a sample: full-size logits `(N, C)` and labels, image by image."""
 
 
-def some_pixels(pairs: Kept) -> Logits:
-    """Equally many pixels of each image."""
-    each = [draw_pixels(Kept((file,)), values=9 * PIXELS) for file in pairs.files]
+def some_pixels(pairs: Some) -> Logits:
+    """Equally many pixels of every fourth image."""
+    pairs = replace(pairs, places=pairs.places[::4])
+    each = [draw_pixels([pair], values=9 * PIXELS) for pair in pairs]
     count = PIXELS // len(each)
     chosen = [torch.randperm(len(one.labels), generator=seeded(0))[:count] for one in each]
-    numbers = torch.repeat_interleave(torch.arange(len(each)), torch.tensor([*map(len, chosen)]))
-    values = torch.cat([one.values[at] for one, at in zip(each, chosen)])
-    return values, torch.cat([one.labels[at] for one, at in zip(each, chosen)]), numbers
+    return [(one.values[at], one.labels[at]) for one, at in zip(each, chosen)]
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+Way = Callable[[Tensor], Tensor]
+"""From `(1, C, N, 1)` logits to probabilities."""
+
+
 def as_image(logits: Tensor) -> Tensor:
     return logits.T[None, :, :, None].contiguous()
 
 
-def fit_own(name: str, fit: Logits) -> Callable[[Tensor], Tensor]:
-    prediction = Prediction(as_image(fit[0]), (len(fit[0]), 1))
-    calibrator = parse_method(name)([(prediction, fit[1][None, :, None])])
+def fit_own(name: str, logits: Tensor, labels: Tensor) -> Way:
+    prediction = Prediction(as_image(logits), (len(logits), 1))
+    calibrator = parse_method(name)([(prediction, labels[None, :, None])])
+    return lambda logits: calibrator(Prediction(logits, logits.shape[-2:])).probabilities
+
+
+def fit_fiducio(name: str, logits: Tensor, labels: Tensor) -> Way:
+    calibrator = getattr(importlib.import_module("fiducio"), FIDUCIO[name])()
+    calibrator.fit(as_image(logits), labels[None, :, None])
+    found: Way = calibrator.transform
+    return found
+
+
+def fit_netcal(name: str, logits: Tensor, labels: Tensor) -> Way:
+    kinds = importlib.import_module("netcal.binning")
+    calibrator = getattr(kinds, name)(**({"bins": 15} if name == "HistogramBinning" else {}))
+    calibrator.fit(logits.softmax(1).numpy(), labels.numpy())
 
     def calibrated(logits: Tensor) -> Tensor:
-        found = calibrator(Prediction(as_image(logits), (len(logits), 1)))
-        return found.probabilities[0, :, :, 0].T
+        p = logits.softmax(1)[0, :, :, 0].T.numpy()
+        return as_image(torch.from_numpy(calibrator.transform(p)))
 
     return calibrated
 
 
-def fit_fiducio(name: str, fit: Logits) -> Callable[[Tensor], Tensor]:
-    import fiducio
-
-    calibrator = getattr(fiducio, FIDUCIO[name])()
-    calibrator.fit(as_image(fit[0]), fit[1][None, :, None])
-    return lambda logits: calibrator.transform(as_image(logits))[0, :, :, 0].T
-
-
-def fit_netcal(name: str, fit: Logits) -> Callable[[Tensor], Tensor]:
-    kinds = importlib.import_module("netcal.binning")
-    given = {"bins": 15} if name == "HistogramBinning" else {}
-    calibrator = getattr(kinds, name)(**given)
-    calibrator.fit(fit[0].softmax(1).numpy(), fit[1].numpy())
-    return lambda logits: torch.from_numpy(calibrator.transform(logits.softmax(1).numpy()))
-
-
-def beside_one(
-    make: Callable[[str, Logits], Callable[[Tensor], Tensor]], name: str, fit: Logits, test: Logits
-) -> Row:
+def beside_one(fit_to: Callable[..., Way], name: str, fit: Logits, test: Logits) -> Row:
     """One way, measured on other pixels than it was fitted on."""
     start = time.process_time()
-    calibrated = make(name, fit)
+    calibrated = fit_to(name, *map(torch.cat, zip(*fit)))
     seconds = time.process_time() - start
-    p, labels, count = calibrated(test[0]).double(), test[1], test[0].shape[1]
-    classes = test[0].argmax(1)
-    reliability = Reliability(count)
-    log_p = p.clamp_min(1e-12).log()
-    truth, shown = labels[None, :, None], classes[None, :, None]
-    reliability.update(as_image(log_p.float()), truth, None, shown)
-    own = torch.nn.functional.one_hot(labels, count)
-    by_class = []
-    for k in range(count):
-        at = (p[:, k] * 15).ceil().long().sub(1).clamp(0, 14)
-        gap = torch.zeros(15).double().index_add(0, at, p[:, k] - own[:, k])
-        by_class.append(float(gap.abs().sum()) / len(p))
-    confidence, right = p.gather(1, classes[:, None])[:, 0], (classes == labels).double()
-    return {
-        "ece": float(reliability.ece),
-        "ece_interval": over_images(confidence, right, test[2], float(reliability.ece)),
-        "confidence_minus_accuracy": float((confidence - right).mean()),
-        "classwise_ece": float(np.mean(by_class)),
-        "nll": float(-log_p.gather(1, labels[:, None]).mean()),
-        "brier": float((p - own).square().sum(1).mean()),
-        "labels_changed": float((p.gather(1, classes[:, None])[:, 0] < p.amax(1)).double().mean()),
+    classwise, changed, pairs = Reliability(test[0][0].shape[1]), 0, []
+    for logits, labels in test:
+        before = Prediction(as_image(logits), (len(logits), 1))
+        p, truth = calibrated(before.native_logits), labels[None, :, None]
+        after = replace(before, native_logits=p.clamp_min(1e-12).log().float(), classes_of=before)
+        classwise.update(after.logits, truth, None, before.classes)
+        changed += int((p.gather(1, before.classes[:, None])[:, 0] < p.amax(1)).sum())
+        pairs.append((after, truth))
+    found = compare(pairs, {name: Identity()}, block=RUN // 4)
+    figures, whole = found.figures(name), found.within(name, "all")
+    return {key: figures[key] for key in ("ece", "ece_interval", "nll", "brier")} | {
+        "confidence_minus_accuracy": whole["confidence"] - whole["accuracy"],
+        "classwise_ece": classwise.classwise_ece,
+        "labels_changed": changed / sum(len(labels) for _, labels in test),
         "seconds_fit": seconds,
     }
-
-
-def over_images(confidence: Tensor, right: Tensor, numbers: Tensor, ece: float) -> list[float]:
-    """95 % interval of the ECE where runs of images count Poisson(1) times each."""
-    at = (confidence * 15).ceil().long().sub(1).clamp(0, 14)
-    runs = numbers // (RUN // 4)
-    sums = torch.zeros(int(runs.max()) + 1, 15, dtype=torch.float64)
-    sums.index_put_((runs, at), right - confidence, accumulate=True)
-    many = torch.bincount(runs).double()
-    drawn = torch.poisson(torch.ones(300, len(sums), dtype=torch.float64), generator=seeded(0))
-    found = interval(ece, ((drawn @ sums).abs().sum(1) / (drawn @ many)).numpy(), (0, 1))
-    assert found is not None
-    return found
 
 
 def beside(given: Namespace, drives: str) -> Iterator[Row]:
@@ -649,51 +514,185 @@ def beside(given: Namespace, drives: str) -> Iterator[Row]:
         "netcal 1.4": (fit_netcal, NETCAL),
     }
     for network in NETWORKS:
-        files = of_camvid(given, network)
-        both, where = (files["val"], files["test"]), "pixels of CamVid test"
+        camvid = CamVid(given, str(given.shared / "models" / network))
+        val, day, dusk = camvid.drives
+        both, where = (camvid.some(val), camvid.some(sorted(day + dusk))), "pixels of CamVid test"
+        about = {"network": "beside"}
         if drives == "same":
-            even, tests = parts(files)["two day drives"]
-            both = list(even.files), list(tests["same drives"].files)
-            where = "pixels of the same drives"
-        fit, test = (some_pixels(Kept(tuple(part[::4]))) for part in both)
-        for library, (make, names) in ways.items():
+            even, tests = camvid.protocols()["two day drives"]
+            both, where = (even, tests["same drives"]), "pixels of the same drives"
+            about = {"network": "beside, same drives"}
+        fit, test = map(some_pixels, both)
+        for library, (fit_to, names) in ways.items():
             for name in names if drives == "another" else [n for n in names if n in SAME]:
-                row = apart(beside_one, make, name, fit, test)
-                about = {"network": "beside" if drives == "another" else "beside, same drives"}
-                about |= {"set": f"{network}, {where}", "name": f"{library}: {name}"}
-                yield about | {"pixels": PIXELS} | short(row)
+                row = apart(beside_one, fit_to, name, fit, test)
+                told = about | {"set": f"{network}, {where}", "name": f"{library}: {name}"}
+                yield told | {"pixels": PIXELS} | short(row)
 
 
-CITYSCAPES = (
-    *("identity", "temperature", "selective(temperature=2)", "selective"),
-    *("selective(others=temperature)", "selective_confidence"),
-)
+MANY = ("identity", "temperature", "selective", "selective_confidence", "vector")
+"""On many classes; the last one's fit does not converge where classes have no labelled pixel."""
+TOLD_FEW = ("all pixels 0.7", "all pixels 1", "wrong pixels 0.25")
+SIDE = 384
+"""Of the photographs, for which the network was made, and of their label maps."""
+SAME_THING = {"airplane": "aeroplane", "couch": "sofa", "dining table": "diningtable"}
+SAME_THING |= {"motorcycle": "motorbike", "potted plant": "pottedplant", "tv": "tvmonitor"}
+"""VOC's names of COCO's classes, where they differ."""
+EPOCHS = 20
+
+
+class Photographs:
+    """COCO's photographs and label maps from their outlines, smaller things over larger ones."""
+
+    component_sizes = None
+
+    def __init__(self, outlines: Outlines, class_names: tuple[str, ...]) -> None:
+        self.name, self.class_names = outlines.name, class_names
+        by_image = groupby(outlines.outlines, lambda outline: outline.image)
+        self.outlines = {image: list(group) for image, group in by_image}
+        self.files = list(self.outlines)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def sample_name(self, index: int) -> str:
+        """The file's."""
+        return self.files[index].stem
+
+    def __getitem__(self, index: int) -> Sample:
+        image = read_image(self.files[index])
+        label = torch.zeros(image.shape[1:])
+        things = [(one.class_name, *one.mask()) for one in self.outlines[self.files[index]]]
+        for name, mask, top, left in sorted(things, key=lambda thing: -int(thing[1].sum())):
+            known = [n for n in (name, SAME_THING.get(name)) if n in self.class_names]
+            box = label[top : top + mask.shape[0], left : left + mask.shape[1]]
+            box[torch.from_numpy(mask)] = self.class_names.index(known[0]) if known else 0
+        small = F.interpolate(image[None].float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+        label = F.interpolate(label[None, None], (SIDE, SIDE), mode="nearest-exact")[0, 0]
+        return Sample(self.sample_name(index), small[0].round().byte(), label.short())
+
+
+def voc() -> nn.Module:
+    """ESPNetv2 of the checkout that EDGENETS names, with the 21 classes of VOC."""
+    root = os.environ["EDGENETS"]
+    sys.path.insert(0, root)
+    network = importlib.import_module("model.segmentation.espnetv2").espnetv2_seg(
+        Namespace(s=2.0, classes=21, channels=3, weights="", dataset="pascal", num_classes=1000)
+    )
+    weights = f"model/segmentation/model_zoo/espnetv2/espnetv2_s_2.0_pascal_{SIDE}x{SIDE}.pth"
+    network.load_state_dict(torch.load(f"{root}/{weights}", "cpu", weights_only=True))
+    return network.eval()
+
+
+class Retaught(nn.Module):
+    """The encoder of a network and one linear layer on what it gives at 1/8 and 1/16."""
+
+    def __init__(self, network: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.network, self.last = network, nn.Conv2d(768, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits at 1/8."""
+        heard: list[Tensor] = []
+        encoder = self.network.base_net
+        hooks = [
+            layers[-1].register_forward_hook(lambda _, __, out: heard.append(out))
+            for layers in (encoder.level3, encoder.level4)
+        ]
+        self.network(x)
+        for hook in hooks:
+            hook.remove()
+        fine, coarse = heard
+        coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
+        return self.last(torch.cat([fine, coarse], 1))
+
+
+def taught(photographs: Photographs, seed: int) -> nn.Module:
+    """The network with a last layer for other classes, which alone learns: on a grid of 48 x 48."""
+    torch.manual_seed(seed)
+    network = Retaught(voc(), len(photographs.class_names)).eval()
+    pairs, step = list(Pairs(load(network, photographs), photographs)), SIDE // 48
+    heard = torch.cat([prediction.features[0].flatten(1).T for prediction, _ in pairs])
+    data = TensorDataset(heard, torch.cat([y[0, ::step, ::step].flatten() for _, y in pairs]))
+    optimizer = torch.optim.Adam(network.last.parameters(), 1e-3)
+    for _ in range(EPOCHS):
+        for x, y in DataLoader(data, 1024, shuffle=True):
+            optimizer.zero_grad()
+            F.cross_entropy(network.last(x[:, :, None, None])[:, :, 0, 0], y).backward()
+            optimizer.step()
+    return network
+
+
+def load(network: nn.Module, photographs: Photographs) -> dm.Segmenter:
+    names = photographs.class_names
+    return dm.load(network, classes=names, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def in_turn(
+    pairs: Pairs, folds: int, methods: tuple[str, ...] = MANY, told: bool = False
+) -> Iterator[Row]:
+    """Rows of methods, every image measured by what was fitted on the other folds.
+
+    Args:
+        pairs: predictions and labels.
+        folds: of every so many-th image each.
+        methods: by name.
+        told: whether selectors that are told the truth come with them.
+    """
+    images = range(len(pairs))
+    some = partial(Some, [Remembered(pairs, features=False)])
+    measured, about = [], defaultdict(list)
+    for fold in range(folds):
+        test = some(images[fold::folds])
+        fit, truth = some([at for at in images if at % folds != fold]), Truth(test)
+        fitted = fitted_to(fit, methods)
+        fitted["selective(temperature=2)"] = replace(fitted["selective"], temperature=2.0)
+        if told:
+            few = oracles(fit, truth).items()
+            fitted |= {name: c for name, c in few if name.split(",")[0] in TOLD_FEW}
+        measured.append(compare(truth, fitted, block=1))
+        for name, calibrator in fitted.items():
+            wrong = 1 - measured[-1].accuracy(name)
+            about[name].append(about_selector(calibrator, wrong, test))
+        print(f"  {len(measured)} of {folds}", flush=True)
+    whole = replace(
+        measured[0],
+        sums=[row for part in measured for row in part.sums],
+        losses=[row for part in measured for row in part.losses],
+    )
+    for row in rows_of(whole, {}):
+        of = about[row["name"]]
+        yield row | {key: short(float(np.mean([one[key] for one in of]))) for key in of[0]}
 
 
 def cityscapes(given: Namespace) -> Iterator[Row]:
     """19 classes: every image by what was fitted on the others."""
-    segmenter = city(given.shared)
     data = dm.open_dataset(f"cityscapes:{given.shared}/data/cityscapes_few:train")
-    pairs = list(Pairs(segmenter, data))
-    whole = Comparison(CITYSCAPES, block=1)
-    for index, pair in enumerate(pairs):
-        others = [*pairs[:index], *pairs[index + 1 :]]
-        fitted = {name: parse_method(name)(others) for name in CITYSCAPES}
-        one = compare([pair], fitted, block=1)
-        whole.sums += one.sums
-        whole.losses += one.losses
-    for name in CITYSCAPES:
-        row = {"network": "cityscapes", "set": "five images, each by the others", "name": name}
-        yield short(row | {"images": len(pairs)} | whole.figures(name))
+    about = {"network": "cityscapes", "set": "five images, each by the others"}
+    reference, names = f"{given.shared}/models/edgenets_city.py:load", tuple(CITYSCAPES_TRAIN_IDS)
+    segmenter = dm.load(f"python:{reference}", classes=names, input_size=(512, 1024))
+    for row in in_turn(Pairs(segmenter, data), len(data)):
+        yield about | row
 
 
-def city(shared: Path) -> dm.Segmenter:
-    """ESPNetv2 of the checkout that EDGENETS names."""
-    spec = importlib.util.spec_from_file_location("city", shared / "models/edgenets_city.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return dm.load(module.load(), classes=module.CLASSES, input_size=(512, 1024))
+NAMES = {"voc": tuple(VOC), "coco": ("background", *COCO)}
+
+
+def of_photographs(given: Namespace, network: str) -> Iterator[Row]:
+    """The classes of VOC or COCO, as they come or with a last layer taught on a half; two folds."""
+    kind, _, seed = network.partition("-")
+    path, names = f"{given.shared}/data/coco128", NAMES[kind]
+    if not seed:
+        measured, net = Photographs(open_outlines(path), names), voc()
+    else:
+        learnt, measured = (
+            Photographs(open_outlines(f"{path}:{half}", seed=int(seed) - 1), names)
+            for half in ("train", "test")
+        )
+        net = taught(learnt, int(seed))
+    pairs, methods = Pairs(load(net, measured), measured), MANY[:-1] if seed else MANY
+    for row in in_turn(pairs, 2, methods, told=network in ("voc", "coco-1")):
+        yield {"network": network, "set": measured.name} | row
 
 
 TOPIC = Topic(
@@ -702,13 +701,13 @@ TOPIC = Topic(
     ("network",),
     {"threads": 1, "bins": 15, "bootstrap_block": RUN},
 )
-STAGES = {network: Stage(TOPIC, partial(compared, network)) for network in NETWORKS}
-STAGES |= {"selector": Stage(TOPIC, selector), "ensemble": Stage(TOPIC, ensemble)}
-STAGES |= {
-    "beside": Stage(TOPIC, partial(beside, drives="another")),
-    "same": Stage(TOPIC, partial(beside, drives="same")),
-}
-STAGES["cityscapes"] = Stage(TOPIC, cityscapes)
+ROWS: dict[str, Callable[[Namespace], Iterator[Row]]]
+ROWS = {network: partial(compared, network) for network in NETWORKS}
+ROWS |= {"selector": selector, "ensemble": ensemble, "cityscapes": cityscapes}
+ROWS |= {"beside": partial(beside, drives="another"), "same": partial(beside, drives="same")}
+TAUGHT = [f"{kind}-{k}" for kind in NAMES for k in (1, 2, 3)]
+ROWS |= {network: partial(of_photographs, network=network) for network in ("voc", *TAUGHT)}
+STAGES = {name: Stage(TOPIC, rows) for name, rows in ROWS.items()}
 OPTIONS = {"--peers": {"type": Path, "help": "of `beside`: a folder, see above"}}
 
 if __name__ == "__main__":

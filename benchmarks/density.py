@@ -18,14 +18,16 @@ measures on all patches, on those inside regions, at borders, and with those of 
 `camvid9` and `camvid9-overconfident`, whose softmax is sure of nearly all that it was trained on.
 Densities and `doubt` are fitted on every 4th image of train, figures are of every 4th of val and
 test. `density` has the exponent that leaves half of the pixels, `density, certainty 64` that of
-the other stages.
+the other stages, `density, border N` is fitted without pixels up to N away from another label,
+and `--densities 'certainty=128;border=8,certainty=64' --only camvid9` tells it from its power.
 
-Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each, on
-every 8th image of test. `plain` and `spectral` go on from `camvid9`: `--recipe plain`, and
-`--recipe spectral --coefficient 3` (seed 1 alone; `with batch norms`: `--normalize-batch-norm`, all
-seeds), with `--hold-out pedestrian,bicyclist --batch 4 --crop 192x256 --epochs 2 --rate 3e-4
---class-weights 0.25 --seed SEED`. Density and `doubt:FILE` are fitted on each anew, on every 8th
-image of train and on 14 of these.
+Stage `seeds` (also `ddu.json`): means over networks of seeds 1, 2, 3, and `FIGURE_runs` of each, of
+every 8th image. They go on from `camvid9`: `plain` with `--recipe plain`, `dropout` with
+`--recipe plain --dropout-rate 0.2`, `spectral` with `--recipe spectral --coefficient 3` (`with
+batch norms`: `--normalize-batch-norm`), each with `--hold-out pedestrian,bicyclist --batch 4 --crop
+192x256 --epochs 2 --rate 3e-4 --class-weights 0.25 --seed SEED` (`of 6 epochs`: `--epochs 6`).
+Density and `doubt:FILE` are fitted on each anew, on every 8th image of train and 14 of these. `5
+passes` drop 0.2 of what the classifier sees. `--every 1`: all of train and test, no passes.
 
 Stage `hybrid` (`hybrid.json`, `--seeds 1,2`) asks whether a head of its own pays beside negatives.
 It trains `camvid9` as `benchmarks/nflowjs.py` does, with a flow that learns along, and a second
@@ -47,15 +49,16 @@ from __future__ import annotations
 import hashlib
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from doubt import Some, both_doubts
-from nflowjs import FREE, val_sets
+from nflowjs import FREE, SMALL, School, val_sets
 from stages import (
+    FIGURES,
     HELD_OUT,
     Measured,
     Row,
@@ -72,17 +75,14 @@ from stages import (
 from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.datasets import VOID, Dataset, open_dataset
-from doubtmap.engine import Pairs
+from doubtmap.datasets import VOID, Dataset
 from doubtmap.fitting import fit_score
 from doubtmap.models import MonteCarloDropout
 from doubtmap.models.distilled import Head, attach, said_by
-from doubtmap.prediction import Prediction, Score, Segmenter
+from doubtmap.prediction import Prediction, Score, Segmenter, listening_to
 from doubtmap.scores import Density
 from doubtmap.scores.gaussians import Gaussians
 from doubtmap.scores.parsing import parse_scores
-from doubtmap.scoring import prepared
-from doubtmap.training import train
 from doubtmap.training.dudes import classifier_of
 from doubtmap.training.flow_training import cut, patch_corners
 from doubtmap.training.negative_learning import NegativeLearning, drawn_size, paste_patches, pulled
@@ -90,7 +90,6 @@ from doubtmap.training.networks import Start
 from doubtmap.training.nflowjs import NFlowJS
 from doubtmap.training.optimizing import Processes
 from doubtmap.training.recipe import Objective, cross_entropy
-from doubtmap.training.settings import Settings
 
 AS_PUBLISHED = "density(layer=classifier,scale=none,certainty=0)"
 FITS = {
@@ -115,140 +114,112 @@ READS = {
     "shrinkage 1e-4": "shrinkage=0.0001",
     "shrinkage 0.1": "shrinkage=0.1",
 }
-FIGURES = ("auprc", "auroc", "fpr95")
+OF_MEMBERS = ("entropy", "mutual_information", "member_entropy", "member_spread")
+FEW = 20
+"""Replicates of a row without intervals."""
+AREAS = ("p_accurate_certain_area", "p_uncertain_inaccurate_area", "pavpu_area")
 
 
-def fitted(work: Path, shared: Path, model: Path, name: str, wanted: str) -> Path:
+def fitted(given: Namespace, model: Path, name: str, wanted: str) -> Path:
     """Fit on train, once."""
     options = hashlib.sha256(f"{wanted} {Density.FIT_OPTIONS}".encode()).hexdigest()[:8]
-    file = work / f"{model.parent.name}-{model.name}-{name}-{options}.safetensors".replace(" ", "_")
-    if not file.exists():
-        train = dm.open_dataset(f"camvid:{shared}/data/camvid:train")
-        fit_score(wanted, dm.load(model), train, out=file)
-    return file
+    file = f"{model.parent.name}-{model.name}-{name}-{options}.safetensors".replace(" ", "_")
+    if not (given.work / file).exists():
+        fit_score(wanted, dm.load(model), camvid(given, "train"), out=given.work / file)
+    return given.work / file
 
 
-def rows_of(segmenter: Segmenter, shared: Path, split: str, names: dict[str, str]) -> list[Row]:
-    """Evaluate scores; a row each, named as `names` has it."""
-    data = dm.open_dataset(f"camvid:{shared}/data/camvid:{split}")
-    scores = parse_scores(list(names))
-    results = dm.evaluate(
-        segmenter,
-        data,
-        dict(zip(names.values(), scores.values())),
-        unknown=list(HELD_OUT),
-        progress=show,
-    )
-    figures = results.figures
-    rows = []
+def camvid(given: Namespace, split: str, every: int = 1) -> Dataset:
+    """Every so many-th image of a split."""
+    whole = dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}")
+    return Some(whole, every) if every > 1 else whole
+
+
+def rows_of(
+    segmenter: Segmenter,
+    data: Dataset,
+    scores: Mapping[str, Score],
+    replicates: int = FEW,
+    parts: Sequence[str] = (),
+) -> Iterator[Row]:
+    """A row for each score, with intervals where there are more than a few replicates."""
+    asked: Row = {"unknown": list(HELD_OUT), "replicates": replicates, "progress": show}
+    figures = dm.evaluate(segmenter, data, scores, **asked).figures
     for name, found in figures["scores"].items():
-        row: Row = {"name": name, "set": f"camvid {split}"}
-        row["miou"] = figures["segmentation"]["miou"]
-        wrong = found["wrong"]
-        row |= {k: v for k, v in wrong.items() if k.endswith("_area")}
-        row |= {f"{k}_per_pixel": v for k, v in wrong["per_pixel"].items() if k.endswith("_area")}
+        row: Row = {"name": name, "miou": figures["segmentation"]["miou"]}
+        row |= {area: found["wrong"][area] for area in AREAS}
+        row |= {f"{part}.{area}": found["wrong"][part][area] for part in parts for area in AREAS}
         for kind in ("unknown", "wrong"):
             for figure in FIGURES:
                 row[f"{kind}.{figure}"] = found[kind][figure]
-                row[f"{kind}.{figure}_interval"] = found[kind][f"{figure}_interval"]
-        rows.append(row)
-    return rows
+                if replicates > FEW:
+                    row[f"{kind}.{figure}_interval"] = found[kind][f"{figure}_interval"]
+        yield row
 
 
-def table(given: Namespace) -> list[Row]:
+def table(given: Namespace) -> Iterator[Row]:
     """Every method on test, or those networks whose titles `only` has."""
     given.conditions["threads of table"] = torch.get_num_threads()
-    work, shared, models = given.work, given.shared, given.shared / "models"
-    camvid9, members = (
-        models / "camvid9",
-        [models / "camvid9-ensemble" / str(i) for i in range(1, 6)],
-    )
-    single = ["max_softmax", "entropy", "divergence"]
-    several = ["entropy", "mutual_information", "member_entropy", "member_spread"]
-
-    def named(title: str, scores: list[str]) -> dict[str, str]:
-        return {score: f"{title}: {score}" for score in scores}
-
-    def with_density(title: str, model: Path) -> dict[str, str]:
-        names = named(title, single)
-        default = fitted(work, shared, model, "default", FITS["default"])
-        published = fitted(work, shared, model, "as published", AS_PUBLISHED)
-        names[f"density:{default}"] = f"{title}: density"
-        names[f"density(at=any):{default}"] = f"{title}: density, any class"
-        names[f"mahalanobis:{published}"] = f"{title}: mahalanobis, as published"
-        names[f"mahalanobis(relative=true):{published}"] = f"{title}: relative mahalanobis"
-        names[f"density(at=any,covariance=full):{published}"] = f"{title}: density, as published"
-        return names
-
-    singles = {"camvid9": camvid9, "member 1": members[0]}
+    camvid9 = given.shared / "models" / "camvid9"
+    singles = {"camvid9": camvid9, "member 1": Path(ensemble(given, 1))}
     singles |= {"spectral": given.spectral} if given.spectral is not None else {}
-    sampled = "camvid9, 5 passes, dropout 0.2 added"
-    several_of: dict[str, Callable[[], Segmenter]] = {
-        sampled: lambda: MonteCarloDropout(dm.load(camvid9), 5, 0.2),
-        "ensemble of 3": lambda: dm.load(",".join(map(str, members[:3]))),
-        "ensemble of 5": lambda: dm.load(",".join(map(str, members))),
+    several: dict[str, Callable[[], Segmenter]] = {
+        "camvid9, 5 passes, dropout 0.2 added": lambda: MonteCarloDropout(dm.load(camvid9), 5, 0.2),
+        "ensemble of 3": lambda: dm.load(ensemble(given, 3)),
+        "ensemble of 5": lambda: dm.load(ensemble(given, 5)),
     }
-    rows = []
-    for title, model in singles.items():
-        if not given.only or title in given.only.split(";"):
-            rows += rows_of(dm.load(model), shared, "test", with_density(title, model))
-    for title, opened in several_of.items():
-        if not given.only or title in given.only.split(";"):
-            rows += rows_of(opened(), shared, "test", named(title, several))
-    return rows
+    for title in given.only.split(";") if given.only else (*singles, *several):
+        single = title in singles
+        names = with_density(given, singles[title]) if single else {n: n for n in OF_MEMBERS}
+        segmenter = dm.load(singles[title]) if single else several[title]()
+        scores = dict(zip(names.values(), parse_scores(list(names)).values()))
+        for row in rows_of(segmenter, camvid(given, "test"), scores, 300, ("per_pixel",)):
+            yield row | {"set": "camvid test", "name": f"{title}: {row['name']}"}
 
 
-def ablation(given: Namespace) -> list[Row]:
+def ensemble(given: Namespace, count: int) -> str:
+    """So many networks of other seeds."""
+    return ",".join(f"{given.shared}/models/camvid9-ensemble/{i + 1}" for i in range(count))
+
+
+def with_density(given: Namespace, model: Path) -> dict[str, str]:
+    """Scores of a single network, and what the table calls them."""
+    default = fitted(given, model, "default", FITS["default"])
+    published = fitted(given, model, "as published", AS_PUBLISHED)
+    return {name: name for name in ("max_softmax", "entropy", "divergence")} | {
+        f"density:{default}": "density",
+        f"density(at=any):{default}": "density, any class",
+        f"mahalanobis:{published}": "mahalanobis, as published",
+        f"mahalanobis(relative=true):{published}": "relative mahalanobis",
+        f"density(at=any,covariance=full):{published}": "density, as published",
+    }
+
+
+def ablation(given: Namespace) -> Iterator[Row]:
     """Variants of the density, one change at a time, on val (to choose) and test (to report)."""
     given.conditions["threads of ablation"] = torch.get_num_threads()
-    title, model = "camvid9", given.shared / "models" / "camvid9"
-    names = {"entropy": f"{title}: entropy"}
+    model = given.shared / "models" / "camvid9"
+    names = {"entropy": "entropy"}
     for name, wanted in FITS.items():
-        file = fitted(given.work, given.shared, model, name, wanted)
-        reads = READS if name == "default" else {"": "", "any": "at=any"}
-        for read, options in reads.items():
+        file = fitted(given, model, name, wanted)
+        for read, options in (READS if name == "default" else {"": "", "any": "at=any"}).items():
             key = f"density({options}):{file}" if options else f"density:{file}"
-            names[key] = f"{title}: {name}{', ' if read else ''}{read}"
-    return [row for split in ("val", "test") for row in ranked(model, given.shared, split, names)]
-
-
-def ranked(model: Path, shared: Path, split: str, names: dict[str, str]) -> list[Row]:
-    """Ranking figures of many scores in one pass, without intervals."""
-    scores = parse_scores(list(names))
-    segmenter = prepared(dm.load(model), scores)
-    data = dm.open_dataset(f"camvid:{shared}/data/camvid:{split}")
-    kinds = ("unknown", "wrong")
-    rankings = {(name, kind): dm.metrics.Ranking(1 << 19) for name in scores for kind in kinds}
-
-    for prediction, label in Pairs(segmenter, data, HELD_OUT, progress=show):
-        for name, score in scores.items():
-            values = score(prediction)
-            rankings[name, "unknown"].update(values, label == -1, label >= -1)
-            rankings[name, "wrong"].update(values, prediction.classes != label, label >= 0)
-    rows = []
-    for name, title in zip(scores, names.values()):
-        row: Row = {"name": title, "set": f"camvid {split}"}
-        for kind in kinds:
-            found = rankings[name, kind]
-            row[f"{kind}.auprc"] = float(found.average_precision())
-            row[f"{kind}.auroc"] = float(found.auroc())
-            row[f"{kind}.fpr95"] = float(found.fpr_at_tpr(0.95))
-        rows.append(row)
-    return rows
+            names[key] = f"{name}{', ' if read else ''}{read}"
+    scores = dict(zip(names.values(), parse_scores(list(names)).values()))
+    for split in ("val", "test"):
+        for row in rows_of(dm.load(model), camvid(given, split), scores):
+            ranks = {key: row[key] for key in row if key.startswith(("unknown", "wrong"))}
+            yield {"set": f"camvid {split}", "name": f"camvid9: {row['name']}"} | ranks
 
 
 def times(given: Namespace) -> list[Row]:
     """Milliseconds for an image, all ways in turn, and the ratio to the plain network."""
     given.conditions["threads of time"] = torch.get_num_threads()
-    work, shared, models = given.work, given.shared, given.shared / "models"
-    members = [models / "camvid9-ensemble" / str(i) for i in range(1, 6)]
-    file = fitted(work, shared, models / "camvid9", "default", FITS["default"])
-    data = dm.open_dataset(f"camvid:{shared}/data/camvid:test")
-    images = [data[index].image[None] for index in range(0, 200, 10)]
-    plain = dm.load(models / "camvid9")
-    density = Density.load(file)
-    listening = dm.load(models / "camvid9").listening(density.layers)  # type: ignore[attr-defined]
-    ensembles = {n: dm.load(",".join(map(str, members[:n]))) for n in (3, 5)}
+    model = given.shared / "models" / "camvid9"
+    images = [sample.image[None] for sample in Some(camvid(given, "test"), 10, 20)]
+    plain, density = dm.load(model), Density.load(fitted(given, model, "default", FITS["default"]))
+    listening = listening_to(plain, density.layers)
+    ensembles = {n: dm.load(ensemble(given, n)) for n in (3, 5)}
     sampled = MonteCarloDropout(plain, 5, 0.2)
     scored: dict[str, Callable[[Tensor], object]] = {
         "plain network": lambda x: plain(x),
@@ -271,9 +242,7 @@ def budget() -> list[Row]:
     network = SegformerForSemanticSegmentation(SegformerConfig(num_labels=19)).eval()
     plain = dm.load(network)
     image = torch.rand(1, 3, 512, 1024)
-    features = plain(image).features
-    assert features is not None
-    channels = features.shape[1]
+    channels = plain(image).require_features("density").shape[1]
     factor = torch.randn(19, channels, channels, dtype=torch.float64) / 16
     covariance = factor @ factor.mT + torch.eye(channels, dtype=torch.float64)
     count = torch.full((19,), 10_000)
@@ -296,73 +265,60 @@ def budget() -> list[Row]:
 
 NETWORKS = ("camvid9", "camvid9-overconfident")
 PARTS = ("inside", "border", "with_unknown")
-AREAS = ("p_accurate_certain_area", "p_uncertain_inaccurate_area", "pavpu_area")
+DENSITIES = ";border=2;border=4;border=8;certainty=64"
 
 
 def seeds(given: Namespace) -> Iterator[Row]:
     """Means over networks that differ by their seed alone; everything is fitted on each."""
-    camvid = {
-        split: Some(dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}"), 8)
-        for split in ("train", "test")
-    }
     for title, folders in given.networks.items():
-        runs = [list(fitted_anew(title, dm.load(folder), camvid)) for folder in folders]
+        runs = [list(fitted_anew(title, dm.load(folder), given)) for folder in folders]
         for rows in zip(*runs):
-            yield mean_of(rows[0]["name"], rows) | {"set": "camvid test, every 8th image"}
+            part = f", every {given.every}th image" * (given.every > 1)
+            yield mean_of(rows[0]["name"], rows) | {"set": f"camvid test{part}"}
 
 
-def fitted_anew(title: str, model: Segmenter, camvid: dict[str, Dataset]) -> Iterator[Row]:
-    """A row for each score of one network."""
-    density = fit_score("density", model, camvid["train"])
-    assert isinstance(density, Density)
+def fitted_anew(title: str, model: Segmenter, given: Namespace) -> Iterator[Row]:
+    """A row for each score of one network, and of its passes with dropout."""
+    train, test = (camvid(given, split, given.every) for split in ("train", "test"))
+    density = fit_score("density", model, train)
     scores: dict[str, Score] = {
         "max_softmax": dm.scores.max_softmax,
         "entropy": dm.scores.entropy,
         "density": density,
         "density, any class": replace(density, at="any"),
-        **both_doubts(model, camvid["train"]),
+        **both_doubts(model, train),
     }
-    figures = dm.evaluate(
-        model, camvid["test"], scores, unknown=list(HELD_OUT), replicates=20
-    ).figures
-    for name, found in figures["scores"].items():
-        row: Row = {"name": f"{title}: {name}", "miou": figures["segmentation"]["miou"]}
-        row |= {f"unknown.{figure}": found["unknown"][figure] for figure in FIGURES}
-        row |= {f"wrong.{figure}": found["wrong"][figure] for figure in FIGURES}
-        yield row | {area: found["wrong"][area] for area in AREAS}
+    for row in rows_of(model, test, scores):
+        yield row | {"name": f"{title}: {row['name']}"}
+    if title.startswith(("plain", "dropout")) and given.every > 1:
+        for row in rows_of(MonteCarloDropout(model, 5, 0.2), test, parse_scores(OF_MEMBERS)):
+            yield row | {"name": f"{title}, 5 passes: {row['name']}"}
 
 
 def regions(given: Namespace) -> Iterator[Row]:
     """Patch measures by region, of scores that need no fit, of density, and of doubt."""
-    camvid = {
-        split: Some(dm.open_dataset(f"camvid:{given.shared}/data/camvid:{split}"), 4)
-        for split in ("train", "val", "test")
-    }
     given.conditions["images of regions"] = "every 4th of train, val and test"
     for network in given.only.split(";") if given.only else NETWORKS:
-        model = dm.load(given.shared / "models" / network)
+        model, train = dm.load(given.shared / "models" / network), camvid(given, "train", 4)
         scores: dict[str, Score] = {
             "max_softmax": dm.scores.max_softmax,
             "entropy": dm.scores.entropy,
-            "doubt": fit_score("doubt", model, camvid["train"]),
+            "doubt": fit_score("doubt", model, train),
         }
-        exponents = {}
-        for name, wanted in (("density", "density"), ("density, certainty 64", FITS["default"])):
-            fit = fit_score(wanted, model, camvid["train"])
+        about: dict[str, Row] = {}
+        for options in given.densities.split(";"):
+            fit = fit_score(f"density({options})", model, train)
             assert isinstance(fit, Density)
             effective = float(fit.gaussians.effective.sum() / fit.gaussians.pixels.sum())
-            exponents[name] = {"certainty": fit.certainty, "effective": effective}
-            scores[name] = fit
+            name = f"density, {options.replace('=', ' ')}".removesuffix(", ")
+            for full, at in ((name, "predicted"), (f"{name}, any class", "any")):
+                about[full] = {"certainty": fit.certainty, "effective": effective}
+                scores[full] = replace(fit, at=at)
         for split in ("val", "test"):
-            found = dm.evaluate(
-                model, camvid[split], scores, unknown=list(HELD_OUT), replicates=20
-            ).figures["scores"]
-            for name, figures in found.items():
-                wrong = figures["wrong"]
-                row: Row = {"set": f"{network}, camvid {split}", "name": name}
-                row |= {area: wrong[area] for area in AREAS}
-                row |= {f"{part}.{area}": wrong[part][area] for part in PARTS for area in AREAS}
-                yield row | exponents.get(name, {})
+            for row in rows_of(model, camvid(given, split, 4), scores, parts=PARTS):
+                kept = {key: row[key] for key in row if "area" in key or key == "unknown.auprc"}
+                place = {"set": f"{network}, camvid {split}", "name": row["name"]}
+                yield place | kept | about.get(row["name"], {})
 
 
 HIDDEN, HEAD_RATE = 64, 0.006
@@ -437,21 +393,6 @@ def hybrid_score(prediction: Prediction) -> Tensor:
     return pasted.log() + dm.scores.energy(prediction)
 
 
-def trained(shared: Path, folder: Path, loss: str, seed: int, flow: Path | None) -> None:
-    """One network, as `benchmarks/nflowjs.py` has it."""
-    train(
-        open_dataset(f"camvid:{shared}/data/camvid:train"),
-        folder,
-        recipe=Hybrid(loss=loss, flow=flow, **FREE),
-        model=f"{shared}/models/camvid9",
-        hold_out=HELD_OUT,
-        settings=Settings(
-            epochs=2, batch=4, crop=(288, 384), rate=3e-4, class_weights=0.25, seed=seed, workers=1
-        ),
-        device="cpu",
-    )
-
-
 def hybrid(given: Namespace) -> Iterator[Row]:
     """Both losses, means over networks that differ by their seed."""
     given.conditions["seeds"] = given.seeds
@@ -460,13 +401,15 @@ def hybrid(given: Namespace) -> Iterator[Row]:
         "head": dm.scores.distilled,
         "hybrid": hybrid_score,
     }
-    flow = given.flow
+    flow, start = given.flow, f"{given.shared}/models/camvid9"
+    data, given.tiny = f"camvid:{given.shared}/data/camvid:train", False
+    school = School(given, data, start, HELD_OUT, replace(SMALL, crop=(288, 384)))
     for loss in LOSSES:
         found: dict[str, list[Measured]] = {}
         for number, seed in enumerate(map(int, given.seeds.split(","))):
             folder = given.work / f"{loss.replace(' ', '-')}-{seed}"
             if not (folder / "model.safetensors").exists():
-                trained(given.shared, folder, loss, seed, flow)
+                school.train(folder, seed, Hybrid(loss=loss, flow=flow, **FREE))
             flow = flow or folder / "training" / "flow.safetensors"
             for title, chosen in val_sets(given.shared, number).items():
                 one = measured(dm.load(folder), *chosen, scores=scores)
@@ -495,11 +438,9 @@ STAGES = {
 OPTIONS = {
     "--spectral": {"type": Path, "help": "of `table`: a folder, see above"},
     "--only": {"default": "", "help": "of `table` and `regions`: networks, between ;"},
-    "--networks": {
-        "default": {},
-        "type": networks_of,
-        "help": "of `seeds`",
-    },
+    "--densities": {"default": DENSITIES, "help": "of `regions`: options of a fit, between ;"},
+    "--networks": {"default": {}, "type": networks_of, "help": "of `seeds`"},
+    "--every": {"default": 8, "type": int, "help": "of `seeds`: of train and of test"},
     "--seeds": {"default": "1,2", "help": "of `hybrid`"},
     "--flow": {"type": Path, "help": "of `hybrid`: a trained flow; default: the first run's"},
 }

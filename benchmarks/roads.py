@@ -1,20 +1,19 @@
 """Real road scenes: every score, unknown objects as things, and objects pasted into CamVid.
 
     python benchmarks/roads.py [--shared ../shared] [--stages camvid,...,objects,probability]
-    python benchmarks/roads.py --stages speed         # milliseconds, on an idle machine, no images
 
 Stages named by a set (`benchmarks/results/main_job.json`): every score by `evaluate`. `lengths`
 (the same file): the length of the features held to what is usual in the predicted class, on every
 12th image of CamVid train, beside the norms that it is made of; every 4th image of CamVid, every
-third of Fishyscapes Static.
+third of Fishyscapes Static. `before` (the same file and images, but Fishyscapes): norms of the
+gradient in the convolution before the last layer, by a backward pass, beside those in the last.
 
 `objects` (`objects.json`). Thresholds: `chosen` is the best pixel F1 on CamVid val, which is what a
 user can have; `oracle` the best pixel F1 on the very images that are measured, as the published
 figures have it. Labelled components of fewer pixels than the set's size are void; an object counts
 as right, and a labelled component as found, from a PPV or sIoU of .25 on. `probability`: P(unknown)
 of objects of entropy, held to left-out images and to other sets; objects from 50 pixels on, unknown
-from a quarter of their labelled pixels on. `speed` prints what
-finding takes for a frame of 2 megapixels with 10,000 components.
+from a quarter of their labelled pixels on.
 
 `pasting` (`pasting.json`, `--model MODEL --name NAME` for another network). Objects of the half
 `test` of coco128 that the network has no class for, one in each of the 233 test images, in three
@@ -33,24 +32,14 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from doubt import Some
-from scipy import ndimage
-from stages import (
-    HELD_OUT,
-    Row,
-    Stage,
-    Topic,
-    Work,
-    best_of,
-    measured,
-    rows_of_runs,
-    run,
-    show,
-)
-from torch import Tensor
+from stages import HELD_OUT, Row, Stage, Topic, measured, rows_of_runs, run, show
+from torch import Tensor, nn
 
 import doubtmap as dm
 from doubtmap.datasets import UNKNOWN, VOID, ComponentSizes, Dataset, pasted_passes
@@ -65,13 +54,14 @@ from doubtmap.kernels import log_feature_norm, log_weight_norm
 from doubtmap.metrics import Components, Ranking
 from doubtmap.metrics.accumulator import Array, State
 from doubtmap.metrics.bootstrap import BootstrapSums, Weights, interval
-from doubtmap.metrics.components import EIGHT_NEIGHBOURS
 from doubtmap.metrics.events import event_reliability
-from doubtmap.objects import ObjectProbability, ObjectRule, find_objects, outlines
+from doubtmap.models import NetworkSegmenter
+from doubtmap.objects import ObjectProbability, ObjectRule, find_objects
 from doubtmap.objects.find import class_indices
 from doubtmap.objects.fitting import FOLDS, LabelledObjects, cross_fitted, labelled_objects
 from doubtmap.prediction import Prediction, Score, Segmenter
 from doubtmap.scores import STATELESS
+from doubtmap.scores.gradient_norm import LARGEST_LOG
 from doubtmap.scores.parsing import parse_scores
 
 ALL_SCORES = [name for name in STATELESS if name != "gradient"] + [
@@ -115,22 +105,9 @@ def main_job(name: str, given: Namespace) -> list[Row]:
     segmenter = camvid9(given, settings.get("input_size"))
     unknown = list(settings.get("unknown", ()))
     figures = dm.evaluate(segmenter, dataset, ALL_SCORES, unknown=unknown, progress=show).figures
-    rows = [
-        {"name": score, "set": name}
-        | {
-            f"{kind}.{key}": value
-            for kind in ("unknown", "wrong")
-            for key, value in found[kind].items()
-        }
-        for score, found in figures["scores"].items()
-    ]
-    network = {
-        f"{group}.{key}": value
-        for group in ("segmentation", "calibration")
-        for key, value in figures[group].items()
-        if key != "iou"
-    }
-    rows.append({"name": "network", "set": name} | network)
+    rows = [{"name": n, "set": name} | flat(found) for n, found in figures["scores"].items()]
+    network = {"name": "network", "set": name}
+    rows.append(network | flat(figures, ("segmentation", "calibration")))
     conditions = {key: figures[key] for key in ("data", "model", "seconds", "notes")}
     conditions["model"]["source"] = "models/camvid9"
     bounds = [value for row in rows for key, value in row.items() if key.endswith("_bounds")]
@@ -140,10 +117,15 @@ def main_job(name: str, given: Namespace) -> list[Row]:
     return rows
 
 
+def flat(figures: Row, groups: tuple[str, ...] = ("unknown", "wrong")) -> Row:
+    """`GROUP.FIGURE` of each, but the IoU of single classes."""
+    found = ((group, figure) for group in groups for figure in figures[group])
+    return {f"{group}.{name}": figures[group][name] for group, name in found if name != "iou"}
+
+
 EVERY = {"camvid": 4, "camvid val": 4, "roadanomaly21": 1, "fishyscapes static": 3}
-"""Which images `lengths` sees of each set."""
-ORDER = 0.3
-"""Of the norms of `lengths`."""
+"""Which images `lengths` and `before` see of a set."""
+ORDER = 0.3  # of the norms of `lengths`
 
 
 def lengths(given: Namespace) -> Iterator[Row]:
@@ -187,6 +169,73 @@ def of_usual_length(mean: Tensor, deviation: Tensor) -> Score:
         return prediction.to_size((norm * strange)[:, None])[:, 0]
 
     return score
+
+
+HEAD = tuple(f"decode_head.fpn_bottleneck.{n}" for n in ("conv", "batch_norm", "activation"))
+"""The layer of `camvid9` before the last, and what lies between them."""
+NORMS = [(label, p) for label in ("predicted", "uniform") for p in (0.1, 0.3, 0.5, 1.0, 2.0)]
+
+
+@dataclass(frozen=True)
+class LayerBefore:
+    """A network whose predictions carry norms of gradients in the convolution before the last.
+
+    What comes after it sees one pixel, so one backward pass of the sum of all pixels' losses has
+    the gradient of each at its output. The norm in the weights is the norm of that, times the norm
+    of the patch that the convolution saw.
+    """
+
+    network: NetworkSegmenter
+    head: tuple[str, ...] = (*HEAD, "decode_head.classifier")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict, twice: `layers["norms"]` is `(B, N, h, w)`."""
+        module: nn.Module = self.network.source.backend.module  # type: ignore[attr-defined]
+        first, *rest = map(module.get_submodule, self.head)
+        (call,) = self.network.calls(images, self.head[:1])
+        said = call.output.requires_grad_()
+        with torch.enable_grad():
+            logarithms = nn.Sequential(*rest)(said).log_softmax(1)
+        chosen = F.one_hot(logarithms.argmax(1), logarithms.shape[1]).movedim(-1, 1)
+        targets = {"predicted": chosen, "uniform": torch.full(chosen.shape, 1 / chosen.shape[1])}
+        maps = []
+        for label, p in NORMS:
+            loss = -(targets[label] * logarithms).sum()
+            (slope,) = torch.autograd.grad(loss, said, retain_graph=True)
+            logarithm = log_feature_norm(slope, p) + log_norm_of_patches(call.input, first, p)
+            norm = logarithm.clamp_max(LARGEST_LOG).exp()  # beyond goes on as that of gradient does
+            maps.append(norm * (1 + (logarithm - LARGEST_LOG).clamp_min(0)))
+        return replace(self.network(images), layers={"norms": torch.stack(maps, 1)})
+
+
+def log_norm_of_patches(seen: Tensor, layer: Any, p: float) -> Tensor:
+    """`(B, h, w)`, logarithm of the p-norm of what a convolution sees for each of its outputs."""
+    powers, ones = (p * log_feature_norm(seen, p))[:, None].exp(), torch.ones(layer.kernel_size)
+    how = (None, layer.stride, layer.padding, layer.dilation)
+    return F.conv2d(powers, ones[None, None].to(powers), *how)[:, 0].log() / p
+
+
+def norm_before(place: int) -> Score:
+    """One of `NORMS`, that of the uniform label negated, as `gradient` does."""
+    sign = -1 if NORMS[place][0] == "uniform" else 1
+    return lambda prediction: sign * prediction.to_size(prediction.layers["norms"])[:, place]
+
+
+def before(given: Namespace) -> Iterator[Row]:
+    """Norms in the layer before the last, and in the last."""
+    scores = parse_scores("entropy,max_softmax")
+    for place, (label, p) in enumerate(NORMS):
+        scores |= parse_scores(f"gradient(p={p:g},label={label})")
+        scores[f"layer before (p={p:g},label={label})"] = norm_before(place)
+    for name in ("camvid", "camvid val", "roadanomaly21"):
+        unknown = list(SETS[name].get("unknown", ()))
+        data = Some(opened(name, given), EVERY[name])
+        figures = dm.evaluate(LayerBefore(camvid9(given)), data, scores, unknown=unknown).figures
+        for score, found in figures["scores"].items():
+            yield {"set": f"{name}, layers", "name": score} | flat(found)
 
 
 FIGURES: dict[str, Callable[[State], float]] = {
@@ -330,27 +379,6 @@ def held_to(things: LabelledObjects, said: Array) -> Row:
     return {name: value for name, value in told.items() if name != "diagram"}
 
 
-def speed(_: Namespace) -> list[Row]:
-    """Print the best of five times for a frame of 2 megapixels with 10,000 components."""
-    generator = np.random.default_rng(0)
-    noise = generator.normal(size=(2, 1024, 2048)).astype(np.float32)
-    score = ndimage.gaussian_filter(noise[0], 1.9)
-    classes = (ndimage.gaussian_filter(noise[1], 20) > 0).astype(np.int64)
-    rule = ObjectRule(float(np.quantile(score, 0.9)))
-    _, raw = ndimage.label(score > rule.threshold, EIGHT_NEIGHBOURS)
-    things = find_objects(score, classes, rule)
-    print(f"{raw} components, {len(things)} of at least {rule.smallest} pixels")
-    ways: Work = {
-        "find": lambda: find_objects(score, classes, rule),
-        "find, holes filled": lambda: find_objects(score, classes, replace(rule, fill_holes=True)),
-        "find, on a class": lambda: find_objects(score, classes, replace(rule, on=(1,))),
-        "outlines": lambda: [outlines(thing.mask, thing.box[:2]) for thing in things],
-    }
-    for name, seconds in best_of(ways, 5).items():
-        print(f"{name}: {1000 * seconds:.0f} ms")
-    return []
-
-
 def pasting(given: Namespace) -> list[Row]:
     """A row for each score of one network."""
     segmenter = dm.load(given.model) if given.model else camvid9(given)
@@ -364,9 +392,8 @@ def pasting(given: Namespace) -> list[Row]:
         for split, half in (("val", "train"), ("test", "test"))
     }
     passes, notes = sets["test"]
-    figures = evaluate_passes(
-        segmenter, passes, PASTING_SCORES, options=Options(notes=notes, examples=0)
-    ).figures
+    options = Options(notes=notes, examples=0)
+    figures = evaluate_passes(segmenter, passes, PASTING_SCORES, options=options).figures
     scores = parse_scores(PASTING_SCORES)
     asked, others = Run(segmenter, passes[0], scores, (), None), sets["val"][0][0]
     refusing = refused_figures(asked, others, take_thresholds(asked, others))
@@ -393,16 +420,14 @@ def pasted_row(network: str, score: str, figures: Row, refusing: Row) -> Row:
 
 
 COMMAND = "python benchmarks/roads.py"
-MAIN_JOB = Topic("main_job", f"{COMMAND} --stages '{','.join(SETS)},lengths'", ("set",))
+MAIN_JOB = Topic("main_job", f"{COMMAND} --stages '{','.join(SETS)},lengths,before'", ("set",))
 OBJECTS = Topic(
     "objects",
     f"{COMMAND} --stages objects,probability",
     conditions={
         "model": "models/camvid9",
         "chosen on": "camvid:val",
-        "sizes": {
-            name: settings["sizes"] for name, settings in SETS.items() if "sizes" in settings
-        },
+        "sizes": {name: own["sizes"] for name, own in SETS.items() if "sizes" in own},
         "right from": 0.25,
         "ground": {"classes": GROUND, "share of the ring": GROUND_SHARES},
         "replicates": 300,
@@ -411,9 +436,9 @@ OBJECTS = Topic(
 PASTING = Topic("pasting", f"{COMMAND} --stages pasting", ("name",), {"passes": PASSES})
 STAGES = {name: Stage(MAIN_JOB, partial(main_job, name), None) for name in SETS} | {
     "lengths": Stage(MAIN_JOB, lengths),
+    "before": Stage(MAIN_JOB, before),
     "objects": Stage(OBJECTS, objects),
     "probability": Stage(OBJECTS, probability),
-    "speed": Stage(OBJECTS, speed),
     "pasting": Stage(PASTING, pasting),
 }
 OPTIONS = {
@@ -422,4 +447,4 @@ OPTIONS = {
 }
 
 if __name__ == "__main__":
-    run(__doc__, STAGES, OPTIONS, default=",".join(name for name in STAGES if name != "speed"))
+    run(__doc__, STAGES, OPTIONS)

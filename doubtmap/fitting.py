@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from doubtmap.datasets import VOID
 from doubtmap.datasets.dataset import Dataset, Sample
 from doubtmap.engine.run import Pairs, Progress
 from doubtmap.engine.seen import images_seen, notes_of_training
@@ -15,10 +18,11 @@ from doubtmap.engine.splitting import split_images
 from doubtmap.engine.spread import looked_at
 from doubtmap.errors import DataError, UsageError
 from doubtmap.files import check_place
+from doubtmap.metrics.patches import boundary_band
 from doubtmap.prediction import Prediction, Segmenter, listening_to, showing
 from doubtmap.scores.certainty import HALF, effective_shares, exponent_for, read_certainty
 from doubtmap.scores.default import FEWEST, MOST, Doubt
-from doubtmap.scores.density import Density, Labels
+from doubtmap.scores.density import Density
 from doubtmap.scores.parsing import open_scores, parse_fit, split_names
 from doubtmap.scores.sums import Sum
 from doubtmap.scores.wrong import Wrong
@@ -51,6 +55,7 @@ def fit_score(
     Args:
         score: `doubt`, `sum`, `wrong`, or as in `"density(certainty=0,covariance=tied)"`;
             `certainty=half`, the default, is the exponent that leaves half of the pixels;
+            `border=4` leaves out pixels up to 4 away from another label along rows and columns;
             `layer=auto` is the layer before the last activation where there is one, else what the
             classifier saw, `layer=deepest` the last one of the encoder's coarsest grid.
         segmenter: the network.
@@ -93,6 +98,7 @@ def fit_score(
 def _fit_density(
     segmenter: Segmenter, dataset: Dataset, options: dict[str, Any], progress: Progress | None
 ) -> Density:
+    border, labels = _border_of(options), options.get("labels", "given")
     layer = options.pop("layer", "auto")
     if layer == "auto":
         layer = before_last_activation(segmenter) or "classifier"
@@ -104,25 +110,60 @@ def _fit_density(
     if certainty is None:
         prediction, _ = next(iter(Pairs(listening, dataset, (), [0])))
         Density.check(prediction, layer, **options)
-        certainty = _half_of(listening, dataset, wanted, options.get("labels", "given"), progress)
-    pairs = Pairs(listening, dataset, progress=progress)
+        few = Pairs(listening, dataset, (), _evenly(len(dataset), SAMPLE), "certainty", progress)
+        shares = effective_shares(without_border(few, border), wanted, labels)
+        certainty = exponent_for(shares)
+    pairs = without_border(Pairs(listening, dataset, progress=progress), border)
     fitted = Density.fit(pairs, layer=layer, certainty=certainty, **options)
-    fingerprint, facts = features_of(listening, fitted), fitted.origin.facts
+    fingerprint, facts = features_of(listening, fitted), dict(fitted.origin.facts)
+    facts |= {"border": border} if border else {}
     return replace(fitted, origin=origin_of(segmenter, dataset, fingerprint, **facts))
 
 
-def _half_of(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    layers: tuple[str, ...],
-    labels: Labels,
-    progress: Progress | None,
-) -> float:
-    """The exponent that leaves half of the pixels, on at most `SAMPLE` images, evenly."""
-    count = min(len(dataset), SAMPLE)
-    indices = [index * len(dataset) // count for index in range(count)]
-    pairs = Pairs(segmenter, dataset, (), indices, "certainty", progress)
-    return exponent_for(effective_shares(pairs, layers, labels))
+def _evenly(images: int, most: int) -> list[int]:
+    """At most so many of them."""
+    count = min(images, most)
+    return [index * images // count for index in range(count)]
+
+
+def _border_of(options: dict[str, Any]) -> int:
+    """Take `border` out of the options."""
+    border = options.pop("border", 0)
+    if not (border >= 0 and float(border).is_integer()):
+        raise UsageError(
+            f"density: expected border as a whole number of pixels, or 0, got {border:g}."
+        )
+    if border and options.get("labels") == "predicted":
+        raise UsageError(
+            "density: expected given labels for border, got labels=predicted. Leave one out."
+        )
+    return int(border)
+
+
+def without_border(
+    pairs: Iterable[tuple[Prediction, Tensor]], border: int
+) -> Iterator[tuple[Prediction, Tensor]]:
+    """The same, pixels near another label void.
+
+    Args:
+        pairs: predictions with labels `(B, H, W)`; below 0 is void, whose rim is no border.
+        border: how many pixels along rows and columns the other label may be away; 0: none.
+
+    Raises:
+        UsageError: at the end, where there were labelled pixels and all are near another label.
+    """
+    labelled = left = False
+    for prediction, label in pairs:
+        labelled |= bool((label >= 0).any())
+        if border:
+            label = label.masked_fill(boundary_band(label, border), VOID)
+        left |= bool((label >= 0).any())
+        yield prediction, label
+    if labelled and not left:
+        raise UsageError(
+            f"density: expected labelled pixels more than {border} away from another label, found "
+            f"none. Take a smaller border."
+        )
 
 
 def _fit_doubt(
@@ -134,8 +175,7 @@ def _fit_doubt(
             f"doubt: expected at least {FEWEST} images, better 10 to {MOST}, got {len(dataset)}. "
             f"Add ordinary images of the domain."
         )
-    count = min(len(dataset), MOST)
-    indices = [index * len(dataset) // count for index in range(count)]
+    indices = _evenly(len(dataset), MOST)
     layer = options.pop("layer", "deepest")
     if layer == "deepest":
         layer = deepest(segmenter, dataset[0].image[None])

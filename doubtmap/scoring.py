@@ -118,8 +118,8 @@ def prepared(segmenter: Segmenter, scores: Mapping[str, Score]) -> Segmenter:
     for name, score in fitted.items():
         if score.origin.fingerprint and not same_network(features_of(listening, score), score):
             raise ModelError(
-                f"{name}: expected the network that it was fitted to, at the same --input-size, "
-                f"but this one's features differ. Fit it again with: {score.made_by}."
+                f"{name}: expected the network that it was fitted to, at the same --input-size and "
+                f"--views, but this one's features differ. Fit it again with: {score.made_by}."
             )
     return listening
 

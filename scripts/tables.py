@@ -263,6 +263,49 @@ def selector_table(rows: list[Row], network: str) -> str:
     return "\n".join(lines)
 
 
+def many_table(rows: list[Row], network: str) -> str:
+    """Methods, and selectors that are told the truth, on a network of many classes."""
+    figure, keys = "ece_per_image_10_bins", ("nll", "brier")
+    lines = [
+        "| method | ECE per image, ten bins | less temperature's | pooled | boundary, per image "
+        "| NLL | Brier | selector's accuracy | wrong found | T |",
+        "|---" * 10 + "|",
+    ]
+    for row in rows:
+        if row["network"] == network:
+            cells = [row["name"] if ", T" in row["name"] else f"`{row['name']}`"]
+            cells += [with_interval(row, figure)]
+            cells += [with_interval(row, f"{figure}_minus_temperature", "+"), with_interval(row)]
+            cells += [f"{row[key]:.3f}" for key in ("ece_per_image_boundary", *keys)]
+            told = [row.get(key) for key in ("selector_accuracy", "selector_recall", "temperature")]
+            cells += ["" if value is None else f"{value:.2f}" for value in told]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+CLASSES = {"cityscapes": 19, "voc": 21}
+CLASSES |= {f"{kind}-{k}": count for kind, count in (("voc", 21), ("coco", 81)) for k in (1, 2, 3)}
+"""Networks of many classes, and how many."""
+SHORT = {"identity": "raw", "temperature": "`temperature`", "selective(temperature=2)": "T = 2"}
+SHORT |= {"selective": "T fitted", "selective_confidence": "`selective_confidence`"}
+
+
+def classes_table(rows: list[Row], figure: str) -> str:
+    """Networks of many classes, one a line: a figure of each method, and T = 2 less temperature."""
+    less = f"{figure}_minus_temperature"
+    titles = ["network", "classes", "images", *SHORT.values(), "T = 2 less `temperature`"]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    found = {(row["network"], row["name"]): row for row in rows}
+    for network, classes in CLASSES.items():
+        own = {name: found[network, name] for name in SHORT}
+        cells = [f"`{network}`", str(classes), str(own["identity"]["images"])]
+        cells += [f"{row[figure]:.3f}" for row in own.values()]
+        scaled = own["selective(temperature=2)"]
+        cells += [with_interval(scaled, less, "+") if less in scaled else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def ensemble_table(rows: list[Row], fitted_on: str) -> str:
     """Five networks beside one, fitted on the same images."""
     found = {
@@ -277,9 +320,7 @@ def ensemble_table(rows: list[Row], fitted_on: str) -> str:
     ]
     for name in dict.fromkeys(name for _, name in found):
         row = found[first, name]
-        low, high = row["ece_minus_temperature_interval"]
-        cells = [name, with_interval(row)]
-        cells.append(f"{row['ece_minus_temperature']:+.4f} [{low:+.3f}, {high:+.3f}]")
+        cells = [name, with_interval(row), with_interval(row, "ece_minus_temperature", "+")]
         cells += [f"{row[key]:.3f}" for key in ("nll", "brier", "accuracy")]
         lines.append("| " + " | ".join([*cells, with_interval(found[second, name])]) + " |")
     return "\n".join(lines)
@@ -315,12 +356,12 @@ def corruption_table(rows: list[Row], network: str) -> str:
     return "\n".join(lines)
 
 
-def with_interval(row: Row) -> str:
-    """ECE with its interval."""
-    if "ece_interval" not in row:
-        return f"{row['ece']:.4f}"
-    low, high = row["ece_interval"]
-    return f"{row['ece']:.4f} [{low:.3f}, {high:.3f}]"
+def with_interval(row: Row, key: str = "ece", sign: str = "") -> str:
+    """ECE, or another figure, with its interval."""
+    if f"{key}_interval" not in row:
+        return f"{row[key]:{sign}.4f}"
+    low, high = row[f"{key}_interval"]
+    return f"{row[key]:{sign}.4f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def calibrated(rows: list[Row], name: str) -> str:
@@ -330,6 +371,8 @@ def calibrated(rows: list[Row], name: str) -> str:
         "methods": network_table,
         "corruptions": corruption_table,
         "selector": selector_table,
+        "many": many_table,
+        "classes": classes_table,
         "ensemble": ensemble_table,
         "beside": beside_table,
     }

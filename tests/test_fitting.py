@@ -9,8 +9,9 @@ from doubtmap.datasets import fingerprints
 from doubtmap.engine.settings import model_settings, origin_of
 from doubtmap.errors import DataError
 from doubtmap.evaluation.asking import Options
-from doubtmap.fitting import Unlabelled, fit_score
-from doubtmap.prediction import shown
+from doubtmap.fitting import Unlabelled, fit_score, without_border
+from doubtmap.prediction import Prediction, shown
+from doubtmap.scores import Density
 from doubtmap.scoring import before_last_activation, prepared
 from doubtmap.studies.locations import locate
 
@@ -104,6 +105,58 @@ def test_a_file_says_what_it_was_fitted_to(fitted):
     assert origin.data == "synthetic:4"
     assert origin.facts == {"images": 4} and len(origin.images) == 4
     assert origin.network["source"] == "demo"
+
+
+def test_the_gaussians_without_the_border_are_those_of_the_regions():
+    """Within two pixels of the border features are mixed; the fit is exact without them."""
+    generator = torch.Generator().manual_seed(0)
+    label = torch.zeros(1, 12, 16, dtype=torch.int64)
+    label[..., 8:], label[:, 0] = 1, -2
+    own = torch.randn(1, 4, 12, 16, generator=generator) + 9 * label[:, None]
+    seen = own.clone()
+    seen[..., 6:10] = 4.5
+    prediction = Prediction(torch.zeros(1, 2, 12, 16), (12, 16), features=seen)
+    fits = [
+        Density.fit(without_border([(prediction, label)], border), scale="none", certainty=0)
+        for border in (0, 2)
+    ]
+    mixed, inside = (fit.gaussians for fit in fits)
+    regions = [own[0, :, 1:, :6], own[0, :, 1:, 10:]]
+    assert inside.pixels.tolist() == [66, 66] and mixed.pixels.tolist() == [88, 88]
+    for number, region in enumerate(regions):
+        z = region.flatten(1).double()
+        torch.testing.assert_close(inside.mean[number], z.mean(1))
+        torch.testing.assert_close(inside.covariance[number], z.cov(correction=0))
+    assert (mixed.mean - inside.mean).abs().min() > 0.5
+
+
+def test_a_fit_without_the_border_chooses_its_exponent_there_and_says_so(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("doubtmap.fitting.exponent_for", lambda x: seen.append(x) or 8.0)
+    network, streets = dm.load("demo"), dm.open_dataset("synthetic:2", seed=1)
+    file = tmp_path / "density"
+    found = [fit_score(f"density(border={n})", network, streets, out=file) for n in (0, 8)]
+    counts = [fit.gaussians.pixels.sum() for fit in found]
+    assert 0 < counts[1] < counts[0]
+    for fit, shares, count in zip(found, seen, counts):
+        assert float(shares[3]) == pytest.approx(float(fit.gaussians.effective.sum() / count))
+    assert [fit.origin.facts for fit in found] == [{"images": 2}, {"images": 2, "border": 8}]
+    assert Density.load(file).origin.facts == found[1].origin.facts
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("border=1.5", "border as a whole number of pixels, or 0, got 1.5"),
+        ("border=-1", "border as a whole number of pixels, or 0, got -1"),
+        ("border=1e9", "pixels more than 1000000000 away from another label, found none. Take a s"),
+        ("border=1e9,certainty=64", "pixels more than 1000000000 away from another label, found"),
+        ("border=2,labels=predicted", "given labels for border, got labels=predicted"),
+    ],
+)
+def test_borders_that_make_no_sense(wanted, said):
+    with pytest.raises(dm.UsageError, match=said):
+        fit_score(f"density({wanted})", dm.load("demo"), dm.open_dataset("synthetic:1"))
 
 
 def test_a_layer_that_is_not_there():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,12 @@ FINE = 30
 
 PATCHES = 10
 
+
+PER_IMAGE = {15: "ece_per_image", 10: "ece_per_image_10_bins"}
+"""Means over images of each image's ECE, by their number of bins."""
+
+
+Differing = Literal["ece", "nll", "brier", "ece_per_image", "ece_per_image_10_bins"]
 
 Region = Literal["all", "boundary", "inside", "small", "middle", "large"]
 
@@ -103,8 +110,11 @@ class Comparison:
         row: dict[str, Any] = {"ece": self.ece(name)}
         row["ece_interval"] = interval(row["ece"], self._replicated(name, "ece"), (0, 1))
         row["ece_10_bins"] = self.ece(name, 10)
-        row["ece_per_image"] = self.ece_per_image(name)
-        row["ece_per_image_10_bins"] = self.ece_per_image(name, 10)
+        for bins, figure in PER_IMAGE.items():
+            row[figure] = self.ece_per_image(name, bins)
+            row[f"{figure}_interval"] = interval(
+                row[figure], self._replicated(name, figure), (0, 1)
+            )
         row["ece_per_patch"] = self.ece_per_patch(name)
         for region in ("boundary", "inside"):
             row[f"ece_{region}"] = self.ece(name, region=region)
@@ -116,10 +126,12 @@ class Comparison:
         return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()}
 
     def difference(
-        self, a: str, b: str, figure: Literal["ece", "nll", "brier"] = "ece"
+        self, a: str, b: str, figure: Differing = "ece"
     ) -> tuple[float, list[float] | None]:
         """Figure of `a` minus that of `b`, and its paired 95 % interval."""
-        value = getattr(self, figure)(a) - getattr(self, figure)(b)
+        per_image = {name: partial(self.ece_per_image, bins=k) for k, name in PER_IMAGE.items()}
+        of = per_image[figure] if figure in per_image else getattr(self, figure)
+        value = of(a) - of(b)
         drawn = self._replicated(a, figure) - self._replicated(b, figure)
         return value, interval(value, drawn)
 
@@ -201,6 +213,11 @@ class Comparison:
         """`(R,)`: the figure where blocks of images count Poisson(1) times each."""
         if figure == "ece":
             return self._replicated_ece(self._region(name, "all"))
+        for bins, per_image in PER_IMAGE.items():
+            if figure == per_image:
+                each = [mean_gap(row) for row in _coarse(self._region(name, "all"), bins)]
+                with np.errstate(invalid="ignore"):
+                    return np.asarray(self._drawn @ np.array(each) / self._drawn.sum(1))
         column = {"brier": 1, "nll": 2}[figure]
         losses = self._drawn @ np.stack(self.losses)[:, self._at(name)]
         with np.errstate(invalid="ignore", divide="ignore"):

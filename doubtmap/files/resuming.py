@@ -108,7 +108,7 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any], within: str =
         >>> differing({"of": {"a": 1, "b": 2}, "seed": 0}, {"of": {"a": 2, "b": 2}, "seed": 9})
         ['of (a)', '--seed']
     """
-    found = []
+    found: list[str] = []
     for key in sorted((before.keys() | after.keys()) - {SAMPLES}):
         old, new, path = before.get(key), after.get(key), f"{within}.{key}".lstrip(".")
         if old == new:

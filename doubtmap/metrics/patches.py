@@ -303,11 +303,9 @@ def boundary_band(label: Tensor, width: int = 2) -> Tensor:
     if width < 1:
         raise UsageError(f"boundary_band: expected a width of at least 1 pixel, got {width}.")
     near = torch.zeros_like(label, dtype=torch.bool)
-    for away in range(1, width + 1):
-        for axis in (-2, -1):
-            length = label.shape[axis]
-            if length <= away:
-                continue
+    for axis in (-2, -1):
+        length = label.shape[axis]
+        for away in range(1, min(width, length - 1) + 1):
             here = label.narrow(axis, 0, length - away)
             there = label.narrow(axis, away, length - away)
             change = (here != there) & (here >= 0) & (there >= 0)

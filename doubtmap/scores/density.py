@@ -129,6 +129,7 @@ class Density(ShownFit):
         "scale": "unit",
         "certainty": "half",
         "labels": "given",
+        "border": 0,
     }
     READ_OPTIONS: ClassVar[dict[str, Any]] = {
         "covariance": "full",

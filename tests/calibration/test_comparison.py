@@ -13,6 +13,7 @@ from doubtmap.calibration.calibrate import _warnings, beats, choose
 from doubtmap.calibration.comparison import Comparison, compare
 from doubtmap.engine.splitting import split_images
 from doubtmap.metrics import Reliability
+from doubtmap.metrics.bootstrap import interval
 from doubtmap.prediction import Prediction
 
 
@@ -122,6 +123,29 @@ def of_images(sure_raw, sure_other, images=20):
             sums[row, :, int(np.ceil(sure * 30)) - 1] = [1000, 900, 1000 * sure]
         found.take(sums, losses, np.zeros((2, 2, 30, 3)))
     return found
+
+
+@pytest.mark.parametrize("bins", [10, 15])
+def test_per_image_figures_have_intervals_over_images(bins):
+    """Half of the images claim too much, half too little, all by as much."""
+    figure = "ece_per_image" if bins == 15 else "ece_per_image_10_bins"
+    found = of_images(lambda image: 0.9 + 0.04 * (-1) ** image, lambda _: 0.95)
+    assert found.ece_per_image("identity", bins) == pytest.approx(0.04)
+    low, high = found.figures("identity")[f"{figure}_interval"]
+    assert low == pytest.approx(0.04) == pytest.approx(high)
+    difference, bounds = found.difference("other", "identity", figure)
+    assert [difference, *bounds] == pytest.approx([0.01] * 3)
+
+
+def test_intervals_per_image_are_the_bootstraps():
+    found = of_images(lambda image: 0.9 + image / 200, lambda _: 0.9)
+    each = np.arange(20) / 200
+    drawn = np.random.default_rng(0).poisson(1.0, (300, 20))
+    means = (drawn * each).sum(1) / drawn.sum(1)
+    row = found.figures("identity")
+    assert row["ece_per_image"] == pytest.approx(each.mean())
+    assert row["ece_per_image_interval"] == pytest.approx(interval(each.mean(), means, (0, 1)))
+    assert row["ece_per_image_interval"][0] < each.mean() < row["ece_per_image_interval"][1]
 
 
 def test_what_may_be_chance_is_said_to_be_unproven():
