@@ -2,7 +2,7 @@
 
     python benchmarks/dudes.py --plain FOLDER --students NAME=FOLDER,... [--shared ../shared] \
         [--stages maps,parts,borders,time]
-    python benchmarks/dudes.py [--students NAME=FOLDER+FOLDER+...,...] --stages seeds
+    python benchmarks/dudes.py [--students NAME=FOLDER+FOLDER+...,...] --stages seeds,domain
 
 Unknown: pedestrian and bicyclist. Teachers: the five networks of `camvid9-ensemble`. The folders
 are what these wrote (networks under ../shared/models, `DATA` is
@@ -16,32 +16,28 @@ with `--epochs 4 --rate 3e-4 --class-weights 0.25` where the network is trained 
 hidden layer, 11 on the 101 images of val; `layers`: with
 `--layers backbone.encoder.stages.2,backbone.encoder.stages.3`; `unaugmented`: `--no-augment`;
 `whole images`: with `--no-augment --crop 360x480 --batch 2 --rate 3e-3 --epochs 4`; `student
-layers whole images` is trained as `student` and as `layers`, with `--no-augment --crop 360x480`).
-Writes `benchmarks/results/dudes.json`; a stage
-that is run again replaces its rows. The head's learning rate and the hidden layer were chosen on
-eight images of val (among those that `frozen hidden on val` learns from); `--layers` and what
-`whole images` differs in on 26, with heads fitted to stored features, after a look at what such
-heads reach on test; the epochs by the time that a CPU needs. The joint row with a hidden layer was
-added after a first look at test, its width of 32 chosen by timing alone.
+layers whole images` is trained as `student` and as `layers`, and `plain whole images` as `plain`,
+with `--no-augment --crop 360x480`). Writes `benchmarks/results/dudes.json`; a stage that is run
+again replaces its rows.
 
 Stage `seeds`: networks that differ by `--seed` alone, in means over them, `NAME_runs` of each;
-every 4th image, and `doubt` of each (`doubt:FILE` is fitted on 14 images of train).
+every 4th image, and `doubt` of each (`doubt:FILE` is fitted on 14 images of train). A network
+without a head may be among the students: the control. Stage `domain`: the same on RoadAnomaly21 and
+every 3rd image of Fishyscapes Static, and every 8th of CamVid test beside them; `image_auroc` tells
+the images of the one from those of CamVid by the mean of their map.
 
-Pearson, Spearman and RMSE are over all pixels of the test images, pooled, against the teachers'
-spread; those of `target.` against what a student of another target learnt. Spearman is that of the
-maps rounded to sixteenths of octaves, with average ranks for ties; its replicates are of half
-octaves. Differences are paired: of mIoU to `plain`, of AUPRC to the same network's entropy.
-Stages: `maps`, `parts` (how two teachers follow the other three), `borders` (within 4 pixels of
-another labelled class, and elsewhere), `time` (processor time of one thread, all ways in turn).
-
-Intervals: 95 %, by resampling the images (`doubtmap.metrics.bootstrap`); all maps share the
-weights, so differences between maps are paired.
+Pearson, Spearman and RMSE are over all pixels, pooled, against the teachers' spread; those of
+`target.` against what a student of another target learnt. Spearman is that of the maps rounded to
+sixteenths of octaves, ties at their average rank; its replicates are of half octaves. Differences
+are paired: of mIoU to `plain`, of AUPRC to the same network's entropy. Stages: `maps`, `parts` (how
+two teachers follow the other three), `borders` (within 4 pixels of another labelled class, and
+elsewhere), `time` (processor time of one thread, all ways in turn). Intervals: 95 %, by resampling
+the images; all maps share weights.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,21 +52,21 @@ from stages import HELD_OUT, REPLICATES, Found, Row, Stage, Topic, show
 from torch import Tensor
 
 import doubtmap as dm
-from doubtmap.datasets.dataset import UNKNOWN
+from doubtmap.datasets.dataset import UNKNOWN, VOID
 from doubtmap.datasets.labels import match_labels
-from doubtmap.metrics import Confusion
+from doubtmap.metrics import Confusion, boundary_band
 from doubtmap.metrics.bootstrap import BootstrapSums, Weights, interval
+from doubtmap.metrics.removal import Answers, Removal
 from doubtmap.metrics.risk import Keeping
 from doubtmap.models.distilled import head_of
 from doubtmap.models.ensemble import MemberSums
-from doubtmap.prediction import Prediction, Score
-from doubtmap.scores.members import said_by_head
+from doubtmap.prediction import Prediction
 from doubtmap.scoring import prepared
 
+OF_ENSEMBLE = "member_spread", "mutual_information", "entropy"
 FROZEN = "frozen"
 """How names of students begin whose network is `camvid9`'s."""
-OCTAVES, STEPS = (-30, 2), 16
-BINS = (OCTAVES[1] - OCTAVES[0]) * STEPS
+OCTAVES, STEPS, BINS = (-30, 2), 16, 16 * 32
 """Of doubt, evenly in its logarithm."""
 COARSER = 8
 """Bins that are one where Spearman is resampled: half an octave."""
@@ -108,30 +104,23 @@ class Following:
         """Over all pixels, or those of one class."""
         sums = self.sums.sum(0) if group is None else self.sums[group]
         counts = self.counts.sum(0) if group is None else self.counts[group]
-        found = {"pearson": pearson(sums), "spearman": spearman(counts), "rmse": rmse(sums)}
-        return found | {"mean": sums[1] / sums[0], "mean_of_ensemble": sums[2] / sums[0]}
+        return moments(sums) | {"spearman": spearman(counts)}
 
-    def intervals(self) -> Row:
-        """Of the figures over all pixels."""
-        found, each = self.figures(), {"pearson": pearson, "rmse": rmse, "spearman": spearman}
-        drawn = {
-            k: self.drawn.figures(lambda s, of=of: of(s["counts" if of is spearman else "sums"]))
-            for k, of in each.items()
-        }
-        return {f"{k}_interval": interval(found[k], drawn[k], (-1, 1)) for k in each}
+    def replicates(self) -> Row:
+        """`(R,)` of each figure over all pixels."""
+        rank = self.drawn.figures(lambda state: spearman(state["counts"]))
+        found = [moments(state["sums"]) for state in self.drawn.each()]
+        keys = ("pearson", "rmse")
+        return {key: np.array([one[key] for one in found]) for key in keys} | {"spearman": rank}
 
 
-def pearson(sums: Any) -> float:
-    """Of `(n, x, y, xx, yy, xy)`."""
+def moments(sums: Any) -> dict[str, float]:
+    """Means, Pearson's correlation and RMSE of `(n, x, y, xx, yy, xy)`."""
     n, x, y, xx, yy, xy = sums
     deviation = np.sqrt((xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2))
-    return float((xy / n - x * y / n**2) / deviation)
-
-
-def rmse(sums: Any) -> float:
-    """Of `(n, x, y, xx, yy, xy)`."""
-    n, _, _, xx, yy, xy = sums
-    return float(np.sqrt(max(xx - 2 * xy + yy, 0) / n))
+    found = {"pearson": (xy / n - x * y / n**2) / deviation, "mean": x / n}
+    found |= {"mean_of_ensemble": y / n, "rmse": np.sqrt(max(xx - 2 * xy + yy, 0) / n)}
+    return {key: float(value) for key, value in found.items()}
 
 
 def spearman(counts: Any) -> float:
@@ -151,96 +140,81 @@ class Worth:
 
     classes: int
     found: dict[str, Found] = field(default_factory=lambda: {"unknown": Found(), "wrong": Found()})
+    removal: Removal = field(default_factory=Removal)
     confusion: Any = 0
     by_class: Any = 0
     drawn: BootstrapSums = field(default_factory=lambda: BootstrapSums(REPLICATES))
+    means: list[float] = field(default_factory=list)
 
     def update(self, doubt: Tensor, predicted: Tensor, label: Tensor, weights: Any) -> None:
         """Take one image, and how often it counts in each replicate."""
-        known = label >= 0
+        known, wrong = label >= 0, (label >= 0) & (predicted != label)
         for kind, truth, valid in (
-            ("unknown", label == UNKNOWN, known | (label == UNKNOWN)),
-            ("wrong", predicted != label, known),
+            ("unknown", label == UNKNOWN, label != VOID),
+            ("wrong", wrong, known),
         ):
             positive = truth[valid].numpy().astype(np.int64)
             self.found[kind].update(doubt[valid].numpy(), positive, weights)
-        pair = label[known].numpy().astype(np.int64) * self.classes + predicted[known].numpy()
-        place = binned(doubt[known]) * self.classes**2 + pair
-        shape = (BINS, self.classes, self.classes)
-        confusion = np.bincount(place, minlength=math.prod(shape)).reshape(shape)
-        self.confusion = self.confusion + confusion
-        self.drawn.add({"confusion": confusion.sum(0)}, weights)
-        group, values = predicted.flatten().numpy(), doubt.flatten().double().numpy()
+        group, values, truth = (each.flatten().numpy() for each in (predicted, doubt, label))
+        self.means.append(float(values.mean(dtype=float)))
+        at, out = (np.flatnonzero(each) for each in (wrong, ~known))
+        answers = Answers.of(group, at, truth[at], out, self.classes)
+        self.removal.take(values, answers)
+        image = Confusion.empty(self.classes)
+        image.update(predicted, label, known)
+        self.confusion = self.confusion + image.counts
+        self.drawn.add({"confusion": image.counts}, weights)
         means = [np.bincount(group, part, self.classes) for part in (None, values)]
         self.by_class = self.by_class + np.stack(means)
+
+    @property
+    def kinds(self) -> list[str]:
+        """What the labels tell: the unknown, and the wrong where they are classes."""
+        return ["unknown", "wrong"] if self.confusion.any() else ["unknown"]
 
     def figures(self, names: tuple[str, ...]) -> Row:
         """A row of the results."""
         mean = self.by_class[1] / np.maximum(self.by_class[0], 1)
-        total, pixels = Confusion(self.confusion.sum(0)), self.confusion.sum((1, 2))
-        keeping = Keeping(pixels, pixels - np.trace(self.confusion, axis1=1, axis2=2))
-        removed = np.arange(10) / 10
-        row: Row = {"miou": total.miou, "accuracy": total.accuracy}
-        for kind, found in self.found.items():
-            values = stages.figures_of(found.pixels.view())
+        row: Row = {"mean_by_predicted_class": dict(zip(names, mean.tolist()))}
+        row["mean_of_classes"] = float(mean[self.by_class[0] > 0].mean())
+        for kind in self.kinds:
+            values = stages.figures_of(self.found[kind].pixels.view())
             row |= {f"{kind}.{figure}": value for figure, value in zip(stages.FIGURES, values)}
-        row["wrong.aurc"] = keeping.area_under_risk()
-        row["mean_by_predicted_class"] = dict(zip(names, mean.tolist()))
-        row["mean_of_classes"] = float(mean.mean())
-        row["removed"] = removed.tolist()
-        row["miou_of_the_rest"] = [self.without(share).miou for share in removed]
-        row["risk_of_the_rest"] = keeping.risk(1 - removed).tolist()
-        return row
-
-    def without(self, share: float) -> Confusion:
-        """The confusion when so large a share of the pixels, the most doubtful, is dropped."""
-        pixels = self.confusion.sum((1, 2))
-        kept = (1 - share) * pixels.sum() - (np.cumsum(pixels) - pixels)
-        part = np.clip(kept / np.maximum(pixels, 1), 0, 1)
-        return Confusion((self.confusion * part[:, None, None]).sum(0))
+        if "wrong" not in self.kinds:
+            return row
+        total, pixels = Confusion(self.confusion), self.found["wrong"].pixels.view().counts
+        row |= {"miou": total.miou, "accuracy": total.accuracy}
+        row["wrong.aurc"] = Keeping(pixels.sum(0), pixels[1]).area_under_risk()
+        removed = np.arange(10) / 10
+        miou, risk, classes = self.removal.remaining(removed, range(self.classes))
+        for key, values in (("", removed), ("miou_of_the_rest", miou), ("risk_of_the_rest", risk)):
+            row[key or "removed"] = values.tolist()
+        right, missed, taken = self.removal.left(removed[-1:])[:, 0]
+        row["classes_of_the_rest"] = classes.tolist()
+        row["labelled_of_the_rest"] = dict(zip(names, (right + missed).tolist()))
+        iou = right / np.maximum(right + missed + taken, 1)
+        return row | {"iou_of_the_rest": dict(zip(names, iou.tolist()))}
 
     def replicates(self) -> Row:
         """`(R,)` of each figure that has an interval."""
         drawn = {
-            f"{kind}.auprc": found.replicates.figures(stages.figures_of)[:, 0]
-            for kind, found in self.found.items()
+            f"{kind}.{figure}": values
+            for kind in self.kinds
+            for figure, values in zip(
+                stages.FIGURES, self.found[kind].replicates.figures(stages.figures_of).T
+            )
         }
+        if "wrong" not in self.kinds:
+            return drawn
         miou = self.drawn.figures(lambda state: Confusion(state["confusion"]).miou)
         return drawn | {"miou": miou}
 
 
-def with_intervals(
-    rows: dict[str, Row], drawn: dict[str, Row], against: list[tuple[str, str, str, str]]
-) -> None:
-    """Add to rows, by the map's name, their intervals and how they differ from others.
-
-    In `against` stand map, figure, the map that it is compared with, and what to call that.
-    """
-    for name, replicates in drawn.items():
-        for key, values in replicates.items():
-            rows[name][f"{key}_interval"] = interval(rows[name][key], values, (0, 1))
-    for name, key, other, called in against:
-        difference = rows[name][key] - rows[other][key]
-        rows[name][f"{key}_minus_{called}"] = difference
-        rows[name][f"{key}_minus_{called}_interval"] = interval(
-            difference, drawn[name][key] - drawn[other][key], (-1, 1)
-        )
-
-
-def target_of(network: Any) -> str | None:
-    """What the second head of a network learnt, where it has one."""
-    head = head_of(network.source.backend.module)
-    return None if head is None else str(head.about["target"])
-
-
 def taught(theirs: Prediction, members: int, classes: int) -> dict[str, Tensor]:
     """`(H, W)` of each target of a second head, as a student learns it."""
-    return {
-        "spread": dm.scores.member_spread(theirs)[0],
-        "mutual_information": dm.scores.mutual_information(theirs)[0]
-        / math.log(min(members, classes)),
-        "entropy": dm.scores.entropy(theirs)[0] / math.log(classes),
-    }
+    scales = 1.0, math.log(min(members, classes)), math.log(classes)
+    found = (getattr(dm.scores, kind)(theirs)[0] / by for kind, by in zip(OF_ENSEMBLE, scales))
+    return dict(zip(("spread", *OF_ENSEMBLE[1:]), found))
 
 
 def images_of(given: Namespace, split: str = "test") -> Any:
@@ -253,96 +227,136 @@ def teachers_of(given: Namespace) -> list[str]:
     return [f"{given.shared}/models/camvid9-ensemble/{number}" for number in range(1, 6)]
 
 
-def maps(given: Namespace, fitted: bool = False) -> list[Row]:
-    """One pass over the images with all networks; with `doubt` of each, where that is fitted."""
-    data, teachers = images_of(given, given.split), teachers_of(given)
-    if fitted:
-        data = Some(data, 4)
-    ensemble, camvid9 = dm.load(",".join(teachers)), given.shared / "models" / "camvid9"
-    folders = {"plain": given.plain} if given.plain else {}
-    folders |= {"camvid9": camvid9} | students_of(given)
-    networks: dict[str, Any] = {name: dm.load(folder) for name, folder in folders.items()}
-    targets = {name: target_of(one) for name, one in networks.items()}
-    fits: dict[str, dict[str, Score]] = {}
-    for name in networks if fitted else ():
-        fits[name] = both_doubts(networks[name], images_of(given, "train"))
-        networks[name] = prepared(networks[name], fits[name])
-    names = ensemble.class_names
-    matching = match_labels(data.class_names, names, HELD_OUT)
-    worth: dict[str, Worth] = {}
-    following: dict[str, Following] = {}
-    for index in range(len(data)):
-        sample = data[index]
-        label, image = matching.apply(sample.label), sample.image[None]
-        theirs, weights = ensemble(image), Weights(REPLICATES)(index)
-        asked = taught(theirs, len(teachers), len(names))
-        doubts = {
-            f"ensemble: {score}": (getattr(dm.scores, score)(theirs)[0], theirs.classes[0])
-            for score in ("member_spread", "mutual_information", "entropy")
-        }
-        predictions = {name: network(image) for name, network in networks.items()}
-        for name, prediction in predictions.items():
-            if not name.startswith(FROZEN):
-                entropy = dm.scores.entropy(prediction)[0]
-                doubts[f"{name}: entropy"] = entropy, prediction.classes[0]
-            if said_by_head(prediction) is not None:
-                own = dm.scores.distilled(prediction)[0]
-                doubts[f"{name}: distilled"] = own, prediction.classes[0]
-                if targets[name] != "spread":
-                    follow = following.setdefault(f"{name}: target", Following(len(names)))
-                    follow.update(own, asked[str(targets[name])], theirs.classes[0], weights)
-        for name, scores in fits.items():
-            chosen = predictions[name].classes[0]
-            for kind, score in scores.items():
-                doubts[f"{name}: {kind}"] = score(predictions[name])[0], chosen
-        for name, (doubt, predicted) in doubts.items():
-            worth.setdefault(name, Worth(len(names))).update(doubt, predicted, label, weights)
-            follow = following.setdefault(name, Following(len(names)))
-            follow.update(doubt, asked["spread"], theirs.classes[0], weights)
-        show(given.split, index + 1, len(data))
-    return rows_of(worth, following, names, given.split)
+def maps(given: Namespace) -> list[Row]:
+    """One pass over the images with all networks."""
+    return judged(given, {f"camvid {given.split}": images_of(given, given.split)})[0]
 
 
 def seeds(given: Namespace) -> list[Row]:
-    """Rows of `maps`, those of networks that differ by their seed alone as one: their mean."""
-    groups: dict[str, list[Row]] = {}
-    for row in maps(given, fitted=True):
-        network, _, score = row["name"].partition(": ")
-        groups.setdefault(f"{re.sub(r' [0-9]+$', '', network)}: {score}", []).append(row)
-    means = [r[0] if len(r) == 1 else stages.mean_of(name, r) for name, r in groups.items()]
-    return [row | {"set": f"{row['set']}, every 4th image"} for row in means]
+    """The same, in means over seeds, and `doubt` of each network."""
+    few = Some(images_of(given, given.split), 4)
+    return judged(given, {f"camvid {given.split}, every 4th image": few}, fitted=True)[0]
+
+
+def domain(given: Namespace) -> list[Row]:
+    """The same on images of other places, whose labels tell the unknown alone."""
+    data = given.shared / "data"
+    others = {
+        "roadanomaly21": dm.open_dataset(f"smiyc:{data}/roadanomaly21"),
+        "fishyscapes static": Some(dm.open_dataset(f"fishyscapes:{data}/fishyscapes_static"), 3),
+        "camvid test, every 8th image": Some(images_of(given), 8),
+    }
+    rows, means = judged(given, others, fitted=True)
+    home = list(others)[-1]
+    for row in rows:
+        pairs = zip(means[row["set"], row["name"]], means[home, row["name"]])
+        aurocs = [float(np.mean(np.subtract.outer(there, here) > 0)) for there, here in pairs]
+        row |= {"image_auroc": float(np.mean(aurocs))} if row["set"] != home else {}
+    return rows
+
+
+Means = dict[tuple[str, str], list[list[float]]]
+
+
+def judged(given: Namespace, sets: dict[str, Any], fitted: bool = False) -> tuple[list[Row], Means]:
+    """One pass over each set, with `doubt` of each network if fitted; and all images' means."""
+    teachers, camvid9 = teachers_of(given), given.shared / "models" / "camvid9"
+    ensemble, folders = dm.load(",".join(teachers)), {"camvid9": camvid9} | students_of(given)
+    folders = ({"plain": given.plain} if given.plain else {}) | folders
+    networks: dict[str, Any] = {name: dm.load(folder) for name, folder in folders.items()}
+    scores = {"ensemble": {kind: getattr(dm.scores, kind) for kind in OF_ENSEMBLE}}
+    targets = {}
+    for name, one in networks.items():
+        scores[name] = {} if name.startswith(FROZEN) else {"entropy": dm.scores.entropy}
+        if (head := head_of(one.source.backend.module)) is not None:
+            scores[name]["distilled"] = dm.scores.distilled
+            targets[name] = str(head.about["target"])
+        if fitted:
+            fits = both_doubts(one, images_of(given, "train"))
+            networks[name], scores[name] = prepared(one, fits), scores[name] | fits
+    names = ensemble.class_names
+    rows: list[Row] = []
+    means: Means = {}
+    for called, data in sets.items():
+        matching = match_labels(data.class_names, names, HELD_OUT if data.class_names else ())
+        worth: dict[str, Worth] = {}
+        following: dict[str, Following] = {}
+        for index in range(len(data)):
+            sample, weights = data[index], Weights(REPLICATES)(index)
+            label, image = matching.apply(sample.label), sample.image[None]
+            theirs = ensemble(image)
+            asked = taught(theirs, len(teachers), len(names))
+            said = {"ensemble": theirs} | {name: one(image) for name, one in networks.items()}
+            doubts = {
+                f"{name}: {kind}": (score(said[name])[0], said[name].classes[0])
+                for name, own in scores.items()
+                for kind, score in own.items()
+            }
+            for name, target in targets.items():
+                if target != "spread":
+                    follow = following.setdefault(f"{name}: target", Following(len(names)))
+                    own = doubts[f"{name}: distilled"][0]
+                    follow.update(own, asked[target], theirs.classes[0], weights)
+            for name, (doubt, predicted) in doubts.items():
+                worth.setdefault(name, Worth(len(names))).update(doubt, predicted, label, weights)
+                follow = following.setdefault(name, Following(len(names)))
+                follow.update(doubt, asked["spread"], theirs.classes[0], weights)
+            show(called, index + 1, len(data))
+        rows += rows_of(worth, following, names, called)
+        for name, found in worth.items():
+            means.setdefault((called, stages.without_seed(name)), []).append(found.means)
+    return rows, means
 
 
 def rows_of(
-    worth: dict[str, Worth], following: dict[str, Following], names: tuple[str, ...], split: str
+    worth: dict[str, Worth], following: dict[str, Following], names: tuple[str, ...], called: str
 ) -> list[Row]:
-    """Figures of every map, with intervals and paired differences."""
-    rows: dict[str, dict[str, Any]] = {}
-    against = []
-    for name, found in worth.items():
+    """Figures of every map, with intervals and paired differences; of several seeds the means."""
+    spread = worth["ensemble: member_spread"].figures(names)["mean_by_predicted_class"]
+    found: dict[str, tuple[Row, Row]] = {}
+    for name, one in worth.items():
         network, _, score = name.partition(": ")
         follow = following[name]
-        row = {"name": name, "set": f"camvid {split}"} | found.figures(names)
-        row |= follow.figures() | follow.intervals()
-        row["by_class_of_ensemble"] = {c: follow.figures(k) for k, c in enumerate(names)}
+        row = {"name": name, "set": called} | one.figures(names) | follow.figures()
+        row["by_class_of_ensemble"] = {
+            c: follow.figures(k) for k, c in enumerate(names) if follow.sums[k, 0]
+        }
+        replicates = one.replicates() | follow.replicates()
         if target := following.get(f"{network}: target") if score == "distilled" else None:
-            both = target.figures() | target.intervals()
-            row |= {f"target.{key}": value for key, value in both.items()}
-        if network not in ("ensemble", "plain", "camvid9") and not network.startswith(FROZEN):
-            base = "plain" if "plain: entropy" in worth else "camvid9"
-            against.append((name, "miou", f"{base}: entropy", base))
-        if score == "distilled":
-            below = "camvid9" if network.startswith(FROZEN) else network
-            against.append((name, "wrong.auprc", f"{below}: entropy", "entropy"))
-            against.append((name, "unknown.auprc", f"{below}: entropy", "entropy"))
-        rows[name] = row
-    theirs = rows["ensemble: member_spread"]["mean_by_predicted_class"]
-    for name, row in rows.items():
-        if name.endswith(": distilled") and "target.pearson" not in row:  # the paper's error
+            row |= {f"target.{key}": value for key, value in target.figures().items()}
+            replicates |= {f"target.{key}": own for key, own in target.replicates().items()}
+        elif score == "distilled":  # the paper's error
             own = row["mean_by_predicted_class"]
-            row["classwise_error"] = float(np.mean([abs(own[c] - theirs[c]) for c in names]))
-    with_intervals(rows, {name: own.replicates() for name, own in worth.items()}, against)
+            row["classwise_error"] = float(np.mean([abs(own[c] - spread[c]) for c in names]))
+        found[name] = row, replicates
+    means = stages.over_seeds(found)
+    rows, drawn = ({name: each[part] for name, each in means.items()} for part in (0, 1))
+    with_intervals(rows, drawn)
     return list(rows.values())
+
+
+def with_intervals(rows: dict[str, Row], drawn: dict[str, Row]) -> None:
+    """Add to rows, by the map's name, their intervals and how they differ from others."""
+    for name, row in rows.items():
+        network, _, score = name.partition(": ")
+        plain = "plain whole images" if "whole images" in network else "plain"
+        base = plain if f"{plain}: entropy" in rows and network != plain else "camvid9"
+        own = "camvid9" if network.startswith(FROZEN) else network
+        against = []
+        if own == network and network not in ("ensemble", "plain", "camvid9"):
+            against.append(("miou", base, base))
+        if score == "distilled":
+            against += [(f"{kind}.auprc", own, "entropy") for kind in ("wrong", "unknown")]
+            against.append(("unknown.fpr95", own, "entropy"))
+        for key, values in drawn[name].items():
+            limits = (-1, 1) if key.endswith(("pearson", "spearman")) else (0, 1)
+            row[f"{key}_interval"] = interval(row[key], values, limits)
+        for key, other, called in against:
+            at = f"{other}: entropy"
+            if key in row:
+                difference = row[f"{key}_minus_{called}"] = row[key] - rows[at][key]
+                replicates = drawn[name][key] - drawn[at][key]
+                row[f"{key}_minus_{called}_interval"] = interval(difference, replicates, (-1, 1))
 
 
 def parts(given: Namespace) -> list[Row]:
@@ -360,38 +374,27 @@ def parts(given: Namespace) -> list[Row]:
     return [{"name": name, "set": "camvid test, every eighth image"} | follow.figures()]
 
 
-def at_border(label: Tensor, reach: int = 4) -> Tensor:
-    """`(H, W)` bool, pixels within `reach` of another known class."""
-    edge = torch.zeros(label.shape)
-    for axis in (0, 1):
-        length = label.shape[axis] - 1
-        here, there = (label.narrow(axis, start, length) for start in (0, 1))
-        edge.narrow(axis, 0, length).add_((here != there) & (here >= 0) & (there >= 0))
-    return torch.nn.functional.max_pool2d(edge[None], 2 * reach + 1, 1, reach)[0] > 0
-
-
 def borders(given: Namespace) -> list[Row]:
     """Mean of the maps at borders between classes and away from them."""
     data, networks = images_of(given), {"ensemble": dm.load(",".join(teachers_of(given)))}
     networks |= {name: dm.load(folder) for name, folder in students_of(given).items()}
     matching = match_labels(data.class_names, networks["ensemble"].class_names)
-    sums = {name: np.zeros((2, 2)) for name in networks}
-    for index in range(0, len(data), 8):
-        sample = data[index]
+    sums = dict.fromkeys(networks, np.zeros((2, 2)))
+    for sample in (data[index] for index in range(0, len(data), 8)):
         label = matching.apply(sample.label)
-        known, near = label >= 0, at_border(label)
+        known, near = label >= 0, boundary_band(label[None], 4)[0]
         for name, network in networks.items():
             score = dm.scores.member_spread if name == "ensemble" else dm.scores.distilled
             doubt = score(network(sample.image[None]))[0]
             places = doubt[known & near], doubt[known & ~near]
-            sums[name] += [[float(place.sum()), place.numel()] for place in places]
-    rows = []
-    for name, ((near_sum, near_count), (far_sum, far_count)) in sums.items():
-        row = {"name": name, "set": "camvid test, every eighth image"}
-        row |= {"share_at_border": near_count / (near_count + far_count)}
-        row |= {"mean_at_border": near_sum / near_count, "mean_elsewhere": far_sum / far_count}
-        rows.append(row)
-    return rows
+            sums[name] = sums[name] + [[float(p.sum()), p.numel()] for p in places]
+    found: dict[str, tuple[Row, Row]] = {}
+    for name, (near, far) in sums.items():
+        row: Row = {"name": f"{name}: ", "set": "camvid test, every eighth image"}
+        row |= {"share_at_border": near[1] / (near[1] + far[1])}
+        row |= {"mean_at_border": near[0] / near[1], "mean_elsewhere": far[0] / far[1]}
+        found[row["name"]] = row, {}
+    return [row | {"name": name[:-2]} for name, (row, _) in stages.over_seeds(found).items()]
 
 
 def times(given: Namespace) -> list[Row]:
@@ -400,16 +403,12 @@ def times(given: Namespace) -> list[Row]:
     given.conditions["threads of time"] = torch.get_num_threads()
     one, several = dm.load(given.plain), dm.load(",".join(teachers_of(given)))
 
-    def both(segmenter: Any, score: Any) -> Callable[[Tensor], object]:
-        def work(x: Tensor) -> object:
-            prediction = segmenter(x)
-            return prediction.classes, None if score is None else score(prediction)
-
-        return work
+    def both(segmenter: Any, score: Any = lambda prediction: None) -> Callable[[Tensor], object]:
+        return lambda x: (lambda said: (said.classes, score(said)))(segmenter(x))
 
     ways = {
-        "plain": both(one, None),
-        "plain again": both(one, None),
+        "plain": both(one),
+        "plain again": both(one),
         "plain with entropy": both(one, dm.scores.entropy),
         "ensemble of 5 with spread": both(several, dm.scores.member_spread),
     }
@@ -436,6 +435,7 @@ TOPIC = Topic(
 STAGES = {
     "maps": Stage(TOPIC, maps),
     "seeds": Stage(TOPIC, seeds),
+    "domain": Stage(TOPIC, domain),
     "parts": Stage(TOPIC, parts),
     "borders": Stage(TOPIC, borders),
     "time": Stage(TOPIC, times),

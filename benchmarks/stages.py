@@ -9,6 +9,7 @@ as one condition and one row a line.
 from __future__ import annotations
 
 import json
+import re
 import resource
 import statistics
 import time
@@ -188,6 +189,24 @@ def mean_of(name: str, rows: Sequence[Row]) -> Row:
         elif isinstance(first, str):
             mean.setdefault(key, first)
     return mean
+
+
+def without_seed(name: str) -> str:
+    """`NETWORK: SCORE` of `NETWORK 2: SCORE`, the second of those that differ by their seed."""
+    return re.sub(r" [0-9]+: ", ": ", name)
+
+
+def over_seeds(named: Mapping[str, tuple[Row, Row]]) -> dict[str, tuple[Row, Row]]:
+    """Rows and the replicates of their figures, by name without the seed, in means over seeds."""
+    groups: dict[str, list[tuple[Row, Row]]] = {}
+    for name, one in named.items():
+        groups.setdefault(without_seed(name), []).append(one)
+    found = {}
+    for name, several in groups.items():
+        rows, drawn = zip(*several)
+        mean = {key: np.mean([one[key] for one in drawn], 0) for key in drawn[0]}
+        found[name] = rows[0] if len(rows) == 1 else mean_of(name, rows), mean
+    return found
 
 
 def told(row: Row) -> str:

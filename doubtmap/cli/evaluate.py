@@ -68,6 +68,14 @@ def evaluate_command(
             "field of the images' paths, such as town: each part has those of the others.",
         ),
     ] = None,
+    against: Annotated[
+        str,
+        option(
+            FIGURES,
+            "FOLDER or FOLDER:SCORE of another evaluation of these images: how far the means by "
+            "predicted class are off from its.",
+        ),
+    ] = "",
     metrics: Annotated[
         str,
         option(FIGURES, "Your own: python:FILE.py:CLASS, or the names that packages give theirs."),
@@ -164,6 +172,7 @@ def evaluate_command(
         segments=MetaModel.load(segments) if segments else None,
         cases=Cases(by, tolerance) if by else None,
         metrics=metrics,
+        against=against,
         notes=[*notes, *of_windows, *of_pasting],
         command=command_line(),
         maps=out if maps else None,

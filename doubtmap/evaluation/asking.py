@@ -25,7 +25,7 @@ from doubtmap.errors import UsageError
 from doubtmap.evaluation.cases import Cases
 from doubtmap.evaluation.components import DEFAULT_SIZES
 from doubtmap.evaluation.open_set import check_open_set
-from doubtmap.evaluation.results import Results
+from doubtmap.evaluation.results import Reference, Results
 from doubtmap.evaluation.tally import VERSION, Tally
 from doubtmap.evaluation.yours import Metrics, Yours, named_metrics
 from doubtmap.prediction import Prediction, Score, Segmenter
@@ -52,6 +52,8 @@ class Options:
         cases: groups of images whose figures are given one by one.
         metrics: the user's own, see `doubtmap.evaluation.yours`: by name, or objects, or text; what
             they give is in the results' `metrics`.
+        against: folder of another evaluation of the same images, or `FOLDER:SCORE`: the means by
+            predicted class are held against it; see `doubtmap.evaluation.results.Reference`.
         command: what to write into the results as their origin.
         maps: folder in which to keep classes, labels and doubt maps, for `doubtmap view`.
         save: called with the results before the journal is removed, to write them.
@@ -66,6 +68,7 @@ class Options:
     notes: Iterable[str] = ()
     cases: Cases | None = None
     metrics: Metrics = ()
+    against: str = ""
     command: str = ""
     maps: Path | None = None
     save: Callable[[Results], None] | None = None
@@ -107,6 +110,7 @@ class Asked:
         replicates: of the bootstrap over images.
         seed: of the bootstrap.
         options: the rest.
+        reference: another evaluation that the means by predicted class are held against.
     """
 
     run: Run
@@ -115,6 +119,7 @@ class Asked:
     replicates: int
     seed: int
     options: Options
+    reference: Reference | None = None
 
     @property
     def claims(self) -> list[str]:
@@ -171,6 +176,8 @@ def asked_of(
             "metrics: expected one process, which gives them all images, got parts or workers. "
             "Leave one of them out."
         )
+    if options.against and options.place.part:
+        raise UsageError("against: expected all images, got a part of them. Leave one of them out.")
     if isinstance(segmenter, Segmenter):
         dataset = open_dataset(dataset, seed=seed, classes=segmenter.class_names)
     check_request(segmenter, dataset, unknown)
@@ -188,9 +195,13 @@ def asked_of(
     run.notes.extend(_other_unknown(given, unknown))
     parts = _parts(run.scores, given, options.segments, open_set)
     run.notes.extend(who_has_seen(dataset, segmenter, parts))
+    reference = None
+    if options.against:
+        names = segmenter.class_names
+        reference = Reference.read(options.against, run.scores, names, len(dataset))
     sizes = options.component_sizes or dataset.component_sizes or DEFAULT_SIZES
     chosen = {name: threshold.threshold for name, threshold in given.items()}
-    return Asked(run, chosen, sizes, replicates, seed, options)
+    return Asked(run, chosen, sizes, replicates, seed, options, reference)
 
 
 def _parts(

@@ -56,7 +56,8 @@ def curve_charts(curves: Mapping[str, Any], figures: Mapping[str, Any]) -> list[
         figures: the content of `results.json`.
     """
     draw = _Drawer(curves, figures)
-    charts = [draw.precision_recall(), draw.roc(), draw.risk_coverage(), draw.sparsification()]
+    charts = [draw.precision_recall(), draw.roc(), draw.risk_coverage(), draw.removal()]
+    charts.append(draw.sparsification())
     return [chart for chart in (*charts, *draw.patches()) if chart]
 
 
@@ -121,6 +122,23 @@ class _Drawer:
             "AURC",
             self._figure("wrong", "aurc"),
             False,
+        )
+
+    def removal(self) -> CurveChart | None:
+        axes = ("removed", "miou")
+        every = self._points("removal", axes).values()
+        lowest = min((float(points[:, 1].min()) for points in every), default=0.0)
+        return self._chart(
+            "removal",
+            axes,
+            Plane("share removed", "mIoU", (0, 0.9), (np.floor(lowest * 10) / 10, 1)),
+            "mIoU of what is left",
+            "When the most doubtful pixels are removed. The mean is over the classes that are "
+            "left: it jumps where a class runs empty, and falls where a few wrong pixels are all "
+            "that is left of one. The figure is the curve's mean.",
+            "mean",
+            lambda name, points: float(points[:, 1].mean()),
+            True,
         )
 
     def sparsification(self) -> CurveChart | None:

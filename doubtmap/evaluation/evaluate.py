@@ -173,6 +173,8 @@ def figures_of(
     )
     picked = list(pick_examples(run, tally, asked.options.examples, shelf))
     results = summarise(run, tally, measured, components, sizes, files)
+    if asked.reference is not None:
+        asked.reference.hold(results.figures)
     results.examples.extend(picked)
     return results
 

@@ -23,6 +23,8 @@ from doubtmap.evaluation.score_figures import (
     differences_of,
     mean_of,
     number,
+    predicted_figures,
+    removal_figures,
 )
 from doubtmap.evaluation.tally import Tally
 from doubtmap.metrics import Components, Confusion
@@ -50,7 +52,7 @@ def segmentation_figures(
     confusion = tally.confusion
     if confusion is None:
         return {"miou": None, "accuracy": None, "iou": {}}
-    names = class_names or tuple(str(index) for index in range(len(confusion.counts)))
+    names = _named(class_names, len(confusion.counts))
     iou: dict[str, float | None] = dict.fromkeys(names)
     iou |= {names[index]: number(confusion.iou[index]) for index in labelled}
     figures: Figures = {
@@ -109,6 +111,7 @@ def summarise(
     names = run.segmenter.class_names
     scores = {name: one.figures for name, one in measured.items()}
     strange = _strange_classes(run, tally)
+    labelled = sorted({c for c in run.matching.targets if c >= 0} if run.matching else set())
     for name, figures in scores.items():
         blank: dict[str, Any] = dict.fromkeys(("siou", "ppv", "f1"))
         if name in components:
@@ -118,7 +121,10 @@ def summarise(
         figures["unknown"] |= blank
         if strange:
             figures["unknown"]["by_class"] = _by_class(strange, tally, name, measured[name])
-    labelled = sorted({c for c in run.matching.targets if c >= 0} if run.matching else set())
+        own = tally.scores[name]
+        taken = _named(names, len(next(own.by_predicted.each())["pixels"]))
+        figures["by_predicted_class"] = predicted_figures(own, taken)
+        figures["removal"] = removal_figures(own, labelled)
     right, wrong, known_only, unknown = (int(count) for count in tally.kinds)
     known = right + wrong + known_only
     figures = {
@@ -146,7 +152,19 @@ def summarise(
     }
     if run.skipped:
         figures["data"]["skipped"] = run.skipped.reasons
-    return Results(figures, curves_of(tally, measured), names, [])
+    curves = curves_of(tally, measured)
+    if tally.confusion is not None:
+        curves["removal"] = {n: {k: s["removal"][k] for k in REMOVAL} for n, s in scores.items()}
+    return Results(figures, curves, names, [])
+
+
+REMOVAL = ("removed", "miou", "risk")
+"""Of a score's `removal`, what is a curve."""
+
+
+def _named(class_names: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """The model's classes, by number where they have no names."""
+    return class_names or tuple(str(index) for index in range(count))
 
 
 def _strange_classes(run: Run, tally: Tally) -> dict[int, str]:
@@ -213,7 +231,7 @@ def _notes(
     if not unknown:
         yield "unknown: no pixel is labelled unknown, so these figures are null."
     if right + wrong == 0:
-        yield "segmentation, calibration, wrong: no pixel has a class, so these figures are null."
+        yield "segmentation, calibration, removal, wrong: no pixel has a class, so these are null."
     elif wrong == 0 or right == 0:
         yield "wrong: all pixels are right, or all are wrong, so ranking figures are null."
     if components:

@@ -431,7 +431,7 @@ def _asked(abouts: Sequence[Mapping[str, Any]], folders: Sequence[Path], options
         settings["replicates"],
         settings["seed"],
         replace(options, bins=settings["bins"], examples=first["examples"]),
-        settings["claims"],
+        told_claims=settings["claims"],
     )
 
 

@@ -26,6 +26,7 @@ from doubtmap.evaluation.report_tables import (
     class_table,
     difference_tables,
     figure_list,
+    mean_table,
     score_tables,
 )
 from doubtmap.evaluation.results import (
@@ -136,6 +137,7 @@ def _context(results: Results) -> dict[str, Any]:
         "class_table": class_table(figures),
         "segmentation": figure_list(figures, "segmentation"),
         "class_bars": class_bars(figures, results.class_names),
+        "mean_table": mean_table(figures),
         "calibration": figure_list(figures, "calibration"),
         "bins": section(figures, "calibration").get("bins"),
         "reliability": reliability_chart(reliability),

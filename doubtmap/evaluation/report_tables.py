@@ -182,6 +182,52 @@ def figure_list(figures: Mapping[str, Any], group: str) -> list[tuple[Figure, Ce
     ]
 
 
+@dataclass(frozen=True)
+class MeanTable:
+    """Classes x scores: the mean of each score over the pixels that are taken for a class."""
+
+    scores: list[str]
+    rows: list[tuple[str, list[Cell]]]
+    against: list[str]
+
+
+def mean_table(figures: Mapping[str, Any]) -> MeanTable | None:
+    """The means by predicted class, with their mean and what they were held against, if they were.
+
+    None where no score has any.
+    """
+    found = {name: section(own, PREDICTED) for name, own in section(figures, "scores").items()}
+    found = {name: own for name, own in found.items() if own}
+    if not found:
+        return None
+    lists = {
+        name: [*section(own, "mean").values(), own.get("mean_of_classes")]
+        for name, own in found.items()
+    }
+    texts = {name: column(values) for name, values in lists.items()}
+    classes = [*section(next(iter(found.values())), "mean"), "mean of classes"]
+    rows = [
+        (of, [_mean_cell(lists[name][at], texts[name][at]) for name in found])
+        for at, of in enumerate(classes)
+    ]
+    against = [
+        f"{name} is off by {digits(own['error'])} in the mean over classes from {own['against']}."
+        for name, own in found.items()
+        if number(own.get("error")) is not None
+    ]
+    return MeanTable([*found], rows, against)
+
+
+PREDICTED = "by_predicted_class"
+"""Of a score's figures, those by predicted class."""
+
+
+def _mean_cell(value: Any, text: str) -> Cell:
+    if number(value) is None:
+        return Cell(MISSING, title="no pixel is taken for it", missing=True)
+    return Cell(text, title=f"{value:.8g}", sort=value)
+
+
 def class_bars(figures: Mapping[str, Any], class_names: tuple[str, ...]) -> list[ClassBar]:
     """Per-class IoU in the colours of the examples."""
     iou = section(figures, "segmentation", "iou")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,7 @@ class Results(Shown):
             of the unknown pixels where the data have any and of the wrong pixels otherwise;
             `risk_coverage` `{SCORE: {coverage, risk}}`;
             `sparsification` `{SCORE: {removed, error, oracle}}`;
+            `removal` `{SCORE: {removed, miou, risk}}`;
             `patches` `{SCORE: {percentile, p_accurate_certain, p_uncertain_inaccurate, pavpu}}`,
             percentiles in [0, 100] or [0, 1]; `pixels`, the same with patches of one pixel;
             `reliability` `{confidence, accuracy, share}`, one entry for each bin, None where empty;
@@ -155,6 +156,77 @@ def _flat(group: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
             yield key, value
     for label, own in section(group, "by_class").items():
         yield from ((f"{label}.{key}", value) for key, value in _flat(own))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The means by predicted class of another evaluation, such as of a student's teachers.
+
+    Args:
+        name: of it, as the results call it.
+        score: which of its scores all are held against; empty: the one of the same name.
+        means: by score and class; None where no pixel was taken for a class.
+    """
+
+    name: str
+    score: str
+    means: Mapping[str, Mapping[str, float | None]]
+
+    @classmethod
+    def read(
+        cls, text: str, scores: Collection[str], class_names: Sequence[str], images: int
+    ) -> Self:
+        """Read it.
+
+        Args:
+            text: `FOLDER` of `evaluate`, or `FOLDER:SCORE`.
+            scores: that are held against it.
+            class_names: of the network that is held against it, in any order.
+            images: how many are evaluated.
+
+        Raises:
+            UsageError: for an evaluation of other classes or images, or without that score.
+            DataError: where it cannot be read.
+        """
+        folder, _, score = (text, "", "") if Path(text).is_dir() else text.partition(":")
+        figures = read_results(Path(folder) / "results.json")
+        found = section(figures, "scores")
+        means = {name: section(own, "by_predicted_class", "mean") for name, own in found.items()}
+        data, begin = section(figures, "data"), f"against: expected {folder} to be"
+        seen = [data.get("images"), *section(data, "skipped")]
+        if isinstance(seen[0], int) and seen[0] + len(seen) - 1 != images:
+            raise UsageError(f"{begin} of the same {images} images, got {seen[0]}. Evaluate both.")
+        if score and score not in means:
+            raise UsageError(f"{begin} of the score {score}, got {', '.join(means)}. Name one.")
+        common = [score] if score else [name for name in scores if name in means]
+        if not common:
+            raise UsageError(
+                f"{begin} of one of the scores {', '.join(scores)}, got {', '.join(means)}. Name "
+                f"the one to hold them against, as in {folder}:{next(iter(means), 'SCORE')}."
+            )
+        for name in common:
+            if not means[name] or (class_names and {*means[name]} != {*class_names}):
+                raise UsageError(
+                    f"{begin} of the same classes with their means, got other or none for {name}. "
+                    f"Evaluate both with this version, on networks of the same classes."
+                )
+        return cls(folder, score, means)
+
+    def hold(self, figures: dict[str, Any]) -> None:
+        """Add `error` and `against` to the figures by predicted class of each score.
+
+        The error is the mean over classes of the absolute difference of the two means, over the
+        classes for which both networks take any pixel.
+        """
+        for name, own in section(figures, "scores").items():
+            at = self.score or name
+            if at not in self.means:
+                continue
+            part, theirs = own["by_predicted_class"], self.means[at]
+            pairs = [(mean, theirs.get(of)) for of, mean in part["mean"].items()]
+            gaps = [abs(a - b) for a, b in pairs if a is not None and b is not None]
+            part["error"] = sum(gaps) / len(gaps) if gaps else None
+            part["against"] = f"{self.name}: {at}"
 
 
 def write_results(results: Results, path: str | Path) -> None:

@@ -6,7 +6,7 @@ The view of all pixels of a score is large: it is made once, and let go of befor
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,13 +15,12 @@ import numpy as np
 
 from doubtmap.evaluation.tally import (
     BRIER,
+    IS_UNKNOWN,
     KNOWN_ONLY,
     RIGHT,
     WRONG,
     ScoreTally,
     Tally,
-    unknown_curve,
-    wrong_curve,
 )
 from doubtmap.kernels.counted import curves as curves_of_rows
 from doubtmap.metrics import (
@@ -222,6 +221,42 @@ def _headline(counts: Array) -> Array:
 
 
 PERCENTILES = np.arange(101.0)
+
+REMOVED = np.arange(10) / 10
+"""Shares of the most doubtful pixels without which mIoU and risk are given."""
+
+
+def removal_figures(score: ScoreTally, labelled: list[int]) -> Figures:
+    """What is left of mIoU and risk without the most doubtful pixels; None without labels.
+
+    Args:
+        score: its sums.
+        labelled: the classes over which mIoU is taken.
+    """
+    miou, risk, classes = score.removal.remaining(REMOVED, labelled)
+    found = {"miou": [number(each) for each in miou], "risk": [number(each) for each in risk]}
+    return {"removed": REMOVED.tolist(), **found, "classes": classes.tolist()}
+
+
+def predicted_figures(score: ScoreTally, names: Sequence[str]) -> Figures:
+    """The mean score of the pixels that are taken for each class, and the mean over classes."""
+    sums = next(score.by_predicted.each())
+    means = {
+        name: float(total / pixels) if pixels else None
+        for name, pixels, total in zip(names, sums["pixels"], sums["sum"])
+    }
+    return {"mean": means, "mean_of_classes": mean_of([*means.values()])}
+
+
+def unknown_curve(bins: Bins) -> RankingCurve:
+    """Unknown pixels against all known ones."""
+    known = bins.counts[RIGHT] + bins.counts[WRONG] + bins.counts[KNOWN_ONLY]
+    return RankingCurve.from_bins(bins, bins.counts[IS_UNKNOWN], known)
+
+
+def wrong_curve(bins: Bins) -> RankingCurve:
+    """Wrong pixels against right ones, unknown ones left out."""
+    return RankingCurve.from_bins(bins, bins.counts[WRONG], bins.counts[RIGHT])
 
 
 def _patch_figures(by_percentile: list[PatchFigures]) -> Figures:

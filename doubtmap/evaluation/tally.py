@@ -25,19 +25,19 @@ from doubtmap.metrics import (
     BinaryReliability,
     Confusion,
     Histogram,
-    RankingCurve,
     Reliability,
 )
 from doubtmap.metrics.accumulator import Array, State, join_states, sub_state, to_numpy
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
 from doubtmap.metrics.by_class import ByClass
 from doubtmap.metrics.frame import FrameSums
-from doubtmap.metrics.histogram import Bins, Keyed, keyed, sums_of, value_of
+from doubtmap.metrics.histogram import Keyed, keyed, sums_of, value_of
 from doubtmap.metrics.patches import PATCH_KINDS, WITH_UNKNOWN, patch_kinds, patch_scores
 from doubtmap.metrics.reliability import ONCE, ReliabilitySums
+from doubtmap.metrics.removal import Answers, Removal
 from doubtmap.prediction import Prediction
 
-VERSION = 7
+VERSION = 8
 """Of the observations and sums as a journal holds them: a run goes on only with its own."""
 
 RIGHT, WRONG, KNOWN_ONLY, IS_UNKNOWN = range(4)
@@ -58,9 +58,10 @@ class Observation:
     """One image's contribution.
 
     Args:
-        meta: JSON values: `stage` (of the run), `index`, `name`, `void` (pixels).
-        arrays: `kind` `(N,)` uint8 of the N pixels that are not void; `score/NAME` `(N,)`
-            float32; `patch/NAME` and `patches`, `(P,)` mean and kind per patch; `brier`, `doubt`,
+        meta: JSON values: `stage` (of the run), `index`, `name`, `void` (pixels), `classes`.
+        arrays: `kind` `(N,)` uint8 of the N pixels that are not void, `said`, their predicted
+            classes, and `missed`, the labels of the wrong ones; `score/NAME` `(N,)` float32;
+            `patch/NAME` and `patches`, `(P,)` mean and kind per patch; `brier`, `doubt`,
             `wrong` per pixel with a class; `confusion` and `reliability/...` sums; of several
             unknown classes `strange`, the label of each unknown pixel. Of the stage of components:
             `NAME/...`, the sums of each score's components.
@@ -105,11 +106,14 @@ def observe(
     classes = prediction.classes[0]
     label = label.to(classes.device).long()
     labels = to_numpy(label)
-    kind = (to_numpy(classes) != labels).astype(np.uint8)
+    count, said = prediction.native_logits.shape[1], to_numpy(classes)
+    kind = (said != labels).astype(np.uint8)
     kind[labels < 0] = VOID_KIND
     kind[labels == KNOWN], kind[labels == UNKNOWN] = KNOWN_ONLY, IS_UNKNOWN
     counted = kind != VOID_KIND
-    arrays: dict[str, Array] = {"kind": kind[counted]}
+    index_of = np.uint8 if count <= 256 else np.uint16
+    arrays: dict[str, Array] = {"kind": kind[counted], "said": said[counted].astype(index_of)}
+    arrays["missed"] = labels[kind == WRONG].astype(index_of)
     for score, values in maps.items():
         arrays[f"score/{score}"] = to_numpy(values)[counted]
     if raw is not None:
@@ -121,6 +125,7 @@ def observe(
         "index": index,
         "name": name,
         "void": kind.size - len(arrays["kind"]),
+        "classes": count,
     }
     return Observation(meta, arrays)
 
@@ -151,16 +156,14 @@ BRIER = 4
 """Channel that sums the Brier score of the pixels with a class, after the kinds of pixels."""
 
 
-BINS = 1 << 21
-
-
-IMAGE_BINS = 1 << 15
-
-
-PATCH_BINS = 1 << 16
-
-
+BINS, IMAGE_BINS, PATCH_BINS = 1 << 21, 1 << 15, 1 << 16
 Row = dict[str, Any]
+
+PARTS = (
+    *("pixels", "errors", "patches", "replicates", "strange", "removal", "by_predicted"),
+    *("patch_replicates", "claim_sums", "claim_replicates"),
+)
+"""Of a `ScoreTally`, as its state names them."""
 
 
 class ScoreTally:
@@ -178,6 +181,9 @@ class ScoreTally:
         self.patches = Histogram(PATCH_BINS, shape=(PATCH_KINDS,))
         self.replicates = BootstrapHistogram(replicates, channels=4)
         self.strange = ByClass(replicates, BINS)
+        self.removal = Removal()
+        self.by_predicted = BootstrapSums(1)
+        """Pixels and their summed score, `(C,)` each, by predicted class."""
         self.patch_replicates = BootstrapHistogram(replicates, channels=2)
         self.bins = bins
         self.claim_sums = BootstrapSums(1)
@@ -193,23 +199,24 @@ class ScoreTally:
 
     def absorb(self, other: ScoreTally) -> None:
         """Add what another has summed."""
-        self.pixels.absorb(other.pixels)
-        self.errors.absorb(other.errors)
-        self.patches.absorb(other.patches)
-        self.replicates.absorb(other.replicates)
-        self.strange.absorb(other.strange)
-        self.patch_replicates.absorb(other.patch_replicates)
-        self.claim_sums.absorb(other.claim_sums)
-        self.claim_replicates.absorb(other.claim_replicates)
+        for part in PARTS:
+            getattr(self, part).absorb(getattr(other, part))
 
-    def take(self, name: str, arrays: dict[str, Array], brier: Array | None, weights: Array) -> Row:
-        """Take an image; returns its own figures. `brier` is of all its pixels, or None."""
+    def take(
+        self, name: str, arrays: dict[str, Array], answers: Answers | None, weights: Array
+    ) -> Row:
+        """Take an image; returns its own figures. Without labels that are classes no `answers`."""
         kind, values = arrays["kind"], arrays[f"score/{name}"]
+        brier = arrays.get("brier")
         own = keyed(values)
         self.pixels.update(own, kind)
         more = None if brier is None else (BRIER, brier)
         image = sums_of(own, IMAGE_BINS, 5, kind, more)
-        if brier is not None:
+        said, classes = arrays["said"], len(arrays["pixels_of"])
+        sums = np.bincount(said, values, classes)
+        self.by_predicted.add({"pixels": arrays["pixels_of"], "sum": sums}, ONCE)
+        if answers is not None:
+            self.removal.take(values, answers, own)
             self._take_patches(arrays[f"patch/{name}"], arrays["patches"], weights)
         if self.bins is not None:
             self._claimed(values, kind, weights)
@@ -236,16 +243,7 @@ class ScoreTally:
 
     def state(self) -> State:
         """The sums as named arrays."""
-        return join_states(
-            pixels=self.pixels.state(),
-            errors=self.errors.state(),
-            patches=self.patches.state(),
-            replicates=self.replicates.state(),
-            strange=self.strange.state(),
-            patch_replicates=self.patch_replicates.state(),
-            claim=self.claim_sums.state(),
-            claim_replicates=self.claim_replicates.state(),
-        )
+        return join_states(**{part: getattr(self, part).state() for part in PARTS})
 
     @classmethod
     def from_state(cls, state: State, bins: int | None = None) -> Self:
@@ -257,7 +255,9 @@ class ScoreTally:
         tally.replicates = BootstrapHistogram.from_state(sub_state(state, "replicates"))
         tally.patch_replicates = BootstrapHistogram.from_state(sub_state(state, "patch_replicates"))
         tally.strange.restore(sub_state(state, "strange"))
-        tally.claim_sums = BootstrapSums.from_state(sub_state(state, "claim"), 1)
+        tally.removal = Removal.from_state(sub_state(state, "removal"))
+        for part in ("claim_sums", "by_predicted"):
+            setattr(tally, part, BootstrapSums.from_state(sub_state(state, part), 1))
         tally.claim_replicates = BootstrapSums.from_state(
             sub_state(state, "claim_replicates"), tally.replicates.replicates
         )
@@ -310,14 +310,19 @@ class Tally:
         row: Row = {"image": meta["name"], "index": meta["index"]}
         if "confusion" in arrays:
             row |= self._take_classes(arrays, weights)
-        brier = None
+        answers, kind, said = None, arrays["kind"], arrays["said"].astype(np.intp)
+        pixels_of = np.bincount(said, minlength=meta["classes"])
+        arrays = arrays | {"said": said, "pixels_of": pixels_of.astype(np.float64)}
         if "brier" in arrays:
-            brier = np.zeros(len(arrays["kind"]), np.float32)
-            brier[arrays["kind"] <= WRONG] = arrays["brier"]
+            brier = np.zeros(len(kind), np.float32)
+            brier[kind <= WRONG] = arrays["brier"]
+            arrays["brier"] = brier
+            wrong, out = np.flatnonzero(kind == WRONG), np.flatnonzero(kind > WRONG)
+            answers = Answers.of(said, wrong, arrays["missed"], out, meta["classes"])
         if "strange" in arrays:
-            arrays = arrays | {"unknown": np.flatnonzero(arrays["kind"] == IS_UNKNOWN)}
+            arrays = arrays | {"unknown": np.flatnonzero(kind == IS_UNKNOWN)}
         names = list(self.scores)
-        rows = each(lambda name: self.scores[name].take(name, arrays, brier, weights), names)
+        rows = each(lambda name: self.scores[name].take(name, arrays, answers, weights), names)
         row["scores"] = dict(zip(names, rows))
         self.images.append(row)
 
@@ -397,17 +402,6 @@ class Tally:
             tally.confusion = Confusion(state["confusion/counts"].copy())
             tally.reliability = Reliability.from_state(sub_state(state, "reliability"))
         return tally
-
-
-def unknown_curve(bins: Bins) -> RankingCurve:
-    """Unknown pixels against all known ones."""
-    known = bins.counts[RIGHT] + bins.counts[WRONG] + bins.counts[KNOWN_ONLY]
-    return RankingCurve.from_bins(bins, bins.counts[IS_UNKNOWN], known)
-
-
-def wrong_curve(bins: Bins) -> RankingCurve:
-    """Wrong pixels against right ones, unknown ones left out."""
-    return RankingCurve.from_bins(bins, bins.counts[WRONG], bins.counts[RIGHT])
 
 
 def image_figures(bins: BinSums, sorted_values: Keyed, values: Array, kind: Array) -> Row:

@@ -42,6 +42,11 @@ def figures() -> dict[str, Any]:
                 "wrong": {"auprc": 0.6 - place / 10, "auroc": 0.9, "aurc": 0.01}
                 | ({"ece": 0.0321, "ece_interval": [0.031, 0.033]} if place < 2 else {})
                 | ({"brier": 0.0571 + place / 100} if place < 2 else {}),
+                "by_predicted_class": {
+                    "mean": {"sky": 0.1 + place, "road": 0.25, "car": None},
+                    "mean_of_classes": 0.175 + place / 2,
+                }
+                | ({"error": 0.0417, "against": "teachers: spread"} if place < 1 else {}),
             }
             for place, name in enumerate(SCORES)
         },
@@ -86,6 +91,7 @@ def curves() -> dict[str, Any]:
         "precision_recall": {n: {"recall": x, "precision": down} for n in names},
         "roc": {n: {"fpr": x, "tpr": x} for n in names},
         "risk_coverage": {n: {"coverage": x, "risk": x} for n in names},
+        "removal": {n: {"removed": x, "miou": x, "risk": down} for n in names},
         "sparsification": {n: {"removed": x, "error": down, "oracle": down} for n in names},
         "patches": {
             n: {

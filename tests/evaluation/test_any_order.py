@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubtmap.datasets import UNKNOWN
-from doubtmap.evaluation.score_figures import measure_scores
+from doubtmap.evaluation.score_figures import measure_scores, predicted_figures, removal_figures
 from doubtmap.evaluation.tally import Tally, observe
 from doubtmap.metrics.bootstrap import BootstrapHistogram, BootstrapSums, Weights
 from doubtmap.metrics.histogram import Histogram
@@ -49,6 +49,8 @@ def said(tally):
     parts = [tally.images, tally.kinds.tolist(), tally.void, tally.confusion.counts.tolist()]
     parts += [sums.ece, sums.nll, sums.brier, tally.reliability.ks]
     parts += [{n: a.tolist() for n, a in tally.segmentation.sums.items()}]
+    for score in tally.scores.values():
+        parts += [removal_figures(score, [0, 1, 2]), predicted_figures(score, "abc")]
     parts += [(one.figures, one.curves, one.best, one.strange) for one in measured.values()]
     return repr(parts)
 

@@ -92,6 +92,66 @@ def test_figures_are_those_of_all_pixels_in_one_pot(figures, segmenter, streets)
     }
 
 
+def test_means_by_predicted_class_and_what_remains_are_those_of_all_pixels(
+    figures, segmenter, streets
+):
+    doubt, label, classes = all_pixels(segmenter, streets, dm.scores.entropy)
+    found, names = figures["scores"]["entropy"], streets.class_names
+    counted, known = label != VOID, label >= 0
+    for index, name in enumerate(names):
+        own = counted & (classes == index)
+        mean = found["by_predicted_class"]["mean"][name]
+        assert mean == (pytest.approx(doubt[own].mean(dtype=float)) if own.any() else None)
+    means = [mean for mean in found["by_predicted_class"]["mean"].values() if mean is not None]
+    assert found["by_predicted_class"]["mean_of_classes"] == pytest.approx(np.mean(means))
+    removal, order = found["removal"], np.argsort(doubt[known], kind="stable")
+    assert removal["miou"][0] == pytest.approx(figures["segmentation"]["miou"])
+    assert removal["risk"][0] == pytest.approx(1 - figures["segmentation"]["accuracy"])
+    for share, miou, risk, left in zip(*removal.values()):
+        kept = order[: round((1 - share) * known.sum())]
+        own, said = label[known][kept], classes[known][kept]
+        present = np.union1d(own, said)
+        exact = jaccard_score(own, said, labels=present, average="macro")
+        assert left == len(present)
+        assert (miou, risk) == pytest.approx((exact, (own != said).mean()), abs=5e-3)
+
+
+def test_means_are_held_against_another_evaluation(segmenter, streets, tmp_path):
+    results = dm.evaluate(segmenter, streets, "max_softmax,entropy", replicates=20)
+    results.save(tmp_path)
+    theirs = results.figures["scores"]["max_softmax"]["by_predicted_class"]["mean"]
+
+    def held(against, data=streets, network=segmenter):
+        options = Options(against=str(against))
+        found = dm.evaluate(network, data, "entropy,margin", replicates=20, options=options)
+        return {n: s["by_predicted_class"] for n, s in found.figures["scores"].items()}
+
+    same = held(tmp_path)
+    assert same["entropy"]["error"] == 0 and "error" not in same["margin"]
+    for name, own in held(f"{tmp_path}:max_softmax").items():
+        gaps = [abs(m - theirs[c]) for c, m in own["mean"].items() if m is not None]
+        assert own["error"] == pytest.approx(np.mean(gaps)) and own["error"] > 0, name
+        assert own["against"] == f"{tmp_path}: max_softmax"
+    with pytest.raises(UsageError, match="of the score nothing, got max_softmax, entropy"):
+        held(f"{tmp_path}:nothing")
+    (tmp_path / "results.json").write_text(
+        (tmp_path / "results.json").read_text().replace('"entropy": {', '"energy": {')
+    )
+    with pytest.raises(UsageError, match=r"of one of the scores entropy, margin, got max_softmax"):
+        held(tmp_path)
+    results.save(tmp_path)
+    with pytest.raises(UsageError, match="of the same 1 images"):
+        held(tmp_path, Streets([streets[0]], streets.class_names))
+    file = tmp_path / "results.json"
+    text, first = file.read_text(), streets.class_names[0]
+    file.write_text(text.replace(f'"{first}"', '"another"'))
+    with pytest.raises(UsageError, match="of the same classes with their means, got other or none"):
+        held(tmp_path)
+    file.write_text(text.replace("by_predicted_class", "of_an_older_version"))
+    with pytest.raises(UsageError, match=r"Evaluate both with this version"):
+        held(f"{tmp_path}:entropy")
+
+
 def test_each_unknown_class_is_held_against_the_known_pixels_alone(segmenter, streets):
     names = (*streets.class_names, "dog", "cone", "never")
     dog, cone = len(names) - 3, len(names) - 2

@@ -107,6 +107,12 @@ def test_images_of_a_folder_keep_their_files(tiny, tmp_path):
     assert plain(merge_parts(tmp_path / "out", parts)) == plain(one)
 
 
+def test_a_part_is_held_against_no_other_evaluation(tiny, tmp_path):
+    options = Options(against=str(tmp_path), place=Place(part=PartNumber(1, 2)))
+    with pytest.raises(dm.UsageError, match="against: expected all images, got a part of them"):
+        asked_of(tiny, streets(), SCORES, **wanted(options=options))
+
+
 @pytest.mark.parametrize("of", [1, 7])
 def test_any_number_of_parts_is_the_whole(tiny, whole, tmp_path, of):
     """Of seven parts of five images two have none."""

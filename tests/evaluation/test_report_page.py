@@ -48,6 +48,17 @@ def test_each_of_several_unknown_classes_has_its_rows(tmp_path, html):
     assert "unknown.by_class.cone: no pixel is labelled so" in page.values("title")
 
 
+def test_means_by_predicted_class_say_what_they_were_held_against(html):
+    page = Page(html)
+    assert "means-h" in page.values("id") and "mIoU of what is left" in page.words
+    assert (
+        "max_softmax is off by 0.0417 in the mean over classes from teachers: spread." in page.words
+    )
+    titles = [v for tag, key, v in page.attributes if (tag, key) == ("td", "title")]
+    assert titles.count("no pixel is taken for it") == len(SCORES)
+    assert {"0.1", "1.1", "2.1", "0.175", "0.675", "1.175"} <= {*titles}
+
+
 def test_the_page_needs_nothing_from_anywhere(html):
     page = Page(html)
     assert all(value.startswith("data:image/") for value in page.values("src"))
@@ -85,7 +96,7 @@ def test_curves_have_hover_titles_and_one_style_for_a_score(html):
     for name in SCORES:
         assert f"{name}: AUPRC" in page.words
     groups = re.findall(r'<g class="curve hue(\d) dash(\d)[^>]*data-style="(\d+)"', html)
-    assert len(groups) == 7 * len(SCORES)
+    assert len(groups) == 8 * len(SCORES)
     assert all(hue == style for hue, _, style in groups)
 
 
