@@ -198,7 +198,7 @@ def test_a_batch_says_what_images_alone_say(served, ask, gate):
         requests = [("POST", "/doubt?answer=tensors", {"content": each}) for each in contents]
         first = asyncio.create_task(talk(service, ("POST", "/doubt", {"content": png(9, 9)})))
         rest = asyncio.create_task(talk(service, *requests))
-        while service.queue.waiting < 4:
+        while not (held.begun.is_set() and service.queue.waiting == 4):
             await asyncio.sleep(0.005)
         held.open.set()
         await first
