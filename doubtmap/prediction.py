@@ -287,8 +287,8 @@ class Prediction(Shown):
         """Return the features, or say in one sentence why `score` cannot have them."""
         if self.features is None:
             raise ModelError(
-                f"{score}: needs the network's features, but {self.features_missing}. Take scores "
-                f"that need none, such as --scores max_softmax,entropy."
+                f"{score}: needs the network's features, but {self.features_missing}. Take a "
+                f"score that needs none, such as max_softmax or entropy (--scores)."
             )
         return self.features
 
